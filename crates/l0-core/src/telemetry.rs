@@ -1,0 +1,598 @@
+//! What a run measured, as plain data with the JSON names of the guide.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::distribution::Distribution;
+use crate::failure::NetworkErrorKind;
+use crate::token::{FinishReason, Usage};
+use crate::verdict::{DriftReport, Outcome, Severity, Violation};
+
+/// A point in wall-clock time, in whole milliseconds since the Unix epoch.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// From milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the Unix epoch.
+    #[must_use]
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// Reads the wall clock. A clock set before 1970 gives 0.
+    #[must_use]
+    pub fn now() -> Self {
+        SystemTime::now().into()
+    }
+
+    /// This point, later by `duration`, cut to whole milliseconds.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(saturating_millis(duration)))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, saturating_millis))
+    }
+}
+
+impl From<Timestamp> for SystemTime {
+    fn from(timestamp: Timestamp) -> Self {
+        UNIX_EPOCH + Duration::from_millis(timestamp.0)
+    }
+}
+
+fn saturating_millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What one run measured: a snapshot while it runs, final once it has ended.
+///
+/// Unknown is absent, never 0. In JSON, durations are milliseconds, to the nanosecond; rates have
+/// three decimals; what is written reads back equal. [`Display`](fmt::Display) prints a summary
+/// for people.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Telemetry {
+    /// The run's id.
+    pub session_id: String,
+    /// When the run started, by the wall clock.
+    pub start_time: Timestamp,
+    /// From the start to the end; in a snapshot of a live run, absent.
+    #[serde(with = "millis::option")]
+    pub duration: Option<Duration>,
+    /// How the run ended; absent while it runs.
+    pub outcome: Option<Outcome>,
+    /// Why the model stopped; absent if the source did not say.
+    pub finish_reason: Option<FinishReason>,
+    /// The provider's own token counts; absent if the source did not carry any.
+    pub usage: Option<Usage>,
+    /// Times, counts and rates.
+    pub metrics: Metrics,
+    /// Network errors.
+    pub network: Network,
+    /// Guardrail violations; absent until rules are checked.
+    pub guardrails: Option<GuardrailStats>,
+    /// Drift; absent until drift is checked.
+    pub drift: Option<DriftStats>,
+    /// The metadata of the run; custom events stand under `customEvents`.
+    pub metadata: BTreeMap<String, Value>,
+}
+
+/// Times, counts and rates of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// From the start of the run to its first token of any kind, time spent on failed attempts
+    /// included. Absent without a token or without timings.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<Duration>,
+    /// From the start of the run to its first token of the answer itself, which reasoning is not.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_text: Option<Duration>,
+    /// The mean gap between two tokens of one attempt. Absent without a gap.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub avg_inter_token_time: Option<Duration>,
+    /// All tokens over the whole duration, per second, to three decimals. Absent without a token,
+    /// over zero time, before the end, or without timings.
+    #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// Gaps over the time they took, per second, to three decimals: the rate while tokens flow,
+    /// without the time to the first token and without back-off. Absent over zero time.
+    #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
+    pub output_tokens_per_second: Option<f64>,
+    /// Tokens of all attempts. One item of the stream is one token.
+    pub total_tokens: u64,
+    /// Tokens of attempts that a retry threw away; part of [`total_tokens`](Self::total_tokens).
+    pub wasted_tokens: u64,
+    /// Attempts made: calls of the source.
+    pub attempts: u32,
+    /// All retries: always the sum of the other two.
+    pub total_retries: u32,
+    /// Retries for network errors, rate limits and server errors.
+    #[serde(alias = "networkRetryCount")]
+    pub network_retries: u32,
+    /// Retries for the model's answers.
+    #[serde(alias = "modelRetryCount")]
+    pub model_retries: u32,
+    /// The gaps between two tokens of one attempt, from arrival to arrival. Absent without a gap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_token: Option<Distribution>,
+    /// Time that the consumer held the run up: from each item handed out until the source was
+    /// found pending again, or until the next arrival if it was ready at once.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub consumer_hold: Option<Duration>,
+    /// The rest of the duration: waiting for the source, back-off included. Absent before the end.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub wait: Option<Duration>,
+}
+
+/// The network errors of a run, retried ones included.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Network {
+    /// How many.
+    pub error_count: u64,
+    /// How many of each type.
+    pub errors_by_type: BTreeMap<NetworkErrorKind, u64>,
+    /// The latest errors, oldest first, at most [`MAX_ERRORS`](Self::MAX_ERRORS). Absent if
+    /// network details are off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<NetworkErrorRecord>>,
+}
+
+impl Network {
+    /// How many errors are kept in detail. The counts are exact beyond it.
+    pub const MAX_ERRORS: usize = 100;
+}
+
+/// One network error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct NetworkErrorRecord {
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: NetworkErrorKind,
+    /// Its redacted text.
+    pub message: String,
+    /// When it happened, by the wall clock.
+    pub timestamp: Timestamp,
+    /// Whether a retry followed.
+    pub retried: bool,
+    /// How long the run waited before the retry; absent without one.
+    #[serde(
+        with = "millis::option",
+        skip_serializing_if = "Option::is_none",
+        default
+    )]
+    pub delay: Option<Duration>,
+    /// Which attempt failed, from 1; absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+}
+
+/// The guardrail violations of a run, each distinct one once per attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct GuardrailStats {
+    /// How many.
+    pub violation_count: u64,
+    /// How many of each rule.
+    pub violations_by_rule: BTreeMap<String, u64>,
+    /// How many of each severity.
+    pub violations_by_severity: SeverityCounts,
+    /// How many of each rule and severity.
+    pub violations_by_rule_and_severity: BTreeMap<String, SeverityCounts>,
+}
+
+impl GuardrailStats {
+    /// How many rule names are told apart. Violations of further ones are counted under `other`.
+    pub const MAX_RULES: usize = 64;
+
+    pub(crate) fn record(&mut self, violation: &Violation) {
+        let known = self.violations_by_rule.contains_key(&*violation.rule);
+        let rule = if known || self.violations_by_rule.len() < Self::MAX_RULES {
+            &*violation.rule
+        } else {
+            "other"
+        };
+        self.violation_count += 1;
+        *self.violations_by_rule.entry(rule.to_owned()).or_default() += 1;
+        self.violations_by_severity.record(violation.severity);
+        self.violations_by_rule_and_severity
+            .entry(rule.to_owned())
+            .or_default()
+            .record(violation.severity);
+    }
+}
+
+/// Counts by severity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct SeverityCounts {
+    /// Warnings.
+    pub warning: u64,
+    /// Errors.
+    pub error: u64,
+    /// Fatal violations.
+    pub fatal: u64,
+}
+
+impl SeverityCounts {
+    /// The count of one severity.
+    #[must_use]
+    pub const fn get(&self, severity: Severity) -> u64 {
+        match severity {
+            Severity::Warning => self.warning,
+            Severity::Error => self.error,
+            Severity::Fatal => self.fatal,
+        }
+    }
+
+    fn record(&mut self, severity: Severity) {
+        match severity {
+            Severity::Warning => self.warning += 1,
+            Severity::Error => self.error += 1,
+            Severity::Fatal => self.fatal += 1,
+        }
+    }
+}
+
+/// The drift of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct DriftStats {
+    /// Whether drift was found, in any attempt.
+    pub detected: bool,
+    /// The kinds of drift, each once, in the order in which they were first found.
+    pub types: Vec<Cow<'static, str>>,
+}
+
+impl DriftStats {
+    /// How many kinds of drift are kept.
+    pub const MAX_TYPES: usize = 64;
+
+    pub(crate) fn record(&mut self, report: &DriftReport) {
+        self.detected |= report.detected;
+        for kind in &report.types {
+            if self.types.len() < Self::MAX_TYPES && !self.types.contains(kind) {
+                self.types.push(kind.clone());
+            }
+        }
+    }
+}
+
+/// The high-level numbers of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Summary<'a> {
+    /// The run's id.
+    pub session_id: &'a str,
+    /// From the start to the end; absent while it runs.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+    /// Tokens of all attempts.
+    pub tokens: u64,
+    /// All tokens over the whole duration, per second.
+    #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<f64>,
+    /// All retries.
+    pub retries: u32,
+    /// Network errors, retried ones included.
+    pub network_errors: u64,
+    /// Guardrail violations.
+    pub violations: u64,
+}
+
+impl Telemetry {
+    /// When the run ended, by the wall clock of its start and the monotonic clock since, in whole
+    /// milliseconds; absent while it runs. JSON carries it as `endTime`.
+    #[must_use]
+    pub fn end_time(&self) -> Option<Timestamp> {
+        Some(self.start_time.after(self.duration?))
+    }
+
+    /// The high-level numbers.
+    #[must_use]
+    pub fn summary(&self) -> Summary<'_> {
+        Summary {
+            session_id: &self.session_id,
+            duration: self.duration,
+            tokens: self.metrics.total_tokens,
+            tokens_per_second: self.metrics.tokens_per_second,
+            retries: self.metrics.total_retries,
+            network_errors: self.network.error_count,
+            violations: self.violation_count(),
+        }
+    }
+
+    /// Network errors by type.
+    #[must_use]
+    pub fn network_error_breakdown(&self) -> &BTreeMap<NetworkErrorKind, u64> {
+        &self.network.errors_by_type
+    }
+
+    /// The network error type that occurred most; of several, the first in the order of
+    /// [`NetworkErrorKind::ALL`]. Absent without network errors.
+    #[must_use]
+    pub fn most_common_network_error(&self) -> Option<NetworkErrorKind> {
+        let by_type = &self.network.errors_by_type;
+        // `max_by_key` gives the last of equals, so ask from the back.
+        by_type
+            .iter()
+            .rev()
+            .max_by_key(|(_, count)| **count)
+            .map(|(kind, _)| *kind)
+    }
+
+    /// Whether there were network errors, retried ones included.
+    #[must_use]
+    pub fn has_network_errors(&self) -> bool {
+        self.network.error_count > 0
+    }
+
+    /// Whether there were guardrail violations.
+    #[must_use]
+    pub fn has_violations(&self) -> bool {
+        self.violation_count() > 0
+    }
+
+    fn violation_count(&self) -> u64 {
+        self.guardrails
+            .as_ref()
+            .map_or(0, |stats| stats.violation_count)
+    }
+}
+
+/// The JSON form: `endTime` is derived, and absent parts are left out.
+impl Serialize for Telemetry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Json<'a> {
+            session_id: &'a str,
+            start_time: Timestamp,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            end_time: Option<Timestamp>,
+            #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+            duration: Option<Duration>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            outcome: Option<Outcome>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            finish_reason: Option<FinishReason>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            usage: Option<Usage>,
+            metrics: &'a Metrics,
+            network: &'a Network,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            guardrails: Option<&'a GuardrailStats>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            drift: Option<&'a DriftStats>,
+            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+            metadata: &'a BTreeMap<String, Value>,
+        }
+
+        Json {
+            session_id: &self.session_id,
+            start_time: self.start_time,
+            end_time: self.end_time(),
+            duration: self.duration,
+            outcome: self.outcome,
+            finish_reason: self.finish_reason,
+            usage: self.usage,
+            metrics: &self.metrics,
+            network: &self.network,
+            guardrails: self.guardrails.as_ref(),
+            drift: self.drift.as_ref(),
+            metadata: &self.metadata,
+        }
+        .serialize(serializer)
+    }
+}
+
+/// A summary for people, a line each; what is unknown has no line.
+impl fmt::Display for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn millis(duration: Duration) -> String {
+            format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+        }
+
+        let metrics = &self.metrics;
+        writeln!(f, "--- Telemetry ---")?;
+        writeln!(f, "Session: {}", self.session_id)?;
+        if let Some(outcome) = self.outcome {
+            writeln!(f, "Outcome: {outcome}")?;
+        }
+        if let Some(finish) = self.finish_reason {
+            writeln!(f, "Finish reason: {}", finish.as_str())?;
+        }
+        if let Some(duration) = self.duration {
+            writeln!(f, "Duration: {}", millis(duration))?;
+        }
+        if let Some(first) = metrics.time_to_first_token {
+            writeln!(f, "Time to first token: {}", millis(first))?;
+        }
+        if let Some(gaps) = &metrics.inter_token {
+            let (p50, p99) = (gaps.p50(), gaps.p99());
+            if let (Some(p50), Some(p99)) = (p50, p99) {
+                writeln!(
+                    f,
+                    "Gaps: p50 {}, p99 {}, max {}",
+                    millis(p50),
+                    millis(p99),
+                    millis(gaps.max)
+                )?;
+            }
+        }
+        write!(f, "Tokens: {}", metrics.total_tokens)?;
+        if metrics.wasted_tokens > 0 {
+            write!(f, " ({} thrown away by retries)", metrics.wasted_tokens)?;
+        }
+        writeln!(f)?;
+        if let Some(rate) = metrics.tokens_per_second {
+            writeln!(f, "Tokens/sec: {rate:.2}")?;
+        }
+        if let Some(rate) = metrics.output_tokens_per_second {
+            writeln!(f, "Tokens/sec while streaming: {rate:.2}")?;
+        }
+        if let Some(Usage { input, output, .. }) = self.usage {
+            let tokens = |count: Option<u64>| {
+                count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
+            };
+            writeln!(
+                f,
+                "Usage: {} input, {} output",
+                tokens(input),
+                tokens(output)
+            )?;
+        }
+        writeln!(
+            f,
+            "Retries: {} ({} network, {} model)",
+            metrics.total_retries, metrics.network_retries, metrics.model_retries
+        )?;
+        write!(f, "Network errors: {}", self.network.error_count)?;
+        for (index, (kind, count)) in self.network.errors_by_type.iter().enumerate() {
+            let separator = if index == 0 { " (" } else { ", " };
+            write!(f, "{separator}{kind}: {count}")?;
+        }
+        if !self.network.errors_by_type.is_empty() {
+            write!(f, ")")?;
+        }
+        if let Some(guardrails) = &self.guardrails {
+            write!(f, "\nViolations: {}", guardrails.violation_count)?;
+        }
+        if let Some(drift) = &self.drift {
+            write!(
+                f,
+                "\nDrift: {}",
+                if drift.detected {
+                    drift.types.join(", ")
+                } else {
+                    "none".to_owned()
+                }
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Durations as milliseconds, to the nanosecond; whole milliseconds as integers.
+pub(crate) mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<S: Serializer>(
+        duration: &Duration,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        if let (0, Ok(millis)) = (
+            duration.subsec_nanos() % 1_000_000,
+            u64::try_from(duration.as_millis()),
+        ) {
+            serializer.serialize_u64(millis)
+        } else {
+            serializer.serialize_f64(duration.as_nanos() as f64 / 1e6)
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Duration, D::Error> {
+        let millis = f64::deserialize(deserializer)?;
+        let nanos = (millis * 1e6).round();
+        if (0.0..=u64::MAX as f64).contains(&nanos) {
+            Ok(Duration::from_nanos(nanos as u64))
+        } else {
+            Err(de::Error::custom(format_args!(
+                "{millis} is no duration in milliseconds"
+            )))
+        }
+    }
+
+    pub(crate) mod option {
+        use super::{Deserialize, Deserializer, Duration, Serializer};
+
+        #[derive(Deserialize)]
+        #[serde(transparent)]
+        struct Millis(#[serde(with = "super")] Duration);
+
+        #[allow(
+            clippy::ref_option,
+            reason = "the signature that serde's `with` asks for"
+        )]
+        pub(crate) fn serialize<S: Serializer>(
+            duration: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match duration {
+                Some(duration) => super::serialize(duration, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            Ok(Option::<Millis>::deserialize(deserializer)?.map(|millis| millis.0))
+        }
+    }
+}
+
+/// Rates to three decimals.
+pub(crate) mod rate {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn round(rate: f64) -> f64 {
+        (rate * 1e3).round() / 1e3
+    }
+
+    /// Events per second; absent over zero time, and where the quotient has no value.
+    pub(crate) fn per_second(count: u64, nanos: u64) -> Option<f64> {
+        (nanos > 0).then(|| round(count as f64 * 1e9 / nanos as f64))
+    }
+
+    #[allow(
+        clippy::ref_option,
+        reason = "the signature that serde's `with` asks for"
+    )]
+    pub(crate) fn serialize<S: Serializer>(
+        rate: &Option<f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match rate {
+            Some(rate) => serializer.serialize_f64(round(*rate)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<f64>, D::Error> {
+        Ok(Option::<f64>::deserialize(deserializer)?.map(round))
+    }
+}

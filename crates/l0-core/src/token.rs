@@ -1,0 +1,304 @@
+//! What one item of a source says: its kind, its text, and what the provider told along with it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// How L0 reads one item of a source.
+///
+/// Implemented for strings and for references, boxes and `Arc`s of tokens. For a type of another
+/// crate, use `view_with` on the run's builder instead.
+///
+/// ```
+/// use l0_core::{Token, TokenView};
+///
+/// struct Delta {
+///     content: String,
+/// }
+///
+/// impl Token for Delta {
+///     fn view(&self) -> TokenView<'_> {
+///         TokenView::text(&self.content)
+///     }
+/// }
+/// ```
+pub trait Token {
+    /// Whether a source of these items always says why it ended. If so, an end without a
+    /// [`FinishReason`] is a truncated stream.
+    const SENDS_FINISH: bool = false;
+
+    /// Borrows what the item says. Called once per item, on the hot path: it should not allocate.
+    fn view(&self) -> TokenView<'_>;
+}
+
+impl Token for str {
+    fn view(&self) -> TokenView<'_> {
+        TokenView::text(self)
+    }
+}
+
+impl Token for String {
+    fn view(&self) -> TokenView<'_> {
+        TokenView::text(self)
+    }
+}
+
+impl Token for Cow<'_, str> {
+    fn view(&self) -> TokenView<'_> {
+        TokenView::text(self)
+    }
+}
+
+impl<T: Token + ?Sized> Token for &T {
+    const SENDS_FINISH: bool = T::SENDS_FINISH;
+
+    fn view(&self) -> TokenView<'_> {
+        (**self).view()
+    }
+}
+
+impl<T: Token + ?Sized> Token for Box<T> {
+    const SENDS_FINISH: bool = T::SENDS_FINISH;
+
+    fn view(&self) -> TokenView<'_> {
+        (**self).view()
+    }
+}
+
+impl<T: Token + ?Sized> Token for Arc<T> {
+    const SENDS_FINISH: bool = T::SENDS_FINISH;
+
+    fn view(&self) -> TokenView<'_> {
+        (**self).view()
+    }
+}
+
+/// What one item says, borrowed from it.
+///
+/// An item counts as a *token* if its kind is [`Text`](TokenKind::Text),
+/// [`Reasoning`](TokenKind::Reasoning) or [`ToolCall`](TokenKind::ToolCall) and its text is not
+/// empty: it is counted, sets the time to first token and makes gaps. One item is one token,
+/// however many of the model's own tokens the provider packed into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenView<'a> {
+    /// What the text is.
+    pub kind: TokenKind,
+    /// The new text, a delta; empty if the item carries none.
+    pub text: &'a str,
+    /// The provider's own token counts, if this item carries them. The last one seen wins: counts
+    /// are never added up over items.
+    pub usage: Option<Usage>,
+    /// Why the model stopped, if this item says so.
+    pub finish: Option<FinishReason>,
+    /// The model that answers, as the provider names it, if this item says so.
+    pub model: Option<&'a str>,
+    /// The provider's id of the response, if this item says so.
+    pub response_id: Option<&'a str>,
+}
+
+impl<'a> TokenView<'a> {
+    const fn new(kind: TokenKind, text: &'a str) -> Self {
+        Self {
+            kind,
+            text,
+            usage: None,
+            finish: None,
+            model: None,
+            response_id: None,
+        }
+    }
+
+    /// A piece of the answer.
+    #[must_use]
+    pub const fn text(text: &'a str) -> Self {
+        Self::new(TokenKind::Text, text)
+    }
+
+    /// A piece of the model's reasoning.
+    #[must_use]
+    pub const fn reasoning(text: &'a str) -> Self {
+        Self::new(TokenKind::Reasoning, text)
+    }
+
+    /// A piece of a tool call: its name or its arguments.
+    #[must_use]
+    pub const fn tool_call(text: &'a str) -> Self {
+        Self::new(TokenKind::ToolCall, text)
+    }
+
+    /// An item without text: a role, a usage report, a finish reason, a keep-alive.
+    #[must_use]
+    pub const fn other() -> Self {
+        Self::new(TokenKind::Other, "")
+    }
+
+    /// Adds the provider's token counts.
+    #[must_use]
+    pub const fn usage(mut self, usage: Usage) -> Self {
+        self.usage = Some(usage);
+        self
+    }
+
+    /// Adds the reason why the model stopped.
+    #[must_use]
+    pub const fn finish(mut self, finish: FinishReason) -> Self {
+        self.finish = Some(finish);
+        self
+    }
+
+    /// Adds the name of the model that answers.
+    #[must_use]
+    pub const fn model(mut self, model: &'a str) -> Self {
+        self.model = Some(model);
+        self
+    }
+
+    /// Adds the provider's id of the response.
+    #[must_use]
+    pub const fn response_id(mut self, response_id: &'a str) -> Self {
+        self.response_id = Some(response_id);
+        self
+    }
+
+    /// Whether the item counts as a token: text of any kind but [`TokenKind::Other`].
+    #[must_use]
+    pub const fn is_token(&self) -> bool {
+        !self.text.is_empty() && !matches!(self.kind, TokenKind::Other)
+    }
+}
+
+/// What the text of an item is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum TokenKind {
+    /// The answer. Only this kind reaches `Run::text`, guardrails and drift detection.
+    Text,
+    /// The model's reasoning.
+    Reasoning,
+    /// A tool call's name or arguments.
+    ToolCall,
+    /// Anything else. Never counts as a token.
+    Other,
+}
+
+impl TokenKind {
+    /// The stable name, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Reasoning => "reasoning",
+            Self::ToolCall => "tool_call",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The provider's own token counts. A count that the provider does not report is absent, never 0.
+///
+/// These are the model's tokens, as billed; they are never mixed with L0's count of tokens, which
+/// counts the items of the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<u64>,
+    /// Tokens of the answer, reasoning included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<u64>,
+    /// Tokens in all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total: Option<u64>,
+    /// Tokens of the prompt that came from the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_input: Option<u64>,
+    /// Tokens of the answer that were reasoning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<u64>,
+}
+
+impl Usage {
+    /// No counts yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            input: None,
+            output: None,
+            total: None,
+            cached_input: None,
+            reasoning: None,
+        }
+    }
+
+    /// Sets the tokens of the prompt.
+    #[must_use]
+    pub const fn input(mut self, tokens: u64) -> Self {
+        self.input = Some(tokens);
+        self
+    }
+
+    /// Sets the tokens of the answer.
+    #[must_use]
+    pub const fn output(mut self, tokens: u64) -> Self {
+        self.output = Some(tokens);
+        self
+    }
+
+    /// Sets the tokens in all.
+    #[must_use]
+    pub const fn total(mut self, tokens: u64) -> Self {
+        self.total = Some(tokens);
+        self
+    }
+
+    /// Sets the prompt tokens that came from the provider's cache.
+    #[must_use]
+    pub const fn cached_input(mut self, tokens: u64) -> Self {
+        self.cached_input = Some(tokens);
+        self
+    }
+
+    /// Sets the answer tokens that were reasoning.
+    #[must_use]
+    pub const fn reasoning(mut self, tokens: u64) -> Self {
+        self.reasoning = Some(tokens);
+        self
+    }
+}
+
+/// Why the model stopped, normalised over providers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum FinishReason {
+    /// The answer is complete.
+    Stop,
+    /// The token limit was reached.
+    Length,
+    /// The model asks for tool calls.
+    ToolCalls,
+    /// The provider withheld content.
+    ContentFilter,
+    /// Any other reason, or the provider's end mark without a reason.
+    #[serde(other)]
+    Other,
+}
+
+impl FinishReason {
+    /// The stable name, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
+            Self::Other => "other",
+        }
+    }
+}
