@@ -1,0 +1,274 @@
+//! Retry and Backoff: whether a failed attempt is tried again, and after which delay. It decides;
+//! it does not sleep.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::event::RetryReason;
+use crate::failure::{Failure, FailureKind};
+use crate::monitor::RetryKind;
+
+/// How often a failed attempt is tried again, and after which delays.
+///
+/// Counts are of retries, not of attempts: with 2 model retries up to 3 attempts are made.
+///
+/// ```
+/// use std::time::Duration;
+/// use l0_core::{Backoff, Retry};
+///
+/// let retry = Retry::new()
+///     .model_retries(1)
+///     .max_retries(4)
+///     .backoff(Backoff::exponential(Duration::from_millis(200), Duration::from_secs(5)));
+/// # drop(retry);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+#[must_use]
+pub struct Retry {
+    model_retries: u32,
+    max_retries: Option<u32>,
+    backoff: Backoff,
+    max_retry_after: Duration,
+    decide: Option<Decide>,
+}
+
+type Decide = Arc<dyn Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync>;
+
+impl Retry {
+    /// 2 model retries, 6 retries in all, [`Backoff::default`], and at most 60 s of `Retry-After`.
+    pub fn new() -> Self {
+        Self {
+            model_retries: 2,
+            max_retries: Some(6),
+            backoff: Backoff::default(),
+            max_retry_after: Duration::from_secs(60),
+            decide: None,
+        }
+    }
+
+    /// No retries.
+    pub fn none() -> Self {
+        Self::new().max_retries(0)
+    }
+
+    /// How many retries the model's faulty answers may cause. Default 2. Network errors, rate
+    /// limits and server errors do not count toward it.
+    pub fn model_retries(mut self, retries: u32) -> Self {
+        self.model_retries = retries;
+        self
+    }
+
+    /// How many retries of any kind there may be. Default 6.
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Lifts the limit of [`max_retries`](Self::max_retries). The model retries stay limited.
+    pub fn unlimited(mut self) -> Self {
+        self.max_retries = None;
+        self
+    }
+
+    /// Sets the delays. Default [`Backoff::default`].
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// The longest `Retry-After` to wait for. Default 60 s. If a server asks for more, the run
+    /// fails at once.
+    pub fn max_retry_after(mut self, limit: Duration) -> Self {
+        self.max_retry_after = limit;
+        self
+    }
+
+    /// Asks `decide` about every retry that is about to happen: it gives the delay, which
+    /// [`RetryContext::delay`] proposes, or `None` for no retry. It is not asked about failures
+    /// that are not retried anyway. Called inside the run's poll: it must not block.
+    pub fn decide(
+        mut self,
+        decide: impl Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync + 'static,
+    ) -> Self {
+        self.decide = Some(Arc::new(decide));
+        self
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retry")
+            .field("model_retries", &self.model_retries)
+            .field("max_retries", &self.max_retries)
+            .field("backoff", &self.backoff)
+            .field("max_retry_after", &self.max_retry_after)
+            .field("decide", &self.decide.is_some())
+            .finish()
+    }
+}
+
+/// A retry that is about to happen, as [`Retry::decide`] sees it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct RetryContext<'a> {
+    /// The attempt that failed, from 1.
+    pub attempt: u32,
+    /// Why it failed.
+    pub reason: RetryReason,
+    /// Whether the retry counts toward the model retries.
+    pub kind: RetryKind,
+    /// What was read from the error.
+    pub failure: Failure,
+    /// The error itself.
+    pub error: &'a (dyn StdError + 'static),
+    /// The delay by the back-off and the server's `Retry-After`.
+    pub delay: Duration,
+}
+
+/// The delays between attempts. They grow with the retries of the same kind, network or model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct Backoff {
+    shape: Shape,
+    base: Duration,
+    cap: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Fixed,
+    Exponential,
+    FullJitter,
+    FixedJitter,
+}
+
+impl Backoff {
+    const fn new(shape: Shape, base: Duration, cap: Duration) -> Self {
+        Self { shape, base, cap }
+    }
+
+    /// No delay. The only back-off that needs no Tokio timer.
+    pub const fn none() -> Self {
+        Self::fixed(Duration::ZERO)
+    }
+
+    /// Always this delay.
+    pub const fn fixed(delay: Duration) -> Self {
+        Self::new(Shape::Fixed, delay, delay)
+    }
+
+    /// `base`, then twice as long each time, at most `cap`.
+    pub const fn exponential(base: Duration, cap: Duration) -> Self {
+        Self::new(Shape::Exponential, base, cap)
+    }
+
+    /// Uniformly between 0 and the exponential delay.
+    pub const fn full_jitter(base: Duration, cap: Duration) -> Self {
+        Self::new(Shape::FullJitter, base, cap)
+    }
+
+    /// Uniformly between `base` and one and a half times `base`, at most `cap`.
+    pub const fn fixed_jitter(base: Duration, cap: Duration) -> Self {
+        Self::new(Shape::FixedJitter, base, cap)
+    }
+
+    /// The delay of the retry after `retries` others of its kind.
+    fn delay(&self, retries: u32, rng: &mut fastrand::Rng) -> Duration {
+        let exponential = || {
+            let factor = 1_u32.checked_shl(retries).unwrap_or(u32::MAX);
+            self.base.saturating_mul(factor).min(self.cap)
+        };
+        match self.shape {
+            Shape::Fixed => self.base,
+            Shape::Exponential => exponential(),
+            Shape::FullJitter => exponential().mul_f64(rng.f64()),
+            Shape::FixedJitter => {
+                let jitter = self.base.min(self.cap).mul_f64(0.5 * rng.f64());
+                self.base.saturating_add(jitter).min(self.cap)
+            }
+        }
+    }
+}
+
+/// [`fixed_jitter`](Backoff::fixed_jitter) of 1 s, at most 10 s.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::fixed_jitter(Duration::from_secs(1), Duration::from_secs(10))
+    }
+}
+
+/// The retries of one run.
+#[derive(Debug, Default)]
+pub(crate) struct Retries {
+    network: u32,
+    model: u32,
+}
+
+/// A failed attempt, before it is known whether it is retried.
+#[derive(Debug)]
+pub(crate) struct Failed<'a> {
+    pub(crate) attempt: u32,
+    pub(crate) failure: Failure,
+    pub(crate) reason: RetryReason,
+    pub(crate) error: &'a (dyn StdError + 'static),
+}
+
+impl Retries {
+    /// The kind and the delay of the retry, if there is to be one.
+    pub(crate) fn plan(
+        &self,
+        config: &Retry,
+        failed: &Failed<'_>,
+        rng: &mut fastrand::Rng,
+    ) -> Option<(RetryKind, Duration)> {
+        let failure = failed.failure;
+        let (kind, before) = match failure.kind {
+            FailureKind::Network(kind) if !kind.is_retryable() => return None,
+            FailureKind::Network(_) | FailureKind::RateLimited | FailureKind::Server => {
+                (RetryKind::Network, self.network)
+            }
+            FailureKind::Model if self.model < config.model_retries => {
+                (RetryKind::Model, self.model)
+            }
+            FailureKind::Model | FailureKind::Fatal => return None,
+        };
+        if config.max_retries.is_some_and(|max| self.network + self.model >= max) {
+            return None;
+        }
+        let mut delay = config.backoff.delay(before, rng);
+        if let Some(asked) = failure.retry_after {
+            if asked > config.max_retry_after {
+                return None;
+            }
+            delay = delay.max(asked);
+        }
+        if let Some(decide) = &config.decide {
+            delay = decide(&RetryContext {
+                attempt: failed.attempt,
+                reason: failed.reason,
+                kind,
+                failure,
+                error: failed.error,
+                delay,
+            })?;
+        }
+        Some((kind, delay))
+    }
+
+    /// Counts a retry that will happen.
+    pub(crate) fn count(&mut self, kind: RetryKind) {
+        match kind {
+            RetryKind::Network => self.network += 1,
+            RetryKind::Model => self.model += 1,
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The builders of runs: what a run is made of, until `start()` starts it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_core::stream::{Stream, TryStream};
+use serde_json::Value;
+
+use super::deadlines::Deadlines;
+use super::output::{Expect, Output};
+use super::view::{ByFn, ByToken, ReadItem, View};
+use super::watched::Watched;
+use super::{Attempt, Classify, Connecting, Factory, Run, State};
+use crate::error::{Refusal, SourceError};
+use crate::failure::Failure;
+use crate::l0::{L0, Settings};
+use crate::monitor::Monitoring;
+use crate::observe::Interceptor;
+use crate::recorder::{Recorder, Start};
+use crate::retry::{Retries, Retry};
+use crate::stop::Until;
+use crate::timeout::Timeouts;
+
+/// What both builders set up.
+struct Setup<'a> {
+    l0: L0,
+    /// The `L0`'s own settings, until one is changed for this run.
+    settings: Arc<Settings>,
+    metadata: BTreeMap<String, Value>,
+    until: Vec<Until<'a>>,
+    expect_finish: bool,
+}
+
+impl<'a> Setup<'a> {
+    fn new(l0: &L0) -> Self {
+        Self {
+            l0: l0.clone(),
+            settings: Arc::clone(l0.settings()),
+            metadata: BTreeMap::new(),
+            until: Vec::new(),
+            expect_finish: false,
+        }
+    }
+
+    fn settings(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
+    }
+
+    fn until(&mut self, until: impl Future + Send + 'a) {
+        self.until.push(Box::pin(async move {
+            until.await;
+        }));
+    }
+
+    fn expect(&self, sends_finish: bool) -> Expect {
+        Expect {
+            finish: self.expect_finish || sends_finish,
+            output: self.settings.detect_zero_output,
+        }
+    }
+
+    fn start(self, rng: &mut fastrand::Rng, number: u64) -> (Recorder<'a>, Result<(), Refusal>) {
+        let start = Start {
+            monitoring: self.settings.monitoring(),
+            interceptors: &self.settings.interceptors,
+            metadata: self.metadata,
+            until: self.until,
+            seeded_number: self.settings.seed.map(|_| number),
+            panics: Arc::clone(self.l0.panics()),
+        };
+        Recorder::start(start, rng)
+    }
+}
+
+/// A run of a source that can be called again: made by [`L0::stream`], started by
+/// [`start`](Self::start).
+///
+/// Every setter of [`L0Builder`](crate::L0Builder) is here too, for this run only:
+/// [`interceptor`](Self::interceptor) adds, the others replace.
+#[must_use = "a run does nothing until it is started"]
+pub struct RunBuilder<'a, S: TryStream, V = ByToken> {
+    setup: Setup<'a>,
+    factory: Factory<'a, S, S::Error>,
+    classify: Option<Classify<'a, S::Error>>,
+    view: V,
+}
+
+impl<'a, S, T, E> RunBuilder<'a, S, ByToken>
+where
+    S: Stream<Item = Result<T, E>>,
+{
+    pub(crate) fn new<F, Fut>(l0: &L0, mut factory: F) -> Self
+    where
+        F: FnMut(Attempt) -> Fut + Send + 'a,
+        Fut: Future<Output = Result<S, E>> + Send + 'a,
+    {
+        Self {
+            setup: Setup::new(l0),
+            factory: Box::new(move |attempt| {
+                Box::pin(factory(attempt)) as Connecting<'a, S, E>
+            }),
+            classify: None,
+            view: ByToken,
+        }
+    }
+}
+
+impl<'a, S, T, E, V> RunBuilder<'a, S, V>
+where
+    S: Stream<Item = Result<T, E>>,
+{
+    /// Adds an entry to this run's metadata, over an entry of the same key of the `L0`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.setup.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Stops the run, as aborted, once the future is ready; its output is ignored. Several add up.
+    /// The future is polled inside the run's polls, only when it was woken.
+    pub fn until(mut self, until: impl Future + Send + 'a) -> Self {
+        self.setup.until(until);
+        self
+    }
+
+    /// Reads what kind of failure an error of the source is; `None` leaves it to the default
+    /// reading. Called once per failed attempt, inside the run's poll.
+    pub fn classify(mut self, classify: impl Fn(&E) -> Option<Failure> + Send + 'a) -> Self {
+        self.classify = Some(Box::new(classify));
+        self
+    }
+
+    /// Reads the items by a function: for item types that are no [`Token`](crate::Token). The
+    /// function captures nothing. Whether the source sends finish reasons is not known then: see
+    /// [`expect_finish`](Self::expect_finish).
+    pub fn view_with(self, view: ReadItem<T>) -> RunBuilder<'a, S, ByFn<T>> {
+        RunBuilder {
+            setup: self.setup,
+            factory: self.factory,
+            classify: self.classify,
+            view: ByFn(view),
+        }
+    }
+
+    /// Says that this source always sends a finish reason: an end without one is truncated.
+    pub fn expect_finish(mut self) -> Self {
+        self.setup.expect_finish = true;
+        self
+    }
+
+    /// What is measured.
+    pub fn monitoring(mut self, monitoring: Monitoring) -> Self {
+        self.setup.settings().monitoring = Some(monitoring);
+        self
+    }
+
+    /// How often failed attempts are tried again.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.setup.settings().retry = retry;
+        self
+    }
+
+    /// How long to wait for the source.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.setup.settings().timeouts = timeouts;
+        self
+    }
+
+    /// Whether an empty answer is an error, which is retried.
+    pub fn detect_zero_output(mut self, detect: bool) -> Self {
+        self.setup.settings().detect_zero_output = detect;
+        self
+    }
+
+    /// Adds an interceptor, after those of the `L0`.
+    pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
+        self.setup.settings().interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Fixes sampling, jitter and the session id of this run.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.setup.settings().seed = Some(seed);
+        self
+    }
+
+    /// Starts the run, on this thread: draws the sample, asks the interceptors, makes the
+    /// observers and says `Started`. From here on exactly one `Finished` follows. The source is
+    /// called at the first poll, not before.
+    pub fn start(self) -> Run<'a, S>
+    where
+        E: SourceError,
+        V: View<T>,
+    {
+        let settings = Arc::clone(&self.setup.settings);
+        let expect = self.setup.expect(V::SENDS_FINISH);
+        let (mut rng, number) = self.setup.l0.next_run(settings.seed);
+        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        Run {
+            recorder,
+            state: match allowed {
+                Ok(()) => State::Ready,
+                Err(refusal) => State::Refused(refusal),
+            },
+            factory: self.factory,
+            read_item: self.view.into_fn(),
+            classify: self.classify,
+            deadlines: Deadlines::new(settings.timeouts),
+            settings,
+            rng,
+            expect,
+            retries: Retries::default(),
+            attempt: 0,
+            output: Output::default(),
+            handed_out: false,
+            has_item: false,
+            parked: false,
+        }
+    }
+}
+
+impl<S: TryStream, V> fmt::Debug for RunBuilder<'_, S, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunBuilder")
+            .field("settings", &self.setup.settings)
+            .field("metadata", &self.setup.metadata)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A stream that is to be watched: made by [`L0::watch`], started by [`start`](Self::start).
+///
+/// The setters of [`L0Builder`](crate::L0Builder) that only watch are here too, for this run only:
+/// [`interceptor`](Self::interceptor) adds, the others replace.
+#[must_use = "a run does nothing until it is started"]
+pub struct WatchBuilder<S: TryStream, V = ByToken> {
+    setup: Setup<'static>,
+    stream: S,
+    view: V,
+}
+
+impl<S: TryStream> WatchBuilder<S, ByToken> {
+    pub(crate) fn new(l0: &L0, stream: S) -> Self {
+        Self {
+            setup: Setup::new(l0),
+            stream,
+            view: ByToken,
+        }
+    }
+}
+
+impl<S, T, E, V> WatchBuilder<S, V>
+where
+    S: Stream<Item = Result<T, E>>,
+{
+    /// Adds an entry to this run's metadata, over an entry of the same key of the `L0`.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.setup.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Ends the stream, as aborted, once the future is ready; its output is ignored. Several add
+    /// up.
+    pub fn until(mut self, until: impl Future + Send + 'static) -> Self {
+        self.setup.until(until);
+        self
+    }
+
+    /// Reads the items by a function: for item types that are no [`Token`](crate::Token). The
+    /// function captures nothing.
+    pub fn view_with(self, view: ReadItem<T>) -> WatchBuilder<S, ByFn<T>> {
+        WatchBuilder {
+            setup: self.setup,
+            stream: self.stream,
+            view: ByFn(view),
+        }
+    }
+
+    /// Says that this stream always sends a finish reason: an end without one is truncated.
+    pub fn expect_finish(mut self) -> Self {
+        self.setup.expect_finish = true;
+        self
+    }
+
+    /// What is measured.
+    pub fn monitoring(mut self, monitoring: Monitoring) -> Self {
+        self.setup.settings().monitoring = Some(monitoring);
+        self
+    }
+
+    /// Whether an empty answer makes the outcome failed.
+    pub fn detect_zero_output(mut self, detect: bool) -> Self {
+        self.setup.settings().detect_zero_output = detect;
+        self
+    }
+
+    /// Adds an interceptor, after those of the `L0`.
+    pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
+        self.setup.settings().interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Fixes sampling and the session id of this run.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.setup.settings().seed = Some(seed);
+        self
+    }
+
+    /// Starts the run, on this thread, as [`RunBuilder::start`] does.
+    pub fn start(self) -> Watched<S>
+    where
+        E: SourceError,
+        V: View<T>,
+    {
+        let expect = self.setup.expect(V::SENDS_FINISH);
+        let (mut rng, number) = self.setup.l0.next_run(self.setup.settings.seed);
+        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        Watched {
+            recorder,
+            read_item: self.view.into_fn(),
+            expect,
+            output: Output::default(),
+            parked: false,
+            closed: allowed.is_err(),
+            stream: self.stream,
+        }
+    }
+}
+
+impl<S: TryStream, V> fmt::Debug for WatchBuilder<S, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WatchBuilder")
+            .field("settings", &self.setup.settings)
+            .field("metadata", &self.setup.metadata)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,518 @@
+//! Run: the retrying stream. It decides what happens next, and tells the recorder what happened.
+
+mod builder;
+mod deadlines;
+mod output;
+mod timer;
+mod view;
+mod watched;
+
+pub use builder::{RunBuilder, WatchBuilder};
+pub use view::{ByFn, ByToken, View};
+pub use watched::Watched;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::stream::{FusedStream, Stream, TryStream};
+use tokio::time::Instant;
+
+use self::deadlines::{Deadlines, WaitFor};
+use self::output::{Expect, Output, Shortfall};
+use self::timer::{NoTimer, Timer};
+use self::view::ReadItem;
+use crate::error::{Error, Refusal, TimeoutKind};
+use crate::event::RetryReason;
+use crate::failure::{self, Failure, FailureKind, NetworkErrorKind};
+use crate::l0::Settings;
+use crate::observe::RunInfo;
+use crate::recorder::Recorder;
+use crate::retry::{Failed, Retries};
+use crate::stop::RunHandle;
+use crate::telemetry::Telemetry;
+use crate::token::TokenKind;
+use crate::verdict::Outcome;
+
+/// Which attempt a factory is called for.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    number: u32,
+}
+
+impl Attempt {
+    /// The number of the attempt, from 1.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+}
+
+/// What a run hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Chunk<T> {
+    /// The source's own item, untouched.
+    Item(T),
+    /// A retry begins, and items of the attempt before had been handed out: discard them.
+    Restart {
+        /// The number of the attempt that begins.
+        attempt: u32,
+    },
+}
+
+impl<T> Chunk<T> {
+    /// The item, if it is one.
+    pub fn into_item(self) -> Option<T> {
+        match self {
+            Self::Item(item) => Some(item),
+            Self::Restart { .. } => None,
+        }
+    }
+}
+
+type Connecting<'a, S, E> = Pin<Box<dyn Future<Output = Result<S, E>> + Send + 'a>>;
+type Factory<'a, S, E> = Box<dyn FnMut(Attempt) -> Connecting<'a, S, E> + Send + 'a>;
+type Classify<'a, E> = Box<dyn Fn(&E) -> Option<Failure> + Send + 'a>;
+
+/// A stream that retries its source, measured: made by [`L0::stream`](crate::L0::stream).
+///
+/// It runs inside its consumer's polls: no task is spawned, and dropping it stops it. Every way it
+/// can end, a drop and a panic included, finishes it exactly once; when its last item is handed
+/// out, telemetry and outcome are final.
+///
+/// `'a` is how long the factory, the `until` futures and the source may borrow for;
+/// `Run<'static, S>` can be spawned or returned as a body.
+#[must_use = "streams do nothing unless polled"]
+pub struct Run<'a, S: TryStream> {
+    // First, so that a dropped run is finished before its source is dropped.
+    recorder: Recorder<'a>,
+    state: State<'a, S>,
+    factory: Factory<'a, S, S::Error>,
+    read_item: ReadItem<S::Ok>,
+    classify: Option<Classify<'a, S::Error>>,
+    settings: Arc<Settings>,
+    rng: fastrand::Rng,
+    expect: Expect,
+    deadlines: Deadlines,
+    retries: Retries,
+    /// The number of the present attempt.
+    attempt: u32,
+    output: Output,
+    /// Whether an item of an attempt has been handed out that was not revoked yet.
+    handed_out: bool,
+    /// Whether the present attempt had an item of any kind.
+    has_item: bool,
+    /// Whether the source was found pending since the last item.
+    parked: bool,
+}
+
+enum State<'a, S: TryStream> {
+    /// The interceptors refused the run, which nobody was told yet.
+    Refused(Refusal),
+    /// The next attempt begins at the next poll.
+    Ready,
+    /// The factory works; `None` until it was called.
+    Connecting(Option<Connecting<'a, S, S::Error>>),
+    Streaming(Pin<Box<S>>),
+    BackingOff(Timer),
+    Done,
+}
+
+/// Why an attempt failed.
+enum Cause<E> {
+    Source(E),
+    Truncated,
+    ZeroOutput,
+    Timeout(TimeoutKind),
+}
+
+/// What the parts of a run's poll come to: go on, or hand something out.
+enum Step<T> {
+    Continue,
+    HandOut(T),
+}
+
+impl<S> Run<'_, S>
+where
+    S: TryStream,
+{
+    /// What is known of the run from its start on.
+    #[must_use]
+    pub fn info(&self) -> &RunInfo {
+        self.recorder.info()
+    }
+
+    /// What was measured so far; final once the run has ended. `None` if the run is not measured.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<Telemetry> {
+        self.recorder.telemetry()
+    }
+
+    /// How the run ended; `None` while it runs. There whether or not the run is measured.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.recorder.outcome()
+    }
+
+    /// A handle that stops the run from anywhere.
+    #[must_use]
+    pub fn handle(&self) -> RunHandle {
+        self.recorder.handle()
+    }
+}
+
+impl<S> Run<'_, S>
+where
+    S: TryStream,
+    S::Error: StdError + Send + Sync + 'static,
+{
+    /// Runs to the end and collects the text of the items of kind [`TokenKind::Text`], of the last
+    /// attempt only. Telemetry is there afterwards, also after an error.
+    ///
+    /// # Errors
+    ///
+    /// The error that the stream ended with.
+    pub async fn text(&mut self) -> Result<String, Error<S::Error>> {
+        let mut text = String::new();
+        while let Some(chunk) = std::future::poll_fn(|cx| self.poll_chunk(cx)).await {
+            match chunk? {
+                Chunk::Item(item) => {
+                    let view = (self.read_item)(&item);
+                    if view.kind == TokenKind::Text {
+                        text.push_str(view.text);
+                    }
+                }
+                Chunk::Restart { .. } => text.clear(),
+            }
+        }
+        Ok(text)
+    }
+
+    #[allow(clippy::type_complexity, reason = "it is the type of a stream's poll")]
+    fn poll_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Chunk<S::Ok>, Error<S::Error>>>> {
+        /// Finishes the run if a panic of the source, or of a hook, unwinds.
+        struct OnUnwind<'r, 'a, S: TryStream>(&'r mut Run<'a, S>);
+
+        impl<S: TryStream> Drop for OnUnwind<'_, '_, S> {
+            fn drop(&mut self) {
+                self.0.recorder.finish(Outcome::Failed, None);
+            }
+        }
+
+        let guard = OnUnwind(self);
+        let poll = guard.0.step(cx);
+        std::mem::forget(guard);
+        poll
+    }
+
+    #[allow(clippy::type_complexity, reason = "it is the type of a stream's poll")]
+    #[inline]
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Chunk<S::Ok>, Error<S::Error>>>> {
+        loop {
+            if self.recorder.finished() {
+                return Poll::Ready(self.end());
+            }
+            if self.recorder.stop().requested() {
+                return Poll::Ready(Some(Err(self.fail(Error::Aborted))));
+            }
+            let step = match &mut self.state {
+                State::Streaming(source) => match source.as_mut().try_poll_next(cx) {
+                    Poll::Ready(Some(Ok(item))) => {
+                        self.arrived(&item);
+                        return Poll::Ready(Some(Ok(Chunk::Item(item))));
+                    }
+                    Poll::Ready(Some(Err(error))) => self.attempt_failed(Cause::Source(error)),
+                    Poll::Ready(None) => self.source_ended(),
+                    Poll::Pending => ready!(self.wait(cx)),
+                },
+                State::Connecting(_) => match self.poll_connect(cx) {
+                    Poll::Ready(Ok(source)) => {
+                        self.state = State::Streaming(Box::pin(source));
+                        Step::Continue
+                    }
+                    Poll::Ready(Err(error)) => self.attempt_failed(Cause::Source(error)),
+                    Poll::Pending => ready!(self.wait(cx)),
+                },
+                State::BackingOff(timer) => match timer.poll(cx) {
+                    Poll::Ready(Ok(())) => {
+                        self.state = State::Ready;
+                        Step::Continue
+                    }
+                    Poll::Ready(Err(NoTimer)) => Step::HandOut(Some(Err(self.fail(Error::NoTimer)))),
+                    Poll::Pending => ready!(self.wait(cx)),
+                },
+                State::Ready => self.begin_attempt(),
+                // Both are finished, which was looked at above.
+                State::Refused(_) | State::Done => Step::Continue,
+            };
+            if let Step::HandOut(last) = step {
+                return Poll::Ready(last);
+            }
+        }
+    }
+
+    /// What a finished run hands out: the refusal, once, and then nothing.
+    #[cold]
+    fn end(&mut self) -> Option<Result<Chunk<S::Ok>, Error<S::Error>>> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Refused(refusal) => Some(Err(Error::Refused(refusal))),
+            _ => None,
+        }
+    }
+
+    fn begin_attempt(&mut self) -> StepOf<S> {
+        self.unpark();
+        self.attempt += 1;
+        self.output = Output::default();
+        self.has_item = false;
+        self.deadlines.new_attempt();
+        self.recorder.attempt_started(self.attempt);
+        self.state = State::Connecting(None);
+        if !self.handed_out {
+            return Step::Continue;
+        }
+        self.handed_out = false;
+        self.recorder.handed_out();
+        Step::HandOut(Some(Ok(Chunk::Restart {
+            attempt: self.attempt,
+        })))
+    }
+
+    /// Calls the factory, if it was not, and polls its future, inside the observers' contexts.
+    fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Result<S, S::Error>> {
+        let Self {
+            recorder,
+            state: State::Connecting(connecting),
+            factory,
+            attempt,
+            ..
+        } = self
+        else {
+            return Poll::Pending;
+        };
+        let mut polled = Poll::Pending;
+        recorder.connect(|| {
+            let attempt = Attempt { number: *attempt };
+            let future = connecting.get_or_insert_with(|| factory(attempt));
+            polled = future.as_mut().poll(cx);
+        });
+        polled
+    }
+
+    /// The source gave an item, which is handed out next.
+    #[inline]
+    fn arrived(&mut self, item: &S::Ok) {
+        let timed = self.recorder.timed();
+        let read_clock = timed || (self.parked && self.deadlines.any());
+        let now = read_clock.then(Instant::now);
+        if let (true, Some(now)) = (self.parked, now) {
+            self.deadlines.disarm(now);
+        }
+        self.parked = false;
+        let view = (self.read_item)(item);
+        self.output.add(&view);
+        self.recorder.item(&view, now.filter(|_| timed));
+        self.handed_out = true;
+        self.has_item = true;
+    }
+
+    /// Nothing is ready: pending, unless a deadline has passed or the run was told to stop.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<StepOf<S>> {
+        self.recorder.stop().register(cx.waker());
+        // Told between the last look and the registration: go round once more.
+        if self.recorder.stop().requested() {
+            return Poll::Ready(Step::Continue);
+        }
+        if !self.parked {
+            self.park();
+        }
+        match ready!(self.deadlines.poll(cx)) {
+            Ok(kind) => Poll::Ready(self.attempt_failed(Cause::Timeout(kind))),
+            Err(NoTimer) => Poll::Ready(Step::HandOut(Some(Err(self.fail(Error::NoTimer))))),
+        }
+    }
+
+    /// A wait begins. The clock is read once per wait, however often it is polled.
+    fn park(&mut self) {
+        self.parked = true;
+        let timed = self.recorder.timed();
+        if !timed && !self.deadlines.any() {
+            return;
+        }
+        let now = Instant::now();
+        if timed {
+            self.recorder.pending(now);
+        }
+        let wait_for = match self.state {
+            State::BackingOff(_) => WaitFor::BackOff,
+            _ if self.has_item => WaitFor::NextItem,
+            _ => WaitFor::FirstItem,
+        };
+        self.deadlines.arm(wait_for, now);
+    }
+
+    /// A wait ends without an item.
+    fn unpark(&mut self) {
+        if std::mem::take(&mut self.parked) && self.deadlines.any() {
+            self.deadlines.disarm(Instant::now());
+        }
+    }
+
+    fn source_ended(&mut self) -> StepOf<S> {
+        match self.output.judge(self.expect) {
+            Ok(()) => {
+                self.recorder.finish(Outcome::Completed, None);
+                self.state = State::Done;
+                Step::HandOut(None)
+            }
+            Err(Shortfall::Truncated) => self.attempt_failed(Cause::Truncated),
+            Err(Shortfall::ZeroOutput) => self.attempt_failed(Cause::ZeroOutput),
+        }
+    }
+
+    /// Retries a failed attempt, or fails the run.
+    #[cold]
+    fn attempt_failed(&mut self, cause: Cause<S::Error>) -> StepOf<S> {
+        // Gives the connection back before the back-off.
+        self.state = State::Done;
+        self.unpark();
+        let final_timeout = matches!(cause, Cause::Timeout(TimeoutKind::Total));
+        let failure = self.read_failure(&cause);
+        let reason = reason(&cause, failure.kind);
+        let error = match cause {
+            Cause::Source(source) => Error::Source {
+                source,
+                attempts: self.attempt,
+            },
+            Cause::Truncated => Error::Truncated,
+            Cause::ZeroOutput => Error::ZeroOutput,
+            Cause::Timeout(kind) => Error::Timeout(kind),
+        };
+        let failed = Failed {
+            attempt: self.attempt,
+            failure,
+            reason,
+            error: error.cause(),
+        };
+        let retry = self
+            .retries
+            .plan(&self.settings.retry, &failed, &mut self.rng)
+            .filter(|_| !final_timeout)
+            .and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
+        if let Some(kind) = failure.network_error_kind() {
+            let delay = retry.as_ref().map(|(_, delay, _)| *delay);
+            let attempt = Some(self.attempt);
+            self.recorder.network_error(kind, failed.error, delay, attempt);
+        }
+        let Some((kind, delay, state)) = retry else {
+            return Step::HandOut(Some(Err(self.fail(error))));
+        };
+        self.retries.count(kind);
+        self.recorder.retry(self.attempt + 1, kind, reason, delay);
+        self.state = state;
+        Step::Continue
+    }
+
+    fn read_failure(&self, cause: &Cause<S::Error>) -> Failure {
+        match cause {
+            Cause::Source(error) => self
+                .classify
+                .as_ref()
+                .and_then(|classify| classify(error))
+                .unwrap_or_else(|| failure::read(error)),
+            Cause::Truncated => Failure::network(NetworkErrorKind::PartialChunks),
+            Cause::ZeroOutput => Failure::model(),
+            Cause::Timeout(_) => Failure::network(NetworkErrorKind::Timeout),
+        }
+    }
+
+    /// Finishes the run with this error, and drops the source.
+    #[cold]
+    fn fail(&mut self, error: Error<S::Error>) -> Error<S::Error> {
+        self.recorder.finish(error.outcome(), Some(error.cause()));
+        self.state = State::Done;
+        error
+    }
+}
+
+type StepOf<S> = Step<
+    Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>,
+>;
+
+/// The state of waiting before the next attempt. No delay needs no timer.
+fn back_off<'a, S: TryStream>(delay: Duration) -> Result<State<'a, S>, NoTimer> {
+    if delay.is_zero() {
+        return Ok(State::Ready);
+    }
+    let now = Instant::now();
+    // Beyond the clock's range is as good as a year.
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let deadline = now.checked_add(delay.min(year)).unwrap_or(now);
+    Timer::new(deadline).map(State::BackingOff)
+}
+
+fn reason<E>(cause: &Cause<E>, kind: FailureKind) -> RetryReason {
+    match (cause, kind) {
+        (Cause::Truncated, _) => RetryReason::Truncated,
+        (Cause::ZeroOutput, _) => RetryReason::ZeroOutput,
+        (Cause::Timeout(_), _) | (_, FailureKind::Network(NetworkErrorKind::Timeout)) => {
+            RetryReason::Timeout
+        }
+        (_, FailureKind::RateLimited) => RetryReason::RateLimited,
+        (_, FailureKind::Server) => RetryReason::ServerError,
+        (_, FailureKind::Model) => RetryReason::ModelError,
+        (_, FailureKind::Network(_) | FailureKind::Fatal) => RetryReason::NetworkError,
+    }
+}
+
+impl<S, T, E> Stream for Run<'_, S>
+where
+    S: Stream<Item = Result<T, E>>,
+    E: StdError + Send + Sync + 'static,
+{
+    type Item = Result<Chunk<T>, Error<E>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.poll_chunk(cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.state {
+            State::Done => (0, Some(0)),
+            State::Refused(_) => (1, Some(1)),
+            // A retry may hand out anything again.
+            _ => (0, None),
+        }
+    }
+}
+
+impl<S, T, E> FusedStream for Run<'_, S>
+where
+    S: Stream<Item = Result<T, E>>,
+    E: StdError + Send + Sync + 'static,
+{
+    fn is_terminated(&self) -> bool {
+        self.recorder.finished() && !matches!(self.state, State::Refused(_))
+    }
+}
+
+impl<S: TryStream> fmt::Debug for Run<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run")
+            .field("info", self.info())
+            .field("attempt", &self.attempt)
+            .field("outcome", &self.outcome())
+            .finish_non_exhaustive()
+    }
+}

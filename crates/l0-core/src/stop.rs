@@ -1,0 +1,152 @@
+//! What can stop a run from outside: its handle and its `until` futures.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Wake, Waker};
+
+use atomic_waker::AtomicWaker;
+
+use crate::telemetry::Telemetry;
+use crate::verdict::Outcome;
+
+/// Somebody asked the run to stop.
+const ABORTED: u8 = 1;
+/// An `until` future was woken, or not polled yet.
+const UNTIL_WOKEN: u8 = 2;
+
+/// What a run shares with its handles.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    flags: AtomicU8,
+    /// The task that polls the run.
+    task: AtomicWaker,
+    end: OnceLock<End>,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    pub(crate) telemetry: Option<Telemetry>,
+}
+
+impl Signal {
+    fn raise(&self, flag: u8) {
+        self.flags.fetch_or(flag, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+/// Wakes the run when an `until` future is woken.
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.raise(UNTIL_WOKEN);
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.raise(UNTIL_WOKEN);
+    }
+}
+
+/// Stops a run from anywhere, and tells how it ended. Cheap to clone.
+///
+/// An abort takes effect when the run is polled next, for which its task is woken, or when it is
+/// dropped: nothing acts while nobody polls.
+#[derive(Clone)]
+pub struct RunHandle(Arc<Signal>);
+
+impl RunHandle {
+    /// Asks the run to stop. It ends as aborted, unless it has ended already.
+    pub fn abort(&self) {
+        self.0.raise(ABORTED);
+    }
+
+    /// Whether the run has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.0.end.get().is_some()
+    }
+
+    /// The final telemetry. `None` before the end, and for a run that is not measured.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<Telemetry> {
+        self.0.end.get()?.telemetry.clone()
+    }
+}
+
+impl fmt::Debug for RunHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunHandle")
+            .field("is_finished", &self.is_finished())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(crate) type Until<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+/// The run's side: asks whether it was told to stop, and says how it ended.
+pub(crate) struct Stop<'a> {
+    signal: Arc<Signal>,
+    until: Vec<Until<'a>>,
+}
+
+impl<'a> Stop<'a> {
+    pub(crate) fn new(until: Vec<Until<'a>>) -> Self {
+        let signal = Signal::default();
+        if !until.is_empty() {
+            signal.flags.store(UNTIL_WOKEN, Ordering::Relaxed);
+        }
+        Self {
+            signal: Arc::new(signal),
+            until,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> RunHandle {
+        RunHandle(Arc::clone(&self.signal))
+    }
+
+    /// Whether the run was told to stop. One atomic load, unless something happened.
+    #[inline]
+    pub(crate) fn requested(&mut self) -> bool {
+        match self.signal.flags.load(Ordering::Acquire) {
+            0 => false,
+            flags => self.look(flags),
+        }
+    }
+
+    #[cold]
+    fn look(&mut self, flags: u8) -> bool {
+        if flags & ABORTED != 0 {
+            return true;
+        }
+        // Lower the flag before polling: a wake during the poll raises it again.
+        self.signal.flags.fetch_and(!UNTIL_WOKEN, Ordering::AcqRel);
+        let waker = Waker::from(Arc::clone(&self.signal));
+        let mut context = Context::from_waker(&waker);
+        let mut polled = self.until.iter_mut().map(|until| until.as_mut().poll(&mut context));
+        let reached = polled.any(|poll| poll.is_ready());
+        if reached {
+            self.signal.flags.fetch_or(ABORTED, Ordering::Release);
+        }
+        reached
+    }
+
+    /// Has this task woken when the run is told to stop.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.signal.task.register(waker);
+    }
+
+    /// Makes the end known to the handles. Only the first one counts.
+    pub(crate) fn publish(&mut self, end: End) -> &End {
+        self.signal.end.get_or_init(|| end)
+    }
+
+    /// How the run ended, if it has.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.signal.end.get()
+    }
+}
