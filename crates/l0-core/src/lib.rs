@@ -9,7 +9,7 @@ mod telemetry;
 mod token;
 mod verdict;
 
-pub use distribution::Distribution;
+pub use distribution::{Bucket, Distribution};
 pub use error::{Error, Refusal, SourceError, TimeoutKind};
 pub use failure::{Failure, FailureKind, NetworkErrorKind, UnknownNetworkErrorKind};
 pub use telemetry::{
