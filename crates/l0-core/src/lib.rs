@@ -18,7 +18,7 @@ mod timeout;
 mod token;
 mod verdict;
 
-pub use distribution::Distribution;
+pub use distribution::{Bucket, Distribution};
 pub use error::{Error, Refusal, SourceError, TimeoutKind};
 pub use event::{Event, RetryReason};
 pub use failure::{Failure, FailureKind, NetworkErrorKind, UnknownNetworkErrorKind};
