@@ -28,9 +28,7 @@ pub use observe::{
     Interceptor, Interest, ObserveFn, Observer, Observers, Request, RunInfo, observe_fn,
 };
 pub use retry::{Backoff, Retry, RetryContext};
-pub use run::{
-    Attempt, ByFn, ByToken, Chunk, Run, RunBuilder, View, WatchBuilder, Watched,
-};
+pub use run::{Attempt, ByFn, ByToken, Chunk, Run, RunBuilder, View, WatchBuilder, Watched};
 pub use stop::RunHandle;
 pub use telemetry::{
     DriftStats, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts, Summary,

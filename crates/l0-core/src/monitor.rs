@@ -191,9 +191,18 @@ impl Monitor {
             let start_time = Timestamp::now();
             let id = session_id(start_time.as_millis(), &mut rng);
             let metadata = monitoring.shared_metadata();
-            Box::new(Recording::new(&monitoring, id, metadata, start_time, Instant::now()))
+            Box::new(Recording::new(
+                &monitoring,
+                id,
+                metadata,
+                start_time,
+                Instant::now(),
+            ))
         });
-        Self { monitoring, recording }
+        Self {
+            monitoring,
+            recording,
+        }
     }
 
     /// The monitor of a run that is measured.
@@ -243,7 +252,11 @@ impl Monitor {
 
     /// Records an item of a run, a token or not; `arrived` is given if times are wanted.
     #[inline]
-    pub(crate) fn record_item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) -> Arrival {
+    pub(crate) fn record_item(
+        &mut self,
+        view: &TokenView<'_>,
+        arrived: Option<Instant>,
+    ) -> Arrival {
         match self.live() {
             Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
@@ -391,12 +404,16 @@ impl Monitor {
 
     /// Whether tokens are timed.
     pub(crate) fn timed(&self) -> bool {
-        self.recording.as_ref().is_some_and(|recording| recording.gaps.is_some())
+        self.recording
+            .as_ref()
+            .is_some_and(|recording| recording.gaps.is_some())
     }
 
     /// What is recorded into: nothing if the run is not measured or has ended.
     fn live(&mut self) -> Option<&mut Recording> {
-        self.recording.as_deref_mut().filter(|recording| recording.end.is_none())
+        self.recording
+            .as_deref_mut()
+            .filter(|recording| recording.end.is_none())
     }
 }
 
@@ -554,7 +571,10 @@ impl Recording {
             network: Network {
                 error_count: errors_by_type.values().sum(),
                 errors_by_type,
-                errors: self.errors.as_ref().map(|errors| errors.iter().cloned().collect()),
+                errors: self
+                    .errors
+                    .as_ref()
+                    .map(|errors| errors.iter().cloned().collect()),
             },
             guardrails: self.guardrails.clone(),
             drift: self.drift.clone(),

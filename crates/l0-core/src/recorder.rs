@@ -234,11 +234,7 @@ impl<'a> Recorder<'a> {
 
     /// Ends the run: makes telemetry final, tells the handles, says `Finished` and drops the
     /// observers. Only the first call counts.
-    pub(crate) fn finish(
-        &mut self,
-        outcome: Outcome,
-        error: Option<&(dyn StdError + 'static)>,
-    ) {
+    pub(crate) fn finish(&mut self, outcome: Outcome, error: Option<&(dyn StdError + 'static)>) {
         if self.finished {
             return;
         }
@@ -278,7 +274,11 @@ impl Drop for Recorder<'_> {
         // An abort that nobody polled for is an abort all the same. The `until` futures are
         // foreign code, and a panic must not leave a `Drop`.
         let aborted = catch_unwind(AssertUnwindSafe(|| self.stop.requested())).unwrap_or(false);
-        let outcome = if aborted { Outcome::Aborted } else { Outcome::Dropped };
+        let outcome = if aborted {
+            Outcome::Aborted
+        } else {
+            Outcome::Dropped
+        };
         self.finish(outcome, None);
     }
 }

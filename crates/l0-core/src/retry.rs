@@ -241,7 +241,10 @@ impl Retries {
             }
             FailureKind::Model | FailureKind::Fatal => return None,
         };
-        if config.max_retries.is_some_and(|max| self.network + self.model >= max) {
+        if config
+            .max_retries
+            .is_some_and(|max| self.network + self.model >= max)
+        {
             return None;
         }
         let mut delay = config.backoff.delay(before, rng);

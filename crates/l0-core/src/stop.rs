@@ -127,7 +127,10 @@ impl<'a> Stop<'a> {
         self.signal.flags.fetch_and(!UNTIL_WOKEN, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&self.signal));
         let mut context = Context::from_waker(&waker);
-        let mut polled = self.until.iter_mut().map(|until| until.as_mut().poll(&mut context));
+        let mut polled = self
+            .until
+            .iter_mut()
+            .map(|until| until.as_mut().poll(&mut context));
         let reached = polled.any(|poll| poll.is_ready());
         if reached {
             self.signal.flags.fetch_or(ABORTED, Ordering::Release);

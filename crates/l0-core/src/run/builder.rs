@@ -98,9 +98,7 @@ where
     {
         Self {
             setup: Setup::new(l0),
-            factory: Box::new(move |attempt| {
-                Box::pin(factory(attempt)) as Connecting<'a, S, E>
-            }),
+            factory: Box::new(move |attempt| Box::pin(factory(attempt)) as Connecting<'a, S, E>),
             classify: None,
             view: ByToken,
         }
@@ -175,7 +173,10 @@ where
 
     /// Adds an interceptor, after those of the `L0`.
     pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
-        self.setup.settings().interceptors.push(Arc::new(interceptor));
+        self.setup
+            .settings()
+            .interceptors
+            .push(Arc::new(interceptor));
         self
     }
 
@@ -297,7 +298,10 @@ where
 
     /// Adds an interceptor, after those of the `L0`.
     pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
-        self.setup.settings().interceptors.push(Arc::new(interceptor));
+        self.setup
+            .settings()
+            .interceptors
+            .push(Arc::new(interceptor));
         self
     }
 

@@ -249,7 +249,9 @@ where
                         self.state = State::Ready;
                         Step::Continue
                     }
-                    Poll::Ready(Err(NoTimer)) => Step::HandOut(Some(Err(self.fail(Error::NoTimer)))),
+                    Poll::Ready(Err(NoTimer)) => {
+                        Step::HandOut(Some(Err(self.fail(Error::NoTimer))))
+                    }
                     Poll::Pending => ready!(self.wait(cx)),
                 },
                 State::Ready => self.begin_attempt(),
@@ -413,7 +415,8 @@ where
         if let Some(kind) = failure.network_error_kind() {
             let delay = retry.as_ref().map(|(_, delay, _)| *delay);
             let attempt = Some(self.attempt);
-            self.recorder.network_error(kind, failed.error, delay, attempt);
+            self.recorder
+                .network_error(kind, failed.error, delay, attempt);
         }
         let Some((kind, delay, state)) = retry else {
             return Step::HandOut(Some(Err(self.fail(error))));
@@ -446,9 +449,7 @@ where
     }
 }
 
-type StepOf<S> = Step<
-    Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>,
->;
+type StepOf<S> = Step<Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>>;
 
 /// The state of waiting before the next attempt. No delay needs no timer.
 fn back_off<'a, S: TryStream>(delay: Duration) -> Result<State<'a, S>, NoTimer> {
