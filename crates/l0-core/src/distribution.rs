@@ -295,23 +295,30 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// Counts of durations in buckets at fixed places: what a live run records into. Never allocates
-/// after it is made.
+/// Counts of durations in buckets at fixed places: what a live run records into. Does not allocate
+/// after it is made, but for runs of more than a million durations.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
-    /// A run that fills a cell is beyond reach; 32 bits keep a run under 4 KiB.
-    counts: [u32; BUCKETS],
+    /// The low 16 bits of each count: half the memory that most runs would leave empty.
+    counts: [u16; BUCKETS],
+    /// How often the low bits of a bucket wrapped round.
+    wraps: Vec<(u16, u32)>,
     count: u64,
     sum: u64,
     max: u64,
 }
 
-const _: () = assert!(size_of::<Histogram>() <= 2_680);
+const _: () = assert!(size_of::<Histogram>() <= 1_376);
 
 impl Histogram {
-    pub(crate) const fn new() -> Self {
+    /// The buckets that may wrap before memory is needed: more than any run of a million durations
+    /// can fill.
+    const WRAPS: usize = 16;
+
+    pub(crate) fn new() -> Self {
         Self {
             counts: [0; BUCKETS],
+            wraps: Vec::with_capacity(Self::WRAPS),
             count: 0,
             sum: 0,
             max: 0,
@@ -321,11 +328,23 @@ impl Histogram {
     /// Adds one duration, in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, nanos: u64) {
-        let count = &mut self.counts[index(nanos)];
-        *count = count.saturating_add(1);
+        let index = index(nanos);
+        let count = &mut self.counts[index];
+        *count = count.wrapping_add(1);
+        if *count == 0 {
+            self.wrapped(index as u16);
+        }
         self.count += 1;
         self.sum = self.sum.saturating_add(nanos);
         self.max = self.max.max(nanos);
+    }
+
+    #[cold]
+    fn wrapped(&mut self, index: u16) {
+        match self.wraps.iter_mut().find(|wraps| wraps.0 == index) {
+            Some((_, times)) => *times += 1,
+            None => self.wraps.push((index, 1)),
+        }
     }
 
     /// How many durations were recorded.
@@ -340,22 +359,15 @@ impl Histogram {
 
     /// What was recorded so far, as plain data.
     pub(crate) fn distribution(&self) -> Distribution {
-        let counts = self.counts.iter().zip(0_u16..);
-        let mut buckets: Vec<(u16, u64)> = counts
-            .filter(|(count, _)| **count > 0)
-            .map(|(count, index)| (index, u64::from(*count)))
-            .collect();
-        // Only a full bucket lost counts; with one such bucket, which is what an endless stream
-        // makes, giving them back is exact. Either way the buckets add up to `count`.
-        let lost = self.count - total(&buckets);
-        if let Some(full) = buckets.iter_mut().find(|b| b.1 == u64::from(u32::MAX)) {
-            full.1 += lost;
+        let mut counts = self.counts.map(u64::from);
+        for &(index, times) in &self.wraps {
+            counts[usize::from(index)] += u64::from(times) << 16;
         }
         Distribution {
             count: self.count,
             sum: Duration::from_nanos(self.sum),
             max: Duration::from_nanos(self.max),
-            buckets,
+            buckets: (0..).zip(counts).filter(|(_, count)| *count > 0).collect(),
         }
     }
 }
@@ -705,16 +717,20 @@ mod tests {
     }
 
     #[test]
-    fn a_full_bucket_of_a_run_loses_no_count() {
-        let mut live = histogram(&[5, 1_000, 1_000]);
-        live.counts[index(1_000)] = u32::MAX;
-        live.count = u64::from(u32::MAX) + 1;
-        live.record(1_000);
-        live.record(1_000);
-        let all = live.distribution();
-        assert_eq!(all.count, u64::from(u32::MAX) + 3);
-        assert_eq!(total(&all.buckets), all.count);
-        assert_eq!(all.buckets().next().map(|bucket| bucket.count), Some(1));
+    fn a_run_counts_exactly_beyond_16_bits() {
+        let mut live = Histogram::new();
+        for round in 0..200_000 {
+            live.record(1_000);
+            if round % 2 == 0 {
+                live.record(40);
+            }
+        }
+        let counts: Vec<_> = live
+            .distribution()
+            .buckets()
+            .map(|bucket| bucket.count)
+            .collect();
+        assert_eq!((live.count(), counts), (300_000, vec![100_000, 200_000]));
     }
 
     #[test]

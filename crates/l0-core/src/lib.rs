@@ -1,5 +1,54 @@
-//! l0-core
+//! Wrap an LLM token stream: retries, timeouts, abort, and telemetry that is final on every exit.
+//!
+//! ```
+//! use futures_util::StreamExt;
+//! use l0_core::{Chunk, L0, Monitoring};
+//! # use l0_core::testing::Script;
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
+//!
+//! let l0 = L0::builder().monitoring(Monitoring::new()).build();
+//!
+//! let mut run = l0
+//!     .stream(|_attempt| client.connect()) // called again for every retry
+//!     .metadata("model", "gpt-4")
+//!     .start();
+//!
+//! let mut text = String::new();
+//! while let Some(chunk) = run.next().await {
+//!     match chunk? {
+//!         Chunk::Item(token) => text.push_str(&token.text),
+//!         Chunk::Restart { .. } => text.clear(), // a retry, after items had been handed out
+//!         _ => {}
+//!     }
+//! }
+//!
+//! let telemetry = run.telemetry().expect("monitoring is on");
+//! println!("{telemetry}");
+//! # assert_eq!(text, "Hello, world");
+//! # assert_eq!(telemetry.metrics.total_tokens, 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A *run* is one request of an application, made of one or more *attempts*: calls of the source.
+//! [`L0::stream`] wraps a source that can be called again, and retries it; [`L0::watch`] wraps a
+//! stream that is there already, and only measures it. The items are the source's own; how they
+//! are read, [`Token`] says. What happens is told as [`Event`]s to the [`Observer`]s that
+//! [`Interceptor`]s make for each run; what was measured is [`Telemetry`], plain data.
+//!
+//! All of it happens inside the consumer's polls: nothing is spawned, and dropping a run stops it.
+//! A run that has started finishes exactly once, on every exit, with its [`Outcome`].
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `testing` | no | scripted sources, captured events, constructors of events |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod clock;
 mod distribution;
 mod error;
 mod event;
@@ -14,6 +63,8 @@ mod retry;
 mod run;
 mod stop;
 mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod timeout;
 mod token;
 mod verdict;

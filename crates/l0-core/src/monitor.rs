@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::distribution::Histogram;
 use crate::failure::{self, NetworkErrorKind};
 use crate::redact;
@@ -58,8 +59,11 @@ impl Monitoring {
     /// Which share of the runs is measured, drawn once per run, when it starts; clamped to 0..=1,
     /// NaN is 0. Default 1.
     pub fn sample_rate(mut self, rate: f64) -> Self {
-        // `max` before `min`: it turns NaN into 0.
-        self.sample_rate = rate.max(0.0).min(1.0);
+        self.sample_rate = if rate.is_nan() {
+            0.0
+        } else {
+            rate.clamp(0.0, 1.0)
+        };
         self
     }
 
@@ -139,7 +143,7 @@ pub struct Monitor {
 
 /// What was measured so far. Times are nanoseconds since `start`.
 struct Recording {
-    session_id: String,
+    session_id: Arc<str>,
     metadata: Arc<BTreeMap<String, Value>>,
     custom_events: Vec<Value>,
     start: Instant,
@@ -163,10 +167,10 @@ struct Recording {
     hold: u64,
     /// Absent without timings.
     gaps: Option<Histogram>,
-    errors_by_type: [u64; NetworkErrorKind::ALL.len()],
+    errors_by_type: BTreeMap<NetworkErrorKind, u64>,
     /// Absent without network details.
     errors: Option<VecDeque<NetworkErrorRecord>>,
-    guardrails: Option<GuardrailStats>,
+    guardrails: Option<Box<GuardrailStats>>,
     drift: Option<DriftStats>,
 }
 
@@ -196,7 +200,7 @@ impl Monitor {
                 id,
                 metadata,
                 start_time,
-                Instant::now(),
+                clock::now(),
             ))
         });
         Self {
@@ -208,7 +212,7 @@ impl Monitor {
     /// The monitor of a run that is measured.
     pub(crate) fn of_run(
         monitoring: Monitoring,
-        session_id: String,
+        session_id: Arc<str>,
         metadata: Arc<BTreeMap<String, Value>>,
         start_time: Timestamp,
         start: Instant,
@@ -223,7 +227,7 @@ impl Monitor {
     /// Starts the clock: now is the start of the run.
     pub fn start(&mut self) {
         if let Some(recording) = self.live() {
-            recording.start = Instant::now();
+            recording.start = clock::now();
             recording.start_time = Timestamp::now();
         }
     }
@@ -237,7 +241,7 @@ impl Monitor {
 
     /// Counts a token that arrives now.
     pub fn record_token(&mut self) {
-        let now = self.timed().then(Instant::now);
+        let now = self.timed().then(clock::now);
         if let Some(recording) = self.live() {
             recording.token(recording.timed_nanos(now));
         }
@@ -307,8 +311,10 @@ impl Monitor {
         attempt: Option<u32>,
     ) {
         let Some(recording) = self.live() else { return };
-        recording.errors_by_type[kind as usize] += 1;
-        let timestamp = recording.start_time.after(recording.start.elapsed());
+        *recording.errors_by_type.entry(kind).or_default() += 1;
+        let timestamp = recording
+            .start_time
+            .after(clock::now().saturating_duration_since(recording.start));
         if let Some(errors) = &mut recording.errors {
             if errors.len() == Network::MAX_ERRORS {
                 errors.pop_front();
@@ -374,7 +380,9 @@ impl Monitor {
             .into_iter()
             .map(|(key, value)| (key.into(), value.into()))
             .collect();
-        let timestamp = recording.start_time.after(recording.start.elapsed());
+        let timestamp = recording
+            .start_time
+            .after(clock::now().saturating_duration_since(recording.start));
         event.insert("type".to_owned(), name.into().into());
         event.insert("timestamp".to_owned(), timestamp.as_millis().into());
         recording.custom_events.push(Value::Object(event));
@@ -383,7 +391,7 @@ impl Monitor {
     /// Ends the run. Only the first call counts; telemetry is final from here on.
     pub fn complete(&mut self, outcome: Outcome) {
         if let Some(recording) = self.live() {
-            let now = recording.nanos(Instant::now());
+            let now = recording.nanos(clock::now());
             recording.take_hold(now);
             recording.end = Some(now);
             recording.outcome = Some(outcome);
@@ -429,7 +437,7 @@ impl fmt::Debug for Monitor {
 impl Recording {
     fn new(
         monitoring: &Monitoring,
-        session_id: String,
+        session_id: Arc<str>,
         metadata: Arc<BTreeMap<String, Value>>,
         start_time: Timestamp,
         start: Instant,
@@ -456,7 +464,7 @@ impl Recording {
             handed_out: None,
             hold: 0,
             gaps: monitoring.include_timings.then(Histogram::new),
-            errors_by_type: [0; NetworkErrorKind::ALL.len()],
+            errors_by_type: BTreeMap::new(),
             errors: monitoring.include_network_details.then(VecDeque::new),
             guardrails: None,
             drift: None,
@@ -551,17 +559,12 @@ impl Recording {
             consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
             wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
         };
-        let errors_by_type: BTreeMap<_, _> = NetworkErrorKind::ALL
-            .into_iter()
-            .map(|kind| (kind, self.errors_by_type[kind as usize]))
-            .filter(|(_, count)| *count > 0)
-            .collect();
         let mut metadata = BTreeMap::clone(&self.metadata);
         if !self.custom_events.is_empty() {
             metadata.insert("customEvents".to_owned(), self.custom_events.clone().into());
         }
         Telemetry {
-            session_id: self.session_id.clone(),
+            session_id: self.session_id.as_ref().to_owned(),
             start_time: self.start_time,
             duration: self.end.map(Duration::from_nanos),
             outcome: self.outcome,
@@ -569,14 +572,14 @@ impl Recording {
             usage: self.usage,
             metrics,
             network: Network {
-                error_count: errors_by_type.values().sum(),
-                errors_by_type,
+                error_count: self.errors_by_type.values().sum(),
+                errors_by_type: self.errors_by_type.clone(),
                 errors: self
                     .errors
                     .as_ref()
                     .map(|errors| errors.iter().cloned().collect()),
             },
-            guardrails: self.guardrails.clone(),
+            guardrails: self.guardrails.as_deref().cloned(),
             drift: self.drift.clone(),
             metadata,
         }
@@ -584,17 +587,16 @@ impl Recording {
 }
 
 /// A new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
-pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> String {
+pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
     // 13 digits to the base of 36 hold 64 bits.
     let mut random = rng.u64(..);
-    let digits: [u8; 13] = std::array::from_fn(|_| {
+    let digits: [char; 13] = std::array::from_fn(|_| {
         let digit = DIGITS[(random % 36) as usize];
         random /= 36;
-        digit
+        char::from(digit)
     });
-    let digits = digits.iter().map(|digit| char::from(*digit));
     let mut id = format!("l0_{number}_");
     id.extend(digits);
-    id
+    id.into()
 }

@@ -116,7 +116,7 @@ impl Request {
 pub struct RunInfo(Arc<Info>);
 
 struct Info {
-    id: String,
+    id: Arc<str>,
     metadata: Arc<BTreeMap<String, Value>>,
     started_at: Timestamp,
     measured: bool,
@@ -126,7 +126,7 @@ struct Info {
 
 impl RunInfo {
     pub(crate) fn new(
-        id: String,
+        id: Arc<str>,
         metadata: Arc<BTreeMap<String, Value>>,
         started_at: Timestamp,
         measured: bool,
@@ -152,6 +152,10 @@ impl RunInfo {
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.0.metadata
+    }
+
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        Arc::clone(&self.0.id)
     }
 
     pub(crate) fn shared_metadata(&self) -> Arc<BTreeMap<String, Value>> {

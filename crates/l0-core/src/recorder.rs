@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::error::Refusal;
 use crate::event::{Event, RetryReason};
 use crate::failure::NetworkErrorKind;
@@ -54,7 +55,7 @@ impl<'a> Recorder<'a> {
         let started_at = Timestamp::now();
         let number = start.seeded_number.unwrap_or(started_at.as_millis());
         let id = session_id(number, rng);
-        let now = measured.then(Instant::now);
+        let now = measured.then(clock::now);
 
         let mut metadata = start.monitoring.shared_metadata();
         if !start.metadata.is_empty() {
@@ -74,7 +75,7 @@ impl<'a> Recorder<'a> {
             start.panics,
         );
         let monitor = now.map(|now| {
-            let (id, metadata) = (info.id().to_owned(), info.shared_metadata());
+            let (id, metadata) = (info.shared_id(), info.shared_metadata());
             Monitor::of_run(start.monitoring, id, metadata, started_at, now)
         });
         let mut observers = Observers::new(info.clone());
@@ -185,7 +186,7 @@ impl<'a> Recorder<'a> {
     /// A chunk that is no item was handed out.
     pub(crate) fn handed_out(&mut self) {
         if let Some(monitor) = self.monitor.as_mut().filter(|_| self.timed) {
-            monitor.record_handed_out(Instant::now());
+            monitor.record_handed_out(clock::now());
         }
     }
 

@@ -23,7 +23,8 @@ pub(crate) struct Signal {
     flags: AtomicU8,
     /// The task that polls the run.
     task: AtomicWaker,
-    end: OnceLock<End>,
+    /// Boxed: while a run is live it has no end yet.
+    end: OnceLock<Box<End>>,
 }
 
 /// How a run ended.
@@ -145,11 +146,11 @@ impl<'a> Stop<'a> {
 
     /// Makes the end known to the handles. Only the first one counts.
     pub(crate) fn publish(&mut self, end: End) -> &End {
-        self.signal.end.get_or_init(|| end)
+        self.signal.end.get_or_init(|| Box::new(end))
     }
 
     /// How the run ended, if it has.
     pub(crate) fn end(&self) -> Option<&End> {
-        self.signal.end.get()
+        self.signal.end.get().map(|end| &**end)
     }
 }

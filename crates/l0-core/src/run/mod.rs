@@ -20,12 +20,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::stream::{FusedStream, Stream, TryStream};
-use tokio::time::Instant;
 
 use self::deadlines::{Deadlines, WaitFor};
 use self::output::{Expect, Output, Shortfall};
 use self::timer::{NoTimer, Timer};
 use self::view::ReadItem;
+use crate::clock;
 use crate::error::{Error, Refusal, TimeoutKind};
 use crate::event::RetryReason;
 use crate::failure::{self, Failure, FailureKind, NetworkErrorKind};
@@ -131,10 +131,13 @@ enum Cause<E> {
     Timeout(TimeoutKind),
 }
 
-/// What the parts of a run's poll come to: go on, or hand something out.
-enum Step<T> {
+/// What a poll hands out: a chunk, the error that ended the run, or nothing more.
+type HandOut<S> = Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>;
+
+/// What the parts of a poll come to.
+enum Step<S: TryStream> {
     Continue,
-    HandOut(T),
+    HandOut(HandOut<S>),
 }
 
 impl<S> Run<'_, S>
@@ -193,11 +196,7 @@ where
         Ok(text)
     }
 
-    #[allow(clippy::type_complexity, reason = "it is the type of a stream's poll")]
-    fn poll_chunk(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Chunk<S::Ok>, Error<S::Error>>>> {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
         /// Finishes the run if a panic of the source, or of a hook, unwinds.
         struct OnUnwind<'r, 'a, S: TryStream>(&'r mut Run<'a, S>);
 
@@ -213,12 +212,8 @@ where
         poll
     }
 
-    #[allow(clippy::type_complexity, reason = "it is the type of a stream's poll")]
     #[inline]
-    fn step(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Chunk<S::Ok>, Error<S::Error>>>> {
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
         loop {
             if self.recorder.finished() {
                 return Poll::Ready(self.end());
@@ -266,14 +261,14 @@ where
 
     /// What a finished run hands out: the refusal, once, and then nothing.
     #[cold]
-    fn end(&mut self) -> Option<Result<Chunk<S::Ok>, Error<S::Error>>> {
+    fn end(&mut self) -> HandOut<S> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Refused(refusal) => Some(Err(Error::Refused(refusal))),
             _ => None,
         }
     }
 
-    fn begin_attempt(&mut self) -> StepOf<S> {
+    fn begin_attempt(&mut self) -> Step<S> {
         self.unpark();
         self.attempt += 1;
         self.output = Output::default();
@@ -317,7 +312,7 @@ where
     fn arrived(&mut self, item: &S::Ok) {
         let timed = self.recorder.timed();
         let read_clock = timed || (self.parked && self.deadlines.any());
-        let now = read_clock.then(Instant::now);
+        let now = read_clock.then(clock::now);
         if let (true, Some(now)) = (self.parked, now) {
             self.deadlines.disarm(now);
         }
@@ -330,7 +325,7 @@ where
     }
 
     /// Nothing is ready: pending, unless a deadline has passed or the run was told to stop.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<StepOf<S>> {
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Step<S>> {
         self.recorder.stop().register(cx.waker());
         // Told between the last look and the registration: go round once more.
         if self.recorder.stop().requested() {
@@ -352,7 +347,7 @@ where
         if !timed && !self.deadlines.any() {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         if timed {
             self.recorder.pending(now);
         }
@@ -367,11 +362,11 @@ where
     /// A wait ends without an item.
     fn unpark(&mut self) {
         if std::mem::take(&mut self.parked) && self.deadlines.any() {
-            self.deadlines.disarm(Instant::now());
+            self.deadlines.disarm(clock::now());
         }
     }
 
-    fn source_ended(&mut self) -> StepOf<S> {
+    fn source_ended(&mut self) -> Step<S> {
         match self.output.judge(self.expect) {
             Ok(()) => {
                 self.recorder.finish(Outcome::Completed, None);
@@ -385,7 +380,7 @@ where
 
     /// Retries a failed attempt, or fails the run.
     #[cold]
-    fn attempt_failed(&mut self, cause: Cause<S::Error>) -> StepOf<S> {
+    fn attempt_failed(&mut self, cause: Cause<S::Error>) -> Step<S> {
         // Gives the connection back before the back-off.
         self.state = State::Done;
         self.unpark();
@@ -449,14 +444,12 @@ where
     }
 }
 
-type StepOf<S> = Step<Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>>;
-
 /// The state of waiting before the next attempt. No delay needs no timer.
 fn back_off<'a, S: TryStream>(delay: Duration) -> Result<State<'a, S>, NoTimer> {
     if delay.is_zero() {
         return Ok(State::Ready);
     }
-    let now = Instant::now();
+    let now = clock::now();
     // Beyond the clock's range is as good as a year.
     let year = Duration::from_secs(365 * 24 * 60 * 60);
     let deadline = now.checked_add(delay.min(year)).unwrap_or(now);
@@ -515,5 +508,95 @@ impl<S: TryStream> fmt::Debug for Run<'_, S> {
             .field("attempt", &self.attempt)
             .field("outcome", &self.outcome())
             .finish_non_exhaustive()
+    }
+}
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::task::Waker;
+
+    use crate::clock;
+    use crate::monitor::Monitoring;
+    use crate::timeout::Timeouts;
+    use crate::{Chunk, L0};
+
+    use super::*;
+
+    /// Gives items for ever, each after being pending so many times.
+    struct Endless {
+        pending: u32,
+        left: u32,
+    }
+
+    impl Stream for Endless {
+        type Item = io::Result<&'static str>;
+
+        fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            if let Some(left) = self.left.checked_sub(1) {
+                self.left = left;
+                return Poll::Pending;
+            }
+            self.left = self.pending;
+            Poll::Ready(Some(Ok("token")))
+        }
+    }
+
+    /// How often the clock is read for a thousand tokens, after the first.
+    fn reads(stream: &mut (impl Stream + Unpin)) -> u64 {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut before = 0;
+        let mut tokens = 0;
+        while tokens <= 1_000 {
+            if Pin::new(&mut *stream).poll_next(&mut cx).is_ready() {
+                if tokens == 0 {
+                    before = clock::reads();
+                }
+                tokens += 1;
+            }
+        }
+        clock::reads() - before
+    }
+
+    #[tokio::test]
+    async fn the_clock_is_read_once_per_ready_token_twice_per_pending_one_and_else_never() {
+        let on = Monitoring::new;
+        let timeouts = Timeouts::new().inter_token(Duration::from_secs(60));
+        for (name, monitoring, timeouts, ready, pending) in [
+            ("off", Monitoring::off(), Timeouts::new(), 0, 0),
+            ("sampled out", on().sample_rate(0.0), Timeouts::new(), 0, 0),
+            (
+                "without timings",
+                on().include_timings(false),
+                Timeouts::new(),
+                0,
+                0,
+            ),
+            ("on", on(), Timeouts::new(), 1_000, 2_000),
+            ("off, with timeouts", Monitoring::off(), timeouts, 0, 2_000),
+            ("on, with timeouts", on(), timeouts, 1_000, 2_000),
+        ] {
+            let l0 = L0::builder()
+                .monitoring(monitoring)
+                .timeouts(timeouts)
+                .build();
+            for (pending, expected) in [(0, ready), (1, pending), (3, pending)] {
+                let source = || Endless {
+                    pending,
+                    left: pending,
+                };
+                let mut run = l0.stream(|_| async { io::Result::Ok(source()) }).start();
+                assert_eq!(reads(&mut run), expected, "{name}, pending {pending} times");
+                if timeouts == Timeouts::new() {
+                    let mut watched = l0.watch(source()).start();
+                    assert_eq!(reads(&mut watched), expected, "{name}, watched");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_gives_its_item() {
+        assert_eq!(Chunk::Item(1).into_item(), Some(1));
+        assert_eq!(Chunk::<u8>::Restart { attempt: 2 }.into_item(), None);
     }
 }

@@ -7,10 +7,10 @@ use std::task::{Context, Poll};
 
 use futures_core::stream::{FusedStream, Stream, TryStream};
 use pin_project_lite::pin_project;
-use tokio::time::Instant;
 
 use super::output::{Expect, Output, Shortfall};
 use super::view::ReadItem;
+use crate::clock;
 use crate::error::Error;
 use crate::failure::{self, NetworkErrorKind};
 use crate::observe::RunInfo;
@@ -109,7 +109,7 @@ where
         match &polled {
             Poll::Ready(Some(Ok(item))) => {
                 *this.parked = false;
-                let now = guard.0.timed().then(Instant::now);
+                let now = guard.0.timed().then(clock::now);
                 let view = (this.read_item)(item);
                 this.output.add(&view);
                 guard.0.item(&view, now);
@@ -128,7 +128,7 @@ where
                     return close(this.recorder, this.closed);
                 }
                 if !std::mem::replace(this.parked, true) && guard.0.timed() {
-                    guard.0.pending(Instant::now());
+                    guard.0.pending(clock::now());
                 }
             }
         }

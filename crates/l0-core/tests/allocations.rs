@@ -1,0 +1,160 @@
+//! What a run costs in memory: nothing per token, and little in all.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use allocation_counter::measure;
+use futures_core::Stream;
+use l0_core::{
+    Event, Interceptor, Interest, L0, L0Builder, Monitoring, Observer, Observers, RunInfo,
+};
+
+const TOKENS: u64 = 1_000_000;
+
+/// A source that is always ready and allocates nothing.
+struct Ready(u64);
+
+impl Stream for Ready {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(left) = self.0.checked_sub(1) else {
+            return Poll::Ready(None);
+        };
+        self.0 = left;
+        Poll::Ready(Some(Ok("token")))
+    }
+}
+
+/// A source that is pending before every item.
+struct Pending(Ready, bool);
+
+impl Stream for Pending {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.1 = !self.1;
+        if self.1 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.0).poll_next(cx)
+    }
+}
+
+struct TokenObserver(u64);
+
+impl Observer for TokenObserver {
+    fn interest(&self) -> Interest {
+        Interest::TOKENS
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        if let Event::Token { .. } = event {
+            self.0 += 1;
+        }
+    }
+}
+
+struct ObserveTokens;
+
+impl Interceptor for ObserveTokens {
+    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+        observers.push(TokenObserver(0));
+    }
+}
+
+fn configurations() -> [(&'static str, L0Builder); 5] {
+    [
+        ("off", L0::builder()),
+        (
+            "sampled out",
+            L0::builder().monitoring(Monitoring::new().sample_rate(0.0)),
+        ),
+        (
+            "on, without timings",
+            L0::builder().monitoring(Monitoring::new().include_timings(false)),
+        ),
+        ("on", L0::builder().monitoring(Monitoring::new())),
+        (
+            "on, with a token observer",
+            L0::builder()
+                .monitoring(Monitoring::new())
+                .interceptor(ObserveTokens),
+        ),
+    ]
+}
+
+/// Takes items until so many were seen.
+fn take<S: Stream + Unpin>(stream: &mut S, items: u64) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut stream = pin!(stream);
+    let mut seen = 0;
+    while seen < items {
+        match stream.as_mut().poll_next(&mut cx) {
+            Poll::Ready(Some(_)) => seen += 1,
+            Poll::Ready(None) => panic!("the source ended after {seen} items"),
+            Poll::Pending => {}
+        }
+    }
+}
+
+#[test]
+fn tokens_after_the_first_allocate_nothing() {
+    for (name, builder) in configurations() {
+        let l0 = builder.build();
+        let mut runs = [
+            l0.stream(|_| async { io::Result::Ok(Pending(Ready(TOKENS), false)) })
+                .start(),
+            l0.stream(|_| async { io::Result::Ok(Pending(Ready(TOKENS), true)) })
+                .start(),
+        ];
+        let mut ready = l0
+            .stream(|_| async { io::Result::Ok(Ready(TOKENS)) })
+            .start();
+        let mut watched = l0.watch(Ready(TOKENS)).start();
+        take(&mut ready, 1);
+        take(&mut watched, 1);
+        let used = measure(|| {
+            take(&mut ready, TOKENS - 1);
+            take(&mut watched, TOKENS - 1);
+        });
+        assert_eq!((used.count_total, used.bytes_total), (0, 0), "{name}");
+        for run in &mut runs {
+            take(run, 1);
+            let used = measure(|| take(run, 10_000));
+            assert_eq!(
+                (used.count_total, used.bytes_total),
+                (0, 0),
+                "{name}, pending"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_live_run_stays_under_4_kib_however_long_it_is() {
+    for (name, builder) in configurations() {
+        let l0 = builder.build();
+        for tokens in [1, 1_000, TOKENS] {
+            let mut run = None;
+            let used = measure(|| {
+                // Boxed, so that the run's own size counts as well.
+                let run = run.insert(Box::new(
+                    l0.stream(|_| async { io::Result::Ok(Ready(TOKENS + 1)) })
+                        .metadata("model", "gpt-4")
+                        .start(),
+                ));
+                take(run, tokens);
+            });
+            println!("{name}, {tokens} tokens: {} bytes live", used.bytes_current);
+            assert!(used.bytes_current > 0, "{name}: the run is live");
+            assert!(
+                used.bytes_current < 4096,
+                "{name}: {} bytes",
+                used.bytes_current
+            );
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Runs that start, stream, fail, end, are aborted and are dropped in any order: at every step,
+//! as many have started as have finished and are live.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use futures_core::Stream;
+use l0_core::{
+    Backoff, Event, Interceptor, L0, Monitoring, Observer, Observers, Outcome, Retry, Run,
+    RunHandle, RunInfo, Watched,
+};
+
+type Item = io::Result<&'static str>;
+
+/// A source that gives what was put into it; `None` ends it.
+#[derive(Clone, Default)]
+struct Fed(Arc<Mutex<VecDeque<Option<Item>>>>);
+
+impl Fed {
+    fn feed(&self, item: Option<Item>) {
+        self.0.lock().unwrap().push_back(item);
+    }
+}
+
+impl Stream for Fed {
+    type Item = Item;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Item>> {
+        match self.0.lock().unwrap().pop_front() {
+            Some(item) => Poll::Ready(item),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// How often each run started and finished.
+#[derive(Clone, Default)]
+struct Tally(Arc<Mutex<HashMap<String, (u32, u32)>>>);
+
+impl Tally {
+    fn started_and_finished(&self) -> (usize, usize) {
+        let runs = self.0.lock().unwrap();
+        assert!(
+            runs.values()
+                .all(|(started, finished)| *started == 1 && *finished <= 1)
+        );
+        let finished = runs.values().filter(|(_, finished)| *finished == 1).count();
+        (runs.len(), finished)
+    }
+}
+
+impl Interceptor for Tally {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        observers.push(RunTally(run.id().to_owned(), self.clone()));
+    }
+}
+
+struct RunTally(String, Tally);
+
+impl Observer for RunTally {
+    fn on_event(&mut self, event: &Event<'_>) {
+        let mut runs = self.1.0.lock().unwrap();
+        let (started, finished) = runs.entry(self.0.clone()).or_default();
+        match event {
+            Event::Started { .. } => *started += 1,
+            Event::Finished { .. } => *finished += 1,
+            _ => {}
+        }
+    }
+}
+
+enum Subject {
+    Run(Run<'static, Fed>),
+    Watched(Watched<Fed>),
+}
+
+struct Live {
+    stream: Subject,
+    handle: RunHandle,
+    fed: Fed,
+    /// Whether it was told to stop, and so must have ended after the next poll.
+    aborted: bool,
+}
+
+impl Live {
+    fn start(l0: &L0, rng: &mut fastrand::Rng) -> Self {
+        let fed = Fed::default();
+        let source = fed.clone();
+        let monitoring = match rng.u8(..3) {
+            0 => Monitoring::off(),
+            1 => Monitoring::new().sample_rate(0.5),
+            _ => Monitoring::new(),
+        };
+        let (stream, handle) = if rng.bool() {
+            let run = l0
+                .stream(move |_| {
+                    let source = source.clone();
+                    async move { io::Result::Ok(source) }
+                })
+                .monitoring(monitoring)
+                .start();
+            let handle = run.handle();
+            (Subject::Run(run), handle)
+        } else {
+            let watched = l0.watch(source).monitoring(monitoring).start();
+            let handle = watched.handle();
+            (Subject::Watched(watched), handle)
+        };
+        Self {
+            stream,
+            handle,
+            fed,
+            aborted: false,
+        }
+    }
+
+    fn poll(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        match &mut self.stream {
+            Subject::Run(run) => drop(Pin::new(run).poll_next(&mut cx)),
+            Subject::Watched(watched) => drop(Pin::new(watched).poll_next(&mut cx)),
+        }
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        match &self.stream {
+            Subject::Run(run) => run.outcome(),
+            Subject::Watched(watched) => watched.outcome(),
+        }
+    }
+}
+
+#[test]
+fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
+    const INTERLEAVINGS: usize = 100_000;
+    const STEPS: usize = 24;
+
+    let mut rng = fastrand::Rng::with_seed(7);
+    for interleaving in 0..INTERLEAVINGS {
+        let tally = Tally::default();
+        let l0 = L0::builder()
+            .interceptor(tally.clone())
+            .retry(Retry::new().backoff(Backoff::none()))
+            .build();
+        let mut runs: Vec<Live> = Vec::new();
+        let mut dropped = 0;
+        for _ in 0..STEPS {
+            let chosen = rng.usize(..runs.len().max(1));
+            match (rng.u8(..10), runs.get_mut(chosen)) {
+                (0, _) | (_, None) => runs.push(Live::start(&l0, &mut rng)),
+                (1, _) => {
+                    // Dropped in any state; a run that was told to stop is aborted, not dropped.
+                    let run = runs.swap_remove(chosen);
+                    drop(run.stream);
+                    assert!(run.handle.is_finished());
+                    dropped += 1;
+                }
+                (2, Some(run)) => {
+                    run.handle.abort();
+                    run.aborted = true;
+                }
+                (3, Some(run)) => run
+                    .fed
+                    .feed(Some(Err(io::Error::other("the source failed")))),
+                (4, Some(run)) => {
+                    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+                    run.fed.feed(Some(Err(reset)));
+                }
+                (5, Some(run)) => run.fed.feed(None),
+                (6, Some(run)) => run.fed.feed(Some(Ok("token"))),
+                (_, Some(run)) => {
+                    run.poll();
+                    assert!(!run.aborted || run.outcome().is_some());
+                }
+            }
+            let live = runs.iter().filter(|run| run.outcome().is_none()).count();
+            let (started, finished) = tally.started_and_finished();
+            assert_eq!(started, finished + live, "interleaving {interleaving}");
+            assert_eq!(started, runs.len() + dropped, "interleaving {interleaving}");
+        }
+        drop(runs);
+        let (started, finished) = tally.started_and_finished();
+        assert_eq!(started, finished, "interleaving {interleaving}");
+    }
+}
