@@ -224,6 +224,11 @@ impl<'de, T: Fields<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
+/// How many objects of a list are kept. No provider sends as many in one payload (OpenAI allows 128
+/// choices and 128 tools); without a limit, `[{},{},..` would take a hundred times the memory of
+/// its bytes.
+pub(crate) const MAX_LIST: usize = 256;
+
 /// A list of objects; what is no object is left out. One object needs no allocation.
 #[derive(Debug)]
 pub(crate) struct List<T> {
@@ -265,13 +270,15 @@ impl<'de, T: Fields<'de>> Deserialize<'de> for List<T> {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut list = List::default();
-                while let Some(Object(item)) = seq.next_element()? {
-                    match item {
-                        Some(item) if list.first.is_none() => list.first = Some(item),
-                        Some(item) => list.rest.push(item),
-                        None => {}
+                while list.rest.len() + 1 < MAX_LIST {
+                    match seq.next_element()? {
+                        Some(Object(Some(item))) if list.first.is_none() => list.first = Some(item),
+                        Some(Object(Some(item))) => list.rest.push(item),
+                        Some(Object(None)) => {}
+                        None => return Ok(list),
                     }
                 }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
                 Ok(list)
             }
             default_on!(bool number str null map);

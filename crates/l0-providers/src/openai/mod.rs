@@ -31,7 +31,7 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::decode::{Decode, Dialect, Out};
 use crate::error::{ApiError, Fault, InvalidJson, ProviderError};
-use crate::lenient::{Count, Object};
+use crate::lenient::{Count, MAX_LIST, Object};
 use crate::sse::Event;
 use crate::token::{ProviderToken, ToolCall};
 
@@ -138,9 +138,8 @@ where
     }
 }
 
-/// How many choices are told apart, so that a hostile server cannot make the state grow. OpenAI
-/// allows 128.
-const MAX_CHOICES: usize = 256;
+/// How many choices are told apart, so that a hostile server cannot make the state grow.
+const MAX_CHOICES: usize = MAX_LIST;
 
 /// What one response said so far.
 #[derive(Default)]
