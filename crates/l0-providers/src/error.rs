@@ -262,7 +262,8 @@ fn classify(error_type: Option<&str>, code: Option<&str>, status: Option<u16>) -
 }
 
 /// A payload that is no JSON object. Says where, but never what: the payload may hold the answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a payload of {length} bytes is no JSON object: {problem}, at line {line} column {column}")]
 #[non_exhaustive]
 pub struct InvalidJson {
     /// The line in the payload, from 1.
@@ -292,74 +293,42 @@ impl InvalidJson {
     }
 }
 
-impl fmt::Display for InvalidJson {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "a payload of {} bytes is no JSON object: {}, at line {} column {}",
-            self.length, self.problem, self.line, self.column
-        )
-    }
-}
-
 /// A part of the stream that is no UTF-8.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a line is no UTF-8 from byte {valid_up_to} on")]
 #[non_exhaustive]
 pub struct InvalidUtf8 {
     /// How many bytes of the line's value are valid before the first that is not.
     pub valid_up_to: usize,
 }
 
-impl fmt::Display for InvalidUtf8 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a line is no UTF-8 from byte {} on", self.valid_up_to)
-    }
-}
-
 /// An event that is larger than allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an event has more than {limit} bytes")]
 #[non_exhaustive]
 pub struct EventTooLarge {
     /// The largest size allowed, in bytes.
     pub limit: usize,
 }
 
-impl fmt::Display for EventTooLarge {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an event has more than {} bytes", self.limit)
-    }
-}
-
 /// A successful response that is no event stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the response is no event stream but `{content_type}`: does the request ask for `\"stream\": true`?"
+)]
 #[non_exhaustive]
 pub struct NotAStream {
     /// The response's content type, without parameters.
     pub content_type: String,
 }
 
-impl fmt::Display for NotAStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the response is no event stream but `{}`: does the request ask for `\"stream\": true`?",
-            self.content_type
-        )
-    }
-}
-
 /// A request that cannot be written as a JSON object.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the request is no JSON object: {problem}")]
 #[non_exhaustive]
 pub struct InvalidRequest {
     /// What is wrong; never holds the request.
     pub problem: &'static str,
-}
-
-impl fmt::Display for InvalidRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the request is no JSON object: {}", self.problem)
-    }
 }
 
 /// The beginnings of keys that providers hand out.

@@ -1,5 +1,6 @@
 //! The `reqwest` feature against a small server on the loopback.
 #![cfg(feature = "reqwest")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 

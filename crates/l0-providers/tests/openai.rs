@@ -1,4 +1,5 @@
 //! Chat Completions streams, good and bad, from bytes to tokens.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 

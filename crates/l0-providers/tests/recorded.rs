@@ -1,5 +1,6 @@
 //! Recorded streams of real providers, which are not part of this repository: the folder that
 //! `L0_RECORDED_STREAMS` names, with `expected.json` beside the recordings.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
@@ -127,7 +128,7 @@ fn compare(name: &str, (tokens, error): &Decoded, expected: &Value) {
         let of_choice = tokens.iter().filter(|token| token.choice == choice);
         of_choice
             .filter_map(|token| token.finish_reason.clone())
-            .last()
+            .next_back()
     };
 
     let answer = text(&of(TokenKind::Text, Some(0)));
