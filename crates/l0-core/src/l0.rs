@@ -7,7 +7,10 @@ use std::sync::atomic::Ordering;
 
 use futures_core::stream::Stream;
 
+#[cfg(feature = "drift")]
+use crate::drift::Drift;
 use crate::error::SourceError;
+use crate::guardrail::Guardrails;
 use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::retry::Retry;
@@ -148,6 +151,19 @@ impl L0Builder {
     /// which is retried like the model's other faults. Default true.
     pub fn detect_zero_output(mut self, detect: bool) -> Self {
         self.settings.detect_zero_output = detect;
+        self
+    }
+
+    /// The rules that answers are checked by. Default: none.
+    pub fn guardrails(mut self, guardrails: Guardrails) -> Self {
+        self.settings.guardrails = guardrails;
+        self
+    }
+
+    /// Which drift is looked for. Default: none.
+    #[cfg(feature = "drift")]
+    pub fn drift(mut self, drift: Drift) -> Self {
+        self.settings.drift = Some(drift.into_make_detector());
         self
     }
 

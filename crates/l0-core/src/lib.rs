@@ -45,14 +45,20 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `guardrails` | yes | the built-in rules and sets of rules of [`Guardrails`] |
+//! | `drift` | yes | detection of answers that leave the track: [`Drift`] |
 //! | `testing` | no | scripted sources, captured events, constructors of events |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod checks;
 mod clock;
 mod distribution;
+#[cfg(feature = "drift")]
+mod drift;
 mod error;
 mod event;
 mod failure;
+pub mod guardrail;
 pub mod keys;
 mod l0;
 mod monitor;
@@ -72,9 +78,12 @@ mod units;
 mod verdict;
 
 pub use distribution::{Bucket, Distribution};
+#[cfg(feature = "drift")]
+pub use drift::Drift;
 pub use error::{Error, Refusal, SourceError, TimeoutKind};
 pub use event::{Event, RetryReason};
 pub use failure::{Failure, FailureKind, NetworkErrorKind, UnknownNetworkErrorKind};
+pub use guardrail::{Guardrail, Guardrails};
 pub use l0::{L0, L0Builder};
 pub use monitor::{Monitor, Monitoring, RetryKind};
 pub use observe::{

@@ -21,7 +21,7 @@ use crate::redact;
 use crate::stop::{End, RunHandle, Stop, Until};
 use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::TokenView;
-use crate::verdict::Outcome;
+use crate::verdict::{DriftReport, Outcome, Violation};
 
 /// What a run starts with.
 pub(crate) struct Start<'a, 'r> {
@@ -231,6 +231,31 @@ impl<'a> Recorder<'a> {
             delay,
             network: kind == RetryKind::Network,
         });
+    }
+
+    /// Rules were checked, and found this.
+    pub(crate) fn violations(&mut self, violations: &[Violation]) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.record_violations(violations);
+        }
+        for violation in violations {
+            self.observers.deliver(&Event::Violation { violation });
+        }
+    }
+
+    /// Drift is looked for, and was not found yet.
+    pub(crate) fn looked_for_drift(&mut self) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.record_drift(&DriftReport::none());
+        }
+    }
+
+    /// Drift was found.
+    pub(crate) fn drift(&mut self, report: &DriftReport) {
+        if let Some(monitor) = &mut self.monitor {
+            monitor.record_drift(report);
+        }
+        self.observers.deliver(&Event::Drift { report });
     }
 
     /// Ends the run: makes telemetry final, tells the handles, says `Finished` and drops the

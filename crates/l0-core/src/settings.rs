@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::checks::{Checks, MakeDetector};
+use crate::guardrail::Guardrails;
 use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::retry::Retry;
@@ -41,6 +43,9 @@ pub(crate) struct Settings {
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) detect_zero_output: bool,
+    pub(crate) guardrails: Guardrails,
+    /// Makes the drift detection of an attempt.
+    pub(crate) drift: Option<MakeDetector>,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(crate) seed: Option<u64>,
 }
@@ -54,6 +59,13 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The checks of a new attempt.
+    pub(crate) fn checks(&self) -> Option<Box<Checks>> {
+        Checks::new(&self.guardrails, self.drift.as_ref())
+    }
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -61,6 +73,8 @@ impl Default for Settings {
             retry: Retry::new(),
             timeouts: Timeouts::new(),
             detect_zero_output: true,
+            guardrails: Guardrails::none(),
+            drift: None,
             interceptors: Vec::new(),
             seed: None,
         }
@@ -70,6 +84,8 @@ impl Default for Settings {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
+            .field("guardrails", &self.guardrails)
+            .field("drift", &self.drift.is_some())
             .field("monitoring", &self.monitoring)
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)

@@ -4,16 +4,19 @@ use std::fs;
 use std::path::Path;
 
 /// In the order of the code map in `docs/architecture.md`.
-const MODULES: [&str; 20] = [
+const MODULES: [&str; 23] = [
     "testing",
     "l0",
     "run",
     "settings",
+    "drift",
+    "checks",
     "recorder",
     "stop",
     "retry",
     "observe",
     "monitor",
+    "guardrail",
     "redact",
     "event",
     "error",

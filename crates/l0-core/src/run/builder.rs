@@ -13,8 +13,11 @@ use super::output::{Expect, Output};
 use super::view::{ByFn, ByToken, ReadItem, View};
 use super::watched::Watched;
 use super::{Attempt, Classify, Connecting, Factory, Run, State};
+#[cfg(feature = "drift")]
+use crate::drift::Drift;
 use crate::error::{Refusal, SourceError};
 use crate::failure::Failure;
+use crate::guardrail::Guardrails;
 use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::recorder::{Recorder, Start};
@@ -171,6 +174,19 @@ where
         self
     }
 
+    /// The rules that answers are checked by.
+    pub fn guardrails(mut self, guardrails: Guardrails) -> Self {
+        self.setup.settings().guardrails = guardrails;
+        self
+    }
+
+    /// Which drift is looked for.
+    #[cfg(feature = "drift")]
+    pub fn drift(mut self, drift: Drift) -> Self {
+        self.setup.settings().drift = Some(drift.into_make_detector());
+        self
+    }
+
     /// Adds an interceptor, after those of the `L0`.
     pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
         self.setup
@@ -214,6 +230,7 @@ where
             retries: Retries::default(),
             attempt: 0,
             output: Output::default(),
+            checks: None,
             handed_out: false,
             has_item: false,
             parked: false,
@@ -296,6 +313,19 @@ where
         self
     }
 
+    /// The rules that the answer is checked by: what they find is recorded, nothing more.
+    pub fn guardrails(mut self, guardrails: Guardrails) -> Self {
+        self.setup.settings().guardrails = guardrails;
+        self
+    }
+
+    /// Which drift is looked for, to be recorded.
+    #[cfg(feature = "drift")]
+    pub fn drift(mut self, drift: Drift) -> Self {
+        self.setup.settings().drift = Some(drift.into_make_detector());
+        self
+    }
+
     /// Adds an interceptor, after those of the `L0`.
     pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
         self.setup
@@ -318,6 +348,7 @@ where
         V: View<T>,
     {
         let expect = self.setup.expect(V::SENDS_FINISH);
+        let checks = self.setup.settings.checks();
         let (mut rng, number) = self.setup.shared.next_run(self.setup.settings.seed);
         let (recorder, allowed) = self.setup.start(&mut rng, number);
         Watched {
@@ -325,6 +356,7 @@ where
             read_item: self.view.into_fn(),
             expect,
             output: Output::default(),
+            checks,
             parked: false,
             closed: allowed.is_err(),
             stream: self.stream,

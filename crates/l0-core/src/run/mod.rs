@@ -26,6 +26,7 @@ use self::deadlines::{Deadlines, WaitFor};
 use self::output::{Expect, Output, Shortfall};
 use self::timer::{NoTimer, Timer};
 use self::view::ReadItem;
+use crate::checks::{Checks, Verdict};
 use crate::clock;
 use crate::error::{Error, Refusal, TimeoutKind};
 use crate::event::RetryReason;
@@ -37,7 +38,7 @@ use crate::settings::Settings;
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::token::TokenKind;
-use crate::verdict::Outcome;
+use crate::verdict::{DriftReport, Outcome, Severity, Violation};
 
 /// Which attempt a factory is called for.
 #[derive(Debug, Clone)]
@@ -104,6 +105,8 @@ pub struct Run<'a, S: TryStream> {
     /// The number of the present attempt.
     attempt: u32,
     output: Output,
+    /// What the present attempt's text is checked by.
+    checks: Option<Box<Checks>>,
     /// Whether an item of an attempt has been handed out that was not revoked yet.
     handed_out: bool,
     /// Whether the present attempt had an item of any kind.
@@ -130,6 +133,16 @@ enum Cause<E> {
     Truncated,
     ZeroOutput,
     Timeout(TimeoutKind),
+    /// The answer broke a rule in a way that a new attempt may repair.
+    Violated(Violation),
+    Drifted(DriftReport),
+}
+
+impl<E> Cause<E> {
+    /// Whether the run completes all the same, if there is no retry.
+    fn completes(&self) -> bool {
+        matches!(self, Self::Violated(_) | Self::Drifted(_))
+    }
 }
 
 /// What a poll hands out: a chunk, the error that ended the run, or nothing more.
@@ -225,7 +238,9 @@ where
             let step = match &mut self.state {
                 State::Streaming(source) => match source.as_mut().try_poll_next(cx) {
                     Poll::Ready(Some(Ok(item))) => {
-                        self.arrived(&item);
+                        if let Some(violation) = self.arrived(&item) {
+                            return Poll::Ready(Some(Err(self.fail(Error::Guardrail(violation)))));
+                        }
                         return Poll::Ready(Some(Ok(Chunk::Item(item))));
                     }
                     Poll::Ready(Some(Err(error))) => self.attempt_failed(Cause::Source(error)),
@@ -275,6 +290,7 @@ where
         self.output = Output::default();
         self.has_item = false;
         self.deadlines.new_attempt();
+        self.checks = self.settings.checks();
         self.recorder.attempt_started(self.attempt);
         self.state = State::Connecting(None);
         if !self.handed_out {
@@ -308,9 +324,10 @@ where
         polled
     }
 
-    /// The source gave an item, which is handed out next.
+    /// The source gave an item, which is handed out next, unless it breaks a rule that ends the
+    /// run.
     #[inline]
-    fn arrived(&mut self, item: &S::Ok) {
+    fn arrived(&mut self, item: &S::Ok) -> Option<Violation> {
         let timed = self.recorder.timed();
         let read_clock = timed || (self.parked && self.deadlines.any());
         let now = read_clock.then(clock::now);
@@ -321,8 +338,18 @@ where
         let view = (self.read_item)(item);
         self.output.add(&view);
         self.recorder.item(&view, now.filter(|_| timed));
-        self.handed_out = true;
         self.has_item = true;
+        if let Some(checks) = &mut self.checks
+            && view.kind == TokenKind::Text
+            && !view.text.is_empty()
+        {
+            let halting = checks.text(view.text, &mut self.recorder);
+            if halting.is_some() {
+                return halting;
+            }
+        }
+        self.handed_out = true;
+        None
     }
 
     /// Nothing is ready: pending, unless a deadline has passed or the run was told to stop.
@@ -369,17 +396,37 @@ where
 
     fn source_ended(&mut self) -> Step<S> {
         match self.output.judge(self.expect) {
-            Ok(()) => {
-                self.recorder.finish(Outcome::Completed, None);
-                self.state = State::Done;
-                Step::HandOut(None)
+            Ok(()) => {}
+            Err(Shortfall::Truncated) => return self.attempt_failed(Cause::Truncated),
+            Err(Shortfall::ZeroOutput) => {
+                if let Some(checks) = &mut self.checks {
+                    checks.zero_output(&mut self.recorder);
+                }
+                return self.attempt_failed(Cause::ZeroOutput);
             }
-            Err(Shortfall::Truncated) => self.attempt_failed(Cause::Truncated),
-            Err(Shortfall::ZeroOutput) => self.attempt_failed(Cause::ZeroOutput),
+        }
+        let verdict = match &mut self.checks {
+            Some(checks) => checks.end(&mut self.recorder),
+            None => Verdict::Pass,
+        };
+        match verdict {
+            Verdict::Pass => self.complete(),
+            Verdict::Halt(violation) => {
+                Step::HandOut(Some(Err(self.fail(Error::Guardrail(violation)))))
+            }
+            Verdict::Violated(violation) => self.attempt_failed(Cause::Violated(violation)),
+            Verdict::Drifted(report) => self.attempt_failed(Cause::Drifted(report)),
         }
     }
 
-    /// Retries a failed attempt, or fails the run.
+    fn complete(&mut self) -> Step<S> {
+        self.recorder.finish(Outcome::Completed, None);
+        self.state = State::Done;
+        Step::HandOut(None)
+    }
+
+    /// Retries a failed attempt, or ends the run: an answer that only broke rules is better than
+    /// none, so that it completes.
     #[cold]
     fn attempt_failed(&mut self, cause: Cause<S::Error>) -> Step<S> {
         // Gives the connection back before the back-off.
@@ -388,6 +435,7 @@ where
         let final_timeout = matches!(cause, Cause::Timeout(TimeoutKind::Total));
         let failure = self.read_failure(&cause);
         let reason = reason(&cause, failure.kind);
+        let completes = cause.completes();
         let error = match cause {
             Cause::Source(source) => Error::Source {
                 source,
@@ -396,6 +444,11 @@ where
             Cause::Truncated => Error::Truncated,
             Cause::ZeroOutput => Error::ZeroOutput,
             Cause::Timeout(kind) => Error::Timeout(kind),
+            Cause::Violated(violation) => Error::Guardrail(violation),
+            Cause::Drifted(report) => {
+                let message = format!("The answer drifted: {}", report.types.join(", "));
+                Error::Guardrail(Violation::new("drift", Severity::Error, message))
+            }
         };
         let failed = Failed {
             attempt: self.attempt,
@@ -418,6 +471,9 @@ where
                 .network_error(kind, failed.error, delay, attempt);
         }
         let Some((kind, delay, state)) = retry else {
+            if completes {
+                return self.complete();
+            }
             return Step::HandOut(Some(Err(self.fail(error))));
         };
         self.retries.count(kind);
@@ -434,7 +490,7 @@ where
                 .and_then(|classify| classify(error))
                 .unwrap_or_else(|| failure::read(error)),
             Cause::Truncated => Failure::network(NetworkErrorKind::PartialChunks),
-            Cause::ZeroOutput => Failure::model(),
+            Cause::ZeroOutput | Cause::Violated(_) | Cause::Drifted(_) => Failure::model(),
             Cause::Timeout(_) => Failure::network(NetworkErrorKind::Timeout),
         }
     }
@@ -464,6 +520,8 @@ fn reason<E>(cause: &Cause<E>, kind: FailureKind) -> RetryReason {
     match (cause, kind) {
         (Cause::Truncated, _) => RetryReason::Truncated,
         (Cause::ZeroOutput, _) => RetryReason::ZeroOutput,
+        (Cause::Violated(_), _) => RetryReason::GuardrailViolation,
+        (Cause::Drifted(_), _) => RetryReason::Drift,
         (Cause::Timeout(_), _) | (_, FailureKind::Network(NetworkErrorKind::Timeout)) => {
             RetryReason::Timeout
         }

@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 
 use super::output::{Expect, Output, Shortfall};
 use super::view::ReadItem;
+use crate::checks::Checks;
 use crate::clock;
 use crate::error::Error;
 use crate::failure::{self, NetworkErrorKind};
@@ -17,6 +18,7 @@ use crate::observe::RunInfo;
 use crate::recorder::Recorder;
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
+use crate::token::TokenKind;
 use crate::verdict::Outcome;
 
 pin_project! {
@@ -33,6 +35,7 @@ pin_project! {
         pub(super) read_item: ReadItem<S::Ok>,
         pub(super) expect: Expect,
         pub(super) output: Output,
+        pub(super) checks: Option<Box<Checks>>,
         pub(super) parked: bool,
         pub(super) closed: bool,
         #[pin]
@@ -113,6 +116,13 @@ where
                 let view = (this.read_item)(item);
                 this.output.add(&view);
                 guard.0.item(&view, now);
+                if let Some(checks) = this.checks
+                    && view.kind == TokenKind::Text
+                    && !view.text.is_empty()
+                {
+                    // Recorded; a watched stream is not halted.
+                    checks.text(view.text, guard.0);
+                }
             }
             Poll::Ready(Some(Err(error))) => {
                 if let Some(kind) = failure::read(error).network_error_kind() {
@@ -120,7 +130,7 @@ where
                 }
                 guard.0.finish(Outcome::Failed, Some(error));
             }
-            Poll::Ready(None) => ended(guard.0, this.output.judge(*this.expect)),
+            Poll::Ready(None) => ended(guard.0, this.checks, this.output.judge(*this.expect)),
             Poll::Pending => {
                 guard.0.stop().register(cx.waker());
                 if guard.0.stop().requested() {
@@ -154,15 +164,29 @@ fn close<T>(recorder: &mut Recorder<'_>, closed: &mut bool) -> Poll<Option<T>> {
 }
 
 /// The stream ended by itself.
-fn ended(recorder: &mut Recorder<'_>, judged: Result<(), Shortfall>) {
+fn ended(
+    recorder: &mut Recorder<'_>,
+    checks: &mut Option<Box<Checks>>,
+    judged: Result<(), Shortfall>,
+) {
     let error = match judged {
-        Ok(()) => return recorder.finish(Outcome::Completed, None),
+        Ok(()) => {
+            if let Some(checks) = checks {
+                checks.end(recorder);
+            }
+            return recorder.finish(Outcome::Completed, None);
+        }
         Err(Shortfall::Truncated) => {
             let error = RunError::Truncated;
             recorder.network_error(NetworkErrorKind::PartialChunks, &error, None, Some(1));
             error
         }
-        Err(Shortfall::ZeroOutput) => RunError::ZeroOutput,
+        Err(Shortfall::ZeroOutput) => {
+            if let Some(checks) = checks {
+                checks.zero_output(recorder);
+            }
+            RunError::ZeroOutput
+        }
     };
     recorder.finish(error.outcome(), Some(&error));
 }

@@ -1,0 +1,55 @@
+//! Feeds texts to guardrails, in all the ways in which a stream may cut them.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use l0_core::guardrail::{Guardrail, Violations};
+use l0_core::{Severity, Violation};
+
+/// What a rule reports about a text that comes in these pieces.
+pub fn violations_of<'a, G: Guardrail>(
+    mut rule: G,
+    pieces: impl IntoIterator<Item = &'a str>,
+) -> Vec<Violation> {
+    let mut violations = Violations::new();
+    for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+        rule.text(piece, &mut violations);
+    }
+    rule.end(&mut violations);
+    violations.iter().cloned().collect()
+}
+
+/// The text cut at random character borders, empty pieces left out.
+pub fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
+    let mut borders: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    borders.retain(|_| rng.u8(..4) == 0);
+    borders.push(text.len());
+    let mut start = 0;
+    borders
+        .into_iter()
+        .map(|end| &text[std::mem::replace(&mut start, end)..end])
+        .filter(|piece| !piece.is_empty())
+        .collect()
+}
+
+/// What a rule reports about a text: as one piece, one character a piece, and in 50 random splits,
+/// which must all give the same.
+pub fn violations_in_any_split<G: Guardrail>(make: impl Fn() -> G, text: &str) -> Vec<Violation> {
+    let whole = violations_of(make(), [text]);
+    let characters: Vec<&str> = text.split("").collect();
+    assert_eq!(violations_of(make(), characters), whole, "one character a piece: {text:?}");
+    let mut rng = fastrand::Rng::with_seed(7);
+    for _ in 0..50 {
+        let pieces = split(text, &mut rng);
+        assert_eq!(violations_of(make(), pieces.iter().copied()), whole, "{pieces:?}");
+    }
+    whole
+}
+
+/// Checks a table of texts and of the violations that a rule reports about each: names and
+/// severities, in order.
+pub fn check_table<G: Guardrail>(make: impl Fn() -> G, table: &[(&str, &[(&str, Severity)])]) {
+    for (text, expected) in table {
+        let found = violations_in_any_split(&make, text);
+        let found: Vec<_> = found.iter().map(|one| (&*one.rule, one.severity)).collect();
+        assert_eq!(found, *expected, "{text:?}");
+    }
+}
