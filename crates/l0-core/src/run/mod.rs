@@ -402,11 +402,13 @@ where
             reason,
             error: error.cause(),
         };
-        let retry = self
-            .retries
-            .plan(&self.settings.retry, &failed, &mut self.rng)
-            .filter(|_| !final_timeout)
-            .and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
+        let plan = if final_timeout {
+            None
+        } else {
+            let retry = &self.settings.retry;
+            self.retries.plan(retry, &failed, &mut self.rng)
+        };
+        let retry = plan.and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
         if let Some(kind) = failure.network_error_kind() {
             let delay = retry.as_ref().map(|(_, delay, _)| *delay);
             let attempt = Some(self.attempt);
