@@ -1,0 +1,649 @@
+//! Timeouts: what they cover, when they trip, and what happens where there is no timer.
+
+use std::future::{Future, ready};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
+use l0_core::{
+    Backoff, Chunk, Error, Failure, L0, Monitoring, NetworkErrorKind, Outcome, Retry, RetryReason,
+    TimeoutKind, Timeouts,
+};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::{Instant, sleep};
+
+const MS: Duration = Duration::from_millis(1);
+const SEC: Duration = Duration::from_secs(1);
+
+fn reset() -> Failure {
+    Failure::network(NetworkErrorKind::Econnreset)
+}
+
+/// How a run ended, and when.
+async fn timed_out(
+    script: &Script,
+    timeouts: Timeouts,
+    retry: Retry,
+    monitoring: Monitoring,
+) -> (Option<TimeoutKind>, Duration) {
+    let l0 = L0::builder()
+        .monitoring(monitoring)
+        .timeouts(timeouts)
+        .retry(retry)
+        .build();
+    let start = Instant::now();
+    let mut run = l0.stream(script.source()).start();
+    let kind = match run.text().await {
+        Ok(_) => None,
+        Err(Error::Timeout(kind)) => {
+            assert_eq!(run.outcome(), Some(Outcome::TimedOut));
+            Some(kind)
+        }
+        Err(other) => panic!("{other}"),
+    };
+    (kind, start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
+    use TimeoutKind::{FirstToken, InterToken, Total};
+    let all = Timeouts::new()
+        .first_token(100 * MS)
+        .inter_token(50 * MS)
+        .total(SEC);
+    let first = || Timeouts::new().first_token(100 * MS);
+    let inter = || Timeouts::new().inter_token(50 * MS);
+    let total = || Timeouts::new().total(SEC);
+    let one = |attempt: fn(ScriptedAttempt) -> ScriptedAttempt| Script::new().attempt(attempt);
+    let every = |wait: Duration, times: usize| {
+        Script::new().attempt(|a| (0..times).fold(a, |a, _| a.wait(wait).token("a")))
+    };
+    let cases = [
+        (
+            "a hung factory",
+            first(),
+            one(ScriptedAttempt::connect_hang),
+            Some(FirstToken),
+            100,
+        ),
+        (
+            "a hung source",
+            first(),
+            one(ScriptedAttempt::hang),
+            Some(FirstToken),
+            100,
+        ),
+        (
+            "a factory and a source that are too slow together",
+            first(),
+            one(|a| a.connect_wait(60 * MS).wait(60 * MS).token("a")),
+            Some(FirstToken),
+            100,
+        ),
+        (
+            "just in time",
+            first(),
+            one(|a| a.connect_wait(60 * MS).wait(39 * MS).token("a")),
+            None,
+            99,
+        ),
+        (
+            "no limit after the first item",
+            first(),
+            one(|a| a.token("a").wait(60 * SEC).token("b")),
+            None,
+            60_000,
+        ),
+        (
+            "an item that is no token is an item",
+            first(),
+            one(|a| a.wait(90 * MS).token("").wait(SEC).token("a")),
+            None,
+            1_090,
+        ),
+        (
+            "hung in mid-stream",
+            inter(),
+            one(|a| a.token("a").hang()),
+            Some(InterToken),
+            50,
+        ),
+        (
+            "hung after an item that is no token",
+            inter(),
+            one(|a| a.token("").hang()),
+            Some(InterToken),
+            50,
+        ),
+        (
+            "no limit before the first item",
+            inter(),
+            one(|a| a.connect_wait(SEC).wait(SEC).token("a")),
+            None,
+            2_000,
+        ),
+        (
+            "an end that does not come",
+            inter(),
+            one(|a| a.wait(40 * MS).token("a").wait(60 * MS)),
+            Some(InterToken),
+            90,
+        ),
+        (
+            "many items, each in time",
+            inter(),
+            every(49 * MS, 200),
+            None,
+            9_800,
+        ),
+        (
+            "a source that is too slow",
+            total(),
+            every(30 * MS, 100),
+            Some(Total),
+            1_000,
+        ),
+        (
+            "a hung source in all",
+            total(),
+            one(ScriptedAttempt::hang),
+            Some(Total),
+            1_000,
+        ),
+        (
+            "a hung factory in all",
+            total(),
+            one(ScriptedAttempt::connect_hang),
+            Some(Total),
+            1_000,
+        ),
+        ("in time in all", total(), every(30 * MS, 33), None, 990),
+        (
+            "all, and the first trips",
+            all,
+            one(ScriptedAttempt::hang),
+            Some(FirstToken),
+            100,
+        ),
+        (
+            "all, and the second trips",
+            all,
+            one(|a| a.token("a").hang()),
+            Some(InterToken),
+            50,
+        ),
+        (
+            "all, and the third trips",
+            all,
+            every(49 * MS, 100),
+            Some(Total),
+            1_000,
+        ),
+        ("all, and none trips", all, every(49 * MS, 20), None, 980),
+        (
+            "two at the same time",
+            Timeouts::new().first_token(SEC).total(SEC),
+            one(ScriptedAttempt::hang),
+            Some(Total),
+            1_000,
+        ),
+        (
+            "none",
+            Timeouts::new(),
+            one(|a| a.wait(1_000 * SEC).token("a")),
+            None,
+            1_000_000,
+        ),
+        (
+            "zero, and ready at once",
+            Timeouts::new()
+                .first_token(Duration::ZERO)
+                .inter_token(Duration::ZERO),
+            one(|a| a.tokens(["a", "b"])),
+            None,
+            0,
+        ),
+        (
+            "zero, and not ready",
+            Timeouts::new().first_token(Duration::ZERO),
+            one(|a| a.wait(5 * MS).token("a")),
+            Some(FirstToken),
+            0,
+        ),
+        (
+            "beyond all clocks",
+            Timeouts::new()
+                .first_token(Duration::MAX)
+                .inter_token(Duration::MAX)
+                .total(Duration::MAX),
+            one(|a| a.wait(SEC).token("a").wait(SEC)),
+            None,
+            2_000,
+        ),
+    ];
+    for (name, timeouts, script, kind, millis) in cases {
+        for monitoring in [Monitoring::new(), Monitoring::off()] {
+            let (tripped, elapsed) = timed_out(&script, timeouts, Retry::none(), monitoring).await;
+            assert_eq!(tripped, kind, "{name}");
+            assert_eq!(elapsed, Duration::from_millis(millis), "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_goes_on() {
+    use TimeoutKind::{FirstToken, Total};
+    let retry = || {
+        Retry::new()
+            .max_retries(3)
+            .backoff(Backoff::fixed(500 * MS))
+    };
+    let first = || Timeouts::new().first_token(100 * MS);
+    let hangs = || Script::new().attempt(ScriptedAttempt::connect_hang);
+    // Made anew for each run: a script goes on where the run before has ended.
+    let cases = || {
+        [
+            (
+                "every attempt hangs",
+                first(),
+                hangs(),
+                Some(FirstToken),
+                1_900,
+                4,
+            ),
+            (
+                "the second attempt has its own time",
+                first(),
+                hangs().attempt(|a| a.connect_wait(50 * MS).wait(49 * MS).token("a")),
+                None,
+                699,
+                2,
+            ),
+            (
+                "the back-off counts in all",
+                first().total(SEC),
+                hangs(),
+                Some(Total),
+                1_000,
+                2,
+            ),
+            (
+                "a back-off that is longer than what is left",
+                Timeouts::new().total(300 * MS),
+                Script::new().attempt(|a| a.fail(reset())),
+                Some(Total),
+                300,
+                1,
+            ),
+            (
+                "in mid-stream",
+                Timeouts::new().inter_token(20 * MS),
+                Script::new()
+                    .attempt(|a| a.tokens(["a", "b"]).hang())
+                    .attempt(|a| a.wait(SEC).token("a").wait(19 * MS).token("b")),
+                None,
+                20 + 500 + 1_019,
+                2,
+            ),
+        ]
+    };
+    for monitoring in [Monitoring::new(), Monitoring::off()] {
+        for (name, timeouts, script, kind, millis, calls) in cases() {
+            let (tripped, elapsed) =
+                timed_out(&script, timeouts, retry(), monitoring.clone()).await;
+            assert_eq!(tripped, kind, "{name}");
+            assert_eq!(elapsed, Duration::from_millis(millis), "{name}");
+            assert_eq!(script.calls(), calls, "{name}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_is_a_network_error_of_its_own_type() {
+    for (timeouts, retries, message) in [
+        (Timeouts::new().first_token(SEC), 1, "first-token timeout"),
+        (Timeouts::new().total(SEC), 0, "total timeout"),
+    ] {
+        let captured = Captured::new();
+        let l0 = L0::builder()
+            .monitoring(Monitoring::new())
+            .timeouts(timeouts)
+            .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS)))
+            .interceptor(captured.clone())
+            .build();
+        let script = Script::new().attempt(ScriptedAttempt::hang);
+        let mut run = l0.stream(script.source()).start();
+        run.text().await.expect_err("timed out");
+        let telemetry = run.telemetry().expect("measured");
+        assert_eq!(telemetry.metrics.network_retries, retries);
+        let network = telemetry.network;
+        assert_eq!(
+            Vec::from_iter(network.errors_by_type),
+            [(NetworkErrorKind::Timeout, u64::from(retries) + 1)]
+        );
+        let errors = network.errors.expect("details");
+        assert!(errors.iter().all(|error| error.message == message));
+        let last = errors.last().expect("one at least");
+        assert_eq!((last.retried, last.delay), (false, None));
+        for event in captured.events() {
+            match event {
+                OwnedEvent::Retry {
+                    reason, network, ..
+                } => assert_eq!((reason, network), (RetryReason::Timeout, true)),
+                OwnedEvent::Finished {
+                    outcome,
+                    message: told,
+                    ..
+                } => {
+                    assert_eq!(outcome, Outcome::TimedOut);
+                    assert_eq!(told.as_deref(), Some(message));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_waiting_counts_and_holds_between_the_waits_do_not() {
+    let limits = Timeouts::new().inter_token(60 * MS).total(250 * MS);
+    let script = Script::new().attempt(|a| (0..9).fold(a, |a, _| a.wait(30 * MS).token("a")));
+    let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+    let mut run = l0.stream(script.source()).start();
+    let mut items = 0;
+    let error = loop {
+        match run.next().await.expect("it does not end by itself") {
+            Ok(Chunk::Item(_)) => items += 1,
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+        sleep(70 * MS).await;
+    };
+    assert_eq!(items, 8, "8 waits of 30 ms are within 250 ms, 9 are not");
+    assert!(matches!(error, Error::Timeout(TimeoutKind::Total)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn polling_more_often_than_needed_changes_no_timeout() {
+    let script = Script::new().attempt(|a| a.wait(90 * MS).token("a").hang());
+    let limits = Timeouts::new().first_token(100 * MS).inter_token(50 * MS);
+    let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+    let mut run = l0.stream(script.source()).start();
+    let start = Instant::now();
+    let mut items = 0;
+    let error = loop {
+        // Gives up after a while and asks again, as a `select!` does.
+        match tokio::time::timeout(7 * MS, run.next()).await {
+            Err(_) => {}
+            Ok(Some(Ok(_))) => items += 1,
+            Ok(Some(Err(error))) => break error,
+            Ok(None) => panic!("it does not end by itself"),
+        }
+    };
+    assert_eq!(items, 1);
+    assert_eq!(start.elapsed(), 140 * MS);
+    assert!(matches!(error, Error::Timeout(TimeoutKind::InterToken)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_moves_to_another_task_is_still_woken_by_its_timeout() {
+    let script = Script::new().attempt(|a| a.token("a").hang());
+    let limits = Timeouts::new().inter_token(100 * MS);
+    let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+    let mut run = l0.stream(script.source()).start();
+    run.next().await.expect("an item").expect("no error");
+    // Waits here first, and then in a task of its own.
+    tokio::time::timeout(30 * MS, run.next())
+        .await
+        .expect_err("still waiting");
+    let start = Instant::now();
+    let last = tokio::spawn(async move { run.next().await }).await;
+    assert!(matches!(
+        last.expect("no panic"),
+        Some(Err(Error::Timeout(TimeoutKind::InterToken)))
+    ));
+    assert_eq!(start.elapsed(), 70 * MS);
+}
+
+/// Polls once, with a waker that does nothing.
+fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
+    Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Always pending.
+struct Hung;
+
+impl Stream for Hung {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Pending
+    }
+}
+
+fn timed_l0(retry: Retry, timeouts: Timeouts, captured: &Captured) -> L0 {
+    L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(retry)
+        .timeouts(timeouts)
+        .interceptor(captured.clone())
+        .build()
+}
+
+/// What there is instead of a Tokio runtime with a timer.
+fn without_timer(check: impl Fn(&str)) {
+    check("no runtime");
+    let runtime = Builder::new_current_thread().build().expect("a runtime");
+    runtime.block_on(async { check("a runtime without a timer") });
+}
+
+#[test]
+fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retries() {
+    without_timer(|place| {
+        for backoff in [Backoff::default(), Backoff::fixed(MS)] {
+            let captured = Captured::new();
+            let retry = Retry::new().backoff(backoff);
+            let l0 = timed_l0(retry, Timeouts::new(), &captured);
+            let script = Script::new().attempt(|a| a.token("a").fail(reset()));
+            let mut run = l0.stream(script.source()).start();
+            assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
+            let last = poll(&mut run);
+            let Poll::Ready(Some(Err(Error::Source { attempts: 1, .. }))) = last else {
+                panic!("{place}: {last:?}");
+            };
+            assert!(matches!(poll(&mut run), Poll::Ready(None)));
+            assert!(!captured.kinds().contains(&"retry"), "{place}");
+            let telemetry = captured.telemetry().expect("measured");
+            assert_eq!(telemetry.metrics.total_retries, 0);
+            let errors = telemetry.network.errors.expect("details");
+            assert_eq!((errors[0].retried, errors[0].delay), (false, None));
+        }
+        let l0 = timed_l0(
+            Retry::new().backoff(Backoff::none()),
+            Timeouts::new(),
+            &Captured::new(),
+        );
+        let script = Script::new()
+            .attempt(|a| a.fail(reset()))
+            .attempt(|a| a.token("..."))
+            .attempt(|a| a.token("fine"));
+        let mut run = l0.stream(script.source()).start();
+        let text = pin!(run.text()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(
+            matches!(text, Poll::Ready(Ok(text)) if text == "fine"),
+            "{place}"
+        );
+    });
+}
+
+#[test]
+fn without_a_timer_a_timeout_fails_the_first_wait_and_harms_no_run_that_never_waits() {
+    let limits = [Timeouts::new().first_token(SEC), Timeouts::new().total(SEC)];
+    without_timer(|place| {
+        for timeouts in limits {
+            let captured = Captured::new();
+            let l0 = timed_l0(Retry::new(), timeouts, &captured);
+            let mut run = l0.stream(|_| ready(Ok(Hung))).start();
+            let last = poll(&mut run);
+            assert!(
+                matches!(last, Poll::Ready(Some(Err(Error::NoTimer)))),
+                "{place}: {last:?}"
+            );
+            assert!(matches!(poll(&mut run), Poll::Ready(None)));
+            let telemetry = captured.telemetry().expect("measured");
+            assert_eq!(telemetry.outcome, Some(Outcome::Failed), "{place}");
+            assert_eq!(telemetry.network.error_count, 0, "{place}");
+
+            let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
+            let mut run = l0.stream(script.source()).start();
+            assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
+            assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
+            assert!(matches!(poll(&mut run), Poll::Ready(None)), "{place}");
+            assert_eq!(run.outcome(), Some(Outcome::Completed), "{place}");
+        }
+    });
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime")
+}
+
+#[test]
+fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
+    let cases: [(&str, Retry, Timeouts, Script); 3] = [
+        (
+            "in a back-off",
+            Retry::new(),
+            Timeouts::new(),
+            Script::new().attempt(|a| a.fail(reset())),
+        ),
+        (
+            "waiting with a timeout",
+            Retry::new(),
+            Timeouts::new().first_token(SEC),
+            Script::new().attempt(ScriptedAttempt::connect_hang),
+        ),
+        (
+            "in a back-off, with a timeout",
+            Retry::new(),
+            Timeouts::new().total(60 * SEC),
+            Script::new().attempt(|a| a.fail(reset())),
+        ),
+    ];
+    for (name, retry, timeouts, script) in cases {
+        for elsewhere in [false, true] {
+            let captured = Captured::new();
+            let l0 = timed_l0(retry.clone(), timeouts, &captured);
+            let mut run = l0.stream(script.source()).start();
+            let first = runtime();
+            first.block_on(async { assert!(poll(&mut run).is_pending(), "{name}") });
+            drop(first);
+            let last = if elsewhere {
+                runtime().block_on(run.next())
+            } else {
+                match poll(&mut run) {
+                    Poll::Ready(last) => last,
+                    Poll::Pending => panic!("{name}: nothing would ever wake it"),
+                }
+            };
+            let what = format!("{name}, elsewhere: {elsewhere}");
+            assert!(
+                matches!(last, Some(Err(Error::NoTimer))),
+                "{what}: {last:?}"
+            );
+            assert!(matches!(poll(&mut run), Poll::Ready(None)), "{what}");
+            let finished = captured.kinds().into_iter();
+            assert_eq!(finished.filter(|kind| *kind == "finished").count(), 1);
+        }
+    }
+}
+
+/// Ready when told so, by whoever.
+#[derive(Clone, Default)]
+struct Fed(Arc<std::sync::Mutex<Vec<&'static str>>>);
+
+impl Stream for Fed {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.0.lock().expect("no panic").pop() {
+            Some(token) => Poll::Ready(Some(Ok(token))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts_or_says_that_it_cannot() {
+    for timeouts in [
+        Timeouts::new().inter_token(SEC),
+        Timeouts::new().total(60 * SEC),
+    ] {
+        let fed = Fed::default();
+        let l0 = timed_l0(Retry::none(), timeouts, &Captured::new());
+        let source = fed.clone();
+        let mut run = l0.stream(move |_| ready(Ok(source.clone()))).start();
+        let feed = || fed.0.lock().expect("no panic").push("token");
+        let first = runtime();
+        feed();
+        first.block_on(async {
+            assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
+            // Sets the timer.
+            assert!(poll(&mut run).is_pending());
+        });
+        drop(first);
+        feed();
+        runtime().block_on(async {
+            assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
+            let last = run.next().await;
+            assert!(
+                matches!(last, Some(Err(Error::Timeout(_) | Error::NoTimer))),
+                "{last:?}"
+            );
+        });
+    }
+}
+
+/// Gives an item every so often, for ever.
+struct Regular {
+    every: Duration,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Stream for Regular {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let every = self.every;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(every)));
+        ready!(sleep.as_mut().poll(cx));
+        self.sleep = None;
+        Poll::Ready(Some(Ok("token")))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_that_come_regularly_trip_no_timeout_however_many_there_are() {
+    // Around the limit and far from it, so that the one timer is early, late and stale.
+    for millis in [1, 7, 99, 100] {
+        let every = Duration::from_millis(millis);
+        let limits = Timeouts::new().first_token(101 * MS).inter_token(101 * MS);
+        let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+        let mut run = l0
+            .stream(move |_| ready(Ok(Regular { every, sleep: None })))
+            .start();
+        for item in 0..5_000 {
+            let next = run.next().await.expect("no end");
+            next.unwrap_or_else(|error| panic!("item {item}, every {every:?}: {error}"));
+        }
+    }
+}
