@@ -1,0 +1,559 @@
+//! The JSON of telemetry: the names and types of the guide, nothing unknown in it, and what is
+//! written reads back equal.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use l0_core::testing::Script;
+use l0_core::{
+    Distribution, DriftReport, DriftStats, Failure, FinishReason, GuardrailStats, L0, Monitor,
+    Monitoring, NetworkErrorKind, NetworkErrorRecord, Outcome, Retry, Severity, Telemetry,
+    Timestamp, Usage, Violation,
+};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// The guide's `interface L0Telemetry`, field by field: its place, its JSON type, and whether it
+/// is optional. `*` stands for each key of a record, `[]` for each element of an array.
+const GUIDE: &[(&str, &str, bool)] = &[
+    ("sessionId", "string", false),
+    ("startTime", "number", false),
+    ("endTime", "number", true),
+    ("duration", "number", true),
+    ("metrics", "object", false),
+    ("metrics.timeToFirstToken", "number", true),
+    ("metrics.avgInterTokenTime", "number", true),
+    ("metrics.tokensPerSecond", "number", true),
+    ("metrics.totalTokens", "number", false),
+    ("metrics.totalRetries", "number", false),
+    ("metrics.networkRetries", "number", false),
+    ("metrics.modelRetries", "number", false),
+    ("network", "object", false),
+    ("network.errorCount", "number", false),
+    ("network.errorsByType", "object", false),
+    ("network.errorsByType.*", "number", true),
+    ("network.errors", "array", true),
+    ("network.errors.[].type", "string", true),
+    ("network.errors.[].message", "string", true),
+    ("network.errors.[].timestamp", "number", true),
+    ("network.errors.[].retried", "boolean", true),
+    ("network.errors.[].delay", "number", true),
+    ("guardrails", "object", true),
+    ("guardrails.violationCount", "number", true),
+    ("guardrails.violationsByRule", "object", true),
+    ("guardrails.violationsByRule.*", "number", true),
+    ("guardrails.violationsBySeverity", "object", true),
+    ("guardrails.violationsBySeverity.warning", "number", true),
+    ("guardrails.violationsBySeverity.error", "number", true),
+    ("guardrails.violationsBySeverity.fatal", "number", true),
+    ("drift", "object", true),
+    ("drift.detected", "boolean", true),
+    ("drift.types", "array", true),
+    ("drift.types.[]", "string", true),
+    ("metadata", "object", true),
+];
+
+/// What is written besides: added to the guide's structure, never in place of a part of it.
+const ADDED: &[(&str, &str)] = &[
+    ("outcome", "string"),
+    ("finishReason", "string"),
+    ("usage", "object"),
+    ("usage.input", "number"),
+    ("usage.output", "number"),
+    ("usage.total", "number"),
+    ("usage.cachedInput", "number"),
+    ("usage.reasoning", "number"),
+    ("metrics.timeToFirstText", "number"),
+    ("metrics.outputTokensPerSecond", "number"),
+    ("metrics.wastedTokens", "number"),
+    ("metrics.attempts", "number"),
+    ("metrics.interToken", "object"),
+    ("metrics.interToken.count", "number"),
+    ("metrics.interToken.sum", "number"),
+    ("metrics.interToken.max", "number"),
+    ("metrics.interToken.p50", "number"),
+    ("metrics.interToken.p90", "number"),
+    ("metrics.interToken.p99", "number"),
+    ("metrics.interToken.buckets", "array"),
+    ("metrics.consumerHold", "number"),
+    ("metrics.wait", "number"),
+    ("network.errors.[].attempt", "number"),
+    ("guardrails.violationsByRuleAndSeverity", "object"),
+    ("guardrails.violationsByRuleAndSeverity.*.warning", "number"),
+    ("guardrails.violationsByRuleAndSeverity.*.error", "number"),
+    ("guardrails.violationsByRuleAndSeverity.*.fatal", "number"),
+];
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Every place in the JSON with its type, but for what is inside of metadata and buckets.
+fn places(value: &Value) -> BTreeMap<String, &'static str> {
+    const RECORDS: [&str; 3] = [
+        "network.errorsByType",
+        "guardrails.violationsByRule",
+        "guardrails.violationsByRuleAndSeverity",
+    ];
+    fn walk(value: &Value, path: &str, places: &mut BTreeMap<String, &'static str>) {
+        let join = |key: &str| match path {
+            "" => key.to_owned(),
+            _ => format!("{path}.{key}"),
+        };
+        match value {
+            _ if path == "metadata" || path == "metrics.interToken.buckets" => {}
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let path = join(if RECORDS.contains(&path) { "*" } else { key });
+                    let known = places.insert(path.clone(), type_of(value));
+                    assert!(known.is_none_or(|known| known == type_of(value)), "{path}");
+                    walk(value, &path, places);
+                }
+            }
+            Value::Array(list) => {
+                let path = join("[]");
+                for value in list {
+                    if !value.is_object() {
+                        places.insert(path.clone(), type_of(value));
+                    }
+                    walk(value, &path, places);
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(value, "", &mut all);
+    all
+}
+
+/// Telemetry in which nothing is unknown.
+fn full() -> Telemetry {
+    let mut telemetry = Telemetry::example();
+    telemetry.usage = Some(
+        Usage::new()
+            .input(12)
+            .output(160)
+            .total(172)
+            .cached_input(8)
+            .reasoning(40),
+    );
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.record_violations(&[
+        Violation::new("json", Severity::Error, "not balanced"),
+        Violation::new("json", Severity::Warning, "odd"),
+        Violation::new("pattern", Severity::Fatal, "leaked"),
+    ]);
+    monitor.record_drift(&DriftReport::detected(["tone_shift", "format"], 0.8));
+    let recorded = monitor.telemetry().expect("measured");
+    telemetry.guardrails = recorded.guardrails;
+    telemetry.drift = recorded.drift;
+    telemetry
+}
+
+fn json_of(telemetry: &Telemetry) -> Value {
+    serde_json::to_value(telemetry).expect("serializes")
+}
+
+#[test]
+fn every_field_of_the_guides_interface_is_there_by_name_and_type_and_the_rest_is_known() {
+    let full = places(&json_of(&full()));
+    for (path, json_type, _) in GUIDE {
+        assert_eq!(full.get(*path), Some(json_type), "{path}");
+    }
+    for (path, json_type) in ADDED {
+        assert_eq!(full.get(*path), Some(json_type), "{path}");
+    }
+    for path in full.keys() {
+        let record = |known: &str| *path == format!("{known}.*");
+        let known = GUIDE.iter().map(|(known, ..)| *known);
+        assert!(
+            known
+                .chain(ADDED.iter().map(|(known, _)| *known))
+                .any(|known| known == path || record(known)),
+            "{path} is new"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_is_absent() {
+    let required: Vec<_> = GUIDE.iter().filter(|(.., optional)| !optional).collect();
+    let least = Monitoring::new()
+        .include_timings(false)
+        .include_network_details(false);
+    let script = Script::new().attempt(|a| a.fail(Failure::fatal()));
+    let l0 = L0::builder().monitoring(least).build();
+    let mut run = l0.stream(script.source()).start();
+    let live = run.telemetry().expect("measured");
+    run.text().await.expect_err("fails");
+    let ended = run.telemetry().expect("measured");
+
+    let ends = ["duration", "endTime", "outcome"];
+    for (name, telemetry, more) in [
+        ("default", Telemetry::default(), &[][..]),
+        ("live", live, &[]),
+        ("ended", ended, &ends),
+    ] {
+        let places = places(&json_of(&telemetry));
+        for (path, json_type, _) in &required {
+            assert_eq!(places.get(*path), Some(json_type), "{name}: {path}");
+        }
+        let others = places.keys().filter(|path| {
+            let counts = ["metrics.attempts", "metrics.wastedTokens"];
+            !required.iter().any(|(required, ..)| required == path)
+                && !counts.contains(&path.as_str())
+        });
+        assert_eq!(Vec::from_iter(others), more, "{name}");
+    }
+}
+
+#[test]
+fn the_json_of_the_example_is_this() {
+    let mut telemetry = full();
+    let mut gaps = Distribution::new();
+    gaps.record(Duration::from_millis(4));
+    gaps.record(Duration::from_micros(6_500));
+    telemetry.metrics.inter_token = Some(gaps);
+    telemetry.metrics.avg_inter_token_time = Some(Duration::from_micros(5_250));
+    telemetry.metrics.tokens_per_second = Some(99.999_6);
+    let mut json = json_of(&telemetry);
+    let buckets = json["metrics"]["interToken"]
+        .as_object_mut()
+        .expect("an object");
+    for estimated in ["buckets", "p50"] {
+        buckets.remove(estimated).expect("there");
+    }
+    assert_eq!(
+        json,
+        json!({
+            "sessionId": "l0_1700000000000_0123456789abc",
+            "startTime": 1_700_000_000_000_u64,
+            "endTime": 1_700_000_001_500_u64,
+            "duration": 1_500,
+            "outcome": "completed",
+            "finishReason": "stop",
+            "usage": {"input": 12, "output": 160, "total": 172, "cachedInput": 8, "reasoning": 40},
+            "metrics": {
+                "timeToFirstToken": 250,
+                "timeToFirstText": 250,
+                "avgInterTokenTime": 5.25,
+                "tokensPerSecond": 100.0,
+                "outputTokensPerSecond": 133.574,
+                "totalTokens": 150,
+                "wastedTokens": 1,
+                "attempts": 2,
+                "totalRetries": 1,
+                "networkRetries": 1,
+                "modelRetries": 0,
+                "interToken": {"count": 2, "sum": 10.5, "max": 6.5, "p90": 6.5, "p99": 6.5},
+                "consumerHold": 10,
+                "wait": 1_490,
+            },
+            "network": {
+                "errorCount": 1,
+                "errorsByType": {"connection_dropped": 1},
+                "errors": [{
+                    "type": "connection_dropped",
+                    "message": "broken pipe",
+                    "timestamp": 1_700_000_000_260_u64,
+                    "retried": true,
+                    "delay": 100,
+                    "attempt": 1,
+                }],
+            },
+            "guardrails": {
+                "violationCount": 3,
+                "violationsByRule": {"json": 2, "pattern": 1},
+                "violationsBySeverity": {"warning": 1, "error": 1, "fatal": 1},
+                "violationsByRuleAndSeverity": {
+                    "json": {"warning": 1, "error": 1, "fatal": 0},
+                    "pattern": {"warning": 0, "error": 0, "fatal": 1},
+                },
+            },
+            "drift": {"detected": true, "types": ["tone_shift", "format"]},
+            "metadata": {"model": "gpt-4", "endpoint": "/chat", "environment": "production"},
+        })
+    );
+}
+
+#[test]
+fn whole_milliseconds_are_written_as_integers_and_others_to_the_nanosecond() {
+    for (duration, written) in [
+        (Duration::ZERO, "0"),
+        (Duration::from_millis(1), "1"),
+        (Duration::from_secs(8_640_000), "8640000000"),
+        (Duration::from_micros(1_500), "1.5"),
+        (Duration::from_nanos(1), "0.000001"),
+        (Duration::from_nanos(1_234_567_891), "1234.567891"),
+        (Duration::from_nanos(999_999), "0.999999"),
+    ] {
+        let mut telemetry = Telemetry::default();
+        telemetry.duration = Some(duration);
+        let json = json_of(&telemetry);
+        let text = json["duration"].to_string();
+        // `1e-6` is the same number.
+        let number: f64 = text.parse().expect("a number");
+        assert_eq!(number.to_string(), written, "{duration:?}");
+        assert_eq!(
+            json["duration"].is_u64(),
+            !written.contains('.'),
+            "{duration:?}"
+        );
+    }
+}
+
+#[test]
+fn the_later_names_of_the_retries_and_unknown_fields_are_read() {
+    let seed = json!({
+        "sessionId": "l0_1_a",
+        "startTime": 1,
+        "metrics": {"totalTokens": 5, "totalRetries": 3, "networkRetries": 2, "modelRetries": 1},
+        "network": {"errorCount": 0, "errorsByType": {}},
+    });
+    let later = json!({
+        "sessionId": "l0_1_a",
+        "startTime": 1,
+        "someday": {"nested": [1, null]},
+        "continuation": {"enabled": true, "used": false, "continuationCount": 0},
+        "metrics": {
+            "totalTokens": 5, "totalRetries": 3, "networkRetryCount": 2, "modelRetryCount": 1,
+            "novel": "x",
+        },
+        "network": {"errorCount": 0, "errorsByType": {}, "novel": null},
+    });
+    let seed: Telemetry = serde_json::from_value(seed).expect("reads");
+    let later: Telemetry = serde_json::from_value(later).expect("reads");
+    assert_eq!(seed.metrics.network_retries, 2);
+    assert_eq!(seed.metrics.model_retries, 1);
+    assert_eq!(seed, later);
+
+    let nulls = json!({"sessionId": "l0_1_a", "duration": null, "usage": null, "outcome": null});
+    let nulls: Telemetry = serde_json::from_value(nulls).expect("reads");
+    assert_eq!((nulls.duration, nulls.usage), (None, None));
+}
+
+#[test]
+fn durations_that_are_none_are_refused() {
+    for bad in [json!(-1), json!(1e300), json!("1"), json!([1])] {
+        let json = json!({"duration": bad});
+        serde_json::from_value::<Telemetry>(json).expect_err("refused");
+    }
+}
+
+#[test]
+fn every_label_of_every_enum_is_written_and_read() {
+    for outcome in Outcome::ALL {
+        assert_eq!(json!(outcome), json!(outcome.as_str()));
+    }
+    for kind in NetworkErrorKind::ALL {
+        assert_eq!(json!(kind), json!(kind.as_str()));
+    }
+    for finish in FINISHES {
+        assert_eq!(json!(finish), json!(finish.as_str()));
+    }
+    let unknown: FinishReason = serde_json::from_value(json!("novel")).expect("reads");
+    assert_eq!(unknown, FinishReason::Other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_telemetry_of_real_runs_reads_back_equal() {
+    let ms = Duration::from_millis;
+    let script = Script::new()
+        .attempt(|a| a.wait(ms(7)).token("a").fail(Failure::status(503)))
+        .attempt(|a| {
+            (1..50)
+                .fold(a, |a, wait| a.wait(ms(wait)).token("a"))
+                .usage(Usage::new().output(7))
+                .finish(FinishReason::Length)
+        });
+    let mut run = L0::builder()
+        .monitoring(Monitoring::new().metadata("temperature", 0.1 + 0.2))
+        .retry(Retry::new())
+        .build()
+        .stream(script.source())
+        .start();
+    run.text().await.expect("answered");
+    let telemetry = run.telemetry().expect("measured");
+    let json = serde_json::to_string(&telemetry).expect("serializes");
+    assert_eq!(
+        serde_json::from_str::<Telemetry>(&json).expect("reads"),
+        telemetry
+    );
+}
+
+const FINISHES: [FinishReason; 5] = [
+    FinishReason::Stop,
+    FinishReason::Length,
+    FinishReason::ToolCalls,
+    FinishReason::ContentFilter,
+    FinishReason::Other,
+];
+
+/// Up to a hundred days: beyond them a JSON number does not carry nanoseconds.
+fn duration() -> impl Strategy<Value = Duration> {
+    const DAYS: u64 = 99 * 24 * 60 * 60 * 1_000_000_000;
+    prop_oneof![
+        (0..=DAYS).prop_map(Duration::from_nanos),
+        (0_u64..10_000_000_000).prop_map(Duration::from_nanos),
+        (0_u64..1_000_000).prop_map(Duration::from_millis),
+    ]
+}
+
+fn rate() -> impl Strategy<Value = f64> {
+    (0_u64..10_000_000_000).prop_map(|thousandths| thousandths as f64 / 1e3)
+}
+
+fn metadata() -> impl Strategy<Value = BTreeMap<String, Value>> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e300..1e300).prop_map(Value::from),
+        (-1.0..1.0).prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ];
+    let value = leaf.prop_recursive(3, 24, 4, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..4).prop_map(Value::from),
+            btree_map(".{0,6}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    });
+    btree_map(".{0,12}", value, 0..4)
+}
+
+fn distribution() -> impl Strategy<Value = Distribution> {
+    vec(duration(), 1..40).prop_map(|gaps| {
+        let mut distribution = Distribution::new();
+        for gap in gaps {
+            distribution.record(gap / 64);
+        }
+        distribution
+    })
+}
+
+fn record() -> impl Strategy<Value = NetworkErrorRecord> {
+    let kind = proptest::sample::select(&NetworkErrorKind::ALL[..]);
+    let rest = (
+        any::<String>(),
+        any::<u64>(),
+        any::<bool>(),
+        option::of(duration()),
+        option::of(any::<u32>()),
+    );
+    (kind, rest).prop_map(|(kind, (message, timestamp, retried, delay, attempt))| {
+        let errors = Telemetry::example().network.errors;
+        let mut record = errors.expect("details").remove(0);
+        record.kind = kind;
+        record.message = message;
+        record.timestamp = Timestamp::from_millis(timestamp);
+        record.retried = retried;
+        record.delay = delay;
+        record.attempt = attempt;
+        record
+    })
+}
+
+fn usage() -> impl Strategy<Value = Usage> {
+    let count = || option::of(any::<u64>());
+    (count(), count(), count(), count(), count()).prop_map(
+        |(input, output, total, cached, reasoning)| {
+            let mut usage = Usage::new();
+            (usage.input, usage.output, usage.total) = (input, output, total);
+            (usage.cached_input, usage.reasoning) = (cached, reasoning);
+            usage
+        },
+    )
+}
+
+fn guardrails() -> impl Strategy<Value = GuardrailStats> {
+    let severity =
+        proptest::sample::select(vec![Severity::Warning, Severity::Error, Severity::Fatal]);
+    vec((".{0,8}", severity), 0..8).prop_map(|found| {
+        let violations: Vec<_> = found
+            .into_iter()
+            .map(|(rule, severity)| Violation::new(rule, severity, "found"))
+            .collect();
+        let mut monitor = Monitor::new(Monitoring::new());
+        monitor.record_violations(&violations);
+        let recorded = monitor.telemetry().expect("measured").guardrails;
+        recorded.expect("recorded")
+    })
+}
+
+fn drift() -> impl Strategy<Value = DriftStats> {
+    (any::<bool>(), vec(any::<String>(), 0..4)).prop_map(|(detected, types)| {
+        let mut drift = DriftStats::default();
+        drift.detected = detected;
+        drift.types = types.into_iter().map(Cow::Owned).collect();
+        drift
+    })
+}
+
+prop_compose! {
+    fn telemetry()(
+        ids in (any::<String>(), any::<u64>()),
+        outcome in option::of(proptest::sample::select(&Outcome::ALL[..])),
+        finish in option::of(proptest::sample::select(&FINISHES[..])),
+        usage in option::of(usage()),
+        times in vec(option::of(duration()), 6),
+        rates in (option::of(rate()), option::of(rate())),
+        counts in (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>()),
+        inter_token in option::of(distribution()),
+        errors_by_type in btree_map(
+            proptest::sample::select(&NetworkErrorKind::ALL[..]), any::<u64>(), 0..5),
+        errors in option::of(vec(record(), 0..3)),
+        judged in (option::of(guardrails()), option::of(drift())),
+        metadata in metadata(),
+    ) -> Telemetry {
+        let mut telemetry = Telemetry::default();
+        telemetry.session_id = ids.0;
+        telemetry.start_time = Timestamp::from_millis(ids.1);
+        telemetry.outcome = outcome;
+        telemetry.finish_reason = finish;
+        telemetry.usage = usage;
+        telemetry.duration = times[0];
+        let metrics = &mut telemetry.metrics;
+        metrics.time_to_first_token = times[1];
+        metrics.time_to_first_text = times[2];
+        metrics.avg_inter_token_time = times[3];
+        metrics.consumer_hold = times[4];
+        metrics.wait = times[5];
+        (metrics.tokens_per_second, metrics.output_tokens_per_second) = rates;
+        (metrics.total_tokens, metrics.wasted_tokens) = (counts.0, counts.1);
+        (metrics.attempts, metrics.network_retries, metrics.model_retries) =
+            (counts.2, counts.3, counts.4);
+        metrics.inter_token = inter_token;
+        telemetry.network.errors_by_type = errors_by_type;
+        telemetry.network.errors = errors;
+        (telemetry.guardrails, telemetry.drift) = judged;
+        telemetry.metadata = metadata;
+        telemetry
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_reads_back_equal_and_holds_no_null_of_its_own(telemetry in telemetry()) {
+        let json = serde_json::to_string(&telemetry).expect("serializes");
+        let read: Telemetry = serde_json::from_str(&json).expect("reads");
+        prop_assert_eq!(&read, &telemetry);
+        prop_assert_eq!(serde_json::to_string(&read).expect("serializes"), json);
+        let places = places(&json_of(&telemetry));
+        prop_assert!(places.values().all(|json_type| *json_type != "null"));
+    }
+}
