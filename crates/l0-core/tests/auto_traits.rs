@@ -44,9 +44,9 @@ assert_all!([Send + Unpin + Debug + FusedStream]
     Run<'_, ScriptedStream>,
 );
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
-// A source need be neither `Unpin` nor `Debug`, and where it is not `Send`, watching is not either.
-assert_all!([Unpin] Run<'static, NotUnpin>);
-assert_all!([Send + Stream] Watched<NotUnpin>);
+// A source need be neither `Unpin` nor `Debug`.
+assert_all!([Send + Unpin + Debug + FusedStream] Run<'static, NotUnpin>);
+assert_all!([Send + Debug + Stream] Watched<NotUnpin>, WatchBuilder<NotUnpin>);
 assert_all!([Send] RunBuilder<'static, ScriptedStream>);
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>);
 

@@ -1,0 +1,291 @@
+//! Credentials and outputs leave neither through messages, nor through telemetry, nor through what
+//! `Debug` and `Display` print.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt;
+use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError};
+use l0_core::{
+    Backoff, Event, Failure, Interceptor, Interest, L0, Monitor, Monitoring, NetworkErrorKind,
+    Observer, Observers, Refusal, Request, Retry, RunInfo, Telemetry,
+};
+
+/// Part of everything that must not leave.
+const CANARY: &str = "c4n4ry";
+
+/// Error texts with a secret in each, as libraries write them.
+const TEXTS: &[&str] = &[
+    "connection reset: Authorization: Bearer c4n4ryAbCdEf0123456789",
+    r#"status 503, headers {"authorization": "Bearer c4n4ryAbCdEf0123456789"}"#,
+    "timeout, x-api-key: c4n4ry-AbCdEf-0123456789",
+    "status 401: Incorrect API key provided: sk-c4n4ryAbCdEf0123456789AbCdEf",
+    "status 401: Incorrect API key provided: sk-proj-c4n4ry_AbCdEf-0123456789AbCdEf",
+    "error sending request for url (https://api.example.com/v1/chat?key=c4n4ryAbCdEf0123): timeout",
+    "connection refused: https://user:c4n4ryPassword@proxy.example.com:8080/v1",
+    "connection refused (http://c4n4ryUser@proxy.example.com/)",
+    "status 500, request: POST https://example.com/c?api_key=c4n4ryAbCdEf0123&user=c4n4ry#c4n4ry",
+    "connection dropped\napi_key=c4n4ryAbCdEf0123456789",
+    r#"broken pipe, body: {"api_key":"c4n4ryAbCdEf0123456789","model":"gpt-4"}"#,
+    "SSL handshake failed; proxy-authorization: Basic dXNlcjpwYXNz-c4n4ryAbCdEf0123456789",
+    "rate limited, Cookie: session=c4n4ryAbCdEf0123456789",
+];
+
+/// An error that names its secret in each link of its chain.
+#[derive(Debug)]
+struct Chained(&'static str, Option<Box<Chained>>);
+
+impl fmt::Display for Chained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Chained {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.1.as_deref()?)
+    }
+}
+
+fn errors(text: &'static str) -> [ScriptedError; 3] {
+    let inner = Some(Box::new(Chained(text, None)));
+    [
+        text.into(),
+        io::Error::other(Chained("request failed", inner)).into(),
+        ScriptedError::new(Chained(
+            text,
+            Some(Box::new(Chained("connection reset by peer", None))),
+        )),
+    ]
+}
+
+/// Everything that was said, to be searched.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    fn say(&self, what: impl Into<String>) {
+        self.0.lock().expect("no panic").push(what.into());
+    }
+
+    fn debug(&self, what: &impl fmt::Debug) {
+        self.say(format!("{what:?}"));
+        self.say(format!("{what:#?}"));
+    }
+
+    fn telemetry(&self, telemetry: &Telemetry) {
+        self.say(serde_json::to_string(telemetry).expect("serializes"));
+        self.say(telemetry.to_string());
+        self.debug(telemetry);
+        self.debug(&telemetry.summary());
+    }
+
+    fn check(&self, what: &str) {
+        let said = self.0.lock().expect("no panic");
+        assert!(!said.is_empty());
+        for text in &*said {
+            // A debug form of a debug form would escape, but not hide it.
+            assert!(!text.contains(CANARY), "{what}: {text}");
+        }
+    }
+}
+
+impl Interceptor for Said {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        self.debug(run);
+        self.debug(observers);
+        observers.push(self.clone());
+    }
+
+    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+        self.debug(request);
+        Ok(())
+    }
+}
+
+impl Observer for Said {
+    fn interest(&self) -> Interest {
+        Interest::LIFECYCLE
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::NetworkError { message, .. } => self.say(message),
+            Event::Finished {
+                message, telemetry, ..
+            } => {
+                message.into_iter().for_each(|message| self.say(message));
+                telemetry
+                    .into_iter()
+                    .for_each(|telemetry| self.telemetry(telemetry));
+            }
+            _ => self.debug(event),
+        }
+    }
+}
+
+fn l0(said: &Said) -> L0 {
+    L0::builder()
+        .monitoring(Monitoring::new().metadata("model", "gpt-4"))
+        .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
+        .interceptor(said.clone())
+        .build()
+}
+
+/// A source that says its output and fails with the error.
+fn script(error: &ScriptedError) -> Script {
+    let output = format!("the answer is {CANARY}");
+    let thought = format!("the thought is {CANARY}");
+    Script::new().attempt(|a| {
+        a.reasoning(thought)
+            .token(&output)
+            .token(&output)
+            .fail(error.clone())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_says_neither_secrets_of_errors_nor_prompts_nor_outputs() {
+    for text in TEXTS {
+        for error in errors(text) {
+            for network in [false, true] {
+                let said = Said::default();
+                let l0 = l0(&said);
+                let script = script(&error);
+                let prompt = format!("say {CANARY}");
+                let builder = l0
+                    .stream(|_| {
+                        assert!(!prompt.is_empty());
+                        script.connect()
+                    })
+                    .classify(move |_| {
+                        network.then_some(Failure::network(NetworkErrorKind::Unknown))
+                    });
+                said.debug(&builder);
+                let mut run = builder.start();
+                said.debug(&run);
+                let mut failed = false;
+                while let Some(item) = run.next().await {
+                    said.debug(&run);
+                    said.telemetry(&run.telemetry().expect("measured"));
+                    if let Err(error) = item {
+                        // Its own text; its source's is the caller's to print.
+                        said.say(error.to_string());
+                        failed = true;
+                    }
+                }
+                assert!(failed);
+                said.debug(&run);
+                said.debug(run.info());
+                said.debug(&run.handle());
+                said.debug(&l0);
+                said.debug(&l0.to_builder());
+                said.telemetry(&run.telemetry().expect("measured"));
+                said.check(text);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watched_stream_says_neither_secrets_of_errors_nor_outputs() {
+    for text in TEXTS {
+        for error in errors(text) {
+            let said = Said::default();
+            let builder = l0(&said).watch(script(&error).stream());
+            said.debug(&builder);
+            let mut watched = builder.start();
+            said.debug(&watched);
+            while watched.next().await.is_some() {
+                said.debug(&watched);
+                said.telemetry(&watched.telemetry().expect("measured"));
+            }
+            said.debug(&watched);
+            said.debug(&watched.handle());
+            said.check(text);
+        }
+    }
+}
+
+#[test]
+fn a_monitor_keeps_no_secret_of_an_error() {
+    for text in TEXTS {
+        for error in errors(text) {
+            let said = Said::default();
+            let mut monitor = Monitor::new(Monitoring::new());
+            monitor.record_network_error(&error, false, None, None);
+            said.debug(&monitor);
+            let telemetry = monitor.telemetry().expect("measured");
+            assert!(
+                !telemetry.network.errors.as_ref().expect("details")[0]
+                    .message
+                    .is_empty()
+            );
+            said.telemetry(&telemetry);
+            said.check(text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_observers_without_its_secret() {
+    struct Refuses(&'static str);
+    impl Interceptor for Refuses {
+        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+            Err(Refusal::new(self.0))
+        }
+    }
+    for text in TEXTS {
+        let said = Said::default();
+        let mut run = l0(&said)
+            .stream(Script::new().source())
+            .interceptor(Refuses(text))
+            .start();
+        said.debug(&run);
+        run.text().await.expect_err("refused");
+        said.debug(&run);
+        said.check(text);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happened() {
+    let captured = Captured::new();
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .interceptor(captured.clone())
+        .build();
+    let script = Script::new().attempt(|a| {
+        a.fail("connection reset by https://api.example.com/v1?key=c4n4ryAbCdEf0123456789")
+    });
+    l0.stream(script.source()).start().count().await;
+    let telemetry = captured.telemetry().expect("measured");
+    let kept = &telemetry.network.errors.expect("details")[0].message;
+    assert!(kept.contains("connection reset by https://api.example.com/v1"));
+    let told = captured.events().into_iter();
+    let told = told.filter_map(|event| match event {
+        OwnedEvent::NetworkError { message, .. } => Some(message),
+        OwnedEvent::Finished { message, .. } => message,
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(told), [kept.clone(), kept.clone()]);
+}
+
+#[tokio::test]
+async fn long_messages_are_cut_and_counted_as_ever() {
+    let long = format!("connection reset: {}", "é ".repeat(100_000));
+    let script = Script::new().attempt(|a| a.fail(long));
+    let said = Said::default();
+    let mut run = l0(&said)
+        .stream(script.source())
+        .retry(Retry::none())
+        .start();
+    run.text().await.expect_err("fails");
+    let network = run.telemetry().expect("measured").network;
+    assert_eq!(network.error_count, 1);
+    let message = &network.errors.expect("details")[0].message;
+    assert!(message.len() <= 512, "{}", message.len());
+    assert!(message.starts_with("connection reset: é é"));
+}
