@@ -46,9 +46,9 @@ assert_all!([Send + Unpin + Debug + FusedStream]
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
 // A source need be neither `Unpin` nor `Debug`.
 assert_all!([Send + Unpin + Debug + FusedStream] Run<'static, NotUnpin>);
-assert_all!([Send + Debug + Stream] Watched<NotUnpin>, WatchBuilder<NotUnpin>);
+assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
 assert_all!([Send] RunBuilder<'static, ScriptedStream>);
-assert_all!([Send + Debug] WatchBuilder<ScriptedStream>);
+assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
     L0, L0Builder, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
