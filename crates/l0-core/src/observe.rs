@@ -187,15 +187,17 @@ impl RunInfo {
 
     /// Runs code of an observer. A panic is counted and gives `None`.
     pub(crate) fn contain<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
-        match catch_unwind(AssertUnwindSafe(code)) {
-            Ok(value) => Some(value),
-            Err(payload) => {
-                self.count_panic();
-                discard(payload);
-                None
-            }
+        let value = contain(code);
+        if value.is_none() {
+            self.count_panic();
         }
+        value
     }
+}
+
+/// Runs foreign code. A panic gives `None`.
+pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
 }
 
 /// Drops a panic's payload, whose own `Drop` may panic as well.

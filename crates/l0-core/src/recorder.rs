@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::error::Refusal;
 use crate::event::{Event, RetryReason};
 use crate::failure::NetworkErrorKind;
 use crate::monitor::{Arrival, Monitor, Monitoring, RetryKind, session_id};
-use crate::observe::{Interceptor, Observers, Request, RunInfo};
+use crate::observe::{Interceptor, Observers, Request, RunInfo, contain};
 use crate::redact;
 use crate::stop::{End, RunHandle, Stop, Until};
 use crate::telemetry::{Telemetry, Timestamp};
@@ -239,6 +238,10 @@ impl<'a> Recorder<'a> {
         if self.finished {
             return;
         }
+        // Before anything is ended: the text is foreign code, which may panic, and then the run is
+        // still to be finished.
+        let told = error.filter(|_| !self.observers.is_empty());
+        let message = told.map(redact::message);
         self.finished = true;
         let telemetry = self.monitor.take().and_then(|mut monitor| {
             monitor.complete(outcome);
@@ -248,7 +251,6 @@ impl<'a> Recorder<'a> {
         if self.observers.is_empty() {
             return;
         }
-        let message = error.map(redact::message);
         let telemetry = end.telemetry.as_ref();
         self.observers.deliver(&Event::Finished {
             outcome,
@@ -263,8 +265,8 @@ impl<'a> Recorder<'a> {
 
 /// Asks one interceptor. Its panic is a refusal.
 fn ask(interceptor: &dyn Interceptor, request: &mut Request) -> Result<(), Refusal> {
-    catch_unwind(AssertUnwindSafe(|| interceptor.before(request)))
-        .unwrap_or_else(|_| Err(Refusal::new("an interceptor panicked before the run")))
+    contain(|| interceptor.before(request))
+        .unwrap_or_else(|| Err(Refusal::new("an interceptor panicked before the run")))
 }
 
 impl Drop for Recorder<'_> {
@@ -274,8 +276,8 @@ impl Drop for Recorder<'_> {
         }
         // An abort that nobody polled for is an abort all the same. The `until` futures are
         // foreign code, and a panic must not leave a `Drop`.
-        let aborted = catch_unwind(AssertUnwindSafe(|| self.stop.requested())).unwrap_or(false);
-        let outcome = if aborted {
+        let aborted = contain(|| self.stop.requested());
+        let outcome = if aborted.unwrap_or(false) {
             Outcome::Aborted
         } else {
             Outcome::Dropped
