@@ -12,7 +12,7 @@ use serde::de::value::Error as ValueError;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::telemetry::millis;
+use crate::units::millis;
 
 /// Buckets below the first octave, and the nanoseconds each is wide.
 const LINEAR: usize = 16;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_core::stream::Stream;
 
@@ -11,7 +11,8 @@ use crate::error::SourceError;
 use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::retry::Retry;
-use crate::run::{Attempt, RunBuilder, WatchBuilder};
+use crate::run::{Attempt, RunBuilder, Setup, WatchBuilder};
+use crate::settings::{Settings, Shared};
 use crate::timeout::Timeouts;
 
 /// An application's configuration of its runs: make one, share it. Cheap to clone.
@@ -21,60 +22,6 @@ use crate::timeout::Timeouts;
 pub struct L0 {
     settings: Arc<Settings>,
     shared: Arc<Shared>,
-}
-
-/// What the runs of one `L0` share.
-#[derive(Default)]
-struct Shared {
-    /// How many runs were started: with the seed, it fixes each run's randomness.
-    runs: AtomicU64,
-    panics: Arc<AtomicU64>,
-}
-
-#[derive(Clone)]
-pub(crate) struct Settings {
-    /// `None` if not set: on if an interceptor needs it.
-    pub(crate) monitoring: Option<Monitoring>,
-    pub(crate) retry: Retry,
-    pub(crate) timeouts: Timeouts,
-    pub(crate) detect_zero_output: bool,
-    pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
-    pub(crate) seed: Option<u64>,
-}
-
-impl Settings {
-    pub(crate) fn monitoring(&self) -> Monitoring {
-        self.monitoring.clone().unwrap_or_else(|| {
-            let needed = self.interceptors.iter().any(Interceptor::needs_telemetry);
-            Monitoring::new().enabled(needed)
-        })
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            monitoring: None,
-            retry: Retry::new(),
-            timeouts: Timeouts::new(),
-            detect_zero_output: true,
-            interceptors: Vec::new(),
-            seed: None,
-        }
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Settings")
-            .field("monitoring", &self.monitoring)
-            .field("retry", &self.retry)
-            .field("timeouts", &self.timeouts)
-            .field("detect_zero_output", &self.detect_zero_output)
-            .field("interceptors", &self.interceptors.len())
-            .field("seed", &self.seed)
-            .finish()
-    }
 }
 
 impl L0 {
@@ -135,7 +82,7 @@ impl L0 {
         S: Stream<Item = Result<T, E>> + Send + 'a,
         E: SourceError,
     {
-        RunBuilder::new(self, factory)
+        RunBuilder::new(self.setup(), factory)
     }
 
     /// A run of a stream that is there already: it is measured and otherwise left alone.
@@ -144,7 +91,7 @@ impl L0 {
         S: Stream<Item = Result<T, E>>,
         E: SourceError,
     {
-        WatchBuilder::new(self, stream)
+        WatchBuilder::new(self.setup(), stream)
     }
 
     /// How many panics of observers were contained so far, in all runs of this `L0` and its
@@ -154,25 +101,8 @@ impl L0 {
         self.shared.panics.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn settings(&self) -> &Arc<Settings> {
-        &self.settings
-    }
-
-    pub(crate) fn panics(&self) -> &Arc<AtomicU64> {
-        &self.shared.panics
-    }
-
-    /// The randomness and the number, from 1, of the next run.
-    pub(crate) fn next_run(&self, seed: Option<u64>) -> (fastrand::Rng, u64) {
-        let number = self.shared.runs.fetch_add(1, Ordering::Relaxed) + 1;
-        let rng = match seed {
-            // Spreads consecutive numbers over the generator's states.
-            Some(seed) => fastrand::Rng::with_seed(
-                seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            ),
-            None => fastrand::Rng::new(),
-        };
-        (rng, number)
+    fn setup<'a>(&self) -> Setup<'a> {
+        Setup::new(Arc::clone(&self.settings), Arc::clone(&self.shared))
     }
 }
 

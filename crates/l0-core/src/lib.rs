@@ -61,12 +61,14 @@ mod recorder;
 mod redact;
 mod retry;
 mod run;
+mod settings;
 mod stop;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod timeout;
 mod token;
+mod units;
 mod verdict;
 
 pub use distribution::{Bucket, Distribution};

@@ -14,9 +14,10 @@ use crate::distribution::Histogram;
 use crate::failure::{self, NetworkErrorKind};
 use crate::redact;
 use crate::telemetry::{
-    DriftStats, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp, rate,
+    DriftStats, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp,
 };
 use crate::token::{FinishReason, TokenKind, TokenView, Usage};
+use crate::units::rate;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
 /// What is measured, of which runs.

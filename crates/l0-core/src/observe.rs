@@ -291,21 +291,15 @@ impl Observers {
         if self.slots.is_empty() {
             return poll();
         }
-        let mut polled = None;
-        let mut once = || {
-            if polled.is_none() {
-                polled = Some(catch_unwind(AssertUnwindSafe(&mut poll)));
-            }
-        };
+        let mut polled = Ok(());
+        let mut caught = || polled = catch_unwind(AssertUnwindSafe(&mut poll));
         let mut panicked = vec![false; self.slots.len()];
-        nest(&self.run, &mut self.slots, &mut panicked, &mut once);
-        // An observer may have panicked before it called on.
-        once();
+        nest(&self.run, &mut self.slots, &mut panicked, &mut caught);
         for index in (0..panicked.len()).rev().filter(|index| panicked[*index]) {
             let slot = self.slots.remove(index);
             self.discard(slot.observer);
         }
-        if let Some(Err(payload)) = polled {
+        if let Err(payload) = polled {
             resume_unwind(payload);
         }
     }
@@ -323,14 +317,22 @@ impl Observers {
     }
 }
 
+/// Calls `poll` once, inside the `connect` of each of the observers, the first outermost.
 fn nest(run: &RunInfo, slots: &mut [Slot], panicked: &mut [bool], poll: &mut dyn FnMut()) {
     let (Some((slot, slots)), Some((failed, panicked))) =
         (slots.split_first_mut(), panicked.split_first_mut())
     else {
         return poll();
     };
-    let inner = &mut || nest(run, slots, panicked, poll);
-    *failed = run.contain(|| slot.observer.connect(inner)).is_none();
+    let mut called = false;
+    let mut rest = || {
+        if !std::mem::replace(&mut called, true) {
+            nest(run, slots, panicked, poll);
+        }
+    };
+    *failed = run.contain(|| slot.observer.connect(&mut rest)).is_none();
+    // It may have panicked before it called on, or not have called at all.
+    rest();
 }
 
 impl Drop for Observers {

@@ -21,7 +21,10 @@ struct Fed(Arc<Mutex<VecDeque<Option<Item>>>>);
 
 impl Fed {
     fn feed(&self, item: Option<Item>) {
-        self.0.lock().unwrap().push_back(item);
+        self.0
+            .lock()
+            .expect("no panic while locked")
+            .push_back(item);
     }
 }
 
@@ -29,7 +32,7 @@ impl Stream for Fed {
     type Item = Item;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Item>> {
-        match self.0.lock().unwrap().pop_front() {
+        match self.0.lock().expect("no panic while locked").pop_front() {
             Some(item) => Poll::Ready(item),
             None => Poll::Pending,
         }
@@ -42,7 +45,7 @@ struct Tally(Arc<Mutex<HashMap<String, (u32, u32)>>>);
 
 impl Tally {
     fn started_and_finished(&self) -> (usize, usize) {
-        let runs = self.0.lock().unwrap();
+        let runs = self.0.lock().expect("no panic while locked");
         assert!(
             runs.values()
                 .all(|(started, finished)| *started == 1 && *finished <= 1)
@@ -62,7 +65,7 @@ struct RunTally(String, Tally);
 
 impl Observer for RunTally {
     fn on_event(&mut self, event: &Event<'_>) {
-        let mut runs = self.1.0.lock().unwrap();
+        let mut runs = self.1.0.lock().expect("no panic while locked");
         let (started, finished) = runs.entry(self.0.clone()).or_default();
         match event {
             Event::Started { .. } => *started += 1,
@@ -73,8 +76,8 @@ impl Observer for RunTally {
 }
 
 enum Subject {
-    Run(Run<'static, Fed>),
-    Watched(Watched<Fed>),
+    Run(Box<Run<'static, Fed>>),
+    Watched(Box<Watched<Fed>>),
 }
 
 struct Live {
@@ -103,11 +106,11 @@ impl Live {
                 .monitoring(monitoring)
                 .start();
             let handle = run.handle();
-            (Subject::Run(run), handle)
+            (Subject::Run(Box::new(run)), handle)
         } else {
             let watched = l0.watch(source).monitoring(monitoring).start();
             let handle = watched.handle();
-            (Subject::Watched(watched), handle)
+            (Subject::Watched(Box::new(watched)), handle)
         };
         Self {
             stream,

@@ -30,6 +30,11 @@ const TEXTS: &[&str] = &[
     r#"broken pipe, body: {"api_key":"c4n4ryAbCdEf0123456789","model":"gpt-4"}"#,
     "SSL handshake failed; proxy-authorization: Basic dXNlcjpwYXNz-c4n4ryAbCdEf0123456789",
     "rate limited, Cookie: session=c4n4ryAbCdEf0123456789",
+    "GET https://api.example.com/v1/models?api-version=1&sig=c4n4ryAbCdEf0123456789 failed",
+    r#"config: Config { api_key: "c4n4ryAbCdEf0123456789", model: "m" }"#,
+    "OPENAI_API_KEY=c4n4ryAbCdEf0123456789 is not valid",
+    "token eyJhbGciOiJIUzI1NiJ9.c4n4ryAbCdEf0123456789.abc expired",
+    "password=c4n4ryAbCdEf0123456789",
 ];
 
 /// An error that names its secret in each link of its chain.
@@ -136,9 +141,9 @@ fn l0(said: &Said) -> L0 {
 /// A source that says its output and fails with the error.
 fn script(error: &ScriptedError) -> Script {
     let output = format!("the answer is {CANARY}");
-    let thought = format!("the thought is {CANARY}");
     Script::new().attempt(|a| {
-        a.reasoning(thought)
+        a.reasoning(&output)
+            .tool_call(&output)
             .token(&output)
             .token(&output)
             .fail(error.clone())

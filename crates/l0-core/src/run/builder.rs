@@ -15,17 +15,17 @@ use super::watched::Watched;
 use super::{Attempt, Classify, Connecting, Factory, Run, State};
 use crate::error::{Refusal, SourceError};
 use crate::failure::Failure;
-use crate::l0::{L0, Settings};
 use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::recorder::{Recorder, Start};
 use crate::retry::{Retries, Retry};
+use crate::settings::{Settings, Shared};
 use crate::stop::Until;
 use crate::timeout::Timeouts;
 
 /// What both builders set up.
-struct Setup<'a> {
-    l0: L0,
+pub(crate) struct Setup<'a> {
+    shared: Arc<Shared>,
     /// The `L0`'s own settings, until one is changed for this run.
     settings: Arc<Settings>,
     metadata: BTreeMap<String, Value>,
@@ -34,10 +34,10 @@ struct Setup<'a> {
 }
 
 impl<'a> Setup<'a> {
-    fn new(l0: &L0) -> Self {
+    pub(crate) fn new(settings: Arc<Settings>, shared: Arc<Shared>) -> Self {
         Self {
-            l0: l0.clone(),
-            settings: Arc::clone(l0.settings()),
+            shared,
+            settings,
             metadata: BTreeMap::new(),
             until: Vec::new(),
             expect_finish: false,
@@ -68,13 +68,13 @@ impl<'a> Setup<'a> {
             metadata: self.metadata,
             until: self.until,
             seeded_number: self.settings.seed.map(|_| number),
-            panics: Arc::clone(self.l0.panics()),
+            panics: Arc::clone(&self.shared.panics),
         };
         Recorder::start(start, rng)
     }
 }
 
-/// A run of a source that can be called again: made by [`L0::stream`], started by
+/// A run of a source that can be called again: made by [`L0::stream`](crate::L0::stream), started by
 /// [`start`](Self::start).
 ///
 /// Every setter of [`L0Builder`](crate::L0Builder) is here too, for this run only:
@@ -91,13 +91,13 @@ impl<'a, S, T, E> RunBuilder<'a, S, ByToken>
 where
     S: Stream<Item = Result<T, E>>,
 {
-    pub(crate) fn new<F, Fut>(l0: &L0, mut factory: F) -> Self
+    pub(crate) fn new<F, Fut>(setup: Setup<'a>, mut factory: F) -> Self
     where
         F: FnMut(Attempt) -> Fut + Send + 'a,
         Fut: Future<Output = Result<S, E>> + Send + 'a,
     {
         Self {
-            setup: Setup::new(l0),
+            setup,
             factory: Box::new(move |attempt| Box::pin(factory(attempt)) as Connecting<'a, S, E>),
             classify: None,
             view: ByToken,
@@ -196,7 +196,7 @@ where
     {
         let settings = Arc::clone(&self.setup.settings);
         let expect = self.setup.expect(V::SENDS_FINISH);
-        let (mut rng, number) = self.setup.l0.next_run(settings.seed);
+        let (mut rng, number) = self.setup.shared.next_run(settings.seed);
         let (recorder, allowed) = self.setup.start(&mut rng, number);
         Run {
             recorder,
@@ -230,7 +230,7 @@ impl<S: TryStream, V> fmt::Debug for RunBuilder<'_, S, V> {
     }
 }
 
-/// A stream that is to be watched: made by [`L0::watch`], started by [`start`](Self::start).
+/// A stream that is to be watched: made by [`L0::watch`](crate::L0::watch), started by [`start`](Self::start).
 ///
 /// The setters of [`L0Builder`](crate::L0Builder) that only watch are here too, for this run only:
 /// [`interceptor`](Self::interceptor) adds, the others replace.
@@ -242,9 +242,9 @@ pub struct WatchBuilder<S: TryStream, V = ByToken> {
 }
 
 impl<S: TryStream> WatchBuilder<S, ByToken> {
-    pub(crate) fn new(l0: &L0, stream: S) -> Self {
+    pub(crate) fn new(setup: Setup<'static>, stream: S) -> Self {
         Self {
-            setup: Setup::new(l0),
+            setup,
             stream,
             view: ByToken,
         }
@@ -318,7 +318,7 @@ where
         V: View<T>,
     {
         let expect = self.setup.expect(V::SENDS_FINISH);
-        let (mut rng, number) = self.setup.l0.next_run(self.setup.settings.seed);
+        let (mut rng, number) = self.setup.shared.next_run(self.setup.settings.seed);
         let (recorder, allowed) = self.setup.start(&mut rng, number);
         Watched {
             recorder,

@@ -7,6 +7,7 @@ mod timer;
 mod view;
 mod watched;
 
+pub(crate) use builder::Setup;
 pub use builder::{RunBuilder, WatchBuilder};
 pub use view::{ByFn, ByToken, View};
 pub use watched::Watched;
@@ -29,10 +30,10 @@ use crate::clock;
 use crate::error::{Error, Refusal, TimeoutKind};
 use crate::event::RetryReason;
 use crate::failure::{self, Failure, FailureKind, NetworkErrorKind};
-use crate::l0::Settings;
 use crate::observe::RunInfo;
 use crate::recorder::Recorder;
 use crate::retry::{Failed, Retries};
+use crate::settings::Settings;
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::token::TokenKind;
@@ -402,13 +403,14 @@ where
             reason,
             error: error.cause(),
         };
-        let plan = if final_timeout {
+        let planned = if final_timeout {
             None
         } else {
-            let retry = &self.settings.retry;
-            self.retries.plan(retry, &failed, &mut self.rng)
+            self.retries
+                .plan(&self.settings.retry, &failed, &mut self.rng)
         };
-        let retry = plan.and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
+        // Without a timer there is no back-off, and so no retry.
+        let retry = planned.and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
         if let Some(kind) = failure.network_error_kind() {
             let delay = retry.as_ref().map(|(_, delay, _)| *delay);
             let attempt = Some(self.attempt);

@@ -1,0 +1,170 @@
+//! JSON: one telemetry as a document, or as a line of a log.
+//!
+//! Durations are milliseconds, unknown values are absent, and what is written reads back equal:
+//! [`Telemetry`] implements `Deserialize`. All of the metadata is written, and no prompt, output or
+//! credential unless the metadata holds one.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+use l0_core::{Telemetry, Timestamp};
+use serde::Serialize;
+
+/// One telemetry on one line, without a line end.
+///
+/// # Errors
+///
+/// None that a telemetry is known to cause; the signature is that of [`serde_json::to_string`].
+pub fn to_string(telemetry: &Telemetry) -> serde_json::Result<String> {
+    serde_json::to_string(telemetry)
+}
+
+/// One telemetry, indented by two spaces.
+///
+/// # Errors
+///
+/// None that a telemetry is known to cause; the signature is that of
+/// [`serde_json::to_string_pretty`].
+pub fn to_string_pretty(telemetry: &Telemetry) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(telemetry)
+}
+
+/// Writes one line of JSON Lines: `{"timestamp": ..., "telemetry": {...}}`.
+///
+/// The timestamp is the end of the run, in RFC 3339 with milliseconds, UTC; for a run that has not
+/// ended, the time of the call. The line goes out in a single `write_all`, so that lines which
+/// several processes append to one file stay whole.
+///
+/// # Errors
+///
+/// Those of the writer; [`InvalidData`](io::ErrorKind::InvalidData) if the run ended after the
+/// year 9999.
+pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<()> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        timestamp: &'a str,
+        telemetry: &'a Telemetry,
+    }
+
+    let timestamp = telemetry.end_time().unwrap_or_else(Timestamp::now);
+    let mut text = String::new();
+    write!(
+        text,
+        "{}",
+        humantime::format_rfc3339_millis(SystemTime::from(timestamp))
+    )
+    .map_err(|_| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the run ended after the year 9999",
+        )
+    })?;
+    let mut line = serde_json::to_vec(&Line {
+        timestamp: &text,
+        telemetry,
+    })?;
+    line.push(b'\n');
+    writer.write_all(&line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::Duration;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Counts the calls that reach it.
+    #[derive(Default)]
+    struct Writes(Vec<Vec<u8>>);
+
+    impl Write for Writes {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.push(bytes.to_vec());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn documents_read_back_equal() {
+        for telemetry in [Telemetry::example(), Telemetry::default()] {
+            for text in [to_string(&telemetry), to_string_pretty(&telemetry)] {
+                let read: Telemetry = serde_json::from_str(&text.unwrap()).unwrap();
+                assert_eq!(read, telemetry);
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_write_with_the_end_of_the_run_as_its_timestamp() {
+        let mut writes = Writes::default();
+        let mut telemetry = Telemetry::example();
+        telemetry
+            .metadata
+            .insert("note".to_owned(), "two\nlines, \"quoted\"".into());
+        write_line(&mut writes, &telemetry).unwrap();
+
+        let [line] = &writes.0[..] else {
+            panic!("{} writes", writes.0.len());
+        };
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(line.last(), Some(&b'\n'));
+        let line: Value = serde_json::from_slice(line).unwrap();
+        assert_eq!(line["timestamp"], "2023-11-14T22:13:21.500Z");
+        let read: Telemetry = serde_json::from_value(line["telemetry"].clone()).unwrap();
+        assert_eq!(read, telemetry);
+    }
+
+    #[test]
+    fn a_live_run_has_the_time_of_the_call() {
+        let mut live = Telemetry::example();
+        live.duration = None;
+        let before = SystemTime::now() - Duration::from_millis(1);
+        let mut line = Vec::new();
+        write_line(&mut line, &live).unwrap();
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        let written = humantime::parse_rfc3339(line["timestamp"].as_str().unwrap()).unwrap();
+        assert!((before..=SystemTime::now()).contains(&written));
+    }
+
+    #[test]
+    fn a_time_beyond_rfc_3339_is_an_error() {
+        let mut telemetry = Telemetry::example();
+        telemetry.start_time = Timestamp::from_millis(u64::MAX);
+        let error = write_line(&mut Vec::new(), &telemetry).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn lines_that_many_writers_append_to_one_file_stay_whole() {
+        let path = std::env::temp_dir().join(format!("l0-export-{}.jsonl", std::process::id()));
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut file = File::options()
+                        .create(true)
+                        .append(true)
+                        .open(&path)
+                        .unwrap();
+                    for _ in 0..250 {
+                        write_line(&mut file, &Telemetry::example()).unwrap();
+                    }
+                });
+            }
+        });
+        let text = fs::read_to_string(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(text.lines().count(), 1_000);
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(line["telemetry"]["metrics"]["totalTokens"], 150);
+        }
+    }
+}

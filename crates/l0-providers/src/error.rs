@@ -1,0 +1,474 @@
+//! How a provider's stream fails.
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use l0_core::{Failure, FailureKind, NetworkErrorKind};
+use serde_json::error::Category;
+
+/// Why a provider's stream failed. It is the last item of the stream.
+///
+/// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
+/// [`Failure`], from which `l0_core` reads whether to try again; for
+/// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the answer and
+/// no payload is in any message; what the provider says about an error is, shortened and without
+/// anything that looks like a key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProviderError<E> {
+    /// The byte stream, or the request, failed.
+    Transport(E),
+    /// The provider answered with an error.
+    Api(Box<ApiError>),
+    /// A payload is no JSON object. Read as a network failure of type `partial_chunks`.
+    Json(InvalidJson),
+    /// The stream is no UTF-8. Read as a network failure of type `partial_chunks`.
+    Utf8(InvalidUtf8),
+    /// One event is larger than allowed. Fatal.
+    EventTooLarge(EventTooLarge),
+    /// A successful response is no event stream. Fatal.
+    NotAStream(NotAStream),
+    /// The request cannot be written as a JSON object; nothing was sent. Fatal.
+    Request(InvalidRequest),
+}
+
+// Bytes that are no JSON or no UTF-8 inside of an event that is complete were mangled on the way: a
+// proxy cut or mixed answers, or a server split a character. The model is not at fault (which would
+// count toward its retries), and the next attempt usually goes well, so this is the network's
+// failure; if a server never sends anything else, `max_retries` bounds the attempts.
+static MANGLED: Failure = Failure::network(NetworkErrorKind::PartialChunks);
+static FATAL: Failure = Failure::fatal();
+
+impl<E> ProviderError<E> {
+    /// What the error means for a run; `None` for [`Transport`](Self::Transport), which only its
+    /// own error tells.
+    #[must_use]
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure_ref().copied()
+    }
+
+    fn failure_ref(&self) -> Option<&Failure> {
+        match self {
+            Self::Transport(_) => None,
+            Self::Api(error) => Some(&error.failure),
+            Self::Json(_) | Self::Utf8(_) => Some(&MANGLED),
+            Self::EventTooLarge(_) | Self::NotAStream(_) | Self::Request(_) => Some(&FATAL),
+        }
+    }
+}
+
+/// An error that is not the transport's.
+pub(crate) type Fault = ProviderError<Infallible>;
+
+impl Fault {
+    pub(crate) fn widen<E>(self) -> ProviderError<E> {
+        match self {
+            Self::Transport(never) => match never {},
+            Self::Api(error) => ProviderError::Api(error),
+            Self::Json(error) => ProviderError::Json(error),
+            Self::Utf8(error) => ProviderError::Utf8(error),
+            Self::EventTooLarge(error) => ProviderError::EventTooLarge(error),
+            Self::NotAStream(error) => ProviderError::NotAStream(error),
+            Self::Request(error) => ProviderError::Request(error),
+        }
+    }
+}
+
+impl<E> From<E> for ProviderError<E> {
+    fn from(error: E) -> Self {
+        Self::Transport(error)
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for ProviderError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => write!(f, "transport: {error}"),
+            Self::Api(error) => error.fmt(f),
+            Self::Json(error) => error.fmt(f),
+            Self::Utf8(error) => error.fmt(f),
+            Self::EventTooLarge(error) => error.fmt(f),
+            Self::NotAStream(error) => error.fmt(f),
+            Self::Request(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for ProviderError<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Transport(error) => Some(error),
+            _ => self
+                .failure_ref()
+                .map(|failure| failure as &(dyn StdError + 'static)),
+        }
+    }
+}
+
+/// An error that the provider reports: in place of the answer, or in the middle of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ApiError {
+    /// The provider's type of the error, such as `invalid_request_error`; absent if it gives none.
+    pub error_type: Option<String>,
+    /// The provider's code of the error, such as `rate_limit_exceeded`, or a number; absent if it
+    /// gives none.
+    pub code: Option<String>,
+    /// The provider's message, on one line, at most 500 characters, without anything that looks
+    /// like a key; absent if it gives none.
+    pub message: Option<String>,
+    /// The HTTP status: the response's, or the one that an error in the middle of a stream names;
+    /// absent if there is none.
+    pub status: Option<u16>,
+    /// How long the provider asks to wait; absent if it does not.
+    pub retry_after: Option<Duration>,
+    /// The provider's id of the request, from the response's headers; absent if there is none.
+    pub request_id: Option<String>,
+    failure: Failure,
+}
+
+/// How much of a message, and of a type or code, is kept, in characters.
+const MESSAGE_CHARS: usize = 500;
+const WORD_CHARS: usize = 100;
+
+impl ApiError {
+    /// An error as a provider reports it. `secrets` must not show.
+    pub(crate) fn new(
+        error_type: Option<&str>,
+        code: Option<&str>,
+        message: Option<&str>,
+        status: Option<u16>,
+        secrets: &[String],
+    ) -> Self {
+        let short = |text: &str, chars| scrub(text, chars, secrets);
+        Self {
+            error_type: error_type.map(|text| short(text, WORD_CHARS)),
+            code: code.map(|text| short(text, WORD_CHARS)),
+            message: message.map(|text| short(text, MESSAGE_CHARS)),
+            status,
+            retry_after: None,
+            request_id: None,
+            failure: classify(error_type, code, status),
+        }
+    }
+
+    pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
+        self.retry_after = delay;
+        self.failure.retry_after = delay;
+        self
+    }
+
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn request_id(mut self, id: Option<String>) -> Self {
+        self.request_id = id;
+        self
+    }
+
+    /// What the error means for a run.
+    #[must_use]
+    pub const fn failure(&self) -> Failure {
+        self.failure
+    }
+}
+
+impl From<ApiError> for Fault {
+    fn from(error: ApiError) -> Self {
+        Self::Api(Box::new(error))
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the provider reports an error")?;
+        let mut separator = " (";
+        if let Some(status) = self.status {
+            write!(f, "{separator}status {status}")?;
+            separator = ", ";
+        }
+        let status = self.status.map(|status| status.to_string());
+        for word in [&self.error_type, &self.code].into_iter().flatten() {
+            if Some(word) != status.as_ref() {
+                write!(f, "{separator}{word}")?;
+                separator = ", ";
+            }
+        }
+        if separator == ", " {
+            f.write_str(")")?;
+        }
+        match &self.message {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for ApiError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.failure)
+    }
+}
+
+/// What a provider's error means: first what its words say clearly, then the status, then the rest
+/// of its words.
+fn classify(error_type: Option<&str>, code: Option<&str>, status: Option<u16>) -> Failure {
+    let words = [error_type, code].map(|word| word.unwrap_or_default().to_ascii_lowercase());
+    let says = |parts: &[&str]| {
+        words
+            .iter()
+            .any(|word| parts.iter().any(|part| word.contains(part)))
+    };
+    let by_status = status.map(Failure::status);
+    let kind = if says(&["insufficient_quota", "billing", "payment_required"]) {
+        // Comes with status 429, but no waiting helps: the account has no credit left.
+        FailureKind::Fatal
+    } else if says(&[
+        "rate_limit",
+        "ratelimit",
+        "too_many_requests",
+        "resource_exhausted",
+    ]) {
+        FailureKind::RateLimited
+    } else if let Some(Failure { kind, .. }) = by_status.filter(|f| f.kind != FailureKind::Fatal) {
+        kind
+    } else if says(&[
+        "invalid",
+        "authentication",
+        "permission",
+        "not_found",
+        "unsupported",
+    ]) {
+        FailureKind::Fatal
+    } else if says(&[
+        "overloaded",
+        "server_error",
+        "internal_error",
+        "internal_server",
+        "unavailable",
+        "insufficient_system_resource",
+        "capacity_exceeded",
+        "bad_gateway",
+        "timeout",
+    ]) {
+        FailureKind::Server
+    } else {
+        // A status that no new attempt mends, or an error of which nothing is known.
+        FailureKind::Fatal
+    };
+    let mut failure = by_status.unwrap_or(FATAL);
+    failure.kind = kind;
+    failure
+}
+
+/// A payload that is no JSON object. Says where, but never what: the payload may hold the answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a payload of {length} bytes is no JSON object: {problem}, at line {line} column {column}")]
+#[non_exhaustive]
+pub struct InvalidJson {
+    /// The line in the payload, from 1.
+    pub line: usize,
+    /// The column in the line, in bytes, from 1; 0 if only the whole payload is at fault.
+    pub column: usize,
+    /// The length of the payload, in bytes.
+    pub length: usize,
+    /// What is wrong, in fixed words.
+    pub problem: &'static str,
+}
+
+impl InvalidJson {
+    pub(crate) fn new(payload: &str, error: Option<&serde_json::Error>) -> Self {
+        let problem = match error.map(serde_json::Error::classify) {
+            _ if payload.trim_start().starts_with('<') => "it looks like a web page",
+            Some(Category::Eof) => "it ends too early",
+            Some(_) => "it is malformed",
+            None => "it is no object",
+        };
+        Self {
+            line: error.map_or(1, serde_json::Error::line),
+            column: error.map_or(0, serde_json::Error::column),
+            length: payload.len(),
+            problem,
+        }
+    }
+}
+
+/// A part of the stream that is no UTF-8.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a line is no UTF-8 from byte {valid_up_to} on")]
+#[non_exhaustive]
+pub struct InvalidUtf8 {
+    /// How many bytes of the line's value are valid before the first that is not.
+    pub valid_up_to: usize,
+}
+
+/// An event that is larger than allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("an event has more than {limit} bytes")]
+#[non_exhaustive]
+pub struct EventTooLarge {
+    /// The largest size allowed, in bytes.
+    pub limit: usize,
+}
+
+/// A successful response that is no event stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the response is no event stream but `{content_type}`: does the request ask for `\"stream\": true`?"
+)]
+#[non_exhaustive]
+pub struct NotAStream {
+    /// The response's content type, without parameters.
+    pub content_type: String,
+}
+
+/// A request that cannot be written as a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the request is no JSON object: {problem}")]
+#[non_exhaustive]
+pub struct InvalidRequest {
+    /// What is wrong; never holds the request.
+    pub problem: &'static str,
+}
+
+/// The beginnings of keys that providers hand out.
+const KEY_PREFIXES: [&str; 10] = [
+    "sk-", "sk_", "pk-", "rk-", "gsk_", "xai-", "AIza", "hf_", "nvapi-", "eyJ",
+];
+const REDACTED: &str = "[redacted]";
+
+/// A provider's words on one line, at most `chars` characters, without what looks like a key.
+fn scrub(text: &str, chars: usize, secrets: &[String]) -> String {
+    // Enough for `chars` characters even if much is redacted, and an end to what a server can cost.
+    let cut = text
+        .char_indices()
+        .nth(8 * chars)
+        .map_or(text.len(), |(index, _)| index);
+    let mut text = text[..cut].replace(char::is_control, " ");
+    // A shorter one is no secret, and may be a part of any word.
+    for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
+        text = text.replace(secret, REDACTED);
+    }
+    let mut clean = String::with_capacity(text.len());
+    let mut after_bearer = false;
+    let is_word = |c: char| c.is_alphanumeric() || "-_.*~+/=".contains(c);
+    for piece in text.split_inclusive(|c| !is_word(c)) {
+        let word = piece.trim_end_matches(|c| !is_word(c));
+        if word.is_empty() {
+            clean.push_str(piece);
+            continue;
+        }
+        // `key=sk-...` is one word to us.
+        let value = word.rfind('=').map_or(0, |at| at + 1);
+        let value = if word[value..].is_empty() { 0 } else { value };
+        let looks_like_key = word.len() - value >= 8
+            && KEY_PREFIXES
+                .iter()
+                .any(|prefix| word[value..].starts_with(prefix));
+        if after_bearer {
+            clean.push_str(REDACTED);
+        } else if looks_like_key {
+            clean.push_str(&word[..value]);
+            clean.push_str(REDACTED);
+        } else {
+            clean.push_str(word);
+        }
+        clean.push_str(&piece[word.len()..]);
+        after_bearer = word.eq_ignore_ascii_case("bearer");
+    }
+    if let Some((cut, _)) = clean.char_indices().nth(chars) {
+        let last = clean[..cut].char_indices().next_back();
+        clean.truncate(last.map_or(0, |(index, _)| index));
+        clean.push('…');
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_not_show() {
+        let check =
+            |text, expected: &str| assert_eq!(scrub(text, 100, &["s3cr3t".to_owned()]), expected);
+        check("plain words, 12 of them", "plain words, 12 of them");
+        check(
+            "Incorrect API key provided: sk-proj-abc***xyz. See",
+            "Incorrect API key provided: [redacted] See",
+        );
+        check("(Bearer abc.def)", "(Bearer [redacted])");
+        check(
+            "Authorization: bearer abc",
+            "Authorization: bearer [redacted]",
+        );
+        check("\"key=gsk_12345678\"", "\"key=[redacted]\"");
+        check("a\r\nb s3cr3t-x", "a  b [redacted]-x");
+        check("sk-", "sk-");
+        check(
+            "https://x?key=AIzaSyA12345&b=1",
+            "https://x?key=[redacted]&b=1",
+        );
+    }
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        let long = "\u{1F980}".repeat(100_000);
+        let short = scrub(&long, MESSAGE_CHARS, &[]);
+        assert_eq!(short.chars().count(), MESSAGE_CHARS);
+        assert!(short.ends_with('…'));
+        assert_eq!(scrub("abc", 3, &[]), "abc");
+    }
+
+    #[test]
+    fn what_an_error_means() {
+        use FailureKind::{Fatal, RateLimited, Server};
+        for (error_type, code, status, kind) in [
+            ("insufficient_quota", "insufficient_quota", Some(429), Fatal),
+            ("tokens", "rate_limit_exceeded", Some(429), RateLimited),
+            ("rate_limit_error", "", None, RateLimited),
+            ("", "429", Some(429), RateLimited),
+            ("", "", Some(429), RateLimited),
+            ("server_error", "", None, Server),
+            ("overloaded_error", "", None, Server),
+            ("", "service_unavailable", None, Server),
+            ("", "internal_server_error", Some(500), Server),
+            ("unheard_of", "", Some(503), Server),
+            ("unheard_of", "", Some(418), Fatal),
+            ("unheard_of", "", None, Fatal),
+            ("", "", None, Fatal),
+            (
+                "invalid_request_error",
+                "context_length_exceeded",
+                Some(400),
+                Fatal,
+            ),
+            ("invalid_request_error", "", None, Fatal),
+            ("authentication_error", "invalid_api_key", Some(401), Fatal),
+            ("permission_error", "", Some(403), Fatal),
+            ("not_found_error", "model_not_found", Some(404), Fatal),
+            ("", "insufficient_system_resource", None, Server),
+        ] {
+            let failure = classify(Some(error_type), Some(code), status);
+            assert_eq!(failure.kind, kind, "{error_type} {code} {status:?}");
+            assert_eq!(failure.status, status);
+        }
+    }
+
+    #[test]
+    fn messages_say_what_is_known() {
+        let error = |t, c, m, s| ApiError::new(t, c, m, s, &[]).to_string();
+        assert_eq!(
+            error(None, None, None, None),
+            "the provider reports an error"
+        );
+        assert_eq!(
+            error(Some("tokens"), Some("429"), Some("slow down"), Some(429)),
+            "the provider reports an error (status 429, tokens): slow down"
+        );
+        assert_eq!(
+            error(None, Some("x"), None, None),
+            "the provider reports an error (x)"
+        );
+    }
+}

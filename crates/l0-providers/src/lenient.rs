@@ -1,0 +1,288 @@
+//! JSON read leniently: a field of another type than expected reads like an absent one.
+//!
+//! Providers that are "compatible" send `null`, numbers for strings and objects for text, and
+//! repeat keys. None of that should cost the user a stream whose text is readable. So a payload
+//! fails only if it is no JSON object at all. Everything borrows from the payload where it can, and
+//! nothing goes through `serde_json::Value`.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// The visits of a [`Visitor`] that read past a value and give the default.
+macro_rules! default_on {
+    ($($kind:ident)*) => { $($crate::lenient::default_on!(@$kind);)* };
+    (@bool) => {
+        fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+    (@number) => {
+        fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+        fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+    (@str) => {
+        fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+    (@null) => {
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Self::Value::default())
+        }
+    };
+    (@seq) => {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Self::Value, A::Error> {
+            while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
+            Ok(Self::Value::default())
+        }
+    };
+    (@map) => {
+        fn visit_map<A: serde::de::MapAccess<'de>>(
+            self,
+            mut map: A,
+        ) -> Result<Self::Value, A::Error> {
+            while map
+                .next_entry::<serde::de::IgnoredAny, serde::de::IgnoredAny>()?
+                .is_some()
+            {}
+            Ok(Self::Value::default())
+        }
+    };
+}
+pub(crate) use default_on;
+
+/// What a visitor expects, for error texts that nobody sees: no lenient visitor refuses a value.
+pub(crate) fn anything(f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("any value")
+}
+
+/// A string.
+#[derive(Debug, Default)]
+pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
+
+impl<'a> Text<'a> {
+    /// The string, unless it is empty.
+    pub(crate) fn filled(self) -> Option<Cow<'a, str>> {
+        self.0.filter(|text| !text.is_empty())
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Text<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Some(Cow::Borrowed(text))))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Some(Cow::Owned(text.to_owned()))))
+            }
+            default_on!(bool number null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A string, or a number as a string: an error code.
+#[derive(Debug, Default)]
+pub(crate) struct Code<'a>(pub(crate) Option<Cow<'a, str>>);
+
+impl Code<'_> {
+    /// The code as an HTTP status of a failed request, if it is one.
+    pub(crate) fn status(&self) -> Option<u16> {
+        let status = self.0.as_deref()?.parse().ok()?;
+        (400..600).contains(&status).then_some(status)
+    }
+}
+
+impl<'de> Deserialize<'de> for Code<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Code<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_borrowed_str<E>(self, code: &'de str) -> Result<Self::Value, E> {
+                Ok(Code((!code.is_empty()).then_some(Cow::Borrowed(code))))
+            }
+            fn visit_str<E>(self, code: &str) -> Result<Self::Value, E> {
+                Ok(Code(
+                    (!code.is_empty()).then(|| Cow::Owned(code.to_owned())),
+                ))
+            }
+            fn visit_i64<E>(self, code: i64) -> Result<Self::Value, E> {
+                Ok(Code(Some(Cow::Owned(code.to_string()))))
+            }
+            fn visit_u64<E>(self, code: u64) -> Result<Self::Value, E> {
+                Ok(Code(Some(Cow::Owned(code.to_string()))))
+            }
+            fn visit_f64<E>(self, code: f64) -> Result<Self::Value, E> {
+                Ok(Code(Some(Cow::Owned(code.to_string()))))
+            }
+            default_on!(bool null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A whole number that is not negative.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Count(pub(crate) Option<u64>);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Count;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_u64<E>(self, count: u64) -> Result<Self::Value, E> {
+                Ok(Count(Some(count)))
+            }
+            fn visit_i64<E>(self, count: i64) -> Result<Self::Value, E> {
+                Ok(Count(u64::try_from(count).ok()))
+            }
+            fn visit_f64<E>(self, count: f64) -> Result<Self::Value, E> {
+                // Up to 2^53 a float holds every whole number exactly.
+                let whole =
+                    count.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&count);
+                Ok(Count(whole.then_some(count as u64)))
+            }
+            default_on!(bool str null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// The fields of an object that are of interest.
+pub(crate) trait Fields<'de>: Default {
+    /// Reads the value of `key` from `map`; [`skip`]s it if it is of no interest.
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// Reads past the value of a key.
+pub(crate) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
+    map.next_value::<IgnoredAny>().map(|_| ())
+}
+
+/// Reads all of a map. Of a repeated key, the last value counts.
+pub(crate) fn read_map<'de, T: Fields<'de>, A: MapAccess<'de>>(mut map: A) -> Result<T, A::Error> {
+    let mut fields = T::default();
+    while let Some(key) = map.next_key::<Text<'de>>()? {
+        fields.read(key.as_str(), &mut map)?;
+    }
+    Ok(fields)
+}
+
+/// An object; `None` if the value is none.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) Option<T>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<'de, T: Fields<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Fields<'de>> Visitor<'de> for V<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Ok(Object(Some(read_map(map)?)))
+            }
+            default_on!(bool number str null seq);
+        }
+        deserializer.deserialize_any(V(PhantomData))
+    }
+}
+
+/// How many objects of a list are kept. No provider sends as many in one payload (OpenAI allows 128
+/// choices and 128 tools); without a limit, `[{},{},..` would take a hundred times the memory of
+/// its bytes.
+pub(crate) const MAX_LIST: usize = 256;
+
+/// A list of objects; what is no object is left out. One object needs no allocation.
+#[derive(Debug)]
+pub(crate) struct List<T> {
+    first: Option<T>,
+    rest: Vec<T>,
+}
+
+impl<T> List<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+}
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: Vec::new(),
+        }
+    }
+}
+
+impl<T> IntoIterator for List<T> {
+    type Item = T;
+    type IntoIter = std::iter::Chain<std::option::IntoIter<T>, std::vec::IntoIter<T>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.into_iter().chain(self.rest)
+    }
+}
+
+impl<'de, T: Fields<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V<T>(PhantomData<T>);
+        impl<'de, T: Fields<'de>> Visitor<'de> for V<T> {
+            type Value = List<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut list = List::default();
+                while list.rest.len() + 1 < MAX_LIST {
+                    match seq.next_element()? {
+                        Some(Object(Some(item))) if list.first.is_none() => list.first = Some(item),
+                        Some(Object(Some(item))) => list.rest.push(item),
+                        Some(Object(None)) => {}
+                        None => return Ok(list),
+                    }
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(list)
+            }
+            default_on!(bool number str null map);
+        }
+        deserializer.deserialize_any(V(PhantomData))
+    }
+}

@@ -1,0 +1,390 @@
+//! Server-sent events from a byte stream, with bounded memory.
+//!
+//! The parsing is [`sse_stream`]'s. This module feeds it: it counts the bytes since the last event
+//! boundary, so that one endless event cannot fill the memory; it keeps the source's own error
+//! typed; and it ends a last event that the body left unterminated, marked as such.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use sse_stream::SseByteStream;
+
+/// One event that carries data.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// The event's name, if it has one.
+    pub(crate) name: Option<String>,
+    /// The event's data, its lines joined with LF.
+    pub(crate) data: String,
+    /// Whether the body ended before the event did: its data may be cut.
+    pub(crate) unterminated: bool,
+}
+
+/// Why there are no further events.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum SseError<E> {
+    /// The byte stream failed.
+    Source(E),
+    /// A field is no UTF-8: how many of its bytes are.
+    Utf8 { valid_up_to: usize },
+    /// An event has more bytes than are allowed.
+    TooLarge { limit: usize },
+}
+
+pin_project_lite::pin_project! {
+    /// The events of a byte stream. The first error is the last item.
+    pub(crate) struct Events<S> {
+        #[pin]
+        source: S,
+        parser: SseByteStream<Feed>,
+        feed: Feed,
+        counter: Counter,
+        phase: Phase,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The source may have more.
+    Open,
+    /// An event is too large; the events before it are still in the parser.
+    TooLarge,
+    /// The source is at its end; what it left unterminated is still in the parser.
+    Tail,
+    /// Nothing more comes.
+    Ended,
+}
+
+/// Ends any line and any event.
+const TERMINATOR: Bytes = Bytes::from_static(b"\n\n");
+
+impl<S> Events<S> {
+    pub(crate) fn new(source: S, max_event_bytes: usize) -> Self {
+        let feed = Feed::default();
+        Self {
+            source,
+            parser: SseByteStream::new(feed.clone()),
+            feed,
+            counter: Counter::new(max_event_bytes),
+            phase: Phase::Open,
+        }
+    }
+
+    pub(crate) fn set_max_event_bytes(&mut self, limit: usize) {
+        self.counter.limit = limit;
+    }
+
+    pub(crate) fn get_ref(&self) -> &S {
+        &self.source
+    }
+}
+
+impl<S, B, E> Stream for Events<S>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Into<Bytes>,
+{
+    type Item = Result<Event, SseError<E>>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut this = self.project();
+        loop {
+            if *this.phase == Phase::Ended {
+                return Poll::Ready(None);
+            }
+            match Pin::new(&mut *this.parser).poll_next(cx) {
+                Poll::Ready(Some(Ok(sse))) => {
+                    let Some(data) = sse.data else { continue };
+                    return Poll::Ready(Some(Ok(Event {
+                        name: sse.event,
+                        data,
+                        unterminated: *this.phase == Phase::Tail,
+                    })));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    let tail = *this.phase == Phase::Tail;
+                    *this.phase = Phase::Ended;
+                    return Poll::Ready(match error {
+                        // A last line without its end: the body was cut, perhaps inside of a
+                        // character.
+                        sse_stream::Error::Utf8Parse(_) if tail => None,
+                        sse_stream::Error::Utf8Parse(error) => Some(Err(SseError::Utf8 {
+                            valid_up_to: error.valid_up_to(),
+                        })),
+                        // The feed never fails, and unknown fields are not looked for.
+                        _ => None,
+                    });
+                }
+                // The feed is empty, or (never) ended.
+                Poll::Pending | Poll::Ready(None) => {}
+            }
+            match *this.phase {
+                Phase::Open => {}
+                Phase::TooLarge => {
+                    *this.phase = Phase::Ended;
+                    let limit = this.counter.limit;
+                    return Poll::Ready(Some(Err(SseError::TooLarge { limit })));
+                }
+                Phase::Tail | Phase::Ended => {
+                    *this.phase = Phase::Ended;
+                    return Poll::Ready(None);
+                }
+            }
+            match ready!(this.source.as_mut().poll_next(cx)) {
+                Some(Ok(chunk)) => {
+                    let mut chunk = chunk.into();
+                    if let Err(TooLarge { complete }) = this.counter.count(&chunk) {
+                        // However the bytes are split, the events before the large one come out.
+                        chunk.truncate(complete);
+                        *this.phase = Phase::TooLarge;
+                    }
+                    this.feed.fill(chunk);
+                }
+                Some(Err(error)) => {
+                    *this.phase = Phase::Ended;
+                    return Poll::Ready(Some(Err(SseError::Source(error))));
+                }
+                None => {
+                    *this.phase = Phase::Tail;
+                    this.feed.fill(TERMINATOR);
+                }
+            }
+        }
+    }
+}
+
+/// What the parser reads from: the chunk that [`Events`] put there last, and then pending.
+///
+/// It wakes nobody: `Events` polls the parser only after filling it, and polls its source when the
+/// parser has read everything. So the parser needs to know nothing of the source or its errors,
+/// which `sse_stream` would box. The lock is never contended, and taken per chunk, not per event.
+#[derive(Clone, Default)]
+struct Feed(Arc<Mutex<Option<Bytes>>>);
+
+impl Feed {
+    fn fill(&self, chunk: Bytes) {
+        let chunk = (!chunk.is_empty()).then_some(chunk);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = chunk;
+    }
+}
+
+impl Stream for Feed {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match chunk {
+            Some(chunk) => Poll::Ready(Some(Ok(chunk))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Counts the bytes since the last blank line; LF, CRLF and CR end a line.
+struct Counter {
+    limit: usize,
+    bytes: usize,
+    at_line_start: bool,
+    after_cr: bool,
+}
+
+/// An event is too large; the events in the first `complete` bytes of the chunk are not.
+#[derive(Debug, PartialEq, Eq)]
+struct TooLarge {
+    complete: usize,
+}
+
+impl Counter {
+    fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            bytes: 0,
+            at_line_start: true,
+            after_cr: false,
+        }
+    }
+
+    fn count(&mut self, chunk: &[u8]) -> Result<(), TooLarge> {
+        let mut complete = 0;
+        let mut start = 0;
+        while start < chunk.len() {
+            if std::mem::take(&mut self.after_cr) && chunk[start] == b'\n' {
+                start += 1;
+                if self.bytes == 0 {
+                    complete = start;
+                }
+                continue;
+            }
+            let line = &chunk[start..];
+            let length = memchr::memchr2(b'\n', b'\r', line);
+            match length {
+                Some(0) if self.at_line_start => {
+                    self.bytes = 0;
+                    complete = start + 1;
+                }
+                Some(length) => self.bytes = self.bytes.saturating_add(length + 1),
+                None => self.bytes = self.bytes.saturating_add(line.len()),
+            }
+            if self.bytes > self.limit {
+                return Err(TooLarge { complete });
+            }
+            self.at_line_start = length.is_some();
+            let Some(length) = length else { break };
+            self.after_cr = line[length] == b'\r';
+            start += length + 1;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{FutureExt, StreamExt, stream};
+
+    type Decoded = (
+        Vec<(Option<String>, String, bool)>,
+        Option<SseError<Infallible>>,
+    );
+
+    fn decode(chunks: impl IntoIterator<Item = Vec<u8>>, limit: usize) -> Decoded {
+        let source = stream::iter(chunks.into_iter().map(Ok::<_, Infallible>));
+        let items: Vec<_> = Events::new(source, limit).collect().now_or_never().unwrap();
+        let mut events = Vec::new();
+        let mut error = None;
+        for item in items {
+            assert_eq!(error, None, "an item after the error");
+            match item {
+                Ok(event) => events.push((event.name, event.data, event.unterminated)),
+                Err(e) => error = Some(e),
+            }
+        }
+        (events, error)
+    }
+
+    fn bytes_of(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+        body.iter().map(|byte| vec![*byte])
+    }
+
+    #[track_caller]
+    fn check(body: &[u8], events: &[(&str, &str, bool)]) {
+        let events: Vec<_> = events
+            .iter()
+            .map(|(name, data, tail)| {
+                let name = (!name.is_empty()).then(|| (*name).to_owned());
+                (name, (*data).to_owned(), *tail)
+            })
+            .collect();
+        for limit in [body.len(), usize::MAX] {
+            assert_eq!(decode([body.to_vec()], limit), (events.clone(), None));
+            assert_eq!(decode(bytes_of(body), limit), (events.clone(), None));
+            for cut in 0..=body.len() {
+                let (head, tail) = body.split_at(cut);
+                let chunks = [head.to_vec(), Vec::new(), tail.to_vec()];
+                assert_eq!(decode(chunks, limit), (events.clone(), None), "cut {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_line_end_and_field_form() {
+        check(b"", &[]);
+        check(b"\n\n\r\n\r\r", &[]);
+        check(
+            b"data: a\n\ndata: b\n\n",
+            &[("", "a", false), ("", "b", false)],
+        );
+        check(
+            b"data: a\r\n\r\ndata: b\r\n\r\n",
+            &[("", "a", false), ("", "b", false)],
+        );
+        check(
+            b"data: a\r\rdata: b\r\r",
+            &[("", "a", false), ("", "b", false)],
+        );
+        check(
+            b"data: a\r\n\ndata: b\n\r\n",
+            &[("", "a", false), ("", "b", false)],
+        );
+        check(b"data:a\ndata:  b\ndata\n\n", &[("", "a\n b\n", false)]);
+        check(b"\xEF\xBB\xBFdata: a\n\n", &[("", "a", false)]);
+        check(b"\xEF\xBB\xBF: hi\n\ndata: a\n\n", &[("", "a", false)]);
+        check(b": ping\n\n:\n: ping\ndata: a\n\n", &[("", "a", false)]);
+        check(
+            b"event: error\nid: 1\nretry: 5\nx: y\ndata: a\n\n",
+            &[("error", "a", false)],
+        );
+        check(b"id: 1\n\nretry: 1\n\n", &[]);
+        check(
+            "data: \u{1F980}\u{2028}\n\n".as_bytes(),
+            &[("", "\u{1F980}\u{2028}", false)],
+        );
+    }
+
+    #[test]
+    fn an_unterminated_event_comes_out_marked() {
+        check(b"data: a", &[("", "a", true)]);
+        check(b"data: a\n", &[("", "a", true)]);
+        check(b"data: a\r\n", &[("", "a", true)]);
+        check(b"data: a\r", &[("", "a", true)]);
+        check(
+            b"data: a\n\nevent: error\ndata: b",
+            &[("", "a", false), ("error", "b", true)],
+        );
+        check(b"data: \xF0\x9F", &[]);
+        check(b"data: a\n\n\xEF\xBB", &[("", "a", false)]);
+    }
+
+    #[test]
+    fn invalid_utf8_is_typed_however_it_is_split() {
+        let body = b"data: a\n\ndata: b\xFFc\n\ndata: d\n\n";
+        let expected = (
+            vec![(None, "a".to_owned(), false)],
+            Some(SseError::Utf8 { valid_up_to: 1 }),
+        );
+        assert_eq!(decode([body.to_vec()], 100), expected);
+        assert_eq!(decode(bytes_of(body), 100), expected);
+    }
+
+    #[test]
+    fn a_large_event_is_an_error_however_it_is_split() {
+        for end in ["\n", "\r\n", "\r"] {
+            let body = format!("data: abc{end}{end}: c{end}data: 4{end}{end}data: 12345678{end}");
+            let body = body.as_bytes();
+            let events = vec![
+                (None, "abc".to_owned(), false),
+                (None, "4".to_owned(), false),
+            ];
+            for limit in 12..15 {
+                let expected = (events.clone(), Some(SseError::TooLarge { limit }));
+                assert_eq!(decode([body.to_vec()], limit), expected);
+                assert_eq!(decode(bytes_of(body), limit), expected);
+                for cut in 0..=body.len() {
+                    let (head, tail) = body.split_at(cut);
+                    let chunks = [head.to_vec(), tail.to_vec()];
+                    assert_eq!(decode(chunks, limit), expected, "cut {cut}");
+                }
+            }
+            let (mut all, _) = (events, ());
+            all.push((None, "12345678".to_owned(), true));
+            assert_eq!(decode([body.to_vec()], 15), (all.clone(), None));
+            assert_eq!(decode(bytes_of(body), 15), (all, None));
+        }
+    }
+
+    #[test]
+    fn a_source_error_stays_typed_and_is_the_last_item() {
+        let source = stream::iter([
+            Ok(Bytes::from_static(b"data: a\n\ndata: lost")),
+            Err("reset"),
+            Ok(Bytes::from_static(b"data: b\n\n")),
+        ]);
+        let items: Vec<_> = Events::new(source, 100).collect().now_or_never().unwrap();
+        assert_eq!(items.len(), 2);
+        assert_eq!(items[1], Err(SseError::Source("reset")));
+    }
+}

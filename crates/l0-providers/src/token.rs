@@ -1,0 +1,109 @@
+//! What a provider's stream consists of.
+
+use l0_core::{FinishReason, Token, TokenKind, TokenView, Usage};
+
+/// One piece of a provider's answer, owned.
+///
+/// One payload of the provider gives one token per kind of text it carries and per choice, and one
+/// per piece of a tool call. A payload without text gives a token of kind
+/// [`Other`](TokenKind::Other) if it says anything else worth knowing. [`Token`] is implemented
+/// with `SENDS_FINISH`: a stream that ends without a finish reason was cut.
+///
+/// Fields may be added; tokens are made by the decoders, or from [`ProviderToken::new`] for tests.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct ProviderToken {
+    /// What the text is.
+    pub kind: TokenKind,
+    /// The new text, a delta; empty if there is none. Of a tool call: the function's name, if
+    /// [`ToolCall::name`] is there, and then the new piece of the arguments.
+    pub text: String,
+    /// Which of the answers this belongs to, from 0; more than one only if the request asked for
+    /// them (`n`).
+    pub choice: u32,
+    /// Which tool call this is a piece of; there for the kind [`ToolCall`](TokenKind::ToolCall).
+    pub tool_call: Option<ToolCall>,
+    /// Whether the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
+    pub refusal: bool,
+    /// The provider's token counts, on the tokens of the payloads that carry them. The last ones
+    /// are valid for the response; they do not add up.
+    pub usage: Option<Usage>,
+    /// Why the response ended, once all choices seen so far have finished: the reason of the
+    /// lowest choice.
+    pub finish: Option<FinishReason>,
+    /// Why this token's own choice ended, as the provider spells it, on its last token.
+    pub finish_reason: Option<String>,
+    /// The model that answers, on the first token and where it changes.
+    pub model: Option<String>,
+    /// The provider's id of the response, on the first token and where it changes.
+    pub response_id: Option<String>,
+}
+
+impl ProviderToken {
+    /// A token of choice 0 that says nothing else.
+    #[must_use]
+    pub fn new(kind: TokenKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            choice: 0,
+            tool_call: None,
+            refusal: false,
+            usage: None,
+            finish: None,
+            finish_reason: None,
+            model: None,
+            response_id: None,
+        }
+    }
+
+    /// The new piece of a tool call's arguments: the text without the function's name. `None` if
+    /// this is no piece of a tool call.
+    #[must_use]
+    pub fn arguments(&self) -> Option<&str> {
+        let name = self.tool_call.as_ref()?.name.as_deref().unwrap_or_default();
+        Some(self.text.strip_prefix(name).unwrap_or(&self.text))
+    }
+}
+
+impl Token for ProviderToken {
+    const SENDS_FINISH: bool = true;
+
+    fn view(&self) -> TokenView<'_> {
+        let mut view = TokenView::text(&self.text);
+        view.kind = self.kind;
+        view.usage = self.usage;
+        view.finish = self.finish;
+        view.model = self.model.as_deref();
+        view.response_id = self.response_id.as_deref();
+        view
+    }
+}
+
+/// Which tool call a token is a piece of.
+///
+/// The pieces of one call have the same choice and index; id and name usually come with the first
+/// piece only.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ToolCall {
+    /// The call's position among its choice's calls, from 0. Where the provider sends none, calls
+    /// are numbered as they come.
+    pub index: u32,
+    /// The provider's id of the call, if this piece carries it.
+    pub id: Option<String>,
+    /// The name of the function, if this piece carries it.
+    pub name: Option<String>,
+}
+
+impl ToolCall {
+    /// A call without id and name.
+    #[must_use]
+    pub const fn new(index: u32) -> Self {
+        Self {
+            index,
+            id: None,
+            name: None,
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! The `reqwest` feature against a small server on the loopback.
+#![cfg(feature = "reqwest")]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use common::*;
+use futures_util::StreamExt;
+use l0_core::{Failure, FailureKind, FinishReason};
+use l0_providers::openai::{ChatRequest, ChatStream, Client, from_response};
+use l0_providers::{ApiError, ProviderError, ProviderToken};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+type Error = ProviderError<reqwest::Error>;
+
+/// Answers each connection with the same bytes, then closes it; gives its address and, for each
+/// request, what it was.
+async fn server(
+    answer: impl Into<Vec<u8>>,
+) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let answer = answer.into();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = Vec::new();
+            let mut buffer = [0; 4096];
+            loop {
+                let count = socket.read(&mut buffer).await.unwrap();
+                request.extend_from_slice(&buffer[..count]);
+                let text = String::from_utf8_lossy(&request).into_owned();
+                let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
+                    let length = head.lines().find_map(|line| {
+                        let (name, value) = line.split_once(':')?;
+                        name.eq_ignore_ascii_case("content-length")
+                            .then(|| value.trim())
+                    });
+                    body.len() >= length.map_or(0, |length| length.parse().unwrap())
+                });
+                if whole || count == 0 {
+                    let _ = sender.send(text);
+                    break;
+                }
+            }
+            let _ = socket.write_all(&answer).await;
+        }
+    });
+    (address, receiver)
+}
+
+fn answer(head: &str, body: &str) -> String {
+    format!(
+        "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn streamed(body: &str) -> String {
+    answer("200 OK\r\ncontent-type: text/event-stream", body)
+}
+
+async fn ask(answer: impl Into<Vec<u8>>) -> Result<ChatStream, Error> {
+    let (address, _requests) = server(answer).await;
+    let client = Client::new(&address)
+        .unwrap()
+        .api_key("a-canary-key")
+        .unwrap();
+    client.chat_stream(&ChatRequest::new("m").user("hi")).await
+}
+
+async fn api_error(answer: impl Into<Vec<u8>>) -> ApiError {
+    match ask(answer).await {
+        Err(ProviderError::Api(error)) => *error,
+        other => panic!("no API error: {other:?}"),
+    }
+}
+
+async fn collect(stream: ChatStream) -> (Vec<ProviderToken>, Option<Error>) {
+    let mut tokens = Vec::new();
+    let mut error = None;
+    for item in stream.collect::<Vec<_>>().await {
+        match item {
+            Ok(token) => tokens.push(token),
+            Err(e) => error = Some(e),
+        }
+    }
+    (tokens, error)
+}
+
+fn hello() -> String {
+    sse(&[
+        &delta(r#"{"content":"Hel"}"#),
+        &choice(r#"{"delta":{"content":"lo"},"finish_reason":"stop"}"#),
+        "[DONE]",
+    ])
+}
+
+#[tokio::test]
+async fn a_request_and_its_stream() {
+    let (address, mut requests) = server(streamed(&hello())).await;
+    let client = Client::new(&address)
+        .unwrap()
+        .api_key("a-canary-key")
+        .unwrap();
+    let request = ChatRequest::new("m").system("s").user("hi").set("seed", 7);
+    let (tokens, error) = collect(client.chat_stream(&request).await.unwrap()).await;
+    assert!(error.is_none(), "{error:?}");
+    assert_eq!(text_of(&tokens), "Hello");
+    assert_eq!(tokens[1].finish, Some(FinishReason::Stop));
+
+    let sent = requests.recv().await.unwrap();
+    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(
+        head.starts_with("post /v1/chat/completions http/1.1"),
+        "{head}"
+    );
+    assert!(
+        head.contains("authorization: bearer a-canary-key"),
+        "{head}"
+    );
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert!(head.contains("accept: text/event-stream"), "{head}");
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    let expected = serde_json::json!({
+        "model": "m",
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}],
+        "seed": 7,
+        "stream": true,
+        "stream_options": {"include_usage": true},
+    });
+    assert_eq!(body, expected);
+}
+
+#[tokio::test]
+async fn a_response_of_ones_own() {
+    let (address, _requests) = server(streamed(&hello())).await;
+    let response = reqwest::get(address).await.unwrap();
+    let (tokens, error) = collect(from_response(response).await.unwrap()).await;
+    assert!(error.is_none());
+    assert_eq!(text_of(&tokens), "Hello");
+}
+
+#[tokio::test]
+async fn the_stream_future_borrows_nothing() {
+    let (address, _requests) = server(streamed(&hello())).await;
+    let future = {
+        let client = Client::new(&address).unwrap();
+        let request = ChatRequest::new("m");
+        client.chat_stream(&request)
+    };
+    let stream = tokio::spawn(future).await.unwrap().unwrap();
+    assert_eq!(text_of(&collect(stream).await.0), "Hello");
+}
+
+#[tokio::test]
+async fn statuses_become_typed_errors() {
+    let json = "content-type: application/json";
+    for (head, body, kind) in [
+        (
+            "401 Unauthorized",
+            r#"{"error":{"message":"m","type":"invalid_request_error","code":"invalid_api_key"}}"#,
+            FailureKind::Fatal,
+        ),
+        (
+            "404 Not Found",
+            r#"{"error":{"message":"m","code":"model_not_found"}}"#,
+            FailureKind::Fatal,
+        ),
+        (
+            "422 Unprocessable",
+            r#"{"detail":[{"loc":["body"],"msg":"m","type":"missing"}]}"#,
+            FailureKind::Fatal,
+        ),
+        (
+            "400 Bad Request",
+            r#"[{"error":{"code":400,"message":"m","status":"INVALID_ARGUMENT"}}]"#,
+            FailureKind::Fatal,
+        ),
+        (
+            "429 Too Many",
+            r#"{"error":{"message":"m","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            FailureKind::RateLimited,
+        ),
+        (
+            "429 Too Many",
+            r#"{"error":{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+            FailureKind::Fatal,
+        ),
+        (
+            "429 Too Many",
+            r#"{"object":"error","message":"m","type":"x","code":"1300"}"#,
+            FailureKind::RateLimited,
+        ),
+        ("500 Oops", r#"{"error":"m"}"#, FailureKind::Server),
+        (
+            "503 Busy",
+            r#"{"message":"m","request_id":"r"}"#,
+            FailureKind::Server,
+        ),
+    ] {
+        let error = api_error(answer(&format!("{head}\r\n{json}"), body)).await;
+        let status: u16 = head[..3].parse().unwrap();
+        assert_eq!(error.status, Some(status), "{body}");
+        assert_eq!(error.message.as_deref(), Some("m"), "{body}");
+        assert_eq!(error.failure().kind, kind, "{body}");
+        assert_eq!(error.failure().status, Some(status), "{body}");
+    }
+    for (head, body, message) in [
+        (
+            "502 Bad\r\ncontent-type: text/html",
+            "<html>canary</html>",
+            None,
+        ),
+        (
+            "502 Bad\r\ncontent-type: text/plain",
+            "upstream down\n",
+            Some("upstream down"),
+        ),
+        ("502 Bad", "", None),
+        ("502 Bad\r\ncontent-type: application/json", "{canary", None),
+        ("502 Bad\r\ncontent-type: application/json", "{}", None),
+        (
+            "502 Bad\r\ncontent-type: application/json",
+            "\u{0}\u{1}",
+            None,
+        ),
+    ] {
+        let error = api_error(answer(head, body)).await;
+        assert_eq!(error.message.as_deref(), message);
+        assert_eq!(error.failure(), Failure::status(502));
+    }
+}
+
+#[tokio::test]
+async fn waits_and_request_ids_come_from_the_headers() {
+    let head =
+        "429 Too Many\r\ncontent-type: application/json\r\nretry-after: 2\r\nx-request-id: r-1";
+    let error = api_error(answer(head, r#"{"error":{"message":"m","retry_after":9}}"#)).await;
+    assert_eq!(error.retry_after, Some(Duration::from_secs(2)));
+    assert_eq!(error.failure().retry_after, error.retry_after);
+    assert_eq!(error.request_id.as_deref(), Some("r-1"));
+    let head = "503 Busy\r\nretry-after-ms: 250\r\nretry-after: 2";
+    let error = api_error(answer(head, "")).await;
+    assert_eq!(error.retry_after, Some(Duration::from_millis(250)));
+    let head = "503 Busy\r\ndate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:03 GMT";
+    let error = api_error(answer(head, "")).await;
+    assert_eq!(error.retry_after, Some(Duration::from_secs(3)));
+}
+
+#[tokio::test]
+async fn a_key_does_not_show_in_an_error() {
+    let body = r#"{"error":{"message":"wrong key a-canary-key","code":"a-canary-key"}}"#;
+    let error = api_error(answer("401 No\r\ncontent-type: application/json", body)).await;
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+    assert!(shown.contains("wrong key"), "{shown}");
+}
+
+#[tokio::test]
+async fn of_a_large_error_body_only_the_beginning_is_read() {
+    // A body that never ends: chunks, as long as somebody reads.
+    let head =
+        "HTTP/1.1 500 Oops\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
+    let error = api_error(format!("{head}{}", chunk.repeat(200))).await;
+    assert_eq!(error.failure(), Failure::status(500));
+    assert_eq!(error.message, None);
+    // A body that breaks off does not hide the status.
+    let error = api_error("HTTP/1.1 500 Oops\r\ncontent-length: 100\r\n\r\n{").await;
+    assert_eq!(error.status, Some(500));
+}
+
+#[tokio::test]
+async fn a_successful_response_that_is_no_stream() {
+    let json = "200 OK\r\ncontent-type: application/json; charset=utf-8";
+    let error = api_error(answer(json, r#"{"error":{"message":"m","code":429}}"#)).await;
+    assert_eq!(error.failure(), Failure::status(429));
+    let error = api_error(answer(json, r#"{"object":"error","message":"m"}"#)).await;
+    assert_eq!(error.message.as_deref(), Some("m"));
+    for (head, body) in [
+        (
+            json,
+            r#"{"object":"chat.completion","choices":[{"message":{"content":"canary"}}]}"#,
+        ),
+        (json, ""),
+        ("200 OK\r\ncontent-type: Text/HTML", "<html>canary</html>"),
+    ] {
+        let error = ask(answer(head, body)).await.unwrap_err();
+        let ProviderError::NotAStream(not) = &error else {
+            panic!("{error:?}");
+        };
+        assert!(json.contains(&not.content_type) || not.content_type == "text/html");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+        assert_eq!(error.failure(), Some(Failure::fatal()));
+    }
+    // A missing or other content type may well be a stream.
+    let stream = ask(answer("200 OK", &hello())).await.unwrap();
+    assert_eq!(text_of(&collect(stream).await.0), "Hello");
+}
+
+#[tokio::test]
+async fn a_connection_dropped_in_mid_stream_is_the_transports_error() {
+    let first = sse(&[&delta(r#"{"content":"Hel"}"#)]);
+    let chunked =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+    let body = format!("{chunked}{:x}\r\n{first}\r\n", first.len());
+    let sized =
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n";
+    for answer in [body, format!("{sized}{first}")] {
+        let (tokens, error) = collect(ask(answer).await.unwrap()).await;
+        assert_eq!(text_of(&tokens), "Hel");
+        let error = error.unwrap();
+        assert!(matches!(error, ProviderError::Transport(_)), "{error:?}");
+        assert_eq!(error.failure(), None);
+        // What core reads it by.
+        let mut chain = error.to_string();
+        let mut kind = None;
+        let mut source = error.source();
+        while let Some(error) = source {
+            chain = format!("{chain} | {error}");
+            let io = error.downcast_ref::<std::io::Error>();
+            kind = kind.or(io.map(std::io::Error::kind));
+            source = error.source();
+        }
+        assert_eq!(kind, Some(std::io::ErrorKind::UnexpectedEof), "{chain}");
+        assert!(!chain.contains("127.0.0.1"), "{chain}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_ends_early_but_cleanly_just_ends() {
+    let stream = ask(streamed(&sse(&[&delta(r#"{"content":"Hel"}"#)])))
+        .await
+        .unwrap();
+    let (tokens, error) = collect(stream).await;
+    assert!(error.is_none());
+    assert_eq!(text_of(&tokens), "Hel");
+    assert!(tokens.iter().all(|token| token.finish.is_none()));
+}
+
+#[tokio::test]
+async fn a_refused_connection_does_not_name_the_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let url = format!("http://user:canary@127.0.0.1:{port}/v1?key=canary");
+    let client = Client::new(&url).unwrap();
+    let error = client
+        .chat_stream(&ChatRequest::new("m"))
+        .await
+        .unwrap_err();
+    let ProviderError::Transport(transport) = &error else {
+        panic!("{error:?}");
+    };
+    assert!(transport.is_connect() && transport.url().is_none());
+    assert!(
+        !format!("{error} {error:?}").contains("canary"),
+        "{error:?}"
+    );
+    let mut source = error.source();
+    let mut refused = false;
+    while let Some(error) = source {
+        let io = error.downcast_ref::<std::io::Error>();
+        refused |= io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused);
+        source = error.source();
+    }
+    assert!(refused, "{error:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_object_is_not_sent() {
+    let client = Client::new("http://127.0.0.1:1").unwrap();
+    let error = client.chat_stream("canary").await.unwrap_err();
+    assert!(matches!(error, ProviderError::Request(_)));
+    assert!(!format!("{error} {error:?}").contains("canary"));
+    assert_eq!(error.failure(), Some(Failure::fatal()));
+}
+
+#[tokio::test]
+async fn the_event_limit_reaches_the_stream() {
+    let (address, _requests) = server(streamed(&hello())).await;
+    let client = Client::new(&address).unwrap().max_event_bytes(10);
+    let stream = client.chat_stream(&ChatRequest::new("m")).await.unwrap();
+    let (tokens, error) = collect(stream).await;
+    assert!(tokens.is_empty());
+    assert!(matches!(error, Some(ProviderError::EventTooLarge(_))));
+}
