@@ -1030,3 +1030,27 @@ async fn attempts_are_numbered_from_one_for_factory_and_events() {
     });
     assert_eq!(started.collect::<Vec<_>>(), [1, 2, 3, 4]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_leaves_at_a_restart_leaves_no_attempt_that_was_not_made() {
+    for abort in [false, true] {
+        let script = Script::new()
+            .attempt(|a| a.token("a").fail(reset()))
+            .attempt(|a| a.token("fine"));
+        let (builder, captured) = measured(Retry::new());
+        let mut run = builder.build().stream(script.source()).start();
+        assert!(matches!(run.next().await, Some(Ok(Chunk::Item(_)))));
+        let restart = run.next().await;
+        assert!(matches!(restart, Some(Ok(Chunk::Restart { attempt: 2 }))));
+        if abort {
+            run.handle().abort();
+            run.text().await.expect_err("aborted");
+        }
+        drop(run);
+        assert_eq!(script.calls(), 1);
+        let kinds = captured.kinds().into_iter();
+        assert_eq!(kinds.filter(|kind| *kind == "attempt_started").count(), 1);
+        let metrics = captured.telemetry().expect("measured").metrics;
+        assert_eq!((metrics.attempts, metrics.total_retries), (1, 1));
+    }
+}

@@ -275,7 +275,6 @@ where
         self.output = Output::default();
         self.has_item = false;
         self.deadlines.new_attempt();
-        self.recorder.attempt_started(self.attempt);
         self.state = State::Connecting(None);
         if !self.handed_out {
             return Step::Continue;
@@ -299,6 +298,10 @@ where
         else {
             return Poll::Pending;
         };
+        if connecting.is_none() {
+            // Here and not where the attempt begins: a consumer may be gone after the restart.
+            recorder.attempt_started(*attempt);
+        }
         let mut polled = Poll::Pending;
         recorder.connect(|| {
             let attempt = Attempt { number: *attempt };
