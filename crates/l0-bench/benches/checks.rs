@@ -7,13 +7,19 @@
 
 use std::io;
 
-use criterion::{BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use l0_bench::{ANSWER, DOCUMENT, Tokens, drain};
 use l0_core::guardrail::{Json, Latex, Markdown, Patterns, StrictJson};
 use l0_core::{Drift, Guardrails, L0, L0Builder, Monitoring, Retry};
 
 fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
-    let base = || L0::builder().monitoring(Monitoring::new()).retry(Retry::none());
+    let base = || {
+        L0::builder()
+            .monitoring(Monitoring::new())
+            .retry(Retry::none())
+    };
     let with = |guardrails| base().guardrails(guardrails);
     let none = Guardrails::none;
     vec![
@@ -21,7 +27,11 @@ fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
         ("zero output", ANSWER, with(none().with_zero_output())),
         ("json, on prose", ANSWER, with(none().with(Json::new))),
         ("json, on json", DOCUMENT, with(none().with(Json::new))),
-        ("strict json, on json", DOCUMENT, with(none().with(StrictJson::new))),
+        (
+            "strict json, on json",
+            DOCUMENT,
+            with(none().with(StrictJson::new)),
+        ),
         ("markdown", ANSWER, with(none().with(Markdown::new))),
         ("latex", ANSWER, with(none().with(Latex::new))),
         ("patterns", ANSWER, with(none().with(Patterns::new))),
@@ -29,21 +39,34 @@ fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
         (
             "json + markdown + zero output + drift",
             ANSWER,
-            with(none().with(Json::new).with(Markdown::new).with_zero_output()).drift(Drift::new()),
+            with(
+                none()
+                    .with(Json::new)
+                    .with(Markdown::new)
+                    .with_zero_output(),
+            )
+            .drift(Drift::new()),
         ),
-        ("strict + drift", ANSWER, with(Guardrails::strict()).drift(Drift::new())),
+        (
+            "strict + drift",
+            ANSWER,
+            with(Guardrails::strict()).drift(Drift::new()),
+        ),
     ]
 }
 
 fn checks(criterion: &mut Criterion) {
     for tokens in [2_000, 20_000, 1_000_000] {
         let mut group = criterion.benchmark_group("checks");
-        group.throughput(Throughput::Elements(tokens)).sampling_mode(SamplingMode::Flat);
+        group
+            .throughput(Throughput::Elements(tokens))
+            .sampling_mode(SamplingMode::Flat);
         for (name, text, builder) in configurations() {
             let l0 = builder.build();
             group.bench_function(BenchmarkId::new(name, tokens), |bencher| {
                 bencher.iter(|| {
-                    let run = l0.stream(|_| async move { io::Result::Ok(Tokens::new(text, tokens)) });
+                    let run =
+                        l0.stream(|_| async move { io::Result::Ok(Tokens::new(text, tokens)) });
                     drain(Box::pin(run.start()));
                 });
             });

@@ -124,7 +124,7 @@ fn middle(index: usize) -> Option<Duration> {
 /// In JSON, durations are milliseconds; `buckets` lists `[upper bound, count]` of the buckets that
 /// are not empty, in ascending order, with `null` for the bound that the last one does not have;
 /// `p50`, `p90` and `p99` are there for other readers, and ignored when read back. What is written
-/// reads back equal, but for a `sum` or `max` of more than eleven days, which a JSON number does not
+/// reads back equal, but for a `sum` or `max` of more than 99 days, which a JSON number does not
 /// carry to the nanosecond. A `count` that is not that of the buckets is an error.
 ///
 /// ```

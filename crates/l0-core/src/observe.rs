@@ -45,7 +45,7 @@ pub trait Interceptor: Send + Sync {
 
 /// Watches one run. It cannot change the run, nor fail it.
 ///
-/// All calls come from whatever thread polls, aborts or drops the run, one at a time, with the run
+/// All calls come from whatever thread starts, polls or drops the run, one at a time, with the run
 /// waiting: they must not block. The last one, [`Event::Finished`], may come from the run's `Drop`,
 /// even while a runtime shuts down, so it must not spawn tasks. A panic in any call, or in the
 /// observer's own `Drop`, is contained and counted, and the observer is dropped; the run and the
@@ -79,7 +79,7 @@ enum Level {
 impl Interest {
     /// Every event but [`Event::Token`].
     pub const LIFECYCLE: Self = Self(Level::Lifecycle);
-    /// Every event.
+    /// Every event, [`Event::Token`] included.
     pub const TOKENS: Self = Self(Level::Tokens);
 }
 
@@ -187,15 +187,17 @@ impl RunInfo {
 
     /// Runs code of an observer. A panic is counted and gives `None`.
     pub(crate) fn contain<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
-        match catch_unwind(AssertUnwindSafe(code)) {
-            Ok(value) => Some(value),
-            Err(payload) => {
-                self.count_panic();
-                discard(payload);
-                None
-            }
+        let value = contain(code);
+        if value.is_none() {
+            self.count_panic();
         }
+        value
     }
+}
+
+/// Runs foreign code. A panic gives `None`.
+pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
 }
 
 /// Drops a panic's payload, whose own `Drop` may panic as well.

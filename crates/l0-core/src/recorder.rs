@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::error::Refusal;
 use crate::event::{Event, RetryReason};
 use crate::failure::NetworkErrorKind;
 use crate::monitor::{Arrival, Monitor, Monitoring, RetryKind, session_id};
-use crate::observe::{Interceptor, Observers, Request, RunInfo};
+use crate::observe::{Interceptor, Observers, Request, RunInfo, contain};
 use crate::redact;
 use crate::stop::{End, RunHandle, Stop, Until};
 use crate::telemetry::{Telemetry, Timestamp};
@@ -149,7 +148,7 @@ impl<'a> Recorder<'a> {
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) {
         let arrival = match &mut self.monitor {
-            Some(monitor) => monitor.record_item(view, arrived),
+            Some(monitor) => monitor.record_arrival(view, arrived),
             None => Arrival::default(),
         };
         if view.is_token() {
@@ -264,6 +263,10 @@ impl<'a> Recorder<'a> {
         if self.finished {
             return;
         }
+        // Before anything is ended: the text is foreign code, which may panic, and then the run is
+        // still to be finished.
+        let told = error.filter(|_| !self.observers.is_empty());
+        let message = told.map(redact::message);
         self.finished = true;
         let telemetry = self.monitor.take().and_then(|mut monitor| {
             monitor.complete(outcome);
@@ -273,7 +276,6 @@ impl<'a> Recorder<'a> {
         if self.observers.is_empty() {
             return;
         }
-        let message = error.map(redact::message);
         let telemetry = end.telemetry.as_ref();
         self.observers.deliver(&Event::Finished {
             outcome,
@@ -288,8 +290,8 @@ impl<'a> Recorder<'a> {
 
 /// Asks one interceptor. Its panic is a refusal.
 fn ask(interceptor: &dyn Interceptor, request: &mut Request) -> Result<(), Refusal> {
-    catch_unwind(AssertUnwindSafe(|| interceptor.before(request)))
-        .unwrap_or_else(|_| Err(Refusal::new("an interceptor panicked before the run")))
+    contain(|| interceptor.before(request))
+        .unwrap_or_else(|| Err(Refusal::new("an interceptor panicked before the run")))
 }
 
 impl Drop for Recorder<'_> {
@@ -299,8 +301,8 @@ impl Drop for Recorder<'_> {
         }
         // An abort that nobody polled for is an abort all the same. The `until` futures are
         // foreign code, and a panic must not leave a `Drop`.
-        let aborted = catch_unwind(AssertUnwindSafe(|| self.stop.requested())).unwrap_or(false);
-        let outcome = if aborted {
+        let aborted = contain(|| self.stop.requested_before_drop());
+        let outcome = if aborted.unwrap_or(false) {
             Outcome::Aborted
         } else {
             Outcome::Dropped

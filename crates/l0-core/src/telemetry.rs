@@ -64,9 +64,9 @@ fn saturating_millis(duration: Duration) -> u64 {
 
 /// What one run measured: a snapshot while it runs, final once it has ended.
 ///
-/// Unknown is absent, never 0. In JSON, durations are milliseconds, to the nanosecond (up to twenty
-/// days); rates have three decimals; what is written reads back equal. [`Display`](fmt::Display) prints a summary
-/// for people.
+/// Unknown is absent, never 0. In JSON, durations are milliseconds, to the nanosecond up to 99 days,
+/// beyond which a JSON number does not carry it; rates have three decimals; what is written reads
+/// back equal. [`Display`](fmt::Display) prints a summary for people.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -158,6 +158,21 @@ pub struct Network {
     /// network details are off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<NetworkErrorRecord>>,
+}
+
+impl NetworkErrorRecord {
+    /// An error that was not retried.
+    #[must_use]
+    pub fn new(kind: NetworkErrorKind, message: impl Into<String>, timestamp: Timestamp) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            timestamp,
+            retried: false,
+            delay: None,
+            attempt: None,
+        }
+    }
 }
 
 impl Network {

@@ -23,10 +23,14 @@ pub(crate) mod millis {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
+        const MAX: f64 = (u64::MAX / 1_000_000) as f64;
+
         let millis = f64::deserialize(deserializer)?;
-        let nanos = (millis * 1e6).round();
-        if (0.0..=u64::MAX as f64).contains(&nanos) {
-            Ok(Duration::from_nanos(nanos as u64))
+        if (0.0..=MAX).contains(&millis) {
+            // Apart, since the product of all of it would be rounded once more.
+            let (whole, part) = (millis.trunc(), millis.fract());
+            let part = Duration::from_nanos((part * 1e6).round() as u64);
+            Ok(Duration::from_millis(whole as u64) + part)
         } else {
             Err(de::Error::custom(format_args!(
                 "{millis} is no duration in milliseconds"

@@ -359,6 +359,25 @@ async fn futures_are_polled_once_at_first_and_then_only_when_one_was_woken() {
     }
 }
 
+#[tokio::test]
+async fn a_future_that_wakes_itself_is_polled_on_while_the_source_hangs() {
+    let mut left = 1_000;
+    let wakes_itself = poll_fn(move |cx| {
+        left -= 1;
+        if left == 0 {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    let script = Script::new().attempt(ScriptedAttempt::hang);
+    let mut run = L0::default()
+        .stream(script.source())
+        .until(wakes_itself)
+        .start();
+    assert!(matches!(run.text().await, Err(Error::Aborted)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn any_of_several_futures_stops_the_run_even_one_that_is_ready_at_first_or_late() {
     for (name, futures, items) in [

@@ -1,130 +1,224 @@
-//! What is `Send`, `Sync`, `Unpin` and object-safe: compile-time facts that users build on.
+//! What crosses threads, what can be an object, what can be moved while it is polled: checked by
+//! the compiler.
+
+#![allow(dead_code, reason = "most of it is only compiled")]
 
 use std::fmt::Debug;
+use std::future::ready;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
 
-use l0_core::testing::{Captured, Script, ScriptedStream};
-use l0_core::{
-    Attempt, Backoff, Chunk, Distribution, DriftReport, Error, Event, Failure, Interceptor,
-    Interest, L0, L0Builder, Monitor, Monitoring, Observer, Observers, Outcome, Refusal, Request,
-    Retry, Run, RunBuilder, RunHandle, RunInfo, Severity, Telemetry, Timeouts, Timestamp,
-    TokenView, Violation, WatchBuilder, Watched,
+use futures_core::Stream;
+use futures_core::stream::FusedStream;
+use futures_util::{StreamExt, TryStreamExt};
+use l0_core::testing::{
+    Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
+use l0_core::{
+    Attempt, Backoff, Bucket, Chunk, Distribution, DriftReport, DriftStats, Error, Event, Failure,
+    FailureKind, FinishReason, GuardrailStats, Interceptor, Interest, L0, L0Builder, Metrics,
+    Monitor, Monitoring, Network, NetworkErrorKind, NetworkErrorRecord, Observer, Observers,
+    Outcome, Refusal, Request, Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder,
+    RunHandle, RunInfo, Severity, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts,
+    Timestamp, Token, TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-fn plain<T: Clone + Debug + Send + Sync + Unpin + 'static>() {}
-fn send<T: Debug + Send + Unpin>() {}
-fn send_sync<T: Debug + Send + Sync>() {}
+type BoxedSource = Pin<Box<dyn Stream<Item = Result<String, io::Error>> + Send>>;
 
-#[test]
-fn plain_data_and_shared_parts_go_anywhere() {
-    plain::<L0>();
-    plain::<L0Builder>();
-    plain::<RunHandle>();
-    plain::<RunInfo>();
-    plain::<Telemetry>();
-    plain::<Distribution>();
-    plain::<Timestamp>();
-    plain::<Outcome>();
-    plain::<Severity>();
-    plain::<Violation>();
-    plain::<DriftReport>();
-    plain::<Failure>();
-    plain::<Refusal>();
-    plain::<Monitoring>();
-    plain::<Retry>();
-    plain::<Backoff>();
-    plain::<Timeouts>();
-    plain::<Attempt>();
-    plain::<Interest>();
-    plain::<Chunk<String>>();
-    plain::<TokenView<'static>>();
-    plain::<Captured>();
-    plain::<Script>();
-    send_sync::<Monitor>();
-    send_sync::<Error<io::Error>>();
-    send_sync::<Request>();
-}
-
-#[test]
-fn runs_can_be_spawned_and_need_no_pinning() {
-    send::<Run<'static, ScriptedStream>>();
-    send::<Watched<ScriptedStream>>();
-    send::<RunBuilder<'static, ScriptedStream>>();
-    send::<WatchBuilder<ScriptedStream>>();
-    send::<Observers>();
-
-    // Even around a stream that must be pinned.
-    type Pinned = futures_util::stream::Once<std::future::Ready<io::Result<String>>>;
-    send::<Run<'static, Pinned>>();
-}
-
-#[test]
-fn interceptors_and_observers_are_object_safe() {
-    fn boxed(_: Option<Box<dyn Interceptor>>, _: Option<Box<dyn Observer>>) {}
-    fn interceptor<I: Interceptor>() {}
-    boxed(None, None);
-    interceptor::<Box<dyn Interceptor>>();
-    interceptor::<std::sync::Arc<dyn Interceptor>>();
-    interceptor::<Option<Captured>>();
-    interceptor::<Vec<Box<dyn Interceptor>>>();
-}
-
-#[tokio::test]
-async fn a_run_is_named_spawned_and_borrowed_for() {
-    let l0 = L0::default();
-    let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
-
-    let run: Run<'static, ScriptedStream> = l0.stream(script.source()).start();
-    let spawned = tokio::spawn(async move {
-        let mut run = run;
-        run.text().await
-    });
-    assert_eq!(
-        spawned.await.expect("not cancelled").expect("answered"),
-        "Hello"
-    );
-
-    let prompt = String::from("Say hello.");
-    let client = |prompt: &str| {
-        assert_eq!(prompt, "Say hello.");
-        script.connect()
+/// Each of the types has all of the traits.
+macro_rules! assert_all {
+    ([$($bound:tt)+] $($kind:ty),+ $(,)?) => {
+        const _: fn() = || {
+            fn check<T: ?Sized + $($bound)+>() {}
+            $( check::<$kind>(); )+
+        };
     };
-    let mut borrowed = l0.stream(|_| client(&prompt)).start();
-    assert_eq!(borrowed.text().await.expect("answered"), "Hello");
+}
+
+assert_all!([Send + Unpin + Debug + FusedStream]
+    Run<'static, ScriptedStream>,
+    Run<'static, BoxedSource>,
+    Run<'_, ScriptedStream>,
+);
+assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
+// A source need be neither `Unpin` nor `Debug`.
+assert_all!([Send + Unpin + Debug + FusedStream] Run<'static, NotUnpin>);
+assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
+assert_all!([Send] RunBuilder<'static, ScriptedStream>);
+assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
+
+assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
+    L0, L0Builder, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
+);
+assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, Request, Refusal);
+assert_all!([Send + Debug + 'static] Observers);
+assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync]
+    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, DriftReport, Usage,
+    Distribution, Timestamp,
+);
+assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync]
+    NetworkErrorRecord, Violation, Outcome, Severity, FinishReason, NetworkErrorKind, TokenKind,
+);
+assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync] Summary<'_>);
+assert_all!([Copy + Debug + Send + Sync] TokenView<'_>);
+// An error behind a reference is what it is, so these stay on the thread that made them.
+assert_all!([Copy + Debug] Event<'_>, RetryContext<'_>);
+assert_all!([Copy + Debug + PartialEq + Send + Sync]
+    Chunk<&str>, Failure, FailureKind, TimeoutKind, RetryKind, RetryReason, Interest, Bucket, Usage,
+);
+assert_all!([std::error::Error + Send + Sync + 'static]
+    Error<io::Error>, Error<ScriptedError>, Error<std::convert::Infallible>, Refusal, Failure, ScriptedError,
+);
+assert_all!([Clone + Debug + PartialEq + Send + Sync] OwnedEvent, ScriptedToken);
+assert_all!([Interceptor]
+    dyn Interceptor,
+    Arc<dyn Interceptor>,
+    Box<dyn Interceptor>,
+    Option<Arc<dyn Interceptor>>,
+    Vec<Box<dyn Interceptor>>,
+    Option<Vec<Arc<Captured>>>,
+);
+assert_all!([Observer] dyn Observer);
+assert_all!([Token]
+    str, String, &str, &&String, Box<str>, Arc<str>, std::borrow::Cow<'_, str>,
+    Arc<ScriptedToken>,
+);
+
+struct NotUnpin(std::marker::PhantomPinned);
+
+impl Stream for NotUnpin {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        std::task::Poll::Ready(None)
+    }
+}
+
+fn script() -> Script {
+    Script::new().attempt(|a| a.tokens(["Hel", "lo"]))
 }
 
 #[tokio::test]
-async fn errors_that_are_no_standard_errors_take_part_by_a_conversion() {
-    use futures_util::{TryStreamExt, stream};
+async fn a_run_can_be_named_kept_and_spawned() {
+    struct Kept {
+        run: Run<'static, ScriptedStream>,
+    }
+    let mut kept = Kept {
+        run: L0::default().stream(script().source()).start(),
+    };
+    let text = tokio::spawn(async move { kept.run.text().await });
+    assert_eq!(text.await.expect("no panic").expect("answered"), "Hello");
 
-    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    let watched: Watched<ScriptedStream> = L0::default().watch(script().stream()).start();
+    let items = tokio::spawn(watched.count());
+    assert_eq!(items.await.expect("no panic"), 2);
+}
 
-    let l0 = L0::builder().retry(Retry::none()).build();
-    let mut run = l0
-        .stream(|_| async {
-            let items = [Ok("a"), Err(Boxed::from("connection refused"))];
-            io::Result::Ok(stream::iter(items).map_err(io::Error::other))
-        })
-        .interceptor(Captured::new())
-        .monitoring(Monitoring::new())
+#[tokio::test]
+async fn factory_future_source_classify_and_until_may_borrow_from_the_stack() {
+    let (script, prompt) = (script(), String::from("Say hello."));
+    let stopped = tokio::sync::Notify::new();
+    let fatal = ["bad key"];
+    let mut asked = Vec::new();
+    let text = {
+        let mut run: Run<'_, _> = L0::default()
+            .stream(|attempt| {
+                asked.push(attempt.number());
+                async {
+                    assert_eq!(prompt, "Say hello.");
+                    Ok(script
+                        .connect()
+                        .await?
+                        .inspect_ok(|_| assert!(!prompt.is_empty())))
+                }
+            })
+            .classify(|error: &ScriptedError| {
+                let known = fatal.contains(&error.to_string().as_str());
+                known.then(Failure::fatal)
+            })
+            .until(stopped.notified())
+            .start();
+        run.text().await.expect("answered")
+    };
+    assert_eq!((text.as_str(), asked), ("Hello", vec![1]));
+}
+
+#[tokio::test]
+async fn a_source_may_be_boxed_and_need_not_be_unpin() {
+    let boxed = || -> BoxedSource { Box::pin(futures_util::stream::iter([Ok("a".to_owned())])) };
+    let mut run = L0::default()
+        .stream(move |_| ready(io::Result::Ok(boxed())))
         .start();
-    assert!(matches!(
-        run.text().await,
-        Err(Error::Source { attempts: 1, .. })
-    ));
+    assert_eq!(run.text().await.expect("answered"), "a");
+
+    let mut run = L0::builder()
+        .detect_zero_output(false)
+        .build()
+        .stream(|_| ready(io::Result::Ok(NotUnpin(std::marker::PhantomPinned))))
+        .start();
+    assert_eq!(run.text().await.expect("answered"), "");
+}
+
+#[tokio::test]
+async fn errors_that_are_no_standard_errors_come_in_through_io_error() {
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    let fails = || async { Err::<BoxedSource, Boxed>("no such model".into()) };
+    let mut run = L0::default()
+        .stream(|_| async { fails().await.map_err(io::Error::other) })
+        .start();
+    let error = run.text().await.expect_err("fails");
+    let source = error.into_source().expect("the source's own");
+    assert_eq!(source.to_string(), "no such model");
+
+    let items = || futures_util::stream::iter([Ok("a"), Err(String::from("connection dropped"))]);
+    let mut run = L0::builder()
+        .retry(Retry::none())
+        .monitoring(Monitoring::new())
+        .build()
+        .stream(|_| ready(Ok(items().map_err(io::Error::other))))
+        .start();
+    run.text().await.expect_err("fails");
     let telemetry = run.telemetry().expect("measured");
     assert_eq!(
-        telemetry
-            .most_common_network_error()
-            .map(|kind| kind.as_str()),
-        Some("econnrefused")
+        telemetry.most_common_network_error(),
+        Some(NetworkErrorKind::ConnectionDropped),
+        "read through the wrapper"
     );
 }
 
-#[test]
-fn events_are_borrowed() {
-    fn shorter<'short>(event: Event<'static>) -> Event<'short> {
-        event
+#[tokio::test]
+async fn a_foreign_item_type_is_read_by_a_function() {
+    struct Foreign {
+        delta: Option<String>,
     }
-    let _ = shorter;
+    let items = || {
+        let deltas = [Some("Hel"), None, Some("lo")];
+        futures_util::stream::iter(deltas.map(|delta| {
+            io::Result::Ok(Foreign {
+                delta: delta.map(str::to_owned),
+            })
+        }))
+    };
+    fn view(item: &Foreign) -> TokenView<'_> {
+        TokenView::text(item.delta.as_deref().unwrap_or_default())
+    }
+    let l0 = L0::builder().monitoring(Monitoring::new()).build();
+    let mut run = l0.stream(|_| ready(Ok(items()))).view_with(view).start();
+    assert_eq!(run.text().await.expect("answered"), "Hello");
+    let mut closure = l0
+        .stream(|_| ready(Ok(items())))
+        .view_with(|item: &Foreign| TokenView::text(item.delta.as_deref().unwrap_or_default()))
+        .start();
+    assert_eq!(closure.text().await.expect("answered"), "Hello");
+    let mut watched = l0.watch(items()).view_with(view).start();
+    while watched.next().await.is_some() {}
+    for telemetry in [run.telemetry(), watched.telemetry()] {
+        assert_eq!(telemetry.expect("measured").metrics.total_tokens, 2);
+    }
 }

@@ -1,474 +1,1081 @@
-//! Interceptors and observers: their order, what they may do, and that a panic in one of them
-//! costs nobody else.
+//! Interceptors and observers: what they are told, in which order, and that they cannot harm.
 
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::cell::Cell;
+use std::fmt;
+use std::future::ready;
+use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt};
-use l0_core::testing::{Captured, Script};
+use futures_core::Stream;
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt, ScriptedResult};
 use l0_core::{
-    Backoff, Error, Event, Interceptor, Interest, L0, Monitoring, Observer, Observers, Outcome,
-    Refusal, Request, Retry, RunInfo, observe_fn,
+    Backoff, Error, Event, Failure, Interceptor, Interest, L0, Monitoring, NetworkErrorKind,
+    Observer, Observers, Outcome, Refusal, Request, Retry, RunInfo, Telemetry, observe_fn,
 };
+use serde_json::{Value, json};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn reset() -> Failure {
+    Failure::network(NetworkErrorKind::Econnreset)
+}
+
+/// A run with an event of every kind that a run without rules has.
+fn eventful() -> Script {
+    Script::new()
+        .attempt(|a| a.wait(MS).token("a").fail(reset()))
+        .attempt(|a| a.connect_wait(MS).tokens(["fi", "ne"]))
+}
 
 /// Where an observer panics.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Where {
+enum At {
     Observe,
     Interest,
-    On(&'static str),
-    Connect,
-    ConnectAfterwards,
+    Event(&'static str),
+    ConnectBefore,
+    ConnectAfter,
     Drop,
-    PayloadToo,
+    EventAndDrop(&'static str),
+    InterestAndDrop,
+}
+
+const PLACES: [At; 15] = [
+    At::Observe,
+    At::Interest,
+    At::InterestAndDrop,
+    At::Event("started"),
+    At::Event("attempt_started"),
+    At::Event("first_token"),
+    At::Event("token"),
+    At::Event("network_error"),
+    At::Event("retry"),
+    At::Event("finished"),
+    At::ConnectBefore,
+    At::ConnectAfter,
+    At::Drop,
+    At::EventAndDrop("token"),
+    At::EventAndDrop("finished"),
+];
+
+impl At {
+    fn event(self) -> Option<&'static str> {
+        match self {
+            Self::Event(name) | Self::EventAndDrop(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    fn interest(self) -> bool {
+        matches!(self, Self::Interest | Self::InterestAndDrop)
+    }
+
+    fn drop(self) -> bool {
+        matches!(
+            self,
+            Self::Drop | Self::EventAndDrop(_) | Self::InterestAndDrop
+        )
+    }
+
+    fn panics(self) -> u64 {
+        match self {
+            Self::EventAndDrop(_) | Self::InterestAndDrop => 2,
+            _ => 1,
+        }
+    }
+
+    /// Whether a watched stream comes there.
+    fn in_watched(self) -> bool {
+        let told = [
+            "started",
+            "attempt_started",
+            "first_token",
+            "token",
+            "finished",
+        ];
+        match self {
+            Self::ConnectBefore | Self::ConnectAfter => false,
+            _ => self.event().is_none_or(|name| told.contains(&name)),
+        }
+    }
+}
+
+/// What is thrown.
+#[derive(Debug, Clone, Copy)]
+enum Thrown {
+    Message,
+    /// A value that throws another one when it is dropped.
+    Bomb,
+}
+
+impl Thrown {
+    fn throw(self) -> ! {
+        match self {
+            Self::Message => panic!("the observer panics"),
+            Self::Bomb => panic_any(Bomb),
+        }
+    }
+}
+
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic_any(Self);
+        }
+    }
 }
 
 #[derive(Clone)]
-struct Panics(Where);
+struct Panics {
+    at: At,
+    thrown: Thrown,
+    /// Events that came to a panicked observer.
+    late: Arc<Mutex<Vec<&'static str>>>,
+}
 
-struct PanickingObserver(Where);
-
-/// A panic's payload that panics when it is dropped, and so does what that throws.
-struct Payload(u8);
-
-impl Drop for Payload {
-    fn drop(&mut self) {
-        if let Some(left) = self.0.checked_sub(1) {
-            std::panic::panic_any(Payload(left));
+impl Panics {
+    fn new(at: At, thrown: Thrown) -> Self {
+        Self {
+            at,
+            thrown,
+            late: Arc::default(),
         }
     }
 }
 
 impl Interceptor for Panics {
     fn observe(&self, _: &RunInfo, observers: &mut Observers) {
-        assert!(self.0 != Where::Observe, "in observe");
-        observers.push(PanickingObserver(self.0));
+        observers.push(PanicsObserver {
+            panics: self.clone(),
+            panicked: Cell::new(false),
+            armed: true,
+        });
+        if self.at == At::Observe {
+            self.thrown.throw();
+        }
     }
 }
 
-impl Observer for PanickingObserver {
+struct PanicsObserver {
+    panics: Panics,
+    panicked: Cell<bool>,
+    armed: bool,
+}
+
+impl PanicsObserver {
+    fn panic(&self) -> ! {
+        self.panicked.set(true);
+        self.panics.thrown.throw();
+    }
+}
+
+impl Observer for PanicsObserver {
     fn interest(&self) -> Interest {
-        assert!(self.0 != Where::Interest, "in interest");
+        if self.panics.at.interest() {
+            self.panic();
+        }
         Interest::TOKENS
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        match self.0 {
-            Where::On(name) if name == event.name() => panic!("on {name}"),
-            Where::PayloadToo => std::panic::panic_any(Payload(1)),
-            _ => {}
+        if self.panicked.get() {
+            self.panics
+                .late
+                .lock()
+                .expect("no panic")
+                .push(event.name());
+        }
+        if self.panics.at.event() == Some(event.name()) {
+            self.panic();
         }
     }
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
-        assert!(self.0 != Where::Connect, "in connect");
+        if self.panics.at == At::ConnectBefore {
+            self.panic();
+        }
         poll();
-        assert!(self.0 != Where::ConnectAfterwards, "in connect, afterwards");
+        if self.panics.at == At::ConnectAfter {
+            self.panic();
+        }
     }
 }
 
-impl Drop for PanickingObserver {
+impl Drop for PanicsObserver {
     fn drop(&mut self) {
-        assert!(self.0 != Where::Drop, "in drop");
+        if std::mem::take(&mut self.armed) && self.panics.at.drop() {
+            self.panics.thrown.throw();
+        }
     }
 }
 
-fn l0(panics: Where, before: &Captured, after: &Captured) -> L0 {
-    L0::builder()
-        .monitoring(Monitoring::new())
-        .retry(Retry::new().backoff(Backoff::none()))
+fn around(panics: &Panics) -> (L0, Captured, Captured) {
+    let (before, after) = (Captured::new(), Captured::new());
+    let l0 = L0::builder()
+        .retry(Retry::new().backoff(Backoff::fixed(MS)))
         .interceptor(before.clone())
-        .interceptor(Panics(panics))
+        .interceptor(panics.clone())
         .interceptor(after.clone())
-        .build()
+        .build();
+    (l0, before, after)
 }
 
-fn places() -> Vec<Where> {
-    let events = [
+#[tokio::test(start_paused = true)]
+async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_counted() {
+    const ALL: [&str; 10] = [
         "started",
         "attempt_started",
         "first_token",
         "token",
         "network_error",
         "retry",
+        "attempt_started",
+        "token",
+        "token",
         "finished",
     ];
-    let mut places: Vec<_> = events.map(Where::On).into();
-    places.extend([
-        Where::Observe,
-        Where::Interest,
-        Where::Connect,
-        Where::ConnectAfterwards,
-        Where::Drop,
-        Where::PayloadToo,
-    ]);
-    places
-}
+    for at in PLACES {
+        for thrown in [Thrown::Message, Thrown::Bomb] {
+            let what = format!("{at:?}, {thrown:?}");
+            let panics = Panics::new(at, thrown);
+            let (l0, before, after) = around(&panics);
+            let mut run = l0.stream(eventful().source()).start();
+            assert_eq!(run.text().await.expect("answered"), "fine", "{what}");
+            for captured in [before, after] {
+                assert_eq!(captured.kinds(), ALL, "{what}");
+            }
+            assert_eq!(run.info().observer_panics(), at.panics(), "{what}");
+            assert_eq!(l0.observer_panics(), at.panics(), "{what}");
+            assert_eq!(*panics.late.lock().unwrap(), [""; 0], "{what}");
+            drop(run);
+            assert_eq!(l0.observer_panics(), at.panics(), "{what}, dropped");
 
-#[tokio::test]
-async fn a_panic_of_an_observer_is_counted_and_stops_neither_the_stream_nor_its_siblings() {
-    for place in places() {
-        let (before, after) = (Captured::new(), Captured::new());
-        let l0 = l0(place, &before, &after);
-        let script = Script::new()
-            .attempt(|a| a.token("Hel").fail(std::io::ErrorKind::ConnectionReset))
-            .attempt(|a| a.tokens(["Hel", "lo"]));
-        let mut run = l0.stream(script.source()).start();
-        let info = run.info().clone();
-
-        assert_eq!(run.text().await.expect("answered"), "Hello", "{place:?}");
-        assert_eq!(run.outcome(), Some(Outcome::Completed), "{place:?}");
-        assert_eq!(run.telemetry().expect("measured").metrics.total_tokens, 3);
-        assert_eq!(before.kinds(), after.kinds(), "{place:?}");
-        assert_eq!(before.kinds().len(), 10, "{place:?}");
-        assert_eq!(
-            (info.observer_panics(), l0.observer_panics()),
-            (1, 1),
-            "{place:?}"
-        );
+            if !at.in_watched() {
+                continue;
+            }
+            let (l0, before, after) = around(&panics);
+            let script = Script::new().attempt(|a| a.wait(MS).tokens(["a", "b"]));
+            let mut watched = l0.watch(script.stream()).start();
+            assert_eq!(watched.by_ref().count().await, 2, "{what}");
+            for captured in [before, after] {
+                let all = [
+                    "started",
+                    "attempt_started",
+                    "first_token",
+                    "token",
+                    "token",
+                    "finished",
+                ];
+                assert_eq!(captured.kinds(), all, "{what}");
+            }
+            assert_eq!(watched.info().observer_panics(), at.panics(), "{what}");
+            assert_eq!(l0.clone().observer_panics(), at.panics(), "{what}");
+        }
     }
 }
 
 #[test]
-fn an_observer_may_panic_while_its_run_is_dropped_by_another_panic() {
-    for place in [Where::On("finished"), Where::Drop, Where::PayloadToo] {
-        let (before, after) = (Captured::new(), Captured::new());
-        let l0 = l0(place, &before, &after);
-        let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
-        let consumer = catch_unwind(AssertUnwindSafe(|| {
-            let mut run = l0.stream(script.source()).start();
-            run.next().now_or_never();
-            panic!("the consumer panics");
-        }));
-        let message = consumer
-            .expect_err("panics")
-            .downcast::<&str>()
-            .expect("its own");
-        assert_eq!(*message, "the consumer panics");
-        for captured in [before, after] {
-            assert_eq!(captured.kinds().last(), Some(&"finished"), "{place:?}");
-        }
-        assert_eq!(l0.observer_panics(), 1, "{place:?}");
-    }
-}
-
-/// Writes down what it is asked, and refuses or panics if told to.
-struct Hook {
-    name: &'static str,
-    asked: Arc<Mutex<Vec<String>>>,
-    answer: fn(&mut Request) -> Result<(), Refusal>,
-}
-
-impl Interceptor for Hook {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        self.asked
-            .lock()
-            .expect("no panic while locked")
-            .push(format!("{} before", self.name));
-        (self.answer)(request)
-    }
-
-    fn observe(&self, _: &RunInfo, _: &mut Observers) {
-        self.asked
-            .lock()
-            .expect("no panic while locked")
-            .push(format!("{} observe", self.name));
-    }
-}
-
-#[tokio::test]
-async fn before_of_all_comes_in_order_until_one_refuses_and_then_observe_of_all() {
-    let panics = |_: &mut Request| -> Result<(), Refusal> { panic!("in before") };
-    let refuses = |_: &mut Request| Err(Refusal::new("quota"));
-    let goes_on = |_: &mut Request| Ok(());
-    type Answer = fn(&mut Request) -> Result<(), Refusal>;
-    for (answer, refused) in [
-        (goes_on as Answer, None),
-        (refuses, Some("quota")),
-        (panics, Some("an interceptor panicked before the run")),
+fn an_observer_that_panics_while_the_consumer_unwinds_is_contained_too() {
+    for at in [
+        At::Event("finished"),
+        At::Drop,
+        At::EventAndDrop("finished"),
     ] {
-        let asked = Arc::default();
-        let hook = |name, answer| Hook {
-            name,
-            asked: Arc::clone(&asked),
-            answer,
-        };
-        let captured = Captured::new();
-        let l0 = L0::builder()
-            .interceptor(hook("a", goes_on as Answer))
-            .interceptor(vec![Box::new(hook("b", answer)) as Box<dyn Interceptor>])
-            .interceptor(Some(Arc::new(hook("c", goes_on as Answer))))
-            .interceptor(None::<Captured>)
-            .interceptor(captured.clone())
-            .build();
-        let script = Script::new().attempt(|a| a.tokens(["Hello"]));
-        let mut run = l0.stream(script.source()).start();
-
-        let mut expected = vec![
-            "a before",
-            "b before",
-            "c before",
-            "a observe",
-            "b observe",
-            "c observe",
-        ];
-        if refused.is_some() {
-            expected.retain(|call| *call != "c before");
-        }
-        assert_eq!(*asked.lock().unwrap(), expected);
-        match refused {
-            None => assert_eq!(run.text().await.expect("answered"), "Hello"),
-            Some(reason) => {
-                assert_eq!(captured.kinds(), ["started", "finished"]);
-                assert_eq!(run.outcome(), Some(Outcome::Failed));
-                let error = run.text().await.expect_err("refused");
-                assert!(matches!(&error, Error::Refused(refusal) if refusal.message == reason));
-                assert_eq!(script.calls(), 0);
+        for thrown in [Thrown::Message, Thrown::Bomb] {
+            for watch in [false, true] {
+                let what = format!("{at:?}, {thrown:?}, watch: {watch}");
+                let (l0, before, after) = around(&Panics::new(at, thrown));
+                let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
+                let payload = catch_unwind(AssertUnwindSafe(|| {
+                    let (mut run, mut watched);
+                    let mut cx = Context::from_waker(Waker::noop());
+                    if watch {
+                        watched = l0.watch(script.stream()).start();
+                        assert!(Pin::new(&mut watched).poll_next(&mut cx).is_ready());
+                    } else {
+                        run = l0.stream(script.source()).start();
+                        assert!(Pin::new(&mut run).poll_next(&mut cx).is_ready());
+                    }
+                    panic_any("the consumer panics");
+                }))
+                .expect_err("panics");
+                assert_eq!(message_of(&*payload), "the consumer panics", "{what}");
+                for captured in [before, after] {
+                    let last = captured.events().pop();
+                    let Some(OwnedEvent::Finished { outcome, .. }) = last else {
+                        panic!("{what}: {last:?}");
+                    };
+                    assert_eq!(outcome, Outcome::Dropped, "{what}");
+                }
+                assert_eq!(l0.observer_panics(), at.panics(), "{what}");
             }
         }
     }
 }
 
+fn message_of(payload: &(dyn Any + Send)) -> &str {
+    payload.downcast_ref::<&str>().copied().unwrap_or_default()
+}
+
 #[tokio::test]
-async fn metadata_of_a_run_wins_over_that_of_the_l0_and_an_interceptors_over_both() {
-    let sets = Hook {
-        name: "sets",
-        asked: Arc::default(),
-        answer: |request| {
-            assert_eq!(request.metadata()["b"], "run");
-            request.set_metadata("c", "before");
+async fn panics_are_counted_by_run_and_by_the_l0_that_made_it() {
+    let panics = Panics::new(At::Event("token"), Thrown::Message);
+    let l0 = L0::builder().interceptor(panics.clone()).build();
+    let variant = l0.to_builder().build();
+    let script = || Script::new().attempt(|a| a.token("a"));
+    let (first, second) = (script(), script());
+    let mut runs = [
+        l0.stream(first.source()).start(),
+        l0.stream(second.source()).interceptor(panics).start(),
+    ];
+    for run in &mut runs {
+        run.text().await.expect("answered");
+    }
+    assert_eq!(runs[0].info().observer_panics(), 1);
+    assert_eq!(runs[1].info().observer_panics(), 2);
+    assert_eq!(l0.observer_panics(), 3);
+    assert_eq!(variant.observer_panics(), 0);
+}
+
+/// An interceptor whose `before` is a function.
+struct Before<F>(F);
+
+impl<F> Interceptor for Before<F>
+where
+    F: Fn(&mut Request) -> Result<(), Refusal> + Send + Sync,
+{
+    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+        (self.0)(request)
+    }
+}
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn logging(log: &Log, name: &'static str) -> impl Interceptor + use<> {
+    struct Logs(Log, &'static str);
+    impl Interceptor for Logs {
+        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+            self.0
+                .lock()
+                .expect("no panic")
+                .push(format!("before {}", self.1));
             Ok(())
-        },
-    };
-    let monitoring = Monitoring::new()
-        .metadata("a", "l0")
-        .metadata("b", "l0")
-        .metadata("c", "l0");
+        }
+
+        fn observe(&self, _: &RunInfo, _: &mut Observers) {
+            self.0
+                .lock()
+                .expect("no panic")
+                .push(format!("observe {}", self.1));
+        }
+    }
+    Logs(Arc::clone(log), name)
+}
+
+#[test]
+fn before_of_all_comes_before_observe_of_all_in_the_order_of_registration() {
+    let log = Log::default();
     let l0 = L0::builder()
-        .monitoring(monitoring)
-        .interceptor(sets)
+        .interceptor(logging(&log, "a"))
+        .interceptor(Some(logging(&log, "b")))
+        .interceptor(None::<Captured>)
+        .interceptor(vec![logging(&log, "c"), logging(&log, "d")])
+        .interceptor(Arc::new(logging(&log, "e")))
+        .interceptor(Box::new(logging(&log, "f")) as Box<dyn Interceptor>)
+        .interceptor(Vec::<Arc<dyn Interceptor>>::new())
         .build();
-    let script = Script::new().attempt(|a| a.tokens(["Hello"]));
-    let mut run = l0
-        .stream(script.source())
-        .metadata("b", "run")
-        .metadata("c", "run")
-        .start();
-    run.text().await.expect("answered");
-    let expected: BTreeMap<_, _> = [("a", "l0"), ("b", "run"), ("c", "before")]
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .into();
-    assert_eq!(*run.info().metadata(), expected);
-    assert_eq!(run.telemetry().expect("measured").metadata, expected);
+    let script = Script::new();
+    let builder = l0.stream(script.source()).interceptor(logging(&log, "g"));
+    assert_eq!(*log.lock().unwrap(), [""; 0], "nothing before the start");
+    let run = builder.start();
+    let called =
+        |hook: &str| ["a", "b", "c", "d", "e", "f", "g"].map(|name| format!("{hook} {name}"));
+    assert_eq!(
+        *log.lock().unwrap(),
+        [called("before"), called("observe")].concat()
+    );
+    assert_eq!(script.calls(), 0, "the source is called at the first poll");
+    drop(run);
 }
 
-/// Writes down when a poll of the factory's future begins and ends.
-struct Bracket(&'static str, Arc<Mutex<Vec<String>>>);
-
-impl Bracket {
-    fn say(&self, what: &str) {
-        self.1
-            .lock()
-            .expect("no panic while locked")
-            .push(format!("{} {what}", self.0));
+#[tokio::test]
+async fn metadata_of_before_wins_over_the_runs_and_that_over_the_l0s() {
+    let captured = Captured::new();
+    let l0 = L0::builder()
+        .monitoring(
+            Monitoring::new()
+                .metadata("l0", "l0")
+                .metadata("run", "l0")
+                .metadata("before", "l0"),
+        )
+        .interceptor(Before(|request: &mut Request| {
+            assert_eq!(request.metadata()["run"], "run");
+            assert_eq!(request.metadata()["before"], "run");
+            request.set_metadata("before", "first");
+            request.set_metadata("last", "first");
+            Ok(())
+        }))
+        .interceptor(Before(|request: &mut Request| {
+            assert_eq!(request.metadata()["last"], "first");
+            request.set_metadata("last", json!({"of": "all"}));
+            Ok(())
+        }))
+        .interceptor(captured.clone())
+        .build();
+    let expected = json!({"l0": "l0", "run": "run", "before": "first", "last": {"of": "all"}});
+    for monitoring in [None, Some(false)] {
+        let script = Script::new().attempt(|a| a.token("a"));
+        let mut builder = l0
+            .stream(script.source())
+            .metadata("run", "run")
+            .metadata("before", "run");
+        if let Some(enabled) = monitoring {
+            let of_l0 = [("l0", "l0"), ("run", "l0"), ("before", "l0")];
+            let off = Monitoring::new().enabled(enabled);
+            let off = of_l0
+                .iter()
+                .fold(off, |m, (key, value)| m.metadata(*key, *value));
+            builder = builder.monitoring(off);
+        }
+        let mut run = builder.start();
+        assert_eq!(json!(run.info().metadata()), expected);
+        run.text().await.expect("answered");
+        if monitoring.is_none() {
+            let telemetry = run.telemetry().expect("measured");
+            assert_eq!(json!(telemetry.metadata), expected);
+            assert_eq!(telemetry.session_id, run.info().id());
+            assert_eq!(telemetry.start_time, run.info().started_at());
+        }
     }
 }
 
-impl Interceptor for Bracket {
-    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
-        observers.push(Bracket(self.0, Arc::clone(&self.1)));
+#[tokio::test]
+async fn a_refusal_or_a_panic_in_before_ends_the_run_and_the_hooks_after_it_are_not_asked() {
+    type Hook = fn(&mut Request) -> Result<(), Refusal>;
+    let hooks: [(&str, Hook, &str); 3] = [
+        (
+            "refuses",
+            |_| Err(Refusal::new("over budget")),
+            "refused: over budget",
+        ),
+        (
+            "panics",
+            |_| panic!("the interceptor panics"),
+            "refused: an interceptor panicked before the run",
+        ),
+        (
+            "throws a bomb",
+            |_| panic_any(Bomb),
+            "refused: an interceptor panicked before the run",
+        ),
+    ];
+    for (name, hook, text) in hooks {
+        for watch in [false, true] {
+            let (log, captured) = (Log::default(), Captured::new());
+            let l0 = L0::builder()
+                .monitoring(Monitoring::new())
+                .interceptor(captured.clone())
+                .interceptor(Before(|request: &mut Request| {
+                    request.set_metadata("seen", true);
+                    Ok(())
+                }))
+                .interceptor(Before(hook))
+                .interceptor(logging(&log, "later"))
+                .build();
+            let script = Script::new().attempt(|a| a.token("a"));
+            let (outcome, info) = if watch {
+                let mut watched = l0.watch(script.stream()).start();
+                assert_eq!(watched.outcome(), Some(Outcome::Failed), "{name}: at once");
+                assert!(watched.next().await.is_none(), "{name}");
+                (watched.outcome(), watched.info().clone())
+            } else {
+                let mut run = l0.stream(script.source()).start();
+                assert!(run.handle().is_finished(), "{name}: at once");
+                let error = run.next().await.expect("an item").expect_err("refused");
+                assert!(matches!(error, Error::Refused(_)), "{name}");
+                assert_eq!(error.to_string(), text, "{name}");
+                assert!(run.next().await.is_none(), "{name}");
+                (run.outcome(), run.info().clone())
+            };
+            assert_eq!(outcome, Some(Outcome::Failed), "{name}");
+            assert_eq!(script.calls(), 0, "{name}: the source is never called");
+            assert_eq!(*log.lock().unwrap(), ["observe later"], "{name}");
+            assert_eq!(captured.kinds(), ["started", "finished"], "{name}");
+            assert_eq!(info.metadata()["seen"], true, "{name}");
+            let telemetry = captured.telemetry().expect("measured");
+            assert_eq!(telemetry.outcome, Some(Outcome::Failed), "{name}");
+            assert_eq!(telemetry.metrics.attempts, 0, "{name}");
+            assert_eq!(telemetry.network.error_count, 0, "{name}");
+        }
     }
 }
 
-impl Observer for Bracket {
+struct NeedsTelemetry;
+
+impl Interceptor for NeedsTelemetry {
+    fn needs_telemetry(&self) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_that_needs_telemetry_turns_it_on_and_an_explicit_setting_wins() {
+    let script = Script::new().attempt(|a| a.token("a"));
+    let measured = |l0: &L0, run: Option<Monitoring>, needs: bool| {
+        let mut builder = l0.stream(script.source());
+        if let Some(monitoring) = run {
+            builder = builder.monitoring(monitoring);
+        }
+        if needs {
+            builder = builder.interceptor(NeedsTelemetry);
+        }
+        let run = builder.start();
+        assert_eq!(run.info().measured(), run.telemetry().is_some());
+        run.info().measured()
+    };
+    let (on, off) = (Monitoring::new, Monitoring::off);
+    // (of the L0: needs, setting; of the run: needs, setting; measured)
+    for (l0_needs, l0_setting, run_needs, run_setting, expected) in [
+        (false, None, false, None, false),
+        (true, None, false, None, true),
+        (false, None, true, None, true),
+        (true, None, true, None, true),
+        (true, Some(off()), true, None, false),
+        (true, Some(on().sample_rate(0.0)), true, None, false),
+        (false, Some(on()), false, None, true),
+        (true, None, false, Some(off()), false),
+        (false, None, true, Some(off()), false),
+        (true, Some(off()), false, Some(on()), true),
+        (false, Some(on()), false, Some(off()), false),
+    ] {
+        let mut builder = L0::builder();
+        // In either order.
+        if let Some(setting) = l0_setting.clone() {
+            builder = builder.monitoring(setting);
+        }
+        if l0_needs {
+            builder = builder.interceptor(NeedsTelemetry);
+        }
+        let what = (l0_needs, &l0_setting, run_needs, &run_setting);
+        assert_eq!(
+            measured(&builder.build(), run_setting.clone(), run_needs),
+            expected,
+            "{what:?}"
+        );
+    }
+    for (wrapped, needs) in [
+        (Arc::new(NeedsTelemetry) as Arc<dyn Interceptor>, true),
+        (Arc::new(Some(Box::new(NeedsTelemetry))), true),
+        (Arc::new(vec![NeedsTelemetry]), true),
+        (Arc::new(None::<NeedsTelemetry>), false),
+        (Arc::new(Vec::<NeedsTelemetry>::new()), false),
+        (Arc::new(Captured::new()), false),
+    ] {
+        let l0 = L0::builder().interceptor(wrapped).build();
+        assert_eq!(measured(&l0, None, false), needs);
+        let watched = l0.watch(script.stream()).start();
+        assert_eq!(watched.telemetry().is_some(), needs);
+    }
+}
+
+/// Logs when its context is entered and left.
+struct Connects(&'static str, Log, Habit);
+
+/// How often an observer calls on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Habit {
+    Once,
+    Never,
+    Twice,
+}
+
+impl Observer for Connects {
     fn on_event(&mut self, _: &Event<'_>) {}
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
-        self.say("enters");
-        poll();
-        // More than once is once.
-        poll();
-        self.say("leaves");
+        let log = |what| {
+            self.1
+                .lock()
+                .expect("no panic")
+                .push(format!("{what} {}", self.0));
+        };
+        log("enter");
+        match self.2 {
+            Habit::Once => poll(),
+            Habit::Never => {}
+            Habit::Twice => {
+                poll();
+                poll();
+            }
+        }
+        log("leave");
     }
 }
 
-#[tokio::test]
-async fn connect_surrounds_the_factory_and_each_poll_of_its_future_but_not_the_stream() {
-    let said = Arc::default();
+struct ConnectsBoth(Log, [Habit; 2]);
+
+impl Interceptor for ConnectsBoth {
+    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+        for (name, habit) in ["a", "b"].into_iter().zip(self.1) {
+            observers.push(Connects(name, Arc::clone(&self.0), habit));
+        }
+    }
+}
+
+/// Runs a source that is pending once while it connects, and logs when it is called and polled.
+async fn connect_log(habits: [Habit; 2]) -> Vec<String> {
+    let log = Log::default();
+    let say = |what: &str| log.lock().expect("no panic").push(what.to_owned());
     let l0 = L0::builder()
-        .interceptor(Bracket("outer", Arc::clone(&said)))
-        .interceptor(Bracket("inner", Arc::clone(&said)))
+        .interceptor(ConnectsBoth(Arc::clone(&log), habits))
+        .retry(Retry::new().backoff(Backoff::none()))
         .build();
-    let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
-    let factory = Bracket("factory", Arc::clone(&said));
+    let script = Script::new()
+        .attempt(|a| a.connect_error(reset()))
+        .attempt(|a| a.token("a"));
     let mut run = l0
-        .stream(|_| {
-            factory.say("is called");
-            async {
+        .stream(|attempt| {
+            say(&format!("call {}", attempt.number()));
+            let script = &script;
+            async move {
+                say("poll");
                 tokio::task::yield_now().await;
-                factory.say("connects");
-                script.connect().await
+                say("poll");
+                Ok(script.connect().await?.inspect_ok(move |_| say("item")))
             }
         })
         .start();
     run.text().await.expect("answered");
-    let said = said.lock().unwrap();
-    let (first, second) = said.split_at(5);
-    assert_eq!(
-        first,
-        [
-            "outer enters",
-            "inner enters",
-            "factory is called",
-            "inner leaves",
-            "outer leaves"
-        ]
-    );
-    assert_eq!(
-        second,
-        [
-            "outer enters",
-            "inner enters",
-            "factory connects",
-            "inner leaves",
-            "outer leaves"
-        ]
-    );
-}
-
-#[test]
-fn a_panic_of_the_factory_is_not_blamed_on_an_observer() {
-    let captured = Captured::new();
-    let l0 = L0::builder().interceptor(captured.clone()).build();
-    let script = Script::new().attempt(|a| a.connect_panic("the factory panics"));
-    let mut run = l0.stream(script.source()).start();
-    let panicked = catch_unwind(AssertUnwindSafe(|| run.next().now_or_never()));
-    let message = panicked
-        .expect_err("panics")
-        .downcast::<String>()
-        .expect("its own");
-    assert_eq!(*message, "the factory panics");
-    assert_eq!(
-        run.outcome(),
-        Some(Outcome::Failed),
-        "finished before the panic went on"
-    );
-    assert_eq!(captured.kinds(), ["started", "attempt_started", "finished"]);
-    assert_eq!(l0.observer_panics(), 0);
-    assert!(run.next().now_or_never().expect("ready").is_none(), "fused");
+    std::mem::take(&mut *log.lock().expect("no panic"))
 }
 
 #[tokio::test]
-async fn observe_fn_gets_every_event_and_can_be_narrowed() {
-    let count = |narrow: fn(&Event<'_>) -> bool, interest| {
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let names = Arc::clone(&seen);
-        let l0 = L0::builder()
-            .interceptor(
-                observe_fn(move |run, event| {
-                    assert!(run.id().starts_with("l0_"));
-                    names
-                        .lock()
-                        .expect("no panic while locked")
-                        .push(event.name());
-                })
-                .filter(narrow)
-                .interest(interest),
-            )
-            .build();
-        let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
-        l0.stream(script.source())
-            .start()
-            .text()
-            .now_or_never()
-            .expect("ready")
-            .expect("answered");
-        let seen = seen.lock().expect("no panic while locked");
-        seen.join(" ")
+async fn connect_surrounds_each_poll_of_the_factorys_future_and_its_call_but_not_the_stream() {
+    let attempt = |number: u32| {
+        [
+            "enter a",
+            "enter b",
+            &format!("call {number}"),
+            "poll",
+            "leave b",
+            "leave a",
+            "enter a",
+            "enter b",
+            "poll",
+            "leave b",
+            "leave a",
+        ]
+        .map(str::to_owned)
+        .to_vec()
     };
-    let all = "started attempt_started first_token token token finished";
-    assert_eq!(count(|_| true, Interest::TOKENS), all);
-    assert_eq!(
-        count(|_| true, Interest::LIFECYCLE),
-        all.replace(" token", "")
-    );
-    assert_eq!(
-        count(|event| event.name() == "token", Interest::TOKENS),
-        "token token"
-    );
+    let log = connect_log([Habit::Once, Habit::Once]).await;
+    let expected = [attempt(1), attempt(2), vec!["item".to_owned()]].concat();
+    assert_eq!(log, expected);
 }
 
 #[tokio::test]
-async fn concurrent_runs_of_one_l0_never_see_each_others_metadata_events_or_counts() {
-    let captured = Captured::new();
-    let l0 = L0::builder()
-        .monitoring(Monitoring::new())
-        .interceptor(captured.clone())
-        .build();
-    let mut runs: Vec<_> = (0..20_u64)
-        .map(|number| {
-            let texts = (0..=number).map(|token| format!("{number}.{token} "));
-            let script = Script::new().attempt(|a| a.tokens(texts));
-            l0.stream(script.source())
-                .metadata("number", number)
-                .start()
-        })
-        .collect();
-    // Interleaved: one item of each in turn.
-    while futures_util::future::join_all(runs.iter_mut().map(StreamExt::next))
-        .await
-        .iter()
-        .any(Option::is_some)
-    {}
-    for (number, run) in (0..).zip(&runs) {
-        let telemetry = run.telemetry().expect("measured");
-        assert_eq!(telemetry.metrics.total_tokens, number + 1);
-        assert_eq!(telemetry.metadata["number"], number);
-        assert_eq!(run.info().metadata().len(), 1);
-        let events = captured.events_of(run.info().id());
-        let tokens: Vec<_> = events
-            .iter()
-            .filter_map(|event| match event {
-                l0_core::testing::OwnedEvent::Token { text, index, .. } => {
-                    Some((*index, text.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        let expected: Vec<_> = (0..=number)
-            .map(|token| (token, format!("{number}.{token} ")))
-            .collect();
-        assert_eq!(tokens, expected);
+async fn the_source_is_polled_once_however_often_an_observer_calls_on() {
+    let polls = |log: &[String]| {
+        let polls = log.iter().filter(|what| *what == "poll").count();
+        let calls = log.iter().filter(|what| what.starts_with("call")).count();
+        let entered = |name: &str| log.iter().filter(|what| *what == name).count();
+        (calls, polls, entered("enter a"), entered("leave a"))
+    };
+    for a in [Habit::Once, Habit::Never, Habit::Twice] {
+        for b in [Habit::Once, Habit::Never, Habit::Twice] {
+            let log = connect_log([a, b]).await;
+            assert_eq!(polls(&log), (2, 4, 4, 4), "{a:?}, {b:?}: {log:?}");
+            assert_eq!(log.last().map(String::as_str), Some("item"));
+        }
     }
 }
 
 #[test]
-fn concurrent_runs_on_many_threads_never_mix() {
+fn a_panic_of_the_factory_goes_on_as_it_is_and_no_observer_is_blamed() {
+    let log = Log::default();
     let captured = Captured::new();
     let l0 = L0::builder()
-        .monitoring(Monitoring::new())
+        .interceptor(ConnectsBoth(Arc::clone(&log), [Habit::Once, Habit::Once]))
         .interceptor(captured.clone())
         .build();
-    std::thread::scope(|scope| {
-        for thread in 0..8_u64 {
-            let l0 = &l0;
-            scope.spawn(move || {
-                for count in 1..50_usize {
-                    let script = Script::new().attempt(|a| a.tokens(vec!["x"; count]));
-                    let mut run = l0
-                        .stream(script.source())
-                        .metadata("thread", thread)
-                        .start();
-                    run.text().now_or_never().expect("ready").expect("answered");
-                    let telemetry = run.telemetry().expect("measured");
-                    assert_eq!(telemetry.metrics.total_tokens, count as u64);
-                    assert_eq!(telemetry.metadata["thread"], thread);
-                }
-            });
+    type Connected = std::future::Ready<ScriptedResult>;
+    let mut run = l0
+        .stream(|_| -> Connected { panic_any("the factory panics") })
+        .start();
+    let payload = catch_unwind(AssertUnwindSafe(|| {
+        let mut cx = Context::from_waker(Waker::noop());
+        drop(Pin::new(&mut run).poll_next(&mut cx));
+    }))
+    .expect_err("panics");
+    assert_eq!(message_of(&*payload), "the factory panics");
+    assert_eq!(l0.observer_panics(), 0);
+    assert_eq!(run.outcome(), Some(Outcome::Failed));
+    let left = ["enter a", "enter b", "leave b", "leave a"];
+    assert_eq!(*log.lock().unwrap(), left, "every context was left");
+    assert_eq!(captured.kinds(), ["started", "attempt_started", "finished"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_an_unmeasured_run_are_the_same_without_times() {
+    /// The event as a run that is not measured tells it.
+    fn untimed(event: OwnedEvent) -> OwnedEvent {
+        match event {
+            OwnedEvent::Started { .. } => OwnedEvent::Started { at: None },
+            OwnedEvent::FirstToken { .. } => OwnedEvent::FirstToken { after: None },
+            OwnedEvent::Token {
+                index, kind, text, ..
+            } => OwnedEvent::Token {
+                index,
+                gap: None,
+                kind,
+                text,
+            },
+            OwnedEvent::Finished {
+                outcome,
+                error,
+                message,
+                ..
+            } => OwnedEvent::Finished {
+                outcome,
+                telemetry: None,
+                error,
+                message,
+                duration: None,
+            },
+            other => other,
         }
+    }
+    async fn events(script: Script, watch: bool, monitoring: Monitoring) -> Vec<OwnedEvent> {
+        let captured = Captured::new();
+        let l0 = L0::builder()
+            .monitoring(monitoring)
+            .retry(Retry::new().backoff(Backoff::fixed(MS)))
+            .interceptor(captured.clone())
+            .build();
+        if watch {
+            l0.watch(script.stream()).start().count().await;
+        } else {
+            l0.stream(script.source()).start().count().await;
+        }
+        captured.events()
+    }
+    let scripts = || {
+        [
+            eventful(),
+            Script::new().attempt(|a| a.token("...")),
+            Script::new().attempt(|a| a.wait(MS).token("a").fail(Failure::status(401))),
+            Script::new().attempt(|a| a.connect_error("SSL handshake failed")),
+        ]
+    };
+    for index in 0..scripts().len() {
+        for watch in [false, true] {
+            let of = |monitoring| events(scripts()[index].clone(), watch, monitoring);
+            let measured = of(Monitoring::new()).await;
+            assert!(matches!(measured[0], OwnedEvent::Started { at: Some(_) }));
+            let expected: Vec<_> = measured.into_iter().map(untimed).collect();
+            for monitoring in [Monitoring::off(), Monitoring::new().sample_rate(0.0)] {
+                assert_eq!(of(monitoring).await, expected, "script {index}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn observe_fn_sees_every_event_or_those_that_its_filter_and_interest_let_through() {
+    let names = |log: &Log| std::mem::take(&mut *log.lock().expect("no panic"));
+    let all = [
+        "started",
+        "attempt_started",
+        "first_token",
+        "token",
+        "token",
+        "finished",
+    ];
+    let script = || Script::new().attempt(|a| a.tokens(["a", "b"]));
+    let log = Log::default();
+    let keep = Arc::clone(&log);
+    let push = move |run: &RunInfo, event: &Event<'_>| {
+        assert!(run.id().starts_with("l0_"));
+        keep.lock().expect("no panic").push(event.name().to_owned());
+    };
+    let l0 = L0::builder().interceptor(observe_fn(push.clone())).build();
+    l0.stream(script().source()).start().count().await;
+    assert_eq!(names(&log), all);
+
+    let tokens = observe_fn(push.clone()).filter(|event| matches!(event, Event::Token { .. }));
+    let l0 = L0::builder().interceptor(tokens).build();
+    l0.stream(script().source()).start().count().await;
+    assert_eq!(names(&log), ["token", "token"]);
+
+    let lifecycle = observe_fn(push).interest(Interest::LIFECYCLE);
+    let l0 = L0::builder().interceptor(lifecycle).build();
+    l0.stream(script().source()).start().count().await;
+    assert_eq!(
+        names(&log),
+        ["started", "attempt_started", "first_token", "finished"]
+    );
+}
+
+#[tokio::test]
+async fn interest_is_asked_once_and_token_events_go_to_those_who_want_them_only() {
+    struct Wants(Interest, Arc<Mutex<(u32, u32)>>);
+    impl Observer for Wants {
+        fn interest(&self) -> Interest {
+            self.1.lock().expect("no panic").0 += 1;
+            self.0
+        }
+
+        fn on_event(&mut self, event: &Event<'_>) {
+            self.1.lock().expect("no panic").1 += u32::from(event.name() == "token");
+        }
+    }
+    struct WantsBoth([Arc<Mutex<(u32, u32)>>; 2]);
+    impl Interceptor for WantsBoth {
+        fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+            let [lifecycle, tokens] = &self.0;
+            observers.push(Wants(Interest::LIFECYCLE, Arc::clone(lifecycle)));
+            observers.push(Wants(Interest::TOKENS, Arc::clone(tokens)));
+        }
+    }
+    let counts = [Arc::default(), Arc::default()];
+    let l0 = L0::builder().interceptor(WantsBoth(counts.clone())).build();
+    let script = Script::new().attempt(|a| a.tokens(["a", "b", "c"]));
+    l0.stream(script.source()).start().count().await;
+    assert_eq!(*counts[0].lock().unwrap(), (1, 0));
+    assert_eq!(*counts[1].lock().unwrap(), (1, 3));
+}
+
+/// An error whose text cannot be had.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("the error panics")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[test]
+fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
+    let source = || futures_util::stream::iter([Ok("a"), Err(Unspeakable)]);
+    for failure in [Failure::fatal(), reset()] {
+        for watch in [false, true] {
+            let what = format!("{failure}, watch: {watch}");
+            let captured = Captured::new();
+            let l0 = L0::builder()
+                .monitoring(Monitoring::new())
+                .retry(Retry::none())
+                .interceptor(captured.clone())
+                .build();
+            // The panic may go on or not: it is the source's.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                if watch {
+                    l0.watch(source()).start().count().now_or_never();
+                } else {
+                    l0.stream(|_| ready(Ok(source())))
+                        .classify(move |_| Some(failure))
+                        .start()
+                        .count()
+                        .now_or_never();
+                }
+            }));
+            let kinds = captured.kinds().into_iter();
+            assert_eq!(
+                kinds.filter(|kind| *kind == "finished").count(),
+                1,
+                "{what}"
+            );
+            let telemetry = captured.telemetry().expect("measured");
+            assert_eq!(telemetry.outcome, Some(Outcome::Failed), "{what}");
+            assert_eq!(l0.observer_panics(), 0, "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
+    let captured = Captured::new();
+    let l0 = L0::builder().interceptor(captured.clone()).build();
+    let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
+    // Waits until somebody takes its waker, and then throws.
+    let throws = || {
+        let waker = Arc::clone(&waker);
+        let mut waits = false;
+        std::future::poll_fn(move |cx| -> Poll<()> {
+            if std::mem::replace(&mut waits, true) {
+                panic_any(Bomb);
+            }
+            *waker.lock().expect("no panic while locked") = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    };
+    let wake = || {
+        waker
+            .lock()
+            .expect("no panic while locked")
+            .take()
+            .expect("polled")
+            .wake();
+    };
+    let hangs = Script::new().attempt(|a| a.hang());
+
+    let mut run = l0.stream(hangs.source()).until(throws()).start();
+    assert!(run.next().now_or_never().is_none());
+    wake();
+    drop(run);
+    let mut watched = l0.watch(hangs.stream()).until(throws()).start();
+    assert!(watched.next().now_or_never().is_none());
+    wake();
+    drop(watched);
+    let once = ["started", "attempt_started", "finished"];
+    assert_eq!(captured.kinds(), [once, once].concat());
+}
+
+#[test]
+fn a_future_that_nobody_polled_is_not_polled_in_a_drop() {
+    let l0 = L0::default();
+    let never = || std::future::poll_fn(|_| -> Poll<()> { panic!("polled") });
+    let run = l0.stream(Script::new().source()).until(never()).start();
+    let handle = run.handle();
+    drop(run);
+    assert!(handle.is_finished());
+}
+
+/// What run number `run` does, and what it must have told at its end.
+fn numbered(run: usize) -> (Script, Value) {
+    let text = format!("text {run}");
+    let script = Script::new()
+        .attempt(|a: ScriptedAttempt| match run % 3 {
+            0 => a.fail(reset()),
+            _ => a.token("lost").fail(Failure::status(503)),
+        })
+        .attempt(|a| (0..=run % 7).fold(a, |a, _| a.wait(MS).token(text.clone())));
+    (script, json!({"run": run, "text": text}))
+}
+
+fn check_numbered(run: usize, info: &RunInfo, telemetry: &Telemetry, captured: &Captured) {
+    let metadata = json!({"run": run, "text": format!("text {run}")});
+    assert_eq!(json!(info.metadata()), metadata);
+    assert_eq!(json!(telemetry.metadata), metadata);
+    assert_eq!(telemetry.session_id, info.id());
+    let metrics = &telemetry.metrics;
+    let lost = usize::from(!run.is_multiple_of(3));
+    assert_eq!(metrics.total_tokens as usize, run % 7 + 1 + lost);
+    assert_eq!(metrics.wasted_tokens as usize, lost);
+    assert_eq!(metrics.total_retries, 1);
+    let kind = match lost {
+        0 => NetworkErrorKind::Econnreset,
+        _ => NetworkErrorKind::ServerError,
+    };
+    assert_eq!(
+        Vec::from_iter(&telemetry.network.errors_by_type),
+        [(&kind, &1)]
+    );
+
+    let events = captured.events_of(info.id());
+    let tokens = events.iter().filter_map(|event| match event {
+        OwnedEvent::Token { index, text, .. } => Some((*index as usize, text.as_str())),
+        _ => None,
     });
+    let tokens: Vec<_> = tokens.collect();
+    assert_eq!(tokens.len(), run % 7 + 1 + lost);
+    for (place, (index, text)) in tokens.into_iter().enumerate() {
+        assert_eq!(place, index);
+        assert!(text == format!("text {run}") || (place < lost && text == "lost"));
+    }
+    let Some(OwnedEvent::Finished {
+        telemetry: told, ..
+    }) = events.last()
+    else {
+        panic!("{:?}", events.last());
+    };
+    assert_eq!(told.as_deref(), Some(telemetry));
+}
+
+fn shared_l0(captured: &Captured) -> L0 {
+    L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::new().backoff(Backoff::none()))
+        .interceptor(captured.clone())
+        .interceptor(Before(|request: &mut Request| {
+            let text = format!("text {}", request.metadata()["run"]);
+            request.set_metadata("text", text);
+            Ok(())
+        }))
+        .build()
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_that_take_turns_on_one_thread_never_see_each_other() {
+    const RUNS: usize = 50;
+    let captured = Captured::new();
+    let l0 = shared_l0(&captured);
+    let mut runs: Vec<_> = (0..RUNS)
+        .map(|run| {
+            let started = l0
+                .stream(numbered(run).0.source())
+                .metadata("run", run)
+                .start();
+            (run, started)
+        })
+        .collect();
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut cx = Context::from_waker(Waker::noop());
+    while !runs.is_empty() {
+        let chosen = rng.usize(..runs.len());
+        let (run, stream) = &mut runs[chosen];
+        match Pin::new(&mut *stream).poll_next(&mut cx) {
+            Poll::Pending => tokio::time::advance(MS).await,
+            Poll::Ready(Some(item)) => drop(item.expect("no error")),
+            Poll::Ready(None) => {
+                let telemetry = stream.telemetry().expect("measured");
+                check_numbered(*run, stream.info(), &telemetry, &captured);
+                drop(runs.swap_remove(chosen));
+            }
+        }
+    }
+    let finished = captured.kinds().into_iter();
+    assert_eq!(finished.filter(|kind| *kind == "finished").count(), RUNS);
+}
+
+#[test]
+fn runs_on_many_threads_never_see_each_other() {
+    const RUNS: usize = 400;
+    let captured = Captured::new();
+    let l0 = shared_l0(&captured);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let tasks = (0..RUNS).map(|run| {
+        let (l0, captured) = (l0.clone(), captured.clone());
+        runtime.spawn(async move {
+            let (script, metadata) = numbered(run);
+            let mut stream = l0.stream(script.source()).metadata("run", run).start();
+            while let Some(item) = stream.next().await {
+                item.expect("no error");
+                assert_eq!(json!(stream.info().metadata()), metadata);
+                tokio::task::yield_now().await;
+            }
+            let telemetry = stream.telemetry().expect("measured");
+            check_numbered(run, stream.info(), &telemetry, &captured);
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    for task in tasks {
+        runtime.block_on(task).expect("no panic");
+    }
     let kinds = captured.kinds();
     let count = |name| kinds.iter().filter(|kind| **kind == name).count();
-    assert_eq!((count("started"), count("finished")), (8 * 49, 8 * 49));
+    assert_eq!((count("started"), count("finished")), (RUNS, RUNS));
 }

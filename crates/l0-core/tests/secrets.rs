@@ -1,129 +1,296 @@
-//! Canary secrets, put wherever a secret may be, appear in nothing that leaves by default.
+//! Credentials and outputs leave neither through messages, nor through telemetry, nor through what
+//! `Debug` and `Display` print.
 
+use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex};
 
-use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{Backoff, Failure, Interceptor, L0, Monitoring, Refusal, Request, Retry};
+use futures_util::StreamExt;
+use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError};
+use l0_core::{
+    Backoff, Event, Failure, Interceptor, Interest, L0, Monitor, Monitoring, NetworkErrorKind,
+    Observer, Observers, Refusal, Request, Retry, RunInfo, Telemetry,
+};
 
-const CANARY: &str = "CANARY0123456789abcdef";
+/// Part of everything that must not leave.
+const CANARY: &str = "c4n4ry";
 
-/// Error texts with the canary where clients put secrets.
-fn texts() -> Vec<String> {
-    [
-        "error sending request for url (https://user:{}@api.example.com/v1)",
-        "error sending request for url (https://api.example.com/v1?key={}&alt=sse)",
-        "GET https://api.example.com/v1/models?api-version=1&sig={} failed",
-        "invalid header: Authorization: Bearer {}",
-        "invalid header authorization: Basic {}==",
-        "x-api-key: {}",
-        "Incorrect API key provided: sk-{}. You can find your key at https://example.com.",
-        "Incorrect API key provided: sk-proj-{}-x",
-        r#"{"error": {"message": "bad", "api_key": "{}"}}"#,
-        "config: Config { api_key: \"{}\", model: \"m\" }",
-        "OPENAI_API_KEY={} is not valid",
-        "token eyJhbGciOiJIUzI1NiJ9.{}.abc expired",
-        "password={}",
-    ]
-    .map(|text| text.replace("{}", CANARY))
-    .into()
+/// Error texts with a secret in each, as libraries write them.
+const TEXTS: &[&str] = &[
+    "connection reset: Authorization: Bearer c4n4ryAbCdEf0123456789",
+    r#"status 503, headers {"authorization": "Bearer c4n4ryAbCdEf0123456789"}"#,
+    "timeout, x-api-key: c4n4ry-AbCdEf-0123456789",
+    "status 401: Incorrect API key provided: sk-c4n4ryAbCdEf0123456789AbCdEf",
+    "status 401: Incorrect API key provided: sk-proj-c4n4ry_AbCdEf-0123456789AbCdEf",
+    "error sending request for url (https://api.example.com/v1/chat?key=c4n4ryAbCdEf0123): timeout",
+    "connection refused: https://user:c4n4ryPassword@proxy.example.com:8080/v1",
+    "connection refused (http://c4n4ryUser@proxy.example.com/)",
+    "status 500, request: POST https://example.com/c?api_key=c4n4ryAbCdEf0123&user=c4n4ry#c4n4ry",
+    "connection dropped\napi_key=c4n4ryAbCdEf0123456789",
+    r#"broken pipe, body: {"api_key":"c4n4ryAbCdEf0123456789","model":"gpt-4"}"#,
+    "SSL handshake failed; proxy-authorization: Basic dXNlcjpwYXNz-c4n4ryAbCdEf0123456789",
+    "rate limited, Cookie: session=c4n4ryAbCdEf0123456789",
+    "GET https://api.example.com/v1/models?api-version=1&sig=c4n4ryAbCdEf0123456789 failed",
+    r#"config: Config { api_key: "c4n4ryAbCdEf0123456789", model: "m" }"#,
+    "OPENAI_API_KEY=c4n4ryAbCdEf0123456789 is not valid",
+    "token eyJhbGciOiJIUzI1NiJ9.c4n4ryAbCdEf0123456789.abc expired",
+    "password=c4n4ryAbCdEf0123456789",
+];
+
+/// An error that names its secret in each link of its chain.
+#[derive(Debug)]
+struct Chained(&'static str, Option<Box<Chained>>);
+
+impl fmt::Display for Chained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
 }
 
-#[tokio::test]
-async fn secrets_in_error_texts_leave_through_no_event_and_no_telemetry() {
-    for text in texts() {
-        for retries in [0, 1] {
-            let captured = Captured::new();
-            let l0 = L0::builder()
-                .monitoring(Monitoring::new())
-                .retry(Retry::new().max_retries(retries).backoff(Backoff::none()))
-                .interceptor(captured.clone())
-                .build();
-            let error = io::Error::other(format!("connection reset: {text}"));
-            let script = Script::new().attempt(|a| a.token("answer").fail(error));
-            let mut run = l0.stream(script.source()).start();
-            run.text().await.expect_err("fails");
+impl std::error::Error for Chained {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.1.as_deref()?)
+    }
+}
 
-            let telemetry = run.telemetry().expect("measured");
-            let json = serde_json::to_string(&telemetry).expect("serializes");
-            let mut leaving = vec![
-                json,
-                telemetry.to_string(),
-                format!("{telemetry:?}"),
-                format!("{run:?}"),
-            ];
-            for event in captured.events() {
-                match event {
-                    OwnedEvent::NetworkError { message, .. } => leaving.push(message),
-                    OwnedEvent::Finished {
-                        message, telemetry, ..
-                    } => {
-                        leaving.push(message.expect("says what went wrong"));
-                        leaving.push(format!("{telemetry:?}"));
-                    }
-                    _ => {}
-                }
+fn errors(text: &'static str) -> [ScriptedError; 3] {
+    let inner = Some(Box::new(Chained(text, None)));
+    [
+        text.into(),
+        io::Error::other(Chained("request failed", inner)).into(),
+        ScriptedError::new(Chained(
+            text,
+            Some(Box::new(Chained("connection reset by peer", None))),
+        )),
+    ]
+}
+
+/// Everything that was said, to be searched.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    fn say(&self, what: impl Into<String>) {
+        self.0.lock().expect("no panic").push(what.into());
+    }
+
+    fn debug(&self, what: &impl fmt::Debug) {
+        self.say(format!("{what:?}"));
+        self.say(format!("{what:#?}"));
+    }
+
+    fn telemetry(&self, telemetry: &Telemetry) {
+        self.say(serde_json::to_string(telemetry).expect("serializes"));
+        self.say(telemetry.to_string());
+        self.debug(telemetry);
+        self.debug(&telemetry.summary());
+    }
+
+    fn check(&self, what: &str) {
+        let said = self.0.lock().expect("no panic");
+        assert!(!said.is_empty());
+        for text in &*said {
+            // A debug form of a debug form would escape, but not hide it.
+            assert!(!text.contains(CANARY), "{what}: {text}");
+        }
+    }
+}
+
+impl Interceptor for Said {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        self.debug(run);
+        self.debug(observers);
+        observers.push(self.clone());
+    }
+
+    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+        self.debug(request);
+        Ok(())
+    }
+}
+
+impl Observer for Said {
+    fn interest(&self) -> Interest {
+        Interest::LIFECYCLE
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        match *event {
+            Event::NetworkError { message, .. } => self.say(message),
+            Event::Finished {
+                message, telemetry, ..
+            } => {
+                message.into_iter().for_each(|message| self.say(message));
+                telemetry
+                    .into_iter()
+                    .for_each(|telemetry| self.telemetry(telemetry));
             }
-            for text in leaving {
-                assert!(!text.contains("CANARY"), "{text}");
+            _ => self.debug(event),
+        }
+    }
+}
+
+fn l0(said: &Said) -> L0 {
+    L0::builder()
+        .monitoring(Monitoring::new().metadata("model", "gpt-4"))
+        .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
+        .interceptor(said.clone())
+        .build()
+}
+
+/// A source that says its output and fails with the error.
+fn script(error: &ScriptedError) -> Script {
+    let output = format!("the answer is {CANARY}");
+    Script::new().attempt(|a| {
+        a.reasoning(&output)
+            .tool_call(&output)
+            .token(&output)
+            .token(&output)
+            .fail(error.clone())
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_says_neither_secrets_of_errors_nor_prompts_nor_outputs() {
+    for text in TEXTS {
+        for error in errors(text) {
+            for network in [false, true] {
+                let said = Said::default();
+                let l0 = l0(&said);
+                let script = script(&error);
+                let prompt = format!("say {CANARY}");
+                let builder = l0
+                    .stream(|_| {
+                        assert!(!prompt.is_empty());
+                        script.connect()
+                    })
+                    .classify(move |_| {
+                        network.then_some(Failure::network(NetworkErrorKind::Unknown))
+                    });
+                said.debug(&builder);
+                let mut run = builder.start();
+                said.debug(&run);
+                let mut failed = false;
+                while let Some(item) = run.next().await {
+                    said.debug(&run);
+                    said.telemetry(&run.telemetry().expect("measured"));
+                    if let Err(error) = item {
+                        // Its own text; its source's is the caller's to print.
+                        said.say(error.to_string());
+                        failed = true;
+                    }
+                }
+                assert!(failed);
+                said.debug(&run);
+                said.debug(run.info());
+                said.debug(&run.handle());
+                said.debug(&l0);
+                said.debug(&l0.to_builder());
+                said.telemetry(&run.telemetry().expect("measured"));
+                said.check(text);
             }
         }
     }
 }
 
-#[tokio::test]
-async fn secrets_in_refusals_leave_through_no_event() {
-    struct Refuses;
+#[tokio::test(start_paused = true)]
+async fn a_watched_stream_says_neither_secrets_of_errors_nor_outputs() {
+    for text in TEXTS {
+        for error in errors(text) {
+            let said = Said::default();
+            let builder = l0(&said).watch(script(&error).stream());
+            said.debug(&builder);
+            let mut watched = builder.start();
+            said.debug(&watched);
+            while watched.next().await.is_some() {
+                said.debug(&watched);
+                said.telemetry(&watched.telemetry().expect("measured"));
+            }
+            said.debug(&watched);
+            said.debug(&watched.handle());
+            said.check(text);
+        }
+    }
+}
 
+#[test]
+fn a_monitor_keeps_no_secret_of_an_error() {
+    for text in TEXTS {
+        for error in errors(text) {
+            let said = Said::default();
+            let mut monitor = Monitor::new(Monitoring::new());
+            monitor.record_network_error(&error, false, None, None);
+            said.debug(&monitor);
+            let telemetry = monitor.telemetry().expect("measured");
+            assert!(
+                !telemetry.network.errors.as_ref().expect("details")[0]
+                    .message
+                    .is_empty()
+            );
+            said.telemetry(&telemetry);
+            said.check(text);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_observers_without_its_secret() {
+    struct Refuses(&'static str);
     impl Interceptor for Refuses {
         fn before(&self, _: &mut Request) -> Result<(), Refusal> {
-            Err(Refusal::new(format!("quota of Bearer {CANARY} is used up")))
+            Err(Refusal::new(self.0))
         }
     }
+    for text in TEXTS {
+        let said = Said::default();
+        let mut run = l0(&said)
+            .stream(Script::new().source())
+            .interceptor(Refuses(text))
+            .start();
+        said.debug(&run);
+        run.text().await.expect_err("refused");
+        said.debug(&run);
+        said.check(text);
+    }
+}
 
+#[tokio::test(start_paused = true)]
+async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happened() {
     let captured = Captured::new();
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
-        .interceptor(Refuses)
+        .retry(Retry::none())
         .interceptor(captured.clone())
         .build();
-    let _run = l0.stream(Script::new().source()).start();
-    let Some(OwnedEvent::Finished {
-        message: Some(message),
-        ..
-    }) = captured.events().pop()
-    else {
-        panic!("a refused run finishes when it starts");
-    };
-    assert!(!message.contains("CANARY"), "{message}");
+    let script = Script::new().attempt(|a| {
+        a.fail("connection reset by https://api.example.com/v1?key=c4n4ryAbCdEf0123456789")
+    });
+    l0.stream(script.source()).start().count().await;
+    let telemetry = captured.telemetry().expect("measured");
+    let kept = &telemetry.network.errors.expect("details")[0].message;
+    assert!(kept.contains("connection reset by https://api.example.com/v1"));
+    let told = captured.events().into_iter();
+    let told = told.filter_map(|event| match event {
+        OwnedEvent::NetworkError { message, .. } => Some(message),
+        OwnedEvent::Finished { message, .. } => message,
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(told), [kept.clone(), kept.clone()]);
 }
 
 #[tokio::test]
-async fn neither_prompt_nor_output_is_in_what_leaves() {
-    let prompt = format!("prompt {CANARY}");
-    let l0 = L0::builder()
-        .monitoring(Monitoring::new())
+async fn long_messages_are_cut_and_counted_as_ever() {
+    let long = format!("connection reset: {}", "é ".repeat(100_000));
+    let script = Script::new().attempt(|a| a.fail(long));
+    let said = Said::default();
+    let mut run = l0(&said)
+        .stream(script.source())
         .retry(Retry::none())
-        .build();
-    let script = Script::new().attempt(|a| {
-        a.token(CANARY)
-            .reasoning(CANARY)
-            .tool_call(CANARY)
-            .fail(Failure::status(500))
-    });
-    let mut run = l0
-        .stream(|_| {
-            assert!(!prompt.is_empty());
-            script.connect()
-        })
-        .metadata("model", "gpt-4")
         .start();
     run.text().await.expect_err("fails");
-    let telemetry = run.telemetry().expect("measured");
-    for text in [
-        serde_json::to_string(&telemetry).expect("serializes"),
-        telemetry.to_string(),
-        format!("{telemetry:?} {run:?} {l0:?} {:?}", run.info()),
-    ] {
-        assert!(!text.contains("CANARY"), "{text}");
-    }
+    let network = run.telemetry().expect("measured").network;
+    assert_eq!(network.error_count, 1);
+    let message = &network.errors.expect("details")[0].message;
+    assert!(message.len() <= 512, "{}", message.len());
+    assert!(message.starts_with("connection reset: é é"));
 }

@@ -22,7 +22,7 @@ use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::recorder::{Recorder, Start};
 use crate::retry::{Retries, Retry};
-use crate::settings::{Settings, Shared};
+use crate::settings::{Settings, Shared, randomness};
 use crate::stop::Until;
 use crate::timeout::Timeouts;
 
@@ -34,6 +34,8 @@ pub(crate) struct Setup<'a> {
     metadata: BTreeMap<String, Value>,
     until: Vec<Until<'a>>,
     expect_finish: bool,
+    /// Whether the seed is of this run alone, which is then the first of its seed.
+    own_seed: bool,
 }
 
 impl<'a> Setup<'a> {
@@ -44,7 +46,13 @@ impl<'a> Setup<'a> {
             metadata: BTreeMap::new(),
             until: Vec::new(),
             expect_finish: false,
+            own_seed: false,
         }
+    }
+
+    fn seed(&mut self, seed: u64) {
+        self.settings().seed = Some(seed);
+        self.own_seed = true;
     }
 
     fn settings(&mut self) -> &mut Settings {
@@ -64,7 +72,13 @@ impl<'a> Setup<'a> {
         }
     }
 
-    fn start(self, rng: &mut fastrand::Rng, number: u64) -> (Recorder<'a>, Result<(), Refusal>) {
+    fn start(self) -> (Recorder<'a>, Result<(), Refusal>, fastrand::Rng) {
+        let number = if self.own_seed {
+            1
+        } else {
+            self.shared.next_run()
+        };
+        let mut rng = randomness(self.settings.seed, number);
         let start = Start {
             monitoring: self.settings.monitoring(),
             interceptors: &self.settings.interceptors,
@@ -73,7 +87,8 @@ impl<'a> Setup<'a> {
             seeded_number: self.settings.seed.map(|_| number),
             panics: Arc::clone(&self.shared.panics),
         };
-        Recorder::start(start, rng)
+        let (recorder, allowed) = Recorder::start(start, &mut rng);
+        (recorder, allowed, rng)
     }
 }
 
@@ -198,7 +213,7 @@ where
 
     /// Fixes sampling, jitter and the session id of this run.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.settings().seed = Some(seed);
+        self.setup.seed(seed);
         self
     }
 
@@ -212,8 +227,7 @@ where
     {
         let settings = Arc::clone(&self.setup.settings);
         let expect = self.setup.expect(V::SENDS_FINISH);
-        let (mut rng, number) = self.setup.shared.next_run(settings.seed);
-        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        let (recorder, allowed, rng) = self.setup.start();
         Run {
             recorder,
             state: match allowed {
@@ -337,7 +351,7 @@ where
 
     /// Fixes sampling and the session id of this run.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.settings().seed = Some(seed);
+        self.setup.seed(seed);
         self
     }
 
@@ -349,8 +363,10 @@ where
     {
         let expect = self.setup.expect(V::SENDS_FINISH);
         let checks = self.setup.settings.checks();
-        let (mut rng, number) = self.setup.shared.next_run(self.setup.settings.seed);
-        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        let (mut recorder, allowed, _) = self.setup.start();
+        if allowed.is_ok() {
+            recorder.attempt_started(1);
+        }
         Watched {
             recorder,
             read_item: self.view.into_fn(),

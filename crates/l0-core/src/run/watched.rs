@@ -204,12 +204,12 @@ where
     }
 }
 
-impl<S: TryStream + fmt::Debug> fmt::Debug for Watched<S> {
+/// Without the stream: its own `Debug` may print what it buffers.
+impl<S: TryStream> fmt::Debug for Watched<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched")
             .field("info", self.info())
             .field("outcome", &self.outcome())
-            .field("stream", &self.stream)
             .finish_non_exhaustive()
     }
 }
