@@ -8,10 +8,20 @@
 //! makes the attempt a faulty one when it ends, which is retried as the model's fault, and completes
 //! once retries are exhausted; a warning is only counted.
 
+#[cfg(feature = "guardrails")]
+mod latex;
+#[cfg(feature = "guardrails")]
+mod markdown;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::verdict::{Severity, Violation};
+
+#[cfg(feature = "guardrails")]
+pub use latex::Latex;
+#[cfg(feature = "guardrails")]
+pub use markdown::Markdown;
 
 /// One rule, for one attempt.
 ///

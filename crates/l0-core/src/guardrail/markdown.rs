@@ -1,0 +1,1044 @@
+//! The rule for Markdown: fences, tables, lists, and whether the answer looks complete.
+//!
+//! A state machine over bytes. Nothing of the text is kept: of the current line its features (how
+//! it begins, its pipes, its last character), of the lines before it what is still open.
+
+use super::{Guardrail, Violations};
+use crate::verdict::{Severity, Violation};
+
+/// Checks the structure of an answer in Markdown.
+///
+/// Everything is reported at the end of the answer, each violation at most once, and all of them
+/// are recoverable:
+///
+/// | violation | severity | what |
+/// |---|---|---|
+/// | `markdown-fences` | error | a code fence (three or more `` ` `` or `~`) is not closed |
+/// | `markdown-tables` | warning | rows have another number of columns than their table's separator row, the header among them |
+/// | `markdown-lists` | warning | ordered and unordered items at one indent of a list |
+/// | `markdown-complete` | error | the answer ends inside a code fence |
+/// | `markdown-complete` | warning | the last line that is not blank looks cut off |
+///
+/// - Fences are those of [the specification](https://spec.commonmark.org), in list items and quotes
+///   too: indented by up to three spaces beyond the item's text, and closed by a fence of the same
+///   character, at least as long, with nothing behind it. Unlike there, the end of a list item or of
+///   a quote does not close a fence: one that was forgotten is reported.
+/// - A table is a line followed by a separator row (`|---|:-:|`); its rows are the lines with
+///   pipes that follow. Escaped pipes and those in inline code are no borders of columns. Lists,
+///   headings, rules and tables are not looked for in fences.
+/// - A list ends at a heading, rule or fence outside its items, and at a blank line followed by
+///   other text outside its items.
+/// - A last line looks complete if it ends in one of ``. ! ? ; : ] } ) " ' ` ``, in a mark of
+///   another script with the same meaning (`。`, `？`, `…`, `”`, `」`, `।`, ...), in the `$` of a
+///   formula, or in an emoji; `*`, `_` and `~` that close an emphasis are looked through. Headings,
+///   list items, table rows and other lines that begin with a pipe, fences and rules are complete
+///   as they are.
+///
+/// It takes time in proportion to the text, and fixed memory, below one kilobyte: no text is kept.
+///
+/// Known limits: nested lists are followed sixteen levels deep, and items further in are not
+/// looked at. A line of a table in which an inline code is not closed counts all pipes behind its
+/// opening. A line of a table without any pipe ends it. HTML and the definitions of links are read
+/// as text. Indented code is read as text too, except that no fence, heading or table begins in it.
+///
+/// ```
+/// use l0_core::Guardrails;
+/// use l0_core::guardrail::Markdown;
+///
+/// let guardrails = Guardrails::none().with(Markdown::new);
+/// # drop(guardrails);
+/// ```
+#[derive(Debug, Default)]
+pub struct Markdown {
+    /// The bytes before the current piece.
+    before: u64,
+    line: Line,
+    /// The last byte was a carriage return, which has ended its line: a line feed belongs to it.
+    after_return: bool,
+    fence: Option<Fence>,
+    list: List,
+    previous: Previous,
+    table: Option<Table>,
+    /// What the last line that is not blank leaves to check.
+    last: Last,
+    bad_rows: BadRows,
+    mixed_lists: MixedLists,
+}
+
+impl Markdown {
+    /// The rule at the start of an answer.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A byte of the current line.
+    #[inline]
+    fn step(&mut self, byte: u8) {
+        match &self.fence {
+            Some(fence) => self.line.step_in_fence(byte, fence),
+            None => self.step_outside_fences(byte),
+        }
+    }
+
+    fn step_outside_fences(&mut self, byte: u8) {
+        let line = &mut self.line;
+        match line.phase {
+            Phase::Indent | Phase::Quote => {
+                if line.indent(byte) {
+                    return;
+                }
+                self.content(byte);
+            }
+            Phase::Bullet => {
+                line.look(byte);
+                if is_blank(byte) {
+                    self.begin_item(false, 1, byte);
+                } else {
+                    line.phase = Phase::Body;
+                }
+            }
+            Phase::Digits { count, one } => {
+                line.look(byte);
+                line.phase = match byte {
+                    // More digits are no number of an item.
+                    b'0'..=b'9' if count < 9 => Phase::Digits {
+                        count: count + 1,
+                        one: false,
+                    },
+                    b'.' | b')' => Phase::Ordered { count, one },
+                    _ => Phase::Body,
+                };
+            }
+            Phase::Ordered { count, one } => {
+                line.look(byte);
+                if is_blank(byte) && self.may_begin_ordered(one) {
+                    self.begin_item(true, u32::from(count) + 1, byte);
+                } else {
+                    self.line.phase = Phase::Body;
+                }
+            }
+            Phase::Hashes(count) => {
+                line.look(byte);
+                line.phase = match byte {
+                    b'#' if count < 6 => Phase::Hashes(count + 1),
+                    _ => Phase::Body,
+                };
+                line.heading = is_blank(byte);
+            }
+            Phase::Fence { mark, count } => {
+                line.look(byte);
+                line.phase = if byte == mark {
+                    Phase::Fence {
+                        mark,
+                        count: count.saturating_add(1),
+                    }
+                } else if count >= 3 {
+                    Phase::Info { mark, count }
+                } else {
+                    Phase::Body
+                };
+            }
+            Phase::Info { mark, .. } => {
+                line.look(byte);
+                // It was inline code.
+                if mark == b'`' && byte == b'`' {
+                    line.phase = Phase::Body;
+                }
+            }
+            Phase::Body => line.look(byte),
+            Phase::Skip => {}
+        }
+    }
+
+    /// The first byte behind the indent of the line, or of what an item or a quote holds.
+    fn content(&mut self, byte: u8) {
+        let line = &mut self.line;
+        if line.item {
+            line.open_item();
+        } else if !line.foreign {
+            if line.depth == self.list.depth {
+                line.base = self.list.base(line.column);
+            } else if byte != b'>' {
+                // The list was in a quote, which has ended.
+                self.list.clear();
+            }
+        }
+        let indented = line.column - line.base >= 4;
+        line.indented = indented;
+        line.text = true;
+
+        // `- - -` is a rule, not three items: they wait while all of it may be one.
+        if !(line.rule.alive() && line.rule.mark == byte) {
+            self.commit_items();
+            self.line.rule = Rule::begin(byte);
+        } else {
+            line.rule.count = line.rule.count.saturating_add(1);
+        }
+
+        let line = &mut self.line;
+        // Items indented too far are taken as what was meant, if there is a list.
+        let item = !indented || line.item || !self.list.is_empty();
+        line.phase = match byte {
+            b'>' if !indented => return self.enter_quote(),
+            b'`' | b'~' if !indented => Phase::Fence {
+                mark: byte,
+                count: 1,
+            },
+            b'#' if !indented => Phase::Hashes(1),
+            b'-' | b'*' | b'+' if item => Phase::Bullet,
+            b'0'..=b'9' if item => Phase::Digits {
+                count: 1,
+                one: byte == b'1',
+            },
+            _ => Phase::Body,
+        };
+        line.cells.step(byte);
+    }
+
+    fn enter_quote(&mut self) {
+        let line = &mut self.line;
+        if line.item {
+            line.foreign = true;
+        } else if !line.foreign && !self.list.is_empty() && self.list.depth == line.depth {
+            if line.base > 0 {
+                // A quote in an item: the list goes on behind it.
+                self.list.leave(line.column);
+                line.foreign = true;
+            } else {
+                self.list.clear();
+            }
+        }
+        line.depth = line.depth.saturating_add(1);
+        line.column = 0;
+        line.base = 0;
+        line.item = false;
+        line.text = false;
+        line.rule = Rule::default();
+        line.cells = Cells::default();
+        line.phase = Phase::Quote;
+    }
+
+    /// Whether a number may begin an item here: in the middle of a paragraph only 1 may, else
+    /// every line that happens to begin with a number were one.
+    fn may_begin_ordered(&self, one: bool) -> bool {
+        one || !self.list.is_empty() || self.line.any_item || !self.in_paragraph()
+    }
+
+    fn in_paragraph(&self) -> bool {
+        matches!(self.previous, Previous::Paragraph { depth, .. } if depth == self.line.depth)
+    }
+
+    /// A marker of so many columns, and the blank behind it.
+    fn begin_item(&mut self, ordered: bool, width: u32, blank: u8) {
+        let line = &mut self.line;
+        let indent = line.column;
+        line.column = line.column.saturating_add(width);
+        line.marker_end = line.column;
+        if let Some(slot) = line.items.get_mut(usize::from(line.pending)) {
+            *slot = Item {
+                ordered,
+                indent,
+                content: line.column.saturating_add(1),
+            };
+            line.pending += 1;
+        }
+        line.item = true;
+        line.any_item = true;
+        line.text = false;
+        line.cells = Cells::default();
+        line.phase = Phase::Indent;
+        line.indent(blank);
+    }
+
+    /// Takes the line's items so far into the list: they are no rule.
+    fn commit_items(&mut self) {
+        let line = &mut self.line;
+        if !line.foreign {
+            for item in &line.items[..usize::from(line.pending)] {
+                if self.list.add(*item, line.depth) {
+                    self.mixed_lists.count += 1;
+                    self.mixed_lists.first.get_or_insert(line.start);
+                }
+            }
+        }
+        line.pending = 0;
+    }
+
+    fn end_line(&mut self) {
+        if let Some(fence) = &self.fence {
+            if self.line.closes(fence) {
+                self.fence = None;
+                self.last = Last::Complete;
+                self.previous = Previous::Other;
+            }
+            return;
+        }
+
+        // A marker with nothing behind it.
+        match self.line.phase {
+            Phase::Bullet if !self.is_underline() => self.begin_item(false, 1, b' '),
+            Phase::Ordered { count, one } if self.may_begin_ordered(one) => {
+                self.begin_item(true, u32::from(count) + 1, b' ');
+            }
+            Phase::Hashes(_) => self.line.heading = true,
+            _ => {}
+        }
+        if !self.line.text && !self.line.any_item {
+            self.previous = Previous::Blank;
+            self.table = None;
+            return;
+        }
+
+        let rule = self.line.rule.is_break() || self.is_underline();
+        if !rule {
+            self.commit_items();
+        } else if self.line.pending > 0 {
+            // What looked like items was a rule with spaces.
+            self.line.pending = 0;
+            self.line.any_item = false;
+            self.line.column = self.line.items[0].indent;
+        }
+        let fence = match self.line.phase {
+            Phase::Fence { mark, count } | Phase::Info { mark, count } if count >= 3 => {
+                Some(Fence {
+                    mark,
+                    count,
+                    base: self.line.base,
+                    depth: self.line.depth,
+                    at: self.line.start,
+                })
+            }
+            _ => None,
+        };
+        let block = rule || self.line.heading || fence.is_some();
+        let interrupts = block || matches!(self.previous, Previous::Blank);
+        let line = &self.line;
+        if interrupts && !line.any_item && !line.foreign {
+            self.list.leave(line.column);
+        }
+
+        let row = self.line.cells.finish();
+        let in_table = !block && !self.line.any_item && self.row(row);
+        let line = &self.line;
+        self.previous = if block || in_table {
+            Previous::Other
+        } else if line.text {
+            let columns = (!line.indented).then_some(row.columns);
+            Previous::Paragraph {
+                columns,
+                depth: line.depth,
+                at: line.start,
+            }
+        } else {
+            Previous::Other
+        };
+        if !in_table {
+            self.table = None;
+        }
+        if block || in_table || line.any_item || row.leading {
+            self.last = Last::Complete;
+        } else if let Some(end) = line.tail.end {
+            self.last = Last::Text(end);
+        }
+        self.fence = fence;
+    }
+
+    /// Whether the line makes the paragraph above it a heading.
+    fn is_underline(&self) -> bool {
+        let mark = self.line.rule.mark;
+        self.line.rule.alive()
+            && self.in_paragraph()
+            && !self.line.any_item
+            && (mark == b'=' || (mark == b'-' && self.list.is_empty()))
+    }
+
+    /// Whether the line, which is text, is a row of a table.
+    fn row(&mut self, row: Row) -> bool {
+        let line = &self.line;
+        if let Some(table) = self.table
+            && table.depth == line.depth
+            && row.pipes > 0
+        {
+            self.bad_rows.check(row.columns, table.columns, line.start);
+            return true;
+        }
+        match self.previous {
+            Previous::Paragraph {
+                columns: Some(columns),
+                depth,
+                at,
+            } if row.separator && depth == line.depth && !line.indented => {
+                self.table = Some(Table {
+                    columns: row.columns,
+                    depth,
+                });
+                self.bad_rows.check(columns, row.columns, at);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl Guardrail for Markdown {
+    fn name(&self) -> &'static str {
+        "markdown-structure"
+    }
+
+    fn text(&mut self, delta: &str, _: &mut Violations) {
+        let bytes = delta.as_bytes();
+        let mut at = 0;
+        if self.after_return && bytes.first() == Some(&b'\n') {
+            at = 1;
+            self.line.start += 1;
+        }
+        if !bytes.is_empty() {
+            self.after_return = false;
+        }
+        // Where the current line begins in this piece.
+        let mut part = at;
+        while let Some(&byte) = bytes.get(at) {
+            if let Some(ends) = self.line.indifferent_until() {
+                let rest = &bytes[at..];
+                let plain = rest
+                    .iter()
+                    .position(|byte| CLASS[usize::from(*byte)] & ends != 0);
+                let plain = plain.unwrap_or(rest.len());
+                if plain > 0 {
+                    self.line.cells.pass(&rest[..plain]);
+                    at += plain;
+                    continue;
+                }
+            }
+            if CLASS[usize::from(byte)] & LINE_END == 0 {
+                self.step(byte);
+                at += 1;
+                continue;
+            }
+            self.line.tail.add(&delta[part..at]);
+            self.end_line();
+            at += 1;
+            if byte == b'\r' {
+                match bytes.get(at) {
+                    Some(b'\n') => at += 1,
+                    Some(_) => {}
+                    None => self.after_return = true,
+                }
+            }
+            part = at;
+            self.line = Line {
+                start: self.before + at as u64,
+                ..Line::default()
+            };
+        }
+        self.line.tail.add(&delta[part..]);
+        self.before += bytes.len() as u64;
+    }
+
+    fn end(&mut self, violations: &mut Violations) {
+        self.end_line();
+        self.line = Line {
+            start: self.before,
+            ..Line::default()
+        };
+
+        if let Some(fence) = &self.fence {
+            let unclosed = Violation::new(
+                "markdown-fences",
+                Severity::Error,
+                "A code fence is not closed",
+            );
+            violations.report(unclosed.position(fence.at));
+        }
+        if let Some((at, columns, expected)) = self.bad_rows.first {
+            let message = format!(
+                "Table rows with another number of columns than their separator row: {}, the \
+                 first with {columns} instead of {expected}",
+                self.bad_rows.count,
+            );
+            let rows = Violation::new("markdown-tables", Severity::Warning, message);
+            violations.report(rows.position(at));
+        }
+        if let Some(at) = self.mixed_lists.first {
+            let message = format!(
+                "Lists with ordered and unordered items at one indent: {}",
+                self.mixed_lists.count,
+            );
+            let lists = Violation::new("markdown-lists", Severity::Warning, message);
+            violations.report(lists.position(at));
+        }
+        if self.fence.is_some() {
+            violations.report(Violation::new(
+                "markdown-complete",
+                Severity::Error,
+                "The answer ends inside a code fence",
+            ));
+        } else if let Last::Text(end) = self.last
+            && !is_end(end)
+        {
+            violations.report(Violation::new(
+                "markdown-complete",
+                Severity::Warning,
+                "The last line looks cut off",
+            ));
+        }
+    }
+}
+
+/// The line that is being read.
+#[derive(Debug, Default)]
+struct Line {
+    /// Where it begins in the answer.
+    start: u64,
+    phase: Phase,
+    /// The quote markers so far.
+    depth: u32,
+    /// The column of the next byte while indent is read, then that of the content; in a quote,
+    /// from its marker on.
+    column: u32,
+    /// The column at which the text of the item begins that the line belongs to.
+    base: u32,
+    /// The content is indented like code.
+    indented: bool,
+    /// There is something that is not blank behind all markers.
+    text: bool,
+    heading: bool,
+    /// The last marker is an item's.
+    item: bool,
+    any_item: bool,
+    /// The line is in a quote inside an item: its lists are not looked at.
+    foreign: bool,
+    marker_end: u32,
+    pending: u8,
+    items: [Item; 4],
+    rule: Rule,
+    cells: Cells,
+    tail: Tail,
+}
+
+/// What the next byte of a line is.
+#[derive(Debug, Clone, Copy, Default)]
+enum Phase {
+    #[default]
+    Indent,
+    /// Behind the marker of a quote, a space of which belongs to it.
+    Quote,
+    Bullet,
+    Digits {
+        count: u8,
+        one: bool,
+    },
+    /// Behind the number of an item and its `.` or `)`.
+    Ordered {
+        count: u8,
+        one: bool,
+    },
+    Hashes(u8),
+    Fence {
+        mark: u8,
+        count: u32,
+    },
+    /// Behind an opening fence; inside a fence, blank behind the closing one.
+    Info {
+        mark: u8,
+        count: u32,
+    },
+    Body,
+    /// Inside a fence: nothing matters until the line ends.
+    Skip,
+}
+
+impl Line {
+    /// Reads a byte of indent; false if it is none.
+    fn indent(&mut self, byte: u8) -> bool {
+        match byte {
+            b' ' if matches!(self.phase, Phase::Quote) => self.phase = Phase::Indent,
+            b' ' => self.column = self.column.saturating_add(1),
+            b'\t' => {
+                self.phase = Phase::Indent;
+                self.column = (self.column / 4).saturating_add(1).saturating_mul(4);
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A byte of content.
+    #[inline]
+    fn look(&mut self, byte: u8) {
+        self.rule.step(byte);
+        self.cells.step(byte);
+    }
+
+    /// The text of the last item begins here.
+    fn open_item(&mut self) {
+        // More than four spaces are indented code.
+        let content = if self.column - self.marker_end > 4 {
+            self.marker_end.saturating_add(1)
+        } else {
+            self.column
+        };
+        self.base = content;
+        if let Some(item) = self.items[..usize::from(self.pending)].last_mut() {
+            item.content = content;
+        }
+    }
+
+    /// The classes of bytes that matter from here on, if most do not.
+    #[inline]
+    fn indifferent_until(&self) -> Option<u8> {
+        match self.phase {
+            Phase::Body if self.cells.quiet() && !self.rule.alive() => Some(LINE_END | CELL),
+            Phase::Skip => Some(LINE_END),
+            _ => None,
+        }
+    }
+
+    fn step_in_fence(&mut self, byte: u8, fence: &Fence) {
+        self.phase = match self.phase {
+            Phase::Indent | Phase::Quote => {
+                if self.indent(byte) {
+                    return;
+                }
+                if byte == b'>' && self.depth < fence.depth {
+                    self.depth += 1;
+                    self.column = 0;
+                    Phase::Quote
+                } else if byte == fence.mark && self.column <= fence.base.saturating_add(3) {
+                    Phase::Fence {
+                        mark: byte,
+                        count: 1,
+                    }
+                } else {
+                    Phase::Skip
+                }
+            }
+            Phase::Fence { mark, count } if byte == mark => Phase::Fence {
+                mark,
+                count: count.saturating_add(1),
+            },
+            Phase::Fence { mark, count } | Phase::Info { mark, count } if is_blank(byte) => {
+                Phase::Info { mark, count }
+            }
+            _ => Phase::Skip,
+        };
+    }
+
+    fn closes(&self, fence: &Fence) -> bool {
+        match self.phase {
+            Phase::Fence { count, .. } | Phase::Info { count, .. } => count >= fence.count,
+            _ => false,
+        }
+    }
+}
+
+/// An open code fence.
+#[derive(Debug)]
+struct Fence {
+    mark: u8,
+    count: u32,
+    /// From where the indent of the closing fence counts.
+    base: u32,
+    /// The quote markers of its lines.
+    depth: u32,
+    at: u64,
+}
+
+/// The line before the current one.
+#[derive(Debug, Clone, Copy, Default)]
+enum Previous {
+    #[default]
+    Blank,
+    /// Text, which may be the header of a table if its columns are known.
+    Paragraph {
+        columns: Option<u32>,
+        depth: u32,
+        at: u64,
+    },
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Table {
+    columns: u32,
+    depth: u32,
+}
+
+#[derive(Debug, Default)]
+struct BadRows {
+    count: u64,
+    /// Where, with how many columns, and how many there should be.
+    first: Option<(u64, u32, u32)>,
+}
+
+impl BadRows {
+    fn check(&mut self, columns: u32, expected: u32, at: u64) {
+        if columns != expected {
+            self.count += 1;
+            self.first.get_or_insert((at, columns, expected));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct MixedLists {
+    count: u64,
+    first: Option<u64>,
+}
+
+/// How the last line that is not blank ends.
+#[derive(Debug, Default)]
+enum Last {
+    #[default]
+    Complete,
+    Text(char),
+}
+
+/// An item, by its marker.
+#[derive(Debug, Clone, Copy, Default)]
+struct Item {
+    ordered: bool,
+    indent: u32,
+    /// The column at which its text begins.
+    content: u32,
+}
+
+/// The open list, from the outermost level to the innermost.
+#[derive(Debug, Default)]
+struct List {
+    levels: [Level; 16],
+    len: usize,
+    /// The quote markers of its lines.
+    depth: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Level {
+    last: Item,
+    /// It was found to be mixed.
+    mixed: bool,
+}
+
+impl List {
+    fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn clear(&mut self) {
+        self.len = 0;
+        self.depth = 0;
+    }
+
+    /// Ends the levels that something at this column is outside of.
+    fn leave(&mut self, column: u32) {
+        while self.len > 0 && self.levels[self.len - 1].last.content > column {
+            self.len -= 1;
+        }
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// The column at which the text begins of the item that something at this column is in.
+    fn base(&self, column: u32) -> u32 {
+        let contents = self.levels[..self.len]
+            .iter()
+            .rev()
+            .map(|level| level.last.content);
+        contents
+            .into_iter()
+            .find(|content| *content <= column)
+            .unwrap_or(0)
+    }
+
+    /// Adds an item; true if its level is mixed, and was not before.
+    fn add(&mut self, item: Item, depth: u32) -> bool {
+        if self.is_empty() {
+            self.depth = depth;
+        }
+        while self.len > 0 && self.levels[self.len - 1].last.indent > item.indent {
+            self.len -= 1;
+        }
+        if let Some(level) = self.levels[..self.len].last_mut()
+            && level.last.indent == item.indent
+        {
+            let newly_mixed = !level.mixed && level.last.ordered != item.ordered;
+            level.mixed |= newly_mixed;
+            level.last = item;
+            return newly_mixed;
+        }
+        if let Some(level) = self.levels.get_mut(self.len) {
+            *level = Level {
+                last: item,
+                mixed: false,
+            };
+            self.len += 1;
+        }
+        false
+    }
+}
+
+/// A run of one mark, spaces among them, that may turn out as a rule or an underline.
+#[derive(Debug, Default)]
+struct Rule {
+    /// 0 if it is none.
+    mark: u8,
+    count: u32,
+}
+
+impl Rule {
+    fn begin(byte: u8) -> Self {
+        match byte {
+            b'-' | b'*' | b'_' | b'=' => Self {
+                mark: byte,
+                count: 1,
+            },
+            _ => Self::default(),
+        }
+    }
+
+    fn alive(&self) -> bool {
+        self.mark != 0
+    }
+
+    #[inline]
+    fn step(&mut self, byte: u8) {
+        if byte == self.mark {
+            self.count = self.count.saturating_add(1);
+        } else if !is_blank(byte) {
+            self.mark = 0;
+        }
+    }
+
+    fn is_break(&self) -> bool {
+        matches!(self.mark, b'-' | b'*' | b'_') && self.count >= 3
+    }
+}
+
+/// The columns of a line, should it be a row of a table.
+#[derive(Debug, Default)]
+struct Cells {
+    pipes: u32,
+    /// Those in the inline code that is open; pipes after all if it is not closed.
+    code_pipes: u32,
+    /// The length of the backtick run that opened inline code, or 0.
+    code: u32,
+    /// The backtick run that is being read.
+    run: u32,
+    escaped: bool,
+    leading: bool,
+    /// The last byte that is not blank is a pipe.
+    trailing: bool,
+    separator: Separator,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    pipes: u32,
+    columns: u32,
+    leading: bool,
+    separator: bool,
+}
+
+impl Cells {
+    /// Whether bytes that are neither pipe, backtick nor backslash change nothing but `trailing`.
+    #[inline]
+    fn quiet(&self) -> bool {
+        self.run == 0 && !self.escaped && matches!(self.separator, Separator::None)
+    }
+
+    /// Bytes that are neither pipe, backtick nor backslash.
+    #[inline]
+    fn pass(&mut self, bytes: &[u8]) {
+        self.trailing = self.trailing && bytes.iter().all(|byte| is_blank(*byte));
+    }
+
+    fn step(&mut self, byte: u8) {
+        if matches!(self.separator, Separator::Begin) {
+            self.leading = byte == b'|';
+        }
+        self.separator = self.separator.after(byte);
+        if byte == b'`' && (self.code > 0 || !self.escaped) {
+            self.run = self.run.saturating_add(1);
+            self.escaped = false;
+            self.trailing = false;
+            return;
+        }
+        self.end_run();
+        if byte == b'|' && !self.escaped {
+            let pipes = if self.code > 0 {
+                &mut self.code_pipes
+            } else {
+                &mut self.pipes
+            };
+            *pipes = pipes.saturating_add(1);
+            self.trailing = true;
+        } else if !is_blank(byte) {
+            self.trailing = false;
+        }
+        self.escaped = byte == b'\\' && !self.escaped;
+    }
+
+    fn end_run(&mut self) {
+        if self.run == 0 {
+            return;
+        }
+        if self.code == 0 {
+            self.code = self.run;
+            self.code_pipes = 0;
+        } else if self.code == self.run {
+            self.code = 0;
+        }
+        self.run = 0;
+    }
+
+    fn finish(&mut self) -> Row {
+        self.end_run();
+        let code_pipes = if self.code > 0 { self.code_pipes } else { 0 };
+        let pipes = self.pipes.saturating_add(code_pipes);
+        let leading = u32::from(self.leading);
+        let trailing = u32::from(self.trailing && pipes > leading);
+        Row {
+            pipes,
+            columns: pipes.saturating_add(1) - leading - trailing,
+            leading: self.leading,
+            separator: pipes > 0 && self.separator.is_complete(),
+        }
+    }
+}
+
+/// How far a line is a separator row.
+#[derive(Debug, Clone, Copy, Default)]
+enum Separator {
+    #[default]
+    Begin,
+    /// Behind a pipe; whether there was a cell before it.
+    Cell {
+        any: bool,
+    },
+    Colon,
+    Dashes,
+    /// Behind the dashes and their colon.
+    Done,
+    /// It is none.
+    None,
+}
+
+impl Separator {
+    #[inline]
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::None, _) => Self::None,
+            (Self::Begin, b'|') => Self::Cell { any: false },
+            (Self::Begin | Self::Cell { .. }, b':') => Self::Colon,
+            (Self::Begin | Self::Cell { .. } | Self::Colon | Self::Dashes, b'-') => Self::Dashes,
+            (Self::Cell { .. }, b' ' | b'\t') => self,
+            (Self::Dashes, b':') | (Self::Dashes | Self::Done, b' ' | b'\t') => Self::Done,
+            (Self::Dashes | Self::Done, b'|') => Self::Cell { any: true },
+            _ => Self::None,
+        }
+    }
+
+    fn is_complete(self) -> bool {
+        matches!(self, Self::Cell { any: true } | Self::Dashes | Self::Done)
+    }
+}
+
+/// How a line ends: its last character that is neither blank nor closes an emphasis.
+#[derive(Debug)]
+struct Tail {
+    end: Option<char>,
+    after_blank: bool,
+}
+
+impl Default for Tail {
+    fn default() -> Self {
+        Self {
+            end: None,
+            after_blank: true,
+        }
+    }
+}
+
+impl Tail {
+    /// A further part of the line.
+    #[inline]
+    fn add(&mut self, part: &str) {
+        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'_' | b'~');
+        // Nearly always a plain character, or one and a space.
+        match part.as_bytes() {
+            [] => {}
+            [.., end] if plain(end) => {
+                self.end = Some(char::from(*end));
+                self.after_blank = false;
+            }
+            [.., end, b' '] if plain(end) => {
+                self.end = Some(char::from(*end));
+                self.after_blank = true;
+            }
+            _ => self.add_slowly(part),
+        }
+    }
+
+    fn add_slowly(&mut self, part: &str) {
+        let emphasis = |c: char| matches!(c, '*' | '_' | '~');
+        let text = part.trim_end();
+        if let Some(mark) = text.chars().next_back() {
+            let before = text.trim_end_matches(emphasis).chars().next_back();
+            let after_blank = before.map_or(self.after_blank, char::is_whitespace);
+            if !emphasis(mark) || after_blank {
+                // Behind a blank, it opens an emphasis.
+                self.end = Some(mark);
+            } else if before.is_some() {
+                self.end = before;
+            }
+            self.after_blank = false;
+        }
+        if text.len() < part.len() {
+            self.after_blank = true;
+        }
+    }
+}
+
+/// Whether a last line that ends so looks complete.
+fn is_end(c: char) -> bool {
+    match c {
+        '.' | '!' | '?' | ';' | ':' | ']' | '}' | ')' | '"' | '\'' | '`' | '$' => true,
+        // Ellipsis, doubled marks, closing and low quotes, guillemets.
+        '…' | '‼' | '⁇' | '⁈' | '⁉' | '’' | '‘' | '”' | '“' | '›' | '»' | '«' => {
+            true
+        }
+        // Chinese, Japanese, Korean: full stops, brackets, quotes, in full and half width.
+        '。' | '｡' | '．' | '！' | '？' | '；' | '：' | '）' | '］' | '｝' | '」' | '｣' => {
+            true
+        }
+        '』' | '】' | '》' | '〉' | '〕' | '〗' | '〙' | '〞' | '〟' => true,
+        // Arabic, Urdu, Devanagari, Armenian, Ethiopic, Khmer, Burmese, Tibetan.
+        '؟' | '؛' | '۔' | '।' | '॥' | '։' | '።' | '፧' | '។' | '៕' | '။' | '།' => {
+            true
+        }
+        // Emoji and other pictures, and what selects their colours.
+        '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}' => true,
+        '\u{fe0f}' | '\u{20e3}' => true,
+        _ => false,
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
+}
+
+const LINE_END: u8 = 1;
+const CELL: u8 = 2;
+
+/// Which bytes end a line, and which may change the columns of a row.
+const CLASS: [u8; 256] = {
+    let mut class = [0; 256];
+    class[b'\n' as usize] = LINE_END;
+    class[b'\r' as usize] = LINE_END;
+    class[b'|' as usize] = CELL;
+    class[b'`' as usize] = CELL;
+    class[b'\\' as usize] = CELL;
+    class
+};
