@@ -13,6 +13,12 @@ use std::sync::Arc;
 
 use crate::verdict::{Severity, Violation};
 
+#[cfg(feature = "guardrails")]
+mod json;
+
+#[cfg(feature = "guardrails")]
+pub use json::{Json, StrictJson};
+
 /// One rule, for one attempt.
 ///
 /// It sees the text of the answer only, piece by piece, and keeps what it needs of it: a rule
