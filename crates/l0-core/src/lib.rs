@@ -63,6 +63,9 @@ pub mod keys;
 mod l0;
 mod monitor;
 mod observe;
+#[cfg(any(feature = "drift", feature = "guardrails"))]
+#[allow(dead_code, reason = "what uses it comes next")]
+mod phrases;
 mod recorder;
 mod redact;
 mod retry;
