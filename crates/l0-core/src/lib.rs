@@ -64,7 +64,7 @@ mod l0;
 mod monitor;
 mod observe;
 #[cfg(any(feature = "drift", feature = "guardrails"))]
-#[allow(dead_code, reason = "what uses it comes next")]
+#[cfg_attr(not(feature = "guardrails"), allow(dead_code))]
 mod phrases;
 mod recorder;
 mod redact;

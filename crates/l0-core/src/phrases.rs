@@ -11,6 +11,8 @@
 //! So a phrase that begins with a word cannot be found inside of one. That a phrase which ends with
 //! a word is followed by the word's end is not in the symbols: it is seen at the next character.
 
+use std::fmt;
+
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
 use aho_corasick::{Anchored, BuildError, dfa::DFA};
@@ -20,13 +22,11 @@ use aho_corasick::{Anchored, BuildError, dfa::DFA};
 /// Case is ignored for ASCII letters. A phrase that begins or ends with a letter or digit is found
 /// only where a word begins or ends. That holds for scripts that put spaces between words: in
 /// others, such as Chinese or Thai, a phrase is found anywhere.
-#[derive(Debug)]
 pub(crate) struct Phrases {
     automaton: Compiled,
     start: StateID,
 }
 
-#[derive(Debug)]
 enum Compiled {
     Table(DFA),
     /// Slower, but its size is in proportion to the phrases.
@@ -59,6 +59,13 @@ impl Phrases {
             let automaton = Compiled::Sparse(nfa);
             Ok(Self { automaton, start })
         }
+    }
+}
+
+/// Without the automaton, which would fill pages.
+impl fmt::Debug for Phrases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Phrases").finish_non_exhaustive()
     }
 }
 
@@ -112,8 +119,12 @@ impl Search {
     pub(crate) fn end(&mut self, phrases: &Phrases, mut found: impl FnMut(Found)) {
         if std::mem::take(&mut self.undecided) {
             match &phrases.automaton {
-                Compiled::Table(automaton) => self.tell(automaton, self.position, &mut found),
-                Compiled::Sparse(automaton) => self.tell(automaton, self.position, &mut found),
+                Compiled::Table(automaton) => {
+                    tell(automaton, self.state, self.position, &mut found);
+                }
+                Compiled::Sparse(automaton) => {
+                    tell(automaton, self.state, self.position, &mut found);
+                }
             }
         }
     }
@@ -123,55 +134,55 @@ impl Search {
         if self.undecided && !delta.is_empty() {
             self.undecided = false;
             if !begins_with_word(delta) {
-                self.tell(automaton, self.position, &mut found);
+                tell(automaton, self.state, self.position, &mut found);
             }
         }
         let bytes = delta.as_bytes();
+        let mut state = self.state;
+        let mut before = self.before;
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
-            let before = self.before;
             if byte.is_ascii() {
                 at += 1;
                 let symbol = ASCII[before as usize][usize::from(byte)];
+                before = AFTER_ASCII[usize::from(byte)];
                 if symbol == SKIP {
                     continue;
                 }
-                self.before = AFTER_ASCII[usize::from(byte)];
-                self.state = automaton.next_state(Anchored::No, self.state, symbol);
+                state = automaton.next_state(Anchored::No, state, symbol);
             } else {
                 let Some(c) = delta[at..].chars().next() else {
                     break;
                 };
                 at += c.len_utf8();
-                let state = &mut self.state;
-                self.before = symbols_of(c, before, |symbol| {
-                    *state = automaton.next_state(Anchored::No, *state, symbol);
+                let was = before;
+                before = symbols_of(c, was, |symbol| {
+                    state = automaton.next_state(Anchored::No, state, symbol);
                 });
-                if self.before == Before::Space && before == Before::Space {
+                if before == Before::Space && was == Before::Space {
                     continue;
                 }
             }
-            if automaton.is_match(self.state) {
-                let rest = &delta[at..];
-                if self.before != Before::Word {
-                    self.tell(automaton, self.position + at as u64, &mut found);
-                } else if rest.is_empty() {
+            if automaton.is_match(state) {
+                if before == Before::Word && at == delta.len() {
                     self.undecided = true;
-                } else if !begins_with_word(rest) {
-                    self.tell(automaton, self.position + at as u64, &mut found);
+                } else if before != Before::Word || !begins_with_word(&delta[at..]) {
+                    tell(automaton, state, self.position + at as u64, &mut found);
                 }
             }
         }
+        self.state = state;
+        self.before = before;
         self.position += delta.len() as u64;
     }
+}
 
-    /// Tells of the phrases that end here.
-    #[cold]
-    fn tell(&self, automaton: &impl Automaton, end: u64, found: &mut impl FnMut(Found)) {
-        for index in 0..automaton.match_len(self.state) {
-            let phrase = automaton.match_pattern(self.state, index).as_usize();
-            found(Found { phrase, end });
-        }
+/// Tells of the phrases that end here.
+#[cold]
+fn tell(automaton: &impl Automaton, state: StateID, end: u64, found: &mut impl FnMut(Found)) {
+    for index in 0..automaton.match_len(state) {
+        let phrase = automaton.match_pattern(state, index).as_usize();
+        found(Found { phrase, end });
     }
 }
 

@@ -8,10 +8,16 @@
 //! makes the attempt a faulty one when it ends, which is retried as the model's fault, and completes
 //! once retries are exhausted; a warning is only counted.
 
+#[cfg(feature = "guardrails")]
+mod pattern;
+
 use std::fmt;
 use std::sync::Arc;
 
 use crate::verdict::{Severity, Violation};
+
+#[cfg(feature = "guardrails")]
+pub use pattern::{CustomPattern, PatternError, Patterns};
 
 /// One rule, for one attempt.
 ///
