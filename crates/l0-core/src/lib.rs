@@ -63,6 +63,8 @@ pub mod keys;
 mod l0;
 mod monitor;
 mod observe;
+#[cfg(any(feature = "drift", feature = "guardrails"))]
+mod phrases;
 mod recorder;
 mod redact;
 mod retry;

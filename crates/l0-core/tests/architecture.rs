@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// In the order of the code map in `docs/architecture.md`.
-const MODULES: [&str; 23] = [
+const MODULES: [&str; 24] = [
     "testing",
     "l0",
     "run",
@@ -17,6 +17,7 @@ const MODULES: [&str; 23] = [
     "observe",
     "monitor",
     "guardrail",
+    "phrases",
     "redact",
     "event",
     "error",

@@ -1,10 +1,5 @@
 //! The rules for JSON: what they report about which text, and that their verdict is `serde_json`'s.
 
-#[allow(
-    unreachable_pub,
-    single_use_lifetimes,
-    reason = "shared by test binaries as it is"
-)]
 mod support;
 
 use l0_core::guardrail::{Guardrail, Json, StrictJson, Violations};

@@ -2,11 +2,6 @@
 //! matter.
 #![cfg(feature = "guardrails")]
 
-#[allow(
-    unreachable_pub,
-    single_use_lifetimes,
-    reason = "shared with other test binaries"
-)]
 mod support;
 
 use l0_core::Severity::{self, Error, Warning};

@@ -1,11 +1,6 @@
 //! The rule `markdown-structure`: what it reports, and that how the stream is cut does not matter.
 #![cfg(feature = "guardrails")]
 
-#[allow(
-    unreachable_pub,
-    single_use_lifetimes,
-    reason = "shared with other test binaries"
-)]
 mod support;
 
 use l0_core::Severity::{self, Error, Warning};

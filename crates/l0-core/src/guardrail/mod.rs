@@ -9,9 +9,13 @@
 //! once retries are exhausted; a warning is only counted.
 
 #[cfg(feature = "guardrails")]
+mod json;
+#[cfg(feature = "guardrails")]
 mod latex;
 #[cfg(feature = "guardrails")]
 mod markdown;
+#[cfg(feature = "guardrails")]
+mod pattern;
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,9 +23,13 @@ use std::sync::Arc;
 use crate::verdict::{Severity, Violation};
 
 #[cfg(feature = "guardrails")]
+pub use json::{Json, StrictJson};
+#[cfg(feature = "guardrails")]
 pub use latex::Latex;
 #[cfg(feature = "guardrails")]
 pub use markdown::Markdown;
+#[cfg(feature = "guardrails")]
+pub use pattern::{CustomPattern, PatternError, Patterns};
 
 /// One rule, for one attempt.
 ///
@@ -174,6 +182,50 @@ impl Guardrails {
 
     pub(crate) fn reports_zero_output(&self) -> bool {
         self.zero_output
+    }
+}
+
+/// Sets of the built-in rules, each with its defaults.
+#[cfg(feature = "guardrails")]
+impl Guardrails {
+    /// [`Json`], and no empty answer.
+    pub fn minimal() -> Self {
+        Self::none().with(Json::new).with_zero_output()
+    }
+
+    /// [`Json`], [`Markdown`] and [`Patterns`], and no empty answer.
+    pub fn recommended() -> Self {
+        Self::none()
+            .with(Json::new)
+            .with(Markdown::new)
+            .with(Patterns::new)
+            .with_zero_output()
+    }
+
+    /// [`Json`], [`Markdown`], [`Latex`] and [`Patterns`], and no empty answer.
+    pub fn strict() -> Self {
+        Self::none()
+            .with(Json::new)
+            .with(Markdown::new)
+            .with(Latex::new)
+            .with(Patterns::new)
+            .with_zero_output()
+    }
+
+    /// [`Json`], and no empty answer: for answers that are JSON. Text that does not begin like JSON
+    /// is let through.
+    pub fn json_only() -> Self {
+        Self::none().with(Json::new).with_zero_output()
+    }
+
+    /// [`Markdown`], and no empty answer.
+    pub fn markdown_only() -> Self {
+        Self::none().with(Markdown::new).with_zero_output()
+    }
+
+    /// [`Latex`], and no empty answer.
+    pub fn latex_only() -> Self {
+        Self::none().with(Latex::new).with_zero_output()
     }
 }
 

@@ -1,5 +1,10 @@
 //! Feeds texts to guardrails, in all the ways in which a stream may cut them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    unreachable_pub,
+    single_use_lifetimes,
+    reason = "a module of test binaries"
+)]
 
 use l0_core::guardrail::{Guardrail, Violations};
 use l0_core::{Severity, Violation};
@@ -35,11 +40,19 @@ pub fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
 pub fn violations_in_any_split<G: Guardrail>(make: impl Fn() -> G, text: &str) -> Vec<Violation> {
     let whole = violations_of(make(), [text]);
     let characters: Vec<&str> = text.split("").collect();
-    assert_eq!(violations_of(make(), characters), whole, "one character a piece: {text:?}");
+    assert_eq!(
+        violations_of(make(), characters),
+        whole,
+        "one character a piece: {text:?}"
+    );
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..50 {
         let pieces = split(text, &mut rng);
-        assert_eq!(violations_of(make(), pieces.iter().copied()), whole, "{pieces:?}");
+        assert_eq!(
+            violations_of(make(), pieces.iter().copied()),
+            whole,
+            "{pieces:?}"
+        );
     }
     whole
 }

@@ -1,0 +1,288 @@
+//! Markdown collapse: an answer in Markdown that goes on as plain text.
+
+use super::delta::Delta;
+use super::window::{Marks, Window};
+
+/// How many marks must stand before an end that has none.
+const MIN_MARKS: usize = 4;
+
+/// Reads the marks: fences, headers, bold text and links.
+#[derive(Debug)]
+pub(super) struct Markdown {
+    window: Window<1>,
+    /// Whether a character without a meaning in Markdown would change nothing.
+    plain: bool,
+    /// Whether nothing but indentation came on the line so far.
+    indented: bool,
+    /// How many `#` came, if nothing else did on the line so far.
+    hashes: Option<u8>,
+    /// How many backticks came last.
+    ticks: u32,
+    /// Whether a `*` came last, of which the next one may make two.
+    star: bool,
+    bold: Bold,
+    link: Link,
+    fence: Fence,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bold {
+    No,
+    /// Opened, and nothing in it yet.
+    Opened,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    No,
+    Text,
+    /// Behind the text's bracket.
+    TextClosed,
+    Target,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fence {
+    None,
+    /// The line of an opening fence of so many backticks; another backtick on it makes it none.
+    Opening(u32),
+    /// Inside of a code block.
+    Code(u32),
+}
+
+impl Markdown {
+    pub(super) fn new() -> Self {
+        let collapsed = |[marks]: &[Marks; 1]| marks.before() >= MIN_MARKS && marks.at_end() == 0;
+        Self {
+            window: Window::new(collapsed),
+            plain: false,
+            indented: true,
+            hashes: Some(0),
+            ticks: 0,
+            star: false,
+            bold: Bold::No,
+            link: Link::No,
+            fence: Fence::None,
+        }
+    }
+
+    /// The text goes on. Whether it is found to have collapsed.
+    #[inline]
+    pub(super) fn text(&mut self, delta: &Delta<'_>) -> bool {
+        let marked = (delta.has_markup() || !self.plain) && self.markup(delta);
+        marked | self.advance(delta.end())
+    }
+
+    fn markup(&mut self, delta: &Delta<'_>) -> bool {
+        let mut collapsed = false;
+        for (place, c) in (delta.start..).zip(delta.text.chars()) {
+            collapsed |= self.character(c, place);
+        }
+        self.plain = self.is_plain();
+        collapsed
+    }
+
+    /// Whether a character without a meaning in Markdown would change nothing.
+    fn is_plain(&self) -> bool {
+        !self.indented
+            && self.hashes.is_none()
+            && self.ticks == 0
+            && !self.star
+            && self.bold != Bold::Opened
+            && self.link != Link::TextClosed
+    }
+
+    /// Whether the text ends, at this length, collapsed.
+    pub(super) fn end(&self, length: u64) -> bool {
+        !self.in_code() && self.window.holds(length)
+    }
+
+    /// Code has no marks, and is Markdown all the same.
+    fn in_code(&self) -> bool {
+        matches!(self.fence, Fence::Code(_))
+    }
+
+    #[inline]
+    fn advance(&mut self, length: u64) -> bool {
+        self.window.advance(length) && !self.in_code()
+    }
+
+    fn character(&mut self, c: char, place: u64) -> bool {
+        if c == '\n' {
+            return self.new_line(place);
+        }
+        if c == '`' {
+            return self.backtick(place);
+        }
+        if std::mem::take(&mut self.ticks) > 0 {
+            self.indented = false;
+        }
+        self.indented &= c.is_whitespace() || c == '>';
+        if self.in_code() {
+            return false;
+        }
+        let header = match (self.hashes, c) {
+            (Some(hashes @ 0..6), '#') => {
+                self.hashes = Some(hashes + 1);
+                false
+            }
+            (Some(1..), c) if c.is_whitespace() => {
+                self.hashes = None;
+                true
+            }
+            _ => {
+                self.hashes = None;
+                false
+            }
+        };
+        let bold = self.star(c);
+        let link = self.link(c);
+        (header || bold || link) && self.mark(place)
+    }
+
+    fn star(&mut self, c: char) -> bool {
+        if c != '*' {
+            self.star = false;
+            if self.bold == Bold::Opened {
+                self.bold = Bold::Text;
+            }
+            return false;
+        }
+        self.star = !self.star;
+        if self.star {
+            return false;
+        }
+        let closes = self.bold == Bold::Text;
+        self.bold = if closes { Bold::No } else { Bold::Opened };
+        closes
+    }
+
+    fn link(&mut self, c: char) -> bool {
+        let closes = (self.link, c) == (Link::Target, ')');
+        self.link = match (self.link, c) {
+            (Link::No, '[') => Link::Text,
+            (Link::Text | Link::TextClosed, ']') => Link::TextClosed,
+            (Link::TextClosed, '(') => Link::Target,
+            (Link::TextClosed, _) => Link::Text,
+            (Link::Target, ')') => Link::No,
+            (link, _) => link,
+        };
+        closes
+    }
+
+    fn backtick(&mut self, place: u64) -> bool {
+        self.ticks = self.ticks.saturating_add(1);
+        self.hashes = None;
+        self.star('`');
+        self.link('`');
+        match self.fence {
+            Fence::None if self.ticks == 3 => {
+                if self.indented {
+                    self.fence = Fence::Opening(3);
+                }
+                self.mark(place)
+            }
+            Fence::Opening(_) if self.ticks > 3 => {
+                self.fence = Fence::Opening(self.ticks);
+                false
+            }
+            Fence::Opening(_) if self.ticks == 1 => {
+                self.fence = Fence::None;
+                self.indented = false;
+                false
+            }
+            Fence::Code(ticks) if self.indented && self.ticks == ticks => {
+                // What the text's growth up to here changed, it changed inside of the code.
+                self.advance(place + 1);
+                self.fence = Fence::None;
+                self.mark(place)
+            }
+            _ => false,
+        }
+    }
+
+    fn new_line(&mut self, place: u64) -> bool {
+        let mut collapsed = false;
+        if self.hashes.take().is_some_and(|hashes| hashes > 0) {
+            collapsed |= self.mark(place);
+        }
+        if let Fence::Opening(ticks) = self.fence {
+            collapsed |= self.advance(place + 1);
+            self.fence = Fence::Code(ticks);
+        }
+        self.indented = true;
+        self.hashes = (!self.in_code()).then_some(0);
+        self.ticks = 0;
+        self.star = false;
+        self.bold = Bold::No;
+        self.link = Link::No;
+        collapsed
+    }
+
+    /// A mark ends here.
+    fn mark(&mut self, place: u64) -> bool {
+        self.window.add(0, place, place + 1) && !self.in_code()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many marks a text has.
+    fn marks(text: &str) -> usize {
+        let mut markdown = Markdown::new();
+        markdown.text(&Delta::new(text, 0));
+        let marks = |markdown: &Markdown| markdown.window.count(0);
+        let whole = marks(&markdown);
+        let mut markdown = Markdown::new();
+        for (place, c) in text.chars().enumerate() {
+            let mut utf8 = [0; 4];
+            markdown.text(&Delta::new(c.encode_utf8(&mut utf8), place as u64));
+        }
+        assert_eq!(marks(&markdown), whole, "one character a piece: {text:?}");
+        whole
+    }
+
+    #[test]
+    fn marks_are_counted() {
+        for (text, expected) in [
+            ("", 0),
+            ("plain text, 2 * 3 = 6", 0),
+            ("# Header\n", 1),
+            ("###### Header\n", 1),
+            ("####### none\n", 0),
+            ("#hashtag and # none\n", 0),
+            ("#\n", 1),
+            ("a\n## b\n### c", 2),
+            (" # indented", 0),
+            ("**bold**", 1),
+            ("**a** and **b**", 2),
+            ("***both***", 1),
+            ("****", 0),
+            ("**not\nbold**", 0),
+            ("2 ** 3", 0),
+            ("* item\n* item", 0),
+            ("[text](target)", 1),
+            ("[a] [b](c)", 1),
+            ("![image](target)", 1),
+            ("[a](b", 0),
+            ("[a]\n(b)", 0),
+            ("[a] (b)", 0),
+            ("[a](b) [c](d)", 2),
+            ("```\ncode\n```", 2),
+            ("```rust\n# **no** [mark](in) code\n```\n", 2),
+            ("   ```\ncode\n   ```\n**b**", 3),
+            ("> ```\n> # code\n> ```", 2),
+            ("````\n```\n# code\n````", 2),
+            ("```code``` and **bold**", 3),
+            ("```code```\n**bold**", 3),
+            ("a ``` b\n**bold**", 2),
+            ("`code` and ``code``", 0),
+            ("**日本語**と[é](ü)", 2),
+        ] {
+            assert_eq!(marks(text), expected, "{text:?}");
+        }
+    }
+}
