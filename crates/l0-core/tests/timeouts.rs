@@ -186,6 +186,13 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
         ),
         ("all, and none trips", all, every(49 * MS, 20), None, 980),
         (
+            "a second that is due before the first would have been",
+            all,
+            one(|a| a.wait(10 * MS).token("a").hang()),
+            Some(InterToken),
+            60,
+        ),
+        (
             "two at the same time",
             Timeouts::new().first_token(SEC).total(SEC),
             one(ScriptedAttempt::hang),
