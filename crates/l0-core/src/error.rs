@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::failure::{Failure, NetworkErrorKind};
 use crate::verdict::{Outcome, Violation};
 
 /// What a source's error type must be: a standard error that can cross threads.
@@ -21,11 +22,10 @@ impl<E: StdError + Send + Sync + 'static> SourceError for E {}
 /// Why a run failed: the last item of a stream that did not complete.
 ///
 /// After it the stream is at its end, and telemetry and outcome are final.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error<E> {
     /// The source failed, and was not, or not once more, retried.
-    #[error("the source failed, after {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     Source {
         /// The source's own error, from the last attempt.
         source: E,
@@ -33,26 +33,60 @@ pub enum Error<E> {
         attempts: u32,
     },
     /// A rule stopped the run; the item at fault is withheld.
-    #[error("guardrail violation: {0}")]
     Guardrail(Violation),
     /// The answer has no text with a letter or digit and no tool call, after all retries.
-    #[error("the answer is empty: no text with a letter or digit, and no tool call")]
     ZeroOutput,
     /// The source ended without the finish reason that it always sends, after all retries.
-    #[error("the stream ended without a finish reason")]
     Truncated,
     /// A timeout of the run expired, after all retries.
-    #[error("{0} timeout")]
     Timeout(TimeoutKind),
     /// The run was stopped through its handle or by one of its `until` futures.
-    #[error("Stream aborted")]
     Aborted,
     /// An interceptor refused the run; the source was never called.
-    #[error("refused: {0}")]
     Refused(Refusal),
     /// A timeout is set, but there is no Tokio runtime with its timer enabled to keep it.
-    #[error("timeouts need a Tokio runtime with its timer enabled (`Builder::enable_time`)")]
     NoTimer,
+}
+
+impl<E> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source { attempts, .. } => {
+                let plural = if *attempts == 1 { "" } else { "s" };
+                write!(f, "the source failed, after {attempts} attempt{plural}")
+            }
+            Self::Guardrail(violation) => write!(f, "guardrail violation: {violation}"),
+            Self::ZeroOutput => {
+                f.write_str("the answer is empty: no text with a letter or digit, and no tool call")
+            }
+            Self::Truncated => f.write_str("the stream ended without a finish reason"),
+            Self::Timeout(kind) => write!(f, "{kind} timeout"),
+            Self::Aborted => f.write_str("Stream aborted"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Self::NoTimer => f.write_str(
+                "timeouts need a Tokio runtime with its timer enabled (`Builder::enable_time`)",
+            ),
+        }
+    }
+}
+
+/// The source is the source's own error, or a [`Failure`] that says what this one means for a run
+/// whose source is a run itself.
+impl<E: StdError + 'static> StdError for Error<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        static TRUNCATED: Failure = Failure::network(NetworkErrorKind::PartialChunks);
+        static TIMEOUT: Failure = Failure::network(NetworkErrorKind::Timeout);
+        static ZERO_OUTPUT: Failure = Failure::model();
+        static FATAL: Failure = Failure::fatal();
+
+        Some(match self {
+            Self::Source { source, .. } => source,
+            Self::Truncated => &TRUNCATED,
+            Self::Timeout(_) => &TIMEOUT,
+            Self::ZeroOutput => &ZERO_OUTPUT,
+            Self::Guardrail(_) | Self::Aborted | Self::Refused(_) | Self::NoTimer => &FATAL,
+        })
+    }
 }
 
 impl<E> Error<E> {

@@ -22,7 +22,7 @@ pub enum Event<'a> {
         /// When, by the wall clock; absent in a run that is not measured.
         at: Option<Timestamp>,
     },
-    /// The source is about to be called. Not delivered by a watched stream.
+    /// The source is about to be called. A watched stream is one attempt, which begins with it.
     #[non_exhaustive]
     AttemptStarted {
         /// Which attempt, from 1.

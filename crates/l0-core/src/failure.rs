@@ -309,7 +309,11 @@ fn as_io<'a>(link: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
 /// left out, since many error types repeat their source.
 pub(crate) fn texts(error: &(dyn StdError + 'static)) -> String {
     let mut all = String::new();
-    for link in chain(error) {
+    for (index, link) in chain(error).enumerate() {
+        // It says for a program what the links before it say for people.
+        if index > 0 && link.is::<Failure>() {
+            continue;
+        }
         let mut text = Capped(String::new());
         // Neither a full buffer nor a faulty `Display` is a reason to say nothing.
         let _ = write!(text, "{link}");

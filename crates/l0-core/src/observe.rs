@@ -45,7 +45,7 @@ pub trait Interceptor: Send + Sync {
 
 /// Watches one run. It cannot change the run, nor fail it.
 ///
-/// All calls come from whatever thread polls, aborts or drops the run, one at a time, with the run
+/// All calls come from whatever thread starts, polls or drops the run, one at a time, with the run
 /// waiting: they must not block. The last one, [`Event::Finished`], may come from the run's `Drop`,
 /// even while a runtime shuts down, so it must not spawn tasks. A panic in any call, or in the
 /// observer's own `Drop`, is contained and counted, and the observer is dropped; the run and the
@@ -79,7 +79,7 @@ enum Level {
 impl Interest {
     /// Every event but [`Event::Token`].
     pub const LIFECYCLE: Self = Self(Level::Lifecycle);
-    /// Every event.
+    /// Every event, [`Event::Token`] included.
     pub const TOKENS: Self = Self(Level::Tokens);
 }
 

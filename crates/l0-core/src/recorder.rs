@@ -276,7 +276,7 @@ impl Drop for Recorder<'_> {
         }
         // An abort that nobody polled for is an abort all the same. The `until` futures are
         // foreign code, and a panic must not leave a `Drop`.
-        let aborted = contain(|| self.stop.requested());
+        let aborted = contain(|| self.stop.requested_before_drop());
         let outcome = if aborted.unwrap_or(false) {
             Outcome::Aborted
         } else {

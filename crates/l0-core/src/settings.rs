@@ -19,17 +19,20 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The randomness and the number, from 1, of the next run.
-    pub(crate) fn next_run(&self, seed: Option<u64>) -> (fastrand::Rng, u64) {
-        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
-        let rng = match seed {
-            // Spreads consecutive numbers over the generator's states.
-            Some(seed) => fastrand::Rng::with_seed(
-                seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-            ),
-            None => fastrand::Rng::new(),
-        };
-        (rng, number)
+    /// The number, from 1, of the next run.
+    pub(crate) fn next_run(&self) -> u64 {
+        self.runs.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The randomness of a run.
+pub(crate) fn randomness(seed: Option<u64>, number: u64) -> fastrand::Rng {
+    match seed {
+        // Spreads consecutive numbers over the generator's states.
+        Some(seed) => {
+            fastrand::Rng::with_seed(seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        }
+        None => fastrand::Rng::new(),
     }
 }
 

@@ -92,6 +92,8 @@ pub(crate) type Until<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 pub(crate) struct Stop<'a> {
     signal: Arc<Signal>,
     until: Vec<Until<'a>>,
+    /// Whether the futures were polled, and so can have been woken.
+    polled: bool,
 }
 
 impl<'a> Stop<'a> {
@@ -103,6 +105,7 @@ impl<'a> Stop<'a> {
         Self {
             signal: Arc::new(signal),
             until,
+            polled: false,
         }
     }
 
@@ -119,11 +122,19 @@ impl<'a> Stop<'a> {
         }
     }
 
+    /// Whether the run was told to stop before it was dropped. A future that nobody has polled is
+    /// not polled now either: it may need a context that is gone.
+    pub(crate) fn requested_before_drop(&mut self) -> bool {
+        let flags = self.signal.flags.load(Ordering::Acquire);
+        flags & ABORTED != 0 || flags != 0 && self.polled && self.look(flags)
+    }
+
     #[cold]
     fn look(&mut self, flags: u8) -> bool {
         if flags & ABORTED != 0 {
             return true;
         }
+        self.polled = true;
         // Lower the flag before polling: a wake during the poll raises it again.
         self.signal.flags.fetch_and(!UNTIL_WOKEN, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&self.signal));
@@ -144,8 +155,10 @@ impl<'a> Stop<'a> {
         self.signal.task.register(waker);
     }
 
-    /// Makes the end known to the handles. Only the first one counts.
+    /// Makes the end known to the handles. Only the first one counts. A handle that is kept keeps
+    /// the task no longer.
     pub(crate) fn publish(&mut self, end: End) -> &End {
+        drop(self.signal.task.take());
         self.signal.end.get_or_init(|| Box::new(end))
     }
 

@@ -160,6 +160,21 @@ pub struct Network {
     pub errors: Option<Vec<NetworkErrorRecord>>,
 }
 
+impl NetworkErrorRecord {
+    /// An error that was not retried.
+    #[must_use]
+    pub fn new(kind: NetworkErrorKind, message: impl Into<String>, timestamp: Timestamp) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            timestamp,
+            retried: false,
+            delay: None,
+            attempt: None,
+        }
+    }
+}
+
 impl Network {
     /// How many errors are kept in detail. The counts are exact beyond it.
     pub const MAX_ERRORS: usize = 100;

@@ -91,7 +91,13 @@ impl At {
 
     /// Whether a watched stream comes there.
     fn in_watched(self) -> bool {
-        let told = ["started", "first_token", "token", "finished"];
+        let told = [
+            "started",
+            "attempt_started",
+            "first_token",
+            "token",
+            "finished",
+        ];
         match self {
             Self::ConnectBefore | Self::ConnectAfter => false,
             _ => self.event().is_none_or(|name| told.contains(&name)),
@@ -259,7 +265,14 @@ async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_coun
             let mut watched = l0.watch(script.stream()).start();
             assert_eq!(watched.by_ref().count().await, 2, "{what}");
             for captured in [before, after] {
-                let all = ["started", "first_token", "token", "token", "finished"];
+                let all = [
+                    "started",
+                    "attempt_started",
+                    "first_token",
+                    "token",
+                    "token",
+                    "finished",
+                ];
                 assert_eq!(captured.kinds(), all, "{what}");
             }
             assert_eq!(watched.info().observer_panics(), at.panics(), "{what}");
@@ -892,13 +905,49 @@ fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
 fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
     let captured = Captured::new();
     let l0 = L0::builder().interceptor(captured.clone()).build();
-    let throws = || std::future::poll_fn(|_| -> Poll<()> { panic_any(Bomb) });
-    drop(l0.stream(Script::new().source()).until(throws()).start());
-    drop(l0.watch(Script::new().stream()).until(throws()).start());
-    assert_eq!(
-        captured.kinds(),
-        ["started", "finished", "started", "finished"]
-    );
+    let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
+    // Waits until somebody takes its waker, and then throws.
+    let throws = || {
+        let waker = Arc::clone(&waker);
+        let mut waits = false;
+        std::future::poll_fn(move |cx| -> Poll<()> {
+            if std::mem::replace(&mut waits, true) {
+                panic_any(Bomb);
+            }
+            *waker.lock().expect("no panic while locked") = Some(cx.waker().clone());
+            Poll::Pending
+        })
+    };
+    let wake = || {
+        waker
+            .lock()
+            .expect("no panic while locked")
+            .take()
+            .expect("polled")
+            .wake()
+    };
+    let hangs = Script::new().attempt(|a| a.hang());
+
+    let mut run = l0.stream(hangs.source()).until(throws()).start();
+    assert!(run.next().now_or_never().is_none());
+    wake();
+    drop(run);
+    let mut watched = l0.watch(hangs.stream()).until(throws()).start();
+    assert!(watched.next().now_or_never().is_none());
+    wake();
+    drop(watched);
+    let once = ["started", "attempt_started", "finished"];
+    assert_eq!(captured.kinds(), [once, once].concat());
+}
+
+#[test]
+fn a_future_that_nobody_polled_is_not_polled_in_a_drop() {
+    let l0 = L0::default();
+    let never = || std::future::poll_fn(|_| -> Poll<()> { panic!("polled") });
+    let run = l0.stream(Script::new().source()).until(never()).start();
+    let handle = run.handle();
+    drop(run);
+    assert!(handle.is_finished());
 }
 
 /// What run number `run` does, and what it must have told at its end.

@@ -701,7 +701,7 @@ async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_
             a.tokens(["a", "b", "c"])
                 .usage(Usage::new().output(3))
                 .finish(FinishReason::Length)
-                .fail(reset())
+                .fail(Failure::status(503))
         })
         .attempt(|a| {
             a.reasoning("hm")
@@ -729,6 +729,100 @@ async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_
     assert_eq!(telemetry.metrics.wasted_tokens, 0, "no retry threw it away");
     let last = Some(Usage::new().input(9));
     assert_eq!(telemetry.usage, last, "the last one wins, nothing is added");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_after_the_finish_reason_costs_no_answer() {
+    let complete = |end: fn(ScriptedAttempt) -> ScriptedAttempt| {
+        Script::new().attempt(move |a| end(a.token("fine").finish(FinishReason::Stop)))
+    };
+    for (name, script) in [
+        ("reset", complete(|a| a.fail(reset()))),
+        (
+            "cut",
+            complete(|a| a.fail(std::io::ErrorKind::UnexpectedEof)),
+        ),
+        ("held open", complete(ScriptedAttempt::hang)),
+    ] {
+        let (builder, _) = measured(Retry::new());
+        let timeouts = Timeouts::new().inter_token(Duration::from_secs(1));
+        let l0 = builder.timeouts(timeouts).build();
+        let (ended, telemetry) = run(&l0, &script).await;
+        assert_eq!(ended.expect("answered"), "fine", "{name}");
+        assert_eq!(script.calls(), 1, "{name}");
+        assert_eq!(
+            telemetry.network.error_count, 1,
+            "{name}: seen all the same"
+        );
+        assert_eq!(telemetry.metrics.total_retries, 0, "{name}");
+    }
+    let script = complete(|a| a.fail(Failure::fatal()));
+    let (builder, _) = measured(Retry::new());
+    let (ended, _) = run(&builder.build(), &script).await;
+    ended.expect_err("an error that is not the connection's stays one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_always_fails_at_once_lets_other_tasks_run() {
+    let script = Script::new().attempt(|a| a.connect_error(reset()));
+    let endless = Retry::new().unlimited().backoff(Backoff::none());
+    for timeouts in [
+        Timeouts::new(),
+        Timeouts::new().total(Duration::from_millis(50)),
+    ] {
+        let (builder, _) = measured(endless.clone());
+        let l0 = builder.timeouts(timeouts).build();
+        let mut run = l0.stream(script.source()).start();
+        let other = async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            ended = run.text() => panic!("{ended:?}"),
+            () = other => {}
+        }
+        assert!(script.calls() > 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_as_a_source_is_read_by_what_its_error_means() {
+    use futures_util::TryStreamExt;
+
+    for (name, aborts, inner, calls) in [
+        (
+            "aborted",
+            true,
+            Script::new().attempt(ScriptedAttempt::hang),
+            1,
+        ),
+        (
+            "truncated",
+            false,
+            Script::new().attempt(|a| a.token("a")),
+            3,
+        ),
+    ] {
+        let inner_l0 = L0::builder().retry(Retry::none()).build();
+        let (builder, _) = measured(Retry::new().max_retries(2).backoff(Backoff::none()));
+        let outer = builder.build();
+        let mut run = outer
+            .stream(|_| {
+                let mut run = inner_l0.stream(inner.source()).expect_finish();
+                if aborts {
+                    run = run.until(async {});
+                }
+                let items = run
+                    .start()
+                    .try_filter_map(|chunk| std::future::ready(Ok(chunk.into_item())));
+                std::future::ready(Ok(items.boxed()))
+            })
+            .start();
+        run.text().await.expect_err("fails");
+        let telemetry = run.telemetry().expect("measured");
+        assert_eq!(telemetry.metrics.attempts, calls, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -480,7 +480,13 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
             .attempt(|a| a.token("..."))
             .attempt(|a| a.token("fine"));
         let mut run = l0.stream(script.source()).start();
-        let text = pin!(run.text()).poll(&mut Context::from_waker(Waker::noop()));
+        let mut text = pin!(run.text());
+        let mut cx = Context::from_waker(Waker::noop());
+        // Each retry lets other tasks have their turn.
+        for _ in 0..2 {
+            assert!(text.as_mut().poll(&mut cx).is_pending(), "{place}");
+        }
+        let text = text.poll(&mut cx);
         assert!(
             matches!(text, Poll::Ready(Ok(text)) if text == "fine"),
             "{place}"
@@ -563,10 +569,12 @@ fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
                 }
             };
             let what = format!("{name}, elsewhere: {elsewhere}");
-            assert!(
-                matches!(last, Some(Err(Error::NoTimer))),
-                "{what}: {last:?}"
-            );
+            let as_said = match &last {
+                Some(Err(Error::Source { .. })) => name.starts_with("in a back-off"),
+                Some(Err(Error::NoTimer)) => !name.starts_with("in a back-off"),
+                _ => false,
+            };
+            assert!(as_said, "{what}: {last:?}");
             assert!(matches!(poll(&mut run), Poll::Ready(None)), "{what}");
             let finished = captured.kinds().into_iter();
             assert_eq!(finished.filter(|kind| *kind == "finished").count(), 1);

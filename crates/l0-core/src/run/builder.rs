@@ -19,7 +19,7 @@ use crate::monitor::Monitoring;
 use crate::observe::Interceptor;
 use crate::recorder::{Recorder, Start};
 use crate::retry::{Retries, Retry};
-use crate::settings::{Settings, Shared};
+use crate::settings::{Settings, Shared, randomness};
 use crate::stop::Until;
 use crate::timeout::Timeouts;
 
@@ -31,6 +31,8 @@ pub(crate) struct Setup<'a> {
     metadata: BTreeMap<String, Value>,
     until: Vec<Until<'a>>,
     expect_finish: bool,
+    /// Whether the seed is of this run alone, which is then the first of its seed.
+    own_seed: bool,
 }
 
 impl<'a> Setup<'a> {
@@ -41,7 +43,13 @@ impl<'a> Setup<'a> {
             metadata: BTreeMap::new(),
             until: Vec::new(),
             expect_finish: false,
+            own_seed: false,
         }
+    }
+
+    fn seed(&mut self, seed: u64) {
+        self.settings().seed = Some(seed);
+        self.own_seed = true;
     }
 
     fn settings(&mut self) -> &mut Settings {
@@ -61,7 +69,13 @@ impl<'a> Setup<'a> {
         }
     }
 
-    fn start(self, rng: &mut fastrand::Rng, number: u64) -> (Recorder<'a>, Result<(), Refusal>) {
+    fn start(self) -> (Recorder<'a>, Result<(), Refusal>, fastrand::Rng) {
+        let number = if self.own_seed {
+            1
+        } else {
+            self.shared.next_run()
+        };
+        let mut rng = randomness(self.settings.seed, number);
         let start = Start {
             monitoring: self.settings.monitoring(),
             interceptors: &self.settings.interceptors,
@@ -70,7 +84,8 @@ impl<'a> Setup<'a> {
             seeded_number: self.settings.seed.map(|_| number),
             panics: Arc::clone(&self.shared.panics),
         };
-        Recorder::start(start, rng)
+        let (recorder, allowed) = Recorder::start(start, &mut rng);
+        (recorder, allowed, rng)
     }
 }
 
@@ -182,7 +197,7 @@ where
 
     /// Fixes sampling, jitter and the session id of this run.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.settings().seed = Some(seed);
+        self.setup.seed(seed);
         self
     }
 
@@ -196,8 +211,7 @@ where
     {
         let settings = Arc::clone(&self.setup.settings);
         let expect = self.setup.expect(V::SENDS_FINISH);
-        let (mut rng, number) = self.setup.shared.next_run(settings.seed);
-        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        let (recorder, allowed, rng) = self.setup.start();
         Run {
             recorder,
             state: match allowed {
@@ -307,7 +321,7 @@ where
 
     /// Fixes sampling and the session id of this run.
     pub fn seed(mut self, seed: u64) -> Self {
-        self.setup.settings().seed = Some(seed);
+        self.setup.seed(seed);
         self
     }
 
@@ -318,8 +332,10 @@ where
         V: View<T>,
     {
         let expect = self.setup.expect(V::SENDS_FINISH);
-        let (mut rng, number) = self.setup.shared.next_run(self.setup.settings.seed);
-        let (recorder, allowed) = self.setup.start(&mut rng, number);
+        let (mut recorder, allowed, _) = self.setup.start();
+        if allowed.is_ok() {
+            recorder.attempt_started(1);
+        }
         Watched {
             recorder,
             read_item: self.view.into_fn(),

@@ -120,7 +120,11 @@ enum State<'a, S: TryStream> {
     /// The factory works; `None` until it was called.
     Connecting(Option<Connecting<'a, S, S::Error>>),
     Streaming(Pin<Box<S>>),
-    BackingOff(Timer),
+    /// What is waited for, and what the run fails with if its runtime, and so the timer, goes.
+    BackingOff(Timer, Box<Error<S::Error>>),
+    /// A back-off of no time: other tasks get their turn all the same, since a source that fails
+    /// at once would otherwise never let go of the thread.
+    Yielding,
     Done,
 }
 
@@ -175,12 +179,13 @@ where
     S: TryStream,
     S::Error: StdError + Send + Sync + 'static,
 {
-    /// Runs to the end and collects the text of the items of kind [`TokenKind::Text`], of the last
-    /// attempt only. Telemetry is there afterwards, also after an error.
+    /// Runs to the end and collects the text of the items of kind [`TokenKind::Text`] that are still
+    /// to come, of the last attempt only. Telemetry is there afterwards, also after an error. If the
+    /// future is dropped, what it has collected is lost; the run goes on when it is polled again.
     ///
     /// # Errors
     ///
-    /// The error that the stream ended with.
+    /// The error that the stream ends with. Of a run that has ended before, the text is empty.
     pub async fn text(&mut self) -> Result<String, Error<S::Error>> {
         let mut text = String::new();
         while let Some(chunk) = std::future::poll_fn(|cx| self.poll_chunk(cx)).await {
@@ -240,14 +245,17 @@ where
                     Poll::Ready(Err(error)) => self.attempt_failed(Cause::Source(error)),
                     Poll::Pending => ready!(self.wait(cx)),
                 },
-                State::BackingOff(timer) => match timer.poll(cx) {
+                State::Yielding => {
+                    self.state = State::Ready;
+                    cx.waker().wake_by_ref();
+                    ready!(self.wait(cx))
+                }
+                State::BackingOff(timer, _) => match timer.poll(cx) {
                     Poll::Ready(Ok(())) => {
                         self.state = State::Ready;
                         Step::Continue
                     }
-                    Poll::Ready(Err(NoTimer)) => {
-                        Step::HandOut(Some(Err(self.fail(Error::NoTimer))))
-                    }
+                    Poll::Ready(Err(NoTimer)) => self.back_off_failed(),
                     Poll::Pending => ready!(self.wait(cx)),
                 },
                 State::Ready => self.begin_attempt(),
@@ -356,7 +364,7 @@ where
             self.recorder.pending(now);
         }
         let wait_for = match self.state {
-            State::BackingOff(_) => WaitFor::BackOff,
+            State::BackingOff(..) | State::Ready => WaitFor::BackOff,
             _ if self.has_item => WaitFor::NextItem,
             _ => WaitFor::FirstItem,
         };
@@ -390,6 +398,9 @@ where
         self.unpark();
         let final_timeout = matches!(cause, Cause::Timeout(TimeoutKind::Total));
         let failure = self.read_failure(&cause);
+        if self.output.finished() && matches!(failure.kind, FailureKind::Network(_)) {
+            return self.broke_after_the_answer(&cause, failure);
+        }
         let reason = reason(&cause, failure.kind);
         let error = match cause {
             Cause::Source(source) => Error::Source {
@@ -420,13 +431,42 @@ where
             self.recorder
                 .network_error(kind, failed.error, delay, attempt);
         }
-        let Some((kind, delay, state)) = retry else {
+        let Some((kind, delay, timer)) = retry else {
             return Step::HandOut(Some(Err(self.fail(error))));
         };
         self.retries.count(kind);
         self.recorder.retry(self.attempt + 1, kind, reason, delay);
-        self.state = state;
+        self.state = match timer {
+            Some(timer) => State::BackingOff(timer, Box::new(error)),
+            None => State::Yielding,
+        };
         Step::Continue
+    }
+
+    /// The connection failed after the finish reason: nothing of the answer is missing, and another
+    /// attempt would throw it away.
+    #[cold]
+    fn broke_after_the_answer(&mut self, cause: &Cause<S::Error>, failure: Failure) -> Step<S> {
+        if let Some(kind) = failure.network_error_kind() {
+            let timeout = Error::<S::Error>::Timeout(TimeoutKind::InterToken);
+            let error: &(dyn StdError + 'static) = match cause {
+                Cause::Source(error) => error,
+                _ => &timeout,
+            };
+            self.recorder
+                .network_error(kind, error, None, Some(self.attempt));
+        }
+        self.source_ended()
+    }
+
+    /// The runtime that kept the timer is gone: there is no further attempt.
+    #[cold]
+    fn back_off_failed(&mut self) -> Step<S> {
+        let error = match std::mem::replace(&mut self.state, State::Done) {
+            State::BackingOff(_, error) => *error,
+            _ => Error::NoTimer,
+        };
+        Step::HandOut(Some(Err(self.fail(error))))
     }
 
     fn read_failure(&self, cause: &Cause<S::Error>) -> Failure {
@@ -451,16 +491,16 @@ where
     }
 }
 
-/// The state of waiting before the next attempt. No delay needs no timer.
-fn back_off<'a, S: TryStream>(delay: Duration) -> Result<State<'a, S>, NoTimer> {
+/// The timer of a back-off. No delay needs none.
+fn back_off(delay: Duration) -> Result<Option<Timer>, NoTimer> {
     if delay.is_zero() {
-        return Ok(State::Ready);
+        return Ok(None);
     }
     let now = clock::now();
     // Beyond the clock's range is as good as a year.
     let year = Duration::from_secs(365 * 24 * 60 * 60);
     let deadline = now.checked_add(delay.min(year)).unwrap_or(now);
-    Timer::new(deadline).map(State::BackingOff)
+    Timer::new(deadline).map(Some)
 }
 
 fn reason<E>(cause: &Cause<E>, kind: FailureKind) -> RetryReason {

@@ -38,6 +38,11 @@ impl Output {
         }
     }
 
+    /// Whether the source said why the model stopped: the answer is complete.
+    pub(super) fn finished(self) -> bool {
+        self.finished
+    }
+
     /// Judges an attempt whose source has ended.
     pub(super) fn judge(self, expect: Expect) -> Result<(), Shortfall> {
         if expect.finish && !self.finished {
