@@ -225,7 +225,7 @@ impl Monitor {
         }
     }
 
-    /// Starts the clock: now is the start of the run.
+    /// Starts the clock: now is the start of the run. To be called before anything is recorded.
     pub fn start(&mut self) {
         if let Some(recording) = self.live() {
             recording.start = clock::now();
@@ -255,9 +255,16 @@ impl Monitor {
         }
     }
 
-    /// Records an item of a run, a token or not; `arrived` is given if times are wanted.
+    /// Records an item that arrives now: counts it if it is a token, and takes the usage and the
+    /// finish reason that it tells.
+    pub fn record_item(&mut self, view: &TokenView<'_>) {
+        let now = self.timed().then(clock::now);
+        self.record_arrival(view, now);
+    }
+
+    /// Records an item of a run; `arrived` is given if arrivals are timed.
     #[inline]
-    pub(crate) fn record_item(
+    pub(crate) fn record_arrival(
         &mut self,
         view: &TokenView<'_>,
         arrived: Option<Instant>,

@@ -148,7 +148,7 @@ impl<'a> Recorder<'a> {
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) {
         let arrival = match &mut self.monitor {
-            Some(monitor) => monitor.record_item(view, arrived),
+            Some(monitor) => monitor.record_arrival(view, arrived),
             None => Arrival::default(),
         };
         if view.is_token() {

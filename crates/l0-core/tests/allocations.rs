@@ -3,12 +3,14 @@
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use allocation_counter::measure;
 use futures_core::Stream;
 use l0_core::{
-    Event, Interceptor, Interest, L0, L0Builder, Monitoring, Observer, Observers, RunInfo,
+    Event, Interceptor, Interest, L0, L0Builder, Monitoring, Observer, Observers, RunInfo, Timeouts,
 };
+use tokio::runtime::{Builder, Runtime};
 
 const TOKENS: u64 = 1_000_000;
 
@@ -65,7 +67,21 @@ impl Interceptor for ObserveTokens {
     }
 }
 
-fn configurations() -> [(&'static str, L0Builder); 5] {
+struct ObserveLifecycle;
+
+impl Interceptor for ObserveLifecycle {
+    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+        observers.push(LifecycleObserver);
+    }
+}
+
+struct LifecycleObserver;
+
+impl Observer for LifecycleObserver {
+    fn on_event(&mut self, _: &Event<'_>) {}
+}
+
+fn configurations() -> [(&'static str, L0Builder); 6] {
     [
         ("off", L0::builder()),
         (
@@ -83,7 +99,28 @@ fn configurations() -> [(&'static str, L0Builder); 5] {
                 .monitoring(Monitoring::new())
                 .interceptor(ObserveTokens),
         ),
+        (
+            "on, with three observers and all timeouts",
+            L0::builder()
+                .monitoring(Monitoring::new())
+                .timeouts(
+                    Timeouts::new()
+                        .first_token(Duration::from_secs(60))
+                        .inter_token(Duration::from_secs(60))
+                        .total(Duration::from_secs(60)),
+                )
+                .interceptor(ObserveTokens)
+                .interceptor(vec![ObserveLifecycle, ObserveLifecycle]),
+        ),
     ]
+}
+
+/// For the timers of timeouts; nothing is run in it.
+fn runtime() -> Runtime {
+    Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime")
 }
 
 /// Takes items until so many were seen.
@@ -102,6 +139,8 @@ fn take<S: Stream + Unpin>(stream: &mut S, items: u64) {
 
 #[test]
 fn tokens_after_the_first_allocate_nothing() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
     for (name, builder) in configurations() {
         let l0 = builder.build();
         let mut runs = [
@@ -122,7 +161,8 @@ fn tokens_after_the_first_allocate_nothing() {
         });
         assert_eq!((used.count_total, used.bytes_total), (0, 0), "{name}");
         for run in &mut runs {
-            take(run, 1);
+            // The timer of a run is made at its first wait, which may come after the first token.
+            take(run, 2);
             let used = measure(|| take(run, 10_000));
             assert_eq!(
                 (used.count_total, used.bytes_total),
@@ -135,6 +175,8 @@ fn tokens_after_the_first_allocate_nothing() {
 
 #[test]
 fn a_live_run_stays_under_4_kib_however_long_it_is() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
     for (name, builder) in configurations() {
         let l0 = builder.build();
         for tokens in [1, 1_000, TOKENS] {
@@ -142,8 +184,9 @@ fn a_live_run_stays_under_4_kib_however_long_it_is() {
             let used = measure(|| {
                 // Boxed, so that the run's own size counts as well.
                 let run = run.insert(Box::new(
-                    l0.stream(|_| async { io::Result::Ok(Ready(TOKENS + 1)) })
+                    l0.stream(|_| async { io::Result::Ok(Pending(Ready(TOKENS + 1), false)) })
                         .metadata("model", "gpt-4")
+                        .until(std::future::pending::<()>())
                         .start(),
                 ));
                 take(run, tokens);

@@ -588,3 +588,40 @@ fn every_exit_finishes_exactly_once_with_its_outcome() {
         }
     }
 }
+
+#[test]
+fn a_panic_in_classify_in_decide_or_in_the_view_goes_on_and_fails_the_run() {
+    let reset = || Script::new().attempt(|a| a.fail(ErrorKind::ConnectionReset));
+    for hook in ["classify", "decide", "view"] {
+        let captured = Captured::new();
+        let l0 = L0::builder()
+            .monitoring(Monitoring::new())
+            .interceptor(captured.clone())
+            .build();
+        let script = if hook == "view" {
+            Script::new().attempt(|a| a.token("a"))
+        } else {
+            reset()
+        };
+        let mut builder = l0.stream(script.source());
+        if hook == "classify" {
+            builder = builder.classify(|_| panic!("in classify"));
+        }
+        if hook == "decide" {
+            builder = builder.retry(Retry::new().decide(|_| panic!("in decide")));
+        }
+        let mut run = if hook == "view" {
+            builder.view_with(|_| panic!("in view")).start()
+        } else {
+            builder.start()
+        };
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            runtime().block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)))
+        }));
+        assert!(panicked.is_err(), "{hook}: the panic goes on");
+        assert_eq!(run.outcome(), Some(Outcome::Failed), "{hook}");
+        assert_eq!(finished(&captured).len(), 1, "{hook}");
+        let again = runtime().block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)));
+        assert!(again.is_none(), "{hook}: fused");
+    }
+}

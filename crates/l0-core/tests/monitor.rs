@@ -408,3 +408,32 @@ async fn the_console_summary_shows_what_is_known_and_no_more() {
         assert!(full.contains(shown), "{shown}: {full}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn items_tell_usage_finish_reason_and_whether_a_token_is_text() {
+    use l0_core::{FinishReason, TokenView, Usage};
+
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.start();
+    advance(Duration::from_millis(5)).await;
+    monitor.record_item(&TokenView::reasoning("hm"));
+    advance(Duration::from_millis(5)).await;
+    monitor.record_item(&TokenView::text("a"));
+    let last = TokenView::other()
+        .usage(Usage::new().output(2))
+        .finish(FinishReason::Stop);
+    monitor.record_item(&last);
+    monitor.complete(Outcome::Completed);
+    let telemetry = monitor.telemetry().expect("measured");
+    assert_eq!(telemetry.metrics.total_tokens, 2);
+    assert_eq!(
+        telemetry.metrics.time_to_first_token,
+        Some(Duration::from_millis(5))
+    );
+    assert_eq!(
+        telemetry.metrics.time_to_first_text,
+        Some(Duration::from_millis(10))
+    );
+    assert_eq!(telemetry.usage, Some(Usage::new().output(2)));
+    assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
+}

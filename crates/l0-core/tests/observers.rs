@@ -924,7 +924,7 @@ fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
             .expect("no panic while locked")
             .take()
             .expect("polled")
-            .wake()
+            .wake();
     };
     let hangs = Script::new().attempt(|a| a.hang());
 

@@ -738,10 +738,7 @@ async fn a_connection_that_breaks_after_the_finish_reason_costs_no_answer() {
     };
     for (name, script) in [
         ("reset", complete(|a| a.fail(reset()))),
-        (
-            "cut",
-            complete(|a| a.fail(std::io::ErrorKind::UnexpectedEof)),
-        ),
+        ("cut", complete(|a| a.fail(io::ErrorKind::UnexpectedEof))),
         ("held open", complete(ScriptedAttempt::hang)),
     ] {
         let (builder, _) = measured(Retry::new());

@@ -12,9 +12,9 @@ use serde_json::error::Category;
 ///
 /// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
 /// [`Failure`], from which `l0_core` reads whether to try again; for
-/// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the answer and
-/// no payload is in any message; what the provider says about an error is, shortened and without
-/// anything that looks like a key.
+/// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the prompt or of
+/// the answer and no payload is in any displayed text: of a provider's own error that is its type,
+/// code and status; its message is in [`ApiError::message`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProviderError<E> {
@@ -117,7 +117,8 @@ pub struct ApiError {
     /// gives none.
     pub code: Option<String>,
     /// The provider's message, on one line, at most 500 characters, without anything that looks
-    /// like a key; absent if it gives none.
+    /// like a key; absent if it gives none. It may repeat a part of the prompt, so it is not part
+    /// of the error's displayed text.
     pub message: Option<String>,
     /// The HTTP status: the response's, or the one that an error in the middle of a stream names;
     /// absent if there is none.
@@ -179,6 +180,8 @@ impl From<ApiError> for Fault {
     }
 }
 
+/// Without the message: a provider may repeat the prompt in it, and what is displayed ends up in logs
+/// and telemetry.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the provider reports an error")?;
@@ -197,10 +200,7 @@ impl fmt::Display for ApiError {
         if separator == ", " {
             f.write_str(")")?;
         }
-        match &self.message {
-            Some(message) => write!(f, ": {message}"),
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
@@ -464,7 +464,7 @@ mod tests {
         );
         assert_eq!(
             error(Some("tokens"), Some("429"), Some("slow down"), Some(429)),
-            "the provider reports an error (status 429, tokens): slow down"
+            "the provider reports an error (status 429, tokens)"
         );
         assert_eq!(
             error(None, Some("x"), None, None),

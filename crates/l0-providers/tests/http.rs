@@ -263,6 +263,45 @@ async fn a_key_does_not_show_in_an_error() {
 }
 
 #[tokio::test]
+async fn what_a_provider_repeats_of_a_prompt_is_not_displayed() {
+    let body = r#"{"error":{"message":"cannot answer: my secret prompt","type":"server_error"}}"#;
+    let error = ask(answer("500 No\r\ncontent-type: application/json", body))
+        .await
+        .unwrap_err();
+    assert!(!error.to_string().contains("secret prompt"), "{error}");
+    let ProviderError::Api(error) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(
+        error.message.as_deref(),
+        Some("cannot answer: my secret prompt")
+    );
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_so_takes_no_key_or_prompt_elsewhere() {
+    let (elsewhere, mut requests) = server(streamed(&hello())).await;
+    let head = format!("307 Temporary Redirect\r\nlocation: {elsewhere}");
+    let (address, _requests) = server(answer(&head, "")).await;
+    let client = Client::new(&address)
+        .unwrap()
+        .header("api-key", "a-canary-key")
+        .unwrap();
+    let error = client
+        .chat_stream(&ChatRequest::new("m").user("hi"))
+        .await
+        .unwrap_err();
+    let ProviderError::Api(error) = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(error.failure(), Failure::status(307));
+    assert!(
+        requests.try_recv().is_err(),
+        "nothing reached the other server"
+    );
+}
+
+#[tokio::test]
 async fn of_a_large_error_body_only_the_beginning_is_read() {
     // A body that never ends: chunks, as long as somebody reads.
     let head =

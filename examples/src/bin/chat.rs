@@ -25,6 +25,7 @@ use l0_core::{
     Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, TokenKind, keys, observe_fn,
 };
 use l0_examples::server::Server;
+use l0_providers::ProviderError;
 use l0_providers::openai::{ChatRequest, Client};
 
 /// Streams a chat through L0, and then prints what was measured.
@@ -110,7 +111,26 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             println!("{telemetry}");
         }
     }
-    failed.map_or(Ok(()), |error| Err(error.into()))
+    match failed {
+        None => Ok(()),
+        Some(error) => {
+            explain(&error);
+            Err(error.into())
+        }
+    }
+}
+
+/// Says what the provider says about its error, which is not part of the error's own text since
+/// it may repeat the prompt.
+fn explain(error: &l0_core::Error<ProviderError<reqwest::Error>>) {
+    if let l0_core::Error::Source {
+        source: ProviderError::Api(error),
+        ..
+    } = error
+        && let Some(message) = &error.message
+    {
+        eprintln!("the provider says: {message}");
+    }
 }
 
 /// Prints a piece of the answer at once.

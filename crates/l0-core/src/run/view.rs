@@ -7,8 +7,16 @@ use crate::token::{Token, TokenView};
 /// Reads one item.
 pub(super) type ReadItem<T> = for<'t> fn(&'t T) -> TokenView<'t>;
 
-/// How items of type `T` are read: by their own [`Token`], or by a function.
-pub trait View<T>: Sized {
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::ByToken {}
+
+    impl<T> Sealed for super::ByFn<T> {}
+}
+
+/// How items of type `T` are read: by their own [`Token`], or by a function. There are these two.
+pub trait View<T>: sealed::Sealed + Sized {
     /// Whether a source of these items always says why it ended.
     const SENDS_FINISH: bool;
 

@@ -263,7 +263,9 @@ impl Client {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // A redirect would carry the prompt, and a key in a header of one's own, to another server.
         let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| ClientError::Http(error.without_url()))?;
         Ok(Self {
@@ -310,7 +312,8 @@ impl Client {
         Ok(self)
     }
 
-    /// Sets the HTTP client, for one with proxies, certificates or timeouts of its own.
+    /// Sets the HTTP client, for one with proxies, certificates or timeouts of its own. The client
+    /// that is set otherwise follows no redirects; what this one does about them is up to you.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http = client;
         self
