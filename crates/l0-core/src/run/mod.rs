@@ -247,8 +247,15 @@ where
                 },
                 State::Yielding => {
                     self.state = State::Ready;
-                    cx.waker().wake_by_ref();
-                    ready!(self.wait(cx))
+                    self.park();
+                    // By the clock, since a wait of no time needs no timer.
+                    match self.deadlines.passed() {
+                        Some(kind) => self.attempt_failed(Cause::Timeout(kind)),
+                        None => {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                    }
                 }
                 State::BackingOff(timer, _) => match timer.poll(cx) {
                     Poll::Ready(Ok(())) => {
@@ -448,10 +455,15 @@ where
     #[cold]
     fn broke_after_the_answer(&mut self, cause: &Cause<S::Error>, failure: Failure) -> Step<S> {
         if let Some(kind) = failure.network_error_kind() {
-            let timeout = Error::<S::Error>::Timeout(TimeoutKind::InterToken);
+            let timeout;
             let error: &(dyn StdError + 'static) = match cause {
                 Cause::Source(error) => error,
-                _ => &timeout,
+                Cause::Timeout(kind) => {
+                    timeout = Error::<S::Error>::Timeout(*kind);
+                    &timeout
+                }
+                // Neither comes after a finish reason as a network error.
+                Cause::Truncated | Cause::ZeroOutput => return self.source_ended(),
             };
             self.recorder
                 .network_error(kind, error, None, Some(self.attempt));
