@@ -54,6 +54,18 @@ fn l0(drift: Drift, captured: &Captured) -> L0 {
         .build()
 }
 
+/// Waits for a future whose retries let other tasks have their turn.
+trait ToTheEnd: Future + Sized {
+    fn to_the_end(self) -> Self::Output {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime")
+            .block_on(self)
+    }
+}
+
+impl<F: Future> ToTheEnd for F {}
+
 /// What a run makes of an answer.
 #[derive(Debug, PartialEq)]
 struct Seen {
@@ -66,10 +78,7 @@ struct Seen {
 fn seen<P: Into<String>>(l0: &L0, pieces: impl IntoIterator<Item = P>) -> Seen {
     let script = Script::new().attempt(|a| a.tokens(pieces));
     let mut run = l0.stream(script.source()).start();
-    run.text()
-        .now_or_never()
-        .expect("never pending")
-        .expect("drift is no error");
+    run.text().to_the_end().expect("drift is no error");
     let drift = run
         .telemetry()
         .expect("measured")
@@ -824,9 +833,7 @@ fn kinds_are_reported_in_order_with_their_confidences() {
         let run = l0(only(kind), &captured)
             .watch(stream::iter(everything()).map(Ok::<_, Infallible>))
             .start();
-        run.for_each(|_| async {})
-            .now_or_never()
-            .expect("never pending");
+        run.for_each(|_| async {}).to_the_end();
         assert_eq!(
             reports(&captured),
             [DriftReport::detected([kind], confidence)]
@@ -838,9 +845,7 @@ fn kinds_are_reported_in_order_with_their_confidences() {
     let run = l0(Drift::new(), &captured)
         .watch(stream::iter([Ok::<_, Infallible>(text)]))
         .start();
-    run.for_each(|_| async {})
-        .now_or_never()
-        .expect("never pending");
+    run.for_each(|_| async {}).to_the_end();
     let all_but_entropy = KINDS.into_iter().filter(|kind| *kind != "entropy_spike");
     assert_eq!(
         reports(&captured),
@@ -861,7 +866,7 @@ fn drift_at_the_end_is_a_model_retry_and_completes_when_retries_are_exhausted() 
         .attempt(|a| a.tokens(["To clarify", ", no."]))
         .attempt(|a| a.tokens(["Sure!", "\n", "In other words, yes."]));
     let mut run = l0.stream(script.source()).start();
-    let text = run.text().now_or_never().expect("never pending");
+    let text = run.text().to_the_end();
     assert_eq!(
         text.expect("drift is no error"),
         "Sure!\nIn other words, yes."
@@ -907,7 +912,7 @@ fn a_new_attempt_knows_nothing_of_the_one_before() {
         .attempt(|a| a.tokens(["Sure", ", the answer is 42."]));
     let l0 = l0(Drift::new(), &Captured::new());
     let mut run = l0.stream(script.source()).start();
-    let text = run.text().now_or_never().expect("never pending");
+    let text = run.text().to_the_end();
     assert_eq!(text.expect("drift is no error"), "Sure, the answer is 42.");
     assert_eq!(script.calls(), 2);
 }
@@ -918,10 +923,7 @@ fn drift_that_is_over_at_the_end_is_only_recorded() {
     let script = Script::new()
         .attempt(|a| a.tokens(["To clarify, ".to_owned(), pad(300), "End.".to_owned()]));
     let mut run = l0(Drift::new(), &captured).stream(script.source()).start();
-    run.text()
-        .now_or_never()
-        .expect("never pending")
-        .expect("drift is no error");
+    run.text().to_the_end().expect("drift is no error");
     assert_eq!(script.calls(), 1);
     assert_eq!(
         reports(&captured),
@@ -952,10 +954,7 @@ fn looked_for_and_not_found_is_known() {
                 .source(),
         )
         .start();
-    run.text()
-        .now_or_never()
-        .expect("never pending")
-        .expect("no drift");
+    run.text().to_the_end().expect("no drift");
     let drift = run
         .telemetry()
         .expect("measured")
@@ -970,11 +969,7 @@ fn a_watched_stream_only_records() {
     let deltas = everything();
     let source = stream::iter(deltas.clone()).map(Ok::<_, Infallible>);
     let mut watched = l0(Drift::new(), &captured).watch(source).start();
-    let items: Vec<_> = watched
-        .by_ref()
-        .collect()
-        .now_or_never()
-        .expect("never pending");
+    let items: Vec<_> = watched.by_ref().collect().to_the_end();
     let items: Result<Vec<String>, _> = items.into_iter().collect();
     assert_eq!(items, Ok(deltas));
     assert_eq!(watched.outcome(), Some(Outcome::Completed));

@@ -11,8 +11,8 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
 use l0_core::{
-    Backoff, Chunk, Error, Failure, L0, Monitoring, NetworkErrorKind, Outcome, Retry, RetryReason,
-    TimeoutKind, Timeouts,
+    Backoff, Chunk, Error, Failure, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry,
+    RetryReason, TimeoutKind, Timeouts,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
@@ -185,6 +185,13 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             1_000,
         ),
         ("all, and none trips", all, every(49 * MS, 20), None, 980),
+        (
+            "a second that is due before the first would have been",
+            all,
+            one(|a| a.wait(10 * MS).token("a").hang()),
+            Some(InterToken),
+            60,
+        ),
         (
             "two at the same time",
             Timeouts::new().first_token(SEC).total(SEC),
@@ -653,5 +660,64 @@ async fn items_that_come_regularly_trip_no_timeout_however_many_there_are() {
             let next = run.next().await.expect("no end");
             next.unwrap_or_else(|error| panic!("item {item}, every {every:?}: {error}"));
         }
+    }
+}
+
+#[test]
+fn a_retry_without_a_back_off_needs_no_timer_even_where_a_timeout_is_set() {
+    without_timer(|place| {
+        for timeouts in [
+            Timeouts::new().total(60 * SEC),
+            Timeouts::new().first_token(SEC).inter_token(SEC),
+        ] {
+            let retry = Retry::new().backoff(Backoff::none());
+            let l0 = timed_l0(retry, timeouts, &Captured::new());
+            let script = Script::new()
+                .attempt(|a| a.fail(reset()))
+                .attempt(|a| a.token("fine"));
+            let mut run = l0.stream(script.source()).start();
+            let mut text = pin!(run.text());
+            let mut cx = Context::from_waker(Waker::noop());
+            let text = loop {
+                if let Poll::Ready(text) = text.as_mut().poll(&mut cx) {
+                    break text;
+                }
+            };
+            assert_eq!(text.ok().as_deref(), Some("fine"), "{place}");
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
+    let retry = Retry::new().unlimited().backoff(Backoff::none());
+    let l0 = timed_l0(retry, Timeouts::new().total(SEC), &Captured::new());
+    let script = Script::new().attempt(|a| a.connect_error(reset()));
+    let mut run = l0.stream(script.source()).start();
+    let task = tokio::spawn(async move { run.text().await });
+    // Nothing waits, so that the paused clock does not go on by itself.
+    for _ in 0..200 {
+        tokio::time::advance(10 * MS).await;
+        if task.is_finished() {
+            break;
+        }
+    }
+    assert!(task.is_finished());
+    let ended = task.await.expect("no panic");
+    assert!(matches!(ended, Err(Error::Timeout(TimeoutKind::Total))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_after_the_answer_is_told_as_the_one_it_is() {
+    for (timeouts, message) in [
+        (Timeouts::new().inter_token(SEC), "inter-token timeout"),
+        (Timeouts::new().total(SEC), "total timeout"),
+    ] {
+        let l0 = timed_l0(Retry::new(), timeouts, &Captured::new());
+        let script = Script::new().attempt(|a| a.token("a").finish(FinishReason::Stop).hang());
+        let mut run = l0.stream(script.source()).start();
+        assert_eq!(run.text().await.expect("answered"), "a");
+        let errors = run.telemetry().expect("measured").network.errors;
+        assert_eq!(errors.expect("details")[0].message, message);
     }
 }

@@ -93,6 +93,12 @@ impl Deadlines {
         self.due = None;
     }
 
+    /// The deadline that had passed when this wait began.
+    pub(super) fn passed(&self) -> Option<TimeoutKind> {
+        let (due, kind) = self.due?;
+        (due <= self.since?).then_some(kind)
+    }
+
     /// Ready if a deadline of this wait has passed.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<TimeoutKind, NoTimer>> {
         let Some((due, kind)) = self.due else {

@@ -262,8 +262,15 @@ where
                 },
                 State::Yielding => {
                     self.state = State::Ready;
-                    cx.waker().wake_by_ref();
-                    ready!(self.wait(cx))
+                    self.park();
+                    // By the clock, since a wait of no time needs no timer.
+                    match self.deadlines.passed() {
+                        Some(kind) => self.attempt_failed(Cause::Timeout(kind)),
+                        None => {
+                            cx.waker().wake_by_ref();
+                            return Poll::Pending;
+                        }
+                    }
                 }
                 State::BackingOff(timer, _) => match timer.poll(cx) {
                     Poll::Ready(Ok(())) => {
