@@ -1,0 +1,287 @@
+//! The kinds of failure. How one is read from an error, [`read`](mod@read) says.
+
+mod read;
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer};
+use serde::{Serialize, Serializer};
+
+pub(crate) use read::{capped, read, texts};
+
+/// What an error means for the run: which kind it is, and what the server said about it.
+///
+/// Core reads one from every error of a source. An error type takes part by returning a `Failure`
+/// from [`source()`](StdError::source), or a builder's `classify` hook makes one.
+///
+/// ```
+/// use std::time::Duration;
+/// use l0_core::{Failure, FailureKind};
+///
+/// let failure = Failure::status(429).retry_after(Duration::from_secs(2));
+/// assert_eq!(failure.kind, FailureKind::RateLimited);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failure {
+    /// The kind, which decides on retries.
+    pub kind: FailureKind,
+    /// The HTTP status, if a server answered with one.
+    pub status: Option<u16>,
+    /// How long the server asked to wait, if it did.
+    pub retry_after: Option<Duration>,
+}
+
+/// The kinds of failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The connection failed. Retried, except for [`NetworkErrorKind::SslError`]; does not count
+    /// toward the model retries.
+    Network(NetworkErrorKind),
+    /// The server said that it is asked too often. Retried like a network error.
+    RateLimited,
+    /// The server failed. Retried like a network error.
+    Server,
+    /// The model's answer is at fault. Retried, and counts toward the model retries.
+    Model,
+    /// A new attempt would not help. Never retried.
+    Fatal,
+}
+
+impl Failure {
+    const fn new(kind: FailureKind) -> Self {
+        Self {
+            kind,
+            status: None,
+            retry_after: None,
+        }
+    }
+
+    /// A failed connection.
+    #[must_use]
+    pub const fn network(kind: NetworkErrorKind) -> Self {
+        Self::new(FailureKind::Network(kind))
+    }
+
+    /// An answer with an HTTP status that is no success: 429 is rate limited; 408, 425 and 5xx
+    /// are the server's failure; any other is fatal.
+    #[must_use]
+    pub const fn status(status: u16) -> Self {
+        let kind = match status {
+            429 => FailureKind::RateLimited,
+            408 | 425 | 500..=599 => FailureKind::Server,
+            _ => FailureKind::Fatal,
+        };
+        Self {
+            kind,
+            status: Some(status),
+            retry_after: None,
+        }
+    }
+
+    /// A faulty answer of the model.
+    #[must_use]
+    pub const fn model() -> Self {
+        Self::new(FailureKind::Model)
+    }
+
+    /// A failure that a new attempt would not mend.
+    #[must_use]
+    pub const fn fatal() -> Self {
+        Self::new(FailureKind::Fatal)
+    }
+
+    /// Adds how long the server asked to wait.
+    #[must_use]
+    pub const fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Under which type the failure is counted among the network errors; `None` if it is none.
+    #[must_use]
+    pub const fn network_error_kind(&self) -> Option<NetworkErrorKind> {
+        match self.kind {
+            FailureKind::Network(kind) => Some(kind),
+            FailureKind::RateLimited => Some(NetworkErrorKind::RateLimited),
+            FailureKind::Server => Some(NetworkErrorKind::ServerError),
+            FailureKind::Model | FailureKind::Fatal => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            FailureKind::Network(kind) => write!(f, "network error: {kind}")?,
+            FailureKind::RateLimited => f.write_str("rate limited")?,
+            FailureKind::Server => f.write_str("server error")?,
+            FailureKind::Model => f.write_str("model error")?,
+            FailureKind::Fatal => f.write_str("fatal error")?,
+        }
+        if let Some(status) = self.status {
+            write!(f, ", status {status}")?;
+        }
+        if let Some(delay) = self.retry_after {
+            write!(f, ", retry after {} s", delay.as_secs_f64())?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Failure {}
+
+/// The types of network errors: the keys of `errorsByType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum NetworkErrorKind {
+    /// An open connection was closed by the other side.
+    ConnectionDropped,
+    /// The request could not be made.
+    FetchError,
+    /// The connection was reset.
+    Econnreset,
+    /// The connection was refused.
+    Econnrefused,
+    /// A server-sent event stream was aborted.
+    SseAborted,
+    /// The answer had no bytes.
+    NoBytes,
+    /// The answer was cut short.
+    PartialChunks,
+    /// The process or function behind the source was killed.
+    RuntimeKilled,
+    /// A background client was suspended.
+    BackgroundThrottle,
+    /// A host name could not be resolved.
+    DnsError,
+    /// TLS failed. Never retried.
+    SslError,
+    /// A time limit was exceeded.
+    Timeout,
+    /// A network error of no known type.
+    Unknown,
+    /// The server said that it is asked too often.
+    RateLimited,
+    /// The server failed.
+    ServerError,
+}
+
+impl NetworkErrorKind {
+    /// Every type, in the order of declaration.
+    pub const ALL: [Self; 15] = [
+        Self::ConnectionDropped,
+        Self::FetchError,
+        Self::Econnreset,
+        Self::Econnrefused,
+        Self::SseAborted,
+        Self::NoBytes,
+        Self::PartialChunks,
+        Self::RuntimeKilled,
+        Self::BackgroundThrottle,
+        Self::DnsError,
+        Self::SslError,
+        Self::Timeout,
+        Self::Unknown,
+        Self::RateLimited,
+        Self::ServerError,
+    ];
+
+    /// The stable label, in snake case.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectionDropped => "connection_dropped",
+            Self::FetchError => "fetch_error",
+            Self::Econnreset => "econnreset",
+            Self::Econnrefused => "econnrefused",
+            Self::SseAborted => "sse_aborted",
+            Self::NoBytes => "no_bytes",
+            Self::PartialChunks => "partial_chunks",
+            Self::RuntimeKilled => "runtime_killed",
+            Self::BackgroundThrottle => "background_throttle",
+            Self::DnsError => "dns_error",
+            Self::SslError => "ssl_error",
+            Self::Timeout => "timeout",
+            Self::Unknown => "unknown",
+            Self::RateLimited => "rate_limited",
+            Self::ServerError => "server_error",
+        }
+    }
+
+    /// Whether a new attempt may succeed: all but [`SslError`](Self::SslError).
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        !matches!(self, Self::SslError)
+    }
+}
+
+impl fmt::Display for NetworkErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A label that is no [`NetworkErrorKind`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no network error type")]
+#[non_exhaustive]
+pub struct UnknownNetworkErrorKind(pub String);
+
+impl FromStr for NetworkErrorKind {
+    type Err = UnknownNetworkErrorKind;
+
+    fn from_str(label: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|kind| kind.as_str() == label)
+            .ok_or_else(|| UnknownNetworkErrorKind(label.to_owned()))
+    }
+}
+
+impl Serialize for NetworkErrorKind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for NetworkErrorKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_means_what_the_docs_say() {
+        for (status, kind) in [
+            (400, FailureKind::Fatal),
+            (401, FailureKind::Fatal),
+            (404, FailureKind::Fatal),
+            (408, FailureKind::Server),
+            (425, FailureKind::Server),
+            (429, FailureKind::RateLimited),
+            (500, FailureKind::Server),
+            (529, FailureKind::Server),
+        ] {
+            let failure = Failure::status(status);
+            assert_eq!((failure.kind, failure.status), (kind, Some(status)));
+        }
+    }
+
+    #[test]
+    fn a_label_is_read_back() {
+        for kind in NetworkErrorKind::ALL {
+            assert_eq!(kind.as_str().parse(), Ok(kind));
+        }
+    }
+}
