@@ -3,10 +3,6 @@
 use super::{Guardrail, Violations};
 use crate::verdict::{Severity, Violation};
 
-/// How deep arrays and objects may nest: as deep as `serde_json` parses them into a `Value`. It is
-/// what bounds the scanner's memory: [`Nesting`] has a bit for each level.
-const MAX_DEPTH: u32 = 127;
-
 const STRUCTURE: &str = "json-structure";
 const CHUNKS: &str = "json-chunks";
 const PARSEABLE: &str = "json-parseable";
@@ -36,16 +32,15 @@ const STRICT: &str = "json-strict";
 ///
 /// # What is a JSON document
 ///
-/// What `serde_json::from_str::<serde::de::IgnoredAny>` takes for one, but nested at most 127 levels
-/// deep, where `IgnoredAny` has no limit. Whitespace may follow it, other text not. Parsing into a
-/// `serde_json::Value`, which has the same limit of depth, fails in two more cases, in which nothing
-/// is reported here: numbers that do not fit into an `f64` (`1e999`), and `\u` escapes of surrogates
-/// that are not a pair (`"\ud800"`).
+/// What `serde_json::from_str::<serde::de::IgnoredAny>` takes for one. Whitespace may follow it,
+/// other text not. Parsing into a `serde_json::Value` fails in three more cases, in which nothing is
+/// reported here: numbers that do not fit into an `f64` (`1e999`), `\u` escapes of surrogates that
+/// are not a pair (`"\ud800"`), and more than 127 levels of arrays and objects.
 ///
 /// # Cost
 ///
-/// Time in proportion to the piece. Memory is constant, about 150 bytes; nothing of the answer is
-/// kept.
+/// Time in proportion to the piece. Memory is about 170 bytes, and beyond 128 open levels a bit for
+/// each of them; nothing of the answer is kept.
 ///
 /// ```
 /// use l0_core::guardrail::{Guardrail, Json, Violations};
@@ -188,16 +183,22 @@ enum State {
     Stopped,
 }
 
-/// What is open, the innermost in the lowest bit: set if it is an object.
+/// What is open: a bit for each level, set if it is an object.
 #[derive(Debug, Default)]
 struct Nesting {
+    /// The innermost levels, the last in the lowest bit.
     objects: u128,
-    depth: u32,
+    /// The levels around them, full words; empty in all but contrived documents.
+    outer: Vec<u128>,
+    depth: u64,
 }
 
 impl Nesting {
     #[inline]
     fn open(&mut self, object: bool) {
+        if self.is_full() {
+            self.outer.push(self.objects);
+        }
         self.objects = self.objects << 1 | u128::from(object);
         self.depth += 1;
     }
@@ -206,6 +207,15 @@ impl Nesting {
     fn close(&mut self) {
         self.objects >>= 1;
         self.depth -= 1;
+        if self.is_full() {
+            self.objects = self.outer.pop().unwrap_or_default();
+        }
+    }
+
+    /// Whether every bit of the word is in use.
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.depth > 0 && self.depth.is_multiple_of(128)
     }
 
     /// Whether the innermost is an object.
@@ -298,7 +308,7 @@ struct Scanner {
     fault: Option<Fault>,
     /// In a broken document: the last byte outside strings that is no whitespace.
     before: u8,
-    /// Whether [`Nesting`] is no longer kept: it was too deep, or a closer did not fit.
+    /// Whether [`Nesting`] is no longer kept: a closer did not fit.
     lost: bool,
     reported: Reported,
 }
@@ -501,7 +511,6 @@ impl Scanner {
                 self.in_key = false;
                 Ok(State::String)
             }
-            b'{' | b'[' if self.nesting.depth == MAX_DEPTH => Err("nested too deeply"),
             b'{' => {
                 self.nesting.open(true);
                 self.braces.open += 1;
@@ -655,9 +664,7 @@ impl Scanner {
             &mut self.brackets
         };
         pairs.open += 1;
-        if self.nesting.depth == MAX_DEPTH {
-            self.lost = true;
-        } else if !self.lost {
+        if !self.lost {
             self.nesting.open(object);
         }
     }

@@ -7,6 +7,10 @@
 //! recoverable, ends the run at once, and the item at fault is not handed out; a recoverable error
 //! makes the attempt a faulty one when it ends, which is retried as the model's fault, and completes
 //! once retries are exhausted; a warning is only counted.
+//!
+//! The text of an answer reaches the rules delta by delta, and an item that a rule does not stop is
+//! handed out at once: a rule that ends runs can withhold what it was reported on, not what came
+//! before.
 
 #[cfg(feature = "guardrails")]
 mod json;

@@ -1,0 +1,37 @@
+//! What the fuzz targets share: texts, and the ways in which a stream may cut them.
+
+use l0_core::Violation;
+use l0_core::guardrail::{Guardrail, Violations};
+
+/// A text and the pieces that it is cut into: the first byte says how long they are.
+pub fn pieces(data: &[u8]) -> Option<(&str, Vec<&str>)> {
+    let (length, text) = data.split_first()?;
+    let text = std::str::from_utf8(text).ok()?;
+    let length = usize::from(*length) % 16 + 1;
+    let mut rest = text;
+    let mut pieces = Vec::new();
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.ceil_char_boundary(length));
+        pieces.push(piece);
+        rest = after;
+    }
+    Some((text, pieces))
+}
+
+/// What a rule reports about a text in these pieces.
+pub fn violations<G: Guardrail>(mut rule: G, pieces: &[&str]) -> Vec<Violation> {
+    let mut violations = Violations::new();
+    for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+        rule.text(piece, &mut violations);
+    }
+    rule.end(&mut violations);
+    violations.iter().cloned().collect()
+}
+
+/// Checks that a rule does not panic, and reports the same however the text is cut.
+pub fn check<G: Guardrail>(make: impl Fn() -> G, data: &[u8]) -> Option<(&str, Vec<Violation>)> {
+    let (text, pieces) = pieces(data)?;
+    let whole = violations(make(), &[text]);
+    assert_eq!(violations(make(), &pieces), whole);
+    Some((text, whole))
+}
