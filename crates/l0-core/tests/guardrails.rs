@@ -341,3 +341,60 @@ async fn a_thousand_interleaved_runs_of_one_l0_never_mix_state() {
         assert_eq!(count, u64::from(number % 3 == 0), "run {number}");
     }
 }
+
+#[tokio::test]
+async fn runs_that_take_turns_with_all_rules_and_drift_find_what_they_find_alone() {
+    use l0_core::{Drift, Telemetry};
+
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .guardrails(Guardrails::strict())
+        .drift(Drift::new())
+        .build();
+    let answers = [
+        "{\"a\": [1, 2, {\"b\": null}]}",
+        "{\"a\": [1, 2,, {\"b\": null]}",
+        "```rust\nfn main() {}\n```\nDone.",
+        "```rust\nfn main() {}\n",
+        "\\begin{align} x \\end{equation} and $y",
+        "Sure!\nAs an AI language model, I have [insert opinion here].",
+        "- one\n1. two\n\nA plain end.",
+        "Here is the answer: 42.",
+    ];
+    let found = |telemetry: Telemetry| (telemetry.guardrails, telemetry.drift);
+    let run = |answer: &str| {
+        let letters: Vec<String> = answer.chars().map(String::from).collect();
+        l0.stream(Script::new().attempt(|a| a.tokens(letters)).source())
+            .start()
+    };
+    let mut alone = Vec::new();
+    for answer in answers {
+        let mut run = run(answer);
+        let _ = run.text().await;
+        alone.push(found(run.telemetry().unwrap()));
+    }
+    assert!(
+        alone
+            .iter()
+            .any(|found| found.1.as_ref().is_some_and(|drift| drift.detected))
+    );
+
+    let mut runs: Vec<_> = (0..1_000)
+        .map(|number| run(answers[number % answers.len()]))
+        .collect();
+    let mut live = true;
+    while live {
+        live = false;
+        for run in &mut runs {
+            live |= run.next().await.is_some();
+        }
+    }
+    for (number, run) in runs.iter().enumerate() {
+        assert_eq!(
+            found(run.telemetry().unwrap()),
+            alone[number % answers.len()],
+            "run {number}"
+        );
+    }
+}
