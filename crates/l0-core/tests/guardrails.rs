@@ -1,5 +1,7 @@
 //! What follows from what rules report: a run halts, tries again, or goes on.
 
+mod support;
+
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -396,5 +398,96 @@ async fn runs_that_take_turns_with_all_rules_and_drift_find_what_they_find_alone
             alone[number % answers.len()],
             "run {number}"
         );
+    }
+}
+
+#[tokio::test]
+async fn zero_output_is_text_without_a_letter_or_digit_of_any_script_in_any_split() {
+    let empty = [
+        "",
+        " ",
+        "\n",
+        "\t\r\n",
+        ".",
+        "...",
+        "!?",
+        "---",
+        "***",
+        "```\n```",
+        "{}",
+        "[]",
+        "\"\"",
+        "()",
+        "_",
+        "…",
+        "。",
+        "！？",
+        "«»",
+        "👍",
+        "🎉 🎉",
+        "\u{200b}",
+        "| | |\n|---|",
+        "$$",
+    ];
+    let meaningful = [
+        "ok",
+        "a",
+        "0",
+        "42",
+        "日本語",
+        "はい",
+        "да",
+        "ναι",
+        "نعم",
+        "ไม่",
+        "é",
+        "ß",
+        "½",
+        "x.",
+        "...a",
+        "{\"a\":1}",
+        "- b",
+        "**c**",
+        "1.",
+        "Ⅳ",
+        "가",
+        "👍 ok",
+        "\u{200b}a",
+        "ñ!",
+    ];
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .guardrails(Guardrails::none().with_zero_output())
+        .build();
+    let table = empty
+        .map(|text| (text, true))
+        .into_iter()
+        .chain(meaningful.map(|text| (text, false)));
+    for (text, is_empty) in table {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let whole = vec![text];
+        let letters: Vec<&str> = text.split("").collect();
+        let splits = (0..50).map(|_| support::split(text, &mut rng));
+        for pieces in [whole, letters].into_iter().chain(splits) {
+            let script = Script::new().attempt(|a| a.tokens(pieces));
+            let mut run = l0.stream(script.source()).start();
+            assert_eq!(
+                matches!(run.text().await, Err(Error::ZeroOutput)),
+                is_empty,
+                "{text:?}"
+            );
+            let by_rule = run
+                .telemetry()
+                .unwrap()
+                .guardrails
+                .unwrap()
+                .violations_by_rule;
+            assert_eq!(
+                by_rule.get("zero-output"),
+                is_empty.then_some(&1),
+                "{text:?}"
+            );
+        }
     }
 }
