@@ -491,3 +491,26 @@ async fn zero_output_is_text_without_a_letter_or_digit_of_any_script_in_any_spli
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_total_timeout_in_the_back_off_after_a_faulty_answer_is_a_timeout() {
+    use std::time::Duration;
+
+    use l0_core::{FinishReason, Timeouts};
+
+    let captured = Captured::new();
+    let rules = Guardrails::none().with(|| Trigger::new("bad", Severity::Error, true));
+    let l0 = l0(&captured)
+        .guardrails(rules)
+        .retry(Retry::new().backoff(Backoff::fixed(Duration::from_secs(10))))
+        .timeouts(Timeouts::new().total(Duration::from_secs(5)))
+        .build();
+    let script = Script::new().attempt(|a| a.token("bad").finish(FinishReason::Stop));
+    let mut run = l0.stream(script.source()).start();
+    assert!(matches!(run.text().await, Err(Error::Timeout(_))));
+    let telemetry = run.telemetry().unwrap();
+    assert_eq!(telemetry.outcome, Some(Outcome::TimedOut));
+    assert_eq!(telemetry.duration, Some(Duration::from_secs(5)));
+    assert_eq!(telemetry.metrics.model_retries, 1);
+    assert_eq!(telemetry.guardrails.unwrap().violation_count, 1);
+}

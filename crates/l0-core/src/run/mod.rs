@@ -302,7 +302,6 @@ where
     fn begin_attempt(&mut self) -> Step<S> {
         self.unpark();
         self.attempt += 1;
-        self.output = Output::default();
         self.has_item = false;
         self.deadlines.new_attempt();
         self.checks = self.settings.checks();
@@ -499,6 +498,8 @@ where
         };
         self.retries.count(kind);
         self.recorder.retry(self.attempt + 1, kind, reason, delay);
+        // The attempt is void from here on: a timeout of the back-off must not find it complete.
+        self.output = Output::default();
         self.state = match timer {
             Some(timer) => State::BackingOff(timer, Box::new(error)),
             None => State::Yielding,
@@ -628,6 +629,7 @@ impl<S: TryStream> fmt::Debug for Run<'_, S> {
             .finish_non_exhaustive()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use std::io;
