@@ -5,11 +5,11 @@
 //! credential unless the metadata holds one.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::time::SystemTime;
 
 use l0_core::{Telemetry, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One telemetry on one line, without a line end.
 ///
@@ -66,6 +66,144 @@ pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<
     })?;
     line.push(b'\n');
     writer.write_all(&line)
+}
+
+/// Reads JSON Lines: what [`write_line`] wrote, or one bare telemetry per line, as
+/// [`to_string`] writes it. Memory does not grow with the number of lines.
+///
+/// A broken line gives an error with its number, and the lines after it are read on; empty lines
+/// are skipped.
+///
+/// ```
+/// # use l0_core::Telemetry;
+/// # let mut file = Vec::new();
+/// # l0_export::json::write_line(&mut file, &Telemetry::example())?;
+/// # file.extend_from_slice(b"{ broken\n");
+/// for telemetry in l0_export::json::read_lines(&file[..]) {
+///     match telemetry {
+///         Ok(telemetry) => println!("{}", telemetry.session_id),
+///         Err(error) => eprintln!("{error}"),
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn read_lines<R: BufRead>(reader: R) -> Lines<R> {
+    Lines {
+        reader,
+        line: Vec::new(),
+        number: 0,
+        ended: false,
+    }
+}
+
+/// The iterator that [`read_lines`] makes. It ends with the reader, or after an [`LineError::Io`].
+#[derive(Debug)]
+#[must_use = "iterators do nothing unless consumed"]
+pub struct Lines<R> {
+    reader: R,
+    line: Vec<u8>,
+    number: u64,
+    ended: bool,
+}
+
+/// Why a line of JSON Lines was not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// The reader failed; nothing is read after it.
+    #[error("line {line}: {source}")]
+    Io {
+        /// The line's number, from 1.
+        line: u64,
+        /// What the reader said.
+        source: io::Error,
+    },
+    /// The line is no JSON, or not that of a telemetry.
+    #[error("line {line}: {source}")]
+    Json {
+        /// The line's number, from 1.
+        line: u64,
+        /// What is wrong with it; its own line number is 1.
+        source: serde_json::Error,
+    },
+    /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped, and not kept in memory.
+    #[error("line {line}: longer than {} bytes", Lines::<()>::MAX_LINE)]
+    TooLong {
+        /// The line's number, from 1.
+        line: u64,
+    },
+}
+
+impl<R> Lines<R> {
+    /// The longest line that is read, in bytes. A telemetry takes a few thousand.
+    pub const MAX_LINE: usize = 16 * 1024 * 1024;
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads the next line, without its end. `None` if there is none.
+    fn next_line(&mut self) -> io::Result<Option<Result<(), LineError>>> {
+        let max = Self::MAX_LINE;
+        self.line.clear();
+        let mut limited = Read::by_ref(&mut self.reader).take(max as u64 + 1);
+        if limited.read_until(b'\n', &mut self.line)? == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if self.line.last() == Some(&b'\n') {
+            self.line.pop();
+        } else if self.line.len() > max {
+            self.reader.skip_until(b'\n')?;
+            // So long a buffer is for nothing else.
+            self.line = Vec::new();
+            return Ok(Some(Err(LineError::TooLong { line: self.number })));
+        }
+        Ok(Some(Ok(())))
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = Result<Telemetry, LineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            match self.next_line() {
+                Ok(Some(Ok(()))) if self.line.trim_ascii().is_empty() => {}
+                Ok(Some(Ok(()))) => {
+                    let line = self.number;
+                    return Some(
+                        parse(&self.line).map_err(|source| LineError::Json { line, source }),
+                    );
+                }
+                Ok(Some(Err(error))) => return Some(Err(error)),
+                Ok(None) => self.ended = true,
+                Err(source) => {
+                    self.ended = true;
+                    let line = self.number + 1;
+                    return Some(Err(LineError::Io { line, source }));
+                }
+            }
+        }
+    }
+}
+
+fn parse(line: &[u8]) -> serde_json::Result<Telemetry> {
+    #[derive(Deserialize)]
+    struct Line {
+        telemetry: Option<Telemetry>,
+    }
+
+    let telemetry = match serde_json::from_slice::<Line>(line)?.telemetry {
+        Some(telemetry) => telemetry,
+        None => serde_json::from_slice(line)?,
+    };
+    if telemetry.session_id.is_empty() {
+        // Every field has a default, so that any object would do.
+        return Err(serde::de::Error::missing_field("sessionId"));
+    }
+    Ok(telemetry)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
-//! Export the telemetry of [`l0_core`]: JSON and JSON Lines.
+//! Export the telemetry of [`l0_core`]: JSON, CSV, structured logs, metric points, profiles of many
+//! runs, and a queue to an exporting task.
 //!
-//! Pure formatters: they write into what they are given, and hold nothing.
+//! The formatters are pure: they write into what they are given, and hold nothing.
 //!
 //! ```
 //! use l0_core::Telemetry;
@@ -17,5 +18,35 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | module | what it gives |
+//! |---|---|
+//! | [`json`] | a document, or lines of a log that read back equal |
+//! | [`csv`](mod@csv) | a row under a header that is written once (feature `csv`) |
+//! | [`log`] | a record with the keys of a structured log; as an event of `tracing` (feature `tracing`) |
+//! | [`metrics`] | a list of named numbers with tags, for time-series systems |
+//! | [`profile`] | counts and quantiles of many runs, in groups |
+//! | [`queue()`] | final telemetry in a task of the application, which may wait where a run may not |
+//!
+//! JSON, CSV and logs carry all of the metadata. Metric points carry only what is listed with
+//! [`tag_keys`](metrics::Points::tag_keys).
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `csv` | no | the module `csv` |
+//! | `tracing` | no | `log::LogRecord::emit` |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "csv")]
+pub mod csv;
 pub mod json;
+pub mod log;
+pub mod metrics;
+pub mod profile;
+mod quantiles;
+mod queue;
+mod units;
+
+pub use queue::{Queue, QueueReceiver, queue};

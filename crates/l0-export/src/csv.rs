@@ -1,0 +1,297 @@
+//! CSV: one telemetry as a row, under a header that is written exactly once.
+//!
+//! The first seven columns are those of the original, in its order: `sessionId`, `duration`,
+//! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Durations are
+//! milliseconds; what is unknown is empty. `errorsByType`, `violationsByRule`, `driftTypes` and
+//! `metadata` are compact JSON; `model` is that entry of the metadata. Quoting is that of RFC 4180,
+//! with LF line ends.
+//!
+//! A cell that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or
+//! a line end) is preceded by an apostrophe, and so is one that begins with an apostrophe of its
+//! own: to have the text back, take one leading apostrophe off. Cells of numbers never begin so.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use csv::{ReaderBuilder, StringRecord, WriterBuilder};
+use l0_core::{Distribution, Telemetry, keys};
+use serde::Serialize;
+
+use crate::units::millis;
+
+/// What most rows fit into, in bytes.
+const ROW_CAPACITY: usize = 1024;
+
+/// Why CSV was not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The file or writer failed.
+    #[error("CSV could not be written: {0}")]
+    Io(#[from] io::Error),
+    /// The file to append to has other columns, perhaps those of another version. Nothing was
+    /// written: move the file away, or append to another one.
+    #[error("the file's header is `{found}`, and not that of this version, `{expected}`")]
+    Header {
+        /// The columns that the file has, cut to a length fit for a message.
+        found: String,
+        /// The columns that would be written.
+        expected: String,
+    },
+}
+
+/// The header and one row, each with its line end.
+///
+/// # Errors
+///
+/// None that a telemetry is known to cause.
+pub fn to_string(telemetry: &Telemetry) -> Result<String, Error> {
+    let mut text = Vec::new();
+    Writer::new(&mut text).write(telemetry)?;
+    String::from_utf8(text).map_err(|error| Error::Io(io::Error::other(error)))
+}
+
+/// Writes rows, and before the first of them the header. Each row goes out in a single
+/// `write_all`: there is nothing to flush, and rows that several processes append to one file stay
+/// whole.
+///
+/// ```
+/// # fn main() -> Result<(), l0_export::csv::Error> {
+/// # let telemetry = l0_core::Telemetry::default();
+/// # let path = std::env::temp_dir().join(format!("l0-doc-{}.csv", std::process::id()));
+/// use l0_export::csv;
+///
+/// csv::Writer::append(&path)?.write(&telemetry)?;
+/// csv::Writer::append(&path)?.write(&telemetry)?;
+/// # let text = std::fs::read_to_string(&path)?;
+/// # std::fs::remove_file(&path)?;
+/// assert_eq!(text.lines().count(), 3); // one header
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Writer<W> {
+    to: W,
+    needs_header: bool,
+}
+
+impl<W: Write> Writer<W> {
+    /// Writes to something empty, which gets a header.
+    pub fn new(to: W) -> Self {
+        Self {
+            to,
+            needs_header: true,
+        }
+    }
+
+    /// Writes one telemetry.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] with what the writer says. Part of the row may have been written then.
+    pub fn write(&mut self, telemetry: &Telemetry) -> Result<(), Error> {
+        let mut lines = Vec::new();
+        if self.needs_header {
+            lines.extend_from_slice(header().as_bytes());
+        }
+        let mut csv = WriterBuilder::new()
+            .buffer_capacity(ROW_CAPACITY)
+            .from_writer(&mut lines);
+        let cells = COLUMNS.iter().map(|(_, cell)| defused(cell(telemetry)));
+        csv.write_record(cells.map(Cow::into_owned))
+            .map_err(io::Error::from)?;
+        csv.flush()?;
+        drop(csv);
+        self.to.write_all(&lines)?;
+        self.needs_header = false;
+        Ok(())
+    }
+
+    /// What is written to.
+    pub fn get_ref(&self) -> &W {
+        &self.to
+    }
+
+    /// Gives back what is written to.
+    pub fn into_inner(self) -> W {
+        self.to
+    }
+}
+
+impl Writer<File> {
+    /// Appends to a file, which is made if it is not there. An empty file gets a header at once;
+    /// one that ends in mid-line, because a process died, gets a line end first. Several processes
+    /// may append to one file: it is locked while the header is looked at.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Header`] if the file has another header; [`Error::Io`] if it cannot be opened for
+    /// reading and appending, locked or read.
+    pub fn append(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let mut file = File::options()
+            .create(true)
+            .read(true)
+            .append(true)
+            .open(path)?;
+        file.lock()?;
+        let prepared = prepare(&mut file);
+        file.unlock()?;
+        prepared?;
+        Ok(Self {
+            to: file,
+            needs_header: false,
+        })
+    }
+}
+
+/// Sees to it that the file ends in a whole line and begins with the header.
+fn prepare(file: &mut File) -> Result<(), Error> {
+    /// More than any header of ours: what is longer is none.
+    const MAX_HEADER: u64 = 64 * 1024;
+
+    if file.seek(SeekFrom::End(0))? == 0 {
+        file.write_all(header().as_bytes())?;
+        return Ok(());
+    }
+
+    file.rewind()?;
+    let mut found = StringRecord::new();
+    let read = ReaderBuilder::new()
+        .has_headers(false)
+        .from_reader(BufReader::new(Read::by_ref(file).take(MAX_HEADER)))
+        .read_record(&mut found);
+    let expected = header();
+    let columns = expected.trim_end().split(',');
+    let found_columns = found.iter().enumerate().map(|(index, column)| {
+        // Spreadsheets put a byte order mark in front of what they save.
+        let mark = if index == 0 { "\u{feff}" } else { "" };
+        column.strip_prefix(mark).unwrap_or(column)
+    });
+    if read.is_err() || !columns.eq(found_columns) {
+        let found = found.iter().collect::<Vec<_>>().join(",");
+        return Err(Error::Header {
+            found: found.chars().take(expected.len()).collect(),
+            expected: expected.trim_end().to_owned(),
+        });
+    }
+
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    if last != *b"\n" {
+        file.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// The line of the columns' names, none of which needs quotes.
+fn header() -> String {
+    let mut line = COLUMNS.map(|(name, _)| name).join(",");
+    line.push('\n');
+    line
+}
+
+/// A column: its name, and its cell for one telemetry.
+type Column = (&'static str, fn(&Telemetry) -> Cow<'_, str>);
+
+/// The first seven are those of the original.
+static COLUMNS: [Column; 35] = [
+    ("sessionId", |t| t.session_id.as_str().into()),
+    ("duration", |t| time(t.duration)),
+    ("tokens", |t| number(Some(t.metrics.total_tokens))),
+    ("tokensPerSecond", |t| rate(t.metrics.tokens_per_second)),
+    ("retries", |t| number(Some(t.metrics.total_retries))),
+    ("networkErrors", |t| number(Some(t.network.error_count))),
+    ("violations", |t| {
+        number(t.guardrails.as_ref().map(|stats| stats.violation_count))
+    }),
+    ("startTime", |t| number(Some(t.start_time.as_millis()))),
+    ("outcome", |t| {
+        t.outcome.map_or("", |outcome| outcome.as_str()).into()
+    }),
+    ("finishReason", |t| {
+        t.finish_reason.map_or("", |reason| reason.as_str()).into()
+    }),
+    ("model", |t| {
+        keys::text(&t.metadata, keys::MODEL).unwrap_or_default()
+    }),
+    ("timeToFirstToken", |t| time(t.metrics.time_to_first_token)),
+    ("timeToFirstText", |t| time(t.metrics.time_to_first_text)),
+    ("avgInterTokenTime", |t| {
+        time(t.metrics.avg_inter_token_time)
+    }),
+    ("p50InterTokenTime", |t| time(gaps(t).and_then(|g| g.p50()))),
+    ("p90InterTokenTime", |t| time(gaps(t).and_then(|g| g.p90()))),
+    ("p99InterTokenTime", |t| time(gaps(t).and_then(|g| g.p99()))),
+    ("maxInterTokenTime", |t| time(gaps(t).map(|g| g.max))),
+    ("consumerHold", |t| time(t.metrics.consumer_hold)),
+    ("wait", |t| time(t.metrics.wait)),
+    ("outputTokensPerSecond", |t| {
+        rate(t.metrics.output_tokens_per_second)
+    }),
+    ("wastedTokens", |t| number(Some(t.metrics.wasted_tokens))),
+    ("attempts", |t| number(Some(t.metrics.attempts))),
+    ("networkRetries", |t| {
+        number(Some(t.metrics.network_retries))
+    }),
+    ("modelRetries", |t| number(Some(t.metrics.model_retries))),
+    ("inputTokens", |t| number(t.usage.and_then(|u| u.input))),
+    ("outputTokens", |t| number(t.usage.and_then(|u| u.output))),
+    ("usageTokens", |t| number(t.usage.and_then(|u| u.total))),
+    ("cachedInputTokens", |t| {
+        number(t.usage.and_then(|u| u.cached_input))
+    }),
+    ("reasoningTokens", |t| {
+        number(t.usage.and_then(|u| u.reasoning))
+    }),
+    ("errorsByType", |t| json(Some(&t.network.errors_by_type))),
+    ("violationsByRule", |t| {
+        json(t.guardrails.as_ref().map(|stats| &stats.violations_by_rule))
+    }),
+    ("driftDetected", |t| {
+        number(t.drift.as_ref().map(|drift| drift.detected))
+    }),
+    ("driftTypes", |t| {
+        json(t.drift.as_ref().map(|drift| &drift.types))
+    }),
+    ("metadata", |t| json(Some(&t.metadata))),
+];
+
+fn gaps(telemetry: &Telemetry) -> Option<&Distribution> {
+    let gaps = telemetry.metrics.inter_token.as_ref()?;
+    (!gaps.is_empty()).then_some(gaps)
+}
+
+fn time(duration: Option<Duration>) -> Cow<'static, str> {
+    number(duration.map(millis))
+}
+
+fn rate(rate: Option<f64>) -> Cow<'static, str> {
+    number(rate.filter(|rate| rate.is_finite()))
+}
+
+fn number(number: Option<impl ToString>) -> Cow<'static, str> {
+    number.map_or(Cow::Borrowed(""), |number| number.to_string().into())
+}
+
+/// Lists and maps as compact JSON, which begins with a bracket: no spreadsheet runs it.
+fn json<T: Serialize>(value: Option<&T>) -> Cow<'static, str> {
+    // Nothing that a telemetry holds fails to serialize.
+    let text = value.and_then(|value| serde_json::to_string(value).ok());
+    text.unwrap_or_default().into()
+}
+
+/// A text that no spreadsheet takes for a formula.
+fn defused(text: Cow<'_, str>) -> Cow<'_, str> {
+    // Some programs skip white space in front, and some read the wide forms of East Asian fonts.
+    let first = text.trim_start().chars().next();
+    let runs = first.is_some_and(|first| "=+-@\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}".contains(first));
+    if runs || text.starts_with(['\t', '\r', '\n', '\'']) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        text
+    }
+}

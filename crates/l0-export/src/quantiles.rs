@@ -1,0 +1,183 @@
+//! Quantiles: many numbers in constant memory.
+
+use std::fmt;
+
+use hdrhistogram::Histogram;
+use serde::{Serialize, Serializer};
+
+/// Two digits: each bucket is at most 1/128 as wide as what falls into it.
+const DIGITS: u8 = 2;
+/// The buckets hold whole numbers: nanoseconds of milliseconds, millionths of rates.
+const SCALE: f64 = 1e6;
+/// What is larger is counted as this: 104 days in ns, and far from where resizing could fail.
+const MAX: u64 = 1 << 53;
+
+/// Many numbers, kept as counts in buckets: memory does not grow with how many there are.
+///
+/// Count, mean and largest are exact. Quantiles are within 1 % of the number at that rank. What is
+/// recorded apart merges without loss. In JSON: `count`, `mean`, `p50`, `p95`, `p99` and `max`, to
+/// three decimals; absent if empty.
+#[derive(Clone, Default)]
+pub struct Quantiles {
+    /// `None` until there is something to count.
+    buckets: Option<Histogram<u64>>,
+    sum: f64,
+    max: f64,
+}
+
+impl Quantiles {
+    /// Adds a number that is not negative; what is none is left out.
+    pub(crate) fn record(&mut self, number: f64) {
+        if !number.is_finite() || number < 0.0 {
+            return;
+        }
+        if self.buckets.is_none() {
+            // Two digits are valid, so this is `Some`.
+            self.buckets = Histogram::new(DIGITS).ok();
+        }
+        if let Some(buckets) = &mut self.buckets {
+            buckets.saturating_record(((number * SCALE).round() as u64).min(MAX));
+            self.sum += number;
+            self.max = self.max.max(number);
+        }
+    }
+
+    /// Adds all numbers of `other`.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let Some(theirs) = &other.buckets else {
+            return;
+        };
+        match &mut self.buckets {
+            // Cannot fail: both resize themselves.
+            Some(ours) => drop(ours.add(theirs)),
+            None => self.buckets = Some(theirs.clone()),
+        }
+        self.sum += other.sum;
+        self.max = self.max.max(other.max);
+    }
+
+    /// How many numbers.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.as_ref().map_or(0, Histogram::len)
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Their mean; absent if empty.
+    #[must_use]
+    pub fn mean(&self) -> Option<f64> {
+        (!self.is_empty()).then(|| self.sum / self.count() as f64)
+    }
+
+    /// The largest; absent if empty.
+    #[must_use]
+    pub fn max(&self) -> Option<f64> {
+        (!self.is_empty()).then_some(self.max)
+    }
+
+    /// The number that a share `q` of all numbers does not exceed, by nearest rank. `q` below 0
+    /// counts as 0, above 1 as 1. Absent if empty or if `q` is NaN.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let buckets = self.buckets.as_ref()?;
+        if q.is_nan() {
+            return None;
+        }
+        let at_rank = buckets.value_at_quantile(q.clamp(0.0, 1.0));
+        Some(middle(buckets, at_rank).min(self.max))
+    }
+
+    /// The median, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    #[must_use]
+    pub fn p50(&self) -> Option<f64> {
+        self.quantile(0.5)
+    }
+
+    /// The 95th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    #[must_use]
+    pub fn p95(&self) -> Option<f64> {
+        self.quantile(0.95)
+    }
+
+    /// The 99th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    #[must_use]
+    pub fn p99(&self) -> Option<f64> {
+        self.quantile(0.99)
+    }
+
+    /// The numbers in ascending order, each within 1 %, with how many of it there are: what a
+    /// histogram is drawn from.
+    pub fn counts(&self) -> impl Iterator<Item = (f64, u64)> {
+        self.buckets.iter().flat_map(|buckets| {
+            buckets.iter_recorded().map(|step| {
+                let number = middle(buckets, step.value_iterated_to());
+                (number.min(self.max), step.count_since_last_iteration())
+            })
+        })
+    }
+}
+
+/// What stands for all numbers in the bucket of this one.
+fn middle(buckets: &Histogram<u64>, number: u64) -> f64 {
+    let low = buckets.lowest_equivalent(number);
+    let width = buckets.equivalent_range(number) - 1;
+    (low as f64 + width as f64 / 2.0) / SCALE
+}
+
+impl Serialize for Quantiles {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Json {
+            count: self.count(),
+            mean: self.mean(),
+            p50: self.p50(),
+            p95: self.p95(),
+            p99: self.p99(),
+            max: self.max(),
+        }
+        .serialize(serializer)
+    }
+}
+
+/// What is written of many numbers.
+#[derive(Serialize)]
+pub(crate) struct Json {
+    pub(crate) count: u64,
+    #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
+    pub(crate) mean: Option<f64>,
+    #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
+    pub(crate) p50: Option<f64>,
+    #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
+    pub(crate) p95: Option<f64>,
+    #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
+    pub(crate) p99: Option<f64>,
+    #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<f64>,
+}
+
+#[allow(
+    clippy::ref_option,
+    reason = "the signature that serde's `serialize_with` asks for"
+)]
+fn rounded<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+    number
+        .map(|number| (number * 1e3).round() / 1e3)
+        .serialize(serializer)
+}
+
+impl fmt::Debug for Quantiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quantiles")
+            .field("count", &self.count())
+            .field("mean", &self.mean())
+            .field("p50", &self.p50())
+            .field("p95", &self.p95())
+            .field("p99", &self.p99())
+            .field("max", &self.max())
+            .finish_non_exhaustive()
+    }
+}
