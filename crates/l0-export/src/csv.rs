@@ -17,9 +17,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use csv::{ReaderBuilder, StringRecord, WriterBuilder};
-use l0_core::{Distribution, Telemetry, keys};
+use l0_core::{Distribution, Outcome, Telemetry, keys};
 use serde::Serialize;
 
+use crate::profile::{MEASURES, Profile, Stats};
 use crate::units::millis;
 
 /// What most rows fit into, in bytes.
@@ -97,14 +98,7 @@ impl<W: Write> Writer<W> {
         if self.needs_header {
             lines.extend_from_slice(header().as_bytes());
         }
-        let mut csv = WriterBuilder::new()
-            .buffer_capacity(ROW_CAPACITY)
-            .from_writer(&mut lines);
-        let cells = COLUMNS.iter().map(|(_, cell)| defused(cell(telemetry)));
-        csv.write_record(cells.map(Cow::into_owned))
-            .map_err(io::Error::from)?;
-        csv.flush()?;
-        drop(csv);
+        write_row(&mut lines, COLUMNS.iter().map(|(_, cell)| cell(telemetry)))?;
         self.to.write_all(&lines)?;
         self.needs_header = false;
         Ok(())
@@ -185,6 +179,64 @@ fn prepare(file: &mut File) -> Result<(), Error> {
         file.write_all(b"\n")?;
     }
     Ok(())
+}
+
+/// Writes a profile: a header, and a row per group. The columns are `group`, the counts of
+/// [`Stats`], how many runs ended with each [`Outcome`], and mean, p50, p95, p99 and largest of
+/// each quantity (`durationMean`, `durationP50`, ...).
+///
+/// # Errors
+///
+/// [`Error::Io`] with what the writer says.
+pub fn write_profile(mut to: impl Write, profile: &Profile) -> Result<(), Error> {
+    let mut lines = Vec::new();
+    let header = profile_row("", &Stats::default());
+    write_row(&mut lines, header.into_iter().map(|(name, _)| name))?;
+    for (group, stats) in profile.groups() {
+        let row = profile_row(group, stats);
+        write_row(&mut lines, row.into_iter().map(|(_, cell)| cell))?;
+    }
+    Ok(to.write_all(&lines)?)
+}
+
+/// The columns of a group, each with its cell.
+fn profile_row<'a>(group: &'a str, stats: &Stats) -> Vec<(String, Cow<'a, str>)> {
+    let mut row = vec![("group".to_owned(), Cow::Borrowed(group))];
+    for (name, count) in [
+        ("runs", stats.runs),
+        ("networkErrors", stats.network_errors),
+        ("retries", stats.retries),
+        ("networkRetries", stats.network_retries),
+        ("modelRetries", stats.model_retries),
+        ("violations", stats.violations),
+        ("tokens", stats.tokens),
+        ("wastedTokens", stats.wasted_tokens),
+    ] {
+        row.push((name.to_owned(), number(Some(count))));
+    }
+    for outcome in Outcome::ALL {
+        let count = stats.outcomes.get(&outcome).copied().unwrap_or_default();
+        row.push((outcome.as_str().to_owned(), number(Some(count))));
+    }
+    for measure in &MEASURES {
+        for (suffix, value) in (measure.numbers)(stats).in_order() {
+            row.push((format!("{}{suffix}", measure.name), number(value)));
+        }
+    }
+    row
+}
+
+/// Appends one line, with cells that no spreadsheet runs.
+fn write_row(lines: &mut Vec<u8>, cells: impl IntoIterator<Item: AsRef<str>>) -> Result<(), Error> {
+    let mut csv = WriterBuilder::new()
+        .buffer_capacity(ROW_CAPACITY)
+        .from_writer(lines);
+    for cell in cells {
+        csv.write_field(&*defused(cell.as_ref()))
+            .map_err(io::Error::from)?;
+    }
+    csv.write_record(None::<&[u8]>).map_err(io::Error::from)?;
+    Ok(csv.flush()?)
 }
 
 /// The line of the columns' names, none of which needs quotes.
@@ -285,13 +337,13 @@ fn json<T: Serialize>(value: Option<&T>) -> Cow<'static, str> {
 }
 
 /// A text that no spreadsheet takes for a formula.
-fn defused(text: Cow<'_, str>) -> Cow<'_, str> {
+fn defused(text: &str) -> Cow<'_, str> {
     // Some programs skip white space in front, and some read the wide forms of East Asian fonts.
     let first = text.trim_start().chars().next();
     let runs = first.is_some_and(|first| "=+-@\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}".contains(first));
     if runs || text.starts_with(['\t', '\r', '\n', '\'']) {
-        Cow::Owned(format!("'{text}"))
+        format!("'{text}").into()
     } else {
-        text
+        text.into()
     }
 }

@@ -47,6 +47,7 @@ pub mod metrics;
 pub mod profile;
 mod quantiles;
 mod queue;
+mod sparkline;
 mod units;
 
 pub use queue::{Queue, QueueReceiver, queue};

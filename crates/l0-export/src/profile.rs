@@ -8,8 +8,9 @@ use l0_core::{Distribution, NetworkErrorKind, Outcome, Telemetry, keys};
 use serde::{Serialize, Serializer};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::quantiles;
+use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
+use crate::sparkline::Scale;
 use crate::units::millis;
 
 /// Many runs, summed up: how long they took, how they ended, what went wrong. Memory does not grow
@@ -228,55 +229,70 @@ fn add_counts<K: Ord>(totals: &mut BTreeMap<K, u64>, counts: impl IntoIterator<I
     }
 }
 
-/// The gaps in the JSON form of the other quantities.
-fn gaps<S: Serializer>(gaps: &Distribution, serializer: S) -> Result<S::Ok, S::Error> {
-    let [mean, p50, p95, p99, max] = gap_numbers(gaps);
-    quantiles::Json {
-        count: gaps.count,
-        mean,
-        p50,
-        p95,
-        p99,
-        max,
-    }
-    .serialize(serializer)
+/// A quantity of which the runs of a group have many values.
+pub(crate) struct Measure {
+    /// Its heading in the table, with the unit.
+    heading: &'static str,
+    /// What the names of its columns in CSV begin with.
+    pub(crate) name: &'static str,
+    pub(crate) numbers: fn(&Stats) -> Numbers,
+    /// The values in ascending order, with how many there are of each.
+    counts: fn(&Stats) -> Vec<(f64, u64)>,
 }
 
-/// Mean, p50, p95, p99 and largest, in ms.
-fn gap_numbers(gaps: &Distribution) -> [Option<f64>; 5] {
-    let max = (!gaps.is_empty()).then_some(gaps.max);
-    [
-        gaps.mean(),
-        gaps.p50(),
-        gaps.quantile(0.95),
-        gaps.p99(),
-        max,
-    ]
-    .map(|duration| duration.map(millis))
-}
-
-fn numbers(all: &Quantiles) -> [Option<f64>; 5] {
-    [all.mean(), all.p50(), all.p95(), all.p99(), all.max()]
-}
-
-/// A quantity of which the table has a block: its heading, and mean, p50, p95, p99 and largest.
-type Block = (&'static str, fn(&Stats) -> [Option<f64>; 5]);
-
-const BLOCKS: [Block; 4] = [
-    ("duration, ms", |stats| numbers(&stats.duration)),
-    ("time to first token, ms", |stats| {
-        numbers(&stats.time_to_first_token)
-    }),
-    ("gap between tokens, ms", |stats| {
-        gap_numbers(&stats.inter_token)
-    }),
-    ("tokens per second", |stats| {
-        numbers(&stats.tokens_per_second)
-    }),
+pub(crate) static MEASURES: [Measure; 4] = [
+    Measure {
+        heading: "duration, ms",
+        name: "duration",
+        numbers: |stats| Numbers::from(&stats.duration),
+        counts: |stats| stats.duration.counts().collect(),
+    },
+    Measure {
+        heading: "time to first token, ms",
+        name: "timeToFirstToken",
+        numbers: |stats| Numbers::from(&stats.time_to_first_token),
+        counts: |stats| stats.time_to_first_token.counts().collect(),
+    },
+    Measure {
+        heading: "gap between tokens, ms",
+        name: "interToken",
+        numbers: |stats| gap_numbers(&stats.inter_token),
+        counts: |stats| gap_counts(&stats.inter_token),
+    },
+    Measure {
+        heading: "tokens per second",
+        name: "tokensPerSecond",
+        numbers: |stats| Numbers::from(&stats.tokens_per_second),
+        counts: |stats| stats.tokens_per_second.counts().collect(),
+    },
 ];
 
+/// The gaps in the JSON form of the other quantities.
+fn gaps<S: Serializer>(gaps: &Distribution, serializer: S) -> Result<S::Ok, S::Error> {
+    gap_numbers(gaps).serialize(serializer)
+}
+
+fn gap_numbers(gaps: &Distribution) -> Numbers {
+    let max = (!gaps.is_empty()).then_some(gaps.max);
+    Numbers {
+        count: gaps.count,
+        mean: gaps.mean().map(millis),
+        p50: gaps.p50().map(millis),
+        p95: gaps.quantile(0.95).map(millis),
+        p99: gaps.p99().map(millis),
+        max: max.map(millis),
+    }
+}
+
+fn gap_counts(gaps: &Distribution) -> Vec<(f64, u64)> {
+    let longest = gaps.buckets().map(|bucket| bucket.upper.min(gaps.max));
+    let counts = longest.map(millis).zip(gaps.buckets());
+    counts.map(|(gap, bucket)| (gap, bucket.count)).collect()
+}
+
 /// A table for people: a block per quantity with a line per group, and one for all of them. What
-/// is unknown is a dash; numbers have three digits, which is what quantiles are good for.
+/// is unknown is a dash. Numbers have three digits, which is what quantiles are good for. The bars
+/// show how the values of a group are spread, on one logarithmic scale per block.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
@@ -288,46 +304,57 @@ impl fmt::Display for Profile {
             groups.push((Self::ALL.to_owned(), &total));
         }
 
-        let outcomes: Vec<_> = total.outcomes.keys().copied().collect();
-        let mut blocks = Vec::new();
-        let heading = ["runs"]
-            .into_iter()
-            .chain(outcomes.iter().map(|outcome| outcome.as_str()))
-            .chain(["network errors", "retries", "violations", "tokens"]);
-        let counts = |stats: &Stats| {
-            let outcome = |outcome| stats.outcomes.get(outcome).copied().unwrap_or_default();
-            let mut counts = vec![stats.runs];
-            counts.extend(outcomes.iter().map(outcome));
-            counts.extend([
-                stats.network_errors,
-                stats.retries,
-                stats.violations,
-                stats.tokens,
-            ]);
-            counts.iter().map(u64::to_string).collect()
-        };
-        blocks.push(block("", heading, &groups, counts));
-        for (name, numbers) in BLOCKS {
-            let cells = |stats: &Stats| numbers(stats).map(three_digits).to_vec();
-            let heading = ["mean", "p50", "p95", "p99", "max"];
-            blocks.push(block(name, heading, &groups, cells));
+        let mut blocks = vec![counts_block(&groups, &total)];
+        for measure in &MEASURES {
+            blocks.push(measure_block(measure, &groups, &total));
         }
         write_aligned(f, &blocks)
     }
 }
 
-fn block(
-    name: &str,
-    heading: impl IntoIterator<Item = &'static str>,
-    groups: &[(String, &Stats)],
-    cells: impl Fn(&Stats) -> Vec<String>,
-) -> Vec<Vec<String>> {
-    let mut heading: Vec<_> = heading.into_iter().map(str::to_owned).collect();
-    heading.insert(0, name.to_owned());
+/// Rows of cells; the first row is the heading, and the first cell of each its label.
+type Block = Vec<Vec<String>>;
+
+fn counts_block(groups: &[(String, &Stats)], total: &Stats) -> Block {
+    let mut heading = vec!["", "runs"];
+    heading.extend(total.outcomes.keys().map(|outcome| outcome.as_str()));
+    heading.extend(["network errors", "retries", "violations", "tokens"]);
+
+    let mut rows = vec![heading.into_iter().map(str::to_owned).collect()];
+    for (label, stats) in groups {
+        let outcomes = total.outcomes.keys();
+        let outcomes = outcomes.map(|outcome| stats.outcomes.get(outcome).copied());
+        let mut counts = vec![stats.runs];
+        counts.extend(outcomes.map(Option::unwrap_or_default));
+        counts.extend([
+            stats.network_errors,
+            stats.retries,
+            stats.violations,
+            stats.tokens,
+        ]);
+        let mut row = vec![label.clone()];
+        row.extend(counts.iter().map(u64::to_string));
+        rows.push(row);
+    }
+    rows
+}
+
+fn measure_block(measure: &Measure, groups: &[(String, &Stats)], total: &Stats) -> Block {
+    let scale = Scale::of(&(measure.counts)(total));
+    let shape = scale.map(|scale| {
+        let [low, high] = [scale.low, scale.high].map(|end| three_digits(Some(end)));
+        format!("{low} to {high}")
+    });
+    let heading = [measure.heading, "mean", "p50", "p95", "p99", "max"];
+    let mut heading: Vec<_> = heading.map(str::to_owned).into();
+    heading.extend(shape);
+
     let mut rows = vec![heading];
     for (label, stats) in groups {
-        let mut row = cells(stats);
-        row.insert(0, label.clone());
+        let numbers = (measure.numbers)(stats).in_order();
+        let mut row = vec![label.clone()];
+        row.extend(numbers.map(|(_, number)| three_digits(number)));
+        row.extend(scale.map(|scale| scale.sparkline(&(measure.counts)(stats))));
         rows.push(row);
     }
     rows
@@ -335,7 +362,7 @@ fn block(
 
 /// Writes blocks of rows under one another, an empty line between them: in each block, the first
 /// column to the left and the others to the right; the first is equally wide in all.
-fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Vec<Vec<String>>]) -> fmt::Result {
+fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {
     let first = blocks.iter().flatten().filter_map(|row| row.first());
     let first = first.map(|cell| cell.width()).max().unwrap_or_default();
     for (index, rows) in blocks.iter().enumerate() {
@@ -345,7 +372,7 @@ fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Vec<Vec<String>>]) -> fmt
         let columns = rows.first().map_or(0, Vec::len);
         let widths: Vec<_> = (0..columns)
             .map(|column| rows.iter().map(|row| row[column].width()).max())
-            .map(|width| width.unwrap_or_default().max(8))
+            .map(|width| width.unwrap_or_default().max(7))
             .collect();
         for (line, row) in rows.iter().enumerate() {
             if line > 0 {

@@ -36,7 +36,8 @@ impl Quantiles {
             self.buckets = Histogram::new(DIGITS).ok();
         }
         if let Some(buckets) = &mut self.buckets {
-            buckets.saturating_record(((number * SCALE).round() as u64).min(MAX));
+            // Cannot fail: the buckets grow, and the number is not too large for them.
+            let _ = buckets.record(((number * SCALE).round() as u64).min(MAX));
             self.sum += number;
             self.max = self.max.max(number);
         }
@@ -48,7 +49,7 @@ impl Quantiles {
             return;
         };
         match &mut self.buckets {
-            // Cannot fail: both resize themselves.
+            // Cannot fail: the buckets grow.
             Some(ours) => drop(ours.add(theirs)),
             None => self.buckets = Some(theirs.clone()),
         }
@@ -131,21 +132,13 @@ fn middle(buckets: &Histogram<u64>, number: u64) -> f64 {
 
 impl Serialize for Quantiles {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Json {
-            count: self.count(),
-            mean: self.mean(),
-            p50: self.p50(),
-            p95: self.p95(),
-            p99: self.p99(),
-            max: self.max(),
-        }
-        .serialize(serializer)
+        Numbers::from(self).serialize(serializer)
     }
 }
 
-/// What is written of many numbers.
-#[derive(Serialize)]
-pub(crate) struct Json {
+/// What is told of many numbers.
+#[derive(Debug, Serialize)]
+pub(crate) struct Numbers {
     pub(crate) count: u64,
     #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
     pub(crate) mean: Option<f64>,
@@ -157,6 +150,32 @@ pub(crate) struct Json {
     pub(crate) p99: Option<f64>,
     #[serde(serialize_with = "rounded", skip_serializing_if = "Option::is_none")]
     pub(crate) max: Option<f64>,
+}
+
+impl From<&Quantiles> for Numbers {
+    fn from(all: &Quantiles) -> Self {
+        Self {
+            count: all.count(),
+            mean: all.mean(),
+            p50: all.p50(),
+            p95: all.p95(),
+            p99: all.p99(),
+            max: all.max(),
+        }
+    }
+}
+
+impl Numbers {
+    /// All but the count, each with its name.
+    pub(crate) fn in_order(&self) -> [(&'static str, Option<f64>); 5] {
+        [
+            ("Mean", self.mean),
+            ("P50", self.p50),
+            ("P95", self.p95),
+            ("P99", self.p99),
+            ("Max", self.max),
+        ]
+    }
 }
 
 #[allow(
@@ -171,13 +190,8 @@ fn rounded<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, 
 
 impl fmt::Debug for Quantiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quantiles")
-            .field("count", &self.count())
-            .field("mean", &self.mean())
-            .field("p50", &self.p50())
-            .field("p95", &self.p95())
-            .field("p99", &self.p99())
-            .field("max", &self.max())
-            .finish_non_exhaustive()
+        f.debug_tuple("Quantiles")
+            .field(&Numbers::from(self))
+            .finish()
     }
 }

@@ -1,0 +1,93 @@
+//! Sparklines: the shape of a distribution as a short line of text.
+
+/// How many characters a sparkline has.
+const WIDTH: usize = 20;
+const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// How far apart the ends of a scale are at most: the smaller numbers go to its lower end.
+const MAX_RATIO: f64 = 1e9;
+
+/// The scale that several sparklines share, so that their shapes can be compared: logarithmic,
+/// from the smallest to the largest number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scale {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl Scale {
+    /// A scale that takes all of these numbers; none if there are none.
+    pub(crate) fn of(counts: &[(f64, u64)]) -> Option<Self> {
+        let (low, high) = (counts.first()?.0, counts.last()?.0);
+        Some(Self { low, high })
+    }
+
+    /// Numbers and how many there are of each, in ascending order. The highest bar is the fullest
+    /// one of this line; a bar that is not empty is at least the lowest, and an empty one a space.
+    pub(crate) fn sparkline(self, counts: &[(f64, u64)]) -> String {
+        let mut bars = [0_u64; WIDTH];
+        for (number, count) in counts {
+            let bar = &mut bars[self.place(*number)];
+            *bar = bar.saturating_add(*count);
+        }
+        let fullest = bars.into_iter().max().unwrap_or_default();
+        bars.map(
+            |bar| match (u128::from(bar) * 8).div_ceil(u128::from(fullest.max(1))) {
+                0 => ' ',
+                height => BARS[height as usize - 1],
+            },
+        )
+        .iter()
+        .collect()
+    }
+
+    fn place(self, number: f64) -> usize {
+        let low = self.low.max(self.high / MAX_RATIO);
+        let share = (number.max(low) / low).ln() / (self.high / low).ln();
+        // Not a number if all are equal or zero.
+        if share.is_nan() {
+            return WIDTH / 2;
+        }
+        ((share * WIDTH as f64) as usize).min(WIDTH - 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drawn(counts: &[(f64, u64)]) -> String {
+        let scale = Scale::of(counts).expect("not empty");
+        scale.sparkline(counts)
+    }
+
+    #[test]
+    fn the_shape_is_drawn_on_a_logarithmic_scale() {
+        for (counts, expected) in [
+            (
+                &[(1.0, 1), (10.0, 4), (100.0, 8)][..],
+                "▁         ▄        █",
+            ),
+            (&[(1.0, 8), (1.01, 1_000_000)], "▁                  █"),
+            (&[(5.0, 3)], "          █         "),
+            (&[(0.0, 1), (8.0, 8)], "▁                  █"),
+            (&[(0.0, 1)], "          █         "),
+            (
+                &[(1.0, u64::MAX), (2.0, u64::MAX), (4.0, u64::MAX)],
+                "█         █        █",
+            ),
+        ] {
+            assert_eq!(drawn(counts), expected, "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn lines_of_one_scale_can_be_compared() {
+        let scale = Scale {
+            low: 1.0,
+            high: 100.0,
+        };
+        assert_eq!(scale.sparkline(&[(10.0, 1)]), "          █         ");
+        assert_eq!(scale.sparkline(&[]), " ".repeat(WIDTH));
+        assert!(Scale::of(&[]).is_none());
+    }
+}
