@@ -157,18 +157,17 @@ fn prepare(file: &mut File) -> Result<(), Error> {
         .has_headers(false)
         .from_reader(BufReader::new(Read::by_ref(file).take(MAX_HEADER)))
         .read_record(&mut found);
-    let expected = header();
-    let columns = expected.trim_end().split(',');
+    let expected = header().trim_end().to_owned();
     let found_columns = found.iter().enumerate().map(|(index, column)| {
         // Spreadsheets put a byte order mark in front of what they save.
         let mark = if index == 0 { "\u{feff}" } else { "" };
         column.strip_prefix(mark).unwrap_or(column)
     });
-    if read.is_err() || !columns.eq(found_columns) {
+    if read.is_err() || !expected.split(',').eq(found_columns) {
         let found = found.iter().collect::<Vec<_>>().join(",");
         return Err(Error::Header {
             found: found.chars().take(expected.len()).collect(),
-            expected: expected.trim_end().to_owned(),
+            expected,
         });
     }
 

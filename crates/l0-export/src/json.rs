@@ -119,11 +119,11 @@ pub enum LineError {
         source: io::Error,
     },
     /// The line is no JSON, or not that of a telemetry.
-    #[error("line {line}: {source}")]
+    #[error("line {line}{}", in_line(source))]
     Json {
         /// The line's number, from 1.
         line: u64,
-        /// What is wrong with it; its own line number is 1.
+        /// What is wrong with it. Its own line number is of no use: it saw one line.
         source: serde_json::Error,
     },
     /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped, and not kept in memory.
@@ -132,6 +132,15 @@ pub enum LineError {
         /// The line's number, from 1.
         line: u64,
     },
+}
+
+/// What is wrong within a line, with the column if there is one.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.strip_suffix(&format!(" at line 1 column {}", error.column())) {
+        Some(text) => format!(", column {}: {text}", error.column()),
+        None => format!(": {text}"),
+    }
 }
 
 impl<R> Lines<R> {
@@ -304,5 +313,85 @@ mod tests {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["telemetry"]["metrics"]["totalTokens"], 150);
         }
+    }
+
+    fn read(text: &[u8]) -> Vec<Result<String, String>> {
+        read_lines(text)
+            .map(|read| match read {
+                Ok(telemetry) => Ok(telemetry.session_id),
+                Err(error) => Err(error.to_string()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn lines_read_back_equal_wrapped_and_bare() {
+        let mut text = Vec::new();
+        write_line(&mut text, &Telemetry::example()).unwrap();
+        text.extend_from_slice(b"\n \t\r\n");
+        text.extend_from_slice(to_string(&Telemetry::example()).unwrap().as_bytes());
+        text.extend_from_slice(b"\r\n{\"sessionId\":\"last\"}");
+        let read: Vec<_> = read_lines(&text[..]).map(Result::unwrap).collect();
+        assert_eq!(read[..2], [Telemetry::example(), Telemetry::example()]);
+        assert_eq!(read[2].session_id, "last");
+        assert_eq!(read.len(), 3);
+    }
+
+    #[test]
+    fn a_broken_line_is_told_with_its_number_and_the_rest_is_read() {
+        let long = format!(
+            "{{\"sessionId\":\"{}\"}}",
+            "x".repeat(Lines::<()>::MAX_LINE)
+        );
+        let text = [
+            "{\"sessionId\":\"a\"}",
+            "{\"sessionId\":\"b\"",
+            "",
+            "[]",
+            "{}",
+            "{\"telemetry\":{}}",
+            "{\"telemetry\":{\"sessionId\":\"c\",\"duration\":-1}}",
+            &long,
+            "{\"sessionId\":\"d\"}",
+            &long,
+        ]
+        .join("\n");
+        let mut bytes = text.into_bytes();
+        bytes.extend_from_slice(b"\n\xff\n");
+        let expected = [
+            Ok("a"),
+            Err("line 2, column 16: EOF while parsing an object"),
+            Err("line 4, column 2: invalid length 0, expected struct Line with 1 element"),
+            Err("line 5: missing field `sessionId`"),
+            Err("line 6: missing field `sessionId`"),
+            Err("line 7, column 44: -1 is no duration in milliseconds"),
+            Err("line 8: longer than 16777216 bytes"),
+            Ok("d"),
+            Err("line 10: longer than 16777216 bytes"),
+            Err("line 11, column 1: expected value"),
+        ];
+        let read = read(&bytes);
+        let read: Vec<_> = read
+            .iter()
+            .map(|r| r.as_deref().map_err(|e| &**e))
+            .collect();
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_reader_that_fails_ends_the_lines() {
+        struct Fails;
+        impl Read for Fails {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
+        }
+        let reader = io::BufReader::new(b"{\"sessionId\":\"a\"}\n".chain(Fails));
+        let read: Vec<_> = read_lines(reader).collect();
+        assert!(matches!(
+            &read[..],
+            [Ok(_), Err(LineError::Io { line: 2, source })]
+                if source.kind() == io::ErrorKind::ConnectionReset
+        ));
     }
 }

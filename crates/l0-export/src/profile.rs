@@ -285,9 +285,12 @@ fn gap_numbers(gaps: &Distribution) -> Numbers {
 }
 
 fn gap_counts(gaps: &Distribution) -> Vec<(f64, u64)> {
-    let longest = gaps.buckets().map(|bucket| bucket.upper.min(gaps.max));
-    let counts = longest.map(millis).zip(gaps.buckets());
-    counts.map(|(gap, bucket)| (gap, bucket.count)).collect()
+    gaps.buckets()
+        .map(|bucket| {
+            let middle = f64::midpoint(millis(bucket.lower), millis(bucket.upper));
+            (middle.min(millis(gaps.max)), bucket.count)
+        })
+        .collect()
 }
 
 /// A table for people: a block per quantity with a line per group, and one for all of them. What

@@ -14,7 +14,8 @@ const MAX: u64 = 1 << 53;
 
 /// Many numbers, kept as counts in buckets: memory does not grow with how many there are.
 ///
-/// Count, mean and largest are exact. Quantiles are within 1 % of the number at that rank. What is
+/// Count, mean and largest are exact. Quantiles are within 1 % of the number at that rank, and the
+/// largest at the highest. What is
 /// recorded apart merges without loss. In JSON: `count`, `mean`, `p50`, `p95`, `p99` and `max`, to
 /// three decimals; absent if empty.
 #[derive(Clone, Default)]
@@ -22,6 +23,8 @@ pub struct Quantiles {
     /// `None` until there is something to count.
     buckets: Option<Histogram<u64>>,
     sum: f64,
+    /// Smallest and largest; of no meaning while empty.
+    min: f64,
     max: f64,
 }
 
@@ -31,15 +34,13 @@ impl Quantiles {
         if !number.is_finite() || number < 0.0 {
             return;
         }
-        if self.buckets.is_none() {
-            // Two digits are valid, so this is `Some`.
-            self.buckets = Histogram::new(DIGITS).ok();
-        }
+        self.widen(number, number);
+        self.sum += number;
+        // Two digits are valid, so this is `Some`.
+        self.buckets = self.buckets.take().or_else(|| Histogram::new(DIGITS).ok());
         if let Some(buckets) = &mut self.buckets {
             // Cannot fail: the buckets grow, and the number is not too large for them.
             let _ = buckets.record(((number * SCALE).round() as u64).min(MAX));
-            self.sum += number;
-            self.max = self.max.max(number);
         }
     }
 
@@ -48,13 +49,21 @@ impl Quantiles {
         let Some(theirs) = &other.buckets else {
             return;
         };
+        self.widen(other.min, other.max);
+        self.sum += other.sum;
         match &mut self.buckets {
             // Cannot fail: the buckets grow.
             Some(ours) => drop(ours.add(theirs)),
             None => self.buckets = Some(theirs.clone()),
         }
-        self.sum += other.sum;
-        self.max = self.max.max(other.max);
+    }
+
+    fn widen(&mut self, min: f64, max: f64) {
+        if self.is_empty() {
+            (self.min, self.max) = (min, max);
+        } else {
+            (self.min, self.max) = (self.min.min(min), self.max.max(max));
+        }
     }
 
     /// How many numbers.
@@ -89,8 +98,13 @@ impl Quantiles {
         if q.is_nan() {
             return None;
         }
-        let at_rank = buckets.value_at_quantile(q.clamp(0.0, 1.0));
-        Some(middle(buckets, at_rank).min(self.max))
+        let q = q.clamp(0.0, 1.0);
+        // One rounding step down, since most decimal shares have no exact `f64`.
+        let rank = q * buckets.len() as f64 * (1.0 - f64::EPSILON);
+        if rank.ceil() as u64 == buckets.len() {
+            return Some(self.max);
+        }
+        Some(self.estimate(buckets, buckets.value_at_quantile(q)))
     }
 
     /// The median, as [`quantile`](Self::quantile) estimates it; absent if empty.
@@ -116,18 +130,18 @@ impl Quantiles {
     pub fn counts(&self) -> impl Iterator<Item = (f64, u64)> {
         self.buckets.iter().flat_map(|buckets| {
             buckets.iter_recorded().map(|step| {
-                let number = middle(buckets, step.value_iterated_to());
-                (number.min(self.max), step.count_since_last_iteration())
+                let number = self.estimate(buckets, step.value_iterated_to());
+                (number, step.count_since_last_iteration())
             })
         })
     }
-}
 
-/// What stands for all numbers in the bucket of this one.
-fn middle(buckets: &Histogram<u64>, number: u64) -> f64 {
-    let low = buckets.lowest_equivalent(number);
-    let width = buckets.equivalent_range(number) - 1;
-    (low as f64 + width as f64 / 2.0) / SCALE
+    /// What stands for all numbers in the bucket of this one: its middle.
+    fn estimate(&self, buckets: &Histogram<u64>, number: u64) -> f64 {
+        let low = buckets.lowest_equivalent(number);
+        let width = buckets.equivalent_range(number) - 1;
+        ((low as f64 + width as f64 / 2.0) / SCALE).clamp(self.min, self.max)
+    }
 }
 
 impl Serialize for Quantiles {

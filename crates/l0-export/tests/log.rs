@@ -1,0 +1,211 @@
+//! The log record: the keys of the guide, and the event of `tracing`.
+
+use l0_core::{Monitor, Monitoring, Outcome, Severity, Telemetry, Violation};
+use l0_export::log::LogRecord;
+use serde_json::{Value, json};
+
+/// A telemetry in which nothing is unknown.
+fn full() -> Telemetry {
+    let mut telemetry = Telemetry::example();
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.record_violations(&[Violation::new("json", Severity::Error, "not JSON")]);
+    monitor.record_drift(&l0_core::DriftReport::detected(["tone_shift"], 0.9));
+    let recorded = monitor.telemetry().expect("on");
+    (telemetry.guardrails, telemetry.drift) = (recorded.guardrails, recorded.drift);
+    telemetry
+}
+
+#[test]
+fn the_record_has_the_keys_of_the_guide_and_ours() {
+    let telemetry = full();
+    let gaps = telemetry.metrics.inter_token.as_ref().expect("gaps");
+    let gap = |q| gaps.quantile(q).expect("not empty").as_nanos() as f64 / 1e6;
+    assert_eq!(
+        serde_json::to_value(LogRecord::from(&telemetry)).expect("serializes"),
+        json!({
+            "session_id": "l0_1700000000000_0123456789abc",
+            "timestamp": 1_700_000_000_000_u64,
+            "duration_ms": 1500.0,
+            "outcome": "completed",
+            "finish_reason": "stop",
+            "metrics": {
+                "tokens": 150,
+                "tokens_per_second": 100.0,
+                "output_tokens_per_second": 133.574,
+                "time_to_first_token_ms": 250.0,
+                "time_to_first_text_ms": 250.0,
+                "avg_inter_token_time_ms": 7.445_945,
+                "p50_inter_token_time_ms": gap(0.5),
+                "p99_inter_token_time_ms": gap(0.99),
+                "max_inter_token_time_ms": 11.0,
+                "consumer_hold_ms": 10.0,
+                "wait_ms": 1490.0,
+                "wasted_tokens": 1,
+                "attempts": 2,
+                "total_retries": 1,
+                "network_retries": 1,
+                "model_retries": 0,
+            },
+            "usage": { "input": 12, "output": 160, "total": 172 },
+            "network": { "error_count": 1, "errors_by_type": { "connection_dropped": 1 } },
+            "guardrails": {
+                "violation_count": 1,
+                "violations_by_severity": { "warning": 0, "error": 1, "fatal": 0 },
+                "violations_by_rule": { "json": 1 },
+            },
+            "drift": { "detected": true, "types": ["tone_shift"] },
+            "metadata": { "endpoint": "/chat", "environment": "production", "model": "gpt-4" },
+        })
+    );
+}
+
+#[test]
+fn what_is_unknown_is_absent() {
+    assert_eq!(
+        serde_json::to_value(LogRecord::from(&Telemetry::default())).expect("serializes"),
+        json!({
+            "session_id": "",
+            "timestamp": 0,
+            "metrics": {
+                "tokens": 0, "wasted_tokens": 0, "attempts": 0,
+                "total_retries": 0, "network_retries": 0, "model_retries": 0,
+            },
+            "network": { "error_count": 0, "errors_by_type": {} },
+        })
+    );
+}
+
+#[cfg(feature = "tracing")]
+mod tracing {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::fmt::MakeWriter;
+
+    use super::*;
+
+    /// What a subscriber writes.
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("whole").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl<'a> MakeWriter<'a> for Written {
+        type Writer = Self;
+
+        fn make_writer(&'a self) -> Self {
+            self.clone()
+        }
+    }
+
+    /// The events that this code emits, as the JSON that `tracing-subscriber` makes of them.
+    fn emitted(code: impl FnOnce()) -> Vec<Value> {
+        let written = Written::default();
+        let subscriber = tracing_subscriber::fmt()
+            .json()
+            .with_writer(written.clone())
+            .finish();
+        ::tracing::subscriber::with_default(subscriber, code);
+        let bytes = written.0.lock().expect("whole");
+        bytes
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).expect("JSON"))
+            .collect()
+    }
+
+    /// What is emitted as JSON.
+    const AS_JSON: [&str; 6] = [
+        "usage",
+        "network.errors_by_type",
+        "guardrails.violations_by_severity",
+        "guardrails.violations_by_rule",
+        "drift.types",
+        "metadata",
+    ];
+
+    /// Joins the keys of nested maps by dots, but for what is emitted as JSON.
+    fn flattened(record: &Value) -> serde_json::Map<String, Value> {
+        fn walk(value: &Value, path: &str, flat: &mut serde_json::Map<String, Value>) {
+            match value {
+                value if AS_JSON.contains(&path) => {
+                    flat.insert(path.to_owned(), value.clone());
+                }
+                Value::Object(map) => {
+                    for (key, value) in map {
+                        let join = if path.is_empty() { "" } else { "." };
+                        walk(value, &format!("{path}{join}{key}"), flat);
+                    }
+                }
+                value => {
+                    flat.insert(path.to_owned(), value.clone());
+                }
+            }
+        }
+        let mut flat = serde_json::Map::new();
+        walk(record, "", &mut flat);
+        flat
+    }
+
+    #[test]
+    fn the_event_says_what_the_record_says() {
+        let telemetry = full();
+        let record = LogRecord::from(&telemetry);
+        let events = emitted(|| record.emit());
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0]["target"], "l0");
+        let mut fields = events[0]["fields"].as_object().expect("fields").clone();
+        assert_eq!(
+            fields.remove("message"),
+            Some("L0 execution completed".into())
+        );
+        for (key, value) in &mut fields {
+            if AS_JSON.contains(&&**key) {
+                *value = serde_json::from_str(value.as_str().expect("text")).expect("JSON");
+            }
+        }
+        let json = serde_json::to_value(&record).expect("serializes");
+        assert_eq!(fields, flattened(&json));
+    }
+
+    #[test]
+    fn a_run_that_did_not_complete_is_a_warning() {
+        let levels = [None].into_iter().chain(Outcome::ALL.map(Some));
+        for outcome in levels {
+            let mut telemetry = Telemetry::example();
+            telemetry.outcome = outcome;
+            let events = emitted(|| LogRecord::from(&telemetry).emit());
+            let expected = match outcome {
+                None | Some(Outcome::Completed) => "INFO",
+                _ => "WARN",
+            };
+            assert_eq!(events[0]["level"], expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_metadata_stays_in_its_field() {
+        let mut telemetry = Telemetry::example();
+        let hostile = "\n{\"level\":\"ERROR\"}\u{1b}[2J";
+        telemetry.session_id = hostile.to_owned();
+        telemetry.metadata.insert("note".to_owned(), hostile.into());
+        let events = emitted(|| LogRecord::from(&telemetry).emit());
+        assert_eq!(events.len(), 1);
+        assert_eq!(events[0]["fields"]["session_id"], hostile);
+    }
+
+    #[test]
+    fn what_nobody_listens_to_costs_no_text() {
+        // Without a subscriber nothing is enabled, and nothing happens.
+        LogRecord::from(&full()).emit();
+    }
+}

@@ -1,0 +1,143 @@
+//! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
+
+use std::io;
+
+use futures_util::{FutureExt, Stream, StreamExt};
+use l0_core::testing::Script;
+use l0_core::{Backoff, L0, Monitoring, Outcome, Retry, Telemetry};
+use l0_export::{Queue, QueueReceiver, queue};
+
+const fn assert_traits<T: Send + Sync + std::fmt::Debug>() {}
+const _: () = {
+    assert_traits::<Queue>();
+    assert_traits::<QueueReceiver>();
+};
+
+fn l0(queue: &Queue) -> L0 {
+    L0::builder()
+        .retry(Retry::new().max_retries(0).backoff(Backoff::none()))
+        .interceptor(queue.clone())
+        .build()
+}
+
+fn outcomes(batch: &[Telemetry]) -> Vec<Option<Outcome>> {
+    batch.iter().map(|telemetry| telemetry.outcome).collect()
+}
+
+#[tokio::test]
+async fn every_exit_puts_its_final_telemetry_in() {
+    let (queue, mut receiver) = queue(16);
+    let l0 = l0(&queue);
+    let completes = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
+    let fails = Script::new().attempt(|a| a.token("Hel").fail(io::ErrorKind::ConnectionReset));
+    let hangs = Script::new().attempt(|a| a.token("Hel").hang());
+
+    l0.stream(completes.source())
+        .start()
+        .text()
+        .await
+        .expect("completes");
+    l0.stream(fails.source())
+        .start()
+        .text()
+        .await
+        .expect_err("fails");
+    let mut aborted = l0.stream(hangs.source()).start();
+    aborted.handle().abort();
+    aborted.text().await.expect_err("aborted");
+    drop(l0.stream(hangs.source()).start());
+    l0.watch(completes.stream())
+        .start()
+        .collect::<Vec<_>>()
+        .await;
+
+    let mut batch = Vec::new();
+    assert_eq!(receiver.recv_many(&mut batch, 100).await, 5);
+    assert_eq!(
+        outcomes(&batch),
+        [
+            Some(Outcome::Completed),
+            Some(Outcome::Failed),
+            Some(Outcome::Aborted),
+            Some(Outcome::Dropped),
+            Some(Outcome::Completed),
+        ]
+    );
+    assert!(batch.iter().all(|telemetry| telemetry.duration.is_some()));
+    assert_eq!(queue.dropped(), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_what_comes_last_and_counts_it() {
+    let (queue, mut receiver) = queue(2);
+    let l0 = l0(&queue);
+    let script = Script::new().attempt(|a| a.token("Hello"));
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        let mut run = l0.stream(script.source()).start();
+        run.text().await.expect("completes");
+        ids.push(run.telemetry().expect("measured").session_id);
+    }
+    assert_eq!(queue.dropped(), 3);
+    assert!(format!("{queue:?}").contains("dropped: 3"));
+
+    for id in &ids[..2] {
+        assert_eq!(&receiver.recv().await.expect("there").session_id, id);
+    }
+    l0.stream(script.source())
+        .start()
+        .text()
+        .await
+        .expect("completes");
+    assert_eq!(queue.dropped(), 3);
+    assert!(receiver.recv().await.is_some());
+}
+
+#[tokio::test]
+async fn without_a_receiver_everything_is_dropped_and_counted() {
+    let (queue, receiver) = queue(0);
+    drop(receiver);
+    let l0 = l0(&queue);
+    drop(l0.stream(Script::new().source()).start());
+    assert_eq!(queue.dropped(), 1);
+}
+
+#[tokio::test]
+async fn the_receiver_ends_when_nothing_can_come_any_more() {
+    let (queue, mut receiver) = queue(usize::MAX);
+    let l0 = l0(&queue);
+    let run = l0
+        .stream(Script::new().attempt(|a| a.hang()).source())
+        .start();
+    drop((queue, l0));
+    // The live run still holds the queue.
+    assert!(receiver.recv().now_or_never().is_none());
+    drop(run);
+    let rest: Vec<_> = receiver.collect().await;
+    assert_eq!(outcomes(&rest), [Some(Outcome::Dropped)]);
+}
+
+#[tokio::test]
+async fn a_closed_receiver_gives_what_is_there_and_takes_no_more() {
+    let (queue, mut receiver) = queue(8);
+    let l0 = l0(&queue);
+    drop(l0.stream(Script::new().source()).start());
+    receiver.close();
+    drop(l0.stream(Script::new().source()).start());
+    assert_eq!(receiver.size_hint(), (1, None));
+    assert!(receiver.recv().await.is_some());
+    assert!(receiver.recv().await.is_none());
+    assert_eq!(queue.dropped(), 1);
+}
+
+#[tokio::test]
+async fn runs_that_are_not_measured_put_nothing_in() {
+    let (queue, mut receiver) = queue(8);
+    let l0 = l0(&queue)
+        .to_builder()
+        .monitoring(Monitoring::off())
+        .build();
+    drop(l0.stream(Script::new().source()).start());
+    drop((l0, queue));
+    assert!(receiver.recv().await.is_none());
+}

@@ -1,0 +1,211 @@
+//! The program as its users run it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use l0_core::{Outcome, Telemetry};
+use l0_export::json::{to_string, write_line};
+
+/// What the program did.
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn run(arguments: &[&str], input: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_l0-report"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let output: Output = thread::scope(|scope| {
+        scope.spawn(move || {
+            // It may have ended without reading.
+            let _ = stdin.write_all(input);
+        });
+        child.wait_with_output().expect("ends")
+    });
+    Ran {
+        code: output.status.code().expect("a code"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// A file that is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, content: &[u8]) -> Self {
+        let file = format!("l0-report-{}-{name}.jsonl", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        fs::write(&path, content).expect("a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn lines(models: &[&str]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for model in models {
+        let mut telemetry = Telemetry::example();
+        telemetry
+            .metadata
+            .insert("model".to_owned(), (*model).into());
+        if *model == "bad" {
+            telemetry.outcome = Some(Outcome::Failed);
+        }
+        write_line(&mut lines, &telemetry).expect("a line");
+    }
+    lines
+}
+
+/// The first two cells of each line.
+fn cells(table: &str) -> Vec<(&str, &str)> {
+    let mut cells = Vec::new();
+    for line in table.lines().take_while(|line| !line.is_empty()) {
+        let mut words = line.split_whitespace();
+        cells.push((words.next().unwrap_or(""), words.next().unwrap_or("")));
+    }
+    cells
+}
+
+#[test]
+fn standard_input_is_profiled_as_one_group() {
+    for arguments in [&[][..], &["-"]] {
+        let ran = run(arguments, &lines(&["gpt-4", "gpt-4o"]));
+        assert_eq!((ran.code, &*ran.err), (0, ""));
+        assert_eq!(cells(&ran.out), [("runs", "completed"), ("all", "2")]);
+        for heading in [
+            "duration, ms",
+            "time to first token, ms",
+            "gap between tokens, ms",
+        ] {
+            assert!(ran.out.contains(heading), "{}", ran.out);
+        }
+        assert!(ran.out.contains('█'), "{}", ran.out);
+    }
+}
+
+#[test]
+fn files_are_profiled_together_by_a_key() {
+    let (one, two) = (
+        Scratch::new("one", &lines(&["gpt-4", "bad"])),
+        Scratch::new("two", &lines(&["gpt-4", "gpt-4"])),
+    );
+    let ran = run(&["--by", "model", one.path(), two.path()], b"");
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    assert_eq!(
+        cells(&ran.out),
+        [
+            ("runs", "completed"),
+            ("bad", "1"),
+            ("gpt-4", "3"),
+            ("all", "4")
+        ]
+    );
+}
+
+#[test]
+fn data_comes_as_json_and_as_csv() {
+    let input = lines(&["gpt-4", "gpt-4", "bad"]);
+    let ran = run(&["--json", "--by", "model"], &input);
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let json: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(json["gpt-4"]["runs"], 2);
+    assert_eq!(json["gpt-4"]["duration"]["p99"], 1_500.0);
+    assert_eq!(json["bad"]["outcomes"]["failed"], 1);
+
+    let ran = run(&["--csv", "--by", "model"], &input);
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let rows: Vec<_> = ran.out.lines().collect();
+    assert!(rows[0].starts_with("group,runs,networkErrors,"));
+    assert!(rows[1].starts_with("bad,1,1,"));
+    assert!(rows[2].starts_with("gpt-4,2,2,"));
+    assert_eq!(rows.len(), 3);
+}
+
+#[test]
+fn broken_lines_are_told_with_their_numbers_and_skipped() {
+    let mut input = lines(&["gpt-4"]);
+    input.extend_from_slice(b"\nnot JSON\r\n{\"telemetry\":{\"sessionId\":1}}\n{}\n\xff\n");
+    input.extend_from_slice(to_string(&Telemetry::example()).expect("JSON").as_bytes());
+    let file = Scratch::new("broken", &input);
+    let ran = run(&[file.path()], b"");
+    assert_eq!(ran.code, 1);
+    assert_eq!(cells(&ran.out), [("runs", "completed"), ("all", "2")]);
+    let told: Vec<_> = ran.err.lines().collect();
+    assert_eq!(told.len(), 5, "{}", ran.err);
+    for (line, number) in told.iter().zip([3, 4, 5, 6]) {
+        let start = format!("l0-report: {}, line {number}", file.path());
+        assert!(line.starts_with(&start), "{line}");
+    }
+    assert!(told[4].ends_with("4 broken lines skipped"));
+}
+
+#[test]
+fn a_file_of_something_else_does_not_flood_the_terminal() {
+    let ran = run(&[], "no JSON\n".repeat(1_000).as_bytes());
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.err.lines().count(), 11);
+    assert!(
+        ran.err
+            .ends_with("standard input: 1000 broken lines skipped\n")
+    );
+}
+
+#[test]
+fn an_input_that_cannot_be_read_does_not_hide_the_others() {
+    let file = Scratch::new("good", &lines(&["gpt-4"]));
+    let folder = std::env::temp_dir();
+    for missing in [Path::new("no/such/file"), &folder] {
+        let missing = missing.to_str().expect("UTF-8");
+        let ran = run(&[missing, file.path()], b"");
+        assert_eq!(ran.code, 2);
+        assert!(ran.err.contains(missing), "{}", ran.err);
+        assert_eq!(cells(&ran.out), [("runs", "completed"), ("all", "1")]);
+    }
+}
+
+#[test]
+fn no_runs_are_an_empty_table() {
+    let ran = run(&[], b"");
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    assert_eq!(cells(&ran.out), [("runs", "network"), ("all", "0")]);
+}
+
+#[test]
+fn metadata_cannot_steer_the_terminal() {
+    let ran = run(&["--by", "model"], &lines(&["\u{1b}[31mred\n"]));
+    assert_eq!(ran.code, 0);
+    assert!(!ran.out.contains('\u{1b}'));
+    assert!(ran.out.contains("\\u{1b}[31mred\\n"), "{}", ran.out);
+}
+
+#[test]
+fn arguments_that_contradict_are_refused_and_help_is_given() {
+    let ran = run(&["--json", "--csv"], b"");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("--json") && ran.err.contains("--csv"));
+    let ran = run(&["--help"], b"");
+    assert_eq!(ran.code, 0);
+    for word in ["--by", "--json", "--csv", "standard input"] {
+        assert!(ran.out.contains(word), "{}", ran.out);
+    }
+}
