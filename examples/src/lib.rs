@@ -1,6 +1,28 @@
-//! What the examples share: a server to talk to without a key.
+//! What the examples share: a client, and a server to talk to without a key.
+
+use std::error::Error;
+
+use l0_providers::openai::Client;
+
+use crate::server::Server;
 
 pub mod server;
+
+/// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
+/// is. Otherwise a client of a server inside the process, whose first `faults` connections break
+/// in mid-stream; it stops when it is dropped.
+///
+/// # Errors
+///
+/// If the variables do not make a client, or no loopback port can be had.
+pub async fn client(faults: usize) -> Result<(Client, Option<Server>), Box<dyn Error>> {
+    let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    if given("OPENAI_API_KEY") || given("OPENAI_BASE_URL") {
+        return Ok((Client::from_env()?, None));
+    }
+    let server = Server::start(faults).await?;
+    Ok((Client::new(&server.base_url())?, Some(server)))
+}
 
 #[cfg(doctest)]
 mod documents {

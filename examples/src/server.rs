@@ -1,7 +1,8 @@
 //! An OpenAI-compatible server inside the process, with the faults of a real one.
 //!
-//! It speaks HTTP on a loopback port and streams Chat Completions at a realistic pace. Its first
-//! connection breaks in mid-stream, as they do.
+//! It speaks HTTP on a loopback port and streams Chat Completions at a realistic pace, that of
+//! models whose names end in `-mini` being three times as fast. Its first connections break in
+//! mid-stream, as they do.
 
 use std::convert::Infallible;
 use std::io;
@@ -68,63 +69,70 @@ impl Drop for Server {
     }
 }
 
-async fn chat(State(faults): State<Arc<AtomicUsize>>) -> Response {
+async fn chat(State(faults): State<Arc<AtomicUsize>>, request: Bytes) -> Response {
+    let request: Value = serde_json::from_slice(&request).unwrap_or_default();
+    let model = request["model"]
+        .as_str()
+        .unwrap_or("example-model")
+        .to_owned();
     let breaks = faults
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
             left.checked_sub(1)
         })
         .is_ok();
     let body = if breaks {
-        let cut = answer().take(14).map(Ok::<_, io::Error>);
+        let cut = answer(&model).take(14).map(Ok::<_, io::Error>);
         let reset = stream::once(async { Err(io::ErrorKind::ConnectionReset.into()) });
         Body::from_stream(cut.chain(reset))
     } else {
-        Body::from_stream(answer().map(Ok::<_, Infallible>))
+        Body::from_stream(answer(&model).map(Ok::<_, Infallible>))
     };
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
 /// The events of one answer, at the pace of a hosted model.
-fn answer() -> impl Stream<Item = Bytes> + Send + 'static {
+fn answer(model: &str) -> impl Stream<Item = Bytes> + Send + use<> {
+    let pace = if model.ends_with("-mini") { 3 } else { 1 };
     let words = ANSWER
         .split_inclusive(' ')
         .map(|word| json!({ "content": word }));
     let count = ANSWER.split(' ').count();
-    let role = delta(&json!({ "role": "assistant", "content": "" }), None);
-    let last = delta(&json!({}), Some("stop"));
+    let role = delta(model, &json!({ "role": "assistant", "content": "" }), None);
+    let last = delta(model, &json!({}), Some("stop"));
     let usage = chunk(
+        model,
         &json!([]),
         &json!({ "prompt_tokens": 9, "completion_tokens": count, "total_tokens": count + 9 }),
     );
-    let deltas: Vec<_> = words.map(|word| delta(&word, None)).collect();
+    let deltas: Vec<_> = words.map(|word| delta(model, &word, None)).collect();
     let events = std::iter::once(role)
         .chain(deltas)
         .chain([last, usage, "[DONE]".to_owned()]);
     stream::iter(events)
         .enumerate()
-        .then(|(index, data)| async move {
+        .then(move |(index, data)| async move {
             let pause = match index {
                 0 => 180,
                 // Now and then the model has to think.
                 _ if index % 17 == 0 => fastrand::u64(120..180),
                 _ => fastrand::u64(12..40),
             };
-            sleep(Duration::from_millis(pause)).await;
+            sleep(Duration::from_millis(pause / pace)).await;
             Bytes::from(format!("data: {data}\n\n"))
         })
 }
 
-fn delta(delta: &Value, finish_reason: Option<&str>) -> String {
+fn delta(model: &str, delta: &Value, finish_reason: Option<&str>) -> String {
     let choice = json!([{ "index": 0, "delta": delta, "finish_reason": finish_reason }]);
-    chunk(&choice, &Value::Null)
+    chunk(model, &choice, &Value::Null)
 }
 
-fn chunk(choices: &Value, usage: &Value) -> String {
+fn chunk(model: &str, choices: &Value, usage: &Value) -> String {
     json!({
         "id": "chatcmpl-example",
         "object": "chat.completion.chunk",
         "created": 1_700_000_000,
-        "model": "example-model",
+        "model": model,
         "choices": choices,
         "usage": usage,
     })

@@ -1,11 +1,15 @@
-//! What the benches share: a source that costs next to nothing, and a way to drain a stream.
+//! What the benches share: a source that costs next to nothing, a way to drain a stream, and
+//! telemetry of plausible runs.
 
 use std::hint::black_box;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use fastrand::Rng;
 use futures_core::Stream;
+use l0_core::{Distribution, Network, Outcome, Telemetry, Timestamp};
 
 /// An answer in Markdown with some JSON in it, plain ASCII.
 pub const ANSWER: &str = "## How a stream works\n\nA token stream sends an answer piece by piece. \
@@ -65,4 +69,48 @@ pub fn drain<T>(mut stream: Pin<Box<dyn Stream<Item = T> + '_>>) {
     while let Poll::Ready(Some(item)) = stream.as_mut().poll_next(&mut cx) {
         black_box(item);
     }
+}
+
+/// The telemetry of one of many runs: 20 to 400 tokens with gaps around 20 ms, of one of four
+/// models; one in ten was retried, one in fifty failed.
+pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
+    const MODELS: [&str; 4] = ["gpt-4o", "gpt-4o-mini", "claude-sonnet", "gemini-flash"];
+
+    // A random duration with this median and a long tail, as those of networks are.
+    let spread = |rng: &mut Rng, median: f64, spread: f64| {
+        let normal: f64 = (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0;
+        Duration::from_secs_f64(median / 1e3 * (normal * spread).exp())
+    };
+    let mut telemetry = Telemetry::example();
+    telemetry.start_time = Timestamp::from_millis(1_700_000_000_000 + number * 37);
+    telemetry.session_id = format!("l0_{}_{number:013x}", telemetry.start_time.as_millis());
+
+    let tokens = rng.u64(20..=400);
+    let mut gaps = Distribution::new();
+    for _ in 1..tokens {
+        gaps.record(spread(rng, 20.0, 0.7));
+    }
+    let first = spread(rng, 400.0, 0.5);
+    let duration = first + gaps.sum;
+    telemetry.duration = Some(duration);
+    let metrics = &mut telemetry.metrics;
+    metrics.total_tokens = tokens;
+    (metrics.time_to_first_token, metrics.time_to_first_text) = (Some(first), Some(first));
+    metrics.avg_inter_token_time = gaps.mean();
+    let per_second =
+        |count: u64, over: Duration| Some((count as f64 / over.as_secs_f64() * 1e3).round() / 1e3);
+    metrics.tokens_per_second = per_second(tokens, duration);
+    metrics.output_tokens_per_second = per_second(gaps.count, gaps.sum);
+    metrics.inter_token = Some(gaps);
+    if rng.u8(..10) > 0 {
+        telemetry.network = Network::default();
+        (metrics.attempts, metrics.wasted_tokens) = (1, 0);
+        (metrics.total_retries, metrics.network_retries) = (0, 0);
+    }
+    if rng.u8(..50) == 0 {
+        telemetry.outcome = Some(Outcome::Failed);
+    }
+    let model = MODELS[rng.usize(..MODELS.len())];
+    telemetry.metadata.insert("model".to_owned(), model.into());
+    telemetry
 }

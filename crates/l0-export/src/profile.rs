@@ -234,6 +234,7 @@ pub(crate) struct Measure {
     /// Its heading in the table, with the unit.
     heading: &'static str,
     /// What the names of its columns in CSV begin with.
+    #[cfg_attr(not(feature = "csv"), expect(dead_code, reason = "for CSV only"))]
     pub(crate) name: &'static str,
     pub(crate) numbers: fn(&Stats) -> Numbers,
     /// The values in ascending order, with how many there are of each.
@@ -343,7 +344,12 @@ fn counts_block(groups: &[(String, &Stats)], total: &Stats) -> Block {
 }
 
 fn measure_block(measure: &Measure, groups: &[(String, &Stats)], total: &Stats) -> Block {
-    let scale = Scale::of(&(measure.counts)(total));
+    let counts = (measure.counts)(total);
+    let max = (measure.numbers)(total).max;
+    let scale = counts
+        .first()
+        .zip(max)
+        .map(|((low, _), high)| Scale { low: *low, high });
     let shape = scale.map(|scale| {
         let [low, high] = [scale.low, scale.high].map(|end| three_digits(Some(end)));
         format!("{low} to {high}")

@@ -24,9 +24,8 @@ use futures_util::StreamExt;
 use l0_core::{
     Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, TokenKind, keys, observe_fn,
 };
-use l0_examples::server::Server;
 use l0_providers::ProviderError;
-use l0_providers::openai::{ChatRequest, Client};
+use l0_providers::openai::ChatRequest;
 
 /// Streams a chat through L0, and then prints what was measured.
 #[derive(Parser)]
@@ -56,18 +55,14 @@ async fn main() -> ExitCode {
 }
 
 async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    let (client, _server) = if given("OPENAI_API_KEY") || given("OPENAI_BASE_URL") {
-        (Client::from_env()?, None)
-    } else {
-        let server = Server::start(1).await?;
+    let (client, server) = l0_examples::client(1).await?;
+    if let Some(server) = &server {
         eprintln!(
             "No OPENAI_API_KEY: this talks to a server inside the process, at {}, whose first \
              connection breaks in mid-stream.\n",
             server.base_url()
         );
-        (Client::new(&server.base_url())?, Some(server))
-    };
+    }
 
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
