@@ -1,0 +1,101 @@
+//! Each example runs, without a key, and says what it is there to say.
+
+use std::process::Command;
+
+/// Runs an example in a folder of its own and gives what it printed.
+fn output(program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    // Nothing outside of the process is asked.
+    for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL"] {
+        command.env_remove(variable);
+    }
+    let output = command.args(arguments).output().expect("starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    text
+}
+
+/// Checks that these texts were printed, in this order.
+fn assert_in_order(text: &str, expected: &[&str]) {
+    let mut rest = text;
+    for expected in expected {
+        let at = rest.find(expected);
+        let at = at.unwrap_or_else(|| panic!("`{expected}` is missing, or out of order: {text}"));
+        rest = &rest[at + expected.len()..];
+    }
+}
+
+#[test]
+fn chat() {
+    let text = output(env!("CARGO_BIN_EXE_chat"), &[]);
+    let expected = [
+        "A token stream",
+        "Outcome: completed",
+        "Retries: 1 (1 network, 0 model)",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn console() {
+    let text = output(env!("CARGO_BIN_EXE_console"), &[]);
+    let expected = [
+        "A token stream",
+        "--- Telemetry ---",
+        "Tokens: 58",
+        "58 tokens in",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn file_logging() {
+    let folder = std::env::temp_dir().join(format!("l0-example-{}", std::process::id()));
+    let argument = folder.to_str().expect("UTF-8");
+    let expected = [
+        "\"message\":\"L0 execution completed\"",
+        "\"metrics.network_retries\":1",
+        "sessionId,duration,tokens",
+        ",gpt-4o,",
+        ",gpt-4o-mini,",
+    ];
+    for runs in [2, 4] {
+        let text = output(env!("CARGO_BIN_EXE_file_logging"), &[argument]);
+        assert_in_order(&text, &expected);
+        let lines = std::fs::read_to_string(folder.join("l0.jsonl")).expect("a file");
+        let rows = std::fs::read_to_string(folder.join("l0.csv")).expect("a file");
+        assert_eq!(
+            (lines.lines().count(), rows.lines().count()),
+            (runs, runs + 1)
+        );
+    }
+    std::fs::remove_dir_all(folder).expect("removed");
+}
+
+#[test]
+fn analytics() {
+    let text = output(env!("CARGO_BIN_EXE_analytics"), &[]);
+    assert_eq!(
+        text.matches("\"event\":\"l0_execution\"").count(),
+        4,
+        "{text}"
+    );
+    assert_eq!(text.matches("\"outcome\":\"dropped\"").count(), 1, "{text}");
+    assert!(text.contains("not exported: 0"), "{text}");
+}
+
+#[test]
+fn profiling() {
+    let text = output(env!("CARGO_BIN_EXE_profiling"), &["40"]);
+    assert_in_order(
+        &text,
+        &["runs", "completed", "duration, ms", "40 runs took"],
+    );
+}
+
+#[test]
+fn ab_testing() {
+    let text = output(env!("CARGO_BIN_EXE_ab_testing"), &[]);
+    assert_in_order(&text, &["A    ", "B    ", "duration, ms", "B takes"]);
+}
