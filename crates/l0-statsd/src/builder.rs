@@ -1,0 +1,301 @@
+//! Builder: what is sent, and where to, checked once.
+
+use std::io;
+
+use l0_export::metrics::OWN_TAGS;
+
+use crate::interceptor::StatsdInterceptor;
+use crate::line::{Format, MetricTypes, Tags, clean};
+use crate::socket::Socket;
+
+/// The longest prefix, in bytes.
+const MAX_PREFIX: usize = 100;
+
+/// The longest tag key, in bytes: half of a tag, so that there is room for its value.
+const MAX_KEY: usize = 100;
+
+/// Makes a [`StatsdInterceptor`]: see [`StatsdInterceptor::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct StatsdBuilder {
+    address: String,
+    prefix: String,
+    types: MetricTypes,
+    tags: Vec<(String, String)>,
+    tag_keys: Vec<String>,
+    without_tags: bool,
+}
+
+impl StatsdBuilder {
+    pub(crate) fn new(address: String) -> Self {
+        Self {
+            address,
+            prefix: "l0".to_owned(),
+            types: MetricTypes::default(),
+            tags: Vec::new(),
+            tag_keys: Vec::new(),
+            without_tags: false,
+        }
+    }
+
+    /// What all names begin with, before a dot, in place of their own `l0`. Default: `l0`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Adds a tag to every point. Of two with the same key the later wins, and over both the
+    /// metadata, if the key is among the [`tag_keys`](Self::tag_keys).
+    ///
+    /// In keys and values `_` stands for white space, control characters, and what has a meaning in
+    /// the protocol (`|`, `:`, `,`, `#`, `@`, `;`). A tag with an empty value is left out; one
+    /// longer than 200 bytes is cut.
+    pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.tags.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds these entries of a run's metadata as tags to every point of the run. May be called
+    /// again. A run without the entry has no such tag. How a value is written say
+    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag).
+    ///
+    /// Servers keep a series for each set of values: list what has few, such as `model`.
+    pub fn tag_keys<I>(mut self, keys: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.tag_keys.extend(keys.into_iter().map(Into::into));
+        self
+    }
+
+    /// As which types points are sent. Default: [`MetricTypes::DogStatsd`].
+    pub fn types(mut self, types: MetricTypes) -> Self {
+        self.types = types;
+        self
+    }
+
+    /// For servers that know no tags. A point's own tag becomes part of its name, as in
+    /// `l0.runs.completed`, with `_` for all but ASCII letters, digits, `_` and `-`.
+    pub fn without_tags(mut self) -> Self {
+        self.without_tags = true;
+        self
+    }
+
+    /// Checks everything, resolves the address, and opens the socket. Whether a server is there is
+    /// not looked at: it may start later.
+    ///
+    /// # Errors
+    ///
+    /// If the prefix, a tag or the address cannot be used, or the system gives no socket.
+    pub fn build(self) -> Result<StatsdInterceptor, BuildError> {
+        if !is_prefix(&self.prefix) {
+            return Err(BuildError::Prefix(self.prefix));
+        }
+        let tags = if self.without_tags {
+            let key = self.tags.into_iter().map(|(key, _)| key);
+            if let Some(key) = key.chain(self.tag_keys).next() {
+                return Err(BuildError::WithoutTags(key));
+            }
+            None
+        } else {
+            Some(tags(self.tags, self.tag_keys)?)
+        };
+        let format = Format {
+            prefix: self.prefix + ".",
+            types: self.types,
+            tags,
+        };
+        Ok(StatsdInterceptor::new(format, Socket::open(&self.address)?))
+    }
+}
+
+/// Whether it is parts with dots between them, and the first begins with a letter.
+fn is_prefix(prefix: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    prefix.len() <= MAX_PREFIX
+        && prefix.starts_with(|first: char| first.is_ascii_alphabetic())
+        && prefix
+            .split('.')
+            .all(|part| !part.is_empty() && part.bytes().all(allowed))
+}
+
+fn tags(constant: Vec<(String, String)>, metadata: Vec<String>) -> Result<Tags, BuildError> {
+    let mut tags = Tags::default();
+    for (key, value) in constant {
+        tags.constant.insert(tag_key(key)?, value);
+    }
+    for key in metadata {
+        tags.metadata.push((tag_key(key.clone())?, key));
+    }
+    Ok(tags)
+}
+
+/// The key as it is sent.
+fn tag_key(key: String) -> Result<String, BuildError> {
+    let sent: String = clean(&key).collect();
+    if sent.is_empty() || sent.len() > MAX_KEY {
+        return Err(BuildError::TagKey(key));
+    }
+    if OWN_TAGS.contains(&sent.as_str()) {
+        return Err(BuildError::ReservedTagKey(key));
+    }
+    Ok(sent)
+}
+
+/// Why a [`StatsdInterceptor`] cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The address is of a kind that is not known, or that this platform has not.
+    #[error("address: {0:?} is neither `host:port` nor, on Unix, `unix:///path`")]
+    UnsupportedAddress(String),
+    /// The address has no port, its host name cannot be resolved, or its path is too long.
+    #[error("address: {address:?} cannot be resolved: {source}")]
+    #[non_exhaustive]
+    Resolve {
+        /// The address.
+        address: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The system gives no socket.
+    #[error("socket: {0}")]
+    Socket(#[source] io::Error),
+    /// The prefix cannot begin a name.
+    #[error(
+        "prefix: {0:?} is not of the form `part.part`, of ASCII letters, digits, `_` and `-`, with \
+         a letter first, in up to {MAX_PREFIX} bytes"
+    )]
+    Prefix(String),
+    /// A key of a tag is empty or too long.
+    #[error("tag: the key {0:?} is empty or longer than {MAX_KEY} bytes")]
+    TagKey(String),
+    /// A key of a tag is one of those that points have of themselves.
+    #[error("tag: the key {0:?} is reserved: points have such a tag of their own")]
+    ReservedTagKey(String),
+    /// There is a tag, and [`without_tags`](StatsdBuilder::without_tags).
+    #[error("tag: {0:?} cannot be sent without tags")]
+    WithoutTags(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    fn builder() -> StatsdBuilder {
+        StatsdInterceptor::builder("127.0.0.1:8125")
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_named_with_its_value() {
+        let long = "a".repeat(101);
+        let of_form = "is not of the form `part.part`, of ASCII letters, digits, `_` and `-`, with \
+                       a letter first, in up to 100 bytes";
+        let no_address = "is neither `host:port` nor, on Unix, `unix:///path`";
+        let cases = [
+            (builder().prefix(""), format!("prefix: \"\" {of_form}")),
+            (
+                builder().prefix("1l0"),
+                format!("prefix: \"1l0\" {of_form}"),
+            ),
+            (
+                builder().prefix(".l0"),
+                format!("prefix: \".l0\" {of_form}"),
+            ),
+            (
+                builder().prefix("l0."),
+                format!("prefix: \"l0.\" {of_form}"),
+            ),
+            (
+                builder().prefix("a..b"),
+                format!("prefix: \"a..b\" {of_form}"),
+            ),
+            (
+                builder().prefix("a:b"),
+                format!("prefix: \"a:b\" {of_form}"),
+            ),
+            (
+                builder().prefix("a\n"),
+                format!("prefix: \"a\\n\" {of_form}"),
+            ),
+            (builder().prefix("ä"), format!("prefix: \"ä\" {of_form}")),
+            (
+                builder().prefix(&long),
+                format!("prefix: {long:?} {of_form}"),
+            ),
+            (
+                builder().tag("", "prod"),
+                "tag: the key \"\" is empty or longer than 100 bytes".to_owned(),
+            ),
+            (
+                builder().tag_keys([&long]),
+                format!("tag: the key {long:?} is empty or longer than 100 bytes"),
+            ),
+            (
+                builder().tag("outcome", "good"),
+                "tag: the key \"outcome\" is reserved: points have such a tag of their own"
+                    .to_owned(),
+            ),
+            (
+                // What would be sent is looked at.
+                builder().tag_keys(["model", "error type"]),
+                "tag: the key \"error type\" is reserved: points have such a tag of their own"
+                    .to_owned(),
+            ),
+            (
+                builder().without_tags().tag("env", "prod"),
+                "tag: \"env\" cannot be sent without tags".to_owned(),
+            ),
+            (
+                builder().tag_keys(["model"]).without_tags(),
+                "tag: \"model\" cannot be sent without tags".to_owned(),
+            ),
+            (
+                StatsdInterceptor::builder("http://localhost:8125"),
+                format!("address: \"http://localhost:8125\" {no_address}"),
+            ),
+            (
+                StatsdInterceptor::builder("unix://dsd.socket"),
+                format!("address: \"unix://dsd.socket\" {no_address}"),
+            ),
+            #[cfg(not(unix))]
+            (
+                StatsdInterceptor::builder("unix:///dsd.socket"),
+                format!("address: \"unix:///dsd.socket\" {no_address}"),
+            ),
+        ];
+        for (builder, expected) in cases {
+            assert_eq!(builder.build().unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_resolved_keeps_its_cause() {
+        let long = format!("unix:///{}", "a".repeat(200));
+        let addresses = ["127.0.0.1", "127.0.0.1:99999", "", "[::1:8125"];
+        for address in addresses.into_iter().chain(cfg!(unix).then_some(&*long)) {
+            let error = StatsdInterceptor::builder(address).build().unwrap_err();
+            let source = error.source().unwrap().to_string();
+            assert_eq!(
+                error.to_string(),
+                format!("address: {address:?} cannot be resolved: {source}")
+            );
+        }
+    }
+
+    #[test]
+    fn what_can_be_used_is_built() {
+        let longest = format!("a{}", "b".repeat(99));
+        for prefix in ["l0", "L-0_x.prod.eu-1", &longest] {
+            builder().prefix(prefix).build().unwrap();
+        }
+        builder().tag("env", "").tag(&longest, "x").build().unwrap();
+        builder().without_tags().build().unwrap();
+        StatsdInterceptor::builder("localhost:8125")
+            .build()
+            .unwrap();
+    }
+}

@@ -1,0 +1,103 @@
+//! Interceptor: sends each measured run's numbers when it ends.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use l0_core::{Event, Interceptor, Observer, Observers, RunInfo, Telemetry};
+
+use crate::builder::StatsdBuilder;
+use crate::line::Format;
+use crate::packet::datagrams;
+use crate::socket::Socket;
+
+/// Sends the points of runs to a `StatsD` server: an [`Interceptor`], or by hand with
+/// [`send`](Self::send). Clones share one socket and one count.
+///
+/// Both at once count every run twice.
+#[derive(Clone)]
+pub struct StatsdInterceptor(Arc<Shared>);
+
+struct Shared {
+    format: Format,
+    socket: Socket,
+    dropped: AtomicU64,
+}
+
+impl StatsdInterceptor {
+    /// What sends to `address`: `host:port` for UDP, or `unix:///path` for a Unix datagram socket.
+    ///
+    /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
+    /// several addresses the first is taken.
+    pub fn builder(address: impl Into<String>) -> StatsdBuilder {
+        StatsdBuilder::new(address.into())
+    }
+
+    pub(crate) fn new(format: Format, socket: Socket) -> Self {
+        Self(Arc::new(Shared {
+            format,
+            socket,
+            dropped: AtomicU64::new(0),
+        }))
+    }
+
+    /// Sends all points of one telemetry, now. It does not wait and cannot fail: points that the
+    /// system does not take are [counted](Self::dropped).
+    pub fn send(&self, telemetry: &Telemetry) {
+        let Shared {
+            format,
+            socket,
+            dropped,
+        } = &*self.0;
+        let limit = socket.limit();
+        for datagram in datagrams(&format.lines(telemetry), limit) {
+            if datagram.len() > limit || !socket.send(datagram.as_bytes()) {
+                dropped.fetch_add(datagram.split('\n').count() as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many points were not sent so far: the system did not take their datagram, because no
+    /// server listens on the Unix socket or it reads too slowly, or their tags make them longer
+    /// than a datagram may be. What UDP loses on its way nobody knows.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Interceptor for StatsdInterceptor {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        if run.measured() {
+            observers.push(SendAtEnd(self.clone()));
+        }
+    }
+
+    fn needs_telemetry(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for StatsdInterceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatsdInterceptor")
+            .field("format", &self.0.format)
+            .field("socket", &self.0.socket)
+            .field("dropped", &self.dropped())
+            .finish()
+    }
+}
+
+struct SendAtEnd(StatsdInterceptor);
+
+impl Observer for SendAtEnd {
+    fn on_event(&mut self, event: &Event<'_>) {
+        if let Event::Finished {
+            telemetry: Some(telemetry),
+            ..
+        } = event
+        {
+            self.0.send(telemetry);
+        }
+    }
+}

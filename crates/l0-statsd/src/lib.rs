@@ -1,0 +1,43 @@
+//! Send the final numbers of runs of [`l0_core`] to `StatsD` or DogStatsD.
+//!
+//! ```
+//! use l0_core::L0;
+//! use l0_statsd::StatsdInterceptor;
+//!
+//! # fn main() -> Result<(), l0_statsd::BuildError> {
+//! let statsd = StatsdInterceptor::builder("127.0.0.1:8125") // or unix:///var/run/datadog/dsd.socket
+//!     .tag("env", "prod")
+//!     .tag_keys(["model"])
+//!     .build()?;
+//! let l0 = L0::builder().interceptor(statsd.clone()).build();
+//! // ... runs ...
+//! println!("points not sent: {}", statsd.dropped());
+//! # drop(l0);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit. A
+//! run that is not measured sends nothing: with a sample rate, counts are those of the sample. Of
+//! the metadata only what is listed with [`tag_keys`](StatsdBuilder::tag_keys) leaves.
+//!
+//! Servers differ in what they understand:
+//!
+//! | server | settings |
+//! |---|---|
+//! | Datadog's agent, and what speaks its protocol | the default |
+//! | `StatsD` that knows tags (`\|#key:value`), such as Etsy's from 0.9 on | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types) |
+//! | `StatsD` that knows none | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types)[`.without_tags()`](StatsdBuilder::without_tags) |
+//!
+//! Sending never waits, fails or logs: it is a few system calls on a socket that does not block.
+//! What the system does not take at once is dropped and [counted](StatsdInterceptor::dropped).
+
+mod builder;
+mod interceptor;
+mod line;
+mod packet;
+mod socket;
+
+pub use builder::{BuildError, StatsdBuilder};
+pub use interceptor::StatsdInterceptor;
+pub use line::MetricTypes;

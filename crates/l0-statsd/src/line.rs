@@ -1,0 +1,542 @@
+//! Lines: a telemetry as lines of the protocol, one for each of its points.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use cadence::{Counter, Distribution, Gauge, Metric, Timer};
+use l0_core::{Telemetry, keys};
+use l0_export::metrics::{self, MetricKind};
+
+/// The longest tag, in bytes: Datadog's server cuts what is longer than 200 characters.
+const MAX_TAG: usize = 200;
+
+/// What the lines of most runs fit into, in bytes.
+const CAPACITY: usize = 4_096;
+
+/// As which types of the protocol the [kinds](MetricKind) of points are sent.
+///
+/// | | counts | durations, in ms | rates |
+/// |---|---|---|---|
+/// | `DogStatsd` | `c`, a counter | `d`, a distribution | `d` |
+/// | `Statsd` | `c` | `ms`, a timer | `g`, a gauge |
+/// | `Gauges` | `g` | `g` | `g` |
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MetricTypes {
+    /// For Datadog's agent, and servers that know distributions as it does: quantiles are those of
+    /// all hosts together.
+    #[default]
+    DogStatsd,
+    /// For servers that know what `StatsD` has from the start. A rate is that of the run that ended
+    /// last before the server flushes.
+    Statsd,
+    /// For dashboards over the gauges that the original L0 sent: each number is that of the run
+    /// that ended last before the server flushes. Runs are not added up.
+    Gauges,
+}
+
+/// How the lines of a run are written.
+#[derive(Debug)]
+pub(crate) struct Format {
+    /// Ends with a dot.
+    pub(crate) prefix: String,
+    pub(crate) types: MetricTypes,
+    /// `None` if the server knows no tags.
+    pub(crate) tags: Option<Tags>,
+}
+
+/// The tags that all points of a run share. Keys are clean, and none is a point's own.
+#[derive(Debug, Default)]
+pub(crate) struct Tags {
+    pub(crate) constant: BTreeMap<String, String>,
+    /// The key of the tag, and that of the metadata.
+    pub(crate) metadata: Vec<(String, String)>,
+}
+
+impl Format {
+    /// All lines, with newlines between them.
+    pub(crate) fn lines(&self, telemetry: &Telemetry) -> String {
+        // Here, and not by `Points::tag_keys`, so that they are made clean once, and not per point.
+        let shared = self.tags.as_ref().map(|tags| tags.shared(telemetry));
+        let mut lines = String::with_capacity(CAPACITY);
+        for point in metrics::points(telemetry) {
+            // A sign would make a gauge relative. No number of a run is negative.
+            if point.value.is_sign_negative() {
+                continue;
+            }
+            if !lines.is_empty() {
+                lines.push('\n');
+            }
+            let name = point.name.strip_prefix("l0.").unwrap_or(point.name);
+            if let Some(shared) = &shared {
+                self.push_metric(&mut lines, name, point.kind, point.value);
+                let mut tags = Cow::Borrowed(shared);
+                for (key, value) in point.tags.iter() {
+                    push_tag(tags.to_mut(), key, value);
+                }
+                if !tags.is_empty() {
+                    lines.push_str("|#");
+                    lines.push_str(&tags);
+                }
+            } else {
+                let mut name = Cow::Borrowed(name);
+                for value in point.tags.values() {
+                    push_part(name.to_mut(), value);
+                }
+                self.push_metric(&mut lines, &name, point.kind, point.value);
+            }
+        }
+        lines
+    }
+
+    fn push_metric(&self, line: &mut String, name: &str, kind: MetricKind, value: f64) {
+        use MetricKind::{Count, Duration, Rate};
+        use MetricTypes::{DogStatsd, Statsd};
+
+        let prefix = &self.prefix;
+        match (self.types, kind) {
+            (DogStatsd | Statsd, Count) => {
+                line.push_str(Counter::new(prefix, name, value as i64).as_metric_str());
+            }
+            (DogStatsd, Duration | Rate) => {
+                line.push_str(Distribution::new_f64(prefix, name, value).as_metric_str());
+            }
+            (Statsd, Duration) => {
+                // `Timer::new` takes whole milliseconds: most gaps would be 0.
+                let timer = Timer::from(format!("{prefix}{name}:{value}|ms"));
+                line.push_str(timer.as_metric_str());
+            }
+            _ => line.push_str(Gauge::new_f64(prefix, name, value).as_metric_str()),
+        }
+    }
+}
+
+impl Tags {
+    /// As they stand in a line. An entry of the metadata wins over a constant tag.
+    fn shared(&self, telemetry: &Telemetry) -> String {
+        let constant = self.constant.iter();
+        let mut tags: BTreeMap<&str, Cow<'_, str>> = constant
+            .map(|(key, value)| (key.as_str(), Cow::Borrowed(value.as_str())))
+            .collect();
+        for (tag, key) in &self.metadata {
+            let text = keys::text(&telemetry.metadata, key);
+            if let Some(text) = text.filter(|text| !text.is_empty()) {
+                tags.insert(tag, text);
+            }
+        }
+        let mut shared = String::new();
+        for (key, value) in &tags {
+            push_tag(&mut shared, key, value);
+        }
+        shared
+    }
+}
+
+/// Adds a tag, unless its value is empty.
+fn push_tag(tags: &mut String, key: &str, value: &str) {
+    if value.is_empty() {
+        return;
+    }
+    if !tags.is_empty() {
+        tags.push(',');
+    }
+    let end = tags.len() + MAX_TAG;
+    tags.push_str(key);
+    tags.push(':');
+    push_up_to(end, tags, clean(value));
+}
+
+/// Adds a value to a name, after a dot, unless it is empty.
+fn push_part(name: &mut String, value: &str) {
+    if value.is_empty() {
+        return;
+    }
+    name.push('.');
+    // A dot of the value would open one more level.
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let part = value.chars().map(|c| if allowed(c) { c } else { '_' });
+    push_up_to(name.len() + MAX_TAG, name, part);
+}
+
+fn push_up_to(end: usize, text: &mut String, chars: impl Iterator<Item = char>) {
+    for c in chars {
+        if text.len() + c.len_utf8() > end {
+            break;
+        }
+        text.push(c);
+    }
+}
+
+/// A key or value of a tag, with `_` for each character that could end it.
+pub(crate) fn clean(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| match c {
+        '|' | ':' | ',' | '#' | '@' => '_',
+        // Parts the tags of Graphite, which servers make of ours.
+        ';' => '_',
+        // All line separators of Unicode are among these.
+        c if c.is_whitespace() || c.is_control() => '_',
+        c => c,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use l0_core::{GuardrailStats, Metrics};
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::packet::datagrams;
+
+    fn format(types: MetricTypes, tags: Option<Tags>) -> Format {
+        Format {
+            prefix: "l0.".to_owned(),
+            types,
+            tags,
+        }
+    }
+
+    fn tags(constant: &[(&str, &str)], metadata: &[&str]) -> Tags {
+        let owned = |text: &str| text.to_owned();
+        Tags {
+            constant: constant
+                .iter()
+                .map(|(key, value)| (owned(key), owned(value)))
+                .collect(),
+            metadata: metadata
+                .iter()
+                .map(|key| (clean(key).collect(), owned(key)))
+                .collect(),
+        }
+    }
+
+    /// A telemetry with a count, durations, a rate, and a point that has a tag of its own.
+    fn small() -> Telemetry {
+        let mut telemetry = Telemetry::example();
+        telemetry.usage = None;
+        telemetry.network.errors_by_type.clear();
+        telemetry.metrics = Metrics::default();
+        telemetry.metrics.total_tokens = 150;
+        telemetry.metrics.tokens_per_second = Some(133.574);
+        telemetry.metrics.avg_inter_token_time = Some(Duration::from_micros(7_446));
+        telemetry
+    }
+
+    fn with_rule(rule: &str) -> Telemetry {
+        let mut guardrails = GuardrailStats::default();
+        guardrails.violations_by_rule.insert(rule.to_owned(), 1);
+        let mut telemetry = Telemetry::example();
+        telemetry.guardrails = Some(guardrails);
+        telemetry
+    }
+
+    /// The lines but those of points that are always 0 here.
+    fn told(lines: &str) -> Vec<&str> {
+        let zero = ["retries", "network", "attempts", "wasted"];
+        lines
+            .lines()
+            .filter(|line| !zero.iter().any(|word| line.contains(word)))
+            .collect()
+    }
+
+    #[test]
+    fn points_are_lines_of_each_type_with_and_without_tags() {
+        use MetricTypes::{DogStatsd, Gauges, Statsd};
+
+        let all = || Some(tags(&[("env", "prod")], &["model"]));
+        let cases = [
+            (
+                DogStatsd,
+                all(),
+                [
+                    "l0.duration:1500|d|#env:prod,model:gpt-4",
+                    "l0.tokens.total:150|c|#env:prod,model:gpt-4",
+                    "l0.tokens.per_second:133.574|d|#env:prod,model:gpt-4",
+                    "l0.inter_token.avg:7.446|d|#env:prod,model:gpt-4",
+                    "l0.runs:1|c|#env:prod,model:gpt-4,outcome:completed",
+                ],
+            ),
+            (
+                DogStatsd,
+                Some(Tags::default()),
+                [
+                    "l0.duration:1500|d",
+                    "l0.tokens.total:150|c",
+                    "l0.tokens.per_second:133.574|d",
+                    "l0.inter_token.avg:7.446|d",
+                    "l0.runs:1|c|#outcome:completed",
+                ],
+            ),
+            (
+                DogStatsd,
+                None,
+                [
+                    "l0.duration:1500|d",
+                    "l0.tokens.total:150|c",
+                    "l0.tokens.per_second:133.574|d",
+                    "l0.inter_token.avg:7.446|d",
+                    "l0.runs.completed:1|c",
+                ],
+            ),
+            (
+                Statsd,
+                all(),
+                [
+                    "l0.duration:1500|ms|#env:prod,model:gpt-4",
+                    "l0.tokens.total:150|c|#env:prod,model:gpt-4",
+                    "l0.tokens.per_second:133.574|g|#env:prod,model:gpt-4",
+                    "l0.inter_token.avg:7.446|ms|#env:prod,model:gpt-4",
+                    "l0.runs:1|c|#env:prod,model:gpt-4,outcome:completed",
+                ],
+            ),
+            (
+                Statsd,
+                None,
+                [
+                    "l0.duration:1500|ms",
+                    "l0.tokens.total:150|c",
+                    "l0.tokens.per_second:133.574|g",
+                    "l0.inter_token.avg:7.446|ms",
+                    "l0.runs.completed:1|c",
+                ],
+            ),
+            (
+                Gauges,
+                all(),
+                [
+                    "l0.duration:1500|g|#env:prod,model:gpt-4",
+                    "l0.tokens.total:150|g|#env:prod,model:gpt-4",
+                    "l0.tokens.per_second:133.574|g|#env:prod,model:gpt-4",
+                    "l0.inter_token.avg:7.446|g|#env:prod,model:gpt-4",
+                    "l0.runs:1|g|#env:prod,model:gpt-4,outcome:completed",
+                ],
+            ),
+            (
+                Gauges,
+                None,
+                [
+                    "l0.duration:1500|g",
+                    "l0.tokens.total:150|g",
+                    "l0.tokens.per_second:133.574|g",
+                    "l0.inter_token.avg:7.446|g",
+                    "l0.runs.completed:1|g",
+                ],
+            ),
+        ];
+        for (types, tags, expected) in cases {
+            let lines = format(types, tags).lines(&small());
+            assert_eq!(told(&lines), expected, "{types:?}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_stands_in_place_of_l0() {
+        let mut format = format(MetricTypes::DogStatsd, None);
+        format.prefix = "shop.llm.".to_owned();
+        let lines = format.lines(&small());
+        assert!(lines.starts_with("shop.llm.duration:1500|d\n"), "{lines}");
+        assert!(lines.lines().all(|line| line.starts_with("shop.llm.")));
+    }
+
+    #[test]
+    fn metadata_wins_over_constant_tags_and_an_entry_without_text_is_no_tag() {
+        let cases = [
+            (json!("eu"), "|#env:eu,host:a"),
+            (json!(3), "|#env:3,host:a"),
+            (json!(true), "|#env:true,host:a"),
+            (json!(["x", 1]), "|#env:[\"x\"_1],host:a"),
+            (json!(""), "|#env:prod,host:a"),
+            (json!(null), "|#env:prod,host:a"),
+        ];
+        let constant = [("env", "prod"), ("host", "a"), ("empty", "")];
+        let format = format(
+            MetricTypes::DogStatsd,
+            Some(tags(&constant, &["env", "absent"])),
+        );
+        for (value, expected) in cases {
+            let mut telemetry = small();
+            telemetry.metadata = [("env".to_owned(), value)].into();
+            let lines = format.lines(&telemetry);
+            assert_eq!(
+                lines.lines().next(),
+                Some(&*format!("l0.duration:1500|d{expected}"))
+            );
+        }
+    }
+
+    const HOSTILE: [(&str, &str); 9] = [
+        ("a|b:c,d#e@f;g", "a_b_c_d_e_f_g"),
+        ("gpt 4\tturbo", "gpt_4_turbo"),
+        ("x\nl0.runs:999|c", "x_l0.runs_999_c"),
+        ("a\r\nb\0c\u{7f}d", "a__b_c_d"),
+        ("a\u{85}b\u{2028}c\u{2029}d\u{a0}e", "a_b_c_d_e"),
+        ("https://u:p@h/x?y=1", "https_//u_p_h/x?y=1"),
+        ("|", "_"),
+        ("größe", "größe"),
+        ("🦀", "🦀"),
+    ];
+
+    #[test]
+    fn a_value_cannot_end_its_tag() {
+        let format = format(MetricTypes::DogStatsd, Some(tags(&[], &["model"])));
+        for (value, expected) in HOSTILE {
+            let mut telemetry = with_rule(value);
+            telemetry.metadata = [("model".to_owned(), value.into())].into();
+            let lines = format.lines(&telemetry);
+            let mut lines = lines.lines();
+            assert_eq!(
+                lines.next(),
+                Some(&*format!("l0.duration:1500|d|#model:{expected}"))
+            );
+            assert_eq!(
+                lines.last(),
+                Some(&*format!(
+                    "l0.guardrails.violations_by_rule:1|c|#model:{expected},rule:{expected}"
+                ))
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_in_a_name_is_one_part_of_it() {
+        let format = format(MetricTypes::Statsd, None);
+        for (rule, expected) in [
+            ("json-parseable", ".json-parseable"),
+            ("a.b/c d", ".a_b_c_d"),
+            ("x\nl0.runs:999|c", ".x_l0_runs_999_c"),
+            ("größe", ".gr__e"),
+            ("", ""),
+        ] {
+            let lines = format.lines(&with_rule(rule));
+            assert_eq!(
+                lines.lines().last(),
+                Some(&*format!("l0.guardrails.violations_by_rule{expected}:1|c"))
+            );
+        }
+    }
+
+    #[test]
+    fn a_tag_is_cut_between_characters() {
+        let format = format(MetricTypes::DogStatsd, Some(tags(&[], &["k"])));
+        for (value, kept) in [
+            ("a".repeat(198), 198),
+            ("a".repeat(199), 198),
+            ("ä".repeat(99), 198),
+            ("ä".repeat(100), 198),
+            (format!("a{}", "ä".repeat(99)), 197),
+            ("🦀".repeat(50), 196),
+        ] {
+            let mut telemetry = small();
+            telemetry.metadata = [("k".to_owned(), Value::from(&*value))].into();
+            let lines = format.lines(&telemetry);
+            let (_, tag) = lines.lines().next().unwrap().split_once("|#k:").unwrap();
+            assert_eq!(tag, &value[..kept]);
+        }
+    }
+
+    #[test]
+    fn a_number_has_no_sign_and_no_exponent() {
+        let mut telemetry = small();
+        telemetry.metrics.total_tokens = u64::MAX;
+        for (rate, expected) in [
+            (Some(1e21), Some("1000000000000000000000")),
+            (Some(1e-7), Some("0.0000001")),
+            (Some(0.0), Some("0")),
+            (Some(-0.0), None),
+            (Some(-1.5), None),
+            (Some(f64::NAN), None),
+            (None, None),
+        ] {
+            telemetry.metrics.tokens_per_second = rate;
+            let lines = format(MetricTypes::Statsd, None).lines(&telemetry);
+            let line = lines.lines().find(|line| line.contains("per_second"));
+            let expected = expected.map(|value| format!("l0.tokens.per_second:{value}|g"));
+            assert_eq!(line, expected.as_deref());
+            let total = format!("l0.tokens.total:{}|c", i64::MAX);
+            assert!(lines.lines().any(|line| line == total), "{lines}");
+        }
+    }
+
+    /// The strict grammar: `name:value|type`, then `|#key:value,...` if there are tags.
+    fn assert_line(line: &str, tagged: bool) {
+        let (name, rest) = line.split_once(':').expect("a name");
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
+        assert!(!name.is_empty() && name.chars().all(allowed), "{line:?}");
+        let (metric, tags) = match rest.split_once("|#") {
+            Some((metric, tags)) => (metric, Some(tags)),
+            None => (rest, None),
+        };
+        let (value, kind) = metric.split_once('|').expect("a type");
+        let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+        for digits in [whole, fraction] {
+            assert!(!digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit()));
+        }
+        assert!(["c", "d", "g", "ms"].contains(&kind), "{line:?}");
+        assert!(tagged || tags.is_none(), "{line:?}");
+        for tag in tags.into_iter().flat_map(|tags| tags.split(',')) {
+            assert!(tag.len() <= MAX_TAG, "{line:?}");
+            let (key, value) = tag.split_once(':').expect("a value");
+            assert!(!key.is_empty() && !value.is_empty(), "{line:?}");
+            let ends = |c: char| "|:,#@;".contains(c) || c.is_whitespace() || c.is_control();
+            assert!(!key.contains(ends) && !value.contains(ends), "{line:?}");
+        }
+    }
+
+    /// Any text, and often what has a meaning in the protocol.
+    fn text() -> impl Strategy<Value = String> {
+        let char = prop_oneof![
+            any::<char>(),
+            prop::sample::select(vec![
+                '|', ':', ',', '#', '@', ';', '\n', '\r', ' ', '\u{2028}'
+            ]),
+        ];
+        prop::collection::vec(char, 0..300).prop_map(String::from_iter)
+    }
+
+    fn types() -> impl Strategy<Value = MetricTypes> {
+        prop::sample::select(vec![
+            MetricTypes::DogStatsd,
+            MetricTypes::Statsd,
+            MetricTypes::Gauges,
+        ])
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_text_makes_or_breaks_a_line(
+            metadata in prop::collection::btree_map(text(), text(), 0..4),
+            constant in text(),
+            rule in text(),
+            types in types(),
+            tagged in any::<bool>(),
+            limit in prop::sample::select(vec![1_432, 8_192]),
+        ) {
+            let mut telemetry = with_rule(&rule);
+            telemetry.metadata = metadata
+                .iter()
+                .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
+                .collect();
+            // A builder takes no key that is empty or longer than this.
+            let usable = |key: &&str| !key.is_empty() && key.len() <= 100;
+            let keys: Vec<_> = metadata.keys().map(String::as_str).filter(usable).collect();
+            let tags = tagged.then(|| tags(&[("constant", &constant)], &keys));
+            let lines = format(types, tags).lines(&telemetry);
+
+            let points: Vec<_> = metrics::points(&telemetry).collect();
+            let mut seen = 0;
+            for datagram in datagrams(&lines, limit) {
+                prop_assert!(datagram.len() <= limit);
+                for line in datagram.split('\n') {
+                    assert_line(line, tagged);
+                    prop_assert!(line.starts_with(points[seen].name), "{line:?}");
+                    seen += 1;
+                }
+            }
+            prop_assert_eq!(seen, points.len());
+        }
+    }
+}

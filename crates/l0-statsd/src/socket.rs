@@ -1,0 +1,103 @@
+//! Socket: takes datagrams to the server, or says at once that it did not.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
+#[cfg(unix)]
+use std::os::unix::net::{self as unix, UnixDatagram};
+
+use crate::builder::BuildError;
+
+/// What passes through an Ethernet in one frame, with room for the headers of tunnels.
+const UDP_LIMIT: usize = 1_432;
+
+/// What Datadog's agent reads at once from a Unix socket.
+#[cfg(unix)]
+const UNIX_LIMIT: usize = 8_192;
+
+/// A socket that does not block. It is not connected: a refusal of one datagram is not reported as
+/// the failure of the next, and a server that starts later, or again, is found.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Udp {
+        socket: UdpSocket,
+        server: SocketAddr,
+    },
+    #[cfg(unix)]
+    Unix {
+        socket: UnixDatagram,
+        server: unix::SocketAddr,
+    },
+}
+
+impl Socket {
+    pub(crate) fn open(address: &str) -> Result<Self, BuildError> {
+        match address.split_once("://") {
+            None => Self::udp(address),
+            #[cfg(unix)]
+            Some(("unix", path)) if path.starts_with('/') => Self::unix(address, path),
+            Some(_) => Err(BuildError::UnsupportedAddress(address.to_owned())),
+        }
+    }
+
+    fn udp(address: &str) -> Result<Self, BuildError> {
+        let unresolved = |source| BuildError::Resolve {
+            address: address.to_owned(),
+            source,
+        };
+        let mut servers = address.to_socket_addrs().map_err(unresolved)?;
+        let server = servers
+            .next()
+            .ok_or_else(|| unresolved(io::Error::other("the name has no address")))?;
+        let any: SocketAddr = if server.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let open = || {
+            let socket = UdpSocket::bind(any)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        Ok(Self::Udp {
+            socket: open().map_err(BuildError::Socket)?,
+            server,
+        })
+    }
+
+    #[cfg(unix)]
+    fn unix(address: &str, path: &str) -> Result<Self, BuildError> {
+        let server =
+            unix::SocketAddr::from_pathname(path).map_err(|source| BuildError::Resolve {
+                address: address.to_owned(),
+                source,
+            })?;
+        let open = || {
+            let socket = UnixDatagram::unbound()?;
+            socket.set_nonblocking(true)?;
+            Ok(socket)
+        };
+        Ok(Self::Unix {
+            socket: open().map_err(BuildError::Socket)?,
+            server,
+        })
+    }
+
+    /// How many bytes a datagram may have.
+    pub(crate) fn limit(&self) -> usize {
+        match self {
+            Self::Udp { .. } => UDP_LIMIT,
+            #[cfg(unix)]
+            Self::Unix { .. } => UNIX_LIMIT,
+        }
+    }
+
+    /// Whether the system took the datagram.
+    pub(crate) fn send(&self, datagram: &[u8]) -> bool {
+        let sent = match self {
+            Self::Udp { socket, server } => socket.send_to(datagram, server),
+            #[cfg(unix)]
+            Self::Unix { socket, server } => socket.send_to_addr(datagram, server),
+        };
+        sent.is_ok()
+    }
+}
