@@ -6,7 +6,7 @@ use std::process::Command;
 fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     // Nothing outside of the process is asked.
-    for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL"] {
+    for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "DD_DOGSTATSD_URL"] {
         command.env_remove(variable);
     }
     let output = command.args(arguments).output().expect("starts");
@@ -98,4 +98,15 @@ fn profiling() {
 fn ab_testing() {
     let text = output(env!("CARGO_BIN_EXE_ab_testing"), &[]);
     assert_in_order(&text, &["A    ", "B    ", "duration, ms", "B takes"]);
+}
+
+#[test]
+fn datadog() {
+    let text = output(env!("CARGO_BIN_EXE_datadog"), &[]);
+    let expected = [
+        "l0.tokens.total:70|c|#env:example,model:gpt-4o-mini",
+        "l0.runs:1|c|#env:example,model:gpt-4o-mini,outcome:completed",
+        "points not sent: 0",
+    ];
+    assert_in_order(&text, &expected);
 }
