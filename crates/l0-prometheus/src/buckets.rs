@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::builder::BuildError;
+use crate::error::BuildError;
 use crate::histogram::UnitBounds;
 use crate::number::NANOS;
 

@@ -5,10 +5,13 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use crate::buckets::Buckets;
-use crate::labels::{LabelError, Labels};
-use crate::registry::Registry;
+use crate::collector::Collector;
+use crate::error::BuildError;
+use crate::labels::Labels;
+use crate::names::is_metric_name;
+use crate::registry::{Registry, Settings};
 
-/// Makes a [`Collector`](crate::Collector) or a [`Registry`], whichever it was asked of.
+/// Makes a [`Collector`] or a [`Registry`], whichever it was asked of.
 #[must_use]
 pub struct Builder<T> {
     prefix: String,
@@ -19,16 +22,22 @@ pub struct Builder<T> {
     made: PhantomData<fn() -> T>,
 }
 
-/// What the builder's checks leave.
-pub(crate) struct Settings {
-    pub(crate) prefix: String,
-    pub(crate) labels: Labels,
-    pub(crate) max_series: usize,
-    pub(crate) idle_timeout: Option<Duration>,
+impl Collector {
+    /// Begins a collector with the prefix `l0` and no default labels.
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
+}
+
+impl Registry {
+    /// Begins a registry with the prefix `l0` and no default labels.
+    pub fn builder() -> Builder<Self> {
+        Builder::new()
+    }
 }
 
 impl<T: From<Registry>> Builder<T> {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self {
             prefix: "l0".to_owned(),
             labels: Vec::new(),
@@ -124,31 +133,4 @@ impl<T> Clone for Builder<T> {
             made: PhantomData,
         }
     }
-}
-
-/// Whether Prometheus allows this as the name of a metric.
-pub(crate) fn is_metric_name(name: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
-    !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
-}
-
-/// Why a collector or a registry cannot be built.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The prefix is not what a metric name may begin with.
-    #[error("prefix: {0:?} is not of the form [a-zA-Z_:][a-zA-Z0-9_:]*")]
-    Prefix(String),
-    /// A default label cannot be used.
-    #[error("label: {0}")]
-    Label(LabelError),
-    /// The bounds of a histogram do not ascend, or are negative or not finite.
-    #[error("buckets: the bound {bound} of `{histogram}` is not finite, negative or not ascending")]
-    #[non_exhaustive]
-    Buckets {
-        /// Which one: the name of the setter in [`Buckets`].
-        histogram: &'static str,
-        /// The first bound that is wrong.
-        bound: f64,
-    },
 }

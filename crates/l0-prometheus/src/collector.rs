@@ -6,10 +6,8 @@ use l0_core::Telemetry;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
-use crate::builder::Builder;
-use crate::interceptor::MetricsInterceptor;
 use crate::label_sets::Cell;
-use crate::labels::{LabelError, Labels};
+use crate::labels::Labels;
 use crate::registry::Registry;
 use crate::series::Series;
 
@@ -25,11 +23,6 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Begins a collector with the prefix `l0` and no default labels.
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
-    }
-
     /// Counts one measured run: its final telemetry.
     ///
     /// ```
@@ -60,34 +53,6 @@ impl Collector {
             labels: labels.clone(),
             series: self.registry.series(labels),
         }
-    }
-
-    /// An interceptor that records every run, under the values that its metadata has for these keys.
-    /// No other metadata becomes a label. A key that a run does not have gives no label.
-    ///
-    /// ```
-    /// use l0_core::L0;
-    /// use l0_prometheus::Collector;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let collector = Collector::builder().build()?;
-    /// let l0 = L0::builder()
-    ///     .interceptor(collector.label_keys(["model", "endpoint"])?)
-    ///     .build();
-    /// # drop(l0);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// If a key is no name that a label may have: see [`Labels`].
-    pub fn label_keys<I>(&self, keys: I) -> Result<MetricsInterceptor, LabelError>
-    where
-        I: IntoIterator,
-        I::Item: Into<String>,
-    {
-        MetricsInterceptor::new(self.clone(), keys.into_iter().map(Into::into).collect())
     }
 
     /// All metrics in the text format of Prometheus: see [`Registry::expose`].

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::buckets::CUSTOM;
-use crate::builder::is_metric_name;
+use crate::error::MetricError;
 use crate::exposition::{Family, Sample, Sink};
 use crate::histogram::{Bounds, FloatHistogram};
 use crate::label_sets::{Found, LabelSets};
 use crate::labels::Labels;
 use crate::metrics::{HEALTH, Kind, METRICS, Value};
+use crate::names::is_metric_name;
 use crate::number::Float;
 
 /// All custom metrics of a registry.
@@ -204,80 +205,6 @@ impl CustomMetric {
                     CustomValue::Histogram(histogram) => Value::Histogram(histogram.view()),
                 },
             });
-        }
-    }
-}
-
-/// Why a custom metric cannot be used so. Names are without the prefix.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum MetricError {
-    /// With the prefix, it is no name of a metric.
-    #[error("the metric name {0:?} is not of the form [a-zA-Z0-9_:]+")]
-    Name(String),
-    /// Another metric writes lines of that name.
-    #[error("the metric name `{name}` is taken by `{by}`")]
-    #[non_exhaustive]
-    Taken {
-        /// The name.
-        name: String,
-        /// The other metric.
-        by: String,
-    },
-    /// The metric is of another type.
-    #[error("`{name}` is a {is}, and cannot be used as a {used_as}")]
-    #[non_exhaustive]
-    Kind {
-        /// The name.
-        name: String,
-        /// Its type.
-        is: &'static str,
-        /// The type that it was used as.
-        used_as: &'static str,
-    },
-    /// The metric has another help text.
-    #[error("the help text of `{name}` is {is:?}, not {used_as:?}")]
-    #[non_exhaustive]
-    Help {
-        /// The name.
-        name: String,
-        /// Its help text.
-        is: String,
-        /// The other one.
-        used_as: String,
-    },
-    /// The histogram has other buckets.
-    #[error("the histogram `{name}` has other buckets")]
-    #[non_exhaustive]
-    BucketsDiffer {
-        /// The name.
-        name: String,
-    },
-    /// The buckets of a histogram do not ascend, or are not finite.
-    #[error("the bound {bound} of `{name}` is not finite or not ascending")]
-    #[non_exhaustive]
-    Buckets {
-        /// The name.
-        name: String,
-        /// The first bound that is wrong.
-        bound: f64,
-    },
-    /// A counter can only grow, and a sum of what is not finite says nothing.
-    #[error("`{name}` cannot take {value}")]
-    #[non_exhaustive]
-    Value {
-        /// The name.
-        name: String,
-        /// What it was to take.
-        value: f64,
-    },
-}
-
-impl MetricError {
-    pub(crate) fn value(name: &str, value: f64) -> Self {
-        Self::Value {
-            name: name.to_owned(),
-            value,
         }
     }
 }

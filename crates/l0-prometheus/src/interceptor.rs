@@ -6,7 +6,39 @@ use l0_core::{Event, Interceptor, Observer, Observers, Outcome, RunInfo};
 use serde_json::Value;
 
 use crate::collector::{Collector, LabelledCollector};
-use crate::labels::{LabelError, Labels, LabelsText, check_name};
+use crate::error::LabelError;
+use crate::labels::{Labels, LabelsText};
+use crate::names::check_label;
+
+impl Collector {
+    /// An interceptor that records every run, under the values that its metadata has for these keys.
+    /// No other metadata becomes a label. A key that a run does not have gives no label.
+    ///
+    /// ```
+    /// use l0_core::L0;
+    /// use l0_prometheus::Collector;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().build()?;
+    /// let l0 = L0::builder()
+    ///     .interceptor(collector.label_keys(["model", "endpoint"])?)
+    ///     .build();
+    /// # drop(l0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If a key is no name that a label may have: see [`Labels`].
+    pub fn label_keys<I>(&self, keys: I) -> Result<MetricsInterceptor, LabelError>
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        MetricsInterceptor::new(self.clone(), keys.into_iter().map(Into::into).collect())
+    }
+}
 
 /// Records every run: what [`Collector::label_keys`] makes.
 ///
@@ -23,7 +55,7 @@ pub struct MetricsInterceptor {
 impl MetricsInterceptor {
     pub(crate) fn new(collector: Collector, mut keys: Vec<String>) -> Result<Self, LabelError> {
         for key in &keys {
-            check_name(key)?;
+            check_label(key)?;
         }
         keys.sort_unstable();
         keys.dedup();

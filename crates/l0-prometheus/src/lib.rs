@@ -97,6 +97,7 @@ mod buckets;
 mod builder;
 mod collector;
 mod custom;
+mod error;
 mod exposition;
 mod families;
 mod histogram;
@@ -104,16 +105,17 @@ mod interceptor;
 mod label_sets;
 mod labels;
 mod metrics;
+mod names;
 mod number;
 mod registry;
 mod series;
 
 pub use buckets::Buckets;
-pub use builder::{BuildError, Builder};
+pub use builder::Builder;
 pub use collector::{Collector, LabelledCollector};
-pub use custom::MetricError;
+pub use error::{BuildError, LabelError, MetricError};
 pub use interceptor::MetricsInterceptor;
-pub use labels::{LabelError, Labels};
+pub use labels::Labels;
 pub use registry::Registry;
 
 /// The content type of what [`Collector::expose`] gives.

@@ -9,8 +9,8 @@ use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use crate::buckets::RunBounds;
-use crate::builder::{Builder, Settings};
-use crate::custom::{CustomMetric, CustomMetrics, CustomValue, MetricError};
+use crate::custom::{CustomMetric, CustomMetrics, CustomValue};
+use crate::error::MetricError;
 use crate::exposition::{Family, Sample, Sink, Text};
 use crate::families::Families;
 use crate::histogram::Bounds;
@@ -64,12 +64,15 @@ struct Shared {
     exposed: AtomicUsize,
 }
 
-impl Registry {
-    /// Begins a registry with the prefix `l0` and no default labels.
-    pub fn builder() -> Builder<Self> {
-        Builder::new()
-    }
+/// What a registry is made from: checked by the builder.
+pub(crate) struct Settings {
+    pub(crate) prefix: String,
+    pub(crate) labels: Labels,
+    pub(crate) max_series: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+}
 
+impl Registry {
     pub(crate) fn new(settings: Settings, bounds: RunBounds) -> Self {
         let Settings {
             prefix,
