@@ -14,7 +14,7 @@ pub enum BuildError {
     #[error("buckets: the bound {bound} of `{histogram}` is not finite, negative or not ascending")]
     #[non_exhaustive]
     Buckets {
-        /// Which one: the name of the setter in [`Buckets`].
+        /// Which one: the name of the setter in [`Buckets`](crate::Buckets).
         histogram: &'static str,
         /// The first bound that is wrong.
         bound: f64,

@@ -38,7 +38,15 @@
 //! # Ways out
 //!
 //! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`]. A [`Collector`] is also a
-//! [`prometheus::core::Collector`], and joins the registry that an application has.
+//! [`prometheus::core::Collector`], and joins the registry that an application has. With the feature
+//! `axum`, `metrics_route` is the whole route.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `axum` | no | `metrics_route`: the metrics as a route of axum, compressed if asked for |
+//! | `protobuf` | no | with `axum`, protobuf for those who ask; switches on that feature of `prometheus` |
 //!
 //! # Metrics
 //!
@@ -108,6 +116,8 @@ mod metrics;
 mod names;
 mod number;
 mod registry;
+#[cfg(feature = "axum")]
+mod route;
 mod series;
 
 pub use buckets::Buckets;
@@ -117,6 +127,8 @@ pub use error::{BuildError, LabelError, MetricError};
 pub use interceptor::MetricsInterceptor;
 pub use labels::Labels;
 pub use registry::Registry;
+#[cfg(feature = "axum")]
+pub use route::metrics_route;
 
 /// The content type of what [`Collector::expose`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -246,6 +246,14 @@ impl Registry {
         self.0.runs.len()
     }
 
+    /// How many label sets there are in all, of runs and of custom metrics.
+    #[cfg(feature = "axum")]
+    pub(crate) fn label_sets(&self) -> usize {
+        let custom = self.0.custom.all();
+        let custom = custom.iter().map(|metric| metric.sets.len());
+        self.series_count() + custom.sum::<usize>()
+    }
+
     /// The series of these labels.
     #[inline]
     pub(crate) fn series(&self, labels: &Labels) -> Arc<Cell<Series>> {
