@@ -1,0 +1,137 @@
+//! Collector: the ways in which runs are recorded.
+
+use std::sync::Arc;
+
+use l0_core::Telemetry;
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
+
+use crate::label_sets::Cell;
+use crate::labels::Labels;
+use crate::registry::Registry;
+use crate::series::Series;
+
+/// Records runs. Clones share what is recorded.
+///
+/// There are three ways in: [`record`](Self::record) after a run, the same through
+/// [`with_labels`](Self::with_labels) where labels do not change, and as an interceptor, through
+/// [`label_keys`](Self::label_keys), which also sees runs while they are live. A run that takes two
+/// of them counts twice.
+#[derive(Debug, Clone)]
+pub struct Collector {
+    registry: Registry,
+}
+
+impl Collector {
+    /// Counts one measured run: its final telemetry.
+    ///
+    /// ```
+    /// use l0_core::Telemetry;
+    /// use l0_prometheus::{Collector, Labels};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let collector = Collector::builder().label("service", "my-app").build()?;
+    /// # let telemetry = Telemetry::default();
+    /// collector.record(&telemetry, &Labels::new([("model", "gpt-4"), ("endpoint", "/chat")])?);
+    ///
+    /// let text = collector.expose();
+    /// assert!(text.contains(
+    ///     "l0_requests_total{service=\"my-app\",endpoint=\"/chat\",model=\"gpt-4\"} 1\n"
+    /// ));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn record(&self, telemetry: &Telemetry, labels: &Labels) {
+        self.registry.record_telemetry(telemetry, labels);
+    }
+
+    /// A collector for these labels only, which are looked up now and not for each run.
+    #[must_use]
+    pub fn with_labels(&self, labels: &Labels) -> LabelledCollector {
+        LabelledCollector {
+            registry: self.registry.clone(),
+            labels: labels.clone(),
+            series: self.registry.series(labels),
+        }
+    }
+
+    /// All metrics in the text format of Prometheus: see [`Registry::expose`].
+    #[must_use]
+    pub fn expose(&self) -> String {
+        self.registry.expose()
+    }
+
+    /// Forgets everything that was recorded: see [`Registry::clear`].
+    pub fn clear(&self) {
+        self.registry.clear();
+    }
+
+    /// Drops label sets: see [`Registry::retain`].
+    pub fn retain(&self, keep: impl FnMut(&Labels) -> bool) -> usize {
+        self.registry.retain(keep)
+    }
+
+    /// The registry that this collector keeps its metrics in; custom metrics that are added to it are
+    /// exposed along with them.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+impl From<Registry> for Collector {
+    fn from(registry: Registry) -> Self {
+        Self { registry }
+    }
+}
+
+/// Joins a [`prometheus::Registry`] that an application has, as its [`Registry`] does.
+///
+/// ```
+/// use l0_prometheus::Collector;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let collector = Collector::builder().build()?;
+/// let registry = prometheus::Registry::new();
+/// registry.register(Box::new(collector.clone()))?;
+/// # assert!(registry.gather().is_empty());
+/// # Ok(())
+/// # }
+/// ```
+impl prometheus::core::Collector for Collector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.registry.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.registry.collect()
+    }
+}
+
+/// A [`Collector`] whose labels are looked up already. While it lives, the label set is not dropped.
+#[derive(Debug, Clone)]
+pub struct LabelledCollector {
+    registry: Registry,
+    labels: Labels,
+    series: Arc<Cell<Series>>,
+}
+
+impl LabelledCollector {
+    /// Counts one measured run: its final telemetry.
+    pub fn record(&self, telemetry: &Telemetry) {
+        if self.series.is_forgotten() {
+            // After a `clear`, the labels belong to another series.
+            self.registry.record_telemetry(telemetry, &self.labels);
+        } else {
+            self.series.value.record(telemetry);
+        }
+    }
+
+    pub(crate) fn series(&self) -> &Series {
+        &self.series.value
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

@@ -1,0 +1,356 @@
+//! Labels: a label set in the spelling of the text format, and which sets are the same.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::error::LabelError;
+use crate::names::check_label;
+
+/// A label set: names and values, sorted by name.
+///
+/// Names are those that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, but for the ones that mean
+/// something already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own
+/// metrics, `error_type`, `severity`, `rule`, `outcome` and `reason`. Values are any text.
+///
+/// To Prometheus an empty value is no label. So two sets that differ by labels with empty values
+/// only are counted as one, which is shown as it was first seen.
+///
+/// ```
+/// use l0_prometheus::Labels;
+///
+/// # fn main() -> Result<(), l0_prometheus::LabelError> {
+/// let labels = Labels::new([("model", "gpt-4"), ("endpoint", "/chat")])?;
+/// assert_eq!(labels.to_string(), r#"{endpoint="/chat",model="gpt-4"}"#);
+/// assert_eq!(labels.get("model").as_deref(), Some("gpt-4"));
+///
+/// let error = Labels::new([("le", "0.5")]).unwrap_err();
+/// assert_eq!(error.to_string(), "the label name `le` is reserved");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels {
+    /// `a="1",b="2"`: what stands between the braces. Equal sets have equal texts, so that one text
+    /// is the key, the thing compared and what is written out.
+    text: String,
+}
+
+impl Labels {
+    /// Labels of these names and values, in any order.
+    ///
+    /// # Errors
+    ///
+    /// If a name is not allowed, is reserved, or is there twice.
+    pub fn new<I, N, V>(labels: I) -> Result<Self, LabelError>
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: AsRef<str>,
+        V: AsRef<str>,
+    {
+        let mut labels: Vec<(N, V)> = labels.into_iter().collect();
+        labels.sort_by(|a, b| a.0.as_ref().cmp(b.0.as_ref()));
+        let mut text = LabelsText::default();
+        let mut before = None;
+        for (name, value) in &labels {
+            let name = check_label(name.as_ref())?;
+            if before.replace(name) == Some(name) {
+                return Err(LabelError::Repeated(name.to_owned()));
+            }
+            text.push(name, value.as_ref());
+        }
+        Ok(text.into())
+    }
+
+    /// No labels.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            text: String::new(),
+        }
+    }
+
+    /// The value of a label.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.iter()
+            .find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// The names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
+        Pairs { rest: &self.text }.map(|pair| (pair.name, unescape(pair.value)))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// What stands between the braces.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The one text for all label sets that Prometheus holds equal once the defaults are added:
+    /// without values that say what is true anyway.
+    pub(crate) fn canonical(&self, defaults: &Self) -> Cow<'_, str> {
+        let says_something = |pair: &Pair<'_>| {
+            let default = defaults.pair(pair.name);
+            pair.value != default.map_or("", |pair| pair.value)
+        };
+        if self.pairs().all(|pair| says_something(&pair)) {
+            return Cow::Borrowed(&self.text);
+        }
+        let mut text = LabelsText::default();
+        for pair in self.pairs().filter(says_something) {
+            text.push_escaped(pair.name, pair.value);
+        }
+        Cow::Owned(text.0)
+    }
+
+    /// These labels after the defaults that they do not override.
+    pub(crate) fn after(&self, defaults: &Self) -> Self {
+        let mut text = LabelsText::default();
+        let kept = defaults
+            .pairs()
+            .filter(|pair| self.pair(pair.name).is_none());
+        for pair in kept.chain(self.pairs()) {
+            text.push_escaped(pair.name, pair.value);
+        }
+        text.into()
+    }
+
+    /// The same names, each with this value.
+    pub(crate) fn with_every_value(&self, value: &str) -> Self {
+        let mut text = LabelsText::default();
+        for pair in self.pairs() {
+            text.push(pair.name, value);
+        }
+        text.into()
+    }
+
+    fn pair(&self, name: &str) -> Option<Pair<'_>> {
+        self.pairs().find(|pair| pair.name == name)
+    }
+
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs { rest: &self.text }
+    }
+}
+
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{}}}", self.text)
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// A text of labels while it is put together.
+#[derive(Default)]
+pub(crate) struct LabelsText(String);
+
+impl LabelsText {
+    /// Adds a label. Names must come in ascending order, each once, and be checked.
+    pub(crate) fn push(&mut self, name: &str, value: &str) {
+        self.0.reserve(name.len() + value.len() + 4);
+        self.open(name);
+        escape_into(&mut self.0, value);
+        self.0.push('"');
+    }
+
+    fn push_escaped(&mut self, name: &str, value: &str) {
+        self.open(name);
+        self.0.push_str(value);
+        self.0.push('"');
+    }
+
+    fn open(&mut self, name: &str) {
+        if !self.0.is_empty() {
+            self.0.push(',');
+        }
+        self.0.push_str(name);
+        self.0.push_str("=\"");
+    }
+}
+
+impl From<LabelsText> for Labels {
+    fn from(text: LabelsText) -> Self {
+        Self { text: text.0 }
+    }
+}
+
+/// One label; the value is escaped.
+struct Pair<'a> {
+    name: &'a str,
+    value: &'a str,
+}
+
+struct Pairs<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+
+    fn next(&mut self) -> Option<Pair<'a>> {
+        let (name, rest) = self.rest.split_once("=\"")?;
+        let mut bytes = rest.bytes().enumerate();
+        let end = loop {
+            match bytes.next()? {
+                (_, b'\\') => drop(bytes.next()),
+                (end, b'"') => break end,
+                _ => {}
+            }
+        };
+        // After the value come a quote and, unless it was the last, a comma.
+        self.rest = rest.get(end + 2..).unwrap_or_default();
+        Some(Pair {
+            name,
+            value: &rest[..end],
+        })
+    }
+}
+
+/// Appends a label value as the text format spells it.
+pub(crate) fn escape_into(text: &mut String, value: &str) {
+    let mut rest = value;
+    while let Some(at) = rest.find(['\\', '"', '\n']) {
+        text.push_str(&rest[..at]);
+        text.push_str(match rest.as_bytes()[at] {
+            b'\\' => "\\\\",
+            b'"' => "\\\"",
+            _ => "\\n",
+        });
+        rest = &rest[at + 1..];
+    }
+    text.push_str(rest);
+}
+
+fn unescape(value: &str) -> Cow<'_, str> {
+    if !value.contains('\\') {
+        return Cow::Borrowed(value);
+    }
+    let mut text = String::with_capacity(value.len());
+    let mut chars = value.chars();
+    while let Some(char) = chars.next() {
+        text.push(match char {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some(escaped) => escaped,
+                None => break,
+            },
+            char => char,
+        });
+    }
+    Cow::Owned(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+        Labels::new(pairs).unwrap()
+    }
+
+    #[test]
+    fn labels_are_sorted_by_name() {
+        assert_eq!(
+            labels([("b", "2"), ("a", "1")]),
+            labels([("a", "1"), ("b", "2")])
+        );
+        assert_eq!(
+            labels([("b", "2"), ("a", "1")]).to_string(),
+            r#"{a="1",b="2"}"#
+        );
+        assert_eq!(Labels::none(), labels([]));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_used_is_named() {
+        for (name, error) in [
+            ("a-b", LabelError::Invalid("a-b".to_owned())),
+            ("le", LabelError::Reserved("le".to_owned())),
+            ("ok", LabelError::Repeated("ok".to_owned())),
+        ] {
+            assert_eq!(Labels::new([("ok", "1"), (name, "2")]), Err(error));
+        }
+    }
+
+    #[test]
+    fn any_value_reads_back() {
+        let values = [
+            "",
+            "plain",
+            "}",
+            "{",
+            "\"",
+            "\\",
+            "\n",
+            "\\n",
+            "\\\"",
+            "a=\"b\",c=\"d\"",
+            "\u{2028}",
+            "\r",
+            ",",
+            "=",
+            "\\\\n",
+            "ends with \\",
+            "\0",
+        ];
+        for first in values {
+            for second in values {
+                let labels = labels([("a", first), ("b", second)]);
+                let read: Vec<_> = labels.iter().collect();
+                assert_eq!(read, [("a", first.into()), ("b", second.into())]);
+            }
+        }
+    }
+
+    #[test]
+    fn values_that_look_like_labels_do_not_collide() {
+        assert_ne!(
+            labels([("a", "1,b=2")]).as_str(),
+            labels([("a", "1"), ("b", "2")]).as_str()
+        );
+        assert_ne!(
+            labels([("a", "1\",b=\"2")]).as_str(),
+            labels([("a", "1"), ("b", "2")]).as_str()
+        );
+    }
+
+    #[test]
+    fn what_prometheus_holds_equal_has_one_canonical_text() {
+        let defaults = labels([("service", "app")]);
+        let canonical = |call: &Labels| call.canonical(&defaults).into_owned();
+        let plain = labels([("model", "x")]);
+        assert!(matches!(plain.canonical(&defaults), Cow::Borrowed(_)));
+        for same in [
+            labels([("model", "x"), ("service", "app")]),
+            labels([("model", "x"), ("user", "")]),
+            labels([("model", "x"), ("service", "app"), ("user", "")]),
+        ] {
+            assert_eq!(canonical(&same), canonical(&plain));
+        }
+        for other in [
+            labels([("model", "x"), ("service", "")]),
+            labels([("model", "x"), ("service", "app2")]),
+            labels([("model", "x"), ("user", "y")]),
+        ] {
+            assert_ne!(canonical(&other), canonical(&plain));
+        }
+    }
+
+    #[test]
+    fn defaults_come_first_unless_overridden() {
+        let defaults = labels([("service", "app"), ("zone", "b")]);
+        let shown = labels([("model", "x"), ("zone", "a")]).after(&defaults);
+        assert_eq!(shown.to_string(), r#"{service="app",model="x",zone="a"}"#);
+    }
+}

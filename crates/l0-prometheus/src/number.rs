@@ -1,0 +1,100 @@
+//! Numbers that many threads write: counters and floating-point cells.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A count that only grows. It wraps after 2^64, as every counter of Prometheus may.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        // Most of what a run could add is zero, and reading the number is much cheaper than writing.
+        if n > 0 {
+            self.0.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clear(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+/// A floating-point number.
+#[derive(Debug)]
+pub(crate) struct Float(AtomicU64);
+
+impl Float {
+    pub(crate) const fn new(value: f64) -> Self {
+        Self(AtomicU64::new(value.to_bits()))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn add(&self, value: f64) {
+        let mut bits = self.0.load(Ordering::Relaxed);
+        loop {
+            let sum = (f64::from_bits(bits) + value).to_bits();
+            match self
+                .0
+                .compare_exchange_weak(bits, sum, Ordering::Relaxed, Ordering::Relaxed)
+            {
+                Ok(_) => return,
+                Err(now) => bits = now,
+            }
+        }
+    }
+}
+
+/// A duration in whole nanoseconds, as sums of durations are kept; enough for 584 years.
+#[inline]
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// How many nanoseconds a second has.
+pub(crate) const NANOS: f64 = 1e9;
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn additions_from_many_threads_all_count() {
+        let (count, float) = (Count::default(), Float::new(0.0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        count.add(3);
+                        float.add(0.5);
+                    }
+                });
+            }
+        });
+        assert_eq!(count.get(), 120_000);
+        assert_eq!(float.get(), 20_000.0);
+    }
+
+    #[test]
+    fn a_duration_beyond_the_range_saturates() {
+        assert_eq!(nanos(Duration::from_millis(1_500)), 1_500_000_000);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+    }
+}

@@ -1,0 +1,351 @@
+//! Registry: holds the series of runs and the custom metrics, and writes them out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use l0_core::Telemetry;
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
+
+use crate::buckets::RunBounds;
+use crate::custom::{CustomMetric, CustomMetrics, CustomValue};
+use crate::error::MetricError;
+use crate::exposition::{Family, Sample, Sink, Text};
+use crate::families::Families;
+use crate::histogram::Bounds;
+use crate::label_sets::{Cell, Found, LabelSets};
+use crate::labels::Labels;
+use crate::metrics::{HEALTH, Health, Kind, METRICS, Value};
+use crate::series::Series;
+
+/// Metrics of runs, and metrics of one's own beside them. Clones share what is recorded.
+///
+/// It is what a [`Collector`](crate::Collector) keeps its metrics in, and can be used by itself:
+///
+/// ```
+/// use l0_core::Telemetry;
+/// use l0_prometheus::{Labels, Registry};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = Registry::builder().prefix("myapp_l0").label("service", "api").build()?;
+/// # let telemetry = Telemetry::default();
+/// registry.record_telemetry(&telemetry, &Labels::new([("model", "gpt-4")])?);
+///
+/// let special = Labels::new([("type", "special")])?;
+/// registry.inc_counter("custom_events_total", "Custom event count", 1, &special)?;
+/// registry.set_gauge("queue_length", "Requests in the queue", 5, &Labels::none())?;
+/// registry.observe_histogram("custom_latency_seconds", "Custom latency", 0.5, &Labels::none())?;
+///
+/// let text = registry.expose();
+/// assert!(text.contains("\nmyapp_l0_custom_events_total{service=\"api\",type=\"special\"} 1\n"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A custom metric is what its first use says: a later use with the same name and another type or
+/// help text is an error. Its label sets are limited like those of runs, each metric by itself.
+#[derive(Clone)]
+pub struct Registry(Arc<Shared>);
+
+struct Shared {
+    bounds: RunBounds,
+    /// Of [`METRICS`], with the prefix.
+    names: Box<[String]>,
+    /// Of [`HEALTH`], with the prefix.
+    health_names: Box<[String]>,
+    descs: Vec<Desc>,
+    defaults: Labels,
+    idle_timeout: Option<Duration>,
+    runs: LabelSets<Series>,
+    custom: CustomMetrics,
+    health: Health,
+    /// How long the last exposition was.
+    exposed: AtomicUsize,
+}
+
+/// What a registry is made from: checked by the builder.
+pub(crate) struct Settings {
+    pub(crate) prefix: String,
+    pub(crate) labels: Labels,
+    pub(crate) max_series: usize,
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+impl Registry {
+    pub(crate) fn new(settings: Settings, bounds: RunBounds) -> Self {
+        let Settings {
+            prefix,
+            labels: defaults,
+            max_series,
+            idle_timeout,
+        } = settings;
+        let full = |name: &str| format!("{prefix}_{name}");
+        let fixed = METRICS.iter().map(|one| (one.name, one.help, one.label));
+        let health = HEALTH.iter().map(|one| (one.name, one.help, None));
+        let descs = fixed.chain(health).filter_map(|(name, help, label)| {
+            let own = label.map(str::to_owned).into_iter().collect();
+            let constant = defaults
+                .iter()
+                .map(|(name, value)| (name.into(), value.into()));
+            // Names and labels were checked, so none is left out.
+            Desc::new(full(name), help.to_owned(), own, constant.collect()).ok()
+        });
+        Self(Arc::new(Shared {
+            bounds,
+            names: METRICS.iter().map(|metric| full(metric.name)).collect(),
+            health_names: HEALTH.iter().map(|metric| full(metric.name)).collect(),
+            descs: descs.collect(),
+            idle_timeout,
+            runs: LabelSets::new(defaults.clone(), max_series),
+            custom: CustomMetrics::new(prefix, defaults.clone(), max_series),
+            defaults,
+            health: Health::default(),
+            exposed: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Counts one measured run: its final telemetry.
+    pub fn record_telemetry(&self, telemetry: &Telemetry, labels: &Labels) {
+        self.series(labels).value.record(telemetry);
+    }
+
+    /// Adds to a counter. It begins at 0.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not allowed, or means another metric; if the value is negative or not finite.
+    pub fn inc_counter(
+        &self,
+        name: &str,
+        help: &str,
+        value: impl Into<f64>,
+        labels: &Labels,
+    ) -> Result<(), MetricError> {
+        let value = value.into();
+        let metric = self.0.custom.get(Kind::Counter, name, help, None)?;
+        if !value.is_finite() || value < 0.0 {
+            return Err(MetricError::value(name, value));
+        }
+        if let CustomValue::Number(number) = &self.custom_cell(&metric, labels).value {
+            number.add(value);
+        }
+        Ok(())
+    }
+
+    /// Sets a gauge, to any value.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not allowed, or means another metric.
+    pub fn set_gauge(
+        &self,
+        name: &str,
+        help: &str,
+        value: impl Into<f64>,
+        labels: &Labels,
+    ) -> Result<(), MetricError> {
+        let metric = self.0.custom.get(Kind::Gauge, name, help, None)?;
+        if let CustomValue::Number(number) = &self.custom_cell(&metric, labels).value {
+            number.set(value.into());
+        }
+        Ok(())
+    }
+
+    /// Adds a value to a histogram. Its buckets are those that it was
+    /// [declared](Self::declare_histogram) with, or else 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    /// 1, 2.5, 5 and 10.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not allowed, or means another metric; if the value is not finite.
+    pub fn observe_histogram(
+        &self,
+        name: &str,
+        help: &str,
+        value: impl Into<f64>,
+        labels: &Labels,
+    ) -> Result<(), MetricError> {
+        let value = value.into();
+        let metric = self.0.custom.get(Kind::Histogram, name, help, None)?;
+        if !value.is_finite() {
+            return Err(MetricError::value(name, value));
+        }
+        if let CustomValue::Histogram(histogram) = &self.custom_cell(&metric, labels).value {
+            histogram.observe(value);
+        }
+        Ok(())
+    }
+
+    /// Says what buckets a histogram has, before its first use.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not allowed, or means another metric, also a histogram with other buckets; if
+    /// the bounds do not ascend or are not finite.
+    pub fn declare_histogram(
+        &self,
+        name: &str,
+        help: &str,
+        bounds: &[f64],
+    ) -> Result<(), MetricError> {
+        let bounds = Bounds::new(bounds).map_err(|bound| MetricError::Buckets {
+            name: name.to_owned(),
+            bound,
+        })?;
+        let bounds = Arc::new(bounds);
+        self.0
+            .custom
+            .get(Kind::Histogram, name, help, Some(&bounds))?;
+        Ok(())
+    }
+
+    /// All metrics in the text format of Prometheus, version 0.0.4; empty if nothing was recorded.
+    ///
+    /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate),
+    /// then custom ones by name, and the label sets of each in the order of their labels. Runs may be
+    /// recorded meanwhile: a run that ends during the call may be in some metrics and not yet in
+    /// others, but the buckets of a histogram always ascend to its count.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        let before = self.0.exposed.load(Ordering::Relaxed);
+        let mut text = Text::with_capacity(before + before / 8);
+        self.read(&mut text);
+        self.0.exposed.store(text.text.len(), Ordering::Relaxed);
+        text.text
+    }
+
+    /// Forgets everything that was recorded. What custom metrics are stays settled; handles and
+    /// interceptors go on, from 0. Runs that are live are not counted as active any more.
+    pub fn clear(&self) {
+        self.0.runs.clear();
+        for metric in self.0.custom.all() {
+            metric.sets.clear();
+        }
+        self.0.health.clear();
+    }
+
+    /// Drops the label sets, of runs and of custom metrics, that `keep` does not want; says how many.
+    ///
+    /// A label set in use at this moment stays: by a live run, a
+    /// [`LabelledCollector`](crate::LabelledCollector), a thread that records, or a scrape. So no
+    /// count is lost unseen. One that comes back starts at 0, which Prometheus takes for a restart of
+    /// the counter.
+    pub fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
+        let runs = self.0.runs.retain(|cell| keep(&cell.labels));
+        let custom = self.0.custom.all();
+        let custom = custom
+            .iter()
+            .map(|metric| metric.sets.retain(|cell| keep(&cell.labels)));
+        runs + custom.sum::<usize>()
+    }
+
+    /// How many label sets of runs there are, the one for what is too many included.
+    #[must_use]
+    pub fn series_count(&self) -> usize {
+        self.0.runs.len()
+    }
+
+    /// How many label sets there are in all, of runs and of custom metrics.
+    #[cfg(feature = "axum")]
+    pub(crate) fn label_sets(&self) -> usize {
+        let custom = self.0.custom.all();
+        let custom = custom.iter().map(|metric| metric.sets.len());
+        self.series_count() + custom.sum::<usize>()
+    }
+
+    /// The series of these labels.
+    #[inline]
+    pub(crate) fn series(&self, labels: &Labels) -> Arc<Cell<Series>> {
+        let found = self.0.runs.get(labels, || Series::new(&self.0.bounds));
+        self.count_overflow(found)
+    }
+
+    fn custom_cell(&self, metric: &CustomMetric, labels: &Labels) -> Arc<Cell<CustomValue>> {
+        self.count_overflow(metric.cell(labels))
+    }
+
+    #[inline]
+    fn count_overflow<S>(&self, found: Found<S>) -> Arc<Cell<S>> {
+        self.0.health.overflow.add(found.folded.into());
+        found.cell
+    }
+
+    pub(crate) fn health(&self) -> &Health {
+        &self.0.health
+    }
+
+    /// Reads all metrics.
+    fn read(&self, sink: &mut dyn Sink) {
+        if let Some(timeout) = self.0.idle_timeout {
+            self.0.runs.sweep(timeout, Instant::now());
+        }
+        let all = self.0.runs.all();
+        for (metric, name) in METRICS.iter().zip(&self.0.names) {
+            let mut began = false;
+            for series in &all {
+                metric.read(&series.value, &mut |own, value| {
+                    if !began {
+                        began = true;
+                        sink.family(&Family {
+                            name,
+                            help: metric.help,
+                            kind: metric.kind,
+                        });
+                    }
+                    sink.sample(&Sample {
+                        labels: &series.labels,
+                        own: metric.label.map(|label| (label, own)),
+                        value,
+                    });
+                });
+            }
+        }
+        for (metric, name) in HEALTH.iter().zip(&self.0.health_names) {
+            let count = (metric.read)(&self.0.health);
+            // An empty registry exposes nothing at all.
+            if count > 0 || !all.is_empty() {
+                sink.family(&Family {
+                    name,
+                    help: metric.help,
+                    kind: Kind::Counter,
+                });
+                sink.sample(&Sample {
+                    labels: &self.0.defaults,
+                    own: None,
+                    value: Value::Count(count),
+                });
+            }
+        }
+        for metric in self.0.custom.all() {
+            metric.read(sink);
+        }
+    }
+}
+
+/// Joins a [`prometheus::Registry`] that an application has.
+///
+/// Labels that such a registry adds by itself ([`prometheus::Registry::new_custom`]) must not repeat
+/// ours: it does not look, and a scrape with a label twice is invalid.
+impl prometheus::core::Collector for Registry {
+    /// The metrics of runs, whether or not there are any yet. Two collectors can join one registry if
+    /// their prefixes or the values of their default labels differ.
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Families::default();
+        self.read(&mut families);
+        families.finish()
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("labels", &self.0.defaults)
+            .field("series_count", &self.series_count())
+            .finish_non_exhaustive()
+    }
+}

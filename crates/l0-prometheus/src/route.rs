@@ -1,0 +1,248 @@
+//! Route: the metrics of a collector, as a route of axum.
+
+use std::io::{self, Write as _};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::runtime::Handle;
+
+use crate::collector::Collector;
+
+/// Up to how many label sets metrics are written on the thread that serves: a millisecond or two,
+/// compressed.
+const INLINE: usize = 16;
+
+/// The metrics of a collector, as a route of axum for `GET` and `HEAD`.
+///
+/// It gives the text format, version 0.0.4, or, with the feature `protobuf`, delimited protobuf to
+/// those who prefer that; compressed with gzip to those who accept it. More than a few label sets are
+/// written on a thread for blocking work, so that a scrape does not hold up the streams that the
+/// serving thread drives.
+///
+/// ```
+/// use axum::Router;
+/// use l0_prometheus::{Collector, metrics_route};
+///
+/// # fn main() -> Result<(), l0_prometheus::BuildError> {
+/// let collector = Collector::builder().build()?;
+/// let app: Router = Router::new().route("/metrics", metrics_route(collector.clone()));
+/// # drop(app);
+/// # Ok(())
+/// # }
+/// ```
+pub fn metrics_route<S>(collector: Collector) -> MethodRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    get(move |headers: HeaderMap| serve(collector.clone(), Wanted::read(&headers)))
+}
+
+async fn serve(collector: Collector, wanted: Wanted) -> Response {
+    let large = collector.registry().label_sets() > INLINE;
+    let body = match Handle::try_current() {
+        Ok(runtime) if large => {
+            let write = runtime.spawn_blocking(move || wanted.write(&collector));
+            write
+                .await
+                .unwrap_or_else(|error| Err(io::Error::other(error)))
+        }
+        _ => wanted.write(&collector),
+    };
+    let Ok(body) = body else {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+    };
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(wanted.format.content_type()),
+    );
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("accept, accept-encoding"),
+    );
+    if wanted.gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// What the client is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Wanted {
+    format: Format,
+    gzip: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    #[cfg(feature = "protobuf")]
+    Protobuf,
+}
+
+impl Wanted {
+    fn read(headers: &HeaderMap) -> Self {
+        let gzip = quality(headers, &header::ACCEPT_ENCODING, |coding| match coding {
+            "gzip" | "x-gzip" => Some(1),
+            "*" => Some(0),
+            _ => None,
+        });
+        Self {
+            format: Format::read(headers),
+            gzip: gzip.is_some_and(|quality| quality > 0.0),
+        }
+    }
+
+    fn write(self, collector: &Collector) -> io::Result<Vec<u8>> {
+        let body = self.format.write(collector)?;
+        if !self.gzip {
+            return Ok(body);
+        }
+        // Labels repeat from line to line: the fastest level takes off nine tenths.
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        gzip.write_all(&body)?;
+        gzip.finish()
+    }
+}
+
+impl Format {
+    #[cfg(not(feature = "protobuf"))]
+    const fn read(_: &HeaderMap) -> Self {
+        Self::Text
+    }
+
+    #[cfg(feature = "protobuf")]
+    fn read(headers: &HeaderMap) -> Self {
+        let protobuf = quality(headers, &header::ACCEPT, |range| {
+            (range == "application/vnd.google.protobuf").then_some(2)
+        });
+        let text = quality(headers, &header::ACCEPT, |range| match range {
+            "text/plain" => Some(2),
+            "text/*" => Some(1),
+            "*/*" => Some(0),
+            _ => None,
+        });
+        if protobuf > text && protobuf > Some(0.0) {
+            Self::Protobuf
+        } else {
+            Self::Text
+        }
+    }
+
+    const fn content_type(self) -> &'static str {
+        match self {
+            Self::Text => crate::CONTENT_TYPE,
+            #[cfg(feature = "protobuf")]
+            Self::Protobuf => prometheus::PROTOBUF_FORMAT,
+        }
+    }
+
+    fn write(self, collector: &Collector) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Text => Ok(collector.expose().into()),
+            #[cfg(feature = "protobuf")]
+            Self::Protobuf => {
+                use prometheus::Encoder as _;
+                use prometheus::core::Collector as _;
+
+                let mut body = Vec::new();
+                prometheus::ProtobufEncoder::new()
+                    .encode(&collector.collect(), &mut body)
+                    .map_err(io::Error::other)?;
+                Ok(body)
+            }
+        }
+    }
+}
+
+/// The quality that a header which lists preferences gives to what `matches`, by the most specific
+/// entry; `None` if there is no such entry.
+fn quality(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    matches: impl Fn(&str) -> Option<u8>,
+) -> Option<f32> {
+    let values = headers.get_all(name).into_iter();
+    let entries = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    let found = entries.filter_map(|entry| {
+        let mut parts = entry.split(';').map(str::trim);
+        let specific = matches(&parts.next()?.to_ascii_lowercase())?;
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+        Some((specific, quality.unwrap_or(1.0)))
+    });
+    found
+        .max_by_key(|(specific, _)| *specific)
+        .map(|(_, quality)| quality)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(name: HeaderName, value: &'static str) -> Wanted {
+        Wanted::read(&HeaderMap::from_iter([(
+            name,
+            HeaderValue::from_static(value),
+        )]))
+    }
+
+    #[test]
+    fn gzip_is_for_those_who_accept_it() {
+        for (value, gzip) in [
+            ("gzip", true),
+            ("GZIP;q=0.5", true),
+            ("deflate, gzip;q=1.0, *;q=0.5", true),
+            ("*", true),
+            ("identity", false),
+            ("gzip;q=0", false),
+            ("gzip;q=0, *", false),
+            ("br", false),
+            ("", false),
+        ] {
+            assert_eq!(wanted(header::ACCEPT_ENCODING, value).gzip, gzip, "{value}");
+        }
+        assert!(!Wanted::read(&HeaderMap::new()).gzip);
+    }
+
+    #[test]
+    fn text_is_for_those_who_do_not_prefer_something_else() {
+        for value in [
+            "",
+            "*/*",
+            "text/html",
+            "text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3",
+            "application/vnd.google.protobuf;q=0.3,text/plain;q=0.5",
+            "application/vnd.google.protobuf;q=0",
+        ] {
+            assert_eq!(
+                wanted(header::ACCEPT, value).format,
+                Format::Text,
+                "{value}"
+            );
+        }
+    }
+
+    #[cfg(feature = "protobuf")]
+    #[test]
+    fn protobuf_is_for_those_who_prefer_it() {
+        for value in [
+            "application/vnd.google.protobuf",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.7,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+        ] {
+            assert_eq!(
+                wanted(header::ACCEPT, value).format,
+                Format::Protobuf,
+                "{value}"
+            );
+        }
+    }
+}

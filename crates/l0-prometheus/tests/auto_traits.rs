@@ -1,0 +1,40 @@
+//! What crosses threads and what can be an object: checked by the compiler.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use l0_core::Interceptor;
+use l0_prometheus::{
+    Buckets, BuildError, Builder, Collector, LabelError, LabelledCollector, Labels, MetricError,
+    MetricsInterceptor, Registry,
+};
+
+/// Each of the types has all of the traits.
+macro_rules! assert_all {
+    ([$($bound:tt)+] $($kind:ty),+ $(,)?) => {
+        const _: fn() = || {
+            fn check<T: ?Sized + $($bound)+>() {}
+            $( check::<$kind>(); )+
+        };
+    };
+}
+
+assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
+    Collector, LabelledCollector, Registry, MetricsInterceptor, Labels, Buckets,
+    Builder<Collector>, Builder<Registry>,
+);
+assert_all!([Clone + Debug + PartialEq + Error + Send + Sync + 'static]
+    BuildError, LabelError, MetricError,
+);
+assert_all!([Interceptor] MetricsInterceptor, Arc<MetricsInterceptor>);
+assert_all!([prometheus::core::Collector]
+    Collector, Registry, dyn prometheus::core::Collector,
+);
+
+#[test]
+fn an_interceptor_is_an_object() {
+    let collector = Collector::builder().build().unwrap();
+    let interceptor: Box<dyn Interceptor> = Box::new(collector.label_keys(["model"]).unwrap());
+    assert!(interceptor.needs_telemetry());
+}

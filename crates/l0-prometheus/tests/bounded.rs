@@ -1,0 +1,91 @@
+//! Memory is bounded whatever the labels are, and no count is lost on the way.
+
+mod support;
+
+use std::fs;
+use std::time::Duration;
+
+use l0_core::Telemetry;
+use l0_prometheus::{Collector, Labels};
+
+/// The resident memory of this process in bytes; `None` where there is no `/proc`.
+fn resident() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kilobytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[test]
+fn a_million_models_are_a_hundred_and_one_label_sets() {
+    let collector = Collector::builder().max_series(100).build().unwrap();
+    let telemetry = Telemetry::example();
+    let record = |indices: std::ops::Range<u32>| {
+        for index in indices {
+            let labels = Labels::new([("model", format!("model-{index}"))]).unwrap();
+            collector.record(&telemetry, &labels);
+        }
+    };
+    record(0..10_000);
+    let before = resident();
+    record(10_000..1_000_000);
+    let after = resident();
+
+    assert_eq!(collector.registry().series_count(), 101);
+    let text = collector.expose();
+    let read = support::read(&text);
+    assert_eq!(read.label_sets("l0_requests_total").len(), 101);
+    assert_eq!(read.sum("l0_requests_total"), 1e6);
+    assert_eq!(read.sum("l0_tokens_total"), 150e6);
+    assert_eq!(read.sum("l0_request_duration_seconds_count"), 1e6);
+    assert_eq!(read.sum("l0_inter_token_seconds_count"), 148e6);
+    assert_eq!(
+        read.get("l0_requests_total", [("model", "other")]),
+        Some(999_900.0)
+    );
+    assert_eq!(
+        read.get("l0_request_duration_seconds_sum", [("model", "other")]),
+        Some(1_499_850.0)
+    );
+    assert_eq!(read.get("l0_series_overflow_total", []), Some(999_900.0));
+    if let (Some(before), Some(after)) = (before, after) {
+        assert!(after < before + (1 << 20), "{before} bytes became {after}");
+    }
+}
+
+#[test]
+fn idle_label_sets_go_when_metrics_are_read() {
+    let collector = Collector::builder()
+        .idle_timeout(Duration::ZERO)
+        .build()
+        .unwrap();
+    let labels = |model| Labels::new([("model", model)]).unwrap();
+    let held = collector.with_labels(&labels("held"));
+    collector.record(&Telemetry::example(), &labels("idle"));
+    // A timeout of nothing drops whatever is not in use.
+    let read = support::read(&collector.expose());
+    assert_eq!(read.label_sets("l0_requests_total").len(), 1);
+    held.record(&Telemetry::example());
+    let read = support::read(&collector.expose());
+    assert_eq!(
+        read.get("l0_requests_total", [("model", "held")]),
+        Some(1.0)
+    );
+}
+
+#[test]
+fn a_dropped_label_set_comes_back_at_zero() {
+    let collector = Collector::builder().build().unwrap();
+    let labels = |model| Labels::new([("model", model)]).unwrap();
+    for model in ["old", "old", "new"] {
+        collector.record(&Telemetry::example(), &labels(model));
+    }
+    assert_eq!(
+        collector.retain(|labels| labels.get("model").unwrap() != "old"),
+        1
+    );
+    collector.record(&Telemetry::example(), &labels("old"));
+    let read = support::read(&collector.expose());
+    assert_eq!(read.get("l0_requests_total", [("model", "old")]), Some(1.0));
+    assert_eq!(read.get("l0_requests_total", [("model", "new")]), Some(1.0));
+}

@@ -1,0 +1,381 @@
+//! What is written out: by the text format's rules, as the `prometheus` crate would, and exact.
+
+mod support;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use l0_core::testing::Script;
+use l0_core::{
+    DriftReport, Monitor, Monitoring, NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry,
+    Usage, Violation,
+};
+use l0_prometheus::{Buckets, Collector, Labels, Registry};
+use prometheus::core::Collector as _;
+use prometheus::{Encoder, TextEncoder};
+
+fn collector() -> Collector {
+    Collector::builder()
+        .label("service", "my-app")
+        .build()
+        .expect("valid")
+}
+
+fn labels() -> Labels {
+    Labels::new([("model", "gpt-4"), ("endpoint", "/chat")]).expect("valid")
+}
+
+/// A run with something in every metric.
+fn full() -> Telemetry {
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.start();
+    monitor.record_violations(&[
+        Violation::new("json", Severity::Error, "unbalanced"),
+        Violation::new("latex", Severity::Warning, "odd"),
+    ]);
+    monitor.record_drift(&DriftReport::detected(["tone_shift"], 0.9));
+    monitor.record_retry(RetryKind::Model);
+    monitor.complete(Outcome::Completed);
+    let checked = monitor.telemetry().expect("valid");
+
+    let mut telemetry = Telemetry::example();
+    telemetry.metrics.model_retries = 2;
+    telemetry.metrics.total_retries = 3;
+    telemetry.network.error_count = 3;
+    telemetry
+        .network
+        .errors_by_type
+        .insert(NetworkErrorKind::Timeout, 2);
+    telemetry.guardrails = checked.guardrails;
+    telemetry.drift = checked.drift;
+    telemetry
+}
+
+#[test]
+fn the_guides_example_is_written_with_right_buckets() {
+    let collector = Collector::builder()
+        .label("service", "my-app")
+        .buckets(
+            Buckets::new()
+                .time_to_first_token([0.1, 0.25, 0.5])
+                .request_duration([1.0, 2.5]),
+        )
+        .build()
+        .unwrap();
+    collector.record(
+        &Telemetry::example(),
+        &Labels::new([("model", "gpt-4")]).unwrap(),
+    );
+    let text = collector.expose();
+    for part in [
+        "# HELP l0_requests_total Total L0 requests\n\
+         # TYPE l0_requests_total counter\n\
+         l0_requests_total{service=\"my-app\",model=\"gpt-4\"} 1\n\
+         # HELP l0_request_duration_seconds L0 request duration in seconds\n\
+         # TYPE l0_request_duration_seconds histogram\n\
+         l0_request_duration_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"1\"} 0\n\
+         l0_request_duration_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"2.5\"} 1\n\
+         l0_request_duration_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"+Inf\"} 1\n\
+         l0_request_duration_seconds_sum{service=\"my-app\",model=\"gpt-4\"} 1.5\n\
+         l0_request_duration_seconds_count{service=\"my-app\",model=\"gpt-4\"} 1\n\
+         # HELP l0_tokens_total Total tokens generated\n\
+         # TYPE l0_tokens_total counter\n\
+         l0_tokens_total{service=\"my-app\",model=\"gpt-4\"} 150\n",
+        "l0_time_to_first_token_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"0.1\"} 0\n\
+         l0_time_to_first_token_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"0.25\"} 1\n\
+         l0_time_to_first_token_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"0.5\"} 1\n\
+         l0_time_to_first_token_seconds_bucket{service=\"my-app\",model=\"gpt-4\",le=\"+Inf\"} 1\n\
+         l0_time_to_first_token_seconds_sum{service=\"my-app\",model=\"gpt-4\"} 0.25\n\
+         l0_time_to_first_token_seconds_count{service=\"my-app\",model=\"gpt-4\"} 1\n",
+        "l0_network_errors_by_type_total{service=\"my-app\",model=\"gpt-4\",\
+         error_type=\"connection_dropped\"} 1\n",
+    ] {
+        assert!(text.contains(part), "{part}\nis not in\n{text}");
+    }
+}
+
+#[test]
+fn every_part_of_the_telemetry_is_counted() {
+    let collector = collector();
+    let telemetry = full();
+    for _ in 0..3 {
+        collector.record(&telemetry, &labels());
+    }
+    let read = support::read(&collector.expose());
+    let base = [
+        ("service", "my-app"),
+        ("endpoint", "/chat"),
+        ("model", "gpt-4"),
+    ];
+    let of = |name| read.get(name, base);
+    for (name, value) in [
+        ("l0_requests_total", 3.0),
+        ("l0_request_duration_seconds_sum", 4.5),
+        ("l0_request_duration_seconds_count", 3.0),
+        ("l0_tokens_total", 450.0),
+        ("l0_tokens_per_second", 100.0),
+        ("l0_time_to_first_token_seconds_sum", 0.75),
+        ("l0_time_to_first_token_seconds_count", 3.0),
+        ("l0_retries_total", 9.0),
+        ("l0_retries_network_total", 3.0),
+        ("l0_retries_model_total", 6.0),
+        ("l0_network_errors_total", 9.0),
+        ("l0_guardrail_violations_total", 6.0),
+        ("l0_drift_detected_total", 3.0),
+        ("l0_inter_token_seconds_count", 3.0 * 148.0),
+        ("l0_stream_max_gap_seconds_sum", 0.033),
+        ("l0_stream_max_gap_seconds_count", 3.0),
+        ("l0_output_tokens_per_second_sum", 400.722),
+        ("l0_output_tokens_per_second_count", 3.0),
+        ("l0_wasted_tokens_total", 3.0),
+        ("l0_usage_input_tokens_total", 36.0),
+        ("l0_usage_output_tokens_total", 480.0),
+        ("l0_consumer_wait_seconds_total", 0.03),
+    ] {
+        assert_eq!(of(name), Some(value), "{name}");
+    }
+    let gaps = telemetry.metrics.inter_token.unwrap();
+    assert_eq!(
+        of("l0_inter_token_seconds_sum"),
+        Some((gaps.sum * 3).as_secs_f64())
+    );
+    for (name, label, value, count) in [
+        (
+            "l0_network_errors_by_type_total",
+            "error_type",
+            "timeout",
+            6.0,
+        ),
+        (
+            "l0_network_errors_by_type_total",
+            "error_type",
+            "connection_dropped",
+            3.0,
+        ),
+        (
+            "l0_guardrail_violations_by_severity_total",
+            "severity",
+            "error",
+            3.0,
+        ),
+        (
+            "l0_guardrail_violations_by_severity_total",
+            "severity",
+            "warning",
+            3.0,
+        ),
+        (
+            "l0_guardrail_violations_by_severity_total",
+            "severity",
+            "fatal",
+            0.0,
+        ),
+        ("l0_guardrail_violations_by_rule_total", "rule", "json", 3.0),
+        (
+            "l0_guardrail_violations_by_rule_total",
+            "rule",
+            "latex",
+            3.0,
+        ),
+    ] {
+        let [a, b, c] = base;
+        assert_eq!(
+            read.get(name, [a, b, c, (label, value)]),
+            Some(count),
+            "{name} {value}"
+        );
+    }
+    assert_eq!(
+        read.get("l0_series_overflow_total", [("service", "my-app")]),
+        Some(0.0)
+    );
+}
+
+#[test]
+fn what_is_unknown_is_absent_and_counters_start_at_zero() {
+    let collector = Collector::builder().build().unwrap();
+    let _held = collector.with_labels(&Labels::none());
+    let read = support::read(&collector.expose());
+    for name in [
+        "l0_requests_total",
+        "l0_tokens_total",
+        "l0_retries_total",
+        "l0_drift_detected_total",
+    ] {
+        assert_eq!(read.get(name, []), Some(0.0), "{name}");
+    }
+    for name in [
+        "l0_tokens_per_second",
+        "l0_network_errors_by_type_total",
+        "l0_guardrail_violations_by_rule_total",
+        "l0_streams_started_total",
+        "l0_streams_active",
+    ] {
+        assert!(!read.families.contains_key(name), "{name}");
+    }
+    collector.record(&Telemetry::default(), &Labels::none());
+    let read = support::read(&collector.expose());
+    assert_eq!(read.get("l0_requests_total", []), Some(1.0));
+    assert_eq!(read.get("l0_request_duration_seconds_count", []), Some(0.0));
+    assert_eq!(read.get("l0_inter_token_seconds_count", []), Some(0.0));
+}
+
+#[test]
+fn nothing_recorded_is_nothing_written() {
+    let collector = collector();
+    assert_eq!(collector.expose(), "");
+    collector.record(&full(), &labels());
+    assert_ne!(collector.expose(), "");
+    collector.clear();
+    assert_eq!(collector.expose(), "");
+}
+
+#[test]
+fn a_handle_goes_on_after_a_clear() {
+    let collector = collector();
+    let handle = collector.with_labels(&labels());
+    handle.record(&full());
+    collector.clear();
+    handle.record(&full());
+    handle.record(&full());
+    assert_eq!(
+        support::read(&collector.expose()).sum("l0_requests_total"),
+        2.0
+    );
+}
+
+/// A collector with much in it: several label sets, live runs, custom metrics, odd texts.
+fn crowded() -> Collector {
+    let collector = Collector::builder()
+        .label("service", "a \"quoted\" \\ name\nof two lines }")
+        .max_series(20)
+        .build()
+        .expect("valid");
+    for index in 0..30 {
+        let labels = Labels::new([
+            ("model", format!("m{index}")),
+            ("user", "ü}\u{2028}".into()),
+        ]);
+        collector.record(&full(), &labels.expect("valid"));
+    }
+    let l0 = l0_core::L0::builder()
+        .interceptor(collector.label_keys(["model"]).expect("valid"))
+        .build();
+    let script = Script::new();
+    drop(l0.stream(script.source()).metadata("model", "m1").start());
+    let registry = collector.registry();
+    let special = Labels::new([("type", "special")]).expect("valid");
+    registry
+        .inc_counter(
+            "events_total",
+            "Help with \\ and\na second line",
+            2.5,
+            &special,
+        )
+        .expect("valid");
+    registry
+        .set_gauge("level", "A \"level\"", -1e21, &Labels::none())
+        .expect("valid");
+    registry
+        .set_gauge("level", "A \"level\"", 0.1 + 0.2, &special)
+        .expect("valid");
+    for value in [0.001, 0.3, 99.0] {
+        registry
+            .observe_histogram("latency_seconds", "Latency", value, &special)
+            .expect("valid");
+    }
+    collector
+}
+
+#[test]
+fn the_text_is_the_one_that_the_prometheus_crate_writes() {
+    let collector = crowded();
+    let mut theirs = Vec::new();
+    TextEncoder::new()
+        .encode(&collector.collect(), &mut theirs)
+        .unwrap();
+    assert_eq!(collector.expose(), String::from_utf8(theirs).unwrap());
+}
+
+#[test]
+fn an_applications_own_registry_gives_the_same_samples() {
+    let collector = crowded();
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(collector.clone())).unwrap();
+    let text = TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    assert_eq!(support::read(&text), support::read(&collector.expose()));
+}
+
+#[test]
+fn peers_find_nothing_wrong() {
+    let collector = crowded();
+    collector
+        .registry()
+        .set_gauge("level", "A \"level\"", 5, &Labels::none())
+        .unwrap();
+    support::check_with_peers(&collector.expose());
+}
+
+#[test]
+fn collectors_of_other_prefixes_or_default_labels_share_a_registry() {
+    let registry = prometheus::Registry::new();
+    let build = |prefix: &str, service: &str| {
+        let builder = Collector::builder()
+            .prefix(prefix)
+            .label("service", service);
+        Box::new(builder.build().unwrap())
+    };
+    registry.register(build("l0", "a")).unwrap();
+    registry.register(build("l0", "b")).unwrap();
+    registry.register(build("other", "a")).unwrap();
+    registry.register(build("l0", "a")).unwrap_err();
+    let collector = build("third", "a");
+    registry.register(collector.clone()).unwrap();
+    registry.unregister(collector.clone()).unwrap();
+    registry.register(collector).unwrap();
+}
+
+#[test]
+fn labels_that_a_registry_adds_do_not_disturb_ours() {
+    let labels = HashMap::from([("zone".to_owned(), "b".to_owned())]);
+    let registry = prometheus::Registry::new_custom(Some("app".into()), Some(labels)).unwrap();
+    let collector = collector();
+    registry.register(Box::new(collector.clone())).unwrap();
+    collector.record(&full(), &Labels::none());
+    let text = TextEncoder::new()
+        .encode_to_string(&registry.gather())
+        .unwrap();
+    let read = support::read(&text);
+    let expected = [("service", "my-app"), ("zone", "b")];
+    assert_eq!(read.get("app_l0_requests_total", expected), Some(1.0));
+}
+
+#[test]
+fn numbers_that_are_none_are_spelled_as_prometheus_does() {
+    let registry = Registry::builder().build().unwrap();
+    let set = |name, value: f64| registry.set_gauge(name, "A gauge", value, &Labels::none());
+    set("inf", f64::INFINITY).unwrap();
+    set("minus_inf", f64::NEG_INFINITY).unwrap();
+    set("nan", f64::NAN).unwrap();
+    let text = registry.expose();
+    for line in ["\nl0_inf +Inf\n", "\nl0_minus_inf -Inf\n", "\nl0_nan NaN\n"] {
+        assert!(text.contains(line), "{text}");
+    }
+    support::check_with_peers(&text);
+}
+
+#[test]
+fn a_registry_is_cleared_and_counted_in_the_same_way() {
+    let registry = Registry::builder().prefix("myapp_l0").build().unwrap();
+    let mut telemetry = full();
+    telemetry.usage = Some(Usage::new().output(7));
+    telemetry.duration = Some(Duration::from_secs(3));
+    registry.record_telemetry(&telemetry, &labels());
+    let read = support::read(&registry.expose());
+    assert_eq!(read.sum("myapp_l0_usage_output_tokens_total"), 7.0);
+    assert_eq!(read.sum("myapp_l0_usage_input_tokens_total"), 0.0);
+    registry.clear();
+    assert_eq!(registry.expose(), "");
+}

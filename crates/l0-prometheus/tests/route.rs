@@ -1,0 +1,130 @@
+//! The route for axum, as a client meets it.
+#![cfg(feature = "axum")]
+
+mod support;
+
+use std::io::Read;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{Method, Request, Response, StatusCode};
+use flate2::read::GzDecoder;
+use l0_core::Telemetry;
+use l0_prometheus::{CONTENT_TYPE, Collector, Labels, metrics_route};
+use tower::ServiceExt;
+
+fn collector(models: usize) -> Collector {
+    let collector = Collector::builder().build().expect("valid");
+    for model in 0..models {
+        let labels = Labels::new([("model", model.to_string())]).expect("valid");
+        collector.record(&Telemetry::example(), &labels);
+    }
+    collector
+}
+
+async fn ask(app: &Router, method: Method, headers: &[(&str, &str)]) -> Response<Body> {
+    let mut request = Request::builder().method(method).uri("/metrics");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).expect("valid");
+    app.clone().oneshot(request).await.expect("infallible")
+}
+
+async fn body(response: Response<Body>) -> Vec<u8> {
+    to_bytes(response.into_body(), usize::MAX)
+        .await
+        .expect("a body")
+        .into()
+}
+
+fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response
+        .headers()
+        .get(name)
+        .map(|value| value.to_str().expect("text"))
+}
+
+#[tokio::test]
+async fn a_scrape_gets_the_exposition() {
+    for models in [0, 1, 100] {
+        let collector = collector(models);
+        let app = Router::new().route("/metrics", metrics_route(collector.clone()));
+        let response = ask(&app, Method::GET, &[]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(header(&response, "content-type"), Some(CONTENT_TYPE));
+        assert_eq!(header(&response, "vary"), Some("accept, accept-encoding"));
+        assert_eq!(header(&response, "content-encoding"), None);
+        assert_eq!(body(response).await, collector.expose().into_bytes());
+    }
+}
+
+#[tokio::test]
+async fn it_is_compressed_when_asked_for() {
+    for models in [0, 1, 100] {
+        let collector = collector(models);
+        let app = Router::new().route("/metrics", metrics_route(collector.clone()));
+        let response = ask(&app, Method::GET, &[("accept-encoding", "gzip")]).await;
+        assert_eq!(header(&response, "content-encoding"), Some("gzip"));
+        assert_eq!(header(&response, "content-type"), Some(CONTENT_TYPE));
+        let compressed = body(response).await;
+        let mut text = String::new();
+        GzDecoder::new(&*compressed)
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, collector.expose());
+        assert!(models < 100 || compressed.len() * 10 < text.len());
+    }
+}
+
+#[tokio::test]
+async fn a_head_gets_the_head() {
+    let app = Router::new().route("/metrics", metrics_route(collector(1)));
+    let get = ask(&app, Method::GET, &[]).await;
+    let head = ask(&app, Method::HEAD, &[]).await;
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(head.headers(), get.headers());
+    assert!(header(&head, "content-length").is_some());
+    assert!(body(head).await.is_empty());
+    let post = ask(&app, Method::POST, &[]).await;
+    assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
+}
+
+#[tokio::test]
+async fn a_router_may_have_any_state() {
+    #[derive(Clone)]
+    struct State(#[allow(dead_code, reason = "it only has to be there")] u8);
+
+    let app: Router<State> = Router::new().route("/metrics", metrics_route(collector(1)));
+    let response = ask(&app.with_state(State(1)), Method::GET, &[]).await;
+    assert_eq!(response.status(), StatusCode::OK);
+}
+
+/// Without a Tokio runtime too.
+#[test]
+fn a_scrape_needs_no_runtime() {
+    let app = Router::new().route("/metrics", metrics_route(collector(100)));
+    let response = futures_util::FutureExt::now_or_never(ask(&app, Method::GET, &[]));
+    assert_eq!(
+        response.map(|response| response.status()),
+        Some(StatusCode::OK)
+    );
+}
+
+#[cfg(feature = "protobuf")]
+#[tokio::test]
+async fn protobuf_is_what_the_prometheus_crate_writes() {
+    use prometheus::core::Collector as _;
+    use prometheus::{Encoder, PROTOBUF_FORMAT, ProtobufEncoder};
+
+    let collector = collector(100);
+    let app = Router::new().route("/metrics", metrics_route(collector.clone()));
+    let accept = format!("{PROTOBUF_FORMAT};q=0.7,text/plain;version=0.0.4;q=0.3");
+    let response = ask(&app, Method::GET, &[("accept", &accept)]).await;
+    assert_eq!(header(&response, "content-type"), Some(PROTOBUF_FORMAT));
+    let mut expected = Vec::new();
+    ProtobufEncoder::new()
+        .encode(&collector.collect(), &mut expected)
+        .unwrap();
+    assert_eq!(body(response).await, expected);
+}
