@@ -52,6 +52,8 @@ fn console() {
 #[test]
 fn file_logging() {
     let folder = std::env::temp_dir().join(format!("l0-example-{}", std::process::id()));
+    // There only if the same process id failed before.
+    let _ = std::fs::remove_dir_all(&folder);
     let argument = folder.to_str().expect("UTF-8");
     let expected = [
         "\"message\":\"L0 execution completed\"",

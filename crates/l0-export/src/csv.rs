@@ -9,19 +9,22 @@
 //! A cell that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or
 //! a line end) is preceded by an apostrophe, and so is one that begins with an apostrophe of its
 //! own: to have the text back, take one leading apostrophe off. Cells of numbers never begin so.
+//! That holds for a program which parts cells at commas; one that parts them at semicolons makes
+//! cells of its own.
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use csv::{ReaderBuilder, StringRecord, WriterBuilder};
-use l0_core::{Distribution, Outcome, Telemetry, keys};
+use l0_core::{Outcome, Telemetry, keys};
 use serde::Serialize;
 
+use crate::append_file::{AppendFile, ends_in_mid_line};
 use crate::profile::{MEASURES, Profile, Stats};
-use crate::units::millis;
+use crate::values::{gaps, json, millis, printable};
 
 /// What most rows fit into, in bytes.
 const ROW_CAPACITY: usize = 1024;
@@ -31,13 +34,14 @@ const ROW_CAPACITY: usize = 1024;
 #[non_exhaustive]
 pub enum Error {
     /// The file or writer failed.
-    #[error("CSV could not be written: {0}")]
+    #[error("CSV: {0}")]
     Io(#[from] io::Error),
     /// The file to append to has other columns, perhaps those of another version. Nothing was
     /// written: move the file away, or append to another one.
-    #[error("the file's header is `{found}`, and not that of this version, `{expected}`")]
+    #[error("CSV: the file's header is `{found}`, and not that of this version, `{expected}`")]
+    #[non_exhaustive]
     Header {
-        /// The columns that the file has, cut to a length fit for a message.
+        /// The columns that the file has, cut and escaped to be fit for a message.
         found: String,
         /// The columns that would be written.
         expected: String,
@@ -73,10 +77,14 @@ pub fn to_string(telemetry: &Telemetry) -> Result<String, Error> {
 /// # Ok(())
 /// # }
 /// ```
+///
+/// If a write fails in mid-row, the next one ends that row first, so that only it is lost.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
     needs_header: bool,
+    /// What ends the row that was not written whole.
+    repair: &'static str,
 }
 
 impl<W: Write> Writer<W> {
@@ -85,6 +93,7 @@ impl<W: Write> Writer<W> {
         Self {
             to,
             needs_header: true,
+            repair: "",
         }
     }
 
@@ -94,14 +103,23 @@ impl<W: Write> Writer<W> {
     ///
     /// [`Error::Io`] with what the writer says. Part of the row may have been written then.
     pub fn write(&mut self, telemetry: &Telemetry) -> Result<(), Error> {
-        let mut lines = Vec::new();
+        let mut lines = self.repair.as_bytes().to_vec();
+        let repaired = lines.len();
         if self.needs_header {
             lines.extend_from_slice(header().as_bytes());
         }
+        let before_row = lines.len();
         write_row(&mut lines, COLUMNS.iter().map(|(_, cell)| cell(telemetry)))?;
-        self.to.write_all(&lines)?;
-        self.needs_header = false;
-        Ok(())
+
+        let (written, result) = write_counted(&mut self.to, &lines);
+        if written >= before_row {
+            self.needs_header = false;
+        }
+        self.repair = match lines[..written].get(repaired..) {
+            Some(rows) => repair(rows),
+            None => &self.repair[written..],
+        };
+        Ok(result?)
     }
 
     /// What is written to.
@@ -115,33 +133,53 @@ impl<W: Write> Writer<W> {
     }
 }
 
-impl Writer<File> {
-    /// Appends to a file, which is made if it is not there. An empty file gets a header at once;
-    /// one that ends in mid-line, because a process died, gets a line end first. Several processes
-    /// may append to one file: it is locked while the header is looked at.
+impl Writer<AppendFile> {
+    /// Appends to a file, which is made if it is not there. An empty file gets a header at once; in
+    /// one that ends in mid-row, because a process died, that row is ended first. Several processes
+    /// may append to one file: see [`AppendFile`].
     ///
     /// # Errors
     ///
     /// [`Error::Header`] if the file has another header; [`Error::Io`] if it cannot be opened for
     /// reading and appending, locked or read.
     pub fn append(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let mut file = File::options()
-            .create(true)
-            .read(true)
-            .append(true)
-            .open(path)?;
-        file.lock()?;
-        let prepared = prepare(&mut file);
-        file.unlock()?;
-        prepared?;
         Ok(Self {
-            to: file,
+            to: AppendFile::open_with(path, prepare)?,
             needs_header: false,
+            repair: "",
         })
     }
 }
 
-/// Sees to it that the file ends in a whole line and begins with the header.
+/// Writes all bytes, all at once if it can be, and says how many were written.
+fn write_counted(to: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match to.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(more) => written += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// What ends a row after these bytes, which begin at a row.
+fn repair(bytes: &[u8]) -> &'static str {
+    match (is_quoted(bytes), bytes.last()) {
+        (true, _) => "\"\n",
+        (false, None | Some(b'\n')) => "",
+        (false, Some(_)) => "\n",
+    }
+}
+
+/// Whether what comes after these bytes is inside of quotes.
+fn is_quoted(bytes: &[u8]) -> bool {
+    bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1
+}
+
+/// Sees to it that the file begins with the header and ends in a whole row.
 fn prepare(file: &mut File) -> Result<(), Error> {
     /// More than any header of ours: what is longer is none.
     const MAX_HEADER: u64 = 64 * 1024;
@@ -166,16 +204,26 @@ fn prepare(file: &mut File) -> Result<(), Error> {
     if read.is_err() || !expected.split(',').eq(found_columns) {
         let found = found.iter().collect::<Vec<_>>().join(",");
         return Err(Error::Header {
-            found: found.chars().take(expected.len()).collect(),
+            found: printable(&found).take(expected.len()).collect(),
             expected,
         });
     }
 
-    let mut last = [0];
-    file.seek(SeekFrom::End(-1))?;
-    file.read_exact(&mut last)?;
-    if last != *b"\n" {
-        file.write_all(b"\n")?;
+    if ends_in_mid_line(file)? {
+        // Seldom, so that reading all of it does not matter. Rows have an even number of quotes.
+        file.rewind()?;
+        let mut quoted = false;
+        let mut reader = BufReader::new(&mut *file);
+        loop {
+            let bytes = reader.fill_buf()?;
+            if bytes.is_empty() {
+                break;
+            }
+            quoted ^= is_quoted(bytes);
+            let length = bytes.len();
+            reader.consume(length);
+        }
+        file.write_all(if quoted { b"\"\n" } else { b"\n" })?;
     }
     Ok(())
 }
@@ -187,7 +235,7 @@ fn prepare(file: &mut File) -> Result<(), Error> {
 /// # Errors
 ///
 /// [`Error::Io`] with what the writer says.
-pub fn write_profile(mut to: impl Write, profile: &Profile) -> Result<(), Error> {
+pub fn write_profile(to: &mut impl Write, profile: &Profile) -> Result<(), Error> {
     let mut lines = Vec::new();
     let header = profile_row("", &Stats::default());
     write_row(&mut lines, header.into_iter().map(|(name, _)| name))?;
@@ -298,41 +346,38 @@ static COLUMNS: [Column; 35] = [
     ("reasoningTokens", |t| {
         number(t.usage.and_then(|u| u.reasoning))
     }),
-    ("errorsByType", |t| json(Some(&t.network.errors_by_type))),
+    ("errorsByType", |t| {
+        structure(Some(&t.network.errors_by_type))
+    }),
     ("violationsByRule", |t| {
-        json(t.guardrails.as_ref().map(|stats| &stats.violations_by_rule))
+        structure(t.guardrails.as_ref().map(|stats| &stats.violations_by_rule))
     }),
     ("driftDetected", |t| {
         number(t.drift.as_ref().map(|drift| drift.detected))
     }),
     ("driftTypes", |t| {
-        json(t.drift.as_ref().map(|drift| &drift.types))
+        structure(t.drift.as_ref().map(|drift| &drift.types))
     }),
-    ("metadata", |t| json(Some(&t.metadata))),
+    ("metadata", |t| structure(Some(&t.metadata))),
 ];
-
-fn gaps(telemetry: &Telemetry) -> Option<&Distribution> {
-    let gaps = telemetry.metrics.inter_token.as_ref()?;
-    (!gaps.is_empty()).then_some(gaps)
-}
 
 fn time(duration: Option<Duration>) -> Cow<'static, str> {
     number(duration.map(millis))
 }
 
 fn rate(rate: Option<f64>) -> Cow<'static, str> {
-    number(rate.filter(|rate| rate.is_finite()))
+    let rate = rate.filter(|rate| rate.is_finite() && *rate >= 0.0);
+    // Adding makes 0 of -0.
+    number(rate.map(|rate| rate + 0.0))
 }
 
 fn number(number: Option<impl ToString>) -> Cow<'static, str> {
     number.map_or(Cow::Borrowed(""), |number| number.to_string().into())
 }
 
-/// Lists and maps as compact JSON, which begins with a bracket: no spreadsheet runs it.
-fn json<T: Serialize>(value: Option<&T>) -> Cow<'static, str> {
-    // Nothing that a telemetry holds fails to serialize.
-    let text = value.and_then(|value| serde_json::to_string(value).ok());
-    text.unwrap_or_default().into()
+/// Lists and maps as JSON, which begins with a bracket: no spreadsheet runs it.
+fn structure(value: Option<&impl Serialize>) -> Cow<'static, str> {
+    value.map_or(Cow::Borrowed(""), |value| json(value).into())
 }
 
 /// A text that no spreadsheet takes for a formula.

@@ -1,7 +1,7 @@
 //! JSON: one telemetry as a document, or as a line of a log.
 //!
-//! Durations are milliseconds, unknown values are absent, and what is written reads back equal:
-//! [`Telemetry`] implements `Deserialize`. All of the metadata is written, and no prompt, output or
+//! Durations are milliseconds, unknown values are absent, and what is written reads back equal (if
+//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the metadata is written, and no prompt, output or
 //! credential unless the metadata holds one.
 
 use std::fmt::Write as _;
@@ -10,6 +10,8 @@ use std::time::SystemTime;
 
 use l0_core::{Telemetry, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use crate::values::printable;
 
 /// One telemetry on one line, without a line end.
 ///
@@ -34,7 +36,7 @@ pub fn to_string_pretty(telemetry: &Telemetry) -> serde_json::Result<String> {
 ///
 /// The timestamp is the end of the run, in RFC 3339 with milliseconds, UTC; for a run that has not
 /// ended, the time of the call. The line goes out in a single `write_all`, so that lines which
-/// several processes append to one file stay whole.
+/// several processes append to one [`AppendFile`](crate::AppendFile) stay whole.
 ///
 /// # Errors
 ///
@@ -96,6 +98,9 @@ pub fn read_lines<R: BufRead>(reader: R) -> Lines<R> {
     }
 }
 
+/// Some editors put it in front of what they save.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// The iterator that [`read_lines`] makes. It ends with the reader, or after an [`LineError::Io`].
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless consumed"]
@@ -112,6 +117,7 @@ pub struct Lines<R> {
 pub enum LineError {
     /// The reader failed; nothing is read after it.
     #[error("line {line}: {source}")]
+    #[non_exhaustive]
     Io {
         /// The line's number, from 1.
         line: u64,
@@ -120,6 +126,7 @@ pub enum LineError {
     },
     /// The line is no JSON, or not that of a telemetry.
     #[error("line {line}{}", in_line(source))]
+    #[non_exhaustive]
     Json {
         /// The line's number, from 1.
         line: u64,
@@ -128,15 +135,16 @@ pub enum LineError {
     },
     /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped, and not kept in memory.
     #[error("line {line}: longer than {} bytes", Lines::<()>::MAX_LINE)]
+    #[non_exhaustive]
     TooLong {
         /// The line's number, from 1.
         line: u64,
     },
 }
 
-/// What is wrong within a line, with the column if there is one.
+/// What is wrong within a line, with the column if there is one. It may quote the line.
 fn in_line(error: &serde_json::Error) -> String {
-    let text = error.to_string();
+    let text: String = printable(&error.to_string()).collect();
     match text.strip_suffix(&format!(" at line 1 column {}", error.column())) {
         Some(text) => format!(", column {}: {text}", error.column()),
         None => format!(": {text}"),
@@ -158,6 +166,9 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
+        if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
+            self.line.drain(..BYTE_ORDER_MARK.len());
+        }
         if self.line.last() == Some(&b'\n') {
             self.line.pop();
         } else if self.line.len() > max {
@@ -217,12 +228,13 @@ fn parse(line: &[u8]) -> serde_json::Result<Telemetry> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs;
     use std::time::Duration;
 
     use serde_json::Value;
 
     use super::*;
+    use crate::AppendFile;
 
     /// Counts the calls that reach it.
     #[derive(Default)]
@@ -295,11 +307,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    let mut file = File::options()
-                        .create(true)
-                        .append(true)
-                        .open(&path)
-                        .unwrap();
+                    let mut file = AppendFile::open(&path).unwrap();
                     for _ in 0..250 {
                         write_line(&mut file, &Telemetry::example()).unwrap();
                     }
@@ -331,6 +339,7 @@ mod tests {
         text.extend_from_slice(b"\n \t\r\n");
         text.extend_from_slice(to_string(&Telemetry::example()).unwrap().as_bytes());
         text.extend_from_slice(b"\r\n{\"sessionId\":\"last\"}");
+        text.splice(..0, "\u{feff}".bytes());
         let read: Vec<_> = read_lines(&text[..]).map(Result::unwrap).collect();
         assert_eq!(read[..2], [Telemetry::example(), Telemetry::example()]);
         assert_eq!(read[2].session_id, "last");
@@ -354,6 +363,7 @@ mod tests {
             &long,
             "{\"sessionId\":\"d\"}",
             &long,
+            "{\"telemetry\":{\"outcome\":\"\\u001b[2J\\u2028\"}}",
         ]
         .join("\n");
         let mut bytes = text.into_bytes();
@@ -368,7 +378,11 @@ mod tests {
             Err("line 8: longer than 16777216 bytes"),
             Ok("d"),
             Err("line 10: longer than 16777216 bytes"),
-            Err("line 11, column 1: expected value"),
+            Err(
+                "line 11, column 41: unknown variant `\\u{1b}[2J\\u{2028}`, expected one of \
+                 `completed`, `truncated`, `failed`, `timed_out`, `aborted`, `dropped`",
+            ),
+            Err("line 12, column 1: expected value"),
         ];
         let read = read(&bytes);
         let read: Vec<_> = read
@@ -376,6 +390,21 @@ mod tests {
             .map(|r| r.as_deref().map_err(|e| &**e))
             .collect();
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_line_that_a_crash_cut_costs_no_other() {
+        let path = std::env::temp_dir().join(format!("l0-torn-{}.jsonl", std::process::id()));
+        fs::write(&path, "{\"sessionId\":\"a\"}\n{\"sessi").unwrap();
+        for _ in 0..2 {
+            let mut file = AppendFile::open(&path).unwrap();
+            write_line(&mut file, &Telemetry::example()).unwrap();
+        }
+        let text = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let read = read(&text);
+        let ok: Vec<_> = read.iter().map(Result::is_ok).collect();
+        assert_eq!(ok, [true, false, true, true]);
     }
 
     #[test]

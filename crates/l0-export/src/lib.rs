@@ -12,7 +12,7 @@
 //!
 //! // One line per run, in a file that several processes may append to.
 //! # let path = std::env::temp_dir().join(format!("l0-doc-{}.jsonl", std::process::id()));
-//! let mut file = std::fs::File::options().create(true).append(true).open(&path)?;
+//! let mut file = l0_export::AppendFile::open(&path)?;
 //! l0_export::json::write_line(&mut file, &telemetry)?;
 //! # std::fs::remove_file(&path)?;
 //! # Ok(())
@@ -21,7 +21,7 @@
 //!
 //! | module | what it gives |
 //! |---|---|
-//! | [`json`] | a document, or lines of a log that read back equal |
+//! | [`json`] | a document, or lines of a log that read back equal; [`AppendFile`] keeps them whole |
 //! | [`csv`](mod@csv) | a row under a header that is written once (feature `csv`) |
 //! | [`log`] | a record with the keys of a structured log; as an event of `tracing` (feature `tracing`) |
 //! | [`metrics`] | a list of named numbers with tags, for time-series systems |
@@ -39,6 +39,7 @@
 //! | `tracing` | no | `log::LogRecord::emit` |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod append_file;
 #[cfg(feature = "csv")]
 pub mod csv;
 pub mod json;
@@ -48,6 +49,7 @@ pub mod profile;
 mod quantiles;
 mod queue;
 mod sparkline;
-mod units;
+mod values;
 
+pub use append_file::AppendFile;
 pub use queue::{Queue, QueueReceiver, queue};

@@ -9,7 +9,9 @@ use l0_core::{
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::units::millis;
+#[cfg(feature = "tracing")]
+use crate::values::json;
+use crate::values::{gaps, millis};
 
 /// What a log says of one run, borrowed from its telemetry.
 ///
@@ -134,8 +136,7 @@ pub struct LogGuardrails<'a> {
 impl<'a> From<&'a Telemetry> for LogRecord<'a> {
     fn from(telemetry: &'a Telemetry) -> Self {
         let metrics = &telemetry.metrics;
-        let gaps = metrics.inter_token.as_ref();
-        let gaps = gaps.filter(|gaps| !gaps.is_empty());
+        let gaps = gaps(telemetry);
         Self {
             session_id: &telemetry.session_id,
             timestamp: telemetry.start_time,
@@ -193,7 +194,8 @@ impl LogRecord<'_> {
     /// Writes the record as one event of `tracing`: target `l0`, level INFO, or WARN if the run
     /// ended in another way than completed.
     ///
-    /// The fields have the record's keys, joined by dots (`metrics.tokens`). Lists and maps are
+    /// The fields have the record's keys, joined by dots (`metrics.tokens`); only `timestamp` is
+    /// `start_time`, since events have a timestamp of their own. Lists and maps are
     /// compact JSON: `usage`, `network.errors_by_type`, `guardrails.violations_by_severity`,
     /// `guardrails.violations_by_rule`, `drift.types`, `metadata`. What is unknown or empty is no
     /// field.
@@ -227,7 +229,7 @@ impl LogRecord<'_> {
                         target: "l0",
                         tracing::Level::$level,
                         session_id = self.session_id,
-                        timestamp = self.timestamp.as_millis(),
+                        start_time = self.timestamp.as_millis(),
                         duration_ms = self.duration_ms,
                         outcome = self.outcome.map(Outcome::as_str),
                         finish_reason = self.finish_reason.map(FinishReason::as_str),
@@ -264,16 +266,11 @@ impl LogRecord<'_> {
         }
 
         match self.outcome {
-            None | Some(Outcome::Completed) => emit!(INFO, "L0 execution completed"),
+            None => emit!(INFO, "L0 execution running"),
+            Some(Outcome::Completed) => emit!(INFO, "L0 execution completed"),
             Some(_) => emit!(WARN, "L0 execution did not complete"),
         }
     }
-}
-
-#[cfg(feature = "tracing")]
-fn json<T: Serialize>(value: &T) -> String {
-    // Nothing that a record holds fails to serialize; a log must not fail either.
-    serde_json::to_string(value).unwrap_or_default()
 }
 
 #[cfg(feature = "tracing")]

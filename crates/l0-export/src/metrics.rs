@@ -41,13 +41,13 @@ use std::slice;
 use std::sync::Arc;
 use std::vec;
 
-use l0_core::{Distribution, Severity, Telemetry, Timestamp, Usage, keys};
+use l0_core::{Severity, Telemetry, Timestamp, Usage, keys};
 use serde::{Serialize, Serializer};
 
-use crate::units::millis;
+use crate::values::{gaps, millis};
 
 /// The tags that points have of themselves. A tag of the same key from elsewhere gives way.
-pub const OWN_TAGS: [&str; 4] = [OUTCOME, ERROR_TYPE, SEVERITY, RULE];
+pub const OWN_TAGS: &[&str] = &[OUTCOME, ERROR_TYPE, SEVERITY, RULE];
 
 const OUTCOME: &str = "outcome";
 const ERROR_TYPE: &str = "error_type";
@@ -252,11 +252,6 @@ static PLAIN: [Plain; 25] = [
     }),
 ];
 
-fn gaps(telemetry: &Telemetry) -> Option<&Distribution> {
-    let gaps = telemetry.metrics.inter_token.as_ref()?;
-    (!gaps.is_empty()).then_some(gaps)
-}
-
 fn usage(telemetry: &Telemetry, field: fn(Usage) -> Option<u64>) -> Option<f64> {
     Some(field(telemetry.usage?)? as f64)
 }
@@ -311,7 +306,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use l0_core::{
-        DriftStats, GuardrailStats, Monitor, Monitoring, NetworkErrorKind, Outcome, Violation,
+        Distribution, DriftStats, GuardrailStats, Monitor, Monitoring, NetworkErrorKind, Outcome,
+        Violation,
     };
     use serde_json::json;
 

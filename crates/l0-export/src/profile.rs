@@ -1,6 +1,5 @@
 //! Profile: many runs as counts and quantiles, in groups.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -11,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
 use crate::sparkline::Scale;
-use crate::units::millis;
+use crate::values::{millis, printable};
 
 /// Many runs, summed up: how long they took, how they ended, what went wrong. Memory does not grow
 /// with their number.
@@ -44,13 +43,16 @@ pub struct Profile {
 impl Profile {
     /// The name of the one group of a profile that is not grouped.
     pub const ALL: &str = "all";
-    /// The name of the group of those runs that do not have the metadata entry.
+    /// The name of the group of those runs that do not have the metadata entry; an entry of this
+    /// very text is in it too.
     pub const NONE: &str = "(none)";
     /// The name of the group of all further runs, once there are
     /// [`MAX_GROUPS`](Self::MAX_GROUPS).
     pub const OTHER: &str = "(other)";
     /// How many values of the metadata entry are told apart. A group takes up to about 150 KB.
     pub const MAX_GROUPS: usize = 256;
+    /// How much of a value is kept as the name of its group, in bytes.
+    pub const MAX_NAME: usize = 200;
 
     /// No runs yet, in one group.
     #[must_use]
@@ -75,7 +77,7 @@ impl Profile {
         self.group(&name).add(telemetry);
     }
 
-    /// Adds all runs of another profile, group by group.
+    /// Adds all runs of another profile, group by group: both should be grouped by the same entry.
     pub fn merge(&mut self, other: &Self) {
         for (name, stats) in &other.groups {
             self.group(name).merge(stats);
@@ -83,6 +85,7 @@ impl Profile {
     }
 
     fn group(&mut self, name: &str) -> &mut Stats {
+        let name = &name[..name.floor_char_boundary(Self::MAX_NAME)];
         let room = self.groups.len() < Self::MAX_GROUPS
             || [Self::NONE, Self::OTHER].contains(&name)
             || self.groups.contains_key(name);
@@ -305,7 +308,7 @@ impl fmt::Display for Profile {
             .map(|(name, stats)| (label(name), stats))
             .collect();
         if groups.len() != 1 {
-            groups.push((Self::ALL.to_owned(), &total));
+            groups.push((TOTAL.to_owned(), &total));
         }
 
         let mut blocks = vec![counts_block(&groups, &total)];
@@ -315,6 +318,9 @@ impl fmt::Display for Profile {
         write_aligned(f, &blocks)
     }
 }
+
+/// The label of the row for all groups together.
+const TOTAL: &str = "(all)";
 
 /// Rows of cells; the first row is the heading, and the first cell of each its label.
 type Block = Vec<Vec<String>>;
@@ -405,26 +411,30 @@ fn label(name: &str) -> String {
     const WIDTH: usize = 32;
 
     let mut label = String::new();
-    for character in name.chars() {
-        let shown: Cow<'_, str> = match character.width() {
-            Some(1..) => character.to_string().into(),
-            _ => character.escape_default().to_string().into(),
-        };
-        if label.width() + shown.width() > WIDTH {
+    for character in printable(name) {
+        if label.width() + character.width().unwrap_or_default() > WIDTH {
             label.push('…');
             break;
         }
-        label.push_str(&shown);
+        label.push(character);
     }
     label
 }
 
+/// A number with three digits, or as many as six decimals give: no more of it is known.
 fn three_digits(number: Option<f64>) -> String {
-    match number {
-        None => "-".to_owned(),
-        Some(number) if number >= 99.95 => format!("{number:.0}"),
-        Some(number) if number >= 9.995 => format!("{number:.1}"),
-        Some(number) if number >= 0.9995 => format!("{number:.2}"),
-        Some(number) => format!("{number:.3}"),
+    let Some(number) = number else {
+        return "-".to_owned();
+    };
+    if number >= 1e12 {
+        return format!("{number:.2e}");
+    }
+    // What rounds up to the next power of ten belongs to that.
+    let magnitude = (number * 1.0005).log10().floor();
+    let decimals = (2.0 - magnitude).clamp(0.0, 6.0);
+    if number == 0.0 {
+        "0".to_owned()
+    } else {
+        format!("{number:.0$}", decimals as usize)
     }
 }

@@ -14,10 +14,10 @@ const MAX: u64 = 1 << 53;
 
 /// Many numbers, kept as counts in buckets: memory does not grow with how many there are.
 ///
-/// Count, mean and largest are exact. Quantiles are within 1 % of the number at that rank, and the
-/// largest at the highest. What is
-/// recorded apart merges without loss. In JSON: `count`, `mean`, `p50`, `p95`, `p99` and `max`, to
-/// three decimals; absent if empty.
+/// Count, mean and largest are exact. Quantiles are within 1 % of the number at that rank, for
+/// numbers from 0.0001 to 9e9 (of milliseconds, 100 ns to 104 days), and the largest at the highest
+/// rank. What is recorded apart merges without loss. In JSON: `count`, `mean`, `p50`, `p95`, `p99`
+/// and `max`, to six decimals; absent if empty.
 #[derive(Clone, Default)]
 pub struct Quantiles {
     /// `None` until there is something to count.
@@ -78,10 +78,11 @@ impl Quantiles {
         self.count() == 0
     }
 
-    /// Their mean; absent if empty.
+    /// Their mean; absent if empty, or if the sum is beyond all numbers.
     #[must_use]
     pub fn mean(&self) -> Option<f64> {
-        (!self.is_empty()).then(|| self.sum / self.count() as f64)
+        let mean = (!self.is_empty()).then(|| self.sum / self.count() as f64);
+        mean.filter(|mean| mean.is_finite())
     }
 
     /// The largest; absent if empty.
@@ -98,10 +99,10 @@ impl Quantiles {
         if q.is_nan() {
             return None;
         }
-        let q = q.clamp(0.0, 1.0);
-        // One rounding step down, since most decimal shares have no exact `f64`.
-        let rank = q * buckets.len() as f64 * (1.0 - f64::EPSILON);
-        if rank.ceil() as u64 == buckets.len() {
+        // One rounding step down, since most decimal shares have no exact `f64`: 0.07 of 100 numbers
+        // are 7, and not slightly more.
+        let q = q.clamp(0.0, 1.0) * (1.0 - f64::EPSILON);
+        if (q * buckets.len() as f64).ceil() as u64 == buckets.len() {
             return Some(self.max);
         }
         Some(self.estimate(buckets, buckets.value_at_quantile(q)))
@@ -198,7 +199,7 @@ impl Numbers {
 )]
 fn rounded<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     number
-        .map(|number| (number * 1e3).round() / 1e3)
+        .map(|number| (number * SCALE).round() / SCALE)
         .serialize(serializer)
 }
 

@@ -50,7 +50,8 @@ pub fn queue(capacity: usize) -> (Queue, QueueReceiver) {
         sender,
         dropped: Arc::default(),
     };
-    (queue, QueueReceiver { receiver })
+    let dropped = Arc::clone(&queue.dropped);
+    (queue, QueueReceiver { receiver, dropped })
 }
 
 /// The end of the export queue that runs put their final telemetry into: an [`Interceptor`].
@@ -62,7 +63,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// How many telemetries were dropped so far, because the queue was full or its receiver gone.
+    /// How many telemetries were dropped so far: because the queue was full or its receiver gone,
+    /// or because they were still in the queue when the receiver was dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -120,6 +122,7 @@ impl Observer for Put {
 #[must_use = "telemetry is dropped once the queue is full"]
 pub struct QueueReceiver {
     receiver: mpsc::Receiver<Telemetry>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl QueueReceiver {
@@ -153,6 +156,15 @@ impl Stream for QueueReceiver {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         (self.receiver.len(), None)
+    }
+}
+
+impl Drop for QueueReceiver {
+    fn drop(&mut self) {
+        self.receiver.close();
+        while self.receiver.try_recv().is_ok() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 

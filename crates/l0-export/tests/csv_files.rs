@@ -87,6 +87,85 @@ fn a_file_of_ours_is_appended_to_whatever_a_spreadsheet_or_a_crash_made_of_it() 
     }
 }
 
+/// The ids of the rows that a reader of the `csv` crate finds whole.
+fn whole_rows(text: &str) -> Vec<String> {
+    let mut reader = csv::ReaderBuilder::new();
+    let mut reader = reader.flexible(true).from_reader(text.as_bytes());
+    let columns = reader.headers().expect("a header").len();
+    let rows = reader.records().map(|row| row.expect("UTF-8"));
+    rows.filter(|row| row.len() == columns)
+        .map(|row| row[0].to_owned())
+        .collect()
+}
+
+fn named(id: &str) -> Telemetry {
+    let mut telemetry = Telemetry::example();
+    telemetry.session_id = id.to_owned();
+    telemetry
+}
+
+#[test]
+fn wherever_a_crash_cuts_a_row_only_that_row_is_lost() {
+    let row = header_and_row().1;
+    for cut in 1..row.len() {
+        let scratch = Scratch::new("cut");
+        let mut writer = Writer::append(scratch.path()).expect("a file");
+        writer.write(&named("one")).expect("writes");
+        writer.write(&named("two")).expect("writes");
+        let text = scratch.read();
+        let cut = text.len() - cut.min(text.len() - text.find("two").expect("there") - 1);
+        fs::write(scratch.path(), &text[..cut]).expect("cut");
+
+        for id in ["three", "four"] {
+            let mut writer = Writer::append(scratch.path()).expect("a file");
+            writer.write(&named(id)).expect("writes");
+        }
+        let mut ids = whole_rows(&scratch.read());
+        // A row that was cut inside of its last cell still has all cells.
+        ids.retain(|id| id != "two");
+        assert_eq!(ids, ["one", "three", "four"], "cut at {cut}: {text}");
+    }
+}
+
+#[test]
+fn wherever_a_write_fails_only_that_row_is_lost() {
+    /// Takes so many bytes, then fails once, then takes all.
+    struct Full(Vec<u8>, Option<usize>);
+    impl Write for Full {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let room = self
+                .1
+                .map_or(bytes.len(), |room| room.saturating_sub(self.0.len()));
+            if room == 0 {
+                self.1 = None;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = bytes.len().min(room);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let (header, row) = header_and_row();
+    for room in header.len()..header.len() + 2 * row.len() {
+        let mut writer = Writer::new(Full(Vec::new(), Some(room)));
+        let ids = ["one", "two", "three", "four"];
+        let written: Vec<_> = ids
+            .into_iter()
+            .filter(|id| writer.write(&named(id)).is_ok())
+            .collect();
+        let text = String::from_utf8(writer.into_inner().0).expect("UTF-8");
+        let mut whole = whole_rows(&text);
+        // A row that was cut inside of its last cell still has all cells.
+        whole.retain(|id| written.contains(&&**id));
+        assert_eq!(whole, written, "{room}: {text}");
+        assert_eq!(text.matches("sessionId").count(), 1, "{room}: {text}");
+    }
+}
+
 #[test]
 fn a_file_with_another_header_is_left_alone() {
     let (header, row) = header_and_row();
@@ -105,7 +184,10 @@ fn a_file_with_another_header_is_left_alone() {
         fs::write(scratch.path(), &before).expect("a file");
         let error = append(&scratch).expect_err("another header");
         assert_eq!(scratch.read(), before);
-        let Error::Header { found, expected } = &error else {
+        let Error::Header {
+            found, expected, ..
+        } = &error
+        else {
             panic!("{error}");
         };
         assert_eq!(*expected, header.trim_end());
@@ -121,17 +203,39 @@ fn a_file_with_another_header_is_left_alone() {
 #[test]
 fn many_writers_of_one_file_write_one_header_and_whole_rows() {
     let scratch = Scratch::new("many");
+    // Longer than a page of memory: who looks at the end of the file could see part of it.
+    let mut long = Telemetry::example();
+    long.metadata
+        .insert("long".to_owned(), "x".repeat(50_000).into());
     thread::scope(|scope| {
-        for _ in 0..8 {
+        for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..50 {
                     append(&scratch).expect("appends");
                 }
             });
+            scope.spawn(|| {
+                let mut writer = Writer::append(scratch.path()).expect("a file");
+                for _ in 0..50 {
+                    writer.write(&long).expect("writes");
+                }
+            });
         }
     });
     let (header, row) = header_and_row();
-    assert_eq!(scratch.read(), format!("{header}{}", row.repeat(400)));
+    let long = to_string(&long).expect("CSV");
+    let long = long.split_once('\n').expect("two lines").1;
+    let text = scratch.read();
+    let rows = text.strip_prefix(&header).expect("a header");
+    let mut counts = (0, 0);
+    for line in rows.split_inclusive('\n') {
+        counts = match line {
+            line if line == row => (counts.0 + 1, counts.1),
+            line if line == long => (counts.0, counts.1 + 1),
+            line => panic!("{line}"),
+        };
+    }
+    assert_eq!(counts, (200, 200));
 }
 
 #[test]

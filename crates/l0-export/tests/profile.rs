@@ -72,6 +72,34 @@ proptest! {
 }
 
 #[test]
+fn decimal_shares_are_what_they_are_meant_to_be() {
+    let mut profile = Profile::new();
+    for number in 1..=100 {
+        profile.add(&run("m", f64::from(number)));
+    }
+    let stats = all(&profile);
+    for percent in 0..=100 {
+        let q = f64::from(percent) / 100.0;
+        let exact = f64::from(percent.max(1));
+        let estimate = stats.duration.quantile(q);
+        assert!(near(estimate, exact, 0.01), "{q}: {estimate:?}");
+    }
+}
+
+#[test]
+fn small_numbers_keep_their_digits() {
+    let mut profile = Profile::new();
+    profile.add(&run("m", 0.004));
+    let json = serde_json::to_value(&profile).expect("serializes");
+    assert_eq!(json["all"]["timeToFirstToken"]["p50"], 0.0004);
+    assert_eq!(json["all"]["interToken"]["max"], 0.00004);
+    let table = profile.to_string();
+    for number in ["0.00400", "0.000400", "0.000040", "25000000"] {
+        assert!(table.contains(number), "{table}");
+    }
+}
+
+#[test]
 fn counts_are_exact_and_merge() {
     let mut failed = run("a", 10.0);
     failed.outcome = Some(Outcome::Failed);
@@ -180,6 +208,11 @@ fn groups_beyond_the_limit_are_one() {
         Some(10_000 - Profile::MAX_GROUPS as u64)
     );
     assert_eq!(profile.total().runs, 10_001);
+
+    let mut profile = Profile::new().group_by("model");
+    profile.add(&run(&"ü".repeat(1_000_000), 10.0));
+    let (name, _) = profile.groups().next().expect("a group");
+    assert_eq!(name, "ü".repeat(Profile::MAX_NAME / 2));
 }
 
 #[test]
@@ -200,7 +233,10 @@ fn what_does_not_fit_saturates_and_what_is_no_number_is_left_out() {
     assert_eq!(stats.tokens_per_second.quantile(0.0), Some(0.0));
     assert_eq!(stats.tokens_per_second.max(), Some(f64::MAX));
     assert_eq!(stats.duration.count(), 5);
-    assert!(!profile.to_string().is_empty());
+    assert_eq!(stats.tokens_per_second.mean(), Some(f64::MAX / 2.0));
+    assert!(profile.to_string().contains("1.80e308"));
+    profile.add(&hostile);
+    assert_eq!(all(&profile).tokens_per_second.mean(), None);
     assert_eq!(stats.duration.quantile(f64::NAN), None);
 }
 
@@ -219,13 +255,13 @@ fn the_table_is_aligned() {
 \\u{1b}[2J\\n=1                  1          1        0               1        1           0      150
 gpt-4                          2          2        0               2        2           0      300
 模型                           1          0        1               1        1           0      150
-all                            4          3        1               4        4           0      600
+(all)                          4          3        1               4        4           0      600
 
 duration, ms                mean      p50      p95      p99      max           100 to 4000
 \\u{1b}[2J\\n=1                100      100      100      100      100  █                   
 gpt-4                       1500     1000     2000     2000     2000              █   █   
 模型                        4000     4000     4000     4000     4000                     █
-all                         1775     1000     4000     4000     4000  █           █   █  █
+(all)                       1775     1000     4000     4000     4000  █           █   █  █
 
 time to first token, ms     mean      p50      p95      p99      max           10.0 to 200
 ";

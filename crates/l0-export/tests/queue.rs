@@ -103,6 +103,20 @@ async fn without_a_receiver_everything_is_dropped_and_counted() {
 }
 
 #[tokio::test]
+async fn what_is_left_in_the_queue_of_a_dropped_receiver_is_counted() {
+    let (queue, mut receiver) = queue(8);
+    let l0 = l0(&queue);
+    for _ in 0..4 {
+        drop(l0.stream(Script::new().source()).start());
+    }
+    assert!(receiver.recv().await.is_some());
+    drop(receiver);
+    assert_eq!(queue.dropped(), 3);
+    drop(l0.stream(Script::new().source()).start());
+    assert_eq!(queue.dropped(), 4);
+}
+
+#[tokio::test]
 async fn the_receiver_ends_when_nothing_can_come_any_more() {
     let (queue, mut receiver) = queue(usize::MAX);
     let l0 = l0(&queue);

@@ -179,7 +179,15 @@ fn print(profile: &Profile, arguments: &Arguments) -> io::Result<()> {
     out.flush()
 }
 
-/// Tells the user, who may have closed standard error.
+/// Tells the user, who may have closed standard error. Names of files may hold anything.
 fn complain(message: &dyn std::fmt::Display) {
-    let _ = writeln!(io::stderr(), "l0-report: {message}");
+    let mut line = String::from("l0-report: ");
+    for character in message.to_string().chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
+    }
+    let _ = writeln!(io::stderr(), "{line}");
 }

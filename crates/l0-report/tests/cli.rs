@@ -117,7 +117,7 @@ fn files_are_profiled_together_by_a_key() {
             ("runs", "completed"),
             ("bad", "1"),
             ("gpt-4", "3"),
-            ("all", "4")
+            ("(all)", "4")
         ]
     );
 }
@@ -187,7 +187,7 @@ fn an_input_that_cannot_be_read_does_not_hide_the_others() {
 fn no_runs_are_an_empty_table() {
     let ran = run(&[], b"");
     assert_eq!((ran.code, &*ran.err), (0, ""));
-    assert_eq!(cells(&ran.out), [("runs", "network"), ("all", "0")]);
+    assert_eq!(cells(&ran.out), [("runs", "network"), ("(all)", "0")]);
 }
 
 #[test]
@@ -196,6 +196,13 @@ fn metadata_cannot_steer_the_terminal() {
     assert_eq!(ran.code, 0);
     assert!(!ran.out.contains('\u{1b}'));
     assert!(ran.out.contains("\\u{1b}[31mred\\n"), "{}", ran.out);
+
+    let broken = br#"{"telemetry":{"sessionId":"x","outcome":"\u001b[2J\nall fine"}}"#;
+    let ran = run(&["no/\u{1b}[2J/file", "-"], broken);
+    assert_eq!(ran.code, 2);
+    assert!(!ran.err.contains('\u{1b}'));
+    assert_eq!(ran.err.lines().count(), 3, "{}", ran.err);
+    assert!(ran.err.lines().all(|line| line.starts_with("l0-report: ")));
 }
 
 #[test]

@@ -294,8 +294,8 @@ mod tests {
         }
         builder().tag("env", "").tag(&longest, "x").build().unwrap();
         builder().without_tags().build().unwrap();
-        StatsdInterceptor::builder("localhost:8125")
-            .build()
-            .unwrap();
+        for address in ["localhost:8125", "udp://localhost:8125", "[::1]:8125"] {
+            StatsdInterceptor::builder(address).build().unwrap();
+        }
     }
 }

@@ -25,10 +25,11 @@ struct Shared {
 }
 
 impl StatsdInterceptor {
-    /// What sends to `address`: `host:port` for UDP, or `unix:///path` for a Unix datagram socket.
+    /// What sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
+    /// Unix datagram socket.
     ///
     /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
-    /// several addresses the first is taken.
+    /// several addresses the first of IPv4 is taken, or else the first.
     pub fn builder(address: impl Into<String>) -> StatsdBuilder {
         StatsdBuilder::new(address.into())
     }

@@ -32,21 +32,24 @@ pub(crate) enum Socket {
 impl Socket {
     pub(crate) fn open(address: &str) -> Result<Self, BuildError> {
         match address.split_once("://") {
-            None => Self::udp(address),
+            None => Self::udp(address, address),
+            Some(("udp", server)) => Self::udp(address, server),
             #[cfg(unix)]
             Some(("unix", path)) if path.starts_with('/') => Self::unix(address, path),
             Some(_) => Err(BuildError::UnsupportedAddress(address.to_owned())),
         }
     }
 
-    fn udp(address: &str) -> Result<Self, BuildError> {
+    fn udp(address: &str, server: &str) -> Result<Self, BuildError> {
         let unresolved = |source| BuildError::Resolve {
             address: address.to_owned(),
             source,
         };
-        let mut servers = address.to_socket_addrs().map_err(unresolved)?;
-        let server = servers
-            .next()
+        let servers: Vec<_> = server.to_socket_addrs().map_err(unresolved)?.collect();
+        // Servers listen on IPv4 unless they are told to, and UDP does not say that nobody does.
+        let server = servers.iter().find(|server| server.is_ipv4());
+        let server = *server
+            .or(servers.first())
             .ok_or_else(|| unresolved(io::Error::other("the name has no address")))?;
         let any: SocketAddr = if server.is_ipv4() {
             (Ipv4Addr::UNSPECIFIED, 0).into()

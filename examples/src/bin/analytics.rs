@@ -5,7 +5,11 @@
 //! ```
 //!
 //! The service is one inside the process, which prints what it is sent.
-#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is a terminal program"
+)]
 
 use std::error::Error;
 use std::net::Ipv4Addr;

@@ -2,7 +2,7 @@
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin datadog
-//! $ DD_DOGSTATSD_URL=127.0.0.1:8125 cargo run -p l0-examples --bin datadog
+//! $ DD_DOGSTATSD_URL=udp://127.0.0.1:8125 cargo run -p l0-examples --bin datadog
 //! $ DD_DOGSTATSD_URL=unix:///var/run/datadog/dsd.socket cargo run -p l0-examples --bin datadog
 //! ```
 //!

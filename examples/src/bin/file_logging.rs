@@ -10,12 +10,12 @@
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use l0_core::{L0, Monitoring, Telemetry, keys};
 use l0_export::log::LogRecord;
-use l0_export::{csv, json};
+use l0_export::{AppendFile, csv, json};
 use l0_providers::openai::ChatRequest;
 
 #[tokio::main]
@@ -52,10 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn append(folder: &Path, telemetry: &Telemetry) -> Result<(), Box<dyn Error>> {
-    let mut lines = File::options()
-        .create(true)
-        .append(true)
-        .open(folder.join("l0.jsonl"))?;
+    let mut lines = AppendFile::open(folder.join("l0.jsonl"))?;
     json::write_line(&mut lines, telemetry)?;
     csv::Writer::append(folder.join("l0.csv"))?.write(telemetry)?;
     Ok(())
