@@ -72,7 +72,7 @@ impl<T: From<Registry>> Builder<T> {
     /// was too many and `other` for every value, so that sums over all series stay exact;
     /// `l0_series_overflow_total` tells how often that was done. Default labels keep their value.
     ///
-    /// A label set with all its metrics takes about 3 kB of memory, and 130 lines in a scrape.
+    /// With the default buckets, a label set takes 1.5 kB of memory, and 133 lines in a scrape.
     pub fn max_series(mut self, max: usize) -> Self {
         self.max_series = max;
         self

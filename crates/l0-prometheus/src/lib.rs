@@ -76,8 +76,8 @@
 //! | `l0_usage_output_tokens_total` | counter |  | Tokens of answers, as far as providers told them |
 //! | `l0_consumer_wait_seconds_total` | counter |  | Time that requests were held up by their consumer in seconds |
 //! | `l0_backoff_seconds_total` | counter |  | Time that runs were to wait before retries in seconds, measured or not |
-//! | `l0_streams_started_total` | counter |  | Runs started, measured or not |
 //! | `l0_streams_finished_total` | counter | `outcome` | Runs finished, measured or not, by outcome |
+//! | `l0_streams_started_total` | counter |  | Runs started, measured or not |
 //! | `l0_streams_active` | gauge |  | Runs started and not finished, measured or not |
 //! | `l0_series_overflow_total` | counter |  | Look-ups of label sets beyond the limit, counted under other |
 //! | `l0_observer_panics_total` | counter |  | Panics of observers that runs contained |

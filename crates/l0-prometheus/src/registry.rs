@@ -232,11 +232,9 @@ impl Registry {
     /// count is lost unseen. One that comes back starts at 0, which Prometheus takes for a restart of
     /// the counter.
     pub fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
-        let runs = self.0.runs.retain(|cell| keep(&cell.labels));
+        let runs = self.0.runs.retain(&mut keep);
         let custom = self.0.custom.all();
-        let custom = custom
-            .iter()
-            .map(|metric| metric.sets.retain(|cell| keep(&cell.labels)));
+        let custom = custom.iter().map(|metric| metric.sets.retain(&mut keep));
         runs + custom.sum::<usize>()
     }
 

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::collector::Collector;
 
-/// Up to how many label sets metrics are written on the thread that serves: a millisecond or two,
+/// Up to how many label sets metrics are written on the thread that serves: half a millisecond,
 /// compressed.
 const INLINE: usize = 16;
 

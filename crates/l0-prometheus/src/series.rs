@@ -179,7 +179,8 @@ impl Rules {
 /// All runs that an interceptor saw, measured or not, counted as they happen.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    started: AtomicU64,
+    started: Count,
+    active: AtomicU64,
     /// In the order of [`Outcome::ALL`].
     finished: [AtomicU64; Outcome::ALL.len()],
     /// In nanoseconds.
@@ -188,34 +189,35 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn start(&self) {
-        self.started.fetch_add(1, Ordering::Relaxed);
+        self.started.add(1);
+        self.active.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn back_off(&self, delay: Duration) {
         self.backoff.add(nanos(delay));
     }
 
+    /// To be called once for each start.
     pub(crate) fn finish(&self, outcome: Outcome) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        // They are all in there.
         let index = Outcome::ALL.iter().position(|one| *one == outcome);
-        // The start of a run happened before its end, and whoever sees the end is to see the start.
-        self.finished[index.unwrap_or(0)].fetch_add(1, Ordering::Release);
+        // A start happened before its end, and whoever sees the end is to see the start.
+        self.finished[index.unwrap_or_default()].fetch_add(1, Ordering::Release);
     }
 
     /// How many started; `None` if no interceptor ever saw a run of this label set.
     pub(crate) fn started(&self) -> Option<u64> {
-        Some(self.started.load(Ordering::Relaxed)).filter(|started| *started > 0)
+        Some(self.started.get()).filter(|started| *started > 0)
+    }
+
+    pub(crate) fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed)
     }
 
     pub(crate) fn finished(&self) -> impl Iterator<Item = (Outcome, u64)> {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         Outcome::ALL.into_iter().zip(self.finished.iter().map(load))
-    }
-
-    /// How many are live: those that started and did not finish, so it cannot drift from the counters,
-    /// and, because ends are read before starts, never is negative.
-    pub(crate) fn active(&self) -> Option<u64> {
-        let finished: u64 = self.finished().map(|(_, count)| count).sum();
-        Some(self.started()?.saturating_sub(finished))
     }
 }
 
@@ -241,13 +243,13 @@ mod tests {
     #[test]
     fn what_started_and_did_not_finish_is_active() {
         let streams = Streams::default();
-        assert_eq!(streams.active(), None);
+        assert_eq!(streams.started(), None);
         streams.start();
         streams.start();
-        assert_eq!(streams.active(), Some(2));
+        assert_eq!(streams.active(), 2);
         streams.finish(Outcome::Dropped);
         streams.finish(Outcome::Completed);
-        assert_eq!(streams.active(), Some(0));
+        assert_eq!(streams.active(), 0);
         assert_eq!(streams.started(), Some(2));
     }
 }

@@ -89,3 +89,14 @@ fn a_dropped_label_set_comes_back_at_zero() {
     assert_eq!(read.get("l0_requests_total", [("model", "old")]), Some(1.0));
     assert_eq!(read.get("l0_requests_total", [("model", "new")]), Some(1.0));
 }
+
+#[test]
+fn what_to_keep_may_be_asked_of_the_collector_itself() {
+    let collector = Collector::builder().build().unwrap();
+    collector.record(&Telemetry::example(), &Labels::none());
+    let dropped = collector.retain(|labels| {
+        collector.record(&Telemetry::example(), labels);
+        collector.expose().is_empty()
+    });
+    assert_eq!(dropped, 1);
+}
