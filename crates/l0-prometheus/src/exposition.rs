@@ -35,9 +35,9 @@ pub(crate) struct Sample<'a> {
 #[derive(Default)]
 pub(crate) struct Text {
     pub(crate) text: String,
-    /// The name of the family at hand.
+    /// The name of the family that began last.
     name: String,
-    /// What the lines of a sample begin with, without the name.
+    /// The labels of the sample at hand, its own among them.
     labels: String,
     digits: itoa::Buffer,
 }
@@ -48,6 +48,18 @@ impl Text {
             text: String::with_capacity(bytes),
             ..Self::default()
         }
+    }
+
+    /// The part of a line before its value.
+    fn start(&mut self, suffix: &str) {
+        self.text.push_str(&self.name);
+        self.text.push_str(suffix);
+        if !self.labels.is_empty() {
+            self.text.push('{');
+            self.text.push_str(&self.labels);
+            self.text.push('}');
+        }
+        self.text.push(' ');
     }
 
     fn integer(&mut self, value: u64) {
@@ -67,19 +79,14 @@ impl Text {
 
 impl Sink for Text {
     fn family(&mut self, family: &Family<'_>) {
-        self.name.clear();
-        self.name.push_str(family.name);
-        self.text.push_str("# HELP ");
-        self.text.push_str(family.name);
-        self.text.push(' ');
-        // Quotes are not special here, unlike in label values.
-        let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
-        self.text.push_str(&help);
-        self.text.push_str("\n# TYPE ");
-        self.text.push_str(family.name);
-        self.text.push(' ');
-        self.text.push_str(family.kind.as_str());
-        self.text.push('\n');
+        family.name.clone_into(&mut self.name);
+        let (name, kind) = (family.name, family.kind.as_str());
+        if !family.help.is_empty() {
+            // Quotes are not special here, unlike in label values.
+            let help = family.help.replace('\\', "\\\\").replace('\n', "\\n");
+            let _ = writeln!(self.text, "# HELP {name} {help}");
+        }
+        let _ = writeln!(self.text, "# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, sample: &Sample<'_>) {
@@ -128,19 +135,5 @@ impl Sink for Text {
                 self.integer(count);
             }
         }
-    }
-}
-
-impl Text {
-    /// The part of a line before its value.
-    fn start(&mut self, suffix: &str) {
-        self.text.push_str(&self.name);
-        self.text.push_str(suffix);
-        if !self.labels.is_empty() {
-            self.text.push('{');
-            self.text.push_str(&self.labels);
-            self.text.push('}');
-        }
-        self.text.push(' ');
     }
 }

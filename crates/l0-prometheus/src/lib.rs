@@ -99,6 +99,13 @@
 //! end: its sum and count are exact, and a gap up to 4 % below a bound may be counted above it. To show
 //! gaps and tokens earlier would cost time for each token; that a long run is live, and whether it
 //! waits for a retry, shows at once.
+//!
+//! # Cost
+//!
+//! `cargo bench -p l0-bench --bench prometheus` tells what it costs: about 0.25 µs to count a run
+//! with its labels looked up, 0.4 µs with labels given and 0.1 µs more to make them, whether there are
+//! one or 10,000 label sets; a few milliseconds to write a thousand label sets, for which those who
+//! record do not wait.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod buckets;

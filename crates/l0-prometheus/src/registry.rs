@@ -123,10 +123,10 @@ impl Registry {
         labels: &Labels,
     ) -> Result<(), MetricError> {
         let value = value.into();
-        let metric = self.0.custom.get(Kind::Counter, name, help, None)?;
         if !value.is_finite() || value < 0.0 {
             return Err(MetricError::value(name, value));
         }
+        let metric = self.0.custom.get(Kind::Counter, name, help, None)?;
         if let CustomValue::Number(number) = &self.custom_cell(&metric, labels).value {
             number.add(value);
         }
@@ -167,10 +167,10 @@ impl Registry {
         labels: &Labels,
     ) -> Result<(), MetricError> {
         let value = value.into();
-        let metric = self.0.custom.get(Kind::Histogram, name, help, None)?;
         if !value.is_finite() {
             return Err(MetricError::value(name, value));
         }
+        let metric = self.0.custom.get(Kind::Histogram, name, help, None)?;
         if let CustomValue::Histogram(histogram) = &self.custom_cell(&metric, labels).value {
             histogram.observe(value);
         }

@@ -13,6 +13,7 @@ use crate::number::{Count, Float, nanos};
 
 pub(crate) const SEVERITIES: [Severity; 3] = [Severity::Warning, Severity::Error, Severity::Fatal];
 
+/// What is known of the runs of one label set.
 #[derive(Debug)]
 pub(crate) struct Series {
     // Of measured runs, counted at their end.
@@ -94,10 +95,8 @@ impl Series {
             self.inter_token.fold(gaps);
             self.max_gap.observe_duration(gaps.max);
         }
-        if let Some(rate) = metrics
-            .output_tokens_per_second
-            .filter(|rate| rate.is_finite())
-        {
+        let rate = metrics.output_tokens_per_second;
+        if let Some(rate) = rate.filter(|rate| rate.is_finite()) {
             let thousandths = (rate * THOUSANDTHS).round() as u64;
             self.output_tokens_per_second.observe(thousandths);
         }
@@ -119,13 +118,9 @@ impl Series {
         if let Some(guardrails) = &telemetry.guardrails {
             self.record_violations(guardrails);
         }
-        self.drifted.add(
-            telemetry
-                .drift
-                .as_ref()
-                .is_some_and(|drift| drift.detected)
-                .into(),
-        );
+        let drift = telemetry.drift.as_ref();
+        self.drifted
+            .add(drift.is_some_and(|drift| drift.detected).into());
     }
 
     fn record_violations(&self, guardrails: &GuardrailStats) {
