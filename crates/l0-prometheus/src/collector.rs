@@ -62,6 +62,12 @@ impl Collector {
         self.registry.expose()
     }
 
+    /// All metrics in the format of OpenMetrics: see [`Registry::expose_openmetrics`].
+    #[must_use]
+    pub fn expose_openmetrics(&self) -> String {
+        self.registry.expose_openmetrics()
+    }
+
     /// Forgets everything that was recorded: see [`Registry::clear`].
     pub fn clear(&self) {
         self.registry.clear();

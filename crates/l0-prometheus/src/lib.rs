@@ -37,9 +37,10 @@
 //!
 //! # Ways out
 //!
-//! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`]. A [`Collector`] is also a
-//! [`prometheus::core::Collector`], and joins the registry that an application has. With the feature
-//! `axum`, `metrics_route` is the whole route.
+//! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`], and
+//! [`Collector::expose_openmetrics`] the other one, which can lead from a bucket to a run. A
+//! [`Collector`] is also a [`prometheus::core::Collector`], and joins the registry that an application
+//! has. With the feature `axum`, `metrics_route` is the whole route.
 //!
 //! # Features
 //!
@@ -139,3 +140,7 @@ pub use route::metrics_route;
 
 /// The content type of what [`Collector::expose`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The content type of what [`Collector::expose_openmetrics`] gives.
+pub const OPENMETRICS_CONTENT_TYPE: &str =
+    "application/openmetrics-text; version=1.0.0; charset=utf-8";

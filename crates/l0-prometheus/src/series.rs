@@ -46,8 +46,15 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    pub(crate) fn new(bounds: &RunBounds) -> Self {
-        let histogram = UnitHistogram::new;
+    pub(crate) fn new(bounds: &RunBounds, exemplars: bool) -> Self {
+        let histogram = |bounds| {
+            let histogram = UnitHistogram::new(bounds);
+            if exemplars {
+                histogram.with_exemplars()
+            } else {
+                histogram
+            }
+        };
         Self {
             requests: Count::default(),
             request_duration: histogram(&bounds.request_duration),
@@ -63,7 +70,7 @@ impl Series {
             violations_by_severity: Default::default(),
             violations_by_rule: Rules::default(),
             drifted: Count::default(),
-            inter_token: histogram(&bounds.inter_token),
+            inter_token: UnitHistogram::new(&bounds.inter_token),
             max_gap: histogram(&bounds.max_gap),
             output_tokens_per_second: histogram(&bounds.output_tokens_per_second),
             wasted_tokens: Count::default(),
@@ -79,26 +86,27 @@ impl Series {
         let metrics = &telemetry.metrics;
         self.requests.add(1);
         if let Some(duration) = telemetry.duration {
-            self.request_duration.observe_duration(duration);
+            self.request_duration.observe_duration(duration, telemetry);
         }
         self.tokens.add(metrics.total_tokens);
         if let Some(rate) = metrics.tokens_per_second {
             self.tokens_per_second.set(rate);
         }
         if let Some(after) = metrics.time_to_first_token {
-            self.time_to_first_token.observe_duration(after);
+            self.time_to_first_token.observe_duration(after, telemetry);
         }
         self.retries.add(metrics.total_retries.into());
         self.network_retries.add(metrics.network_retries.into());
         self.model_retries.add(metrics.model_retries.into());
         if let Some(gaps) = &metrics.inter_token {
             self.inter_token.fold(gaps);
-            self.max_gap.observe_duration(gaps.max);
+            self.max_gap.observe_duration(gaps.max, telemetry);
         }
         let rate = metrics.output_tokens_per_second;
         if let Some(rate) = rate.filter(|rate| rate.is_finite()) {
             let thousandths = (rate * THOUSANDTHS).round() as u64;
-            self.output_tokens_per_second.observe(thousandths);
+            self.output_tokens_per_second
+                .observe(thousandths, telemetry);
         }
         self.wasted_tokens.add(metrics.wasted_tokens);
         if let Some(hold) = metrics.consumer_hold {
