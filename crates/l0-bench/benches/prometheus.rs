@@ -97,11 +97,20 @@ fn spread(count: usize) -> impl FnMut() -> usize {
 fn record(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record");
     let runs = [("plain", plain()), ("eventful", eventful())];
-    for (name, telemetry) in &runs {
-        let handle = collector().with_labels(&labels("gpt-4"));
-        group.bench_function(BenchmarkId::new("l0, labels resolved", name), |bencher| {
-            bencher.iter(|| handle.record(black_box(telemetry)));
-        });
+    let exemplars = || {
+        let builder = Collector::builder().label("service", "my-app");
+        builder.exemplars(true).build().expect("valid")
+    };
+    for (row, collector) in [
+        ("l0, labels resolved", collector()),
+        ("l0, labels resolved, exemplars", exemplars()),
+    ] {
+        for (name, telemetry) in &runs {
+            let handle = collector.with_labels(&labels("gpt-4"));
+            group.bench_function(BenchmarkId::new(row, name), |bencher| {
+                bencher.iter(|| handle.record(black_box(telemetry)));
+            });
+        }
     }
     for sets in [1, 10_000] {
         let models = models(sets);

@@ -19,6 +19,7 @@ pub struct Builder<T> {
     buckets: Buckets,
     max_series: usize,
     idle_timeout: Option<Duration>,
+    exemplars: bool,
     made: PhantomData<fn() -> T>,
 }
 
@@ -44,6 +45,7 @@ impl<T: From<Registry>> Builder<T> {
             buckets: Buckets::new(),
             max_series: 10_000,
             idle_timeout: None,
+            exemplars: false,
             made: PhantomData,
         }
     }
@@ -72,7 +74,7 @@ impl<T: From<Registry>> Builder<T> {
     /// was too many and `other` for every value, so that sums over all series stay exact;
     /// `l0_series_overflow_total` tells how often that was done. Default labels keep their value.
     ///
-    /// A label set with all its metrics takes about 3 kB of memory, and 130 lines in a scrape.
+    /// With the default buckets, a label set takes 1.5 kB of memory, and 133 lines in a scrape.
     pub fn max_series(mut self, max: usize) -> Self {
         self.max_series = max;
         self
@@ -86,6 +88,21 @@ impl<T: From<Registry>> Builder<T> {
     /// is right as long as the timeout is longer than the range that is asked for.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// Keeps examples: for each bucket of the histograms that have one value per run, which run was
+    /// the last in it. Default: off.
+    ///
+    /// They are the ids of runs, the `sessionId` of logs and JSON, so that a slow bucket leads to a
+    /// run that was slow. Only [OpenMetrics](Registry::expose_openmetrics) can tell them, and with this
+    /// on, the route for axum gives OpenMetrics to those who prefer it, as Prometheus does. It keeps
+    /// them if it runs with `--enable-feature=exemplar-storage`. OpenMetrics spells bounds with a point,
+    /// `le="1.0"`; Prometheus before version 3 takes that for another series than `le="1"`.
+    ///
+    /// A label set takes 4 kB more memory, and a run 0.1 µs more to count.
+    pub fn exemplars(mut self, exemplars: bool) -> Self {
+        self.exemplars = exemplars;
         self
     }
 
@@ -105,6 +122,7 @@ impl<T: From<Registry>> Builder<T> {
             labels,
             max_series: self.max_series,
             idle_timeout: self.idle_timeout,
+            exemplars: self.exemplars,
         };
         Ok(Registry::new(settings, bounds).into())
     }
@@ -118,6 +136,7 @@ impl<T> fmt::Debug for Builder<T> {
             .field("buckets", &self.buckets)
             .field("max_series", &self.max_series)
             .field("idle_timeout", &self.idle_timeout)
+            .field("exemplars", &self.exemplars)
             .finish_non_exhaustive()
     }
 }
@@ -130,6 +149,7 @@ impl<T> Clone for Builder<T> {
             buckets: self.buckets.clone(),
             max_series: self.max_series,
             idle_timeout: self.idle_timeout,
+            exemplars: self.exemplars,
             made: PhantomData,
         }
     }

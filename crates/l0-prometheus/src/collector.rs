@@ -45,7 +45,8 @@ impl Collector {
         self.registry.record_telemetry(telemetry, labels);
     }
 
-    /// A collector for these labels only, which are looked up now and not for each run.
+    /// A collector for these labels only, which are looked up now and not for each run. If they are
+    /// too many at this time, it is one for `other`, and stays that.
     #[must_use]
     pub fn with_labels(&self, labels: &Labels) -> LabelledCollector {
         LabelledCollector {
@@ -59,6 +60,12 @@ impl Collector {
     #[must_use]
     pub fn expose(&self) -> String {
         self.registry.expose()
+    }
+
+    /// All metrics in the format of OpenMetrics: see [`Registry::expose_openmetrics`].
+    #[must_use]
+    pub fn expose_openmetrics(&self) -> String {
+        self.registry.expose_openmetrics()
     }
 
     /// Forgets everything that was recorded: see [`Registry::clear`].

@@ -125,13 +125,14 @@ impl Named {
     }
 }
 
-/// What the lines of a metric begin with, and what its head names.
+/// What the lines of a metric begin with, in either format, and what its head names.
 fn line_names(name: &str, kind: Kind) -> impl Iterator<Item = String> {
-    let suffixes: &[&str] = match kind {
-        Kind::Counter | Kind::Gauge => &[""],
-        Kind::Histogram => &["", "_bucket", "_sum", "_count"],
+    let (base, suffixes): (_, &[&str]) = match kind {
+        Kind::Counter => (name.strip_suffix("_total").unwrap_or(name), &["", "_total"]),
+        Kind::Gauge => (name, &[""]),
+        Kind::Histogram => (name, &["", "_bucket", "_sum", "_count"]),
     };
-    suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+    suffixes.iter().map(move |suffix| format!("{base}{suffix}"))
 }
 
 /// One custom metric. What is said of it is settled by its first use.

@@ -3,11 +3,11 @@
 //! Counts are kept per bucket. A reader adds them up, and takes the sum of all for the count of the
 //! histogram: so whatever is recorded meanwhile, buckets ascend, and `+Inf` is the count.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use l0_core::Distribution;
+use l0_core::{Distribution, Telemetry};
 
 use crate::number::{Count, Float, nanos};
 
@@ -17,6 +17,8 @@ pub(crate) struct Bounds {
     pub(crate) values: Box<[f64]>,
     /// The label values.
     pub(crate) le: Box<[String]>,
+    /// The same as OpenMetrics spells them.
+    pub(crate) canonical: Box<[String]>,
 }
 
 impl Bounds {
@@ -36,6 +38,7 @@ impl Bounds {
     pub(crate) fn ascending(values: &[f64]) -> Self {
         Self {
             le: values.iter().map(f64::to_string).collect(),
+            canonical: values.iter().copied().map(canonical).collect(),
             values: values.into(),
         }
     }
@@ -45,12 +48,53 @@ impl Bounds {
     }
 }
 
+/// A number with a point, or with an exponent of two digits where it is not between 0.0001 and a
+/// million: there is one spelling, so that the label is the same wherever it comes from.
+fn canonical(value: f64) -> String {
+    if value == 0.0 || (1e-4..1e6).contains(&value.abs()) {
+        return format!("{value:?}");
+    }
+    let text = format!("{value:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (sign, exponent) = match exponent.strip_prefix('-') {
+        Some(exponent) => ('-', exponent),
+        None => ('+', exponent),
+    };
+    format!("{digits}e{sign}{exponent:0>2}")
+}
+
+/// The run that a bucket counted last.
+#[derive(Debug, Default)]
+pub(crate) struct Exemplar {
+    /// Empty if there is none yet.
+    pub(crate) id: String,
+    pub(crate) value: f64,
+    /// When it ended, in milliseconds since 1970.
+    pub(crate) at: Option<u64>,
+}
+
+impl Exemplar {
+    /// The name of its one label.
+    pub(crate) const LABEL: &str = "session_id";
+    /// What OpenMetrics allows for names and values together, in characters.
+    const MAX: usize = 128 - Self::LABEL.len();
+
+    fn set(&mut self, run: &Telemetry, value: f64) {
+        if run.session_id.chars().count() <= Self::MAX {
+            run.session_id.clone_into(&mut self.id);
+            self.value = value;
+            self.at = run.end_time().map(l0_core::Timestamp::as_millis);
+        }
+    }
+}
+
 /// A histogram as a reader meets it.
 #[derive(Clone, Copy)]
 pub(crate) struct HistogramView<'a> {
     pub(crate) bounds: &'a Bounds,
     pub(crate) sum: f64,
     counts: &'a [AtomicU64],
+    exemplars: &'a [Mutex<Exemplar>],
 }
 
 impl HistogramView<'_> {
@@ -61,6 +105,16 @@ impl HistogramView<'_> {
             Some(*total)
         })
     }
+
+    /// Shows the exemplar of a bucket, if it has one.
+    pub(crate) fn exemplar(&self, bucket: usize, show: impl FnOnce(&Exemplar)) {
+        if let Some(exemplar) = self.exemplars.get(bucket) {
+            let exemplar = exemplar.lock().unwrap_or_else(PoisonError::into_inner);
+            if !exemplar.id.is_empty() {
+                show(&exemplar);
+            }
+        }
+    }
 }
 
 /// A histogram of whole units: nanoseconds, thousandths. Its sum is exact.
@@ -69,6 +123,8 @@ pub(crate) struct UnitHistogram {
     bounds: Arc<UnitBounds>,
     counts: Box<[AtomicU64]>,
     sum: Count,
+    /// Of each bucket; none if they are not wanted.
+    exemplars: Box<[Mutex<Exemplar>]>,
 }
 
 /// Bounds, and the same in whole units.
@@ -106,21 +162,34 @@ impl UnitHistogram {
             counts: bounds.bounds.counts(),
             bounds: Arc::clone(bounds),
             sum: Count::default(),
+            exemplars: Box::default(),
         }
     }
 
-    /// Adds one value.
+    /// The same, with an exemplar for each bucket.
+    pub(crate) fn with_exemplars(mut self) -> Self {
+        self.exemplars = self.counts.iter().map(|_| Mutex::default()).collect();
+        self
+    }
+
+    /// Adds one value, that of this run.
     #[inline]
-    pub(crate) fn observe(&self, units: u64) {
+    pub(crate) fn observe(&self, units: u64, run: &Telemetry) {
         let index = self.bounds.units.partition_point(|bound| *bound < units);
         self.counts[index].fetch_add(1, Ordering::Relaxed);
         self.sum.add(units);
+        if let Some(exemplar) = self.exemplars.get(index) {
+            // If somebody reads or writes it just now, the one before is as good an example.
+            if let Ok(mut exemplar) = exemplar.try_lock() {
+                exemplar.set(run, units as f64 / self.bounds.scale);
+            }
+        }
     }
 
     /// Adds one duration to a histogram of nanoseconds.
     #[inline]
-    pub(crate) fn observe_duration(&self, duration: Duration) {
-        self.observe(nanos(duration));
+    pub(crate) fn observe_duration(&self, duration: Duration, run: &Telemetry) {
+        self.observe(nanos(duration), run);
     }
 
     /// Adds all durations of a distribution to a histogram of nanoseconds, with one addition for
@@ -158,6 +227,7 @@ impl UnitHistogram {
             bounds: &self.bounds.bounds,
             sum: self.sum.get() as f64 / self.bounds.scale,
             counts: &self.counts,
+            exemplars: &self.exemplars,
         }
     }
 }
@@ -191,6 +261,7 @@ impl FloatHistogram {
             bounds: &self.bounds,
             sum: self.sum.get(),
             counts: &self.counts,
+            exemplars: &[],
         }
     }
 }
@@ -214,7 +285,7 @@ mod tests {
     fn a_value_on_a_bound_belongs_to_its_bucket() {
         let histogram = seconds(&[0.1, 0.3, 1.0]);
         for millis in [100, 300, 301, 1_000, 1_001] {
-            histogram.observe_duration(Duration::from_millis(millis));
+            histogram.observe_duration(Duration::from_millis(millis), &Telemetry::default());
         }
         assert_eq!(cumulative(histogram.view()), [1, 2, 4, 5]);
         assert_eq!(histogram.view().sum, 2.702);
@@ -223,7 +294,7 @@ mod tests {
     #[test]
     fn without_bounds_everything_is_in_the_last_bucket() {
         let histogram = seconds(&[]);
-        histogram.observe_duration(Duration::from_secs(1));
+        histogram.observe_duration(Duration::from_secs(1), &Telemetry::default());
         let mut gaps = Distribution::new();
         gaps.record(Duration::from_millis(5));
         gaps.record(Duration::from_secs(10_000));
@@ -239,6 +310,45 @@ mod tests {
         assert!(Bounds::new(&[f64::NAN]).unwrap_err().is_nan());
         let bounds = Bounds::new(&[-1.0, 0.0, 0.25, 10.0]).unwrap();
         assert_eq!(*bounds.le, ["-1", "0", "0.25", "10"]);
+        assert_eq!(*bounds.canonical, ["-1.0", "0.0", "0.25", "10.0"]);
+    }
+
+    #[test]
+    fn bounds_have_one_spelling_in_open_metrics() {
+        for (value, text) in [
+            (1.0, "1.0"),
+            (1200.0, "1200.0"),
+            (0.0001, "0.0001"),
+            (0.00001, "1e-05"),
+            (100_000.0, "100000.0"),
+            (1e6, "1e+06"),
+            (2.5e6, "2.5e+06"),
+            (-1e21, "-1e+21"),
+            (1e100, "1e+100"),
+        ] {
+            assert_eq!(canonical(value), text);
+        }
+    }
+
+    #[test]
+    fn a_bucket_has_the_run_that_it_counted_last_for_an_exemplar() {
+        let histogram = seconds(&[1.0]).with_exemplars();
+        let run = |id: &str| {
+            let mut run = Telemetry::example();
+            id.clone_into(&mut run.session_id);
+            run
+        };
+        for (id, millis) in [("a", 500), ("b", 700), ("c", 2_000)] {
+            histogram.observe_duration(Duration::from_millis(millis), &run(id));
+        }
+        histogram.observe_duration(Duration::from_secs(3), &run(&"x".repeat(200)));
+        let mut seen = Vec::new();
+        for bucket in 0..3 {
+            let show = |one: &Exemplar| seen.push((one.id.clone(), one.value, one.at));
+            histogram.view().exemplar(bucket, show);
+        }
+        let at = run("a").end_time().map(l0_core::Timestamp::as_millis);
+        assert_eq!(seen, [("b".to_owned(), 0.7, at), ("c".to_owned(), 2.0, at)]);
     }
 
     #[test]

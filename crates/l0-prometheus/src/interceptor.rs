@@ -173,9 +173,9 @@ mod tests {
         let mut live = LiveRun::start(collector.clone(), run);
         live.on_event(&Event::attempt_started(1));
         let streams = &collector.series().streams;
-        assert_eq!(streams.active(), Some(1));
+        assert_eq!(streams.active(), 1);
         drop(live);
-        assert_eq!(streams.active(), Some(0));
+        assert_eq!(streams.active(), 0);
         let dropped = streams
             .finished()
             .find(|(outcome, _)| *outcome == Outcome::Dropped);

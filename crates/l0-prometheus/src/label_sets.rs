@@ -3,7 +3,7 @@
 //! A look-up that finds its cell allocates nothing. Whoever records holds the cell's `Arc`, so a
 //! cell that only the map holds is one that nobody writes: it can be dropped without losing a count.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -144,12 +144,21 @@ impl<S> LabelSets<S> {
     }
 
     /// Drops the cells that nobody uses and that `keep` does not want; says how many.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(&Cell<S>) -> bool) -> usize {
+    pub(crate) fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
+        // Foreign code, which may take its time, panic or record: not under the lock.
+        let labels = |cell: &Arc<Cell<S>>| cell.labels.clone();
+        let all: Vec<Labels> = self.read().cells.values().map(labels).collect();
+        let unwanted: HashSet<Labels> = all.into_iter().filter(|labels| !keep(labels)).collect();
+        self.drop_if(|cell| unwanted.contains(&cell.labels))
+    }
+
+    /// Drops the cells that nobody uses and that are not wanted; says how many.
+    fn drop_if(&self, unwanted: impl Fn(&Cell<S>) -> bool) -> usize {
         let map = &mut *self.write();
         let before = map.cells.len();
         // Who is given the `Arc` is given it under the lock, so one that is unique stays so.
         map.cells
-            .retain(|_, cell| Arc::get_mut(cell).is_none_or(|cell| keep(cell)));
+            .retain(|_, cell| Arc::get_mut(cell).is_none_or(|cell| !unwanted(cell)));
         map.other = map.other.take().filter(|key| map.cells.contains_key(key));
         before - map.cells.len()
     }
@@ -172,7 +181,7 @@ impl<S> LabelSets<S> {
         }
         // Most sweeps find nothing, and then those who record are not held up.
         if any_idle {
-            self.retain(|cell| cell.used.load(Ordering::Relaxed) || !idle(cell));
+            self.drop_if(|cell| !cell.used.load(Ordering::Relaxed) && idle(cell));
         }
     }
 
@@ -185,8 +194,7 @@ impl<S> LabelSets<S> {
         map.other = None;
     }
 
-    // Foreign code that could panic under the lock is the closure of `retain` only, and it leaves
-    // the map whole.
+    // Nothing that panics runs under the lock.
     fn read(&self) -> RwLockReadGuard<'_, Map<S>> {
         self.map.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,10 +353,7 @@ mod tests {
         let sets = sets(1);
         add(&sets, &model("a"));
         assert!(add(&sets, &model("b")));
-        assert_eq!(
-            sets.retain(|cell| cell.labels.get("model").unwrap() != "a"),
-            1
-        );
+        assert_eq!(sets.retain(|labels| labels.get("model").unwrap() != "a"), 1);
         assert!(!add(&sets, &model("c")));
         assert!(add(&sets, &model("d")));
         assert_eq!(sets.retain(|_| false), 2);
@@ -403,9 +408,9 @@ mod tests {
                 })
                 .collect();
             while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
-                sets.retain(|cell| {
+                sets.drop_if(|cell| {
                     dropped.fetch_add(cell.value.load(Ordering::Relaxed), Ordering::Relaxed);
-                    false
+                    true
                 });
             }
         });

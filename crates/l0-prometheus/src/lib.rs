@@ -37,9 +37,10 @@
 //!
 //! # Ways out
 //!
-//! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`]. A [`Collector`] is also a
-//! [`prometheus::core::Collector`], and joins the registry that an application has. With the feature
-//! `axum`, `metrics_route` is the whole route.
+//! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`], and
+//! [`Collector::expose_openmetrics`] the other one, which can lead from a bucket to a run. A
+//! [`Collector`] is also a [`prometheus::core::Collector`], and joins the registry that an application
+//! has. With the feature `axum`, `metrics_route` is the whole route.
 //!
 //! # Features
 //!
@@ -76,8 +77,8 @@
 //! | `l0_usage_output_tokens_total` | counter |  | Tokens of answers, as far as providers told them |
 //! | `l0_consumer_wait_seconds_total` | counter |  | Time that requests were held up by their consumer in seconds |
 //! | `l0_backoff_seconds_total` | counter |  | Time that runs were to wait before retries in seconds, measured or not |
-//! | `l0_streams_started_total` | counter |  | Runs started, measured or not |
 //! | `l0_streams_finished_total` | counter | `outcome` | Runs finished, measured or not, by outcome |
+//! | `l0_streams_started_total` | counter |  | Runs started, measured or not |
 //! | `l0_streams_active` | gauge |  | Runs started and not finished, measured or not |
 //! | `l0_series_overflow_total` | counter |  | Look-ups of label sets beyond the limit, counted under other |
 //! | `l0_observer_panics_total` | counter |  | Panics of observers that runs contained |
@@ -99,6 +100,13 @@
 //! end: its sum and count are exact, and a gap up to 4 % below a bound may be counted above it. To show
 //! gaps and tokens earlier would cost time for each token; that a long run is live, and whether it
 //! waits for a retry, shows at once.
+//!
+//! # Cost
+//!
+//! `cargo bench -p l0-bench --bench prometheus` tells what it costs: about 0.25 µs to count a run
+//! with its labels looked up, 0.4 µs with labels given and 0.1 µs more to make them, whether there are
+//! one or 10,000 label sets; a few milliseconds to write a thousand label sets, for which those who
+//! record do not wait.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod buckets;
@@ -132,3 +140,7 @@ pub use route::metrics_route;
 
 /// The content type of what [`Collector::expose`] gives.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The content type of what [`Collector::expose_openmetrics`] gives.
+pub const OPENMETRICS_CONTENT_TYPE: &str =
+    "application/openmetrics-text; version=1.0.0; charset=utf-8";

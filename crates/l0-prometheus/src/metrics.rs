@@ -230,15 +230,7 @@ pub(crate) static METRICS: [Metric; 25] = [
             }
         },
     ),
-    counter(
-        "streams_started_total",
-        "Runs started, measured or not",
-        |s, to| {
-            if let Some(started) = s.streams.started() {
-                to("", Value::Count(started));
-            }
-        },
-    ),
+    // Ends are read before starts, so that no scrape shows more ends.
     labelled_counter(
         "streams_finished_total",
         "outcome",
@@ -251,12 +243,21 @@ pub(crate) static METRICS: [Metric; 25] = [
             }
         },
     ),
+    counter(
+        "streams_started_total",
+        "Runs started, measured or not",
+        |s, to| {
+            if let Some(started) = s.streams.started() {
+                to("", Value::Count(started));
+            }
+        },
+    ),
     gauge(
         "streams_active",
         "Runs started and not finished, measured or not",
         |s, to| {
-            if let Some(active) = s.streams.active() {
-                to("", Value::Count(active));
+            if s.streams.started().is_some() {
+                to("", Value::Count(s.streams.active()));
             }
         },
     ),

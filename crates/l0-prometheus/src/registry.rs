@@ -11,7 +11,7 @@ use prometheus::proto::MetricFamily;
 use crate::buckets::RunBounds;
 use crate::custom::{CustomMetric, CustomMetrics, CustomValue};
 use crate::error::MetricError;
-use crate::exposition::{Family, Sample, Sink, Text};
+use crate::exposition::{Family, Format, Sample, Sink, Writer};
 use crate::families::Families;
 use crate::histogram::Bounds;
 use crate::label_sets::{Cell, Found, LabelSets};
@@ -57,6 +57,7 @@ struct Shared {
     descs: Vec<Desc>,
     defaults: Labels,
     idle_timeout: Option<Duration>,
+    exemplars: bool,
     runs: LabelSets<Series>,
     custom: CustomMetrics,
     health: Health,
@@ -70,6 +71,7 @@ pub(crate) struct Settings {
     pub(crate) labels: Labels,
     pub(crate) max_series: usize,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) exemplars: bool,
 }
 
 impl Registry {
@@ -79,6 +81,7 @@ impl Registry {
             labels: defaults,
             max_series,
             idle_timeout,
+            exemplars,
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
         let fixed = METRICS.iter().map(|one| (one.name, one.help, one.label));
@@ -97,6 +100,7 @@ impl Registry {
             health_names: HEALTH.iter().map(|metric| full(metric.name)).collect(),
             descs: descs.collect(),
             idle_timeout,
+            exemplars,
             runs: LabelSets::new(defaults.clone(), max_series),
             custom: CustomMetrics::new(prefix, defaults.clone(), max_series),
             defaults,
@@ -123,10 +127,10 @@ impl Registry {
         labels: &Labels,
     ) -> Result<(), MetricError> {
         let value = value.into();
-        let metric = self.0.custom.get(Kind::Counter, name, help, None)?;
         if !value.is_finite() || value < 0.0 {
             return Err(MetricError::value(name, value));
         }
+        let metric = self.0.custom.get(Kind::Counter, name, help, None)?;
         if let CustomValue::Number(number) = &self.custom_cell(&metric, labels).value {
             number.add(value);
         }
@@ -167,10 +171,10 @@ impl Registry {
         labels: &Labels,
     ) -> Result<(), MetricError> {
         let value = value.into();
-        let metric = self.0.custom.get(Kind::Histogram, name, help, None)?;
         if !value.is_finite() {
             return Err(MetricError::value(name, value));
         }
+        let metric = self.0.custom.get(Kind::Histogram, name, help, None)?;
         if let CustomValue::Histogram(histogram) = &self.custom_cell(&metric, labels).value {
             histogram.observe(value);
         }
@@ -208,11 +212,30 @@ impl Registry {
     /// others, but the buckets of a histogram always ascend to its count.
     #[must_use]
     pub fn expose(&self) -> String {
+        self.write(Format::Text)
+    }
+
+    /// All metrics in the format of OpenMetrics, version 1.0.0, to be served as
+    /// [`OPENMETRICS_CONTENT_TYPE`](crate::OPENMETRICS_CONTENT_TYPE), with
+    /// [exemplars](crate::Builder::exemplars) if they are kept.
+    #[must_use]
+    pub fn expose_openmetrics(&self) -> String {
+        self.write(Format::OpenMetrics)
+    }
+
+    fn write(&self, format: Format) -> String {
         let before = self.0.exposed.load(Ordering::Relaxed);
-        let mut text = Text::with_capacity(before + before / 8);
-        self.read(&mut text);
-        self.0.exposed.store(text.text.len(), Ordering::Relaxed);
-        text.text
+        let mut writer = Writer::new(format, before + before / 8);
+        self.read(&mut writer);
+        let text = writer.finish();
+        self.0.exposed.store(text.len(), Ordering::Relaxed);
+        text
+    }
+
+    /// Whether there is something that only OpenMetrics can tell.
+    #[cfg(feature = "axum")]
+    pub(crate) fn has_exemplars(&self) -> bool {
+        self.0.exemplars
     }
 
     /// Forgets everything that was recorded. What custom metrics are stays settled; handles and
@@ -232,11 +255,9 @@ impl Registry {
     /// count is lost unseen. One that comes back starts at 0, which Prometheus takes for a restart of
     /// the counter.
     pub fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
-        let runs = self.0.runs.retain(|cell| keep(&cell.labels));
+        let runs = self.0.runs.retain(&mut keep);
         let custom = self.0.custom.all();
-        let custom = custom
-            .iter()
-            .map(|metric| metric.sets.retain(|cell| keep(&cell.labels)));
+        let custom = custom.iter().map(|metric| metric.sets.retain(&mut keep));
         runs + custom.sum::<usize>()
     }
 
@@ -257,7 +278,10 @@ impl Registry {
     /// The series of these labels.
     #[inline]
     pub(crate) fn series(&self, labels: &Labels) -> Arc<Cell<Series>> {
-        let found = self.0.runs.get(labels, || Series::new(&self.0.bounds));
+        let found = self
+            .0
+            .runs
+            .get(labels, || Series::new(&self.0.bounds, self.0.exemplars));
         self.count_overflow(found)
     }
 

@@ -12,16 +12,17 @@ use tokio::runtime::Handle;
 
 use crate::collector::Collector;
 
-/// Up to how many label sets metrics are written on the thread that serves: a millisecond or two,
+/// Up to how many label sets metrics are written on the thread that serves: half a millisecond,
 /// compressed.
 const INLINE: usize = 16;
 
 /// The metrics of a collector, as a route of axum for `GET` and `HEAD`.
 ///
-/// It gives the text format, version 0.0.4, or, with the feature `protobuf`, delimited protobuf to
-/// those who prefer that; compressed with gzip to those who accept it. More than a few label sets are
-/// written on a thread for blocking work, so that a scrape does not hold up the streams that the
-/// serving thread drives.
+/// It gives the text format, version 0.0.4, and to those who prefer it delimited protobuf, with the
+/// feature of that name, or OpenMetrics, if the collector keeps
+/// [exemplars](crate::Builder::exemplars), which the other two formats leave out; all of it compressed
+/// with gzip to those who accept that. More than a few label sets are written on a thread for blocking
+/// work, so that a scrape does not hold up the streams that the serving thread drives.
 ///
 /// ```
 /// use axum::Router;
@@ -38,7 +39,10 @@ pub fn metrics_route<S>(collector: Collector) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    get(move |headers: HeaderMap| serve(collector.clone(), Wanted::read(&headers)))
+    get(move |headers: HeaderMap| {
+        let wanted = Wanted::read(&headers, collector.registry().has_exemplars());
+        serve(collector.clone(), wanted)
+    })
 }
 
 async fn serve(collector: Collector, wanted: Wanted) -> Response {
@@ -81,19 +85,20 @@ struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Text,
+    OpenMetrics,
     #[cfg(feature = "protobuf")]
     Protobuf,
 }
 
 impl Wanted {
-    fn read(headers: &HeaderMap) -> Self {
+    fn read(headers: &HeaderMap, exemplars: bool) -> Self {
         let gzip = quality(headers, &header::ACCEPT_ENCODING, |coding| match coding {
             "gzip" | "x-gzip" => Some(1),
             "*" => Some(0),
             _ => None,
         });
         Self {
-            format: Format::read(headers),
+            format: Format::read(headers, exemplars),
             gzip: gzip.is_some_and(|quality| quality > 0.0),
         }
     }
@@ -111,32 +116,37 @@ impl Wanted {
 }
 
 impl Format {
-    #[cfg(not(feature = "protobuf"))]
-    const fn read(_: &HeaderMap) -> Self {
-        Self::Text
-    }
-
-    #[cfg(feature = "protobuf")]
-    fn read(headers: &HeaderMap) -> Self {
-        let protobuf = quality(headers, &header::ACCEPT, |range| {
-            (range == "application/vnd.google.protobuf").then_some(2)
-        });
+    fn read(headers: &HeaderMap, exemplars: bool) -> Self {
+        let named = |name| {
+            quality(headers, &header::ACCEPT, |range| {
+                (range == name).then_some(2)
+            })
+            .unwrap_or(0.0)
+        };
         let text = quality(headers, &header::ACCEPT, |range| match range {
             "text/plain" => Some(2),
             "text/*" => Some(1),
             "*/*" => Some(0),
             _ => None,
         });
-        if protobuf > text && protobuf > Some(0.0) {
-            Self::Protobuf
-        } else {
-            Self::Text
+        let mut best = (text.unwrap_or(0.0), Self::Text);
+        let mut offer = |quality, format| {
+            if quality > best.0 {
+                best = (quality, format);
+            }
+        };
+        if exemplars {
+            offer(named("application/openmetrics-text"), Self::OpenMetrics);
         }
+        #[cfg(feature = "protobuf")]
+        offer(named("application/vnd.google.protobuf"), Self::Protobuf);
+        best.1
     }
 
     const fn content_type(self) -> &'static str {
         match self {
             Self::Text => crate::CONTENT_TYPE,
+            Self::OpenMetrics => crate::OPENMETRICS_CONTENT_TYPE,
             #[cfg(feature = "protobuf")]
             Self::Protobuf => prometheus::PROTOBUF_FORMAT,
         }
@@ -145,6 +155,7 @@ impl Format {
     fn write(self, collector: &Collector) -> io::Result<Vec<u8>> {
         match self {
             Self::Text => Ok(collector.expose().into()),
+            Self::OpenMetrics => Ok(collector.expose_openmetrics().into()),
             #[cfg(feature = "protobuf")]
             Self::Protobuf => {
                 use prometheus::Encoder as _;
@@ -187,10 +198,10 @@ mod tests {
     use super::*;
 
     fn wanted(name: HeaderName, value: &'static str) -> Wanted {
-        Wanted::read(&HeaderMap::from_iter([(
-            name,
-            HeaderValue::from_static(value),
-        )]))
+        Wanted::read(
+            &HeaderMap::from_iter([(name, HeaderValue::from_static(value))]),
+            false,
+        )
     }
 
     #[test]
@@ -208,7 +219,7 @@ mod tests {
         ] {
             assert_eq!(wanted(header::ACCEPT_ENCODING, value).gzip, gzip, "{value}");
         }
-        assert!(!Wanted::read(&HeaderMap::new()).gzip);
+        assert!(!Wanted::read(&HeaderMap::new(), false).gzip);
     }
 
     #[test]
@@ -228,6 +239,14 @@ mod tests {
                 "{value}"
             );
         }
+    }
+
+    #[test]
+    fn open_metrics_is_for_those_who_prefer_it_if_there_are_exemplars() {
+        let header = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3,*/*;q=0.1";
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(header))]);
+        assert_eq!(Wanted::read(&headers, true).format, Format::OpenMetrics);
+        assert_eq!(Wanted::read(&headers, false).format, Format::Text);
     }
 
     #[cfg(feature = "protobuf")]

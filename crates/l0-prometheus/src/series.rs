@@ -13,6 +13,7 @@ use crate::number::{Count, Float, nanos};
 
 pub(crate) const SEVERITIES: [Severity; 3] = [Severity::Warning, Severity::Error, Severity::Fatal];
 
+/// What is known of the runs of one label set.
 #[derive(Debug)]
 pub(crate) struct Series {
     // Of measured runs, counted at their end.
@@ -45,8 +46,15 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    pub(crate) fn new(bounds: &RunBounds) -> Self {
-        let histogram = UnitHistogram::new;
+    pub(crate) fn new(bounds: &RunBounds, exemplars: bool) -> Self {
+        let histogram = |bounds| {
+            let histogram = UnitHistogram::new(bounds);
+            if exemplars {
+                histogram.with_exemplars()
+            } else {
+                histogram
+            }
+        };
         Self {
             requests: Count::default(),
             request_duration: histogram(&bounds.request_duration),
@@ -62,7 +70,7 @@ impl Series {
             violations_by_severity: Default::default(),
             violations_by_rule: Rules::default(),
             drifted: Count::default(),
-            inter_token: histogram(&bounds.inter_token),
+            inter_token: UnitHistogram::new(&bounds.inter_token),
             max_gap: histogram(&bounds.max_gap),
             output_tokens_per_second: histogram(&bounds.output_tokens_per_second),
             wasted_tokens: Count::default(),
@@ -78,28 +86,27 @@ impl Series {
         let metrics = &telemetry.metrics;
         self.requests.add(1);
         if let Some(duration) = telemetry.duration {
-            self.request_duration.observe_duration(duration);
+            self.request_duration.observe_duration(duration, telemetry);
         }
         self.tokens.add(metrics.total_tokens);
         if let Some(rate) = metrics.tokens_per_second {
             self.tokens_per_second.set(rate);
         }
         if let Some(after) = metrics.time_to_first_token {
-            self.time_to_first_token.observe_duration(after);
+            self.time_to_first_token.observe_duration(after, telemetry);
         }
         self.retries.add(metrics.total_retries.into());
         self.network_retries.add(metrics.network_retries.into());
         self.model_retries.add(metrics.model_retries.into());
         if let Some(gaps) = &metrics.inter_token {
             self.inter_token.fold(gaps);
-            self.max_gap.observe_duration(gaps.max);
+            self.max_gap.observe_duration(gaps.max, telemetry);
         }
-        if let Some(rate) = metrics
-            .output_tokens_per_second
-            .filter(|rate| rate.is_finite())
-        {
+        let rate = metrics.output_tokens_per_second;
+        if let Some(rate) = rate.filter(|rate| rate.is_finite()) {
             let thousandths = (rate * THOUSANDTHS).round() as u64;
-            self.output_tokens_per_second.observe(thousandths);
+            self.output_tokens_per_second
+                .observe(thousandths, telemetry);
         }
         self.wasted_tokens.add(metrics.wasted_tokens);
         if let Some(hold) = metrics.consumer_hold {
@@ -119,13 +126,9 @@ impl Series {
         if let Some(guardrails) = &telemetry.guardrails {
             self.record_violations(guardrails);
         }
-        self.drifted.add(
-            telemetry
-                .drift
-                .as_ref()
-                .is_some_and(|drift| drift.detected)
-                .into(),
-        );
+        let drift = telemetry.drift.as_ref();
+        self.drifted
+            .add(drift.is_some_and(|drift| drift.detected).into());
     }
 
     fn record_violations(&self, guardrails: &GuardrailStats) {
@@ -179,7 +182,8 @@ impl Rules {
 /// All runs that an interceptor saw, measured or not, counted as they happen.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
-    started: AtomicU64,
+    started: Count,
+    active: AtomicU64,
     /// In the order of [`Outcome::ALL`].
     finished: [AtomicU64; Outcome::ALL.len()],
     /// In nanoseconds.
@@ -188,34 +192,35 @@ pub(crate) struct Streams {
 
 impl Streams {
     pub(crate) fn start(&self) {
-        self.started.fetch_add(1, Ordering::Relaxed);
+        self.started.add(1);
+        self.active.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn back_off(&self, delay: Duration) {
         self.backoff.add(nanos(delay));
     }
 
+    /// To be called once for each start.
     pub(crate) fn finish(&self, outcome: Outcome) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+        // They are all in there.
         let index = Outcome::ALL.iter().position(|one| *one == outcome);
-        // The start of a run happened before its end, and whoever sees the end is to see the start.
-        self.finished[index.unwrap_or(0)].fetch_add(1, Ordering::Release);
+        // A start happened before its end, and whoever sees the end is to see the start.
+        self.finished[index.unwrap_or_default()].fetch_add(1, Ordering::Release);
     }
 
     /// How many started; `None` if no interceptor ever saw a run of this label set.
     pub(crate) fn started(&self) -> Option<u64> {
-        Some(self.started.load(Ordering::Relaxed)).filter(|started| *started > 0)
+        Some(self.started.get()).filter(|started| *started > 0)
+    }
+
+    pub(crate) fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed)
     }
 
     pub(crate) fn finished(&self) -> impl Iterator<Item = (Outcome, u64)> {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         Outcome::ALL.into_iter().zip(self.finished.iter().map(load))
-    }
-
-    /// How many are live: those that started and did not finish, so it cannot drift from the counters,
-    /// and, because ends are read before starts, never is negative.
-    pub(crate) fn active(&self) -> Option<u64> {
-        let finished: u64 = self.finished().map(|(_, count)| count).sum();
-        Some(self.started()?.saturating_sub(finished))
     }
 }
 
@@ -241,13 +246,13 @@ mod tests {
     #[test]
     fn what_started_and_did_not_finish_is_active() {
         let streams = Streams::default();
-        assert_eq!(streams.active(), None);
+        assert_eq!(streams.started(), None);
         streams.start();
         streams.start();
-        assert_eq!(streams.active(), Some(2));
+        assert_eq!(streams.active(), 2);
         streams.finish(Outcome::Dropped);
         streams.finish(Outcome::Completed);
-        assert_eq!(streams.active(), Some(0));
+        assert_eq!(streams.active(), 0);
         assert_eq!(streams.started(), Some(2));
     }
 }

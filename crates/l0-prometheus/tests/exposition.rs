@@ -13,6 +13,7 @@ use l0_core::{
 use l0_prometheus::{Buckets, Collector, Labels, Registry};
 use prometheus::core::Collector as _;
 use prometheus::{Encoder, TextEncoder};
+use proptest::prelude::*;
 
 fn collector() -> Collector {
     Collector::builder()
@@ -297,6 +298,34 @@ fn the_text_is_the_one_that_the_prometheus_crate_writes() {
     assert_eq!(collector.expose(), String::from_utf8(theirs).unwrap());
 }
 
+proptest! {
+    #[test]
+    fn whatever_is_recorded_the_text_is_the_one_that_the_prometheus_crate_writes(
+        service in any::<String>(),
+        runs in proptest::collection::vec((any::<String>(), 0_u64..1 << 40), 0..8),
+        help in any::<String>(),
+        values in proptest::collection::vec((any::<String>(), -1e9_f64..1e9), 0..8),
+    ) {
+        let collector = Collector::builder().label("service", service).build().unwrap();
+        for (model, nanos) in runs {
+            let mut telemetry = full();
+            telemetry.duration = Some(Duration::from_nanos(nanos));
+            telemetry.metrics.total_tokens = nanos % 1_000;
+            telemetry.metrics.tokens_per_second = Some(1e9 / (nanos as f64 + 1.0));
+            collector.record(&telemetry, &Labels::new([("model", model)]).unwrap());
+        }
+        let registry = collector.registry();
+        for (user, value) in values {
+            let labels = Labels::new([("user", user)]).unwrap();
+            registry.inc_counter("a_total", &help, value.abs(), &labels).unwrap();
+            registry.set_gauge("b", &help, value, &labels).unwrap();
+            registry.observe_histogram("c", &help, value, &labels).unwrap();
+        }
+        let theirs = TextEncoder::new().encode_to_string(&collector.collect()).unwrap();
+        prop_assert_eq!(collector.expose(), theirs);
+    }
+}
+
 #[test]
 fn an_applications_own_registry_gives_the_same_samples() {
     let collector = crowded();
@@ -364,6 +393,20 @@ fn numbers_that_are_none_are_spelled_as_prometheus_does() {
         assert!(text.contains(line), "{text}");
     }
     support::check_with_peers(&text);
+}
+
+#[test]
+fn a_metric_without_help_has_no_help_line() {
+    let registry = Registry::builder().build().unwrap();
+    registry
+        .inc_counter("a_total", "", 1, &Labels::none())
+        .unwrap();
+    assert_eq!(
+        registry.expose(),
+        "# TYPE l0_a_total counter\nl0_a_total 1\n"
+    );
+    let theirs = TextEncoder::new().encode_to_string(&registry.collect());
+    assert_eq!(theirs.unwrap(), registry.expose());
 }
 
 #[test]

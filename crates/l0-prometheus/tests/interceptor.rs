@@ -282,20 +282,33 @@ fn monitoring_is_on_by_default_in_what_it_is_added_to() {
 }
 
 #[test]
-fn runs_on_many_threads_are_all_counted() {
+fn runs_on_many_threads_are_all_counted_and_no_scrape_shows_more_ends_than_starts() {
+    const THREADS: usize = 4;
     let collector = collector();
     let l0 = Arc::new(l0(&collector).build());
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..500 {
-                    drop(
-                        l0.stream(Script::new().source())
-                            .metadata("model", "m")
-                            .start(),
-                    );
-                }
-            });
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        drop(
+                            l0.stream(Script::new().source())
+                                .metadata("model", "m")
+                                .start(),
+                        );
+                    }
+                })
+            })
+            .collect();
+        while !threads
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
+            let read = read(&collector);
+            let started = read.sum("l0_streams_started_total");
+            assert!(read.sum("l0_streams_finished_total") <= started);
+            let active = read.sum("l0_streams_active");
+            assert!((0.0..=THREADS as f64).contains(&active), "{active}");
         }
     });
     let read = read(&collector);

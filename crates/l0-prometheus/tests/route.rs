@@ -10,7 +10,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode};
 use flate2::read::GzDecoder;
 use l0_core::Telemetry;
-use l0_prometheus::{CONTENT_TYPE, Collector, Labels, metrics_route};
+use l0_prometheus::{CONTENT_TYPE, Collector, Labels, OPENMETRICS_CONTENT_TYPE, metrics_route};
 use tower::ServiceExt;
 
 fn collector(models: usize) -> Collector {
@@ -74,6 +74,27 @@ async fn it_is_compressed_when_asked_for() {
             .unwrap();
         assert_eq!(text, collector.expose());
         assert!(models < 100 || compressed.len() * 10 < text.len());
+    }
+}
+
+#[tokio::test]
+async fn exemplars_are_for_those_who_take_open_metrics() {
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
+    for exemplars in [false, true] {
+        let collector = Collector::builder().exemplars(exemplars).build().unwrap();
+        collector.record(&Telemetry::example(), &Labels::none());
+        let app = Router::new().route("/metrics", metrics_route(collector.clone()));
+        let response = ask(&app, Method::GET, &[("accept", accept)]).await;
+        let content_type = if exemplars {
+            OPENMETRICS_CONTENT_TYPE
+        } else {
+            CONTENT_TYPE
+        };
+        assert_eq!(header(&response, "content-type"), Some(content_type));
+        let text = String::from_utf8(body(response).await).unwrap();
+        assert_eq!(text.contains(&Telemetry::example().session_id), exemplars);
+        let response = ask(&app, Method::GET, &[]).await;
+        assert_eq!(body(response).await, collector.expose().into_bytes());
     }
 }
 

@@ -206,6 +206,11 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
     (name.to_owned(), labels, value)
 }
 
+/// Lets programs of others check an exposition in OpenMetrics: `strict_exposition.py`, as below.
+pub(crate) fn check_openmetrics_with_peers(text: &str) {
+    check_strictly(text, "openmetrics");
+}
+
 /// Lets programs of others check an exposition: `promtool check metrics`, if it is installed, and
 /// `strict_exposition.py` in the folder that `L0_PEERS` names, with the Python that `L0_PYTHON`
 /// names, which has `prometheus_client`.
@@ -214,11 +219,14 @@ pub(crate) fn check_with_peers(text: &str) {
     if promtool.is_ok_and(|output| output.status.success()) {
         pipe(Command::new("promtool").args(["check", "metrics"]), text);
     }
-    if let (Some(peers), Some(python)) =
-        (std::env::var_os("L0_PEERS"), std::env::var_os("L0_PYTHON"))
-    {
+    check_strictly(text, "text");
+}
+
+fn check_strictly(text: &str, format: &str) {
+    let (peers, python) = (std::env::var_os("L0_PEERS"), std::env::var_os("L0_PYTHON"));
+    if let (Some(peers), Some(python)) = (peers, python) {
         let script = Path::new(&peers).join("strict_exposition.py");
-        pipe(Command::new(python).arg(script).arg("text"), text);
+        pipe(Command::new(python).arg(script).arg(format), text);
     }
 }
 
