@@ -98,6 +98,12 @@ pub enum Event<'a> {
         message: Option<&'a str>,
         /// From the start to the end.
         duration: Option<Duration>,
+        /// The model that answered the last attempt, as the provider names it, cut to 256 bytes;
+        /// absent if the source did not say.
+        response_model: Option<&'a str>,
+        /// The provider's id of the last attempt's response, cut to 256 bytes; absent if the source
+        /// did not say.
+        response_id: Option<&'a str>,
     },
 }
 

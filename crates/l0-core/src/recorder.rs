@@ -41,7 +41,13 @@ pub(crate) struct Recorder<'a> {
     tokens: u64,
     timed: bool,
     finished: bool,
+    /// What the last attempt's source said of its response, for the observers.
+    response_model: Option<Box<str>>,
+    response_id: Option<Box<str>>,
 }
+
+/// How much is kept of what a provider calls its model or response, in bytes.
+const MAX_NAME: usize = 256;
 
 impl<'a> Recorder<'a> {
     /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
@@ -90,6 +96,8 @@ impl<'a> Recorder<'a> {
             stop: Stop::new(start.until),
             tokens: 0,
             finished: false,
+            response_model: None,
+            response_id: None,
         };
         recorder.observers.deliver(&Event::Started {
             at: measured.then_some(started_at),
@@ -136,6 +144,7 @@ impl<'a> Recorder<'a> {
         if let Some(monitor) = &mut self.monitor {
             monitor.record_attempt();
         }
+        (self.response_model, self.response_id) = (None, None);
         self.observers.deliver(&Event::AttemptStarted { number });
     }
 
@@ -151,6 +160,13 @@ impl<'a> Recorder<'a> {
             Some(monitor) => monitor.record_arrival(view, arrived),
             None => Arrival::default(),
         };
+        // Many sources say it with every item; it is kept once.
+        if self.response_model.is_none() && view.model.is_some() {
+            self.response_model = self.kept(view.model);
+        }
+        if self.response_id.is_none() && view.response_id.is_some() {
+            self.response_id = self.kept(view.response_id);
+        }
         if view.is_token() {
             let index = self.tokens;
             self.tokens += 1;
@@ -158,6 +174,13 @@ impl<'a> Recorder<'a> {
                 self.token_events(index, arrival, view);
             }
         }
+    }
+
+    #[cold]
+    fn kept(&self, name: Option<&str>) -> Option<Box<str>> {
+        // Without observers, nobody would be told.
+        let name = name.filter(|_| !self.observers.is_empty())?;
+        Some(name[..name.floor_char_boundary(MAX_NAME)].into())
     }
 
     fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
@@ -283,6 +306,8 @@ impl<'a> Recorder<'a> {
             error,
             message: message.as_deref(),
             duration: telemetry.and_then(|telemetry| telemetry.duration),
+            response_model: self.response_model.as_deref(),
+            response_id: self.response_id.as_deref(),
         });
         self.observers.clear();
     }

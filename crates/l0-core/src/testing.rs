@@ -527,6 +527,8 @@ pub enum OwnedEvent {
         error: Option<String>,
         message: Option<String>,
         duration: Option<Duration>,
+        response_model: Option<String>,
+        response_id: Option<String>,
     },
 }
 
@@ -596,12 +598,16 @@ impl From<&Event<'_>> for OwnedEvent {
                 error,
                 message,
                 duration,
+                response_model,
+                response_id,
             } => Self::Finished {
                 outcome,
                 telemetry: telemetry.cloned().map(Box::new),
                 error: error.map(ToString::to_string),
                 message: message.map(str::to_owned),
                 duration,
+                response_model: response_model.map(str::to_owned),
+                response_id: response_id.map(str::to_owned),
             },
         }
     }
@@ -687,7 +693,24 @@ impl<'a> Event<'a> {
             error,
             message,
             duration: telemetry.and_then(|telemetry| telemetry.duration),
+            response_model: None,
+            response_id: None,
         }
+    }
+
+    /// This [`Event::Finished`], with what the source said of its response; any other event as it
+    /// is.
+    #[must_use]
+    pub fn with_response(mut self, model: Option<&'a str>, id: Option<&'a str>) -> Self {
+        if let Self::Finished {
+            response_model,
+            response_id,
+            ..
+        } = &mut self
+        {
+            (*response_model, *response_id) = (model, id);
+        }
+        self
     }
 }
 

@@ -12,10 +12,13 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt, ScriptedResult};
+use l0_core::testing::{
+    Captured, OwnedEvent, Script, ScriptedAttempt, ScriptedResult, ScriptedToken,
+};
 use l0_core::{
     Backoff, Error, Event, Failure, Interceptor, Interest, L0, Monitoring, NetworkErrorKind,
-    Observer, Observers, Outcome, Refusal, Request, Retry, RunInfo, Telemetry, observe_fn,
+    Observer, Observers, Outcome, Refusal, Request, Retry, RunInfo, Telemetry, TokenKind,
+    observe_fn,
 };
 use serde_json::{Value, json};
 
@@ -723,6 +726,64 @@ fn a_panic_of_the_factory_goes_on_as_it_is_and_no_observer_is_blamed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_response() {
+    /// An item that says so.
+    fn named(model: Option<&str>, id: Option<&str>) -> ScriptedToken {
+        let mut item = ScriptedToken::new(TokenKind::Other, "");
+        item.model = model.map(str::to_owned);
+        item.response_id = id.map(str::to_owned);
+        item
+    }
+    let long = "ü".repeat(1_000);
+    for (script, model, id) in [
+        (Script::new().attempt(|a| a.token("Hi")), None, None),
+        (
+            // With the first item, or later; said again, it stays.
+            Script::new().attempt(|a| {
+                a.item(named(Some("gpt-4-0613"), None))
+                    .token("Hi")
+                    .item(named(Some("another"), Some("chatcmpl-1")))
+            }),
+            Some("gpt-4-0613"),
+            Some("chatcmpl-1"),
+        ),
+        (
+            Script::new()
+                .attempt(|a| a.item(named(Some("a"), Some("1"))).fail(reset()))
+                .attempt(|a| a.item(named(None, Some("2"))).token("Hi")),
+            None,
+            Some("2"),
+        ),
+        (
+            Script::new().attempt(|a| a.item(named(Some(&long), None)).token("Hi")),
+            Some(&long[..256]),
+            None,
+        ),
+    ] {
+        for monitoring in [Monitoring::new(), Monitoring::off()] {
+            let captured = Captured::new();
+            let l0 = L0::builder()
+                .monitoring(monitoring)
+                .retry(Retry::new().backoff(Backoff::none()))
+                .interceptor(captured.clone())
+                .build();
+            l0.stream(script.source()).start().count().await;
+            let Some(OwnedEvent::Finished {
+                response_model,
+                response_id,
+                ..
+            }) = captured.events().pop()
+            else {
+                panic!("not finished");
+            };
+            // The second round repeats the last attempt.
+            assert_eq!(response_model.as_deref(), model);
+            assert_eq!(response_id.as_deref(), id);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_of_an_unmeasured_run_are_the_same_without_times() {
     /// The event as a run that is not measured tells it.
     fn untimed(event: OwnedEvent) -> OwnedEvent {
@@ -741,6 +802,8 @@ async fn events_of_an_unmeasured_run_are_the_same_without_times() {
                 outcome,
                 error,
                 message,
+                response_model,
+                response_id,
                 ..
             } => OwnedEvent::Finished {
                 outcome,
@@ -748,6 +811,8 @@ async fn events_of_an_unmeasured_run_are_the_same_without_times() {
                 error,
                 message,
                 duration: None,
+                response_model,
+                response_id,
             },
             other => other,
         }
