@@ -33,4 +33,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/architecture.md")]
     struct Architecture;
+
+    #[doc = include_str!("../../docs/prometheus.md")]
+    struct Prometheus;
 }
