@@ -31,7 +31,7 @@ const ANSWER: &str = "A token stream is a promise kept one word at a time. L0 li
 
 /// An answer that is about the model, and that leaves a block of code open.
 const BAD_ANSWER: &str =
-    "As an AI language model, I would write it like this:\n\n```rust\nfn main() {";
+    "Sure!\n\nAs an AI language model, I would write it like this:\n\n```rust\nfn main() {";
 
 /// How many events of an answer come before a fault in mid-stream.
 const MIDDLE: usize = 14;

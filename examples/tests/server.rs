@@ -48,7 +48,7 @@ async fn a_chat_whose_connection_breaks_begins_anew() {
         ("l0_streams_finished_total", 1.0),
         ("l0_streams_active", 0.0),
     ] {
-        assert_eq!(metrics.sum(name, labels), value, "{name}");
+        assert_eq!(metrics.sum(name, &labels), value, "{name}");
     }
 }
 
@@ -63,14 +63,14 @@ async fn a_client_that_goes_away_drops_its_run() {
     let first = events.next().await.unwrap().unwrap();
     assert_eq!(first.name, "token");
     let metrics = service.metrics().await;
-    assert_eq!(metrics.sum("l0_streams_active", []), 1.0);
+    assert_eq!(metrics.sum("l0_streams_active", &[]), 1.0);
 
     drop(events);
     let metrics = service.at_rest().await;
-    let finished = |outcome| metrics.sum("l0_streams_finished_total", [("outcome", outcome)]);
+    let finished = |outcome| metrics.sum("l0_streams_finished_total", &[("outcome", outcome)]);
     assert_eq!(finished("dropped"), 1.0);
     assert_eq!(finished("completed"), 0.0);
-    assert_eq!(metrics.sum("l0_requests_total", []), 1.0);
+    assert_eq!(metrics.sum("l0_requests_total", &[]), 1.0);
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ async fn a_chat_that_fails_ends_with_an_error_that_is_not_the_raw_one() {
         let data = json!({ "outcome": outcome, "message": message });
         assert_eq!(events[0].data, data);
         let metrics = service.metrics().await;
-        let finished = metrics.sum("l0_streams_finished_total", [("outcome", outcome)]);
+        let finished = metrics.sum("l0_streams_finished_total", &[("outcome", outcome)]);
         assert_eq!(finished, 1.0);
     }
 }
@@ -164,8 +164,8 @@ async fn load_says_what_came_of_its_chats() {
     }
     // That a client went away may be noticed after its answer was complete.
     let metrics = service.at_rest().await;
-    assert_eq!(metrics.sum("l0_streams_finished_total", []), 10.0);
-    let finished = |outcome| metrics.sum("l0_streams_finished_total", [("outcome", outcome)]);
+    assert_eq!(metrics.sum("l0_streams_finished_total", &[]), 10.0);
+    let finished = |outcome| metrics.sum("l0_streams_finished_total", &[("outcome", outcome)]);
     assert!(finished("completed") >= 7.0);
     assert_eq!(finished("completed") + finished("dropped"), 10.0);
 }

@@ -97,7 +97,7 @@ impl Service {
     pub(crate) async fn at_rest(&self) -> Samples {
         wait_for("no run is active", async || {
             let samples = self.metrics().await;
-            (samples.sum("l0_streams_active", []) == 0.0).then_some(samples)
+            (samples.sum("l0_streams_active", &[]) == 0.0).then_some(samples)
         })
         .await
     }
@@ -123,8 +123,13 @@ pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option
             return answer;
         }
         assert!(start.elapsed() < DEADLINE, "waited in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        pause().await;
     }
+}
+
+/// Between two questions.
+pub(crate) async fn pause() {
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 /// How many events have this name.
@@ -157,7 +162,7 @@ pub(crate) struct Samples(pub(crate) BTreeMap<Labels, f64>);
 
 impl Samples {
     /// The sum over all samples of this name that have these labels.
-    pub(crate) fn sum<const N: usize>(&self, name: &str, labels: [(&str, &str); N]) -> f64 {
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let is = |sample: &Labels, (label, value): (&str, &str)| {
             sample.get(label).is_some_and(|one| one == value)
         };
