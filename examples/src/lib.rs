@@ -6,6 +6,8 @@ use l0_providers::openai::Client;
 
 use crate::server::Server;
 
+pub mod chat_app;
+pub mod chat_client;
 pub mod server;
 
 /// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
