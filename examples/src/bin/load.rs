@@ -18,9 +18,12 @@ use clap::Parser;
 use futures_util::{StreamExt, stream};
 use l0_examples::chat_app::MODELS;
 use l0_examples::chat_client::{Refused, chat};
+use l0_examples::share;
 
 /// After how many tokens a client goes away.
 const HALFWAY: u64 = 10;
+/// How long a server may say nothing; it sends comments while its model is silent.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends many chats to the example `server`, and says what came of them.
 #[derive(Parser)]
@@ -56,17 +59,11 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it is not a number from 0 to 1".to_owned()),
-    }
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
-    let http = reqwest::Client::new();
+    // A server that hangs must not hang this program too.
+    let http = reqwest::Client::builder().read_timeout(PATIENCE).build()?;
     let start = Instant::now();
     let chats = (0..arguments.chats).zip(arguments.models.iter().cycle());
     let chats = chats.map(|(index, model)| {

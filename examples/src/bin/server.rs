@@ -43,7 +43,7 @@ struct Arguments {
     models: Vec<String>,
 
     /// How many connections of the server inside the process break, as a share of 1.
-    #[arg(long, default_value_t = 0.05, value_name = "SHARE")]
+    #[arg(long, default_value_t = 0.05, value_parser = l0_examples::share, value_name = "SHARE")]
     faults: f64,
 }
 
