@@ -1,8 +1,8 @@
 //! JSON: one telemetry as a document, or as a line of a log.
 //!
 //! Durations are milliseconds, unknown values are absent, and what is written reads back equal (if
-//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the metadata is written, and no prompt, output or
-//! credential unless the metadata holds one.
+//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the
+//! metadata is written, and no prompt, output or credential unless the metadata holds one.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
