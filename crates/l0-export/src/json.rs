@@ -347,6 +347,17 @@ mod tests {
     }
 
     #[test]
+    fn metadata_that_is_nested_100_deep_reads_back() {
+        let nested = (0..100).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let mut telemetry = Telemetry::example();
+        telemetry.metadata.insert("nested".to_owned(), nested);
+        let mut line = Vec::new();
+        write_line(&mut line, &telemetry).unwrap();
+        let read = read_lines(&line[..]).next().unwrap().unwrap();
+        assert_eq!(read, telemetry);
+    }
+
+    #[test]
     fn a_broken_line_is_told_with_its_number_and_the_rest_is_read() {
         let long = format!(
             "{{\"sessionId\":\"{}\"}}",
