@@ -295,7 +295,7 @@ fn crowded() -> Collector {
         ]);
         collector.record(&full(), &labels.expect("valid"));
     }
-    let l0 = l0_core::L0::builder()
+    let l0 = L0::builder()
         .interceptor(collector.label_keys(["model"]).expect("valid"))
         .build();
     let script = Script::new();
