@@ -37,10 +37,10 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
 #[library_benchmark]
 #[bench::off(args = (off(), source), setup = run, config = kept(184_079))]
 #[bench::on(args = (on(), source), setup = run, config = kept(406_079))]
-#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_470_568))]
+#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_478_108))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(325_154))]
 #[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(837_154))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_102_643))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_110_183))]
 fn tokens(mut run: Run<'static, Source>) -> Run<'static, Source> {
     take(&mut run, TOKENS);
     run
@@ -49,7 +49,7 @@ fn tokens(mut run: Run<'static, Source>) -> Run<'static, Source> {
 #[library_benchmark]
 #[bench::off(args = (off(), source), setup = watched, config = kept(166_033))]
 #[bench::on(args = (on(), source), setup = watched, config = kept(390_033))]
-#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_453_534))]
+#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_460_994))]
 fn watched_tokens(mut watched: Watched<Source>) -> Watched<Source> {
     take(&mut watched, TOKENS);
     watched
