@@ -116,9 +116,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, row) in sorted {
         let mut cells = vec![name.clone()];
         if let Some(clock) = clock {
-            let over = at(name)
-                .zip(at(base(name)))
-                .map(|(nanos, base)| nanos - base);
+            let base = base(name).and_then(at);
+            let over = at(name).zip(base).map(|(nanos, base)| nanos - base);
             cells.push(over.map_or_else(String::new, |over| format!("{:.2}", over / clock)));
         }
         cells.extend(sizes.iter().map(|size| match row.get(size) {
