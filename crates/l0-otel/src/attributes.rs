@@ -16,15 +16,21 @@ pub(crate) const MAX_TEXT: usize = 256;
 pub(crate) struct Chosen(Vec<(String, Key)>);
 
 impl Chosen {
-    /// Adds a key, unless it is there or its entry leaves under a name of the conventions anyway.
-    pub(crate) fn add(&mut self, key: String) {
+    /// Adds a key, unless it is there, its entry leaves under a name of the conventions anyway, or it
+    /// could be taken for one of those names.
+    pub(crate) fn add(&mut self, conventions: &Conventions, key: String) {
         const NAMED: [&str; 4] = [
             keys::MODEL,
             keys::PROVIDER,
             keys::OPERATION,
             keys::CONVERSATION_ID,
         ];
-        if !NAMED.contains(&&*key) && !self.0.iter().any(|(chosen, _)| *chosen == key) {
+        let reserved = &mut conventions.reserved.iter();
+        let taken = key.is_empty()
+            || NAMED.contains(&&*key)
+            || reserved.any(|start| key.starts_with(start))
+            || self.0.iter().any(|(chosen, _)| *chosen == key);
+        if !taken {
             let name = Arc::<str>::from(&*key).into();
             self.0.push((key, name));
         }

@@ -99,13 +99,15 @@ impl OtelBuilder {
     ///
     /// SDKs keep a series for each set of values, up to a limit (2000 in the one for Rust, beyond
     /// which all are one): list what has few. Keys that the conventions have a name for (`model`,
-    /// `provider`, `operation`, `conversation_id`) leave under that name anyway, and are not repeated.
+    /// `provider`, `operation`, `conversation_id`) leave under that name anyway, and are not repeated. Keys that begin as the names
+    /// of L0's own attributes do, with `gen_ai.`, `l0.`, `error.` or `exception.`, are passed over.
     pub fn attribute_keys<I>(mut self, keys: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        keys.into_iter().for_each(|key| self.chosen.add(key.into()));
+        keys.into_iter()
+            .for_each(|key| self.chosen.add(CURRENT, key.into()));
         self
     }
 
@@ -117,7 +119,8 @@ impl OtelBuilder {
         I::Item: Into<String>,
     {
         let chosen = &mut self.chosen_for_spans;
-        keys.into_iter().for_each(|key| chosen.add(key.into()));
+        keys.into_iter()
+            .for_each(|key| chosen.add(CURRENT, key.into()));
         self
     }
 

@@ -8,6 +8,8 @@ pub(crate) struct Conventions {
     pub(crate) schema_url: &'static str,
     /// What is done, where metadata does not say.
     pub(crate) default_operation: &'static str,
+    /// How names of attributes begin that no metadata may have.
+    pub(crate) reserved: &'static [&'static str],
     pub(crate) metrics: Metrics,
     pub(crate) keys: Keys,
     pub(crate) events: Events,
@@ -123,6 +125,7 @@ const SEVERITY: &str = "l0.severity";
 static V1_41: Conventions = Conventions {
     schema_url: "https://opentelemetry.io/schemas/1.41.0",
     default_operation: "chat",
+    reserved: &["error.", "exception.", "gen_ai.", "l0."],
     metrics: Metrics {
         operation_duration: Metric {
             name: "gen_ai.client.operation.duration",
