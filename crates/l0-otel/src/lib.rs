@@ -46,10 +46,12 @@
 //!
 //! A token costs nothing when it arrives: the interceptor does not ask for tokens. Gaps are recorded when the
 //! run ends, from its [`Distribution`](l0_core::Distribution), since instruments of OpenTelemetry take one
-//! value at a time: one call of the SDK's histogram for each gap. Number, sum and maximum of the gaps are exact;
-//! one that lies within 4 % of a boundary may be counted on its other side. Recording each gap as it happens
-//! would make them exact, at the cost of the same call, with its locks, between two tokens.
-//! `cargo bench -p l0-bench --bench otel` tells what that takes.
+//! value at a time: one call of the SDK's histogram for each gap, about 0.1 µs. So a run of 1,000 tokens spends
+//! 0.1 ms on them, once, after its last token was handed out, and shows its gaps at its end only. Number, sum and
+//! maximum of the gaps are exact; one that lies within 4 % of a boundary may be counted on its other side.
+//! Recording each gap as it happens would make all of them exact, at the cost of the same call, with its locks,
+//! between two tokens. All the rest of a run takes about 4 µs. `cargo bench -p l0-bench --bench otel` measures
+//! it. Where it is too much, a view of the SDK that drops the histogram saves it.
 //!
 //! Nothing waits for a network, as long as the SDK exports from a thread of its own: batch span processors and
 //! periodic readers do, a `SimpleSpanProcessor` does not.
