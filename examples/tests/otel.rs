@@ -237,11 +237,13 @@ fn the_answer_is_there_before_the_endpoint_has_said_a_word() {
         .env("OTEL_BSP_SCHEDULE_DELAY", "1")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "1");
     let (mut process, lines) = Process::start(command.stderr(Stdio::piped()));
+    let (sender, asked) = channel();
+    thread::spawn(move || sender.send((listener.accept(), listener)));
     // It has asked, and gets no answer until the chat is over.
-    let (asked, _) = listener.accept().unwrap();
+    let asked = asked.recv_timeout(DEADLINE).expect("it connects");
     let read = read_until(&lines, "outcome: ");
     assert_eq!(read.last().unwrap(), "outcome: completed");
-    drop((asked, listener));
+    drop(asked);
     let status = process.0.wait().unwrap();
     let mut errors = String::new();
     let stderr = process.0.stderr.take().unwrap();

@@ -6,6 +6,7 @@ mod common;
 
 use std::io::ErrorKind;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -15,8 +16,11 @@ use futures_util::{StreamExt, stream};
 use l0_core::testing::Script;
 use l0_core::{Backoff, L0, Retry};
 use l0_otel::OtelBuilder;
-use opentelemetry::Context;
+use opentelemetry::metrics::{
+    Counter, InstrumentBuilder, InstrumentProvider, Meter, SyncInstrument,
+};
 use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 
 /// Runs a source whose connection is a span, twice, on a thread that knows nothing of the span
@@ -138,8 +142,8 @@ async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
 #[tokio::test]
 async fn a_child_may_outlive_the_run() {
     let sdk = Sdk::new();
-    let kept = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let keep = std::sync::Arc::clone(&kept);
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
     let connect = move |_| {
         *keep.lock().unwrap() = Some(Context::current());
         let stream = Script::new().attempt(|a| a.token("a")).stream();
@@ -152,4 +156,33 @@ async fn a_child_may_outlive_the_run() {
     assert_eq!(sdk.spans().len(), 1);
     drop(kept);
     assert_eq!(sdk.spans().len(), 1);
+}
+
+/// Makes counters that note which span is current.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<SpanId>>>);
+
+impl InstrumentProvider for Notes {
+    fn u64_counter(&self, _: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
+        Counter::new(Arc::new(self.clone()))
+    }
+}
+
+impl SyncInstrument<u64> for Notes {
+    fn measure(&self, _: u64, _: &[KeyValue]) {
+        let current = Context::map_current(|current| current.span().span_context().span_id());
+        self.0.lock().unwrap().push(current);
+    }
+}
+
+#[test]
+fn the_runs_span_is_current_while_it_is_counted() {
+    let sdk = Sdk::new();
+    let notes = Notes::default();
+    let meter = Meter::new(Arc::new(notes.clone()));
+    run(&sdk, |builder| builder.meter(meter));
+    let spans = sdk.spans();
+    let chat = named(&spans, "chat")[0].span_context.span_id();
+    // A network error, a retry, a run.
+    assert_eq!(*notes.0.lock().unwrap(), [chat; 3]);
 }

@@ -4,10 +4,13 @@
 
 mod common;
 
+use std::borrow::Cow;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use common::{MS, Sdk, length, value};
 use futures_util::{FutureExt, StreamExt};
@@ -17,7 +20,9 @@ use l0_core::{
     Failure, FinishReason, Guardrails, Interceptor, L0, Monitoring, Refusal, Request, Retry,
     Severity, Timeouts, TokenKind, Usage, Violation,
 };
-use opentelemetry::trace::Status;
+use l0_otel::OtelInterceptor;
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, Tracer};
+use opentelemetry::{Context, KeyValue};
 
 struct Exit {
     name: &'static str,
@@ -166,6 +171,22 @@ fn exits() -> Vec<Exit> {
             ],
         },
         Exit {
+            name: "completed, and then the connection broke",
+            run: |l0| {
+                let script = Script::new().attempt(|a| {
+                    a.token("a")
+                        .finish(FinishReason::Stop)
+                        .fail(ErrorKind::ConnectionReset)
+                });
+                read(l0, script).boxed()
+            },
+            end: ("completed", None),
+            error: None,
+            millis: 0,
+            events: &["l0.attempt", "l0.network_error"],
+            points: &[FIRST_AT_ONCE, "l0.network.errors[error.type=econnreset] 1"],
+        },
+        Exit {
             name: "truncated",
             run: |l0| {
                 let l0 = l0.to_builder().retry(Retry::none()).build();
@@ -289,6 +310,23 @@ fn exits() -> Vec<Exit> {
             points: &[FIRST_AT_ONCE],
         },
         Exit {
+            name: "aborted by a future",
+            run: |l0| {
+                async move {
+                    let script = Script::new().attempt(|a| a.hang());
+                    let until = tokio::time::sleep(6 * MS);
+                    let mut run = l0.stream(script.source()).until(until).start();
+                    run.text().await.unwrap_err();
+                }
+                .boxed()
+            },
+            end: ("aborted", None),
+            error: None,
+            millis: 6,
+            events: ONE_ATTEMPT,
+            points: &[],
+        },
+        Exit {
             name: "told to stop, then dropped",
             run: |l0| {
                 async move {
@@ -327,6 +365,41 @@ fn exits() -> Vec<Exit> {
             millis: 8,
             events: ONE_ATTEMPT,
             points: &["gen_ai.client.operation.time_to_first_chunk[] 1 x 0.008"],
+        },
+        Exit {
+            name: "in a task that is aborted",
+            run: |l0| {
+                async move {
+                    let script = Script::new().attempt(|a| a.token("a").hang());
+                    let mut run = l0.stream(script.source()).start();
+                    run.next().await.unwrap().unwrap();
+                    let task = tokio::spawn(async move { run.next().await.is_some() });
+                    tokio::task::yield_now().await;
+                    task.abort();
+                    assert!(task.await.unwrap_err().is_cancelled());
+                }
+                .boxed()
+            },
+            end: ("dropped", None),
+            error: None,
+            millis: 0,
+            events: ONE_ATTEMPT,
+            points: &[FIRST_AT_ONCE],
+        },
+        Exit {
+            name: "the factory panics",
+            run: |l0| {
+                let script = Script::new().attempt(|a| a.connect_panic("bug"));
+                AssertUnwindSafe(read(l0, script))
+                    .catch_unwind()
+                    .map(|end| drop(end.unwrap_err()))
+                    .boxed()
+            },
+            end: ("failed", Some("panic")),
+            error: Some(""),
+            millis: 0,
+            events: ONE_ATTEMPT,
+            points: &[],
         },
         Exit {
             name: "the source panics",
@@ -376,6 +449,21 @@ fn exits() -> Vec<Exit> {
             millis: 25,
             events: ONE_ATTEMPT,
             points: &[GAP, FIRST],
+        },
+        Exit {
+            name: "watched and dropped",
+            run: |l0| {
+                async move {
+                    let mut watched = l0.watch(two_tokens().stream()).start();
+                    watched.next().await.unwrap().unwrap();
+                }
+                .boxed()
+            },
+            end: ("dropped", None),
+            error: None,
+            millis: 20,
+            events: ONE_ATTEMPT,
+            points: &[FIRST],
         },
         Exit {
             name: "watched, and it failed",
@@ -441,6 +529,63 @@ async fn every_exit_gives_one_span_and_the_exact_points() {
     }
 }
 
+/// A tracer whose spans count how often they are ended: those of the SDK pass over a second time.
+#[derive(Clone, Default)]
+struct Ends(Arc<AtomicU32>);
+
+impl Tracer for Ends {
+    type Span = Self;
+
+    fn build_with_context(&self, _: SpanBuilder, _: &Context) -> Self {
+        self.clone()
+    }
+}
+
+impl Span for Ends {
+    fn add_event_with_timestamp<T>(&mut self, _: T, _: SystemTime, _: Vec<KeyValue>)
+    where
+        T: Into<Cow<'static, str>>,
+    {
+        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+    }
+
+    fn span_context(&self) -> &SpanContext {
+        &SpanContext::NONE
+    }
+
+    fn is_recording(&self) -> bool {
+        true
+    }
+
+    fn set_attribute(&mut self, _: KeyValue) {
+        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+    }
+
+    fn set_status(&mut self, _: Status) {
+        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+    }
+
+    fn update_name<T: Into<Cow<'static, str>>>(&mut self, _: T) {}
+
+    fn add_link(&mut self, _: SpanContext, _: Vec<KeyValue>) {}
+
+    fn end_with_timestamp(&mut self, _: SystemTime) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_exit_ends_the_span_once_and_then_leaves_it_alone() {
+    for exit in exits() {
+        let ends = Ends::default();
+        let otel = OtelInterceptor::builder().tracer(ends.clone());
+        let l0 = L0::builder().interceptor(otel.build()).build();
+        (exit.run)(l0.clone()).await;
+        assert_eq!(ends.0.load(Ordering::Relaxed), 1, "{}", exit.name);
+        assert_eq!(l0.observer_panics(), 0, "{}", exit.name);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_that_is_not_measured_has_its_span_and_what_happens_counted() {
     for monitoring in [Monitoring::off(), Monitoring::new().sample_rate(0.0)] {
@@ -468,6 +613,29 @@ async fn a_run_that_is_not_measured_has_its_span_and_what_happens_counted() {
             ]
         );
     }
+}
+
+#[test]
+fn a_runtime_that_shuts_down_ends_its_runs() {
+    let sdk = Sdk::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    let script = Script::new().attempt(|a| a.token("a").hang());
+    let mut run = sdk.l0().stream(script.source()).start();
+    runtime.block_on(async move {
+        run.next().await.unwrap().unwrap();
+        tokio::spawn(async move { run.next().await.is_some() });
+        tokio::task::yield_now().await;
+    });
+    assert!(sdk.spans().is_empty());
+    drop(runtime);
+    assert_eq!(
+        value(&sdk.span().attributes, "l0.outcome").as_deref(),
+        Some("dropped")
+    );
+    let points = sdk.points();
+    assert!(points.contains(&"l0.runs[l0.outcome=dropped] 1".to_owned()));
+    assert!(points.contains(&"l0.runs.active[] 0".to_owned()));
 }
 
 #[tokio::test(start_paused = true)]
