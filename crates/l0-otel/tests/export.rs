@@ -26,6 +26,9 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
 
+/// Longer than anything takes: a test that would hang fails instead.
+const DEADLINE: Duration = Duration::from_secs(60);
+
 /// An endpoint that accepts what it gets and does not answer, until it is told to.
 struct Stuck {
     reached: Sender<()>,
@@ -114,7 +117,7 @@ async fn runs_end_while_the_endpoint_does_not_answer() {
     ];
     // Both are being exported now, and stay so: no run may wait for that.
     for _ in &flushes {
-        wait.recv().unwrap();
+        wait.recv_timeout(DEADLINE).unwrap();
     }
     // More than a queue of the SDK takes.
     for _ in 0..5_000 {
