@@ -1,0 +1,143 @@
+//! Spans: an execution's spans, from their start to their end.
+
+use std::time::SystemTime;
+
+use l0_core::{Outcome, Telemetry};
+use sentry_core::protocol::{SpanStatus, Value};
+use sentry_core::{Hub, Scope, Span, TransactionContext, TransactionOrSpan};
+
+use crate::config::Parent;
+use crate::data::{Data, primitive};
+use crate::gen_ai::Call;
+
+/// The name and operation of the span of an execution.
+pub(crate) const EXECUTION: &str = "l0.execution";
+const STREAM: &str = "l0.stream.consume";
+
+/// At most three: of the execution, and its children.
+pub(crate) struct Spans {
+    execution: TransactionOrSpan,
+    call: Option<(Call, Span)>,
+    stream: Option<Stream>,
+}
+
+struct Stream {
+    span: Span,
+    /// When it completed; if it did not, it ends with the execution.
+    completed: Option<SystemTime>,
+}
+
+/// What spans are told of an execution's end.
+pub(crate) struct Told<'a> {
+    pub(crate) outcome: Outcome,
+    pub(crate) data: &'a Data,
+    pub(crate) telemetry: Option<&'a Telemetry>,
+    pub(crate) response_model: Option<&'a str>,
+    pub(crate) response_id: Option<&'a str>,
+}
+
+impl Spans {
+    /// Starts the spans of an execution and puts them into the scope of its hub.
+    pub(crate) fn start(
+        hub: &Hub,
+        scope: &mut Scope,
+        parent: Parent,
+        name: &str,
+        data: &Data,
+    ) -> Self {
+        let execution: TransactionOrSpan = match (parent, scope.get_span()) {
+            (Parent::Child, Some(span)) => span.start_child(EXECUTION, name).into(),
+            (_, span) => {
+                let context = TransactionContext::continue_from_span(name, EXECUTION, span);
+                hub.start_transaction(context).into()
+            }
+        };
+        for (key, value) in data {
+            execution.set_data(key, primitive(value));
+        }
+        scope.set_span(Some(execution.clone()));
+        let call = Call::of(data).map(|call| {
+            let span = execution.start_child(&call.op(), &call.name());
+            span.data().extend(call.data.clone());
+            (call, span)
+        });
+        Self {
+            execution,
+            call,
+            stream: None,
+        }
+    }
+
+    pub(crate) fn set_tag(&self, key: &str, value: &str) {
+        self.execution.set_tag(key, value);
+    }
+
+    pub(crate) fn start_stream(&mut self) {
+        let span = self.execution.start_child(STREAM, "Consuming LLM stream");
+        let completed = None;
+        self.stream = Some(Stream { span, completed });
+    }
+
+    pub(crate) fn complete_stream(&mut self, tokens: Option<u64>) {
+        if let Some(stream) = &mut self.stream {
+            stream.completed = Some(SystemTime::now());
+            if let Some(tokens) = tokens {
+                set_tokens(&mut stream.span.data(), tokens.into());
+            }
+        }
+    }
+
+    /// Sets data of the stream.
+    pub(crate) fn set_stream_data(&self, key: &str, value: Value) {
+        if let Some(stream) = &self.stream {
+            stream.span.set_data(key, value);
+        }
+    }
+
+    /// Ends them all; a transaction is sent.
+    pub(crate) fn finish(self, told: &Told<'_>) {
+        let status = status(told.outcome);
+        let outcome = ("outcome".to_owned(), Value::from(told.outcome.as_str()));
+        let end = SystemTime::now();
+
+        if let Some(Stream { span, completed }) = self.stream {
+            let completed_status = completed.map(|_| SpanStatus::Ok);
+            span.set_status(completed_status.unwrap_or(status));
+            {
+                let mut data = span.data();
+                data.extend(told.data.clone());
+                if let Some(tokens) = told.data.get("tokens") {
+                    set_tokens(&mut data, tokens.clone());
+                }
+            }
+            span.finish_with_timestamp(completed.unwrap_or(end));
+        }
+        if let Some((call, span)) = self.call {
+            let response = call.response(told.response_model, told.response_id, told.telemetry);
+            span.data().extend(response);
+            span.set_status(status);
+            span.finish_with_timestamp(end);
+        }
+        for (key, value) in told.data.clone().into_iter().chain([outcome]) {
+            self.execution.set_data(&key, value);
+        }
+        self.execution.set_status(status);
+        self.execution.finish_with_timestamp(end);
+    }
+}
+
+/// Under both names: the guide's, and the one that dashboards made for the original look for.
+fn set_tokens(data: &mut Data, tokens: Value) {
+    data.insert("token_count".to_owned(), tokens.clone());
+    data.insert("tokens".to_owned(), tokens);
+}
+
+/// That an execution was stopped by its user is no error.
+fn status(outcome: Outcome) -> SpanStatus {
+    match outcome {
+        Outcome::Completed => SpanStatus::Ok,
+        Outcome::Aborted | Outcome::Dropped => SpanStatus::Cancelled,
+        Outcome::TimedOut => SpanStatus::DeadlineExceeded,
+        _ => SpanStatus::InternalError,
+    }
+}

@@ -1,0 +1,75 @@
+//! Wrapper: tells Sentry of a whole future.
+
+use std::fmt::Display;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+
+use l0_core::{Outcome, redact};
+
+use crate::config::SentryConfig;
+use crate::data::Data;
+use crate::execution::{End, Execution};
+use crate::integration::outcome_of;
+use crate::spans::EXECUTION;
+
+/// Tells Sentry of a future: that it started, how it ended, and its error.
+///
+/// The execution starts with this call, so in the hub that is current here, and ends with the
+/// future. If the future is dropped before, it is cancelled. The future is polled in the
+/// execution's hub: breadcrumbs and spans of what it does belong to the execution. The text of its
+/// error is redacted; one with the text of [`Error::Aborted`](l0_core::Error::Aborted) is an abort,
+/// and not captured.
+///
+/// What happens inside of a run, such as retries, only a
+/// [`SentryInterceptor`](crate::SentryInterceptor) sees. With both, a failure is captured by each.
+///
+/// ```
+/// use l0_core::L0;
+/// use l0_sentry::{SentryConfig, with_sentry};
+/// # use l0_core::testing::Script;
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
+///
+/// let l0 = L0::default();
+/// let text = with_sentry(SentryConfig::new(), async {
+///     l0.stream(|_attempt| client.connect()).start().text().await
+/// })
+/// .await?;
+/// # assert_eq!(text, "Hello, world");
+/// # Ok(())
+/// # }
+/// ```
+pub fn with_sentry<F, T, E>(config: SentryConfig, future: F) -> impl Future<Output = Result<T, E>>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Display,
+{
+    let execution = Execution::start(&config, EXECUTION, None, Data::new);
+    async move {
+        let Some(mut execution) = execution else {
+            return future.await;
+        };
+        let mut future = pin!(future);
+        let result = poll_fn(|context| {
+            let poll = AssertUnwindSafe(|| execution.inside(|| future.as_mut().poll(context)));
+            catch_unwind(poll).unwrap_or_else(|payload| {
+                execution.finish(&End::new(Outcome::Failed));
+                resume_unwind(payload)
+            })
+        })
+        .await;
+        match &result {
+            Ok(_) => execution.finish(&End::new(Outcome::Completed)),
+            Err(error) => {
+                let text = error.to_string();
+                execution.finish(&End {
+                    message: Some(&redact::text(&text)),
+                    ..End::new(outcome_of(&text))
+                });
+            }
+        }
+        result
+    }
+}
