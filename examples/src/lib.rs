@@ -6,6 +6,8 @@ use l0_providers::openai::Client;
 
 use crate::server::Server;
 
+pub mod chat_app;
+pub mod chat_client;
 pub mod server;
 
 /// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
@@ -24,6 +26,18 @@ pub async fn client(faults: usize) -> Result<(Client, Option<Server>), Box<dyn E
     Ok((Client::new(&server.base_url())?, Some(server)))
 }
 
+/// Reads a share of 1 from the command line.
+///
+/// # Errors
+///
+/// If it is not a number from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("it is not a number from 0 to 1".to_owned()),
+    }
+}
+
 #[cfg(doctest)]
 mod documents {
     //! The code blocks of the documents, compiled by the tests.
@@ -33,4 +47,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/architecture.md")]
     struct Architecture;
+
+    #[doc = include_str!("../../docs/prometheus.md")]
+    struct Prometheus;
 }

@@ -87,6 +87,7 @@ fn index_of(duration: Duration) -> usize {
 }
 
 /// The lower bound of a bucket, in nanoseconds, and so the upper bound of the one before it.
+#[inline]
 fn bound(index: usize) -> u64 {
     match index.checked_sub(LINEAR) {
         None => index as u64 * LINEAR_WIDTH,
@@ -95,6 +96,7 @@ fn bound(index: usize) -> u64 {
 }
 
 /// The upper bound of a bucket; absent for the last one, which is open.
+#[inline]
 fn upper_bound(index: usize) -> Option<Duration> {
     (index < LAST).then(|| Duration::from_nanos(bound(index + 1)))
 }
@@ -270,6 +272,7 @@ impl Distribution {
     /// }
     /// assert_eq!(counts, [1, 0, 1, 1]);
     /// ```
+    #[inline]
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> {
         self.buckets.iter().map(|&(index, count)| {
             let index = usize::from(index);

@@ -160,12 +160,10 @@ impl<'a> Recorder<'a> {
             Some(monitor) => monitor.record_arrival(view, arrived),
             None => Arrival::default(),
         };
-        // Many sources say it with every item; it is kept once.
-        if self.response_model.is_none() && view.model.is_some() {
-            self.response_model = self.kept(view.model);
-        }
-        if self.response_id.is_none() && view.response_id.is_some() {
-            self.response_id = self.kept(view.response_id);
+        // Many sources say it with every item; it is kept once, and not at all if nobody is told.
+        if (view.model.is_some() || view.response_id.is_some()) && !self.observers.is_empty() {
+            keep_first(&mut self.response_model, view.model);
+            keep_first(&mut self.response_id, view.response_id);
         }
         if view.is_token() {
             let index = self.tokens;
@@ -174,13 +172,6 @@ impl<'a> Recorder<'a> {
                 self.token_events(index, arrival, view);
             }
         }
-    }
-
-    #[cold]
-    fn kept(&self, name: Option<&str>) -> Option<Box<str>> {
-        // Without observers, nobody would be told.
-        let name = name.filter(|_| !self.observers.is_empty())?;
-        Some(name[..name.floor_char_boundary(MAX_NAME)].into())
     }
 
     fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
@@ -310,6 +301,14 @@ impl<'a> Recorder<'a> {
             response_id: self.response_id.as_deref(),
         });
         self.observers.clear();
+    }
+}
+
+/// Keeps a name, unless there is one.
+#[inline]
+fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
+    if let (None, Some(name)) = (&kept, name) {
+        *kept = Some(name[..name.floor_char_boundary(MAX_NAME)].into());
     }
 }
 

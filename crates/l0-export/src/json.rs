@@ -1,8 +1,8 @@
 //! JSON: one telemetry as a document, or as a line of a log.
 //!
 //! Durations are milliseconds, unknown values are absent, and what is written reads back equal (if
-//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the metadata is written, and no prompt, output or
-//! credential unless the metadata holds one.
+//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the
+//! metadata is written, and no prompt, output or credential unless the metadata holds one.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
@@ -344,6 +344,17 @@ mod tests {
         assert_eq!(read[..2], [Telemetry::example(), Telemetry::example()]);
         assert_eq!(read[2].session_id, "last");
         assert_eq!(read.len(), 3);
+    }
+
+    #[test]
+    fn metadata_that_is_nested_100_deep_reads_back() {
+        let nested = (0..100).fold(Value::Null, |value, _| Value::Array(vec![value]));
+        let mut telemetry = Telemetry::example();
+        telemetry.metadata.insert("nested".to_owned(), nested);
+        let mut line = Vec::new();
+        write_line(&mut line, &telemetry).unwrap();
+        let read = read_lines(&line[..]).next().unwrap().unwrap();
+        assert_eq!(read, telemetry);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Profile {
     /// The name of the group of all further runs, once there are
     /// [`MAX_GROUPS`](Self::MAX_GROUPS).
     pub const OTHER: &str = "(other)";
-    /// How many values of the metadata entry are told apart. A group takes up to about 150 KB.
+    /// How many values of the metadata entry are told apart. A group takes up to about 160 kB.
     pub const MAX_GROUPS: usize = 256;
     /// How much of a value is kept as the name of its group, in bytes.
     pub const MAX_NAME: usize = 200;

@@ -8,8 +8,8 @@ use crate::number::NANOS;
 
 /// The upper bounds of the buckets of each histogram, without `+Inf`, which is always there.
 ///
-/// Bounds must be finite, not negative, and ascend. Every bound is one more line in every scrape, for every label
-/// set.
+/// Bounds must be finite, not negative, and ascend. Every bound is one more line in every scrape, for
+/// every label set.
 ///
 /// ```
 /// use l0_prometheus::{Buckets, Collector};

@@ -1,9 +1,6 @@
 //! Interceptor: records runs as they happen, under labels from their metadata.
 
-use std::fmt::Write as _;
-
-use l0_core::{Event, Interceptor, Observer, Observers, Outcome, RunInfo};
-use serde_json::Value;
+use l0_core::{Event, Interceptor, Observer, Observers, Outcome, RunInfo, keys};
 
 use crate::collector::{Collector, LabelledCollector};
 use crate::error::LabelError;
@@ -63,19 +60,10 @@ impl MetricsInterceptor {
     }
 
     fn labels(&self, run: &RunInfo) -> Labels {
-        let metadata = run.metadata();
         let mut text = LabelsText::default();
-        let mut buffer = String::new();
         for key in &self.keys {
-            match metadata.get(key) {
-                None | Some(Value::Null) => {}
-                Some(Value::String(value)) => text.push(key, value),
-                // Numbers and booleans as they are, what is nested as JSON.
-                Some(value) => {
-                    buffer.clear();
-                    let _ = write!(buffer, "{value}");
-                    text.push(key, &buffer);
-                }
+            if let Some(value) = keys::text(run.metadata(), key) {
+                text.push(key, &value);
             }
         }
         text.into()

@@ -88,9 +88,11 @@
 //! that an interceptor sees, and counted as they happen. The last two are about the collector itself.
 //!
 //! Unknown is absent, never 0: a run without a token adds nothing to `l0_time_to_first_token_seconds`.
-//! Counters start at 0 when their label set is first seen, so that `rate` and `increase` see the first
-//! event; those by type and by rule appear with their first event. The rules of a label set are the
-//! first 64 by name; further ones are counted under `other`.
+//! Counters start at 0 when their label set is first seen. `rate` and `increase` see the first event
+//! only if a scrape comes before it: for label sets that are known, call
+//! [`with_labels`](Collector::with_labels) at start-up. Counters by type and by rule appear with their
+//! first event, and those of started, finished and active runs and of back-off with the first run. The
+//! rules of a label set are the first 64 by name; further ones are counted under `other`.
 //!
 //! `l0_tokens_per_second` is the guide's gauge: the run that ended last wins, and instances cannot be
 //! added up. For dashboards use the histogram `l0_output_tokens_per_second`, or

@@ -1,9 +1,10 @@
 //! The one table of the metrics of runs. What is collected, written and documented comes from it.
 
+use l0_core::NetworkErrorKind;
+
 use crate::histogram::{HistogramView, UnitHistogram};
 use crate::number::{Count, NANOS};
 use crate::series::{SEVERITIES, Series};
-use l0_core::NetworkErrorKind;
 
 /// What a metric is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

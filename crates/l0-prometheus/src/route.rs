@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 
 use crate::collector::Collector;
 
-/// Up to how many label sets metrics are written on the thread that serves: half a millisecond,
-/// compressed.
+/// Up to how many label sets metrics are written on the thread that serves, which takes less time
+/// than a thread for blocking work is worth.
 const INLINE: usize = 16;
 
 /// The metrics of a collector, as a route of axum for `GET` and `HEAD`.

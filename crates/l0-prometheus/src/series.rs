@@ -98,7 +98,8 @@ impl Series {
         self.retries.add(metrics.total_retries.into());
         self.network_retries.add(metrics.network_retries.into());
         self.model_retries.add(metrics.model_retries.into());
-        if let Some(gaps) = &metrics.inter_token {
+        let gaps = metrics.inter_token.as_ref();
+        if let Some(gaps) = gaps.filter(|gaps| !gaps.is_empty()) {
             self.inter_token.fold(gaps);
             self.max_gap.observe_duration(gaps.max, telemetry);
         }

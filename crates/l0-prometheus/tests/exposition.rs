@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use l0_core::testing::Script;
 use l0_core::{
-    DriftReport, Monitor, Monitoring, NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry,
-    Usage, Violation,
+    Distribution, DriftReport, L0, Monitor, Monitoring, NetworkErrorKind, Outcome, RetryKind,
+    Severity, Telemetry, Usage, Violation,
 };
 use l0_prometheus::{Buckets, Collector, Labels, Registry};
 use prometheus::core::Collector as _;
@@ -222,6 +222,42 @@ fn what_is_unknown_is_absent_and_counters_start_at_zero() {
 }
 
 #[test]
+fn a_telemetry_without_gaps_adds_to_no_histogram() {
+    let collector = Collector::builder().build().unwrap();
+    let mut telemetry = Telemetry::default();
+    telemetry.metrics.inter_token = Some(Distribution::new());
+    collector.record(&telemetry, &Labels::none());
+    let text = collector.expose();
+    let counts: Vec<_> = text
+        .lines()
+        .filter(|line| line.contains("_count "))
+        .collect();
+    assert_eq!(counts.len(), 5);
+    assert!(counts.iter().all(|line| line.ends_with(" 0")), "{counts:?}");
+}
+
+/// The documentation of `max_series` says how many.
+#[test]
+fn a_label_set_of_a_plain_run_takes_127_lines() {
+    let collector = Collector::builder().build().unwrap();
+    let l0 = L0::builder()
+        .interceptor(collector.label_keys(["model"]).unwrap())
+        .build();
+    let mut lines = Vec::new();
+    for model in ["a", "b"] {
+        let run = l0.stream(Script::new().source()).metadata("model", model);
+        drop(run.start());
+        let labels = Labels::new([("model", model)]).unwrap();
+        let mut telemetry = Telemetry::default();
+        telemetry.metrics.tokens_per_second = Some(100.0);
+        collector.record(&telemetry, &labels);
+        let text = collector.expose();
+        lines.push(text.lines().filter(|line| !line.starts_with('#')).count());
+    }
+    assert_eq!(lines[1] - lines[0], 127);
+}
+
+#[test]
 fn nothing_recorded_is_nothing_written() {
     let collector = collector();
     assert_eq!(collector.expose(), "");
@@ -259,7 +295,7 @@ fn crowded() -> Collector {
         ]);
         collector.record(&full(), &labels.expect("valid"));
     }
-    let l0 = l0_core::L0::builder()
+    let l0 = L0::builder()
         .interceptor(collector.label_keys(["model"]).expect("valid"))
         .build();
     let script = Script::new();

@@ -1,18 +1,11 @@
 //! Builder: what is sent, and where to, checked once.
 
-use std::io;
-
 use l0_export::metrics::OWN_TAGS;
 
+use crate::error::{BuildError, MAX_KEY, MAX_PREFIX};
 use crate::interceptor::StatsdInterceptor;
 use crate::line::{Format, MetricTypes, Tags, clean};
 use crate::socket::Socket;
-
-/// The longest prefix, in bytes.
-const MAX_PREFIX: usize = 100;
-
-/// The longest tag key, in bytes: half of a tag, so that there is room for its value.
-const MAX_KEY: usize = 100;
 
 /// Makes a [`StatsdInterceptor`]: see [`StatsdInterceptor::builder`].
 #[derive(Debug, Clone)]
@@ -26,8 +19,19 @@ pub struct StatsdBuilder {
     without_tags: bool,
 }
 
+impl StatsdInterceptor {
+    /// What sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
+    /// Unix datagram socket.
+    ///
+    /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
+    /// several addresses the first of IPv4 is taken, or else the first.
+    pub fn builder(address: impl Into<String>) -> StatsdBuilder {
+        StatsdBuilder::new(address.into())
+    }
+}
+
 impl StatsdBuilder {
-    pub(crate) fn new(address: String) -> Self {
+    fn new(address: String) -> Self {
         Self {
             address,
             prefix: "l0".to_owned(),
@@ -141,42 +145,6 @@ fn tag_key(key: String) -> Result<String, BuildError> {
         return Err(BuildError::ReservedTagKey(key));
     }
     Ok(sent)
-}
-
-/// Why a [`StatsdInterceptor`] cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The address is of a kind that is not known, or that this platform has not.
-    #[error("address: {0:?} is neither `host:port` nor, on Unix, `unix:///path`")]
-    UnsupportedAddress(String),
-    /// The address has no port, its host name cannot be resolved, or its path is too long.
-    #[error("address: {address:?} cannot be resolved: {source}")]
-    #[non_exhaustive]
-    Resolve {
-        /// The address.
-        address: String,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// The system gives no socket.
-    #[error("socket: {0}")]
-    Socket(#[source] io::Error),
-    /// The prefix cannot begin a name.
-    #[error(
-        "prefix: {0:?} is not of the form `part.part`, of ASCII letters, digits, `_` and `-`, with \
-         a letter first, in up to {MAX_PREFIX} bytes"
-    )]
-    Prefix(String),
-    /// A key of a tag is empty or too long.
-    #[error("tag: the key {0:?} is empty or longer than {MAX_KEY} bytes")]
-    TagKey(String),
-    /// A key of a tag is one of those that points have of themselves.
-    #[error("tag: the key {0:?} is reserved: points have such a tag of their own")]
-    ReservedTagKey(String),
-    /// There is a tag, and [`without_tags`](StatsdBuilder::without_tags).
-    #[error("tag: {0:?} cannot be sent without tags")]
-    WithoutTags(String),
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use l0_core::{Event, Interceptor, Observer, Observers, RunInfo, Telemetry};
 
-use crate::builder::StatsdBuilder;
 use crate::line::Format;
 use crate::packet::datagrams;
 use crate::socket::Socket;
@@ -25,15 +24,6 @@ struct Shared {
 }
 
 impl StatsdInterceptor {
-    /// What sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
-    /// Unix datagram socket.
-    ///
-    /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
-    /// several addresses the first of IPv4 is taken, or else the first.
-    pub fn builder(address: impl Into<String>) -> StatsdBuilder {
-        StatsdBuilder::new(address.into())
-    }
-
     pub(crate) fn new(format: Format, socket: Socket) -> Self {
         Self(Arc::new(Shared {
             format,

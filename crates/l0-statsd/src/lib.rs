@@ -33,11 +33,13 @@
 //! What the system does not take at once is dropped and [counted](StatsdInterceptor::dropped).
 
 mod builder;
+mod error;
 mod interceptor;
 mod line;
 mod packet;
 mod socket;
 
-pub use builder::{BuildError, StatsdBuilder};
+pub use builder::StatsdBuilder;
+pub use error::BuildError;
 pub use interceptor::StatsdInterceptor;
 pub use line::MetricTypes;

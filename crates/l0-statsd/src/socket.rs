@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 #[cfg(unix)]
 use std::os::unix::net::{self as unix, UnixDatagram};
 
-use crate::builder::BuildError;
+use crate::error::BuildError;
 
 /// What passes through an Ethernet in one frame, with room for the headers of tunnels.
 const UDP_LIMIT: usize = 1_432;

@@ -1,0 +1,556 @@
+#!/usr/bin/env python3
+"""Writes l0.json, the Grafana dashboard of l0-prometheus.
+
+    docs/grafana/generate.py            # writes l0.json
+    docs/grafana/generate.py --check    # fails if l0.json is not what this writes
+"""
+
+import json
+import pathlib
+import sys
+
+OUTPUT = pathlib.Path(__file__).with_name("l0.json")
+
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+# Of runs; metrics about the collector itself have no labels of runs.
+RUNS = 'model=~"$model", endpoint=~"$endpoint", instance=~"$instance"'
+INSTANCES = 'instance=~"$instance"'
+RANGE = "$__rate_interval"
+
+MEASURED = "Measured runs only, counted when they end."
+ALL = "All runs that an interceptor sees, measured or not."
+
+# Grafana's units.
+SECONDS, SHARE, COUNT = "s", "percentunit", "short"
+RUNS_PER_SECOND, TOKENS_PER_SECOND, PER_SECOND = "suffix: runs/s", "suffix: tok/s", "suffix: /s"
+
+OUTCOME_COLORS = {
+    "completed": "green",
+    "truncated": "yellow",
+    "failed": "red",
+    "timed_out": "orange",
+    "aborted": "blue",
+    "dropped": "purple",
+}
+SEVERITY_COLORS = {"warning": "yellow", "error": "orange", "fatal": "red"}
+
+
+# ---- expressions
+
+
+def rate(metric, by="", more=""):
+    """The rate of a counter, added up over everything that is not named."""
+    labels = RUNS + (", " + more if more else "")
+    return f"sum{by and f' by ({by})'} (rate({metric}{{{labels}}}[{RANGE}]))"
+
+
+def ratio(over, under):
+    return f"{over}\n/\n{under}"
+
+
+def quantile(q, histogram, by="le"):
+    return f"histogram_quantile({q}, {rate(histogram + '_bucket', by)})"
+
+
+def mean(histogram):
+    return ratio(rate(histogram + "_sum"), rate(histogram + "_count"))
+
+
+# ---- panels
+
+
+def target(expr, legend, **more):
+    return {
+        "datasource": DATASOURCE,
+        "editorMode": "code",
+        "expr": expr,
+        "legendFormat": legend,
+        "range": True,
+        **more,
+    }
+
+
+def panel(kind, title, description, unit, targets, options, *, custom=None, colors=None, **defaults):
+    """A panel without a place and an id; `layout` gives it these."""
+    for index, one in enumerate(targets):
+        one["refId"] = chr(ord("A") + index)
+    overrides = [
+        {
+            "matcher": {"id": "byName", "options": name},
+            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": color}}],
+        }
+        for name, color in (colors or {}).items()
+    ]
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": DATASOURCE,
+        "fieldConfig": {
+            "defaults": {"unit": unit, **defaults, **({"custom": custom} if custom else {})},
+            "overrides": overrides,
+        },
+        "options": options,
+        "targets": targets,
+    }
+
+
+def graph(title, description, unit, *targets, stack=None, colors=None, most=None):
+    """Lines over time; with `stack`, "normal" or "percent", areas upon each other."""
+    custom = {
+        "drawStyle": "line",
+        "fillOpacity": 60 if stack else 8,
+        "lineWidth": 1,
+        "showPoints": "auto",
+        "spanNulls": False,
+        "stacking": {"group": "A", "mode": stack or "none"},
+    }
+    options = {
+        "legend": {
+            "calcs": ["mean", "max", "lastNotNull"],
+            "displayMode": "table",
+            "placement": "bottom",
+            "showLegend": True,
+        },
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    limits = {"min": 0} if most is None else {"min": 0, "max": most}
+    return panel(
+        "timeseries", title, description, unit, list(targets), options,
+        custom=custom, colors=colors, **limits,
+    )
+
+
+def quantiles(title, description, histogram, unit=SECONDS, qs=(0.5, 0.95, 0.99)):
+    lines = [target(quantile(q, histogram), f"p{round(q * 100)}") for q in qs]
+    return graph(title, description, unit, *lines)
+
+
+def heat_map(title, description, histogram, unit=SECONDS):
+    """How many observations fell into each bucket, over time."""
+    expr = f"sum by (le) (increase({histogram}_bucket{{{RUNS}}}[{RANGE}]))"
+    options = {
+        "calculate": False,
+        "cellGap": 1,
+        "cellValues": {"unit": COUNT},
+        "color": {
+            "exponent": 0.5,
+            "fill": "dark-orange",
+            "mode": "scheme",
+            "reverse": False,
+            "scale": "exponential",
+            "scheme": "Oranges",
+            "steps": 64,
+        },
+        "exemplars": {"color": "rgba(255,0,255,0.7)"},
+        "filterValues": {"le": 1e-9},
+        "legend": {"show": True},
+        "rowsFrame": {"layout": "auto"},
+        "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": True},
+        "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
+    }
+    custom = {
+        "hideFrom": {"legend": False, "tooltip": False, "viz": False},
+        "scaleDistribution": {"type": "linear"},
+    }
+    lines = [target(expr, "{{le}}", format="heatmap")]
+    # The unit is that of the axis; what is in the cells are counts.
+    return panel("heatmap", title, description, COUNT, lines, options, custom=custom)
+
+
+def number(title, description, unit, expr, *steps):
+    """One big number; `steps` are the values from which it is yellow, then red."""
+    colors = zip(("green", "yellow", "red"), (None, *steps), strict=False)
+    options = {
+        "colorMode": "value",
+        "graphMode": "area",
+        "justifyMode": "auto",
+        "orientation": "auto",
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "textMode": "auto",
+    }
+    thresholds = {
+        "mode": "absolute",
+        "steps": [{"color": color, "value": value} for color, value in colors],
+    }
+    lines = [target(expr, "__auto")]
+    return panel("stat", title, description, unit, lines, options, thresholds=thresholds)
+
+
+# ---- the dashboard: rows of panels with their widths, of 24
+
+FAILED = 'outcome=~"failed|timed_out|truncated"'
+TTFT = "l0_time_to_first_token_seconds"
+GAP = "l0_inter_token_seconds"
+DURATION = "l0_request_duration_seconds"
+MAX_GAP = "l0_stream_max_gap_seconds"
+SPEED = "l0_output_tokens_per_second"
+REQUESTS = rate("l0_requests_total")
+
+OVERVIEW = [
+    (4, number(
+        "Runs finished", f"Runs that ended per second, in any way. {ALL}", RUNS_PER_SECOND,
+        rate("l0_streams_finished_total"))),
+    (4, number(
+        "Failure share",
+        f"Runs that failed, timed out or were truncated, out of all that ended. {ALL}", SHARE,
+        ratio(rate("l0_streams_finished_total", more=FAILED), rate("l0_streams_finished_total")),
+        0.05, 0.25)),
+    (4, number(
+        "Time to first token, p95",
+        f"From the start of a run, retries included, to its first token. {MEASURED}", SECONDS,
+        quantile(0.95, TTFT), 5, 10)),
+    (4, number(
+        "Gap between tokens, p95",
+        f"From token to token of one attempt; of all gaps. {MEASURED}", SECONDS,
+        quantile(0.95, GAP), 0.25, 1)),
+    (4, number(
+        "Speed of a run, p50",
+        f"Tokens per second while tokens flow: half of the runs are slower. {MEASURED}",
+        TOKENS_PER_SECOND, quantile(0.5, SPEED))),
+    (4, number(
+        "Active streams", f"Runs that started and did not end. {ALL}", COUNT,
+        f"sum (l0_streams_active{{{RUNS}}})")),
+]
+
+ALL_RUNS = [
+    (12, graph(
+        "Runs started and finished",
+        f"Where the lines part, runs pile up: look at the active streams. {ALL}",
+        RUNS_PER_SECOND,
+        target(rate("l0_streams_started_total"), "started"),
+        target(rate("l0_streams_finished_total"), "finished"))),
+    (12, graph(
+        "Request rate by model",
+        f"Below the runs that finished if monitoring samples. {MEASURED}", RUNS_PER_SECOND,
+        target(rate("l0_requests_total", "model"), "{{model}}"), stack="normal")),
+    (8, graph(
+        "Error rate by outcome",
+        f"Runs that ended without being completed. {ALL}", RUNS_PER_SECOND,
+        target(rate("l0_streams_finished_total", "outcome", 'outcome!="completed"'), "{{outcome}}"),
+        stack="normal", colors=OUTCOME_COLORS)),
+    (8, graph(
+        "Share of each outcome",
+        f"Aborted: told to stop. Dropped: the consumer went away. {ALL}", SHARE,
+        target(
+            ratio(rate("l0_streams_finished_total", "outcome"),
+                  "ignoring (outcome) group_left ()\n" + rate("l0_streams_finished_total")),
+            "{{outcome}}"),
+        stack="normal", colors=OUTCOME_COLORS, most=1)),
+    (8, graph(
+        "Failure share by model",
+        f"Failed, timed out or truncated, out of all that ended. {ALL}", SHARE,
+        target(
+            ratio(rate("l0_streams_finished_total", "model", FAILED),
+                  rate("l0_streams_finished_total", "model")),
+            "{{model}}"))),
+    (12, graph(
+        "Active streams by model", f"Runs that started and did not end. {ALL}", COUNT,
+        target(f"sum by (model) (l0_streams_active{{{RUNS}}})", "{{model}}"), stack="normal")),
+    (12, graph(
+        "Active streams by instance",
+        f"One instance that grows while the others do not has runs that hang. {ALL}", COUNT,
+        target(f"sum by (instance) (l0_streams_active{{{RUNS}}})", "{{instance}}"))),
+]
+
+LATENCY = [
+    (12, quantiles(
+        "Time to first token",
+        f"From the start of a run, retries included, to its first token. {MEASURED}", TTFT)),
+    (12, heat_map(
+        "Time to first token, heat map",
+        f"Runs by their time to the first token. Two bands are two kinds of runs: two models, or "
+        f"with and without a retry. {MEASURED}", TTFT)),
+    (12, quantiles(
+        "Gap between tokens",
+        f"From token to token of one attempt; of all gaps of all runs, so that long answers count "
+        f"more. {MEASURED}", GAP)),
+    (12, heat_map(
+        "Gap between tokens, heat map",
+        f"Gaps by their length. A gap up to 4 % below a bound may be in the bucket above. "
+        f"{MEASURED}", GAP)),
+    (12, quantiles(
+        "Longest gap of a run",
+        f"The longest gap between two tokens of each run: how long streams stand still. {MEASURED}",
+        MAX_GAP)),
+    (12, heat_map(
+        "Longest gap of a run, heat map",
+        f"Runs by their longest gap. A band far above the others is a stall. {MEASURED}", MAX_GAP)),
+    (12, graph(
+        "Duration",
+        f"From start to end, however a run ended. The mean is exact; quantiles are read from "
+        f"buckets. {MEASURED}", SECONDS,
+        *[target(quantile(q, DURATION), f"p{round(q * 100)}") for q in (0.5, 0.95, 0.99)],
+        target(mean(DURATION), "mean"))),
+    (12, graph(
+        "Held up by the consumer",
+        f"The share of the duration in which a run had an item and its consumer did not ask for "
+        f"the next. High: the application or its client is slow, not the model. {MEASURED}", SHARE,
+        target(
+            ratio(rate("l0_consumer_wait_seconds_total", "model"),
+                  rate(DURATION + "_sum", "model")),
+            "{{model}}"))),
+]
+
+TOKENS = [
+    (12, quantiles(
+        "Output tokens per second of a run",
+        f"The rate while tokens flow, without the time to the first token and back-off. The slow "
+        f"end is p5. From the histogram, so it is right over many instances; the gauge "
+        f"l0_tokens_per_second is not. {MEASURED}",
+        SPEED, TOKENS_PER_SECOND, (0.05, 0.5, 0.95))),
+    (12, graph(
+        "Tokens per second in all",
+        f"Of all runs together, wasted ones included. One item of a stream is one token; they are "
+        f"counted when a run ends. {MEASURED}", TOKENS_PER_SECOND,
+        target(rate("l0_tokens_total", "model"), "{{model}}"), stack="normal")),
+    (12, graph(
+        "Wasted tokens",
+        f"The share of all tokens that belonged to attempts which a retry threw away. {MEASURED}",
+        SHARE,
+        target(
+            ratio(rate("l0_wasted_tokens_total", "model"), rate("l0_tokens_total", "model")),
+            "{{model}}"))),
+    (12, graph(
+        "Usage told by providers",
+        f"Tokens as the provider bills them, where it told; a run that is cut off often has none. "
+        f"Not the number of items of the stream. {MEASURED}", TOKENS_PER_SECOND,
+        target(rate("l0_usage_input_tokens_total", "model"), "{{model}} in"),
+        target(rate("l0_usage_output_tokens_total", "model"), "{{model}} out"))),
+]
+
+RETRIES = [
+    (8, graph(
+        "Retries", f"Network: the way to the model failed. Model: its answer did. {MEASURED}",
+        PER_SECOND,
+        target(rate("l0_retries_network_total"), "network"),
+        target(rate("l0_retries_model_total"), "model"), stack="normal")),
+    (8, graph(
+        "Retries per request", f"0 is a run that succeeds at once. {MEASURED}", COUNT,
+        target(ratio(rate("l0_retries_total", "model"), rate("l0_requests_total", "model")),
+               "{{model}}"))),
+    (8, graph(
+        "Runs that wait for a retry",
+        f"Seconds of back-off per second: how many runs wait at a time, on average. It shows "
+        f"when a back-off begins, before runs end. {ALL}", COUNT,
+        target(rate("l0_backoff_seconds_total", "model"), "{{model}}"))),
+    (12, graph(
+        "Network errors by type",
+        f"Each attempt can have one, so there may be more than requests. A type appears with its "
+        f"first error, which rate does not see. {MEASURED}", PER_SECOND,
+        target(rate("l0_network_errors_by_type_total", "error_type"), "{{error_type}}"),
+        stack="normal")),
+    (12, graph(
+        "Network errors per request", MEASURED, COUNT,
+        target(
+            ratio(rate("l0_network_errors_total", "model"), rate("l0_requests_total", "model")),
+            "{{model}}"))),
+]
+
+GUARDRAILS = [
+    (8, graph(
+        "Guardrail violations by severity", f"Each violation counts once per attempt. {MEASURED}",
+        PER_SECOND,
+        target(rate("l0_guardrail_violations_by_severity_total", "severity"), "{{severity}}"),
+        stack="normal", colors=SEVERITY_COLORS)),
+    (8, graph(
+        "Guardrail violations by rule",
+        f"The ten rules with the most. A rule appears with its first violation, which rate does "
+        f"not see. {MEASURED}", PER_SECOND,
+        target(f"topk(10, {rate('l0_guardrail_violations_by_rule_total', 'rule')})", "{{rule}}"))),
+    (8, graph(
+        "Violations and drift per request",
+        f"Violations per request, and the share of requests with drift. {MEASURED}", COUNT,
+        target(ratio(rate("l0_guardrail_violations_total"), REQUESTS), "violations"),
+        target(ratio(rate("l0_drift_detected_total"), REQUESTS), "drift"))),
+]
+
+
+def health(metric):
+    return f"sum by (instance) (increase({metric}{{{INSTANCES}}}[{RANGE}]))"
+
+
+COLLECTOR = [
+    (8, graph(
+        "Label sets",
+        "Label sets of runs on each instance; at most max_series, and one for the rest.", COUNT,
+        target(f"count by (instance) (l0_requests_total{{{INSTANCES}}})", "{{instance}}"))),
+    (8, graph(
+        "Folded look-ups",
+        "Look-ups of label sets beyond max_series, which are counted under `other`. Anything "
+        "above 0: a label has too many values.", COUNT,
+        target(health("l0_series_overflow_total"), "{{instance}}"))),
+    (8, graph(
+        "Panics of observers",
+        "Panics that runs contained. Runs went on without that observer. Anything above 0 is a "
+        "bug in an observer.", COUNT,
+        target(health("l0_observer_panics_total"), "{{instance}}"))),
+]
+
+RULES = "From the recording rules of docs/prometheus/rules.yml; empty without them. Over five " \
+    "minutes and all endpoints and instances, cheap over long ranges. "
+
+
+def recorded(rule):
+    return target(f'job_model:{rule}{{model=~"$model"}}', "{{job}} {{model}}")
+
+
+RECORDED = [
+    (8, graph("Failure share", RULES + ALL, SHARE,
+              recorded("l0_streams_failed_per_streams_finished:ratio_rate5m"))),
+    (8, graph("Time to first token, p95", RULES + MEASURED, SECONDS,
+              recorded("l0_time_to_first_token_seconds:p95_rate5m"))),
+    (8, graph("Retries per request", RULES + MEASURED, COUNT,
+              recorded("l0_retries_per_requests:ratio_rate5m"))),
+]
+
+# Title, panels, their height.
+ROWS = [
+    ("Overview", OVERVIEW, 4),
+    ("Runs", ALL_RUNS, 8),
+    ("Latency", LATENCY, 8),
+    ("Tokens", TOKENS, 8),
+    ("Retries and network errors", RETRIES, 8),
+    ("Guardrails and drift", GUARDRAILS, 8),
+    ("The collector itself", COLLECTOR, 7),
+    ("Recorded, by job and model", RECORDED, 8),
+]
+
+WIDTH = 24
+
+
+def layout():
+    panels = []
+    y = 0
+
+    def place(one, x, w, h):
+        panels.append({"id": len(panels) + 1, **one, "gridPos": {"x": x, "y": y, "w": w, "h": h}})
+
+    for title, row, height in ROWS:
+        place({"type": "row", "title": title, "collapsed": False, "panels": []}, 0, WIDTH, 1)
+        y += 1
+        x = 0
+        for width, one in row:
+            if x + width > WIDTH:
+                x, y = 0, y + height
+            place(one, x, width, height)
+            x += width
+        y += height
+    return panels
+
+
+def variable(name, label, query):
+    return {
+        "type": "query",
+        "name": name,
+        "label": label,
+        "datasource": DATASOURCE,
+        "definition": query,
+        "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
+        # On time range change: label sets come and go.
+        "refresh": 2,
+        "sort": 1,
+        "multi": True,
+        "includeAll": True,
+        # Also matches series without the label.
+        "allValue": ".*",
+        "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
+        "options": [],
+        "regex": "",
+        "hide": 0,
+        "skipUrlSync": False,
+    }
+
+
+def dashboard():
+    plugins = [("datasource", "prometheus", "Prometheus", "1.0.0")] + [
+        ("panel", kind, name, "")
+        for kind, name in (("heatmap", "Heatmap"), ("stat", "Stat"), ("timeseries", "Time series"))
+    ]
+    return {
+        "__inputs": [
+            {
+                "name": "DS_PROMETHEUS",
+                "label": "Prometheus",
+                "description": "The Prometheus that scrapes the application",
+                "type": "datasource",
+                "pluginId": "prometheus",
+                "pluginName": "Prometheus",
+            }
+        ],
+        "__elements": {},
+        "__requires": [
+            {"type": "grafana", "id": "grafana", "name": "Grafana", "version": "10.0.0"},
+            *({"type": t, "id": i, "name": n, "version": v} for t, i, n, v in plugins),
+        ],
+        "annotations": {
+            "list": [
+                {
+                    "builtIn": 1,
+                    "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+                    "enable": True,
+                    "hide": True,
+                    "iconColor": "rgba(0, 211, 255, 1)",
+                    "name": "Annotations & Alerts",
+                    "type": "dashboard",
+                }
+            ]
+        },
+        "description": "Runs of L0 as l0-prometheus counts them.",
+        "editable": True,
+        "fiscalYearStartMonth": 0,
+        "graphTooltip": 1,
+        "id": None,
+        "links": [],
+        "panels": layout(),
+        "refresh": "30s",
+        "schemaVersion": 38,
+        "tags": ["l0", "llm"],
+        "templating": {
+            "list": [
+                {
+                    "type": "datasource",
+                    "name": "datasource",
+                    "label": "Data source",
+                    "query": "prometheus",
+                    "current": {"selected": False, "text": "Prometheus", "value": "${DS_PROMETHEUS}"},
+                    "options": [],
+                    "refresh": 1,
+                    "regex": "",
+                    "multi": False,
+                    "includeAll": False,
+                    "hide": 0,
+                    "skipUrlSync": False,
+                },
+                variable("instance", "Instance", "label_values(l0_requests_total, instance)"),
+                variable(
+                    "model", "Model",
+                    'label_values(l0_requests_total{instance=~"$instance"}, model)'),
+                variable(
+                    "endpoint", "Endpoint",
+                    'label_values(l0_requests_total{instance=~"$instance", model=~"$model"}, endpoint)'),
+            ]
+        },
+        "time": {"from": "now-1h", "to": "now"},
+        "timepicker": {},
+        "timezone": "",
+        "title": "L0",
+        "uid": "l0-prometheus",
+        "version": 1,
+        "weekStart": "",
+    }
+
+
+def main():
+    text = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+    if sys.argv[1:] == ["--check"]:
+        if OUTPUT.read_text(encoding="utf-8") != text:
+            sys.exit(f"{OUTPUT.name} is not what {pathlib.Path(__file__).name} writes: run it")
+    elif sys.argv[1:]:
+        sys.exit(__doc__)
+    else:
+        OUTPUT.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

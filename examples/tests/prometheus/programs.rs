@@ -1,0 +1,276 @@
+//! The programs of others: Prometheus, its Pushgateway, `promtool`.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{self, Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
+
+use reqwest::Url;
+use serde_json::{Value, json};
+
+use crate::common::{DEADLINE, Labels, Samples, pause, wait_for};
+use crate::documents::{is_interval, rule_files};
+
+/// The value of a variable, unless it is not set.
+pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
+    let value = env::var_os(variable).filter(|value| !value.is_empty());
+    if value.is_none() {
+        println!("switched off: {variable} is not set");
+    }
+    value
+}
+
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A program that serves on the loopback, in a folder of its own, until this is dropped.
+pub(crate) struct Program {
+    process: Child,
+    folder: PathBuf,
+    pub(crate) address: SocketAddr,
+}
+
+impl Program {
+    /// Starts it, and waits until it is ready. `arguments` may write files into the folder.
+    pub(crate) async fn start(
+        program: &OsStr,
+        arguments: impl FnOnce(&Path, SocketAddr) -> Vec<OsString>,
+    ) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("l0-{}-{number}", process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let address = free_address();
+        let log = File::create(folder.join("log")).unwrap();
+        let process = Command::new(program)
+            .args(arguments(&folder, address))
+            .current_dir(&folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("it starts");
+        let mut program = Self {
+            process,
+            folder,
+            address,
+        };
+        let ready = format!("http://{address}/-/ready");
+        wait_for("it is ready", async || {
+            let ended = program.process.try_wait().unwrap();
+            assert!(ended.is_none(), "it has ended: {}", program.log());
+            let response = reqwest::get(&ready).await.ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+        program
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+pub(crate) struct Prometheus {
+    program: Program,
+    pub(crate) rules: Vec<PathBuf>,
+}
+
+impl Prometheus {
+    /// One that scrapes these addresses, twice a second.
+    pub(crate) async fn start(program: &OsStr, targets: &[SocketAddr], more: &[&str]) -> Self {
+        let targets: Vec<_> = targets.iter().map(SocketAddr::to_string).collect();
+        let rules = rule_files();
+        let program = Program::start(program, |folder, address| {
+            let config = json!({
+                "global": {
+                    "scrape_interval": "500ms",
+                    "scrape_timeout": "500ms",
+                    "evaluation_interval": "500ms",
+                },
+                "rule_files": copies(&rules, folder),
+                "scrape_configs": [{
+                    "job_name": "chat",
+                    // What comes from a Pushgateway has its own.
+                    "honor_labels": true,
+                    "static_configs": [{ "targets": targets }],
+                }],
+            });
+            // JSON is YAML.
+            let file = folder.join("prometheus.yml");
+            fs::write(&file, config.to_string()).unwrap();
+            let mut arguments = vec![
+                argument("--config.file=", file),
+                argument("--storage.tsdb.path=", folder.join("data")),
+                argument("--web.listen-address=", address.to_string()),
+            ];
+            arguments.extend(more.iter().map(OsString::from));
+            arguments
+        })
+        .await;
+        Self { program, rules }
+    }
+
+    pub(crate) async fn api(
+        &self,
+        path: &str,
+        parameters: &[(&str, &str)],
+    ) -> Result<Value, String> {
+        let url = format!("http://{}/api/v1/{path}", self.program.address);
+        let url = Url::parse_with_params(&url, parameters).unwrap();
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let mut answer: Value = serde_json::from_str(&text).unwrap();
+        if answer["status"] == "success" {
+            Ok(answer["data"].take())
+        } else {
+            Err(format!("{parameters:?}: {}", answer["error"]))
+        }
+    }
+
+    /// What a query gives now, or at a time.
+    pub(crate) async fn query(&self, query: &str, time: Option<f64>) -> Samples {
+        let time = time.map(|time| time.to_string());
+        let mut parameters = vec![("query", query)];
+        parameters.extend(time.as_deref().map(|time| ("time", time)));
+        let data = self.api("query", &parameters).await.unwrap();
+        let value = |value: &Value| value[1].as_str().unwrap().parse::<f64>().unwrap();
+        if data["resultType"] == "scalar" {
+            return Samples([(Labels::new(), value(&data["result"]))].into());
+        }
+        let results = data["result"].as_array().unwrap().iter().map(|result| {
+            let labels: Labels = serde_json::from_value(result["metric"].clone()).unwrap();
+            (labels, value(&result["value"]))
+        });
+        Samples(results.collect())
+    }
+
+    /// The one value that a query gives.
+    pub(crate) async fn value(&self, query: &str, time: Option<f64>) -> f64 {
+        let samples = self.query(query, time).await;
+        assert_eq!(samples.0.len(), 1, "{query}: {samples:?}");
+        *samples.0.values().next().unwrap()
+    }
+
+    /// All samples of ours, as they were exposed.
+    pub(crate) async fn samples(&self) -> Samples {
+        let samples = self.query("{__name__=~\"l0_.+\"}", None).await;
+        samples.without(&["instance", "job"])
+    }
+
+    /// Waits until a query gives these samples, and none besides.
+    pub(crate) async fn wait_for(&self, query: &str, expected: &Samples) {
+        let start = Instant::now();
+        loop {
+            let samples = self.query(query, None).await;
+            let samples = with_one_spelling(samples.without(&["instance", "job"]));
+            if samples == *expected {
+                return;
+            }
+            if start.elapsed() > DEADLINE {
+                let mine: BTreeSet<_> = lines(expected);
+                let theirs: BTreeSet<_> = lines(&samples);
+                let missing: Vec<_> = mine.difference(&theirs).collect();
+                let foreign: Vec<_> = theirs.difference(&mine).collect();
+                panic!("missing: {missing:#?}\nforeign: {foreign:#?}");
+            }
+            pause().await;
+        }
+    }
+
+    /// Waits until it has scraped what there is after now, and says when now is, by its own clock.
+    pub(crate) async fn scraped(&self) -> f64 {
+        let now = self.value("time()", None).await;
+        wait_for("it scrapes", async || {
+            // Of a scrape that fails there is none.
+            let last = self.query("min(timestamp(l0_streams_active))", None).await;
+            last.0.values().any(|last| *last > now).then_some(())
+        })
+        .await;
+        now
+    }
+}
+
+/// Copies files of rules, for them to be evaluated at the interval of these tests: at their own, the
+/// tests would have to wait for them.
+fn copies(rules: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
+    let copies = rules.iter().map(|rules| {
+        let text = fs::read_to_string(rules).unwrap();
+        let lines: Vec<_> = text.lines().filter(|line| !is_interval(line)).collect();
+        let copy = folder.join(rules.file_name().unwrap());
+        fs::write(&copy, lines.join("\n")).unwrap();
+        copy
+    });
+    copies.collect()
+}
+
+pub(crate) fn argument(name: &str, value: impl AsRef<OsStr>) -> OsString {
+    let mut argument = OsString::from(name);
+    argument.push(value);
+    argument
+}
+
+fn lines(samples: &Samples) -> BTreeSet<String> {
+    let samples = samples.0.iter();
+    samples
+        .map(|(labels, value)| format!("{labels:?} {value}"))
+        .collect()
+}
+
+/// Prometheus writes the bounds of buckets that came as protobuf in another way.
+pub(crate) fn with_one_spelling(samples: Samples) -> Samples {
+    let samples = samples.0.into_iter().map(|(mut labels, value)| {
+        if let Some(bound) = labels.get_mut("le") {
+            *bound = bound.parse::<f64>().unwrap().to_string();
+        }
+        (labels, value)
+    });
+    Samples(samples.collect())
+}
+
+/// Runs `promtool`, which is beside `prometheus` or on the path, and gives what it says.
+pub(crate) fn promtool(prometheus: &OsStr, arguments: &[&OsStr], input: &str) -> String {
+    let beside = Path::new(prometheus).with_file_name("promtool");
+    let promtool = if beside.is_file() {
+        beside.into_os_string()
+    } else {
+        "promtool".into()
+    };
+    pipe(Command::new(promtool).args(arguments), input)
+}
+
+/// Runs a program that must find nothing wrong.
+pub(crate) fn pipe(command: &mut Command, input: &str) -> String {
+    let mut process = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = process.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = process.wait_with_output().unwrap();
+    // It may know enough before the end.
+    let _ = writer.join().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
+}
