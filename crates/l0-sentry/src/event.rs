@@ -37,7 +37,7 @@ pub(crate) fn violation(rule: &str, severity: Severity, message: &str) -> Event<
 /// there is none after a panic. Sentry's own grouping takes numbers and ids out of it.
 pub(crate) fn failure(outcome: Outcome, message: Option<&str>) -> Event<'static> {
     let error_type = outcome.as_str();
-    let message = message.unwrap_or("no error was told, as after a panic");
+    let message = message.unwrap_or("without an error, as after a panic");
     Event {
         exception: exception("L0 execution failed", message.to_owned()),
         tags: tags([("component", "l0"), ("error_type", error_type)]),

@@ -4,16 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use l0_core::{
-    DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Telemetry, Violation, redact,
-};
+use l0_core::{DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Violation, redact};
 use sentry_core::protocol::{Breadcrumb, Context, Event, Value};
-use sentry_core::{Hub, TracesSamplingStrategy};
+use sentry_core::{Hub, Scope, TracesSamplingStrategy};
 
+use crate::breadcrumb;
 use crate::config::SentryConfig;
 use crate::data::{Data, data, millis, numbers};
-use crate::spans::{Spans, Told};
-use crate::{breadcrumb, event, tags};
+use crate::event;
+use crate::spans::{End, Spans};
+use crate::tags;
 
 /// How many violations of one execution are captured.
 const MAX_VIOLATIONS: usize = 32;
@@ -29,8 +29,8 @@ pub(crate) struct Execution {
     stream: Stream,
     violations: Vec<Captured>,
     network_error: Option<Event<'static>>,
-    /// A final network error or a violation is why it fails, whether or not that is captured.
-    cause_known: bool,
+    /// Why it fails is told by another event than that of a failure, or is not to be told.
+    cause: Option<Cause>,
     finished: bool,
 }
 
@@ -41,6 +41,12 @@ enum Stream {
     Completed,
 }
 
+enum Cause {
+    Network,
+    /// A violation that halts a run, if the error begins its text with this.
+    Violation(String),
+}
+
 /// A violation that was not seen before, and its event.
 struct Captured {
     rule: String,
@@ -48,33 +54,10 @@ struct Captured {
     event: Event<'static>,
 }
 
-/// How an execution ends.
-#[derive(Clone, Copy)]
-pub(crate) struct End<'a> {
-    pub(crate) outcome: Outcome,
-    /// What went wrong, redacted.
-    pub(crate) message: Option<&'a str>,
-    pub(crate) telemetry: Option<&'a Telemetry>,
-    pub(crate) response_model: Option<&'a str>,
-    pub(crate) response_id: Option<&'a str>,
-}
-
-impl End<'_> {
-    pub(crate) fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            message: None,
-            telemetry: None,
-            response_model: None,
-            response_id: None,
-        }
-    }
-}
-
 impl Execution {
     /// Starts one; `None` if there is no client to tell.
     pub(crate) fn start(
-        config: &SentryConfig,
+        config: SentryConfig,
         name: &str,
         session_id: Option<&str>,
         data: impl FnOnce() -> Data,
@@ -98,28 +81,30 @@ impl Execution {
         all_tags.extend(from_data.map(|(tag, value)| (tag.clone(), value)));
 
         let spans = Hub::run(Arc::clone(&hub), || {
-            let spans = hub.configure_scope(|scope| {
-                let start = || Spans::start(&hub, scope, settings.parent, name, &data);
-                let spans = tracing.then(start);
+            let spans = tracing.then(|| Spans::start(&hub, settings.parent, name, &data));
+            hub.configure_scope(|scope| {
                 for (key, value) in &all_tags {
                     scope.set_tag(key, value);
-                    // The scope does not reach a span of another transaction.
-                    spans.iter().for_each(|spans| spans.set_tag(key, value));
                 }
-                spans
             });
+            // The scope does not reach a span of another transaction.
+            if let Some(spans) = &spans {
+                all_tags
+                    .iter()
+                    .for_each(|(key, value)| spans.set_tag(key, value));
+            }
             hub.add_breadcrumb(breadcrumb::execution_started(data));
             spans
         });
         Some(Self {
-            config: config.clone(),
+            config,
             hub,
             spans,
             session_id: session_id.map(str::to_owned),
             stream: Stream::Awaited,
             violations: Vec::new(),
             network_error: None,
-            cause_known: false,
+            cause: None,
             finished: false,
         })
     }
@@ -168,7 +153,7 @@ impl Execution {
     pub(crate) fn network_error(&mut self, kind: NetworkErrorKind, message: &str, retried: bool) {
         self.leave(breadcrumb::network_error(kind, message, retried));
         if !retried {
-            self.cause_known = true;
+            self.cause = Some(Cause::Network);
             let capture = self.config.settings().capture_network_errors;
             self.network_error = capture.then(|| event::network_error(kind, message));
         }
@@ -204,15 +189,19 @@ impl Execution {
             &message,
             recoverable,
         ));
-        self.cause_known |=
-            severity == Severity::Fatal || (severity == Severity::Error && !recoverable);
 
         let settings = self.config.settings();
+        let seen = |captured: &Captured| captured.rule == rule && captured.message == message;
+        let known = self.violations.iter().any(seen);
         let wanted = settings.capture_guardrail_violations
             && severity >= settings.min_guardrail_severity
             && self.violations.len() < MAX_VIOLATIONS;
-        let seen = |captured: &Captured| captured.rule == rule && captured.message == message;
-        if wanted && !self.violations.iter().any(seen) {
+        // A watched stream goes on after it, and may fail for another reason.
+        let halts = severity == Severity::Fatal || (severity == Severity::Error && !recoverable);
+        if halts && (known || wanted || !settings.capture_guardrail_violations) {
+            self.cause = Some(Cause::Violation(format!("{rule} ({severity}): ")));
+        }
+        if wanted && !known {
             let event = event::violation(&rule, severity, &message);
             self.violations.push(Captured {
                 rule,
@@ -244,7 +233,7 @@ impl Execution {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let known = end.telemetry.map_or_else(
+        let numbers = end.telemetry.map_or_else(
             || {
                 let id = self.session_id.take();
                 data([("session_id", id.map(Value::from))])
@@ -255,8 +244,12 @@ impl Execution {
             end.outcome,
             Outcome::Completed | Outcome::Aborted | Outcome::Dropped
         );
-        let failure = failed && !self.cause_known;
-        let failure = failure.then(|| event::failure(end.outcome, end.message));
+        let told = match &self.cause {
+            None => false,
+            Some(Cause::Network) => true,
+            Some(Cause::Violation(text)) => end.message.is_some_and(|all| all.contains(text)),
+        };
+        let failure = (failed && !told).then(|| event::failure(end.outcome, end.message));
         let violations = std::mem::take(&mut self.violations);
         let events = violations
             .into_iter()
@@ -268,23 +261,30 @@ impl Execution {
         self.inside(|| {
             let last = breadcrumb::execution_finished(end.outcome, end.telemetry);
             self.hub.add_breadcrumb(last);
-            if !known.is_empty() {
-                let context = Context::Other(known.clone());
+            if !numbers.is_empty() {
+                let context = Context::Other(numbers.clone());
                 self.hub
                     .configure_scope(|scope| scope.set_context("l0_telemetry", context));
             }
             for event in events {
-                self.hub.capture_event(event);
+                self.capture(event);
             }
             if let Some(spans) = spans {
-                spans.finish(&Told {
-                    outcome: end.outcome,
-                    data: &known,
-                    telemetry: end.telemetry,
-                    response_model: end.response_model,
-                    response_id: end.response_id,
-                });
+                spans.finish(end, numbers);
             }
+        });
+    }
+
+    fn capture(&self, event: Event<'static>) {
+        // A tag of the scope would win over the event's own.
+        let own = event.tags.clone();
+        let set = |scope: &mut Scope| {
+            for (key, value) in &own {
+                scope.set_tag(key, value);
+            }
+        };
+        self.hub.with_scope(set, || {
+            self.hub.capture_event(event);
         });
     }
 }

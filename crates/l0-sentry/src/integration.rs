@@ -12,8 +12,8 @@ use l0_core::{
 use serde_json::Value;
 
 use crate::config::SentryConfig;
-use crate::execution::{End, Execution};
-use crate::spans::EXECUTION;
+use crate::execution::Execution;
+use crate::spans::{EXECUTION, End};
 
 /// Starts executions that are told by hand, for what is not a run of L0 or wraps several.
 ///
@@ -50,7 +50,7 @@ impl SentryIntegration {
                 .map(|(key, value)| (key.into(), value.into()));
             owned.collect()
         };
-        SentryExecution(Execution::start(&self.0, name, None, data))
+        SentryExecution(Execution::start(self.0.clone(), name, None, data))
     }
 }
 

@@ -4,8 +4,8 @@ use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInf
 
 use crate::config::SentryConfig;
 use crate::data::Data;
-use crate::execution::{End, Execution};
-use crate::spans::EXECUTION;
+use crate::execution::Execution;
+use crate::spans::{EXECUTION, End};
 
 /// The metadata that leaves without being listed.
 const KNOWN_KEYS: [&str; 5] = [
@@ -46,7 +46,8 @@ impl SentryInterceptor {
 
 impl Interceptor for SentryInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        let started = Execution::start(&self.0, EXECUTION, Some(run.id()), || self.data(run));
+        let started =
+            Execution::start(self.0.clone(), EXECUTION, Some(run.id()), || self.data(run));
         if let Some(execution) = started {
             observers.push(LiveRun(execution));
         }

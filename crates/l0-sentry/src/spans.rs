@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use l0_core::{Outcome, Telemetry};
 use sentry_core::protocol::{SpanStatus, Value};
-use sentry_core::{Hub, Scope, Span, TransactionContext, TransactionOrSpan};
+use sentry_core::{Hub, Span, TransactionContext, TransactionOrSpan};
 
 use crate::config::Parent;
 use crate::data::{Data, primitive};
@@ -27,25 +27,34 @@ struct Stream {
     completed: Option<SystemTime>,
 }
 
-/// What spans are told of an execution's end.
-pub(crate) struct Told<'a> {
+/// How an execution ends.
+#[derive(Clone, Copy)]
+pub(crate) struct End<'a> {
     pub(crate) outcome: Outcome,
-    pub(crate) data: &'a Data,
+    /// What went wrong, redacted.
+    pub(crate) message: Option<&'a str>,
     pub(crate) telemetry: Option<&'a Telemetry>,
     pub(crate) response_model: Option<&'a str>,
     pub(crate) response_id: Option<&'a str>,
 }
 
+impl End<'_> {
+    pub(crate) fn new(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            message: None,
+            telemetry: None,
+            response_model: None,
+            response_id: None,
+        }
+    }
+}
+
 impl Spans {
-    /// Starts the spans of an execution and puts them into the scope of its hub.
-    pub(crate) fn start(
-        hub: &Hub,
-        scope: &mut Scope,
-        parent: Parent,
-        name: &str,
-        data: &Data,
-    ) -> Self {
-        let execution: TransactionOrSpan = match (parent, scope.get_span()) {
+    /// Starts the spans of an execution, and puts that of the whole into the scope of its hub.
+    pub(crate) fn start(hub: &Hub, parent: Parent, name: &str, data: &Data) -> Self {
+        let in_scope = hub.configure_scope(|scope| scope.get_span());
+        let execution: TransactionOrSpan = match (parent, in_scope) {
             (Parent::Child, Some(span)) => span.start_child(EXECUTION, name).into(),
             (_, span) => {
                 let context = TransactionContext::continue_from_span(name, EXECUTION, span);
@@ -55,7 +64,7 @@ impl Spans {
         for (key, value) in data {
             execution.set_data(key, primitive(value));
         }
-        scope.set_span(Some(execution.clone()));
+        hub.configure_scope(|scope| scope.set_span(Some(execution.clone())));
         let call = Call::of(data).map(|call| {
             let span = execution.start_child(&call.op(), &call.name());
             span.data().extend(call.data.clone());
@@ -94,35 +103,36 @@ impl Spans {
         }
     }
 
-    /// Ends them all; a transaction is sent.
-    pub(crate) fn finish(self, told: &Told<'_>) {
-        let status = status(told.outcome);
-        let outcome = ("outcome".to_owned(), Value::from(told.outcome.as_str()));
-        let end = SystemTime::now();
+    /// Ends them all, with these numbers; a transaction is sent.
+    pub(crate) fn finish(self, end: &End<'_>, numbers: Data) {
+        let status = status(end.outcome);
+        let now = SystemTime::now();
 
         if let Some(Stream { span, completed }) = self.stream {
             let completed_status = completed.map(|_| SpanStatus::Ok);
             span.set_status(completed_status.unwrap_or(status));
             {
                 let mut data = span.data();
-                data.extend(told.data.clone());
-                if let Some(tokens) = told.data.get("tokens") {
+                data.extend(numbers.clone());
+                if let Some(tokens) = numbers.get("tokens") {
                     set_tokens(&mut data, tokens.clone());
                 }
             }
-            span.finish_with_timestamp(completed.unwrap_or(end));
+            span.finish_with_timestamp(completed.unwrap_or(now));
         }
         if let Some((call, span)) = self.call {
-            let response = call.response(told.response_model, told.response_id, told.telemetry);
+            let response = call.response(end.response_model, end.response_id, end.telemetry);
             span.data().extend(response);
             span.set_status(status);
-            span.finish_with_timestamp(end);
+            span.finish_with_timestamp(now);
         }
-        for (key, value) in told.data.clone().into_iter().chain([outcome]) {
+        for (key, value) in numbers {
             self.execution.set_data(&key, value);
         }
+        self.execution
+            .set_data("outcome", end.outcome.as_str().into());
         self.execution.set_status(status);
-        self.execution.finish_with_timestamp(end);
+        self.execution.finish_with_timestamp(now);
     }
 }
 

@@ -9,9 +9,9 @@ use l0_core::{Outcome, redact};
 
 use crate::config::SentryConfig;
 use crate::data::Data;
-use crate::execution::{End, Execution};
+use crate::execution::Execution;
 use crate::integration::outcome_of;
-use crate::spans::EXECUTION;
+use crate::spans::{EXECUTION, End};
 
 /// Tells Sentry of a future: that it started, how it ended, and its error.
 ///
@@ -23,6 +23,10 @@ use crate::spans::EXECUTION;
 ///
 /// What happens inside of a run, such as retries, only a
 /// [`SentryInterceptor`](crate::SentryInterceptor) sees. With both, a failure is captured by each.
+///
+/// # Errors
+///
+/// The future's own.
 ///
 /// ```
 /// use l0_core::L0;
@@ -46,7 +50,7 @@ where
     F: Future<Output = Result<T, E>>,
     E: Display,
 {
-    let execution = Execution::start(&config, EXECUTION, None, Data::new);
+    let execution = Execution::start(config, EXECUTION, None, Data::new);
     async move {
         let Some(mut execution) = execution else {
             return future.await;
