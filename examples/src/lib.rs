@@ -8,6 +8,7 @@ use crate::server::Server;
 
 pub mod chat_app;
 pub mod chat_client;
+pub mod serve;
 pub mod server;
 
 /// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
@@ -50,4 +51,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/prometheus.md")]
     struct Prometheus;
+
+    #[doc = include_str!("../../docs/sentry.md")]
+    struct Sentry;
 }

@@ -1,5 +1,5 @@
 //! Each example runs, without a key, and says what it is there to say. `server` and `load` have
-//! tests of their own, `server.rs` and `prometheus.rs`.
+//! tests of their own, `server.rs` and `prometheus`, and `sentry` has `sentry.rs`.
 
 use std::process::Command;
 

@@ -6,7 +6,7 @@ use l0_core::{DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Tel
 use sentry_core::protocol::Breadcrumb;
 use sentry_core::{Level, protocol::Value};
 
-use crate::data::{Data, data, millis, numbers};
+use crate::data::{Data, data, millis};
 
 /// How much of a token's text is shown, in characters.
 const MAX_TOKEN: usize = 50;
@@ -121,8 +121,21 @@ pub(crate) fn execution_finished(outcome: Outcome, telemetry: Option<&Telemetry>
         Outcome::Completed | Outcome::Aborted | Outcome::Dropped => Level::Info,
         _ => Level::Error,
     };
-    let mut data = telemetry.map(numbers).unwrap_or_default();
-    data.insert("outcome".to_owned(), outcome.as_str().into());
+    let metrics = telemetry.map(|telemetry| &telemetry.metrics);
+    let data = data([
+        ("outcome", Some(outcome.as_str().into())),
+        (
+            "duration_ms",
+            telemetry
+                .and_then(|telemetry| telemetry.duration)
+                .map(millis),
+        ),
+        ("tokens", metrics.map(|metrics| metrics.total_tokens.into())),
+        (
+            "retries",
+            metrics.map(|metrics| metrics.total_retries.into()),
+        ),
+    ]);
     let text = format!("L0 execution {}", outcome.as_str().replace('_', " "));
     breadcrumb("info", "l0", level, text, data)
 }

@@ -83,16 +83,17 @@ impl Execution {
         let spans = Hub::run(Arc::clone(&hub), || {
             let spans = tracing.then(|| Spans::start(&hub, settings.parent, name, &data));
             hub.configure_scope(|scope| {
+                if let Some(spans) = &spans {
+                    scope.set_span(Some(spans.execution().clone()));
+                }
                 for (key, value) in &all_tags {
                     scope.set_tag(key, value);
+                    // The scope does not reach a span of another transaction.
+                    spans
+                        .iter()
+                        .for_each(|spans| spans.execution().set_tag(key, value));
                 }
             });
-            // The scope does not reach a span of another transaction.
-            if let Some(spans) = &spans {
-                all_tags
-                    .iter()
-                    .for_each(|(key, value)| spans.set_tag(key, value));
-            }
             hub.add_breadcrumb(breadcrumb::execution_started(data));
             spans
         });

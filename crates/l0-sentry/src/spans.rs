@@ -51,7 +51,7 @@ impl End<'_> {
 }
 
 impl Spans {
-    /// Starts the spans of an execution, and puts that of the whole into the scope of its hub.
+    /// Starts the spans of an execution.
     pub(crate) fn start(hub: &Hub, parent: Parent, name: &str, data: &Data) -> Self {
         let in_scope = hub.configure_scope(|scope| scope.get_span());
         let execution: TransactionOrSpan = match (parent, in_scope) {
@@ -64,7 +64,6 @@ impl Spans {
         for (key, value) in data {
             execution.set_data(key, primitive(value));
         }
-        hub.configure_scope(|scope| scope.set_span(Some(execution.clone())));
         let call = Call::of(data).map(|call| {
             let span = execution.start_child(&call.op(), &call.name());
             span.data().extend(call.data.clone());
@@ -77,8 +76,9 @@ impl Spans {
         }
     }
 
-    pub(crate) fn set_tag(&self, key: &str, value: &str) {
-        self.execution.set_tag(key, value);
+    /// The span of the whole.
+    pub(crate) fn execution(&self) -> &TransactionOrSpan {
+        &self.execution
     }
 
     pub(crate) fn start_stream(&mut self) {
@@ -113,7 +113,10 @@ impl Spans {
             span.set_status(completed_status.unwrap_or(status));
             {
                 let mut data = span.data();
-                data.extend(numbers.clone());
+                for key in ["duration_ms", "ttft_ms"] {
+                    let number = numbers.get(key).cloned();
+                    data.extend(number.map(|number| (key.to_owned(), number)));
+                }
                 if let Some(tokens) = numbers.get("tokens") {
                     set_tokens(&mut data, tokens.clone());
                 }

@@ -1,9 +1,12 @@
 //! The chat application inside the process, and how its metrics are read.
 
 #![allow(dead_code, reason = "each test uses some of it")]
+#![allow(clippy::print_stdout, reason = "what is off is said")]
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::env;
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -130,6 +133,21 @@ pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option
 /// Between two questions.
 pub(crate) async fn pause() {
     tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// The value of a variable, unless it is not set.
+pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
+    let value = env::var_os(variable).filter(|value| !value.is_empty());
+    if value.is_none() {
+        println!("switched off: {variable} is not set");
+    }
+    value
+}
+
+/// A loopback address that nobody listens on.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// How many events have this name.

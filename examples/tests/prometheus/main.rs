@@ -31,14 +31,14 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use common::{Labels, Samples, Service, get, read, wait_for};
+use common::{Labels, Samples, Service, get, read, switched_on, wait_for};
 use documents::{check_dashboards, check_rules};
 use guide::{Window, assert_close, buckets, check_guide, quantile};
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
 use l0_examples::chat_app::{ChatApp, MODELS};
 use l0_prometheus::{CONTENT_TYPE, Collector};
-use programs::{Program, Prometheus, argument, pipe, promtool, switched_on, with_one_spelling};
+use programs::{Program, Prometheus, argument, pipe, promtool, with_one_spelling};
 use sent::{DROPPED, KINDS, Sent};
 
 /// All series of ours.
