@@ -62,25 +62,29 @@ impl SentryConfig {
         Self::default()
     }
 
-    /// The hub whose client and scope executions take. Default: the one that is current when an
-    /// execution starts.
+    /// The hub whose client and scope executions take, as they are when an execution starts. Default:
+    /// the hub that is current then.
     ///
     /// Every execution has a hub of its own, made from this one; this one is not changed.
     pub fn hub(self, hub: impl Into<Arc<Hub>>) -> Self {
         self.with(|settings| settings.hub = Some(hub.into()))
     }
 
-    /// Whether network errors that end an execution are captured. Default: yes.
+    /// Whether network errors that end an execution are captured. Default: yes. If not, the failure
+    /// that they are the cause of is not captured either; the trail and the spans still tell of it.
     pub fn capture_network_errors(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_network_errors = capture)
     }
 
-    /// Whether guardrail violations are captured. Default: yes.
+    /// Whether guardrail violations are captured, each once for its rule and message, and up to 32 of
+    /// an execution. Default: yes. If not, the failure that one is the cause of is not captured
+    /// either; the trail and the spans still tell of it.
     pub fn capture_guardrail_violations(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_guardrail_violations = capture)
     }
 
-    /// From which severity on violations are captured. Default: [`Severity::Error`].
+    /// From which severity on violations are captured. Default: [`Severity::Error`]. A run that a
+    /// less severe one ends is captured as any other failure.
     pub fn min_guardrail_severity(self, severity: Severity) -> Self {
         self.with(|settings| settings.min_guardrail_severity = severity)
     }

@@ -43,7 +43,7 @@ enum Stream {
 
 enum Cause {
     Network,
-    /// A violation that halts a run, if the error begins its text with this.
+    /// A violation that halts a run, if the text of the error that ends it has this.
     Violation(String),
 }
 

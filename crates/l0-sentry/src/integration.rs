@@ -19,6 +19,19 @@ use crate::spans::{EXECUTION, End};
 ///
 /// A run that has a [`SentryInterceptor`](crate::SentryInterceptor) needs none: it would be told
 /// twice.
+///
+/// ```
+/// use std::time::Duration;
+/// use l0_sentry::{SentryConfig, SentryIntegration};
+///
+/// let sentry = SentryIntegration::new(SentryConfig::new());
+/// let mut execution = sentry.start_execution("my-chat-request", [("user_id", "123")]);
+/// execution.start_stream();
+/// execution.record_first_token(Duration::from_millis(280));
+/// execution.record_token("Hello");
+/// execution.complete_stream(1);
+/// execution.complete(None);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct SentryIntegration(SentryConfig);
 
@@ -29,7 +42,8 @@ impl SentryIntegration {
         Self(config)
     }
 
-    /// Starts an execution. Its name is that of the transaction; an empty one is `l0.execution`.
+    /// Starts an execution, from the hub that is current unless the config has one. Its name is that
+    /// of the transaction, of which Sentry shows 200 characters; an empty one is `l0.execution`.
     ///
     /// All of the data leaves, with the first breadcrumb and the span. `model` and `provider` in it
     /// make the span of Sentry's AI dashboards, and those of the config's
@@ -57,7 +71,8 @@ impl SentryIntegration {
 /// One execution, from its start to [`complete`](Self::complete), [`fail`](Self::fail) or its drop,
 /// which counts as cancelled.
 ///
-/// Without a client that is enabled at the start, it does nothing.
+/// Calls may come from any thread, and do all they do there, in the execution's own hub. Without a
+/// client that is enabled at the start, they do nothing.
 #[must_use = "an execution ends when it is dropped"]
 pub struct SentryExecution(Option<Execution>);
 

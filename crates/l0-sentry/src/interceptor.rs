@@ -119,3 +119,27 @@ impl Observer for LiveRun {
         self.0.inside(poll);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sentry::test::TestTransport;
+    use sentry_core::{ClientOptions, Hub};
+
+    use super::*;
+
+    #[test]
+    fn tokens_are_asked_for_only_if_they_leave_breadcrumbs() {
+        let options = ClientOptions::new()
+            .dsn("https://public@sentry.invalid/1")
+            .transport(TestTransport::new());
+        let hub = Arc::new(Hub::new(Some(Arc::new(options.into())), Arc::default()));
+        for (breadcrumbs, interest) in [(false, Interest::LIFECYCLE), (true, Interest::TOKENS)] {
+            let config = SentryConfig::new().hub(Arc::clone(&hub));
+            let config = config.breadcrumbs_for_tokens(breadcrumbs);
+            let started = Execution::start(config, EXECUTION, None, Data::new);
+            assert_eq!(LiveRun(started.unwrap()).interest(), interest);
+        }
+    }
+}

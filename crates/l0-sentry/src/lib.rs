@@ -18,6 +18,8 @@
 //! [`SentryIntegration`] of what is told by hand. All take one [`SentryConfig`] and tell it in the
 //! same words.
 //!
+//! The `sentry` crate must be of the same version, 0.49: only then is its client found.
+//!
 //! # What is sent
 //!
 //! An *execution* has a hub of its own, made from the one that is current when it starts, and
@@ -32,7 +34,8 @@
 //! | context | `l0_telemetry`, the numbers of the run, with the errors and the transaction |
 //!
 //! A network error that was retried is no error, nor is one that comes when the answer is complete.
-//! Neither is an abort, nor a stream that was dropped.
+//! Neither is an abort, nor a stream that was dropped. An error has the tags `component` and
+//! `error_type`, over tags of the same names in the application's scope, and is grouped by them.
 //!
 //! | outcome | status of the spans | error |
 //! |---|---|---|
