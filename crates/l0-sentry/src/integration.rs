@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::fmt;
+use std::fmt::{self, Display, Write};
 use std::time::Duration;
 
 use l0_core::{
@@ -150,7 +150,7 @@ impl SentryExecution {
             .filter(|outcome| *outcome != Outcome::Completed);
         if self.0.is_some() {
             let message = redact::message(error);
-            let outcome = told.unwrap_or_else(|| outcome_of(&error.to_string()));
+            let outcome = told.unwrap_or_else(|| outcome_of(&text_of(error)));
             self.finish(&End {
                 message: Some(&message),
                 telemetry,
@@ -174,6 +174,13 @@ impl fmt::Debug for SentryExecution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SentryExecution").finish_non_exhaustive()
     }
+}
+
+/// What an error says. Unlike `to_string`, this does not panic over a faulty `Display`.
+pub(crate) fn text_of(error: &(impl Display + ?Sized)) -> String {
+    let mut text = String::new();
+    let _ = write!(text, "{error}");
+    text
 }
 
 /// How an execution ended that failed with an error of this text. The errors of runs are generic,

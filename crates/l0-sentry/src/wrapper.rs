@@ -1,22 +1,22 @@
 //! Wrapper: tells Sentry of a whole future.
 
 use std::fmt::Display;
-use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use l0_core::{Outcome, redact};
 
 use crate::config::SentryConfig;
 use crate::data::Data;
 use crate::execution::Execution;
-use crate::integration::outcome_of;
+use crate::integration::{outcome_of, text_of};
 use crate::spans::{EXECUTION, End};
 
 /// Tells Sentry of a future: that it started, how it ended, and its error.
 ///
 /// The execution starts with this call, so in the hub that is current here, and ends with the
-/// future. If the future is dropped before, it is cancelled. The future is polled in the
+/// future. If the future is dropped before, it is cancelled. The future is polled and dropped in the
 /// execution's hub: breadcrumbs and spans of what it does belong to the execution. The text of its
 /// error is redacted; one with the text of [`Error::Aborted`](l0_core::Error::Aborted) is an abort,
 /// and not captured.
@@ -51,29 +51,60 @@ where
     E: Display,
 {
     let execution = Execution::start(config, EXECUTION, None, Data::new);
-    async move {
-        let Some(mut execution) = execution else {
-            return future.await;
+    Told {
+        future: Some(Box::pin(future)),
+        execution,
+    }
+}
+
+struct Told<F> {
+    /// There until this is dropped.
+    future: Option<Pin<Box<F>>>,
+    execution: Option<Execution>,
+}
+
+impl<F, T, E> Future for Told<F>
+where
+    F: Future<Output = Result<T, E>>,
+    E: Display,
+{
+    type Output = Result<T, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let Some(future) = &mut this.future else {
+            return Poll::Pending;
         };
-        let mut future = pin!(future);
-        let result = poll_fn(|context| {
-            let poll = AssertUnwindSafe(|| execution.inside(|| future.as_mut().poll(context)));
-            catch_unwind(poll).unwrap_or_else(|payload| {
-                execution.finish(&End::new(Outcome::Failed));
-                resume_unwind(payload)
-            })
-        })
-        .await;
-        match &result {
-            Ok(_) => execution.finish(&End::new(Outcome::Completed)),
-            Err(error) => {
-                let text = error.to_string();
+        let Some(execution) = &mut this.execution else {
+            return future.as_mut().poll(context);
+        };
+        let poll = AssertUnwindSafe(|| execution.inside(|| future.as_mut().poll(context)));
+        let polled = catch_unwind(poll).unwrap_or_else(|payload| {
+            execution.finish(&End::new(Outcome::Failed));
+            resume_unwind(payload)
+        });
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Ok(_)) => execution.finish(&End::new(Outcome::Completed)),
+            Poll::Ready(Err(error)) => {
+                let text = text_of(error);
                 execution.finish(&End {
                     message: Some(&redact::text(&text)),
                     ..End::new(outcome_of(&text))
                 });
             }
         }
-        result
+        polled
+    }
+}
+
+impl<F> Drop for Told<F> {
+    /// What the future does when it is dropped belongs to the execution, too.
+    fn drop(&mut self) {
+        let future = self.future.take();
+        match &self.execution {
+            Some(execution) => execution.inside(|| drop(future)),
+            None => drop(future),
+        }
     }
 }

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use l0_core::guardrail::CustomPattern;
 use l0_core::testing::Script;
 use l0_core::{Guardrails, Interceptor, Retry, Severity};
-use l0_sentry::{SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor};
+use l0_sentry::{SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry};
 use sentry::{ClientOptions, Hub};
 use serde_json::json;
 
@@ -215,6 +215,10 @@ fn types_cross_threads_and_show_no_hub() {
     check::<SentryInterceptor>();
     check::<SentryIntegration>();
     check::<SentryExecution>();
+    fn send(_: &(impl Send + Unpin)) {}
+    send(&with_sentry(SentryConfig::new(), async {
+        Ok::<_, String>(())
+    }));
     let interceptor: Box<dyn Interceptor> = Box::new(SentryInterceptor::default());
     assert!(interceptor.needs_telemetry());
 

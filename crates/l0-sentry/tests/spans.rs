@@ -307,6 +307,38 @@ fn a_future_ends_as_it_ends() {
 }
 
 #[test]
+fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
+    struct Leaves;
+
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            sentry::add_breadcrumb(sentry::Breadcrumb::default());
+            let span = sentry::configure_scope(|scope| scope.get_span());
+            span.unwrap().start_child("cleanup", "").finish();
+        }
+    }
+
+    for polled in [false, true] {
+        let sentry = Sentry::start();
+        let leaves = Leaves;
+        let pending = async move {
+            let _leaves = leaves;
+            std::future::pending::<Result<(), String>>().await
+        };
+        let mut told = Box::pin(with_sentry(sentry.config(), pending));
+        if polled {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(told.as_mut().poll(&mut context).is_pending());
+        }
+        drop(told);
+        let trail = sentry.trail();
+        assert_eq!(trail[1], "info : ");
+        assert_eq!(trail.len(), 3);
+        span(sentry.sent().transaction(), "cleanup");
+    }
+}
+
+#[test]
 fn a_future_that_is_dropped_is_cancelled_and_one_that_panics_failed() {
     for polled in [false, true] {
         let sentry = Sentry::start();
