@@ -13,7 +13,7 @@ const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "e
 pub(crate) struct Call {
     operation: &'static str,
     model: String,
-    /// What is known at its start.
+    /// What is known at its start, until its span takes it.
     pub(crate) data: Data,
 }
 

@@ -61,12 +61,14 @@ impl Spans {
                 hub.start_transaction(context).into()
             }
         };
-        for (key, value) in data {
-            execution.set_data(key, primitive(value));
-        }
-        let call = Call::of(data).map(|call| {
+        let entries = data.iter();
+        extend(
+            &execution,
+            entries.map(|(key, value)| (key.clone(), primitive(value))),
+        );
+        let call = Call::of(data).map(|mut call| {
             let span = execution.start_child(&call.op(), &call.name());
-            span.data().extend(call.data.clone());
+            span.data().extend(std::mem::take(&mut call.data));
             (call, span)
         });
         Self {
@@ -129,13 +131,24 @@ impl Spans {
             span.set_status(status);
             span.finish_with_timestamp(now);
         }
-        for (key, value) in numbers {
-            self.execution.set_data(&key, value);
-        }
+        extend(&self.execution, numbers);
         self.execution
             .set_data("outcome", end.outcome.as_str().into());
         self.execution.set_status(status);
         self.execution.finish_with_timestamp(now);
+    }
+}
+
+/// Adds data, at the price of one lock.
+fn extend(span: &TransactionOrSpan, data: impl IntoIterator<Item = (String, Value)>) {
+    match span {
+        TransactionOrSpan::Transaction(transaction) => {
+            let mut all = transaction.data();
+            for (key, value) in data {
+                all.set_data(key.into(), value);
+            }
+        }
+        TransactionOrSpan::Span(span) => span.data().extend(data),
     }
 }
 
