@@ -21,7 +21,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use futures_core::Stream;
-use l0_bench::{ANSWER, Tokens, drain};
+use l0_bench::{ANSWER, Source, drain, source};
 use l0_core::{L0, L0Builder, Monitoring, Run, keys};
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::{Breadcrumb, ClientOptions, Envelope, Hub, Transport};
@@ -71,8 +71,8 @@ fn told(config: SentryConfig) -> L0 {
     plain().interceptor(SentryInterceptor::new(config)).build()
 }
 
-fn start(l0: &L0, tokens: u64) -> Run<'static, Tokens> {
-    l0.stream(move |_| async move { io::Result::Ok(Tokens::new(ANSWER, tokens)) })
+fn start(l0: &L0, tokens: u64) -> Run<'static, Source> {
+    l0.stream(move |_| async move { io::Result::Ok(source(ANSWER, tokens)) })
         .metadata(keys::MODEL, "gpt-4o")
         .metadata(keys::PROVIDER, "openai")
         .start()
@@ -99,7 +99,7 @@ fn per_run(criterion: &mut Criterion) {
         ),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| drain(Box::pin(start(&l0, 1))));
+            bencher.iter(|| drain(start(&l0, 1)));
         });
     }
     group.finish();
@@ -122,7 +122,7 @@ fn per_token(criterion: &mut Criterion) {
         ),
     ] {
         group.bench_function(BenchmarkId::new(name, TOKENS), |bencher| {
-            bencher.iter(|| drain(Box::pin(start(&l0, TOKENS))));
+            bencher.iter(|| drain(start(&l0, TOKENS)));
         });
     }
     group.finish();
@@ -148,7 +148,7 @@ fn tail(_: &mut Criterion) {
                 nanos.push(begin.elapsed().as_nanos());
                 assert!(matches!(polled, Poll::Ready(Some(Ok(_)))));
             }
-            drain(Box::pin(run));
+            drain(run);
         }
     }
     drop(kept);
