@@ -30,6 +30,7 @@ use l0_core::{
 };
 use l0_prometheus::{Collector, LabelError, metrics_route};
 use l0_providers::openai::{ChatRequest, ChatStream, Client};
+use l0_sentry::SentryInterceptor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -51,6 +52,8 @@ pub struct ChatApp {
     pub models: Vec<String>,
     /// How long it waits for a model.
     pub timeouts: Timeouts,
+    /// What tells Sentry of its runs, if anything does.
+    pub sentry: Option<SentryInterceptor>,
 }
 
 impl ChatApp {
@@ -65,6 +68,7 @@ impl ChatApp {
                 .first_token(Duration::from_secs(30))
                 .inter_token(Duration::from_secs(20))
                 .total(Duration::from_secs(300)),
+            sentry: None,
         }
     }
 
@@ -84,6 +88,7 @@ impl ChatApp {
             .guardrails(Guardrails::recommended())
             .drift(Drift::new())
             .interceptor(self.collector.label_keys([keys::MODEL, keys::ENDPOINT])?)
+            .interceptor(self.sentry)
             .build();
         let service = Service {
             l0,
@@ -124,6 +129,7 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
         return (StatusCode::BAD_REQUEST, "the prompt is empty\n").into_response();
     }
 
+    tracing::info!(model, "a chat begins");
     let client = service.client.clone();
     let request = ChatRequest::new(model).user(&body.prompt);
     // The future of `chat_stream` borrows nothing, so the run can leave this function.
@@ -131,6 +137,7 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
         .l0
         .stream(move |_attempt| client.chat_stream(&request))
         .metadata(keys::MODEL, model.as_str())
+        .metadata(keys::PROVIDER, "openai")
         .metadata(keys::ENDPOINT, "/chat")
         .start();
     // Comments while the model is silent: proxies would take the connection for idle.

@@ -8,6 +8,7 @@ use crate::server::Server;
 
 pub mod chat_app;
 pub mod chat_client;
+pub mod serve;
 pub mod server;
 
 /// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
@@ -56,4 +57,6 @@ mod documents {
 
     #[doc = include_str!("../../docs/scaling.md")]
     struct Scaling;
+    #[doc = include_str!("../../docs/sentry.md")]
+    struct Sentry;
 }

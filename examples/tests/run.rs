@@ -1,5 +1,6 @@
 //! Each example runs, without a key, and says what it is there to say. `server` and `load` have
-//! tests of their own, `server.rs` and `prometheus`; what `otel` sends, `otel.rs` looks at.
+//! tests of their own, `server.rs` and `prometheus`; `sentry` has `sentry.rs`; what `otel` sends,
+//! `otel.rs` looks at.
 
 use std::process::Command;
 

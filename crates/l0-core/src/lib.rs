@@ -66,7 +66,7 @@ mod observe;
 #[cfg(any(feature = "drift", feature = "guardrails"))]
 mod phrases;
 mod recorder;
-mod redact;
+pub mod redact;
 mod retry;
 mod run;
 mod settings;

@@ -1,7 +1,7 @@
 //! Takes credentials out of error texts before they reach an observer or an exporter.
 //!
-//! [`TABLE`] is all that is known about credentials: the places where they stand, and the forms that
-//! they have. It recognises
+//! Events and telemetry carry messages that were redacted so. The functions are for those who tell of
+//! an error by hand. Known are the places where credentials stand, and the forms that they have:
 //!
 //! - private keys in PEM form;
 //! - URLs: user and password, query and fragment;
@@ -39,14 +39,21 @@ const ELLIPSIS: &str = "…";
 const MAX_PASSES: usize = 4;
 
 /// The texts of an error and of its source chain, joined by `": "`, without credentials and cut to
-/// [`MAX_MESSAGE`].
-pub(crate) fn message(error: &(dyn StdError + 'static)) -> String {
+/// 512 bytes.
+#[must_use]
+pub fn message(error: &(dyn StdError + 'static)) -> String {
     text(&texts(error))
 }
 
-/// A text without credentials and control characters, cut to [`MAX_MESSAGE`]. Redacting a text
-/// again changes nothing.
-pub(crate) fn text(raw: &str) -> String {
+/// A text without credentials and control characters, cut to 512 bytes. Redacting a text again
+/// changes nothing.
+///
+/// ```
+/// let text = l0_core::redact::text("401 from https://user:hunter2@api.example/v1");
+/// assert_eq!(text, "401 from https://[redacted]@api.example/v1");
+/// ```
+#[must_use]
+pub fn text(raw: &str) -> String {
     let mut text = capped(raw, MAX_RAW).to_owned();
     if text.len() < raw.len() {
         text.push_str(ELLIPSIS);

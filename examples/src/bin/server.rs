@@ -11,25 +11,15 @@
 //! mid-stream. With `OPENAI_API_KEY` set it talks to `OpenAI`, with `OPENAI_BASE_URL` to any
 //! compatible server. Ctrl-C and SIGTERM stop it, and give answers that are being streamed a few
 //! seconds to end.
-#![allow(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "it is a terminal program"
-)]
+#![allow(clippy::print_stderr, reason = "it is a terminal program")]
 
 use std::error::Error;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use clap::Parser;
 use l0_examples::chat_app::{ChatApp, MODELS};
+use l0_examples::serve::serve;
 use l0_prometheus::Collector;
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-
-/// How long answers may take to end once the server is told to stop.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves a chat as server-sent events, and its metrics for Prometheus.
 #[derive(Parser)]
@@ -61,47 +51,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..ChatApp::new(client, collector)
     };
 
-    let listener = TcpListener::bind(arguments.listen).await?;
-    // The first line, for programs that wait for it.
-    println!("listening on http://{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
-
-    let (told, out_of_time) = oneshot::channel();
-    let serve = axum::serve(listener, app.router()?).with_graceful_shutdown(async {
-        told_to_stop().await;
-        let _ = told.send(());
-    });
-    tokio::select! {
-        served = serve => served?,
-        () = async {
-            let _ = out_of_time.await;
-            tokio::time::sleep(GRACE).await;
-        } => eprintln!("some answers have not ended"),
-    }
+    serve(arguments.listen, app.router()?).await?;
     Ok(())
-}
-
-/// Waits for Ctrl-C, or for what tells a service to stop.
-async fn told_to_stop() {
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // It cannot be waited for, and did not come.
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    let terminated = async {
-        use tokio::signal::unix::{SignalKind, signal};
-
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupted => {}
-        () = terminated => {}
-    }
 }

@@ -2,10 +2,12 @@
 //! share.
 
 #![allow(dead_code, reason = "each test uses some of it")]
+#![allow(clippy::print_stdout, reason = "what is off is said")]
 
 use std::collections::BTreeMap;
+use std::env;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -117,22 +119,6 @@ pub(crate) async fn get(url: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// The value of a variable, unless it is not set.
-#[allow(clippy::print_stdout, reason = "what is off is said")]
-pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
-    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
-    if value.is_none() {
-        println!("switched off: {variable} is not set");
-    }
-    value
-}
-
-/// An address of the loopback at which nobody listens.
-pub(crate) fn free_address() -> SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
-
 /// Asks again and again until there is an answer.
 pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
@@ -148,6 +134,21 @@ pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option
 /// Between two questions.
 pub(crate) async fn pause() {
     tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+/// The value of a variable, unless it is not set.
+pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
+    let value = env::var_os(variable).filter(|value| !value.is_empty());
+    if value.is_none() {
+        println!("switched off: {variable} is not set");
+    }
+    value
+}
+
+/// A loopback address that nobody listens on.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// How many events have this name.

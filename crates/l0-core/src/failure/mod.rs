@@ -53,6 +53,23 @@ pub enum FailureKind {
 }
 
 impl Failure {
+    /// Reads one from an error, as runs do by default. The first hit wins: a `Failure` in the
+    /// error's source chain; the kind of an [`io::Error`](std::io::Error), or Tokio's `Elapsed`, in
+    /// the chain; whole words of the text. No hit is fatal.
+    ///
+    /// ```
+    /// use std::io;
+    /// use l0_core::{Failure, NetworkErrorKind};
+    ///
+    /// let error = io::Error::from(io::ErrorKind::ConnectionReset);
+    /// let failure = Failure::read(&error);
+    /// assert_eq!(failure.network_error_kind(), Some(NetworkErrorKind::Econnreset));
+    /// ```
+    #[must_use]
+    pub fn read(error: &(dyn StdError + 'static)) -> Self {
+        read(error)
+    }
+
     const fn new(kind: FailureKind) -> Self {
         Self {
             kind,

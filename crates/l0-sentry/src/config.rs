@@ -1,0 +1,187 @@
+//! Config: what is sent, the same for the interceptor, the wrapper and the manual integration.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use l0_core::Severity;
+use sentry_core::Hub;
+
+use crate::tags;
+
+/// What is sent to Sentry. Cheap to clone.
+///
+/// ```
+/// use l0_core::Severity;
+/// use l0_sentry::{Parent, SentryConfig};
+///
+/// let config = SentryConfig::new()
+///     .min_guardrail_severity(Severity::Fatal)
+///     .tag("environment", "production")
+///     .tag_keys(["model"])
+///     .parent(Parent::Child);
+/// # drop(config);
+/// ```
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct SentryConfig(Arc<Settings>);
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) hub: Option<Arc<Hub>>,
+    pub(crate) capture_network_errors: bool,
+    pub(crate) capture_guardrail_violations: bool,
+    pub(crate) min_guardrail_severity: Severity,
+    pub(crate) breadcrumbs_for_tokens: bool,
+    pub(crate) include_token_text: bool,
+    pub(crate) enable_tracing: bool,
+    pub(crate) parent: Parent,
+    /// As they are sent.
+    pub(crate) tags: BTreeMap<String, String>,
+    /// Key of the tag, key of the metadata.
+    pub(crate) tag_keys: BTreeMap<String, String>,
+}
+
+/// Where an execution's span belongs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Parent {
+    /// A transaction of its own, in the trace of the span in scope. Nothing is lost if that span
+    /// ends first, as that of a request does when its body is streamed.
+    #[default]
+    Trace,
+    /// A child of the span in scope, for runs that end before it does, as those of an agent's loop.
+    /// Lost without trace if that span's transaction ends first. Without a span in scope, the same
+    /// as [`Trace`](Self::Trace).
+    Child,
+}
+
+impl SentryConfig {
+    /// The defaults: all is sent but tokens.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The hub whose client and scope executions take, as they are when an execution starts. Default:
+    /// the hub that is current then.
+    ///
+    /// Every execution has a hub of its own, made from this one; this one is not changed.
+    pub fn hub(self, hub: impl Into<Arc<Hub>>) -> Self {
+        self.with(|settings| settings.hub = Some(hub.into()))
+    }
+
+    /// Whether network errors that end an execution are captured. Default: yes. If not, the failure
+    /// that they are the cause of is not captured either; the trail and the spans still tell of it.
+    pub fn capture_network_errors(self, capture: bool) -> Self {
+        self.with(|settings| settings.capture_network_errors = capture)
+    }
+
+    /// Whether guardrail violations are captured, each once for its rule and message, and up to 32 of
+    /// an execution. Default: yes. If not, the failure that one is the cause of is not captured
+    /// either; the trail and the spans still tell of it.
+    pub fn capture_guardrail_violations(self, capture: bool) -> Self {
+        self.with(|settings| settings.capture_guardrail_violations = capture)
+    }
+
+    /// From which severity on violations are captured. Default: [`Severity::Error`]. A run that a
+    /// less severe one ends is captured as any other failure.
+    pub fn min_guardrail_severity(self, severity: Severity) -> Self {
+        self.with(|settings| settings.min_guardrail_severity = severity)
+    }
+
+    /// Whether each token leaves a breadcrumb, which pushes out older ones. Default: no, and then a
+    /// token costs nothing.
+    pub fn breadcrumbs_for_tokens(self, breadcrumbs: bool) -> Self {
+        self.with(|settings| settings.breadcrumbs_for_tokens = breadcrumbs)
+    }
+
+    /// Whether the breadcrumbs of tokens carry the beginning of their text, which is the model's
+    /// output. Default: no.
+    pub fn include_token_text(self, include: bool) -> Self {
+        self.with(|settings| settings.include_token_text = include)
+    }
+
+    /// Whether there are spans, if the client traces. Default: yes.
+    pub fn enable_tracing(self, enable: bool) -> Self {
+        self.with(|settings| settings.enable_tracing = enable)
+    }
+
+    /// Where an execution's span belongs. Default: [`Parent::Trace`].
+    pub fn parent(self, parent: Parent) -> Self {
+        self.with(|settings| settings.parent = parent)
+    }
+
+    /// Adds a tag to all that executions send. Of two with the same key the later wins, and over
+    /// both the metadata, if the key is among the [`tag_keys`](Self::tag_keys).
+    ///
+    /// Sentry takes keys of up to 200 ASCII letters, digits, `_`, `.`, `:` and `-`, and values of up
+    /// to 200 characters on one line: `_` stands for other characters in a key, a space for a line
+    /// break in a value, and what is longer is cut. A tag with an empty key or value is left out.
+    pub fn tag(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        self.with(|settings| {
+            let tag = tags::key(key.as_ref()).zip(tags::value(value.as_ref()));
+            settings.tags.extend(tag);
+        })
+    }
+
+    /// Adds these entries of a run's metadata as tags to all that the run sends. May be called
+    /// again. A run without the entry has no such tag. How a value is written say
+    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag).
+    pub fn tag_keys<I>(self, keys: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        self.with(|settings| {
+            let keys = keys.into_iter().map(Into::into);
+            let keys = keys.filter_map(|key| Some((tags::key(&key)?, key)));
+            settings.tag_keys.extend(keys);
+        })
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
+        set(Arc::make_mut(&mut self.0));
+        self
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.0
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hub: None,
+            capture_network_errors: true,
+            capture_guardrail_violations: true,
+            min_guardrail_severity: Severity::Error,
+            breadcrumbs_for_tokens: false,
+            include_token_text: false,
+            enable_tracing: true,
+            parent: Parent::Trace,
+            tags: BTreeMap::new(),
+            tag_keys: BTreeMap::new(),
+        }
+    }
+}
+
+/// Without what is in the hub.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("capture_network_errors", &self.capture_network_errors)
+            .field(
+                "capture_guardrail_violations",
+                &self.capture_guardrail_violations,
+            )
+            .field("min_guardrail_severity", &self.min_guardrail_severity)
+            .field("breadcrumbs_for_tokens", &self.breadcrumbs_for_tokens)
+            .field("include_token_text", &self.include_token_text)
+            .field("enable_tracing", &self.enable_tracing)
+            .field("parent", &self.parent)
+            .field("tags", &self.tags)
+            .field("tag_keys", &self.tag_keys)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,299 @@
+//! Execution: one execution, in a hub of its own, told what happens by typed calls.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use l0_core::{DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Violation, redact};
+use sentry_core::protocol::{Breadcrumb, Context, Event, Value};
+use sentry_core::{Hub, Scope, TracesSamplingStrategy};
+
+use crate::breadcrumb;
+use crate::config::SentryConfig;
+use crate::data::{Data, data, millis, numbers};
+use crate::event;
+use crate::spans::{End, Spans};
+use crate::tags;
+
+/// How many violations of one execution are captured.
+const MAX_VIOLATIONS: usize = 32;
+
+/// One execution: a run, a future, or what is told by hand.
+///
+/// Errors are captured at its end, when the numbers that go with them are final.
+pub(crate) struct Execution {
+    config: SentryConfig,
+    hub: Arc<Hub>,
+    spans: Option<Spans>,
+    session_id: Option<String>,
+    stream: Stream,
+    violations: Vec<Captured>,
+    network_error: Option<Event<'static>>,
+    /// Why it fails is told by another event than that of a failure, or is not to be told.
+    cause: Option<Cause>,
+    finished: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stream {
+    Awaited,
+    Open,
+    Completed,
+}
+
+enum Cause {
+    Network,
+    /// A violation that halts a run, if the text of the error that ends it has this.
+    Violation(String),
+}
+
+/// A violation that was not seen before, and its event.
+struct Captured {
+    rule: String,
+    message: String,
+    event: Event<'static>,
+}
+
+impl Execution {
+    /// Starts one; `None` if there is no client to tell.
+    pub(crate) fn start(
+        config: SentryConfig,
+        name: &str,
+        session_id: Option<&str>,
+        data: impl FnOnce() -> Data,
+    ) -> Option<Self> {
+        let settings = config.settings();
+        let host = settings.hub.clone().unwrap_or_else(Hub::current);
+        let client = host.client().filter(|client| client.is_enabled())?;
+        let tracing = settings.enable_tracing
+            && !matches!(
+                client.options().traces_sampling_strategy,
+                TracesSamplingStrategy::Disabled
+            );
+        let hub = Arc::new(Hub::new_from_top(host));
+        let data = data();
+
+        let from_data = settings.tag_keys.iter().filter_map(|(tag, key)| {
+            let value = l0_core::keys::text(&data, key)?;
+            Some((tag, tags::value(&value)?))
+        });
+        let mut all_tags = settings.tags.clone();
+        all_tags.extend(from_data.map(|(tag, value)| (tag.clone(), value)));
+
+        let spans = Hub::run(Arc::clone(&hub), || {
+            let spans = tracing.then(|| Spans::start(&hub, settings.parent, name, &data));
+            hub.configure_scope(|scope| {
+                if let Some(spans) = &spans {
+                    scope.set_span(Some(spans.execution().clone()));
+                }
+                for (key, value) in &all_tags {
+                    scope.set_tag(key, value);
+                    // The scope does not reach a span of another transaction.
+                    spans
+                        .iter()
+                        .for_each(|spans| spans.execution().set_tag(key, value));
+                }
+            });
+            hub.add_breadcrumb(breadcrumb::execution_started(data));
+            spans
+        });
+        Some(Self {
+            config,
+            hub,
+            spans,
+            session_id: session_id.map(str::to_owned),
+            stream: Stream::Awaited,
+            violations: Vec::new(),
+            network_error: None,
+            cause: None,
+            finished: false,
+        })
+    }
+
+    pub(crate) fn config(&self) -> &SentryConfig {
+        &self.config
+    }
+
+    /// Runs code in the execution's hub.
+    pub(crate) fn inside<R>(&self, code: impl FnOnce() -> R) -> R {
+        Hub::run(Arc::clone(&self.hub), code)
+    }
+
+    fn leave(&self, breadcrumb: Breadcrumb) {
+        self.inside(|| self.hub.add_breadcrumb(breadcrumb));
+    }
+
+    /// Only the first call counts: a retry does not start another stream.
+    pub(crate) fn start_stream(&mut self) {
+        if self.stream != Stream::Awaited {
+            return;
+        }
+        self.stream = Stream::Open;
+        if let Some(spans) = &mut self.spans {
+            spans.start_stream();
+        }
+        self.leave(breadcrumb::stream_started());
+    }
+
+    pub(crate) fn first_token(&mut self, after: Option<Duration>) {
+        if let (Some(spans), Some(after)) = (&self.spans, after) {
+            spans.set_stream_data("ttft_ms", millis(after));
+        }
+        self.leave(breadcrumb::first_token(after));
+    }
+
+    pub(crate) fn token(&mut self, text: &str) {
+        let settings = self.config.settings();
+        if settings.breadcrumbs_for_tokens {
+            let text = settings.include_token_text.then_some(text);
+            self.leave(breadcrumb::token(text));
+        }
+    }
+
+    /// The message is a redacted one.
+    pub(crate) fn network_error(&mut self, kind: NetworkErrorKind, message: &str, retried: bool) {
+        self.leave(breadcrumb::network_error(kind, message, retried));
+        if !retried {
+            self.cause = Some(Cause::Network);
+            let capture = self.config.settings().capture_network_errors;
+            self.network_error = capture.then(|| event::network_error(kind, message));
+        }
+    }
+
+    /// The last network error did no harm after all.
+    pub(crate) fn forget_network_error(&mut self) {
+        self.network_error = None;
+    }
+
+    pub(crate) fn retry(
+        &mut self,
+        attempt: u32,
+        reason: RetryReason,
+        network: bool,
+        delay: Option<Duration>,
+    ) {
+        self.leave(breadcrumb::retry(attempt, reason, network, delay));
+    }
+
+    pub(crate) fn violation(&mut self, violation: &Violation) {
+        let Violation {
+            severity,
+            recoverable,
+            ..
+        } = *violation;
+        // Rules of the application's own may say anything.
+        let rule = redact::text(&violation.rule);
+        let message = redact::text(&violation.message);
+        self.leave(breadcrumb::violation(
+            &rule,
+            severity,
+            &message,
+            recoverable,
+        ));
+
+        let settings = self.config.settings();
+        let seen = |captured: &Captured| captured.rule == rule && captured.message == message;
+        let known = self.violations.iter().any(seen);
+        let wanted = settings.capture_guardrail_violations
+            && severity >= settings.min_guardrail_severity
+            && self.violations.len() < MAX_VIOLATIONS;
+        // A watched stream goes on after it, and may fail for another reason.
+        let halts = severity == Severity::Fatal || (severity == Severity::Error && !recoverable);
+        if halts && (known || wanted || !settings.capture_guardrail_violations) {
+            self.cause = Some(Cause::Violation(format!("{rule} ({severity}): ")));
+        }
+        if wanted && !known {
+            let event = event::violation(&rule, severity, &message);
+            self.violations.push(Captured {
+                rule,
+                message,
+                event,
+            });
+        }
+    }
+
+    pub(crate) fn drift(&mut self, report: &DriftReport) {
+        if report.detected {
+            self.leave(breadcrumb::drift(report));
+        }
+    }
+
+    pub(crate) fn complete_stream(&mut self, tokens: Option<u64>) {
+        if self.stream != Stream::Open {
+            return;
+        }
+        self.stream = Stream::Completed;
+        if let Some(spans) = &mut self.spans {
+            spans.complete_stream(tokens);
+        }
+        self.leave(breadcrumb::stream_completed(tokens));
+    }
+
+    /// Ends it: the trail, the errors, the spans. Only the first call counts.
+    pub(crate) fn finish(&mut self, end: &End<'_>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let numbers = end.telemetry.map_or_else(
+            || {
+                let id = self.session_id.take();
+                data([("session_id", id.map(Value::from))])
+            },
+            numbers,
+        );
+        let failed = !matches!(
+            end.outcome,
+            Outcome::Completed | Outcome::Aborted | Outcome::Dropped
+        );
+        let told = match &self.cause {
+            None => false,
+            Some(Cause::Network) => true,
+            Some(Cause::Violation(text)) => end.message.is_some_and(|all| all.contains(text)),
+        };
+        let failure = (failed && !told).then(|| event::failure(end.outcome, end.message));
+        let violations = std::mem::take(&mut self.violations);
+        let events = violations
+            .into_iter()
+            .map(|captured| captured.event)
+            .chain(self.network_error.take())
+            .chain(failure);
+        let spans = self.spans.take();
+
+        self.inside(|| {
+            let last = breadcrumb::execution_finished(end.outcome, end.telemetry);
+            self.hub.add_breadcrumb(last);
+            if !numbers.is_empty() {
+                let context = Context::Other(numbers.clone());
+                self.hub
+                    .configure_scope(|scope| scope.set_context("l0_telemetry", context));
+            }
+            for event in events {
+                self.capture(event);
+            }
+            if let Some(spans) = spans {
+                spans.finish(end, numbers);
+            }
+        });
+    }
+
+    fn capture(&self, event: Event<'static>) {
+        // A tag of the scope would win over the event's own.
+        let own = event.tags.clone();
+        let set = |scope: &mut Scope| {
+            for (key, value) in &own {
+                scope.set_tag(key, value);
+            }
+        };
+        self.hub.with_scope(set, || {
+            self.hub.capture_event(event);
+        });
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        // The client's callbacks are foreign code, and a panic must not leave a `Drop`.
+        let finish = || self.finish(&End::new(Outcome::Dropped));
+        let _ = catch_unwind(AssertUnwindSafe(finish));
+    }
+}

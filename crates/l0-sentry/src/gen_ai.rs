@@ -1,0 +1,184 @@
+//! Sentry's conventions for calls of models: what makes its AI dashboards show one.
+
+use l0_core::{Telemetry, keys};
+use sentry_core::protocol::Value;
+
+use crate::data::{Data, data};
+
+/// The operations that Sentry knows for calls of models. Any other is shown as the first.
+const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
+
+/// A call of a model whose name and provider are known.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Call {
+    operation: &'static str,
+    model: String,
+    /// What is known at its start, until its span takes it.
+    pub(crate) data: Data,
+}
+
+impl Call {
+    /// The call that this metadata tells of; `None` if it lacks the model or the provider, without
+    /// which the dashboards do not show it.
+    pub(crate) fn of(metadata: &Data) -> Option<Self> {
+        let known = |key| keys::text(metadata, key).filter(|text| !text.is_empty());
+        let model = known(keys::MODEL)?.into_owned();
+        let provider = known(keys::PROVIDER)?;
+        let operation = known(keys::OPERATION);
+        let operation = OPERATIONS
+            .into_iter()
+            .find(|name| Some(*name) == operation.as_deref())
+            .unwrap_or(OPERATIONS[0]);
+        let conversation = known(keys::CONVERSATION_ID);
+        let data = data([
+            ("gen_ai.operation.name", Some(operation.into())),
+            ("gen_ai.provider.name", Some(provider.into())),
+            ("gen_ai.request.model", Some(model.as_str().into())),
+            ("gen_ai.response.streaming", Some(true.into())),
+            ("gen_ai.conversation.id", conversation.map(Value::from)),
+        ]);
+        Some(Self {
+            operation,
+            model,
+            data,
+        })
+    }
+
+    /// The span's operation.
+    pub(crate) fn op(&self) -> String {
+        format!("gen_ai.{}", self.operation)
+    }
+
+    /// The span's name.
+    pub(crate) fn name(&self) -> String {
+        format!("{} {}", self.operation, self.model)
+    }
+
+    /// What is known at its end. The model that answered is the one asked for, if the source did
+    /// not say: the dashboards show no call without it.
+    pub(crate) fn response(
+        &self,
+        model: Option<&str>,
+        id: Option<&str>,
+        telemetry: Option<&Telemetry>,
+    ) -> Data {
+        let model = model.unwrap_or(&self.model);
+        let metrics = telemetry.map(|telemetry| &telemetry.metrics);
+        let finish = telemetry.and_then(|telemetry| telemetry.finish_reason);
+        let usage = telemetry
+            .and_then(|telemetry| telemetry.usage)
+            .unwrap_or_default();
+        let first_chunk = metrics.and_then(|metrics| metrics.time_to_first_token);
+        let rate = metrics.and_then(|metrics| metrics.output_tokens_per_second);
+        let count = |tokens: Option<u64>| tokens.map(Value::from);
+        data([
+            ("gen_ai.response.model", Some(model.into())),
+            ("gen_ai.response.id", id.map(Value::from)),
+            (
+                "gen_ai.response.finish_reasons",
+                finish.map(|finish| finish.as_str().into()),
+            ),
+            (
+                "gen_ai.response.time_to_first_chunk",
+                first_chunk.map(|after| after.as_secs_f64().into()),
+            ),
+            ("gen_ai.response.tokens_per_second", rate.map(Value::from)),
+            ("gen_ai.usage.input_tokens", count(usage.input)),
+            ("gen_ai.usage.output_tokens", count(usage.output)),
+            ("gen_ai.usage.total_tokens", count(usage.total)),
+            (
+                "gen_ai.usage.cache_read.input_tokens",
+                count(usage.cached_input),
+            ),
+            (
+                "gen_ai.usage.reasoning.output_tokens",
+                count(usage.reasoning),
+            ),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn metadata(entries: &[(&str, Value)]) -> Data {
+        let owned = |(key, value): &(&str, Value)| ((*key).to_owned(), value.clone());
+        entries.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn a_call_without_model_or_provider_is_none() {
+        for entries in [
+            &[][..],
+            &[("model", json!("gpt-4"))],
+            &[("provider", json!("openai"))],
+            &[("model", json!("")), ("provider", json!("openai"))],
+            &[("model", json!(null)), ("provider", json!("openai"))],
+        ] {
+            assert_eq!(Call::of(&metadata(entries)), None);
+        }
+    }
+
+    #[test]
+    fn the_operation_is_one_that_sentry_knows() {
+        for (operation, op, name) in [
+            (json!(null), "gen_ai.chat", "chat gpt-4"),
+            (json!("summarise"), "gen_ai.chat", "chat gpt-4"),
+            (
+                json!("generate_content"),
+                "gen_ai.generate_content",
+                "generate_content gpt-4",
+            ),
+        ] {
+            let call = Call::of(&metadata(&[
+                ("model", json!("gpt-4")),
+                ("provider", json!("openai")),
+                ("operation", operation),
+            ]))
+            .unwrap();
+            assert_eq!((call.op().as_str(), call.name().as_str()), (op, name));
+        }
+    }
+
+    #[test]
+    fn the_call_carries_what_was_told_and_nothing_else() {
+        let call = Call::of(&metadata(&[
+            ("model", json!("gpt-4")),
+            ("provider", json!("openai")),
+            ("conversation_id", json!("c-1")),
+            ("user", json!("someone")),
+        ]))
+        .unwrap();
+        assert_eq!(
+            json!(call.data),
+            json!({
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "openai",
+                "gen_ai.request.model": "gpt-4",
+                "gen_ai.response.streaming": true,
+                "gen_ai.conversation.id": "c-1",
+            })
+        );
+        assert_eq!(
+            json!(call.response(None, None, None)),
+            json!({ "gen_ai.response.model": "gpt-4" })
+        );
+        let telemetry = Telemetry::example();
+        assert_eq!(
+            json!(call.response(Some("gpt-4-0613"), Some("resp_1"), Some(&telemetry))),
+            json!({
+                "gen_ai.response.model": "gpt-4-0613",
+                "gen_ai.response.id": "resp_1",
+                "gen_ai.response.finish_reasons": "stop",
+                "gen_ai.response.time_to_first_chunk": 0.25,
+                "gen_ai.response.tokens_per_second": 133.574,
+                "gen_ai.usage.input_tokens": 12,
+                "gen_ai.usage.output_tokens": 160,
+                "gen_ai.usage.total_tokens": 172,
+            })
+        );
+    }
+}

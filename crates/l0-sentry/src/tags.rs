@@ -1,0 +1,50 @@
+//! Tags: what Sentry takes as the key and the value of one.
+
+/// How many characters Sentry takes.
+const MAX: usize = 200;
+
+/// The key as it is sent; `None` if it is empty.
+pub(crate) fn key(key: &str) -> Option<String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
+    let clean = key.chars().take(MAX);
+    let clean: String = clean.map(|c| if allowed(c) { c } else { '_' }).collect();
+    (!clean.is_empty()).then_some(clean)
+}
+
+/// The value as it is sent; `None` if it is empty.
+pub(crate) fn value(value: &str) -> Option<String> {
+    let value = value.trim();
+    let clean = value.chars().take(MAX);
+    let clean: String = clean
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    (!clean.is_empty()).then_some(clean)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_what_sentry_takes() {
+        for (raw, sent) in [
+            ("model", Some("model")),
+            ("a.b:c-d_1", Some("a.b:c-d_1")),
+            ("user id/ä\n", Some("user_id___")),
+            ("", None),
+        ] {
+            assert_eq!(key(raw).as_deref(), sent, "{raw:?}");
+        }
+        for (raw, sent) in [
+            ("gpt-4 ä", Some("gpt-4 ä")),
+            (" a\nb\u{7} ", Some("a b ")),
+            ("a\r\nb", Some("a  b")),
+            (" \n", None),
+        ] {
+            assert_eq!(value(raw).as_deref(), sent, "{raw:?}");
+        }
+        let long = "ä".repeat(201);
+        assert_eq!(value(&long).map(|value| value.chars().count()), Some(200));
+        assert_eq!(key(&long).map(|key| key.len()), Some(200));
+    }
+}

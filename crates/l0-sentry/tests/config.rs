@@ -1,0 +1,233 @@
+//! What each option of the config changes, and what is so without it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Sentry, l0, paused, tags};
+use futures_util::StreamExt;
+use l0_core::guardrail::CustomPattern;
+use l0_core::testing::Script;
+use l0_core::{Guardrails, Interceptor, Retry, Severity};
+use l0_sentry::{SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry};
+use sentry::{ClientOptions, Hub};
+use serde_json::json;
+
+/// Runs a source to its end.
+fn run(config: SentryConfig, script: &Script) {
+    let pattern = CustomPattern::phrases(["odd"]).unwrap();
+    let odd = pattern.severity(Severity::Warning).rule("no-odds");
+    let l0 = l0(config)
+        .retry(Retry::new().max_retries(0))
+        .guardrails(Guardrails::none().with(move || odd.clone()))
+        .build();
+    let run = l0
+        .stream(script.source())
+        .metadata("model", "gpt-4")
+        .metadata("tenant", "t-1")
+        .metadata("unlisted", "x")
+        .start();
+    paused().block_on(run.for_each(|_| async {}));
+}
+
+fn odd() -> Script {
+    Script::new().attempt(|a| a.token("an odd answer ").fail("broken"))
+}
+
+#[test]
+fn options_decide_what_is_captured() {
+    type Change = fn(SentryConfig) -> SentryConfig;
+    let reset = Script::new().attempt(|a| a.fail(std::io::ErrorKind::ConnectionReset));
+    let network = &["error Network error: econnreset: connection reset"][..];
+    let failure = "error L0 execution failed: broken";
+    let phrase = "A phrase was found that must not be in an answer";
+    let violation = format!("warning Guardrail violation: {phrase}");
+    for (change, script, titles) in [
+        ((|config| config) as Change, &reset, network),
+        (|config| config.capture_network_errors(false), &reset, &[]),
+        (|config| config, &odd(), &[failure]),
+        (
+            |config| config.min_guardrail_severity(Severity::Warning),
+            &odd(),
+            &[&*violation, failure],
+        ),
+        (
+            |config| {
+                let config = config.min_guardrail_severity(Severity::Warning);
+                config.capture_guardrail_violations(false)
+            },
+            &odd(),
+            &[failure],
+        ),
+    ] {
+        let sentry = Sentry::start();
+        run(change(sentry.config()), script);
+        assert_eq!(sentry.sent().titles(), titles);
+        // The trail is the same in any case.
+        let trail = sentry.trail();
+        let left = trail.iter().any(|line| line.contains("l0.network"));
+        assert_eq!(left, std::ptr::eq(script, &raw const reset), "{trail:?}");
+    }
+}
+
+#[test]
+fn tokens_leave_breadcrumbs_and_these_texts_when_switched_on() {
+    let long = "a long token of which no more than fifty characters are shown";
+    for (tokens, text, expected) in [
+        (false, false, vec![]),
+        (false, true, vec![]),
+        (true, false, vec!["Token received"; 2]),
+        (
+            true,
+            true,
+            vec![
+                "Token: Hello",
+                "Token: a long token of which no more than fifty character",
+            ],
+        ),
+    ] {
+        let sentry = Sentry::start();
+        let config = sentry.config().breadcrumbs_for_tokens(tokens);
+        run(
+            config.include_token_text(text),
+            &Script::new().attempt(|a| a.tokens(["Hello", long])),
+        );
+        let trail = sentry.trail();
+        let left = trail
+            .iter()
+            .filter_map(|line| line.strip_prefix("debug l0.token: "));
+        assert_eq!(left.collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn there_are_spans_if_config_and_client_trace() {
+    for (client, config, expected) in [
+        (true, true, 1),
+        (true, false, 0),
+        (false, true, 0),
+        (false, false, 0),
+    ] {
+        let sentry = Sentry::with(|options| match client {
+            true => options.traces_sample_rate(1.0),
+            false => options,
+        });
+        run(sentry.config().enable_tracing(config), &odd());
+        let sent = sentry.sent();
+        assert_eq!((sent.events.len(), sent.transactions.len()), (1, expected));
+    }
+}
+
+#[test]
+fn the_sampler_of_the_client_decides_and_sees_what_it_samples() {
+    for rate in [0.0, 1.0] {
+        let sentry = Sentry::with(|options| {
+            options.traces_sampler(move |context| {
+                assert_eq!(context.operation(), "l0.execution");
+                // It may use Sentry itself.
+                sentry::configure_scope(|scope| scope.set_tag("sampled", rate));
+                rate
+            })
+        });
+        run(sentry.config(), &odd());
+        let sent = sentry.sent();
+        assert_eq!(sent.transactions.len(), rate as usize);
+        assert_eq!(sent.event().tags["sampled"], rate.to_string());
+    }
+}
+
+#[test]
+fn tags_are_those_of_the_config_and_the_listed_metadata() {
+    let sentry = Sentry::start();
+    let config = sentry
+        .config()
+        .tag("environment", "staging")
+        .tag("environment", "production")
+        .tag("tenant", "none")
+        .tag("a b", "c\nd")
+        .tag("", "nothing")
+        .tag("nothing", " ")
+        .tag_keys(["model"])
+        .tag_keys(["tenant", "absent"]);
+    run(config, &odd());
+    let sent = sentry.sent();
+    let expected = [
+        ("a_b", "c d"),
+        ("environment", "production"),
+        ("model", "gpt-4"),
+        ("tenant", "t-1"),
+    ];
+    assert_eq!(tags(&sent.transaction().tags), expected);
+    let mut all = tags(&sent.event().tags);
+    all.retain(|(key, _)| !["component", "error_type"].contains(key));
+    assert_eq!(all, expected);
+    assert!(!sent.text.contains("unlisted"));
+}
+
+#[test]
+fn metadata_leaves_if_it_is_well_known_or_listed() {
+    for (config, expected) in [
+        (SentryConfig::new(), json!({ "model": "gpt-4" })),
+        (
+            SentryConfig::new().tag_keys(["tenant"]),
+            json!({ "model": "gpt-4", "tenant": "t-1" }),
+        ),
+    ] {
+        let sentry = Sentry::start();
+        run(config.hub(Arc::clone(&sentry.hub)), &odd());
+        let started = format!("info l0: L0 execution started {expected}");
+        assert_eq!(sentry.trail()[0], started);
+    }
+}
+
+#[test]
+fn the_hub_is_the_given_one_or_else_the_current_one() {
+    let (given, current) = (Sentry::start(), Sentry::start());
+    Hub::run(Arc::clone(&current.hub), || {
+        run(given.config(), &odd());
+        assert_eq!(given.sent().events.len(), 1);
+        assert!(current.sent().events.is_empty());
+        run(SentryConfig::new(), &odd());
+        assert_eq!(current.sent().events.len(), 1);
+    });
+}
+
+#[test]
+fn without_an_enabled_client_nothing_is_done_and_nothing_fails() {
+    for client in [None, Some(ClientOptions::new())] {
+        let client = client.map(|options| Arc::new(options.into()));
+        let hub = Arc::new(Hub::new(client, Arc::default()));
+        let config = SentryConfig::new().hub(hub);
+        run(config.clone(), &odd());
+        let mut execution =
+            SentryIntegration::new(config).start_execution("x", [("user_id", "123")]);
+        execution.start_stream();
+        execution.complete(None);
+    }
+}
+
+#[test]
+fn types_cross_threads_and_show_no_hub() {
+    fn check<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
+    check::<SentryConfig>();
+    check::<SentryInterceptor>();
+    check::<SentryIntegration>();
+    check::<SentryExecution>();
+    fn send(_: &(impl Send + Unpin)) {}
+    send(&with_sentry(SentryConfig::new(), async {
+        Ok::<_, String>(())
+    }));
+    let interceptor: Box<dyn Interceptor> = Box::new(SentryInterceptor::default());
+    assert!(interceptor.needs_telemetry());
+
+    let hub = Sentry::start().hub;
+    hub.configure_scope(|scope| scope.set_tag("canary", "c4n4ry"));
+    let config = SentryConfig::new().hub(hub).tag("service", "chat");
+    let shown = format!("{config:?}");
+    assert!(
+        shown.contains("chat") && !shown.contains("c4n4ry"),
+        "{shown}"
+    );
+}

@@ -1,0 +1,202 @@
+//! What belongs to one run gets into no other, nor into the application's own scope; and it is
+//! bounded.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Sentry, breadcrumb, l0, paused, tags};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use l0_core::testing::{Script, ScriptedToken};
+use l0_core::{Chunk, L0, TokenKind};
+use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
+use sentry::protocol::{Context, Event};
+use sentry::{Breadcrumb, Hub, Level};
+use serde_json::{Value, json};
+
+/// A scope that an application may have.
+fn furnish(hub: &Hub) {
+    hub.configure_scope(|scope| {
+        scope.set_tag("host", "yes");
+        scope.set_context("app", Context::Other(json_map(json!({ "name": "chat" }))));
+    });
+    hub.add_breadcrumb(Breadcrumb {
+        message: Some("the host's own".to_owned()),
+        ..Breadcrumb::default()
+    });
+}
+
+fn json_map(value: Value) -> std::collections::BTreeMap<String, Value> {
+    serde_json::from_value(value).unwrap()
+}
+
+/// What an event would get from the hub's scope now.
+fn scope_of(hub: &Hub) -> Event<'static> {
+    hub.configure_scope(|scope| scope.apply_to_event(Event::default()))
+        .unwrap()
+}
+
+#[test]
+fn interleaved_runs_on_one_thread_share_nothing() {
+    const RUNS: usize = 200;
+    let sentry = Sentry::start();
+    furnish(&sentry.hub);
+    let l0 = l0(sentry.config().tag_keys(["number"])).build();
+
+    paused().block_on(async {
+        let runs: FuturesUnordered<_> = (0..RUNS)
+            .map(|number| {
+                let script = Script::new().attempt(|a| {
+                    let wait = |step| std::time::Duration::from_millis((number + step) as u64 % 7);
+                    let a = a.wait(wait(0)).token("a").wait(wait(1)).token("b");
+                    a.fail(format!("failure of {number}"))
+                });
+                let run = l0
+                    .stream(script.source())
+                    .metadata("number", number)
+                    .start();
+                run.for_each(|_| async {})
+            })
+            .collect();
+        runs.collect::<Vec<_>>().await;
+    });
+
+    let sent = sentry.sent();
+    assert_eq!((sent.events.len(), sent.transactions.len()), (RUNS, RUNS));
+    let mut seen = [false; RUNS];
+    for event in &sent.events {
+        let number: usize = event.tags["number"].parse().unwrap();
+        assert!(!std::mem::replace(&mut seen[number], true));
+        let value = event.exception[0].value.as_deref();
+        assert_eq!(value, Some(&*format!("failure of {number}")));
+
+        let trail: Vec<_> = event.breadcrumbs.iter().map(breadcrumb).collect();
+        assert_eq!(trail.len(), 5, "{trail:?}");
+        assert_eq!(trail[0], "info : the host's own");
+        let started = format!(r#"info l0: L0 execution started {{"number":{number}}}"#);
+        assert_eq!(trail[1], started);
+
+        // Its context, its trace and its transaction are those of one run.
+        let context = &event.contexts["l0_telemetry"];
+        let trace = |contexts: &std::collections::BTreeMap<String, Context>| match &contexts["trace"]
+        {
+            Context::Trace(trace) => trace.trace_id,
+            other => panic!("{other:?}"),
+        };
+        let mut own = sent.transactions.iter();
+        let own = own
+            .find(|one| trace(&one.contexts) == trace(&event.contexts))
+            .unwrap();
+        assert_eq!(own.contexts["l0_telemetry"], *context);
+        assert_eq!(
+            tags(&own.tags),
+            [("host", "yes"), ("number", &*number.to_string())]
+        );
+    }
+}
+
+#[test]
+fn the_application_s_scope_is_as_it_was() {
+    let sentry = Sentry::start();
+    furnish(&sentry.hub);
+    let before = scope_of(&sentry.hub);
+    let script = Script::new().attempt(|a| a.token("a").fail("broken"));
+
+    Hub::run(Arc::clone(&sentry.hub), || {
+        paused().block_on(async {
+            let config = || SentryConfig::new().tag("mine", "yes");
+            let l0 = l0(config()).build();
+            let text = l0.stream(script.source()).start().text().await;
+            text.unwrap_err();
+
+            let plain = L0::default();
+            let text = async { plain.stream(script.source()).start().text().await };
+            with_sentry(config(), text).await.unwrap_err();
+
+            let sentry = SentryIntegration::new(config());
+            let mut execution = sentry.start_execution("by hand", [("user_id", "123")]);
+            execution.start_stream();
+            execution.record_token("a");
+            drop(execution);
+        });
+        // Whatever is current in this thread is what it was.
+        assert!(Arc::ptr_eq(&Hub::current(), &sentry.hub));
+    });
+    assert_eq!(sentry.sent().transactions.len(), 3);
+
+    let after = scope_of(&sentry.hub);
+    assert_eq!(after.breadcrumbs.len(), before.breadcrumbs.len());
+    assert_eq!(after.tags, before.tags);
+    assert_eq!(after.contexts, before.contexts);
+    assert!(
+        sentry
+            .hub
+            .configure_scope(|scope| scope.get_span())
+            .is_none()
+    );
+}
+
+#[test]
+fn a_run_ends_in_its_own_hub_on_whatever_thread_it_is_dropped() {
+    let (mine, foreign) = (Sentry::start(), Sentry::start());
+    furnish(&mine.hub);
+    let l0 = l0(SentryConfig::new()).build();
+    let script = Script::new().attempt(|a| a.token("a").hang());
+    let run = Hub::run(Arc::clone(&mine.hub), || {
+        let mut run = l0.stream(script.source()).start();
+        paused().block_on(async { run.next().await.unwrap().unwrap() });
+        run
+    });
+    let hub = Arc::clone(&foreign.hub);
+    hub.configure_scope(|scope| scope.set_tag("foreign", "yes"));
+    std::thread::spawn(|| Hub::run(hub, || drop(run)))
+        .join()
+        .unwrap();
+
+    assert_eq!(tags(&mine.sent().transaction().tags), [("host", "yes")]);
+    let sent = foreign.sent();
+    assert!(sent.events.is_empty() && sent.transactions.is_empty());
+}
+
+#[test]
+fn a_long_stream_leaves_a_bounded_trail() {
+    const TOKENS: usize = 100_000;
+    for breadcrumbs in [false, true] {
+        let sentry = Sentry::start();
+        let config = sentry.config().breadcrumbs_for_tokens(breadcrumbs);
+        let l0 = l0(config).build();
+        let item = |_| ScriptedToken::new(TokenKind::Text, "a ");
+        let items = futures_util::stream::iter((0..TOKENS).map(item).map(Ok::<_, std::io::Error>));
+        let broken = std::io::Error::other("broken");
+        let items = items.chain(futures_util::stream::iter([Err(broken)]));
+        let mut source = Some(items);
+        let mut run = l0
+            .stream(move |_attempt| {
+                let items = source.take().unwrap();
+                async { Ok(items) }
+            })
+            .start();
+        let mut count = 0;
+        paused().block_on(async {
+            while let Some(chunk) = run.next().await {
+                count += usize::from(matches!(chunk, Ok(Chunk::Item(_))));
+            }
+        });
+        assert_eq!(count, TOKENS);
+
+        let left = sentry.trail().len();
+        let sent = sentry.sent();
+        let event = sent.event();
+        if breadcrumbs {
+            assert!(left > TOKENS);
+            assert_eq!(event.breadcrumbs.len(), 100);
+        } else {
+            assert_eq!((left, event.breadcrumbs.len()), (4, 4));
+        }
+        assert_eq!(sent.spans().len(), 2);
+        assert_eq!(event.level, Level::Error);
+    }
+}

@@ -1,0 +1,366 @@
+//! Where spans belong, and what they carry.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use common::{Sentry, l0, paused, span, stable, status, trace};
+use futures_util::StreamExt;
+use l0_core::testing::{Script, ScriptedToken};
+use l0_core::{Attempt, Error, FinishReason, TokenKind, Usage};
+use l0_sentry::{Parent, SentryConfig, with_sentry};
+use sentry::protocol::SpanStatus;
+use sentry::{Hub, TransactionContext};
+use serde_json::json;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn hello() -> Script {
+    Script::new().attempt(|a| a.wait(5 * MS).tokens(["Hello", "!"]))
+}
+
+fn run(config: SentryConfig, script: &Script) {
+    let l0 = l0(config).build();
+    let run = l0.stream(script.source()).start();
+    paused().block_on(run.for_each(|_| async {}));
+}
+
+/// A request's transaction, in the scope of the hub.
+fn request(hub: &Arc<Hub>, sampled: bool) -> sentry::Transaction {
+    let mut context = TransactionContext::new("GET /chat", "http.server");
+    context.set_sampled(sampled);
+    let request = hub.start_transaction(context);
+    hub.configure_scope(|scope| scope.set_span(Some(request.clone().into())));
+    request
+}
+
+fn finish(hub: &Arc<Hub>, request: sentry::Transaction) {
+    Hub::run(Arc::clone(hub), || request.finish());
+}
+
+#[test]
+fn a_run_is_a_transaction_in_the_trace_of_the_span_in_scope() {
+    let sentry = Sentry::start();
+    let request = request(&sentry.hub, true);
+    let parent = request.get_trace_context();
+    let l0 = l0(sentry.config()).build();
+    let run = l0.stream(hello().source()).start();
+    // As a request does whose body is still to be streamed.
+    finish(&sentry.hub, request);
+    assert_eq!(sentry.sent().transaction().spans.len(), 0);
+    paused().block_on(run.for_each(|_| async {}));
+
+    let sent = sentry.sent();
+    let own = trace(sent.transaction());
+    assert_eq!(own.trace_id, parent.trace_id);
+    assert_eq!(own.parent_span_id, Some(parent.span_id));
+    let stream = span(sent.transaction(), "l0.stream.consume");
+    assert_eq!(stream.parent_span_id, Some(own.span_id));
+    assert_eq!(stream.trace_id, own.trace_id);
+}
+
+#[test]
+fn a_run_is_a_child_of_the_span_in_scope_on_request() {
+    let sentry = Sentry::start();
+    let request = request(&sentry.hub, true);
+    let parent = request.get_trace_context();
+    let config = sentry.config().parent(Parent::Child);
+    run(config.tag("service", "chat"), &hello());
+    assert!(sentry.sent().transactions.is_empty());
+    finish(&sentry.hub, request);
+
+    let sent = sentry.sent();
+    let transaction = sent.transaction();
+    assert_eq!(transaction.name.as_deref(), Some("GET /chat"));
+    let own = span(transaction, "l0.execution");
+    assert_eq!(own.parent_span_id, Some(parent.span_id));
+    assert_eq!(own.description.as_deref(), Some("l0.execution"));
+    assert_eq!(own.status, Some(SpanStatus::Ok));
+    assert_eq!(own.tags["service"], "chat");
+    assert_eq!(
+        (&own.data["tokens"], &own.data["outcome"]),
+        (&json!(2), &json!("completed"))
+    );
+    let stream = span(transaction, "l0.stream.consume");
+    assert_eq!(stream.parent_span_id, Some(own.span_id));
+    assert!(transaction.tags.is_empty());
+    assert!(!transaction.contexts.contains_key("l0_telemetry"));
+}
+
+#[test]
+fn a_child_without_a_parent_is_a_transaction() {
+    let sentry = Sentry::start();
+    run(sentry.config().parent(Parent::Child), &hello());
+    assert_eq!(
+        sentry.sent().spans(),
+        ["l0.execution ok", "l0.stream.consume ok"]
+    );
+}
+
+#[test]
+fn what_is_not_sampled_is_not_sampled_here() {
+    for parent in [Parent::Trace, Parent::Child] {
+        let sentry = Sentry::start();
+        let request = request(&sentry.hub, false);
+        run(sentry.config().parent(parent), &hello());
+        finish(&sentry.hub, request);
+        assert!(sentry.sent().transactions.is_empty());
+    }
+}
+
+#[test]
+fn an_error_is_linked_to_the_span_of_its_execution() {
+    let sentry = Sentry::start();
+    run(
+        sentry.config(),
+        &Script::new().attempt(|a| a.fail("broken")),
+    );
+    let sent = sentry.sent();
+    let own = json!(trace(sent.transaction()));
+    let linked = json!(sent.event().contexts["trace"]);
+    assert_eq!(linked["span_id"], own["span_id"]);
+    assert_eq!(linked["trace_id"], own["trace_id"]);
+}
+
+#[test]
+fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
+    let sentry = Sentry::start();
+    let l0 = sentry.l0().build();
+    let usage = {
+        let mut usage = Usage::default();
+        (usage.input, usage.output, usage.total) = (Some(12), Some(2), Some(14));
+        (usage.cached_input, usage.reasoning) = (Some(8), Some(1));
+        usage
+    };
+    let mut first = ScriptedToken::new(TokenKind::Text, "Hello");
+    first.model = Some("gpt-4-0613".to_owned());
+    first.response_id = Some("resp_1".to_owned());
+    let script = Script::new().attempt(|a| {
+        let a = a.wait(5 * MS).item(first.clone()).wait(5 * MS).token("!");
+        a.usage(usage).finish(FinishReason::Stop)
+    });
+    paused().block_on(async {
+        let run = l0
+            .stream(script.source())
+            .metadata("model", "gpt-4")
+            .metadata("provider", "openai")
+            .metadata("conversation_id", "c-1")
+            .start();
+        run.for_each(|_| async {}).await;
+    });
+
+    let sent = sentry.sent();
+    let call = span(sent.transaction(), "gen_ai.chat");
+    assert_eq!(call.description.as_deref(), Some("chat gpt-4"));
+    assert_eq!(call.status, Some(SpanStatus::Ok));
+    let own = trace(sent.transaction());
+    assert_eq!(call.parent_span_id, Some(own.span_id));
+    assert_eq!(
+        json!(call.data),
+        json!({
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "openai",
+            "gen_ai.request.model": "gpt-4",
+            "gen_ai.conversation.id": "c-1",
+            "gen_ai.response.model": "gpt-4-0613",
+            "gen_ai.response.id": "resp_1",
+            "gen_ai.response.streaming": true,
+            "gen_ai.response.finish_reasons": "stop",
+            "gen_ai.response.time_to_first_chunk": 0.005,
+            "gen_ai.response.tokens_per_second": 200.0,
+            "gen_ai.usage.input_tokens": 12,
+            "gen_ai.usage.output_tokens": 2,
+            "gen_ai.usage.total_tokens": 14,
+            "gen_ai.usage.cache_read.input_tokens": 8,
+            "gen_ai.usage.reasoning.output_tokens": 1,
+        })
+    );
+}
+
+#[test]
+fn the_stream_s_span_ends_when_the_stream_is_complete() {
+    let sentry = Sentry::start();
+    let integration = l0_sentry::SentryIntegration::new(sentry.config());
+    let mut execution = integration.start_execution("by hand", [("list", json!([1, "a"]))]);
+    execution.start_stream();
+    execution.record_first_token(5 * MS);
+    execution.complete_stream(7);
+    execution.start_stream(); // of no effect
+    drop(execution);
+
+    let sent = sentry.sent();
+    let transaction = sent.transaction();
+    assert_eq!(transaction.name.as_deref(), Some("by hand"));
+    assert_eq!(
+        sent.spans(),
+        ["l0.execution cancelled", "l0.stream.consume ok"]
+    );
+    let stream = span(transaction, "l0.stream.consume");
+    assert!(stream.timestamp.unwrap() <= transaction.timestamp.unwrap());
+    assert_eq!(
+        stable(&stream.data),
+        json!({ "token_count": 7, "tokens": 7, "ttft_ms": 5 })
+    );
+    // Spans take no lists.
+    assert_eq!(trace(transaction).data["list"], r#"[1,"a"]"#);
+}
+
+#[test]
+fn the_source_connects_inside_of_the_run_s_hub() {
+    let sentry = Sentry::start();
+    let l0 = l0(sentry.config()).build();
+    // What an HTTP client does that tells Sentry.
+    let request = |attempt: Attempt| {
+        let script = Script::new().attempt(|a| a.fail("broken"));
+        async move {
+            let parent = sentry::configure_scope(|scope| scope.get_span()).unwrap();
+            let child = parent.start_child("http.client", "POST /v1/chat");
+            tokio::time::sleep(MS).await;
+            sentry::add_breadcrumb(sentry::Breadcrumb {
+                category: Some("http".to_owned()),
+                message: Some(format!("attempt {}", attempt.number())),
+                ..sentry::Breadcrumb::default()
+            });
+            child.finish();
+            script.connect().await
+        }
+    };
+    paused().block_on(l0.stream(request).start().for_each(|_| async {}));
+
+    let sent = sentry.sent();
+    let trail = &sent.event().breadcrumbs;
+    let trail: Vec<_> = trail.iter().map(common::breadcrumb).collect();
+    assert_eq!(trail[2], "info http: attempt 1");
+    let http = span(sent.transaction(), "http.client");
+    assert_eq!(http.parent_span_id, Some(trace(sent.transaction()).span_id));
+    let host = sentry
+        .hub
+        .configure_scope(|scope| scope.apply_to_event(Default::default()));
+    assert!(host.unwrap().breadcrumbs.is_empty());
+}
+
+#[test]
+fn a_run_inside_of_with_sentry_is_in_its_trace() {
+    let sentry = Sentry::start();
+    let inner = l0(SentryConfig::new()).build();
+    let script = hello();
+    Hub::run(Arc::clone(&sentry.hub), || {
+        paused().block_on(async {
+            let text = async { inner.stream(script.source()).start().text().await };
+            with_sentry(SentryConfig::new(), text).await.unwrap();
+        });
+    });
+    let sent = sentry.sent();
+    let [run, whole] = &*sent.transactions else {
+        panic!("{:?}", sent.transactions);
+    };
+    assert_eq!(
+        (status(run), status(whole)),
+        (SpanStatus::Ok, SpanStatus::Ok)
+    );
+    assert_eq!(trace(run).parent_span_id, Some(trace(whole).span_id));
+}
+
+#[test]
+fn a_future_ends_as_it_ends() {
+    type Ends = Result<(), Error<std::io::Error>>;
+    let timeout = l0_core::TimeoutKind::Total;
+    let other = std::io::Error::other("no such model");
+    let source = Error::Source {
+        source: other,
+        attempts: 1,
+    };
+    let (failed, cancelled) = (SpanStatus::InternalError, SpanStatus::Cancelled);
+    let cases: [(Ends, _, &[&str]); 5] = [
+        (Ok(()), SpanStatus::Ok, &[]),
+        (Err(Error::Aborted), cancelled, &[]),
+        (
+            Err(Error::Timeout(timeout)),
+            SpanStatus::DeadlineExceeded,
+            &["error L0 execution failed: total timeout"],
+        ),
+        (
+            Err(Error::Truncated),
+            failed,
+            &["error L0 execution failed: the stream ended without a finish reason"],
+        ),
+        (
+            Err(source),
+            failed,
+            &["error L0 execution failed: the source failed, after 1 attempt"],
+        ),
+    ];
+    for (result, expected, titles) in cases {
+        let sentry = Sentry::start();
+        let ok = result.is_ok();
+        let told = with_sentry(sentry.config(), async { result });
+        assert_eq!(paused().block_on(told).is_ok(), ok);
+        let sent = sentry.sent();
+        assert_eq!(status(sent.transaction()), expected);
+        assert_eq!(sent.titles(), titles);
+    }
+}
+
+#[test]
+fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
+    struct Leaves;
+
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            sentry::add_breadcrumb(sentry::Breadcrumb::default());
+            let span = sentry::configure_scope(|scope| scope.get_span());
+            span.unwrap().start_child("cleanup", "").finish();
+        }
+    }
+
+    for polled in [false, true] {
+        let sentry = Sentry::start();
+        let leaves = Leaves;
+        let pending = async move {
+            let _leaves = leaves;
+            std::future::pending::<Result<(), String>>().await
+        };
+        let mut told = Box::pin(with_sentry(sentry.config(), pending));
+        if polled {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(told.as_mut().poll(&mut context).is_pending());
+        }
+        drop(told);
+        let trail = sentry.trail();
+        assert_eq!(trail[1], "info : ");
+        assert_eq!(trail.len(), 3);
+        span(sentry.sent().transaction(), "cleanup");
+    }
+}
+
+#[test]
+fn a_future_that_is_dropped_is_cancelled_and_one_that_panics_failed() {
+    for polled in [false, true] {
+        let sentry = Sentry::start();
+        let pending = std::future::pending::<Result<(), String>>();
+        let mut told = Box::pin(with_sentry(sentry.config(), pending));
+        if polled {
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(told.as_mut().poll(&mut context).is_pending());
+        }
+        drop(told);
+        assert_eq!(status(sentry.sent().transaction()), SpanStatus::Cancelled);
+    }
+    let sentry = Sentry::start();
+    let told = with_sentry(sentry.config(), async {
+        if true {
+            panic!("a bug");
+        }
+        Ok::<_, String>(())
+    });
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| paused().block_on(told)));
+    assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"a bug"));
+    let sent = sentry.sent();
+    assert_eq!(status(sent.transaction()), SpanStatus::InternalError);
+    assert_eq!(sent.events.len(), 1);
+}

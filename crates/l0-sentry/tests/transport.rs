@@ -1,0 +1,113 @@
+//! Sending is the transport's business: a run calls it when it ends, and never for a token.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+
+use common::{l0, paused};
+use futures_util::StreamExt;
+use l0_core::testing::Script;
+use l0_sentry::SentryConfig;
+use sentry::{ClientOptions, Envelope, Hub, Transport};
+
+/// Counts the envelopes that it is given, and hands them to a thread if there is room, as the
+/// transports of the `sentry` crate do.
+struct Queue {
+    given: Arc<AtomicUsize>,
+    queue: SyncSender<Envelope>,
+}
+
+impl Transport for Queue {
+    fn send_envelope(&self, envelope: Envelope) {
+        self.given.fetch_add(1, Ordering::Relaxed);
+        let _ = self.queue.try_send(envelope);
+    }
+}
+
+/// A client whose queue nobody empties until told.
+fn stuck() -> (Arc<Hub>, Arc<AtomicUsize>, Sender<()>, Receiver<usize>) {
+    const ROOM: usize = 2;
+    let (queue, envelopes) = sync_channel(ROOM);
+    let (go_on, told) = channel();
+    let (done, count) = channel();
+    std::thread::spawn(move || {
+        // An ingest that does not answer.
+        let _ = told.recv();
+        let _ = done.send(envelopes.try_iter().count());
+    });
+    let given = Arc::new(AtomicUsize::new(0));
+    let transport = Arc::new(Queue {
+        given: Arc::clone(&given),
+        queue,
+    });
+    let options = ClientOptions::new()
+        .dsn("https://public@sentry.invalid/1")
+        .traces_sample_rate(1.0)
+        .transport(transport);
+    let client = Arc::new(options.into());
+    let hub = Arc::new(Hub::new(Some(client), Arc::default()));
+    (hub, given, go_on, count)
+}
+
+#[test]
+fn a_stuck_ingest_delays_no_stream() {
+    const RUNS: usize = 50;
+    const TOKENS: usize = 100;
+    for breadcrumbs in [false, true] {
+        let (hub, given, go_on, count) = stuck();
+        let config = SentryConfig::new().hub(hub);
+        let l0 = l0(config.breadcrumbs_for_tokens(breadcrumbs)).build();
+        let script =
+            Script::new().attempt(|a| a.tokens(vec!["token "; TOKENS]).fail("no such model"));
+        paused().block_on(async {
+            for runs in 0..RUNS {
+                let mut run = l0.stream(script.source()).start();
+                for _ in 0..TOKENS {
+                    run.next().await.unwrap().unwrap();
+                    // Nothing is sent while tokens flow, so nothing can be waited for.
+                    assert_eq!(given.load(Ordering::Relaxed), 2 * runs);
+                }
+                run.next().await.unwrap().unwrap_err();
+                // The error and the transaction.
+                assert_eq!(given.load(Ordering::Relaxed), 2 * runs + 2);
+            }
+        });
+        // All runs have ended, and none of what they sent has been taken.
+        go_on.send(()).unwrap();
+        assert_eq!(count.recv().unwrap(), 2);
+    }
+}
+
+/// A transport that panics, as no transport should.
+#[derive(Default)]
+struct Broken(AtomicUsize);
+
+impl Transport for Broken {
+    fn send_envelope(&self, _: Envelope) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a bug of the transport");
+    }
+}
+
+#[test]
+fn a_transport_that_panics_fails_no_run() {
+    let transport = Arc::new(Broken::default());
+    let options = ClientOptions::new()
+        .dsn("https://public@sentry.invalid/1")
+        .traces_sample_rate(1.0)
+        .transport(Arc::clone(&transport));
+    let client = Arc::new(options.into());
+    let hub = Arc::new(Hub::new(Some(client), Arc::default()));
+    let l0 = l0(SentryConfig::new().hub(hub)).build();
+    let script = Script::new().attempt(|a| a.tokens(["Hello", "!"]));
+    paused().block_on(async {
+        let mut run = l0.stream(script.source()).start();
+        assert_eq!(run.text().await.unwrap(), "Hello!");
+        assert_eq!(run.outcome(), Some(l0_core::Outcome::Completed));
+    });
+    assert_eq!(transport.0.load(Ordering::Relaxed), 1);
+}

@@ -1,0 +1,313 @@
+//! The example that tells Sentry: what arrives at an ingest, whether Sentry's own normaliser finds
+//! fault with it, and that no chat waits for it.
+//!
+//! Its last test is on if these variables are set:
+//!
+//! | variable | what it is |
+//! |---|---|
+//! | `L0_PEERS` | the folder of `sentry_sink.py` and `relay_check.py` |
+//! | `L0_RELAY_PYTHON` | a Python with `sentry_relay`, for both |
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "what was checked is said")]
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::{env, fs};
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::IntoResponse;
+use axum::routing::any;
+use common::{DEADLINE, free_address, names, switched_on, wait_for};
+use futures_util::StreamExt;
+use l0_examples::chat_client::{ChatEvent, chat};
+use l0_examples::server::{Fault, Server};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What clients ask, which must reach the model only.
+const PROMPT: &str = "c4n4ry: what is a token?";
+
+/// Ends its process with itself.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The example, which asks a model server of this process.
+struct Example {
+    process: Running,
+    address: SocketAddr,
+    upstream: Server,
+}
+
+impl Example {
+    /// One that sends to the ingest at this address.
+    async fn start(ingest: SocketAddr) -> Self {
+        let upstream = Server::start(0).await.unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_sentry"))
+            .args(["--listen", "127.0.0.1:0"])
+            .env("SENTRY_DSN", format!("http://public@{ingest}/1"))
+            .env("OPENAI_BASE_URL", upstream.base_url())
+            .env("OPENAI_API_KEY", "sk-c4n4ryAbCdEf0123456789AbCdEf")
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = Running(child.unwrap());
+        let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let address = first.strip_prefix("listening on http://").unwrap();
+        Self {
+            address: address.parse().unwrap(),
+            process,
+            upstream,
+        }
+    }
+
+    /// All events of one chat, in which this goes wrong.
+    async fn chat(&self, faults: impl IntoIterator<Item = Fault>) -> Vec<ChatEvent> {
+        self.upstream.fail_next(faults);
+        let http = reqwest::Client::new();
+        let events = chat(&http, self.address, Some("gpt-4o-mini"), PROMPT);
+        events.await.unwrap().map(Result::unwrap).collect().await
+    }
+
+    /// A chat whose client goes away after the first token, and which would never end.
+    async fn go_away(&self) {
+        self.upstream.fail_next([Fault::Stall]);
+        let http = reqwest::Client::new();
+        let events = chat(&http, self.address, Some("gpt-4o-mini"), PROMPT);
+        assert_eq!(
+            events.await.unwrap().next().await.unwrap().unwrap().name,
+            "token"
+        );
+    }
+
+    /// Tells it to stop, upon which it sends what is left.
+    async fn stop(mut self) {
+        let pid = self.process.0.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.unwrap().success());
+        let status = tokio::task::spawn_blocking(move || self.process.0.wait().unwrap());
+        assert!(status.await.unwrap().success());
+    }
+}
+
+/// Chats with every end that a client can bring about.
+async fn chats(example: &Example) {
+    assert_eq!(names(&example.chat([]).await), ["token", "done"]);
+    let broken = example.chat([Fault::Break]).await;
+    assert_eq!(names(&broken), ["token", "restart", "token", "done"]);
+    for fault in [Fault::Unavailable, Fault::RateLimited] {
+        assert_eq!(names(&example.chat([fault]).await), ["token", "done"]);
+    }
+    assert_eq!(names(&example.chat([Fault::Forbidden]).await), ["error"]);
+    example.chat([Fault::Bad, Fault::Bad, Fault::Bad]).await;
+    example
+        .chat([Fault::Empty, Fault::Empty, Fault::Empty])
+        .await;
+    example.go_away().await;
+}
+
+/// An ingest on a free loopback port that does what `answer` does.
+async fn ingest<F, A>(answer: F) -> SocketAddr
+where
+    F: Fn(String) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output: IntoResponse> + Send,
+{
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let handler = any(move |body: String| {
+        let answer = answer.clone();
+        async move { answer(body).await }
+    });
+    let router = Router::new().fallback(handler);
+    tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    });
+    address
+}
+
+/// The events and transactions of envelopes, each with its type. All is on lines: headers, and
+/// behind each header of an item the item.
+fn items(envelopes: &[String]) -> Vec<(String, Value)> {
+    let mut items = Vec::new();
+    for envelope in envelopes {
+        let lines = envelope.lines();
+        let mut lines = lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.next().unwrap();
+        while let (Some(header), Some(item)) = (lines.next(), lines.next()) {
+            let kind = header["type"].as_str().unwrap().to_owned();
+            if ["event", "transaction"].contains(&&*kind) {
+                items.push((kind, item));
+            }
+        }
+    }
+    items
+}
+
+/// The transactions of this name.
+fn transactions<'a>(items: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
+    let items = items.iter();
+    let items = items.filter(|(kind, item)| kind == "transaction" && item["transaction"] == name);
+    items.map(|(_, item)| item).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_and_runs_are_in_one_trace_and_no_prompt_is_sent() {
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&sent);
+    let keep = move |body| {
+        kept.lock().unwrap().push(body);
+        std::future::ready(StatusCode::OK)
+    };
+    let example = Example::start(ingest(keep).await).await;
+    chats(&example).await;
+    example.stop().await;
+
+    let sent = sent.lock().unwrap();
+    let leak = sent.iter().find(|body| body.contains("c4n4ry"));
+    assert_eq!(leak, None);
+    let items = items(&sent);
+    let requests = transactions(&items, "POST /chat");
+    let runs = transactions(&items, "l0.execution");
+    assert_eq!((requests.len(), runs.len()), (8, 8), "{items:#?}");
+
+    let mut outcomes = Vec::new();
+    for run in runs {
+        let trace = &run["contexts"]["trace"];
+        outcomes.push(trace["data"]["outcome"].as_str().unwrap());
+        let is_parent = |request: &&&Value| {
+            let parent = &request["contexts"]["trace"];
+            parent["trace_id"] == trace["trace_id"] && parent["span_id"] == trace["parent_span_id"]
+        };
+        assert_eq!(requests.iter().filter(is_parent).count(), 1);
+        assert_eq!(
+            run["tags"],
+            json!({ "model": "gpt-4o-mini", "service": "chat" })
+        );
+        let spans = run["spans"].as_array().unwrap();
+        let ops: Vec<_> = spans
+            .iter()
+            .map(|span| span["op"].as_str().unwrap())
+            .collect();
+        assert_eq!(ops, ["l0.stream.consume", "gen_ai.chat"]);
+    }
+    outcomes.sort_unstable();
+    let completed = ["completed"; 5];
+    let (last, first) = (["dropped", "failed", "failed"], completed);
+    assert_eq!(outcomes, [&first[..], &last[..]].concat());
+
+    // What the handler logged before the run is on the trail of the run's errors.
+    let errors = items.iter().filter(|(kind, _)| kind == "event");
+    let mut count = 0;
+    for (_, error) in errors {
+        count += 1;
+        let trail = error["breadcrumbs"]["values"].as_array().unwrap();
+        let logged = trail.iter().filter(|one| one["message"] == "a chat begins");
+        assert_eq!(logged.count(), 1, "{error:#}");
+        assert!(error["request"]["url"].as_str().unwrap().ends_with("/chat"));
+    }
+    assert!(count >= 2, "{items:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chats_go_on_while_the_ingest_is_down_slow_or_refuses() {
+    let nobody = free_address();
+    let silent = ingest(|_| std::future::pending::<StatusCode>()).await;
+    let refusal = || (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")]);
+    let refusing = ingest(move |_| std::future::ready(refusal())).await;
+    for ingest in [nobody, silent, refusing] {
+        let example = Example::start(ingest).await;
+        // More than a transport queues.
+        let chats = (0..60).map(|number| {
+            let fault = (number % 2 == 0).then_some(Fault::Forbidden);
+            example.chat(fault)
+        });
+        let ends: Vec<_> = futures_util::future::join_all(chats).await;
+        let done = |name: &str| {
+            let ends = ends.iter().map(|events| events.last().unwrap());
+            ends.filter(|event| event.name == name).count()
+        };
+        assert_eq!((done("done"), done("error")), (30, 30));
+    }
+}
+
+/// A folder that goes with this.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn envelopes(folder: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "envelope")
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentry_s_own_normaliser_finds_no_fault() {
+    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_RELAY_PYTHON"))
+    else {
+        return;
+    };
+    let peers = PathBuf::from(peers);
+    let folder = Folder(env::temp_dir().join(format!("l0-sentry-{}", std::process::id())));
+    fs::create_dir_all(&folder.0).unwrap();
+    let address = free_address();
+    let sink = Command::new(&python)
+        .arg(peers.join("sentry_sink.py"))
+        .arg(address.port().to_string())
+        .arg(&folder.0)
+        .stdin(Stdio::null())
+        .spawn();
+    let _sink = Running(sink.unwrap());
+    wait_for("the sink is ready", async || {
+        TcpStream::connect(address).await.ok()
+    })
+    .await;
+
+    let example = Example::start(address).await;
+    tokio::time::timeout(DEADLINE, chats(&example))
+        .await
+        .unwrap();
+    example.stop().await;
+
+    let files = envelopes(&folder.0);
+    let texts: Vec<_> = files
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let items = items(&texts);
+    assert_eq!(transactions(&items, "l0.execution").len(), 8);
+    let mut check = Command::new(&python);
+    check.arg(peers.join("relay_check.py")).args(&files);
+    let output = tokio::task::spawn_blocking(move || check.output().unwrap());
+    let output = output.await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{errors}");
+    println!("{said}");
+    let checked = |kind: &str| said.lines().filter(|line| line.starts_with(kind)).count();
+    let all = checked("  event ok") + checked("  transaction ok");
+    assert_eq!(all, items.len(), "{said}");
+}
