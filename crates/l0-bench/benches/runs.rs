@@ -9,6 +9,7 @@
 use std::hint::black_box;
 use std::io;
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
@@ -16,14 +17,67 @@ use l0_bench::{ANSWER, drain, source};
 use l0_core::{Event, L0, L0Builder, Monitor, Monitoring, Outcome, Retry, observe_fn};
 use l0_export::log::LogRecord;
 use l0_export::{csv, json};
+use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
+use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
+use opentelemetry::Context;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
+use sentry::{ClientOptions, Envelope, Hub, Transport};
 use tracing_subscriber::fmt;
 
 fn on() -> L0Builder {
     L0::builder()
         .monitoring(Monitoring::new())
         .retry(Retry::none())
+}
+
+/// Drops what it is given: sending is work for other threads.
+#[derive(Debug)]
+struct NoOp;
+
+impl Transport for NoOp {
+    fn send_envelope(&self, envelope: Envelope) {
+        black_box(envelope);
+    }
+}
+
+impl SpanProcessor for NoOp {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        black_box(span);
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// With every run traced.
+fn sentry() -> SentryInterceptor {
+    let options = ClientOptions::new()
+        .dsn("https://public@sentry.invalid/1")
+        .traces_sample_rate(1.0)
+        .transport(Arc::new(NoOp));
+    let hub = Hub::new(Some(Arc::new(options.into())), Arc::default());
+    SentryInterceptor::new(SentryConfig::new().hub(Arc::new(hub)))
+}
+
+/// With every run traced, and all of its gaps in a histogram.
+fn otel(meters: &SdkMeterProvider, tracers: &SdkTracerProvider) -> OtelInterceptor {
+    OtelInterceptor::builder()
+        .meter(meters.meter_with_scope(l0_otel::scope()))
+        .tracer(tracers.tracer_with_scope(l0_otel::scope()))
+        .build()
 }
 
 fn runs(criterion: &mut Criterion) {
@@ -49,6 +103,15 @@ fn runs(criterion: &mut Criterion) {
         }
     });
 
+    let reader = PeriodicReader::builder(InMemoryMetricExporter::default())
+        .with_interval(Duration::from_secs(3_600))
+        .build();
+    let meters = SdkMeterProvider::builder().with_reader(reader).build();
+    let tracers = SdkTracerProvider::builder()
+        .with_span_processor(NoOp)
+        .build();
+    let otel = otel(&meters, &tracers);
+
     let _logs = tracing::subscriber::set_default(fmt().with_writer(io::sink).finish());
     let mut group = criterion.benchmark_group("runs");
     for (name, builder) in [
@@ -59,6 +122,8 @@ fn runs(criterion: &mut Criterion) {
         ("on + queue", on().interceptor(queue)),
         ("on + prometheus", on().interceptor(prometheus)),
         ("on + statsd", on().interceptor(statsd)),
+        ("on + otel", on().interceptor(otel)),
+        ("on + sentry", on().interceptor(sentry())),
     ] {
         let l0 = builder.build();
         for tokens in [1, 100] {
