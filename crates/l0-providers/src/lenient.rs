@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// The visits of a [`Visitor`] that read past a value and give the default.
@@ -147,6 +148,38 @@ impl<'de> Deserialize<'de> for Code<'de> {
     }
 }
 
+/// A tool call's arguments: a string of JSON, or the JSON itself.
+#[derive(Default)]
+pub(crate) struct Arguments<'a>(pub(crate) Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Arguments<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Arguments<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Arguments(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Arguments(Cow::Owned(text.to_owned())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let value = serde_json::Value::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Arguments(Cow::Owned(value.to_string())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                let value = serde_json::Value::deserialize(SeqAccessDeserializer::new(seq))?;
+                Ok(Arguments(Cow::Owned(value.to_string())))
+            }
+            default_on!(bool number null);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
 /// A whole number that is not negative.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Count(pub(crate) Option<u64>);
@@ -172,6 +205,27 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count(whole.then_some(count as u64)))
             }
             default_on!(bool str null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A boolean; false if it is anything else.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Flag(pub(crate) bool);
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Flag;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_bool<E>(self, flag: bool) -> Result<Self::Value, E> {
+                Ok(Flag(flag))
+            }
+            default_on!(number str null seq map);
         }
         deserializer.deserialize_any(V)
     }

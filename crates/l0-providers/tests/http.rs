@@ -10,8 +10,8 @@ use std::time::Duration;
 use common::*;
 use futures_util::StreamExt;
 use l0_core::{Failure, FailureKind, FinishReason};
-use l0_providers::openai::{ChatRequest, ChatStream, Client, from_response};
-use l0_providers::{ApiError, ProviderError, ProviderToken};
+use l0_providers::openai::{ChatRequest, Client, from_response};
+use l0_providers::{ApiError, ProviderError, ProviderStream, ProviderToken};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -64,7 +64,7 @@ fn streamed(body: &str) -> String {
     answer("200 OK\r\ncontent-type: text/event-stream", body)
 }
 
-async fn ask(answer: impl Into<Vec<u8>>) -> Result<ChatStream, Error> {
+async fn ask(answer: impl Into<Vec<u8>>) -> Result<ProviderStream, Error> {
     let (address, _requests) = server(answer).await;
     let client = Client::new(&address)
         .unwrap()
@@ -80,7 +80,7 @@ async fn api_error(answer: impl Into<Vec<u8>>) -> ApiError {
     }
 }
 
-async fn collect(stream: ChatStream) -> (Vec<ProviderToken>, Option<Error>) {
+async fn collect(stream: ProviderStream) -> (Vec<ProviderToken>, Option<Error>) {
     let mut tokens = Vec::new();
     let mut error = None;
     for item in stream.collect::<Vec<_>>().await {
