@@ -37,7 +37,7 @@ fn modules_import_only_those_below_them() {
             let text = fs::read_to_string(file).expect("a module");
             for line in text
                 .lines()
-                .filter_map(|line| line.trim_start().strip_prefix("use crate::"))
+                .filter_map(|line| line.strip_prefix("use crate::"))
             {
                 let imported = line.split([':', ';']).next().unwrap_or_default();
                 let below = MODULES.iter().position(|name| *name == imported);
