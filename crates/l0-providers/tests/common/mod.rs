@@ -13,7 +13,7 @@ pub(crate) type Decoded = (Vec<ProviderToken>, Option<ProviderError<Infallible>>
 pub(crate) type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
 
 /// A provider's format: how its bodies are decoded.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialect {
     pub(crate) name: &'static str,
     pub(crate) decoder: fn(Body) -> Decoder<Body>,
