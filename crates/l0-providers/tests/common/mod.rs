@@ -1,6 +1,9 @@
 //! Helpers that the test binaries share.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(feature = "reqwest")]
+pub(crate) mod server;
+
 use std::convert::Infallible;
 
 use futures_util::stream::{self, BoxStream};
