@@ -7,7 +7,17 @@ use std::process::Command;
 fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     // Nothing outside of the process is asked.
-    for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "DD_DOGSTATSD_URL"] {
+    for variable in [
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "GEMINI_API_KEY",
+        "GEMINI_BASE_URL",
+        "GOOGLE_API_KEY",
+        "GOOGLE_GEMINI_BASE_URL",
+        "DD_DOGSTATSD_URL",
+    ] {
         command.env_remove(variable);
     }
     let output = command.args(arguments).output().expect("starts");
@@ -29,13 +39,18 @@ fn assert_in_order(text: &str, expected: &[&str]) {
 
 #[test]
 fn chat() {
-    let text = output(env!("CARGO_BIN_EXE_chat"), &[]);
+    let chat = |arguments: &[&str]| output(env!("CARGO_BIN_EXE_chat"), arguments);
     let expected = [
         "A token stream",
         "Outcome: completed",
         "Retries: 1 (1 network, 0 model)",
     ];
-    assert_in_order(&text, &expected);
+    assert_in_order(&chat(&[]), &expected);
+    for provider in ["openai", "responses", "anthropic", "gemini"] {
+        let text = chat(&["--provider", provider]);
+        assert_in_order(&text, &expected);
+        assert!(text.contains("Finish reason: stop"), "{provider}: {text}");
+    }
 }
 
 #[test]
