@@ -40,6 +40,10 @@
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
+//! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
+//! function that reads its items. The repository's folder `bridges` has those for `async-openai`,
+//! `genai` and `rig`.
+//!
 //! # Numbers
 //!
 //! Three numbers are easily taken for one another. A [`ProviderToken`] is one piece of what the
