@@ -40,7 +40,9 @@ impl<'de> Deserialize<'de> for ErrorField<'de> {
                 })))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Ok(ErrorField(Some(Box::new(read_map(map)?))))
+                let mut error = Box::<ErrorObject<'de>>::default();
+                read_map(&mut error, map)?;
+                Ok(ErrorField(Some(error)))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let first = seq.next_element::<ErrorField<'de>>()?;
@@ -81,7 +83,7 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
             "status" => self.status = map.next_value()?,
             "status_code" => self.status_code = map.next_value()?,
             "retry_after" => self.retry_after = map.next_value()?,
-            "details" => self.details = map.next_value()?,
+            "details" => self.details.read(map)?,
             "request_id" => self.request_id = map.next_value()?,
             _ => skip(map)?,
         }

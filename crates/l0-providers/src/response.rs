@@ -1,5 +1,7 @@
 //! What dialects keep of a response from one payload to the next.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use l0_core::{FinishReason, TokenKind};
 
 use crate::decode::Said;
@@ -46,8 +48,9 @@ pub(crate) struct Choice {
     pub(crate) finish: Option<FinishReason>,
     /// How many tool calls there are.
     pub(crate) calls: u32,
-    /// The id of the last call that came without a number.
-    pub(crate) call_id: Option<String>,
+    /// A fingerprint of the id of the last call that came without a number. The id itself may be as
+    /// long as an event, and choices are many.
+    pub(crate) call_id: Option<u64>,
 }
 
 impl Choices {
@@ -156,6 +159,13 @@ impl Calls {
         });
         small(Some(position as u64))
     }
+}
+
+/// What tells two ids apart, without keeping them.
+pub(crate) fn fingerprint(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// An index from the provider; 0 if it sends none.

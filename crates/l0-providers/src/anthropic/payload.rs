@@ -22,10 +22,10 @@ impl<'de> Fields<'de> for Payload<'de> {
         match key {
             "type" => self.kind = map.next_value()?,
             "index" => self.index = map.next_value()?,
-            "delta" => self.delta = map.next_value()?,
-            "content_block" => self.block = map.next_value()?,
-            "message" => self.message = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
+            "delta" => self.delta.read(map)?,
+            "content_block" => self.block.read(map)?,
+            "message" => self.message.read(map)?,
+            "usage" => self.usage.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
@@ -97,7 +97,7 @@ impl<'de> Fields<'de> for Message<'de> {
         match key {
             "id" => self.id = map.next_value()?,
             "model" => self.model = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             "stop_reason" => self.stop_reason = map.next_value()?,
             _ => skip(map)?,
         }
@@ -120,7 +120,7 @@ impl<'de> Fields<'de> for UsageFields {
             "input_tokens" => self.input = map.next_value()?,
             "output_tokens" => self.output = map.next_value()?,
             "cache_read_input_tokens" => self.cache_read = map.next_value()?,
-            "output_tokens_details" => self.output_details = map.next_value()?,
+            "output_tokens_details" => self.output_details.read(map)?,
             _ => skip(map)?,
         }
         Ok(())

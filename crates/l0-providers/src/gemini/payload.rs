@@ -20,9 +20,9 @@ pub(super) struct Payload<'a> {
 impl<'de> Fields<'de> for Payload<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "candidates" => self.candidates = map.next_value()?,
-            "promptFeedback" => self.feedback = map.next_value()?,
-            "usageMetadata" => self.usage = map.next_value()?,
+            "candidates" => self.candidates.read(map)?,
+            "promptFeedback" => self.feedback.read(map)?,
+            "usageMetadata" => self.usage.read(map)?,
             "modelVersion" => self.model = map.next_value()?,
             "responseId" => self.response_id = map.next_value()?,
             "error" => self.error = map.next_value()?,
@@ -43,7 +43,7 @@ impl<'de> Fields<'de> for Candidate<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "index" => self.index = map.next_value()?,
-            "content" => self.content = map.next_value()?,
+            "content" => self.content.read(map)?,
             "finishReason" => self.finish_reason = map.next_value()?,
             _ => skip(map)?,
         }
@@ -59,7 +59,7 @@ pub(super) struct Content<'a> {
 impl<'de> Fields<'de> for Content<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "parts" => self.parts = map.next_value()?,
+            "parts" => self.parts.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -78,7 +78,7 @@ impl<'de> Fields<'de> for Part<'de> {
         match key {
             "text" => self.text = map.next_value()?,
             "thought" => self.thought = map.next_value()?,
-            "functionCall" => self.function_call = map.next_value()?,
+            "functionCall" => self.function_call.read(map)?,
             _ => skip(map)?,
         }
         Ok(())

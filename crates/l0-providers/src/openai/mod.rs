@@ -27,9 +27,9 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::error::ApiError;
-use crate::lenient::Count;
+use crate::lenient::{Count, Object};
 use crate::report::{ErrorObject, api_error, read_error};
-use crate::response::{Choice as ChoiceState, Choices, Identity, small};
+use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
 
 #[cfg(feature = "reqwest")]
@@ -43,7 +43,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload};
+use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -104,14 +104,14 @@ impl Dialect for Chat {
             error = error.or(read.error);
         }
         if let Some(x_groq) = payload.x_groq.0 {
-            usage = x_groq.usage.usage().or(usage);
+            usage = x_groq.usage.0.and_then(UsageFields::usage).or(usage);
             error = error.or(x_groq.error.error(beside_choices));
         }
 
         let mut said = self
             .identity
             .news(payload.model.as_str(), payload.id.as_str());
-        said.usage = payload.usage.usage().or(usage);
+        said.usage = payload.usage.0.and_then(UsageFields::usage).or(usage);
         if finished && self.choices.all_finished() {
             said.finish = self.choices.first_finish();
             self.finish_sent = true;
@@ -152,7 +152,10 @@ impl Chat {
     fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
         let index = small(choice.index.0);
         let first = out.len();
-        let delta = choice.delta.0.or(choice.message.0).unwrap_or_default();
+        let delta = match choice.delta.0 {
+            Some(delta) => delta,
+            None => choice.message.0.map(|message| *message).unwrap_or_default(),
+        };
         let Delta {
             content,
             reasoning_content,
@@ -192,7 +195,7 @@ impl Chat {
         if function_call.0.is_some() {
             let call = CallDelta {
                 index: Count(Some(0)),
-                function: function_call,
+                function: Object(function_call.0.map(|function| *function)),
                 ..CallDelta::default()
             };
             out.push(tool_call(index, state.as_deref_mut(), call));
@@ -215,7 +218,7 @@ impl Chat {
                 Some("insufficient_system_resource") => Some("insufficient_system_resource"),
                 _ => None,
             },
-            usage: choice.usage.usage(),
+            usage: choice.usage.0.and_then(|usage| usage.usage()),
             error: choice.error.error(true),
         }
     }
@@ -242,13 +245,14 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
         }
         (None, Some(state)) => {
             // A new id begins a new call; without any id, a name does.
-            let begins = match &id {
-                Some(id) => state.call_id.as_deref() != Some(id),
+            let call_id = id.as_deref().map(fingerprint);
+            let begins = match call_id {
+                Some(_) => state.call_id != call_id,
                 None => name.is_some(),
             };
             if begins || state.calls == 0 {
                 state.calls = state.calls.saturating_add(1);
-                state.call_id = id.as_deref().map(str::to_owned);
+                state.call_id = call_id;
             }
             state.calls - 1
         }

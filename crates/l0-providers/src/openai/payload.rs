@@ -18,7 +18,7 @@ pub(super) struct Payload<'a> {
     pub(super) model: Text<'a>,
     pub(super) choices: List<Choice<'a>>,
     pub(super) usage: Object<UsageFields>,
-    pub(super) x_groq: Object<XGroq<'a>>,
+    pub(super) x_groq: Object<Box<XGroq<'a>>>,
     pub(super) error: ErrorField<'a>,
     /// `error` if the payload itself is the error.
     pub(super) object: Text<'a>,
@@ -30,9 +30,9 @@ impl<'de> Fields<'de> for Payload<'de> {
         match key {
             "id" => self.id = map.next_value()?,
             "model" => self.model = map.next_value()?,
-            "choices" => self.choices = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
-            "x_groq" => self.x_groq = map.next_value()?,
+            "choices" => self.choices.read(map)?,
+            "usage" => self.usage.read(map)?,
+            "x_groq" => self.x_groq.read(map)?,
             "error" => self.error = map.next_value()?,
             "object" => self.object = map.next_value()?,
             "type" => self.kind = map.next_value()?,
@@ -47,12 +47,12 @@ pub(super) struct Choice<'a> {
     pub(super) index: Count,
     pub(super) delta: Object<Delta<'a>>,
     /// In place of the delta, from servers that send the whole answer at once.
-    pub(super) message: Object<Delta<'a>>,
+    pub(super) message: Object<Box<Delta<'a>>>,
     /// The text of legacy completions.
     pub(super) text: Text<'a>,
     pub(super) finish_reason: Text<'a>,
     /// From Moonshot.
-    pub(super) usage: Object<UsageFields>,
+    pub(super) usage: Object<Box<UsageFields>>,
     /// From OpenRouter.
     pub(super) error: ErrorField<'a>,
 }
@@ -61,11 +61,11 @@ impl<'de> Fields<'de> for Choice<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "index" => self.index = map.next_value()?,
-            "delta" => self.delta = map.next_value()?,
-            "message" => self.message = map.next_value()?,
+            "delta" => self.delta.read(map)?,
+            "message" => self.message.read(map)?,
             "text" => self.text = map.next_value()?,
             "finish_reason" => self.finish_reason = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
@@ -82,7 +82,7 @@ pub(super) struct Delta<'a> {
     pub(super) reasoning: Text<'a>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
-    pub(super) function_call: Object<Function<'a>>,
+    pub(super) function_call: Object<Box<Function<'a>>>,
 }
 
 impl<'de> Fields<'de> for Delta<'de> {
@@ -92,8 +92,8 @@ impl<'de> Fields<'de> for Delta<'de> {
             "reasoning_content" => self.reasoning_content = map.next_value()?,
             "reasoning" => self.reasoning = map.next_value()?,
             "refusal" => self.refusal = map.next_value()?,
-            "tool_calls" => self.tool_calls = map.next_value()?,
-            "function_call" => self.function_call = map.next_value()?,
+            "tool_calls" => self.tool_calls.read(map)?,
+            "function_call" => self.function_call.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -192,7 +192,8 @@ impl<'de> Deserialize<'de> for Part<'de> {
                 })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let part: PartFields<'de> = read_map(map)?;
+                let mut part = PartFields::default();
+                read_map(&mut part, map)?;
                 Ok(match part.kind.as_str() {
                     "thinking" | "reasoning" => Content {
                         text: Text(None),
@@ -231,8 +232,8 @@ impl<'de> Fields<'de> for CallDelta<'de> {
         match key {
             "index" => self.index = map.next_value()?,
             "id" => self.id = map.next_value()?,
-            "function" => self.function = map.next_value()?,
-            "custom" => self.custom = map.next_value()?,
+            "function" => self.function.read(map)?,
+            "custom" => self.custom.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -274,8 +275,8 @@ impl<'de> Fields<'de> for UsageFields {
             "prompt_tokens" => self.prompt = map.next_value()?,
             "completion_tokens" => self.completion = map.next_value()?,
             "total_tokens" => self.total = map.next_value()?,
-            "prompt_tokens_details" => self.prompt_details = map.next_value()?,
-            "completion_tokens_details" => self.completion_details = map.next_value()?,
+            "prompt_tokens_details" => self.prompt_details.read(map)?,
+            "completion_tokens_details" => self.completion_details.read(map)?,
             "prompt_cache_hit_tokens" => self.cache_hit = map.next_value()?,
             _ => skip(map)?,
         }
@@ -283,10 +284,10 @@ impl<'de> Fields<'de> for UsageFields {
     }
 }
 
-impl Object<UsageFields> {
+impl UsageFields {
     /// The counts, if the provider sent any.
     pub(super) fn usage(self) -> Option<Usage> {
-        let fields = self.0?;
+        let fields = self;
         let mut usage = Usage::new();
         usage.input = fields.prompt.0;
         usage.output = fields.completion.0;
@@ -325,7 +326,7 @@ pub(super) struct XGroq<'a> {
 impl<'de> Fields<'de> for XGroq<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }

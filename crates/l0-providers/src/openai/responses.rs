@@ -228,8 +228,8 @@ impl<'de> Fields<'de> for Payload<'de> {
             "type" => self.kind = map.next_value()?,
             "delta" => self.delta = map.next_value()?,
             "output_index" => self.output_index = map.next_value()?,
-            "item" => self.item = map.next_value()?,
-            "response" => self.response = map.next_value()?,
+            "item" => self.item.read(map)?,
+            "response" => self.response.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
@@ -287,9 +287,9 @@ impl<'de> Fields<'de> for Response<'de> {
             "id" => self.id = map.next_value()?,
             "model" => self.model = map.next_value()?,
             "status" => self.status = map.next_value()?,
-            "incomplete_details" => self.incomplete_details = map.next_value()?,
+            "incomplete_details" => self.incomplete_details.read(map)?,
             "error" => self.error = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -327,8 +327,8 @@ impl<'de> Fields<'de> for UsageFields {
             "input_tokens" => self.input = map.next_value()?,
             "output_tokens" => self.output = map.next_value()?,
             "total_tokens" => self.total = map.next_value()?,
-            "input_tokens_details" => self.input_details = map.next_value()?,
-            "output_tokens_details" => self.output_details = map.next_value()?,
+            "input_tokens_details" => self.input_details.read(map)?,
+            "output_tokens_details" => self.output_details.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
