@@ -197,7 +197,11 @@ impl fmt::Display for ApiError {
             separator = ", ";
         }
         let status = self.status.map(|status| status.to_string());
-        for word in [&self.error_type, &self.code].into_iter().flatten() {
+        let code = self
+            .code
+            .as_ref()
+            .filter(|code| Some(*code) != self.error_type.as_ref());
+        for word in [self.error_type.as_ref(), code].into_iter().flatten() {
             if Some(word) != status.as_ref() {
                 write!(f, "{separator}{word}")?;
                 separator = ", ";
@@ -480,6 +484,10 @@ mod tests {
         assert_eq!(
             error(Some("tokens"), Some("429"), Some("slow down"), Some(429)),
             "the provider reports an error (status 429, tokens)"
+        );
+        assert_eq!(
+            error(Some("x"), Some("x"), None, None),
+            "the provider reports an error (x)"
         );
         assert_eq!(
             error(None, Some("x"), None, None),

@@ -8,10 +8,11 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+    Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
+    Visitor,
 };
+use serde_json::value::RawValue;
 
 /// The visits of a [`Visitor`] that read past a value and give the default.
 macro_rules! default_on {
@@ -149,35 +150,20 @@ impl<'de> Deserialize<'de> for Code<'de> {
     }
 }
 
-/// A tool call's arguments: a string of JSON, or the JSON itself.
+/// A tool call's arguments: a string of JSON, or the JSON itself, which stays as it was sent.
 #[derive(Default)]
 pub(crate) struct Arguments<'a>(pub(crate) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Arguments<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Arguments<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                anything(f)
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        Ok(Self(match json.as_bytes().first() {
+            Some(b'{' | b'[') => Cow::Borrowed(json),
+            _ => {
+                let text: Text<'de> = serde_json::from_str(json).map_err(D::Error::custom)?;
+                text.0.unwrap_or_default()
             }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Arguments(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Arguments(Cow::Owned(text.to_owned())))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let value = serde_json::Value::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Arguments(Cow::Owned(value.to_string())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                let value = serde_json::Value::deserialize(SeqAccessDeserializer::new(seq))?;
-                Ok(Arguments(Cow::Owned(value.to_string())))
-            }
-            default_on!(bool number null);
-        }
-        deserializer.deserialize_any(V)
+        }))
     }
 }
 

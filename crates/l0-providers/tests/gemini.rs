@@ -111,6 +111,7 @@ fn tool_calls_keep_their_identity() {
             r#"{"functionCall":{"partialArgs":[{"jsonPath":"$.x","stringValue":"a"}],"willContinue":true}}"#,
         ),
         &parts(r#"{"functionCall":{}}"#),
+        &parts(r#"{"functionCall":{"name":"big","args":{"z": 1, "a": 12345678901234567890123}}}"#),
         &finish("STOP"),
     ]);
     assert_eq!(
@@ -122,6 +123,13 @@ fn tool_calls_keep_their_identity() {
             (3, None, Some("slow"), ""),
             (3, None, None, r#"[{"jsonPath":"$.x","stringValue":"a"}]"#),
             (3, None, None, ""),
+            // As it was sent, in order, and exactly.
+            (
+                4,
+                None,
+                Some("big"),
+                r#"{"z": 1, "a": 12345678901234567890123}"#
+            ),
         ]
     );
     assert_eq!(

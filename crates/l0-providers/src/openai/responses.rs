@@ -183,7 +183,8 @@ impl Responses {
         };
         out.say(Said {
             usage: response.usage.usage(),
-            finish: Some(finish),
+            // A failed response is not complete.
+            finish: (kind != "response.failed").then_some(finish),
             ..said
         });
         out.last_or_other(0).finish_reason = Some(reason.into_owned());
