@@ -283,6 +283,53 @@ fn what_a_server_repeats_without_end_does_not_grow_the_state() {
     }
 }
 
+#[test]
+fn one_event_takes_a_small_multiple_of_its_size() {
+    let shapes = [
+        r#"{"choices":[X]}"#,
+        r#"{"choices":[{"delta":{"content":[X],"reasoning":[X]}}]}"#,
+        r#"{"choices":[{"delta":{"content":[{"type":"thinking","thinking":[X]}]}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[X]}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[{"function":{"arguments":[X]}}]}}]}"#,
+        r#"{"type":"response.output_item.done","item":{"type":"function_call","arguments":[X]}}"#,
+        r#"{"type":"response.completed","response":{"output":[X],"error":[X]}}"#,
+        r#"{"type":"content_block_start","content_block":{"type":"tool_use","input":{"x":[X]}}}"#,
+        r#"{"type":"message_start","message":{"content":[X]}}"#,
+        r#"{"candidates":[X]}"#,
+        r#"{"candidates":[{"content":{"parts":[X]}}]}"#,
+        r#"{"candidates":[{"content":{"parts":[{"functionCall":{"args":[X]}}]}}]}"#,
+        r#"{"error":[X]}"#,
+        r#"{"error":{"message":"m","details":[X]}}"#,
+        r#"{"type":"error","x":[X]}"#,
+    ];
+    let items = [
+        "{}",
+        "[]",
+        "[[]]",
+        "1",
+        "\"\"",
+        r#"{"text":"a"}"#,
+        r#"{"delta":{}}"#,
+    ];
+    for dialect in DIALECTS {
+        for (shape, item) in shapes
+            .iter()
+            .flat_map(|shape| items.map(|item| (shape, item)))
+        {
+            let many = vec![item; 50_000 / item.len()].join(",");
+            let body = sse(&[&shape.replace('X', &many)]);
+            let taken = allocation_counter::measure(|| drop(dialect.decode(&body)));
+            // The body, as the test makes a copy of it, its event, and what is kept of it.
+            let allowed = 5 * body.len() as u64 + 256 * 1024;
+            let name = dialect.name;
+            assert!(
+                taken.bytes_max < allowed,
+                "{name}: {shape} {item}: {taken:?}"
+            );
+        }
+    }
+}
+
 fn dialect() -> impl Strategy<Value = Dialect> {
     select(DIALECTS.as_slice())
 }
