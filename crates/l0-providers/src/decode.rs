@@ -23,8 +23,9 @@ pub(crate) trait Dialect: Send + Sync {
     /// Reads one payload. `name` is its event's name, empty if it has none.
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable>;
 
-    /// The end mark `[DONE]`, which ends the response: without a finish reason before it, it is one.
-    fn done(&mut self, out: &mut Out);
+    /// The end mark `[DONE]`, which ends the response. That it is complete, the mark only says where
+    /// it belongs to the format.
+    fn done(&mut self, _: &mut Out) {}
 
     /// The body is at its end, or broke off.
     fn end(&mut self, _: &mut Out) {}
@@ -129,6 +130,7 @@ fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
     }
     if json == "[DONE]" {
         dialect.done(out);
+        dialect.end(out);
         out.end();
         return;
     }

@@ -114,7 +114,13 @@ impl Dialect for Messages {
                 self.stopped(payload.delta.0.unwrap_or_default().stop_reason, out);
             }
             "message_stop" => {
-                self.done(out);
+                self.flush(out);
+                if !self.finish_sent {
+                    out.say(Said {
+                        finish: Some(FinishReason::Other),
+                        ..Said::default()
+                    });
+                }
                 out.end();
             }
             "error" => out.fail(api_error(json)),
@@ -123,16 +129,6 @@ impl Dialect for Messages {
             _ => {}
         }
         Ok(())
-    }
-
-    fn done(&mut self, out: &mut Out) {
-        self.flush(out);
-        if !self.finish_sent {
-            out.say(Said {
-                finish: Some(FinishReason::Other),
-                ..Said::default()
-            });
-        }
     }
 }
 

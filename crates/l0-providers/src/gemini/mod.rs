@@ -82,7 +82,6 @@ where
 struct Generate {
     identity: Identity,
     choices: Choices,
-    finish_sent: bool,
 }
 
 impl Dialect for Generate {
@@ -103,7 +102,6 @@ impl Dialect for Generate {
         } else if finished && self.choices.all_finished() {
             said.finish = self.choices.first_finish();
         }
-        self.finish_sent |= said.finish.is_some();
         out.say(said);
         if blocked.is_some() {
             out.last_or_other(0).finish_reason = blocked;
@@ -112,13 +110,6 @@ impl Dialect for Generate {
             out.fail(api_error(json));
         }
         Ok(())
-    }
-
-    fn done(&mut self, out: &mut Out) {
-        if !self.finish_sent {
-            let finish = self.choices.first_finish().unwrap_or(FinishReason::Other);
-            out.push(other(0)).finish = Some(finish);
-        }
     }
 }
 

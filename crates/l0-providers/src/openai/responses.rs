@@ -24,7 +24,7 @@ use futures_core::Stream;
 use l0_core::{FinishReason, TokenKind, Usage};
 use serde::de::MapAccess;
 
-use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, other, parse};
+use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
 use crate::error::ApiError;
 use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
 use crate::report::{ErrorField, api_error};
@@ -141,13 +141,6 @@ impl Dialect for Responses {
             out.say(Said { usage, ..said });
         }
         Ok(())
-    }
-
-    fn done(&mut self, out: &mut Out) {
-        match self.error.take() {
-            Some(error) => out.fail(error),
-            None => out.push(other(0)).finish = Some(FinishReason::Other),
-        }
     }
 
     fn end(&mut self, out: &mut Out) {
