@@ -60,6 +60,12 @@ mod documents {
     #[doc = include_str!("../../docs/architecture.md")]
     struct Architecture;
 
+    #[doc = include_str!("../../docs/otel.md")]
+    struct Otel;
+
     #[doc = include_str!("../../docs/prometheus.md")]
     struct Prometheus;
+
+    #[doc = include_str!("../../docs/scaling.md")]
+    struct Scaling;
 }

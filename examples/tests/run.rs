@@ -1,5 +1,5 @@
 //! Each example runs, without a key, and says what it is there to say. `server` and `load` have
-//! tests of their own, `server.rs` and `prometheus.rs`.
+//! tests of their own, `server.rs` and `prometheus`; what `otel` sends, `otel.rs` looks at.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use std::process::Command;
 fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     // Nothing outside of the process is asked.
-    for variable in [
+    let elsewhere = [
         "OPENAI_API_KEY",
         "OPENAI_BASE_URL",
         "ANTHROPIC_API_KEY",
@@ -17,8 +17,12 @@ fn output(program: &str, arguments: &[&str]) -> String {
         "GOOGLE_API_KEY",
         "GOOGLE_GEMINI_BASE_URL",
         "DD_DOGSTATSD_URL",
-    ] {
-        command.env_remove(variable);
+    ];
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if elsewhere.contains(&&*name) || name.starts_with("OTEL_") {
+            command.env_remove(&variable);
+        }
     }
     let output = command.args(arguments).output().expect("starts");
     let text = String::from_utf8(output.stdout).expect("UTF-8");
@@ -125,6 +129,19 @@ fn datadog() {
         "l0.tokens.total:70|c|#env:example,model:gpt-4o-mini",
         "l0.runs:1|c|#env:example,model:gpt-4o-mini,outcome:completed",
         "points not sent: 0",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn otel() {
+    let text = output(env!("CARGO_BIN_EXE_otel"), &[]);
+    let expected = [
+        "-- and again --",
+        "outcome: completed",
+        ": chat gpt-4o-mini",
+        ": gen_ai.client.operation.duration",
+        "l0.outcome: completed",
     ];
     assert_in_order(&text, &expected);
 }

@@ -10,7 +10,7 @@ use std::io;
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
-use l0_bench::{ANSWER, DOCUMENT, Tokens, drain};
+use l0_bench::{ANSWER, DOCUMENT, drain, source};
 use l0_core::guardrail::{Json, Latex, Markdown, Patterns, StrictJson};
 use l0_core::{Drift, Guardrails, L0, L0Builder, Monitoring, Retry};
 
@@ -65,9 +65,8 @@ fn checks(criterion: &mut Criterion) {
             let l0 = builder.build();
             group.bench_function(BenchmarkId::new(name, tokens), |bencher| {
                 bencher.iter(|| {
-                    let run =
-                        l0.stream(|_| async move { io::Result::Ok(Tokens::new(text, tokens)) });
-                    drain(Box::pin(run.start()));
+                    let run = l0.stream(|_| async move { io::Result::Ok(source(text, tokens)) });
+                    drain(run.start());
                 });
             });
         }

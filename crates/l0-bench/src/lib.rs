@@ -63,12 +63,59 @@ impl Stream for Tokens {
     }
 }
 
-/// Polls a stream to its end.
-pub fn drain<T>(mut stream: Pin<Box<dyn Stream<Item = T> + '_>>) {
-    let mut cx = Context::from_waker(Waker::noop());
-    while let Poll::Ready(Some(item)) = stream.as_mut().poll_next(&mut cx) {
-        black_box(item);
+/// A source as clients give one: of no type that the compiler could see through.
+pub type Source = Pin<Box<dyn Stream<Item = io::Result<&'static str>> + Send>>;
+
+/// So many tokens of this text, which must be ASCII.
+#[must_use]
+pub fn source(text: &'static str, tokens: u64) -> Source {
+    Box::pin(Tokens::new(text, tokens))
+}
+
+/// A source that is pending once before every item, as a network is.
+#[must_use]
+pub fn waiting(text: &'static str, tokens: u64) -> Source {
+    Box::pin(Waiting {
+        tokens: Tokens::new(text, tokens),
+        waited: false,
+    })
+}
+
+struct Waiting {
+    tokens: Tokens,
+    waited: bool,
+}
+
+impl Stream for Waiting {
+    type Item = io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.waited = !self.waited;
+        if self.waited {
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.tokens).poll_next(cx)
     }
+}
+
+/// Polls a stream to its end, which must not wait for anything, and calls `each` for every item.
+pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut()) {
+    let mut cx = Context::from_waker(Waker::noop());
+    loop {
+        match Pin::new(&mut stream).poll_next(&mut cx) {
+            Poll::Ready(Some(item)) => {
+                black_box(item);
+                each();
+            }
+            Poll::Ready(None) => return,
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// Polls a stream to its end, which must not wait for anything.
+pub fn drain<S: Stream + Unpin>(stream: S) {
+    drain_with(stream, || {});
 }
 
 /// The telemetry of one of many runs: 20 to 400 tokens with gaps around 20 ms, of one of four

@@ -175,13 +175,13 @@ struct Recording {
     drift: Option<DriftStats>,
 }
 
-/// What a token's arrival told.
+/// What a token's arrival told, in nanoseconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Arrival {
     /// Since the start of the run; only for its first token.
-    pub(crate) first: Option<Duration>,
+    pub(crate) first: Option<u64>,
     /// Since the token before, of the same attempt.
-    pub(crate) gap: Option<Duration>,
+    pub(crate) gap: Option<u64>,
 }
 
 impl Monitor {
@@ -426,6 +426,7 @@ impl Monitor {
     }
 
     /// What is recorded into: nothing if the run is not measured or has ended.
+    #[inline]
     fn live(&mut self) -> Option<&mut Recording> {
         self.recording
             .as_deref_mut()
@@ -480,6 +481,7 @@ impl Recording {
     }
 
     /// Nanoseconds since the start; a time before it is 0.
+    #[inline]
     fn nanos(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.start);
         // A u64 holds 584 years.
@@ -520,12 +522,12 @@ impl Recording {
         };
         if self.first_token.is_none() {
             self.first_token = Some(now);
-            arrival.first = Some(Duration::from_nanos(now));
+            arrival.first = Some(now);
         }
         if let Some(before) = self.last_token.replace(now) {
             let gap = now.saturating_sub(before);
             gaps.record(gap);
-            arrival.gap = Some(Duration::from_nanos(gap));
+            arrival.gap = Some(gap);
         }
         arrival
     }

@@ -177,13 +177,13 @@ impl<'a> Recorder<'a> {
     fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
         if index == 0 {
             self.observers.deliver(&Event::FirstToken {
-                after: arrival.first,
+                after: arrival.first.map(Duration::from_nanos),
             });
         }
         if self.observers.want_tokens() {
             self.observers.deliver_token(&Event::Token {
                 index,
-                gap: arrival.gap,
+                gap: arrival.gap.map(Duration::from_nanos),
                 view: *view,
             });
         }

@@ -4,10 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Wake, Waker};
-
-use atomic_waker::AtomicWaker;
 
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
@@ -16,13 +14,16 @@ use crate::verdict::Outcome;
 const ABORTED: u8 = 1;
 /// An `until` future was woken, or not polled yet.
 const UNTIL_WOKEN: u8 = 2;
+/// The run has ended.
+const ENDED: u8 = 4;
 
 /// What a run shares with its handles.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
     flags: AtomicU8,
-    /// The task that polls the run.
-    task: AtomicWaker,
+    /// The task that polls the run. It stays when it is woken, so that a run that is always polled by
+    /// the same task registers it once.
+    task: Mutex<Option<Waker>>,
     /// Boxed: while a run is live it has no end yet.
     end: OnceLock<Box<End>>,
 }
@@ -37,7 +38,15 @@ pub(crate) struct End {
 impl Signal {
     fn raise(&self, flag: u8) {
         self.flags.fetch_or(flag, Ordering::Release);
-        self.task.wake();
+        // Woken without the lock: what a waker does is foreign code.
+        let task = self.task().clone();
+        if let Some(task) = task {
+            task.wake();
+        }
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -94,6 +103,8 @@ pub(crate) struct Stop<'a> {
     until: Vec<Until<'a>>,
     /// Whether the futures were polled, and so can have been woken.
     polled: bool,
+    /// The task that the signal has.
+    task: Option<Waker>,
 }
 
 impl<'a> Stop<'a> {
@@ -106,11 +117,18 @@ impl<'a> Stop<'a> {
             signal: Arc::new(signal),
             until,
             polled: false,
+            task: None,
         }
     }
 
     pub(crate) fn handle(&self) -> RunHandle {
         RunHandle(Arc::clone(&self.signal))
+    }
+
+    /// Whether anything happened that has to be looked at: one atomic load.
+    #[inline]
+    pub(crate) fn signalled(&self) -> bool {
+        self.signal.flags.load(Ordering::Acquire) != 0
     }
 
     /// Whether the run was told to stop. One atomic load, unless something happened.
@@ -150,20 +168,100 @@ impl<'a> Stop<'a> {
         reached
     }
 
-    /// Has this task woken when the run is told to stop.
-    pub(crate) fn register(&self, waker: &Waker) {
-        self.signal.task.register(waker);
+    /// Has this task woken when the run is told to stop. Says whether it is the one of the last call,
+    /// for which nothing has to be done.
+    #[inline]
+    pub(crate) fn register(&mut self, task: &Waker) -> bool {
+        let same = self
+            .task
+            .as_ref()
+            .is_some_and(|known| known.will_wake(task));
+        if !same {
+            self.register_new(task);
+        }
+        same
+    }
+
+    #[cold]
+    fn register_new(&mut self, task: &Waker) {
+        let shared = task.clone();
+        self.task = Some(task.clone());
+        let before = self.signal.task().replace(shared);
+        drop(before); // without the lock
     }
 
     /// Makes the end known to the handles. Only the first one counts. A handle that is kept keeps
     /// the task no longer.
     pub(crate) fn publish(&mut self, end: End) -> &End {
-        drop(self.signal.task.take());
+        self.task = None;
+        let task = self.signal.task().take();
+        drop(task); // without the lock
+        self.signal.flags.fetch_or(ENDED, Ordering::Release);
         self.signal.end.get_or_init(|| Box::new(end))
     }
 
     /// How the run ended, if it has.
     pub(crate) fn end(&self) -> Option<&End> {
         self.signal.end.get().map(|end| &**end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Task(AtomicU32);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn task() -> (Arc<Task>, Waker) {
+        let task = Arc::new(Task::default());
+        (Arc::clone(&task), task.into())
+    }
+
+    #[test]
+    fn a_task_that_is_registered_once_is_woken_every_time() {
+        let (task, waker) = task();
+        let mut stop = Stop::new(vec![Box::pin(std::future::pending())]);
+        for woken in 1..=3 {
+            stop.register(&waker);
+            stop.signal.raise(UNTIL_WOKEN);
+            assert_eq!(task.0.load(Ordering::Relaxed), woken);
+            assert!(stop.signalled());
+            assert!(!stop.requested());
+            assert!(!stop.signalled());
+        }
+    }
+
+    #[test]
+    fn only_the_last_task_is_woken_and_the_others_are_let_go() {
+        let (first, waker) = task();
+        let (second, other) = task();
+        let mut stop = Stop::new(Vec::new());
+        stop.register(&waker);
+        stop.register(&other);
+        drop(waker);
+        assert_eq!(Arc::strong_count(&first), 1);
+        stop.handle().abort();
+        assert_eq!(first.0.load(Ordering::Relaxed), 0);
+        assert_eq!(second.0.load(Ordering::Relaxed), 1);
+
+        let handle = stop.handle();
+        drop(other);
+        stop.publish(End {
+            outcome: Outcome::Aborted,
+            telemetry: None,
+        });
+        assert_eq!(Arc::strong_count(&second), 1);
+        handle.abort(); // wakes nobody
+        assert_eq!(second.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,8 +1,10 @@
-//! The chat application inside the process, and how its metrics are read.
+//! The chat application inside the process, how its metrics are read, and what tests that run programs
+//! share.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -113,6 +115,22 @@ pub(crate) async fn get(url: &str) -> String {
     let response = reqwest::get(url).await.unwrap();
     assert!(response.status().is_success(), "{url}: {response:?}");
     response.text().await.unwrap()
+}
+
+/// The value of a variable, unless it is not set.
+#[allow(clippy::print_stdout, reason = "what is off is said")]
+pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    if value.is_none() {
+        println!("switched off: {variable} is not set");
+    }
+    value
+}
+
+/// An address of the loopback at which nobody listens.
+pub(crate) fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
 }
 
 /// Asks again and again until there is an answer.

@@ -31,14 +31,14 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use common::{Labels, Samples, Service, get, read, wait_for};
+use common::{Labels, Samples, Service, get, read, switched_on, wait_for};
 use documents::{check_dashboards, check_rules};
 use guide::{Window, assert_close, buckets, check_guide, quantile};
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
-use l0_examples::chat_app::MODELS;
+use l0_examples::chat_app::{ChatApp, MODELS};
 use l0_prometheus::{CONTENT_TYPE, Collector};
-use programs::{Program, Prometheus, argument, pipe, promtool, switched_on, with_one_spelling};
+use programs::{Program, Prometheus, argument, pipe, promtool, with_one_spelling};
 use sent::{DROPPED, KINDS, Sent};
 
 /// All series of ours.
@@ -78,6 +78,34 @@ async fn check_exposition(prometheus: &OsStr, service: &Service) {
     }
 }
 
+/// Every run that a bucket names can be found.
+async fn check_exemplars(prometheus: &Prometheus, service: &Service) {
+    let exposed = service.collector.expose_openmetrics();
+    let exposed: BTreeSet<_> = exposed
+        .lines()
+        .filter_map(|line| line.split_once("# {session_id=\"")?.1.split_once('"'))
+        .map(|(id, _)| id.to_owned())
+        .collect();
+    assert!(exposed.len() > 1, "{exposed:?}");
+    let parameters = [
+        ("query", OURS),
+        ("start", "0"),
+        ("end", "9999999999"), // in the year 2286
+    ];
+    let kept = prometheus
+        .api("query_exemplars", &parameters)
+        .await
+        .unwrap();
+    let kept = kept.as_array().unwrap().iter();
+    let kept = kept.flat_map(|series| series["exemplars"].as_array().unwrap());
+    let kept: BTreeSet<_> = kept
+        .map(|exemplar| exemplar["labels"]["session_id"].as_str().unwrap())
+        .map(str::to_owned)
+        .collect();
+    let lost: Vec<_> = exposed.difference(&kept).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_sees_exactly_what_was_sent() {
     let Some(binary) = switched_on("L0_PROMETHEUS") else {
@@ -101,10 +129,13 @@ async fn prometheus_sees_exactly_what_was_sent() {
             }
         }))
     };
-    let service = Service::with(|app| app, note).await;
+    // For their sake it is asked for OpenMetrics.
+    let collector = Collector::builder().exemplars(true).build().unwrap();
+    let service = Service::with(|app| ChatApp { collector, ..app }, note).await;
     let impatient = service.impatient().await;
     let targets = [service.address];
-    let text = Prometheus::start(&binary, &targets, &[]).await;
+    let more = ["--enable-feature=exemplar-storage"];
+    let text = Prometheus::start(&binary, &targets, &more).await;
     // It asks for protobuf, for the sake of native histograms.
     let more = ["--enable-feature=native-histograms"];
     let protobuf = Prometheus::start(&binary, &targets, &more).await;
@@ -141,12 +172,16 @@ async fn prometheus_sees_exactly_what_was_sent() {
         check_dashboards(prometheus, &window).await;
         check_rules(&binary, prometheus, &window).await;
     }
+    check_exemplars(&text, &service).await;
     let formats = formats.lock().unwrap();
-    assert!(
-        formats.contains("application/vnd.google.protobuf"),
-        "{formats:?}"
+    let formats: Vec<_> = formats.iter().map(String::as_str).collect();
+    assert_eq!(
+        formats,
+        [
+            "application/openmetrics-text",
+            "application/vnd.google.protobuf"
+        ]
     );
-    assert_eq!(formats.len(), 2, "{formats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,22 +14,8 @@ use std::time::Instant;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::common::{DEADLINE, Labels, Samples, pause, wait_for};
+use crate::common::{DEADLINE, Labels, Samples, free_address, pause, wait_for};
 use crate::documents::{is_interval, rule_files};
-
-/// The value of a variable, unless it is not set.
-pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
-    let value = env::var_os(variable).filter(|value| !value.is_empty());
-    if value.is_none() {
-        println!("switched off: {variable} is not set");
-    }
-    value
-}
-
-fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
-}
 
 /// A program that serves on the loopback, in a folder of its own, until this is dropped.
 pub(crate) struct Program {

@@ -43,8 +43,8 @@ use crate::verdict::DriftReport;
 /// are English. "Characters" are `char`s. The pieces in which a text comes make no difference,
 /// except to the entropy, which is by nature one of deltas.
 ///
-/// An attempt keeps no text, only hashes and places. Nearly all of its memory is for repetition: 20
-/// to 40 bytes per character of the [`window`](Self::window), which is 12 KiB by default.
+/// An attempt keeps no text, only hashes and places. Nearly all of its memory is for repetition: 9
+/// to 18 bytes per character of the [`window`](Self::window), which is 5 KiB by default.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[must_use]

@@ -308,18 +308,21 @@ struct Occurrences {
     next: u32,
 }
 
+/// Small, since most of what a run keeps is these.
 #[derive(Debug, Clone, Copy, Default)]
 struct Occurrence {
-    hash: u64,
-    start: u64,
+    /// The upper half of the hash: the lower one has chosen the bucket.
+    hash: u32,
+    /// Where it begins, without the upper half: what is compared is never so far apart.
+    start: u32,
     /// The number of the one before it in the same bucket.
     before: u32,
 }
 
 impl Occurrences {
-    /// How many buckets there are for each occurrence: so many that few are in use, and a look
-    /// into a bucket mostly ends there.
-    const BUCKETS: usize = 4;
+    /// How many buckets there are for each occurrence. A window of ordinary words has far fewer than
+    /// there may be at most, so that a look into a bucket mostly ends there.
+    const BUCKETS: usize = 1;
 
     fn new(count: u64) -> Self {
         let size = (count as u32).next_power_of_two();
@@ -349,24 +352,27 @@ impl Occurrences {
         let last = self.last.get_mut(unit.hash as usize & buckets)?;
         let mut number = std::mem::replace(last, self.next);
         let mask = self.ring.len() - 1;
-        *self.ring.get_mut(self.next as usize & mask)? = Occurrence {
-            hash: unit.hash,
-            start: unit.start,
+        let this = Occurrence {
+            hash: (unit.hash >> 32) as u32,
+            start: unit.start as u32,
             before: number,
         };
+        *self.ring.get_mut(self.next as usize & mask)? = this;
         self.next = self.next.wrapping_add(1);
+        let reach = unit.start.checked_sub(since)?;
         let mut seen = 1;
         loop {
             let one = self.ring.get(number as usize & mask)?;
             // One branch for both, which is mostly taken.
             let is_overwritten = self.next.wrapping_sub(number) > self.size;
-            if is_overwritten | (one.start < since) {
+            let back = u64::from(this.start.wrapping_sub(one.start));
+            if is_overwritten | (back > reach) {
                 return None;
             }
-            if one.hash == unit.hash {
+            if one.hash == this.hash {
                 seen += 1;
                 if seen >= count {
-                    return Some(one.start);
+                    return Some(unit.start - back);
                 }
             }
             number = one.before;

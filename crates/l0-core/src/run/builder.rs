@@ -236,6 +236,7 @@ where
             },
             factory: self.factory,
             read_item: self.view.into_fn(),
+            poll: Run::poll_chunk::<V>,
             classify: self.classify,
             deadlines: Deadlines::new(settings.timeouts),
             settings,
@@ -245,7 +246,7 @@ where
             attempt: 0,
             output: Output::default(),
             checks: None,
-            handed_out: false,
+            to_revoke: false,
             has_item: false,
             parked: false,
         }
@@ -370,6 +371,7 @@ where
         Watched {
             recorder,
             read_item: self.view.into_fn(),
+            poll: Watched::poll_item::<V>,
             expect,
             output: Output::default(),
             checks,

@@ -96,6 +96,8 @@ pub struct Run<'a, S: TryStream> {
     state: State<'a, S>,
     factory: Factory<'a, S, S::Error>,
     read_item: ReadItem<S::Ok>,
+    /// Chosen where it is known how items are read, so that the reading is compiled into it.
+    poll: PollRun<'a, S>,
     classify: Option<Classify<'a, S::Error>>,
     settings: Arc<Settings>,
     rng: fastrand::Rng,
@@ -107,8 +109,8 @@ pub struct Run<'a, S: TryStream> {
     output: Output,
     /// What the present attempt's text is checked by.
     checks: Option<Box<Checks>>,
-    /// Whether an item of an attempt has been handed out that was not revoked yet.
-    handed_out: bool,
+    /// Whether an item of an attempt before was handed out that was not revoked yet.
+    to_revoke: bool,
     /// Whether the present attempt had an item of any kind.
     has_item: bool,
     /// Whether the source was found pending since the last item.
@@ -151,6 +153,8 @@ impl<E> Cause<E> {
 
 /// What a poll hands out: a chunk, the error that ended the run, or nothing more.
 type HandOut<S> = Option<Result<Chunk<<S as TryStream>::Ok>, Error<<S as TryStream>::Error>>>;
+
+type PollRun<'a, S> = fn(&mut Run<'a, S>, &mut Context<'_>) -> Poll<HandOut<S>>;
 
 /// What the parts of a poll come to.
 enum Step<S: TryStream> {
@@ -201,7 +205,7 @@ where
     /// The error that the stream ends with. Of a run that has ended before, the text is empty.
     pub async fn text(&mut self) -> Result<String, Error<S::Error>> {
         let mut text = String::new();
-        while let Some(chunk) = std::future::poll_fn(|cx| self.poll_chunk(cx)).await {
+        while let Some(chunk) = std::future::poll_fn(|cx| (self.poll)(self, cx)).await {
             match chunk? {
                 Chunk::Item(item) => {
                     let view = (self.read_item)(&item);
@@ -215,7 +219,8 @@ where
         Ok(text)
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
+    /// Polls a run whose items are read by a `V`.
+    fn poll_chunk<V: View<S::Ok>>(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
         /// Finishes the run if a panic of the source, or of a hook, unwinds.
         struct OnUnwind<'r, 'a, S: TryStream>(&'r mut Run<'a, S>);
 
@@ -226,24 +231,24 @@ where
         }
 
         let guard = OnUnwind(self);
-        let poll = guard.0.step(cx);
+        let poll = guard.0.step::<V>(cx);
         std::mem::forget(guard);
         poll
     }
 
+    /// The path of a token comes first, and is kept short: what else can happen is elsewhere.
     #[inline]
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
+    fn step<V: View<S::Ok>>(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<S>> {
         loop {
-            if self.recorder.finished() {
-                return Poll::Ready(self.end());
-            }
-            if self.recorder.stop().requested() {
-                return Poll::Ready(Some(Err(self.fail(Error::Aborted))));
+            if self.recorder.stop().signalled()
+                && let Some(last) = self.interrupted()
+            {
+                return Poll::Ready(last);
             }
             let step = match &mut self.state {
                 State::Streaming(source) => match source.as_mut().try_poll_next(cx) {
                     Poll::Ready(Some(Ok(item))) => {
-                        if let Some(violation) = self.arrived(&item) {
+                        if let Some(violation) = self.arrived::<V>(&item) {
                             return Poll::Ready(Some(Err(self.fail(Error::Guardrail(violation)))));
                         }
                         return Poll::Ready(Some(Ok(Chunk::Item(item))));
@@ -252,42 +257,60 @@ where
                     Poll::Ready(None) => self.source_ended(),
                     Poll::Pending => ready!(self.wait(cx)),
                 },
-                State::Connecting(_) => match self.poll_connect(cx) {
-                    Poll::Ready(Ok(source)) => {
-                        self.state = State::Streaming(Box::pin(source));
-                        Step::Continue
-                    }
-                    Poll::Ready(Err(error)) => self.attempt_failed(Cause::Source(error)),
-                    Poll::Pending => ready!(self.wait(cx)),
-                },
-                State::Yielding => {
-                    self.state = State::Ready;
-                    self.park();
-                    // By the clock, since a wait of no time needs no timer.
-                    match self.deadlines.passed() {
-                        Some(kind) => self.attempt_failed(Cause::Timeout(kind)),
-                        None => {
-                            cx.waker().wake_by_ref();
-                            return Poll::Pending;
-                        }
-                    }
-                }
-                State::BackingOff(timer, _) => match timer.poll(cx) {
-                    Poll::Ready(Ok(())) => {
-                        self.state = State::Ready;
-                        Step::Continue
-                    }
-                    Poll::Ready(Err(NoTimer)) => self.back_off_failed(),
-                    Poll::Pending => ready!(self.wait(cx)),
-                },
-                State::Ready => self.begin_attempt(),
-                // Both are finished, which was looked at above.
-                State::Refused(_) | State::Done => Step::Continue,
+                _ => ready!(self.between_sources(cx)),
             };
             if let Step::HandOut(last) = step {
                 return Poll::Ready(last);
             }
         }
+    }
+
+    /// The run has ended, or was told to stop, or an `until` future was woken for nothing.
+    #[cold]
+    fn interrupted(&mut self) -> Option<HandOut<S>> {
+        if self.recorder.finished() {
+            return Some(self.end());
+        }
+        let requested = self.recorder.stop().requested();
+        requested.then(|| Some(Err(self.fail(Error::Aborted))))
+    }
+
+    /// There is no source, or none yet.
+    #[inline(never)]
+    fn between_sources(&mut self, cx: &mut Context<'_>) -> Poll<Step<S>> {
+        Poll::Ready(match &mut self.state {
+            State::Connecting(_) => match self.poll_connect(cx) {
+                Poll::Ready(Ok(source)) => {
+                    self.state = State::Streaming(Box::pin(source));
+                    Step::Continue
+                }
+                Poll::Ready(Err(error)) => self.attempt_failed(Cause::Source(error)),
+                Poll::Pending => return self.wait(cx),
+            },
+            State::Yielding => {
+                self.state = State::Ready;
+                self.park();
+                // By the clock, since a wait of no time needs no timer.
+                match self.deadlines.passed() {
+                    Some(kind) => self.attempt_failed(Cause::Timeout(kind)),
+                    None => {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+            State::BackingOff(timer, _) => match timer.poll(cx) {
+                Poll::Ready(Ok(())) => {
+                    self.state = State::Ready;
+                    Step::Continue
+                }
+                Poll::Ready(Err(NoTimer)) => self.back_off_failed(),
+                Poll::Pending => return self.wait(cx),
+            },
+            State::Ready => self.begin_attempt(),
+            // A source was looked for before, and finished runs do not get here.
+            State::Streaming(_) | State::Refused(_) | State::Done => Step::Continue,
+        })
     }
 
     /// What a finished run hands out: the refusal, once, and then nothing.
@@ -302,14 +325,13 @@ where
     fn begin_attempt(&mut self) -> Step<S> {
         self.unpark();
         self.attempt += 1;
-        self.has_item = false;
+        self.to_revoke |= std::mem::take(&mut self.has_item);
         self.deadlines.new_attempt();
         self.checks = self.settings.checks();
         self.state = State::Connecting(None);
-        if !self.handed_out {
+        if !std::mem::take(&mut self.to_revoke) {
             return Step::Continue;
         }
-        self.handed_out = false;
         self.recorder.handed_out();
         Step::HandOut(Some(Ok(Chunk::Restart {
             attempt: self.attempt,
@@ -344,7 +366,7 @@ where
     /// The source gave an item, which is handed out next, unless it breaks a rule that ends the
     /// run.
     #[inline]
-    fn arrived(&mut self, item: &S::Ok) -> Option<Violation> {
+    fn arrived<V: View<S::Ok>>(&mut self, item: &S::Ok) -> Option<Violation> {
         let timed = self.recorder.timed();
         let read_clock = timed || (self.parked && self.deadlines.any());
         let now = read_clock.then(clock::now);
@@ -352,7 +374,7 @@ where
             self.deadlines.disarm(now);
         }
         self.parked = false;
-        let view = (self.read_item)(item);
+        let view = V::read(self.read_item, item);
         self.output.add(&view);
         self.recorder.item(&view, now.filter(|_| timed));
         self.has_item = true;
@@ -365,11 +387,11 @@ where
                 return halting;
             }
         }
-        self.handed_out = true;
         None
     }
 
     /// Nothing is ready: pending, unless a deadline has passed or the run was told to stop.
+    #[inline(never)]
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Step<S>> {
         self.recorder.stop().register(cx.waker());
         // Told between the last look and the registration: go round once more.
@@ -411,6 +433,7 @@ where
         }
     }
 
+    #[cold]
     fn source_ended(&mut self) -> Step<S> {
         match self.output.judge(self.expect) {
             Ok(()) => {}
@@ -597,7 +620,7 @@ where
     type Item = Result<Chunk<T>, Error<E>>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.poll_chunk(cx)
+        (self.poll)(&mut self, cx)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

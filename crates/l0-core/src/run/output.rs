@@ -30,11 +30,7 @@ impl Output {
     pub(super) fn add(&mut self, view: &TokenView<'_>) {
         self.finished |= view.finish.is_some();
         if !self.meaningful {
-            self.meaningful = match view.kind {
-                TokenKind::Text => view.text.chars().any(char::is_alphanumeric),
-                TokenKind::ToolCall => true,
-                TokenKind::Reasoning | TokenKind::Other => false,
-            };
+            self.meaningful = is_meaningful(view.kind, view.text);
         }
     }
 
@@ -53,5 +49,15 @@ impl Output {
         } else {
             Ok(())
         }
+    }
+}
+
+/// Kept out of the path of a token: it is asked until the answer is yes.
+#[inline(never)]
+fn is_meaningful(kind: TokenKind, text: &str) -> bool {
+    match kind {
+        TokenKind::Text => text.chars().any(char::is_alphanumeric),
+        TokenKind::ToolCall => true,
+        TokenKind::Reasoning | TokenKind::Other => false,
     }
 }

@@ -22,6 +22,9 @@ pub trait View<T>: sealed::Sealed + Sized {
 
     /// The function that reads an item.
     fn into_fn(self) -> fn(&T) -> TokenView<'_>;
+
+    /// Reads an item, where the function that does it is known by its type or is given.
+    fn read(function: fn(&T) -> TokenView<'_>, item: &T) -> TokenView<'_>;
 }
 
 /// Items are [`Token`]s and read as such.
@@ -37,6 +40,11 @@ impl<T: Token> View<T> for ByToken {
     fn into_fn(self) -> fn(&T) -> TokenView<'_> {
         T::view
     }
+
+    #[inline]
+    fn read(_: fn(&T) -> TokenView<'_>, item: &T) -> TokenView<'_> {
+        item.view()
+    }
 }
 
 impl<T> View<T> for ByFn<T> {
@@ -44,6 +52,11 @@ impl<T> View<T> for ByFn<T> {
 
     fn into_fn(self) -> fn(&T) -> TokenView<'_> {
         self.0
+    }
+
+    #[inline]
+    fn read(function: fn(&T) -> TokenView<'_>, item: &T) -> TokenView<'_> {
+        function(item)
     }
 }
 

@@ -9,7 +9,7 @@ use futures_core::stream::{FusedStream, Stream, TryStream};
 use pin_project_lite::pin_project;
 
 use super::output::{Expect, Output, Shortfall};
-use super::view::ReadItem;
+use super::view::{ReadItem, View};
 use crate::checks::Checks;
 use crate::clock;
 use crate::error::Error;
@@ -33,6 +33,8 @@ pin_project! {
     pub struct Watched<S: TryStream> {
         pub(super) recorder: Recorder<'static>,
         pub(super) read_item: ReadItem<S::Ok>,
+        // Chosen where it is known how items are read, so that the reading is compiled into it.
+        pub(super) poll: PollWatched<S>,
         pub(super) expect: Expect,
         pub(super) output: Output,
         pub(super) checks: Option<Box<Checks>>,
@@ -42,6 +44,9 @@ pin_project! {
         pub(super) stream: S,
     }
 }
+
+type Polled<S> = Poll<Option<Result<<S as TryStream>::Ok, <S as TryStream>::Error>>>;
+type PollWatched<S> = fn(Pin<&mut Watched<S>>, &mut Context<'_>) -> Polled<S>;
 
 impl<S: TryStream> Watched<S> {
     /// What is known of the run from its start on.
@@ -79,14 +84,16 @@ impl<S: TryStream> Watched<S> {
     }
 }
 
-impl<S, T, E> Stream for Watched<S>
+impl<S> Watched<S>
 where
-    S: Stream<Item = Result<T, E>>,
-    E: StdError + 'static,
+    S: TryStream,
+    S::Error: StdError + 'static,
 {
-    type Item = S::Item;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// Polls a stream whose items are read by a `V`.
+    pub(super) fn poll_item<V: View<S::Ok>>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Polled<S> {
         /// Finishes the run if a panic of the stream unwinds.
         struct OnUnwind<'r>(&'r mut Recorder<'static>);
 
@@ -97,23 +104,26 @@ where
         }
 
         let this = self.project();
-        if *this.closed {
-            return Poll::Ready(None);
-        }
-        if this.recorder.finished() {
-            return this.stream.poll_next(cx);
-        }
         let guard = OnUnwind(this.recorder);
-        if guard.0.stop().requested() {
-            std::mem::forget(guard);
-            return close(this.recorder, this.closed);
+        if guard.0.stop().signalled() {
+            if guard.0.finished() {
+                std::mem::forget(guard);
+                if *this.closed {
+                    return Poll::Ready(None);
+                }
+                return this.stream.try_poll_next(cx);
+            }
+            if guard.0.stop().requested() {
+                std::mem::forget(guard);
+                return close(this.recorder, this.closed);
+            }
         }
-        let polled = this.stream.poll_next(cx);
+        let polled = this.stream.try_poll_next(cx);
         match &polled {
             Poll::Ready(Some(Ok(item))) => {
                 *this.parked = false;
                 let now = guard.0.timed().then(clock::now);
-                let view = (this.read_item)(item);
+                let view = V::read(*this.read_item, item);
                 this.output.add(&view);
                 guard.0.item(&view, now);
                 if let Some(checks) = this.checks
@@ -124,12 +134,7 @@ where
                     checks.text(view.text, guard.0);
                 }
             }
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(kind) = failure::read(error).network_error_kind() {
-                    guard.0.network_error(kind, error, None, Some(1));
-                }
-                guard.0.finish(Outcome::Failed, Some(error));
-            }
+            Poll::Ready(Some(Err(error))) => failed(guard.0, error),
             Poll::Ready(None) => ended(guard.0, this.checks, this.output.judge(*this.expect)),
             Poll::Pending => {
                 guard.0.stop().register(cx.waker());
@@ -144,6 +149,18 @@ where
         }
         std::mem::forget(guard);
         polled
+    }
+}
+
+impl<S, T, E> Stream for Watched<S>
+where
+    S: Stream<Item = Result<T, E>>,
+    E: StdError + 'static,
+{
+    type Item = S::Item;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        (self.poll)(self, cx)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -163,7 +180,17 @@ fn close<T>(recorder: &mut Recorder<'_>, closed: &mut bool) -> Poll<Option<T>> {
     Poll::Ready(None)
 }
 
+/// The stream gave an error.
+#[cold]
+fn failed<E: StdError + 'static>(recorder: &mut Recorder<'_>, error: &E) {
+    if let Some(kind) = failure::read(error).network_error_kind() {
+        recorder.network_error(kind, error, None, Some(1));
+    }
+    recorder.finish(Outcome::Failed, Some(error));
+}
+
 /// The stream ended by itself.
+#[cold]
 fn ended(
     recorder: &mut Recorder<'_>,
     checks: &mut Option<Box<Checks>>,

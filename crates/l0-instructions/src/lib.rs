@@ -1,0 +1,115 @@
+//! What instructions are counted of: runs that are under way, at a clock that stands still.
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "only the counting uses it"
+)]
+
+use std::hint::black_box;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use fastrand::Rng;
+use futures_core::Stream;
+use l0_bench::{ANSWER, Source};
+use l0_core::guardrail::{Json, Markdown};
+use l0_core::{
+    Drift, Guardrails, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched,
+};
+use l0_prometheus::Collector;
+use tokio::runtime::Builder;
+use tokio::time::Instant;
+
+/// How many tokens are counted.
+pub const TOKENS: u64 = 1_000;
+
+/// How a source is made: of a text, and so many tokens.
+pub type MakeSource = fn(&'static str, u64) -> Source;
+
+/// Measures nothing.
+pub fn off() -> L0Builder {
+    L0::builder().retry(Retry::none())
+}
+
+/// Measures everything, and does nothing else.
+pub fn on() -> L0Builder {
+    off().monitoring(Monitoring::new())
+}
+
+/// Three rules, drift, all timeouts, and metrics for Prometheus.
+pub fn full_stack() -> L0Builder {
+    let collector = Collector::builder().build().expect("valid");
+    let rules = Guardrails::none()
+        .with(Json::new)
+        .with(Markdown::new)
+        .with_zero_output();
+    let minute = Duration::from_secs(60);
+    let timeouts = Timeouts::new()
+        .first_token(minute)
+        .inter_token(minute)
+        .total(60 * minute);
+    on().guardrails(rules)
+        .drift(Drift::new())
+        .timeouts(timeouts)
+        .interceptor(collector.label_keys(["model"]).expect("valid"))
+}
+
+/// A run whose first token was taken, and which has more than are counted.
+pub fn run(builder: L0Builder, make: MakeSource) -> Run<'static, Source> {
+    stop_clock();
+    let l0 = builder.build();
+    let source = move |_| async move { io::Result::Ok(make(ANSWER, 2 * TOKENS)) };
+    let mut run = l0.stream(source).start();
+    take(&mut run, 1);
+    run
+}
+
+/// The same of a stream that is watched.
+pub fn watched(builder: L0Builder, make: MakeSource) -> Watched<Source> {
+    stop_clock();
+    let mut watched = builder.build().watch(make(ANSWER, 2 * TOKENS)).start();
+    take(&mut watched, 1);
+    watched
+}
+
+/// A monitor that has started, and when tokens arrive: about every 20 ms.
+pub fn monitor() -> (Monitor, Vec<Instant>) {
+    stop_clock();
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.start();
+    let mut rng = Rng::with_seed(1);
+    let mut at = Instant::now();
+    let arrivals = (0..TOKENS).map(|_| {
+        at += Duration::from_micros(rng.u64(1_000..40_000));
+        at
+    });
+    (monitor, arrivals.collect())
+}
+
+/// Polls until so many items were there.
+pub fn take<S: Stream + Unpin>(stream: &mut S, items: u64) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut left = items;
+    while left > 0 {
+        match Pin::new(&mut *stream).poll_next(&mut cx) {
+            Poll::Ready(Some(item)) => {
+                black_box(item);
+                left -= 1;
+            }
+            Poll::Ready(None) => panic!("the stream ended {left} items too early"),
+            Poll::Pending => {}
+        }
+    }
+}
+
+/// Stops the clock of this thread for as long as the process lives, which counts one thing.
+pub fn stop_clock() {
+    let runtime = Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    std::mem::forget(Box::leak(Box::new(runtime)).enter());
+}

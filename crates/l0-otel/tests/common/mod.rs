@@ -1,0 +1,203 @@
+//! The SDK with its in-memory exporters, and what it was given as text.
+
+#![allow(dead_code, reason = "no test uses all of it")]
+
+use std::fmt::Debug;
+use std::time::{Duration, SystemTime};
+
+use l0_core::L0;
+use l0_otel::{OtelBuilder, OtelInterceptor};
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+
+/// The attributes that all runs of these tests have, at the start of a point's.
+pub(crate) const ASKED: &str = "gen_ai.operation.name=chat gen_ai.provider.name=openai \
+                                gen_ai.request.model=gpt-4o";
+
+pub(crate) struct Sdk {
+    spans: InMemorySpanExporter,
+    metrics: InMemoryMetricExporter,
+    pub(crate) tracer_provider: SdkTracerProvider,
+    pub(crate) meter_provider: SdkMeterProvider,
+}
+
+impl Sdk {
+    pub(crate) fn new() -> Self {
+        let spans = InMemorySpanExporter::default();
+        let metrics = InMemoryMetricExporter::default();
+        Self {
+            tracer_provider: SdkTracerProvider::builder()
+                .with_simple_exporter(spans.clone())
+                .build(),
+            meter_provider: SdkMeterProvider::builder()
+                .with_periodic_exporter(metrics.clone())
+                .build(),
+            spans,
+            metrics,
+        }
+    }
+
+    /// An interceptor that sends here.
+    pub(crate) fn builder(&self) -> OtelBuilder {
+        let scope = l0_otel::scope();
+        OtelInterceptor::builder()
+            .meter(self.meter_provider.meter_with_scope(scope.clone()))
+            .tracer(self.tracer_provider.tracer_with_scope(scope))
+    }
+
+    /// What sends here, with a model and a provider.
+    pub(crate) fn l0(&self) -> L0 {
+        use l0_core::{Backoff, Monitoring, Retry, keys};
+
+        let monitoring = Monitoring::new()
+            .metadata(keys::MODEL, "gpt-4o")
+            .metadata(keys::PROVIDER, "openai");
+        L0::builder()
+            .monitoring(monitoring)
+            .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS)))
+            .interceptor(self.builder().build())
+            .build()
+    }
+
+    /// All spans that have ended.
+    pub(crate) fn spans(&self) -> Vec<SpanData> {
+        self.spans.get_finished_spans().unwrap()
+    }
+
+    /// The only one.
+    pub(crate) fn span(&self) -> SpanData {
+        let mut spans = self.spans();
+        assert_eq!(spans.len(), 1, "{spans:#?}");
+        spans.remove(0)
+    }
+
+    /// All metrics as they are now.
+    pub(crate) fn metrics(&self) -> Vec<Metric> {
+        self.metrics.reset();
+        self.meter_provider.force_flush().unwrap();
+        let exported = self.metrics.get_finished_metrics().unwrap();
+        let scopes = exported.iter().flat_map(|all| all.scope_metrics());
+        let metrics = scopes.flat_map(|scope| scope.metrics());
+        let mut metrics: Vec<_> = metrics
+            .map(|metric| {
+                let (instrument, boundaries, points) = match metric.data() {
+                    AggregatedMetrics::F64(data) => read(data),
+                    AggregatedMetrics::U64(data) => read(data),
+                    AggregatedMetrics::I64(data) => read(data),
+                };
+                Metric {
+                    name: metric.name().to_owned(),
+                    unit: metric.unit().to_owned(),
+                    description: metric.description().to_owned(),
+                    instrument,
+                    boundaries,
+                    points,
+                }
+            })
+            .collect();
+        metrics.sort_by(|a, b| a.name.cmp(&b.name));
+        metrics
+    }
+
+    /// All points, a line for each, in order; `[...]` are the attributes besides [`ASKED`].
+    pub(crate) fn points(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for metric in self.metrics() {
+            for Point { attributes, value } in metric.points {
+                let rest = text(&attributes);
+                let rest = rest.strip_prefix(ASKED).unwrap_or_else(|| panic!("{rest}"));
+                lines.push(format!("{}[{}] {value}", metric.name, rest.trim_start()));
+            }
+        }
+        lines.sort();
+        lines
+    }
+}
+
+pub(crate) struct Metric {
+    pub(crate) name: String,
+    pub(crate) unit: String,
+    pub(crate) description: String,
+    pub(crate) instrument: &'static str,
+    pub(crate) boundaries: Vec<f64>,
+    pub(crate) points: Vec<Point>,
+}
+
+pub(crate) struct Point {
+    pub(crate) attributes: Vec<KeyValue>,
+    /// The value; of a histogram, how many and their sum, to the nanosecond.
+    pub(crate) value: String,
+}
+
+fn read<T>(data: &MetricData<T>) -> (&'static str, Vec<f64>, Vec<Point>)
+where
+    T: Debug + Copy,
+{
+    let mut boundaries = Vec::new();
+    let (instrument, mut points): (_, Vec<_>) = match data {
+        MetricData::Histogram(histogram) => {
+            let points = histogram.data_points().map(|point| {
+                boundaries = point.bounds().collect();
+                let counted: u64 = point.bucket_counts().sum();
+                assert_eq!(counted, point.count());
+                let sum: f64 = format!("{:?}", point.sum()).parse().unwrap();
+                Point {
+                    attributes: point.attributes().cloned().collect(),
+                    value: format!("{} x {}", counted, (sum * 1e9).round() / 1e9),
+                }
+            });
+            ("histogram", points.collect())
+        }
+        MetricData::Sum(sum) => {
+            let kind = if sum.is_monotonic() {
+                "counter"
+            } else {
+                "up-down counter"
+            };
+            let points = sum.data_points().map(|point| Point {
+                attributes: point.attributes().cloned().collect(),
+                value: format!("{:?}", point.value()),
+            });
+            (kind, points.collect())
+        }
+        _ => panic!("neither a histogram nor a sum"),
+    };
+    for point in &mut points {
+        point.attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    }
+    (instrument, boundaries, points)
+}
+
+/// Attributes as `key=value`, by key; those that all runs have come first.
+pub(crate) fn text(attributes: &[KeyValue]) -> String {
+    let mut texts: Vec<_> = attributes
+        .iter()
+        .map(|one| format!("{}={}", one.key, one.value.as_str()))
+        .collect();
+    texts.sort_by_key(|text| (!ASKED.contains(&**text), text.clone()));
+    texts.join(" ")
+}
+
+/// The value of an attribute, as text.
+pub(crate) fn value(attributes: &[KeyValue], key: &str) -> Option<String> {
+    let mut found = attributes.iter().filter(|one| one.key.as_str() == key);
+    let value = found.next().map(|one| one.value.as_str().into_owned());
+    assert!(found.next().is_none(), "{key} is there twice");
+    value
+}
+
+/// How long after the start of a span.
+pub(crate) fn since_start(span: &SpanData, time: SystemTime) -> Duration {
+    time.duration_since(span.start_time).unwrap()
+}
+
+/// How long a span is.
+pub(crate) fn length(span: &SpanData) -> Duration {
+    since_start(span, span.end_time)
+}

@@ -1,0 +1,188 @@
+//! Which span is whose child.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::io::ErrorKind;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::thread;
+use std::time::Duration;
+
+use common::{MS, Sdk, since_start};
+use futures_util::{StreamExt, stream};
+use l0_core::testing::Script;
+use l0_core::{Backoff, L0, Retry};
+use l0_otel::OtelBuilder;
+use opentelemetry::metrics::{
+    Counter, InstrumentBuilder, InstrumentProvider, Meter, SyncInstrument,
+};
+use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
+
+/// Runs a source whose connection is a span, twice, on a thread that knows nothing of the span
+/// around `start()`.
+fn run(sdk: &Sdk, change: impl FnOnce(OtelBuilder) -> OtelBuilder) {
+    let tracer = sdk.tracer_provider.tracer("app");
+    let l0 = L0::builder()
+        .retry(Retry::new().backoff(Backoff::none()))
+        .interceptor(change(sdk.builder()).build())
+        .build();
+    let script = Script::new()
+        .attempt(|a| a.fail(ErrorKind::ConnectionReset))
+        .attempt(|a| a.token("a"));
+    let mut source = script.source();
+    let http = tracer.clone();
+    let connect = move |attempt| {
+        let (http, connect) = (http.clone(), source(attempt));
+        async move {
+            let post = http.start("POST");
+            // Twice is the future polled.
+            tokio::task::yield_now().await;
+            let stream = connect.await?;
+            drop(post);
+            let seen = stream::poll_fn(|_| {
+                assert!(!Context::current().has_active_span());
+                Poll::Ready(None)
+            });
+            Ok::<_, l0_core::testing::ScriptedError>(stream.chain(seen))
+        }
+    };
+
+    let request = Context::current_with_span(tracer.start("request"));
+    let guard = request.attach();
+    let mut run = l0.stream(connect).start();
+    drop(guard);
+    let other = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        assert_eq!(runtime.unwrap().block_on(run.text()).unwrap(), "a");
+        assert!(!Context::current().has_active_span());
+    });
+    other.join().unwrap();
+}
+
+fn named<'a>(spans: &'a [SpanData], name: &str) -> Vec<&'a SpanData> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+#[test]
+fn the_callers_span_is_the_parent_and_that_of_the_client_a_child() {
+    let sdk = Sdk::new();
+    run(&sdk, |builder| builder);
+    let spans = sdk.spans();
+    assert_eq!(spans.len(), 4);
+    let (request, chat) = (named(&spans, "request")[0], named(&spans, "chat")[0]);
+    assert_eq!(chat.parent_span_id, request.span_context.span_id());
+    for post in named(&spans, "POST") {
+        assert_eq!(post.parent_span_id, chat.span_context.span_id());
+    }
+    let trace = request.span_context.trace_id();
+    assert!(
+        spans
+            .iter()
+            .all(|span| span.span_context.trace_id() == trace)
+    );
+}
+
+#[test]
+fn without_spans_the_callers_span_is_the_parent_of_that_of_the_client() {
+    let sdk = Sdk::new();
+    run(&sdk, |builder| builder.spans(false));
+    let spans = sdk.spans();
+    assert_eq!(spans.len(), 3);
+    let request = named(&spans, "request")[0];
+    for post in named(&spans, "POST") {
+        assert_eq!(post.parent_span_id, request.span_context.span_id());
+    }
+    assert_eq!(sdk.metrics().len(), 6);
+}
+
+#[test]
+fn without_metrics_there_are_spans() {
+    let sdk = Sdk::new();
+    run(&sdk, |builder| builder.metrics(false));
+    assert_eq!(sdk.spans().len(), 4);
+    assert_eq!(sdk.metrics().len(), 0);
+}
+
+#[test]
+fn metrics_do_not_depend_on_what_traces_sample() {
+    let mut sdk = Sdk::new();
+    sdk.tracer_provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::AlwaysOff)
+        .build();
+    run(&sdk, |builder| builder);
+    assert!(sdk.spans().is_empty());
+    assert_eq!(sdk.metrics().len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
+    let sdk = Sdk::new();
+    let script = Script::new()
+        .attempt(|a| a.connect_wait(2 * MS).fail(ErrorKind::ConnectionReset))
+        .attempt(|a| a.connect_wait(3 * MS).token("a").wait(4 * MS));
+    let mut run = sdk.l0().stream(script.source()).start();
+    run.text().await.unwrap();
+    let span = sdk.span();
+    assert_eq!(span.parent_span_id, SpanId::INVALID);
+    let times = span.events.iter();
+    let times: Vec<_> = times
+        .map(|event| since_start(&span, event.timestamp))
+        .collect();
+    assert_eq!(times, [Duration::ZERO, 2 * MS, 2 * MS, 7 * MS]);
+    assert_eq!(since_start(&span, span.end_time), 14 * MS);
+    let measured = run.telemetry().unwrap().duration;
+    assert_eq!(measured, Some(14 * MS));
+}
+
+#[tokio::test]
+async fn a_child_may_outlive_the_run() {
+    let sdk = Sdk::new();
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let connect = move |_| {
+        *keep.lock().unwrap() = Some(Context::current());
+        let stream = Script::new().attempt(|a| a.token("a")).stream();
+        Box::pin(std::future::ready(
+            Ok::<_, l0_core::testing::ScriptedError>(stream),
+        )) as Pin<Box<dyn Future<Output = _> + Send>>
+    };
+    sdk.l0().stream(connect).start().text().await.unwrap();
+    // The span has ended, though its context is held.
+    assert_eq!(sdk.spans().len(), 1);
+    drop(kept);
+    assert_eq!(sdk.spans().len(), 1);
+}
+
+/// Makes counters that note which span is current.
+#[derive(Clone, Default)]
+struct Notes(Arc<Mutex<Vec<SpanId>>>);
+
+impl InstrumentProvider for Notes {
+    fn u64_counter(&self, _: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
+        Counter::new(Arc::new(self.clone()))
+    }
+}
+
+impl SyncInstrument<u64> for Notes {
+    fn measure(&self, _: u64, _: &[KeyValue]) {
+        let current = Context::map_current(|current| current.span().span_context().span_id());
+        self.0.lock().unwrap().push(current);
+    }
+}
+
+#[test]
+fn the_runs_span_is_current_while_it_is_counted() {
+    let sdk = Sdk::new();
+    let notes = Notes::default();
+    let meter = Meter::new(Arc::new(notes.clone()));
+    run(&sdk, |builder| builder.meter(meter));
+    let spans = sdk.spans();
+    let chat = named(&spans, "chat")[0].span_context.span_id();
+    // A network error, a retry, a run.
+    assert_eq!(*notes.0.lock().unwrap(), [chat; 3]);
+}

@@ -1,0 +1,227 @@
+//! What the SDK does never holds a run up, and what breaks in it breaks nothing else.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::fmt;
+use std::io::ErrorKind;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{Sdk, value};
+use l0_core::testing::Script;
+use l0_core::{Backoff, L0, Retry};
+use l0_otel::OtelInterceptor;
+use opentelemetry::Context;
+use opentelemetry::metrics::{
+    Counter, InstrumentBuilder, InstrumentProvider, Meter, MeterProvider, SyncInstrument,
+};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
+
+/// Longer than anything takes: a test that would hang fails instead.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// An endpoint that accepts what it gets and does not answer, until it is told to.
+struct Stuck {
+    reached: Sender<()>,
+    open: Mutex<Receiver<()>>,
+    exported: Arc<Mutex<usize>>,
+}
+
+impl Stuck {
+    fn wait(&self, count: usize) {
+        let _ = self.reached.send(());
+        // The other end is dropped to open it for good.
+        let _ = self.open.lock().unwrap().recv();
+        *self.exported.lock().unwrap() += count;
+    }
+}
+
+impl fmt::Debug for Stuck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stuck")
+    }
+}
+
+impl SpanExporter for Stuck {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        self.wait(batch.len());
+        Ok(())
+    }
+}
+
+impl PushMetricExporter for Stuck {
+    async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
+        self.wait(1);
+        Ok(())
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn temporality(&self) -> Temporality {
+        Temporality::Cumulative
+    }
+}
+
+#[tokio::test]
+async fn runs_end_while_the_endpoint_does_not_answer() {
+    let (reached, wait) = channel();
+    let exported = Arc::new(Mutex::new(0));
+    let mut doors = Vec::new();
+    let mut stuck = || {
+        let (door, open) = channel::<()>();
+        doors.push(door);
+        Stuck {
+            reached: reached.clone(),
+            open: Mutex::new(open),
+            exported: Arc::clone(&exported),
+        }
+    };
+    let tracers = SdkTracerProvider::builder()
+        .with_batch_exporter(stuck())
+        .build();
+    let meters = SdkMeterProvider::builder()
+        .with_periodic_exporter(stuck())
+        .build();
+    let otel = OtelInterceptor::builder()
+        .tracer(tracers.tracer("app"))
+        .meter(meters.meter("app"))
+        .build();
+    let l0 = L0::builder().interceptor(otel).build();
+    let script = Script::new().attempt(|a| a.tokens(["a", "c"]));
+
+    l0.stream(script.source()).start().text().await.unwrap();
+    let flushes = [
+        thread::spawn({
+            let tracers = tracers.clone();
+            move || tracers.force_flush()
+        }),
+        thread::spawn({
+            let meters = meters.clone();
+            move || meters.force_flush()
+        }),
+    ];
+    // Both are being exported now, and stay so: no run may wait for that.
+    for _ in &flushes {
+        wait.recv_timeout(DEADLINE).unwrap();
+    }
+    // More than a queue of the SDK takes.
+    for _ in 0..5_000 {
+        let mut run = l0.stream(script.source()).start();
+        assert_eq!(run.text().await.unwrap(), "ac");
+    }
+    assert_eq!(*exported.lock().unwrap(), 0);
+    assert_eq!(l0.observer_panics(), 0);
+
+    drop(doors);
+    for flush in flushes {
+        flush.join().unwrap().unwrap();
+    }
+    let _ = (tracers.shutdown(), meters.shutdown());
+    assert!(*exported.lock().unwrap() > 2);
+}
+
+/// Panics when a span ends.
+#[derive(Debug)]
+struct PanicsAtEnd;
+
+impl SpanProcessor for PanicsAtEnd {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, _: SpanData) {
+        panic!("bug")
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+/// A retry, then an answer.
+async fn retried(otel: OtelInterceptor) -> L0 {
+    let l0 = L0::builder()
+        .retry(Retry::new().backoff(Backoff::none()))
+        .interceptor(otel)
+        .build();
+    let script = Script::new()
+        .attempt(|a| a.fail(ErrorKind::ConnectionReset))
+        .attempt(|a| a.tokens(["a", "c"]));
+    let mut run = l0.stream(script.source()).start();
+    assert_eq!(run.text().await.unwrap(), "ac");
+    l0
+}
+
+#[tokio::test]
+async fn a_span_processor_that_panics_costs_neither_the_run_nor_its_count() {
+    let sdk = Sdk::new();
+    let tracers = SdkTracerProvider::builder()
+        .with_span_processor(PanicsAtEnd)
+        .build();
+    let otel = sdk.builder().tracer(tracers.tracer("app"));
+    let l0 = retried(otel.build()).await;
+    assert_eq!(l0.observer_panics(), 1);
+    for metric in sdk.metrics() {
+        match &*metric.name {
+            "l0.runs" => {
+                assert_eq!(metric.points[0].value, "1");
+                let outcome = value(&metric.points[0].attributes, "l0.outcome");
+                assert_eq!(outcome.as_deref(), Some("completed"));
+            }
+            "l0.runs.active" => assert_eq!(metric.points[0].value, "0"),
+            _ => {}
+        }
+    }
+}
+
+/// Makes counters that panic.
+struct PanickingCounters;
+
+impl InstrumentProvider for PanickingCounters {
+    fn u64_counter(&self, _: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
+        Counter::new(Arc::new(Panics))
+    }
+}
+
+struct Panics;
+
+impl SyncInstrument<u64> for Panics {
+    fn measure(&self, _: u64, _: &[opentelemetry::KeyValue]) {
+        panic!("bug")
+    }
+}
+
+#[tokio::test]
+async fn an_instrument_that_panics_costs_neither_the_run_nor_the_end_of_its_span() {
+    let sdk = Sdk::new();
+    let meter = Meter::new(Arc::new(PanickingCounters));
+    let l0 = retried(sdk.builder().meter(meter).build()).await;
+    // One panic ends the observation of the run; the other is that of its end.
+    assert_eq!(l0.observer_panics(), 2);
+    let span = sdk.span();
+    let outcome = value(&span.attributes, "l0.outcome");
+    assert_eq!(outcome.as_deref(), Some("dropped"));
+}
+
+#[tokio::test]
+async fn without_an_sdk_nothing_happens() {
+    let l0 = retried(OtelInterceptor::default()).await;
+    assert_eq!(l0.observer_panics(), 0);
+}

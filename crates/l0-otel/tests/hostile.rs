@@ -1,0 +1,218 @@
+//! Whatever metadata and sources say: nothing leaves that should not, nothing grows, nothing breaks.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io;
+
+use common::{Sdk, value};
+use l0_core::testing::{Script, ScriptedToken};
+use l0_core::{
+    Backoff, Drift, Guardrails, L0, Monitoring, Retry, RunInfo, Severity, TokenKind, Violation,
+};
+use l0_otel::OtelBuilder;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const CANARY: &str = "canary";
+
+/// Runs a script under some metadata.
+async fn run(sdk: &Sdk, metadata: &BTreeMap<String, Value>, builder: OtelBuilder) {
+    let mut monitoring = Monitoring::new();
+    for (key, value) in metadata {
+        monitoring = monitoring.metadata(key, value.clone());
+    }
+    let l0 = L0::builder()
+        .monitoring(monitoring)
+        .interceptor(builder.build())
+        .build();
+    let script = Script::new().attempt(|a| a.tokens(["a", "c"]));
+    l0.stream(script.source()).start().text().await.unwrap();
+    assert_eq!(l0.observer_panics(), 0);
+    assert_eq!(sdk.spans().len(), 1);
+}
+
+fn metadata<const N: usize>(entries: [(&str, Value); N]) -> BTreeMap<String, Value> {
+    entries.map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+#[tokio::test]
+async fn metadata_is_read_as_labels_are_and_cut() {
+    let long = "é".repeat(1_000);
+    let cut = "é".repeat(128);
+    let cases = [
+        (json!("gpt-4o"), Some("gpt-4o")),
+        (json!(long), Some(&*cut)),
+        (json!(""), None),
+        (json!(null), None),
+        (json!(4), Some("4")),
+        (json!(true), Some("true")),
+        (json!(["a", { "b": 1 }]), Some("[\"a\",{\"b\":1}]")),
+        (json!("a\nb\0c\u{202e}\""), Some("a\nb\0c\u{202e}\"")),
+    ];
+    for (model, expected) in cases {
+        let sdk = Sdk::new();
+        let metadata = metadata([("model", model.clone()), ("tier", model)]);
+        run(&sdk, &metadata, sdk.builder().attribute_keys(["tier"])).await;
+        let span = sdk.span();
+        let name = expected.map_or("chat".to_owned(), |model| format!("chat {model}"));
+        assert_eq!(span.name, name);
+        for key in ["gen_ai.request.model", "tier"] {
+            assert_eq!(value(&span.attributes, key).as_deref(), expected);
+            for metric in sdk.metrics() {
+                let of_point = value(&metric.points[0].attributes, key);
+                assert_eq!(of_point.as_deref(), expected, "{}", metric.name);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_what_is_listed_leaves_and_only_once() {
+    let sdk = Sdk::new();
+    let metadata = metadata([
+        ("model", json!("gpt-4o")),
+        ("operation", json!("generate_content")),
+        ("conversation_id", json!("c-1")),
+        ("endpoint", json!("/chat")),
+        ("tier", json!("free")),
+        ("user", json!("u-1")),
+        ("secret", json!(CANARY)),
+        ("gen_ai.request.model", json!(CANARY)),
+        ("error.type", json!(CANARY)),
+        ("l0.outcome", json!(CANARY)),
+        ("", json!(CANARY)),
+    ]);
+    let builder = sdk
+        .builder()
+        .attribute_keys(["tier", "endpoint", "tier", "model", "conversation_id", ""])
+        .attribute_keys(["gen_ai.request.model", "error.type", "l0.outcome"])
+        .span_attribute_keys(["user", "tier", "conversation_id"]);
+    run(&sdk, &metadata, builder).await;
+
+    let span = sdk.span();
+    assert_eq!(span.name, "generate_content gpt-4o");
+    let keys = [
+        ("tier", Some("free")),
+        ("endpoint", Some("/chat")),
+        ("user", Some("u-1")),
+        ("gen_ai.conversation.id", Some("c-1")),
+        ("gen_ai.request.model", Some("gpt-4o")),
+        ("l0.outcome", Some("completed")),
+        ("conversation_id", None),
+        ("model", None),
+    ];
+    for (key, expected) in keys {
+        assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
+    }
+    for metric in sdk.metrics() {
+        for point in metric.points {
+            let of_point = |key| value(&point.attributes, key);
+            assert_eq!(of_point("tier").as_deref(), Some("free"));
+            assert_eq!(of_point("endpoint").as_deref(), Some("/chat"));
+            assert_eq!(of_point("user"), None);
+            let text = common::text(&point.attributes);
+            for hidden in [CANARY, "c-1", "l0_", "session"] {
+                assert!(!text.contains(hidden), "{text}");
+            }
+        }
+    }
+    assert!(!format!("{span:?}").contains(CANARY));
+}
+
+#[tokio::test]
+async fn no_prompt_no_output_and_no_credential_leaves() {
+    /// A rule whose message is not what it should be.
+    struct Tells;
+    impl l0_core::guardrail::Guardrail for Tells {
+        fn name(&self) -> &'static str {
+            "tells"
+        }
+        fn text(&mut self, delta: &str, found: &mut l0_core::guardrail::Violations) {
+            found.report(Violation::new("tells", Severity::Error, delta));
+        }
+        fn end(&mut self, _: &mut l0_core::guardrail::Violations) {}
+    }
+
+    let sdk = Sdk::new();
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new().metadata("prompt", CANARY))
+        .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
+        .guardrails(Guardrails::recommended().with(|| Tells))
+        .drift(Drift::new())
+        .interceptor(sdk.builder().build())
+        .build();
+    let told = "connection reset by https://user:canary@host/?key=canary: Bearer canary-0123456789abcdef, sk-canary0123456789abcdef";
+    let error = || io::Error::new(io::ErrorKind::ConnectionReset, told);
+    let script = Script::new().attempt(|a| {
+        a.reasoning(format!("As an AI language model, {CANARY}"))
+            .token(format!("As an AI language model, {CANARY} {{"))
+            .tool_call(CANARY)
+            .fail(error())
+    });
+    l0.stream(script.source()).start().text().await.unwrap_err();
+
+    let span = sdk.span();
+    assert_eq!(span.events.len(), 11, "{:?}", span.events);
+    assert!(format!("{span:?}").contains("connection reset by https://"));
+    let mut sent = format!("{span:?}");
+    for metric in sdk.metrics() {
+        for point in metric.points {
+            sent += &common::text(&point.attributes);
+        }
+    }
+    assert!(!sent.to_lowercase().contains(CANARY), "{sent}");
+}
+
+#[tokio::test]
+async fn what_a_provider_calls_its_answers_is_cut() {
+    let sdk = Sdk::new();
+    let mut token = ScriptedToken::new(TokenKind::Text, "a");
+    token.model = Some("é".repeat(10_000));
+    token.response_id = Some(String::new());
+    let script = Script::new().attempt(|a| a.item(token.clone()));
+    let mut run = sdk.l0().stream(script.source()).start();
+    run.text().await.unwrap();
+    let span = sdk.span();
+    let model = value(&span.attributes, "gen_ai.response.model").unwrap();
+    assert_eq!(model, "é".repeat(128));
+    assert_eq!(value(&span.attributes, "gen_ai.response.id"), None);
+    let id = value(&span.attributes, "l0.session_id");
+    assert_eq!(id.as_deref(), Some(RunInfo::id(run.info())));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_metadata_gives_one_span_and_attributes_once(
+        entries in prop::collection::btree_map(
+            prop_oneof![
+                prop::sample::select(vec![
+                    "model", "provider", "operation", "conversation_id", "endpoint", "gen_ai.x",
+                ])
+                .prop_map(str::to_owned),
+                ".{0,40}",
+            ],
+            prop_oneof![
+                any::<String>().prop_map(Value::from),
+                any::<i64>().prop_map(Value::from),
+                prop::collection::vec(any::<bool>(), 0..200).prop_map(Value::from),
+            ],
+            0..8,
+        )
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let sdk = Sdk::new();
+        let keys: Vec<_> = entries.keys().cloned().collect();
+        let builder = sdk.builder().attribute_keys(keys.clone()).span_attribute_keys(keys);
+        runtime.block_on(run(&sdk, &entries, builder));
+        let span = sdk.span();
+        for one in &span.attributes {
+            prop_assert!(one.value.as_str().len() <= 256);
+            value(&span.attributes, one.key.as_str());
+        }
+        prop_assert!(span.name.len() <= 2 * 256 + 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! Sends a chat to OpenTelemetry: a span, and the metrics of the conventions for generative AI.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin otel
+//! $ OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cargo run -p l0-examples --bin otel
+//! ```
+//!
+//! Without an endpoint, what a collector would get is printed. The other variables of OpenTelemetry,
+//! such as `OTEL_SERVICE_NAME` and `OTEL_EXPORTER_OTLP_HEADERS`, work too.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "it is a terminal program"
+)]
+
+use std::error::Error;
+use std::io::{Write, stdout};
+
+use futures_util::StreamExt;
+use l0_core::{Chunk, L0, Monitoring, keys};
+use l0_otel::OtelInterceptor;
+use l0_providers::openai::ChatRequest;
+use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+
+const MODEL: &str = "gpt-4o-mini";
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (tracers, meters) = providers()?;
+    global::set_tracer_provider(tracers.clone());
+    global::set_meter_provider(meters.clone());
+    let tracer = tracers.tracer("example");
+
+    let (client, _server) = l0_examples::client(1).await?;
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new().metadata(keys::PROVIDER, "openai"))
+        .interceptor(OtelInterceptor::default())
+        .build();
+    let request = ChatRequest::new(MODEL).user("What is a token stream?");
+
+    // The application's own span becomes the parent of the run's, which is the parent of those that
+    // an HTTP client makes.
+    let answer = Context::current_with_span(tracer.start("answer"));
+    let current = answer.clone().attach();
+    let mut run = l0
+        .stream(|_attempt| async {
+            let post = tracer.span_builder("POST").with_kind(SpanKind::Client);
+            let _post = post.start(&tracer);
+            client.chat_stream(&request).await
+        })
+        .metadata(keys::MODEL, MODEL)
+        .start();
+    drop(current);
+
+    while let Some(chunk) = run.next().await {
+        match chunk? {
+            Chunk::Item(token) => print!("{}", token.text),
+            Chunk::Restart { .. } => println!("\n-- and again --"),
+            _ => {}
+        }
+        stdout().flush()?;
+    }
+    answer.span().end();
+    if let Some(outcome) = run.outcome() {
+        println!("\n\noutcome: {outcome}");
+    }
+
+    // What is left is exported, which waits for the endpoint: not on a thread that serves others.
+    let exported = tokio::task::spawn_blocking(move || (tracers.shutdown(), meters.shutdown()));
+    let (spans, metrics) = exported.await?;
+    for (what, exported) in [("spans", spans), ("metrics", metrics)] {
+        if let Err(error) = exported {
+            eprintln!("some {what} were not exported: {error}");
+        }
+    }
+    Ok(())
+}
+
+/// What exports from threads of its own, so that no run waits for it.
+fn providers() -> Result<(SdkTracerProvider, SdkMeterProvider), Box<dyn Error>> {
+    let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let mut resource = Resource::builder();
+    if !given("OTEL_SERVICE_NAME") {
+        resource = resource.with_service_name("l0-example");
+    }
+    let resource = resource.build();
+    let tracers = SdkTracerProvider::builder().with_resource(resource.clone());
+    let meters = SdkMeterProvider::builder().with_resource(resource);
+
+    let endpoints = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+    ];
+    Ok(if endpoints.into_iter().any(given) {
+        let spans = opentelemetry_otlp::SpanExporter::builder().with_http();
+        let metrics = opentelemetry_otlp::MetricExporter::builder().with_http();
+        (
+            tracers.with_batch_exporter(spans.build()?).build(),
+            meters.with_periodic_exporter(metrics.build()?).build(),
+        )
+    } else {
+        let spans = opentelemetry_stdout::SpanExporter::default();
+        let metrics = opentelemetry_stdout::MetricExporter::default();
+        (
+            tracers.with_batch_exporter(spans).build(),
+            meters.with_periodic_exporter(metrics).build(),
+        )
+    })
+}

@@ -1,0 +1,252 @@
+//! What the example `otel` sends, decoded by the protobuf types of OpenTelemetry; and that nothing
+//! waits for whom it is sent to.
+//!
+//! | variable | what it switches on |
+//! |---|---|
+//! | `L0_PEERS`, `L0_OTLP_PYTHON` | the test of what is sent: the folder of `otlp_recv.py`, and a Python with `opentelemetry-proto` |
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+
+use common::{ANSWER, DEADLINE, free_address, switched_on, wait_for};
+use serde_json::Value;
+
+/// A process that is killed when this is dropped.
+struct Process(Child);
+
+impl Process {
+    /// Starts it, and gives the lines that it prints as they come.
+    fn start(command: &mut Command) -> (Self, Receiver<String>) {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let (sender, lines) = channel();
+        let stdout = child.stdout.take().unwrap();
+        thread::spawn(move || pass_on(stdout, &sender));
+        (Self(child), lines)
+    }
+}
+
+fn pass_on(stdout: ChildStdout, lines: &Sender<String>) {
+    for line in BufReader::new(stdout).lines() {
+        if lines.send(line.unwrap()).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The example, which sends to this address.
+fn example(endpoint: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_otel"));
+    for (variable, _) in std::env::vars_os() {
+        let name = variable.to_string_lossy();
+        if name.starts_with("OTEL_") || name.starts_with("OPENAI_") {
+            command.env_remove(&variable);
+        }
+    }
+    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{endpoint}"));
+    command
+}
+
+/// Reads lines up to the one that begins so.
+fn read_until(lines: &Receiver<String>, begin: &str) -> Vec<String> {
+    let mut read = Vec::new();
+    loop {
+        let line = lines.recv_timeout(DEADLINE);
+        let line = line.unwrap_or_else(|_| panic!("`{begin}` is missing: {read:#?}"));
+        let found = line.starts_with(begin);
+        read.push(line);
+        if found {
+            return read;
+        }
+    }
+}
+
+/// The attributes of a span, an event or a point, as text.
+fn attributes(of: &Value) -> BTreeMap<&str, String> {
+    let attributes = of["attributes"].as_array().into_iter().flatten();
+    let attributes = attributes.map(|attribute| {
+        let value = attribute["value"].as_object().unwrap().values().next();
+        let value = value.unwrap();
+        let text = value.as_str().map_or(value.to_string(), str::to_owned);
+        (attribute["key"].as_str().unwrap(), text)
+    });
+    attributes.collect()
+}
+
+/// All of one kind, below the resources and scopes of requests.
+fn below<'a>(requests: &'a [Value], path: [&str; 3]) -> Vec<&'a Value> {
+    let mut found: Vec<&Value> = requests.iter().collect();
+    for key in path {
+        let lists = found.into_iter().filter_map(|one| one[key].as_array());
+        found = lists.flatten().collect();
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_that_is_sent_is_decoded_and_right() {
+    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_OTLP_PYTHON"))
+    else {
+        return;
+    };
+    let address = free_address();
+    let script = Path::new(&peers).join("otlp_recv.py");
+    let port = address.port().to_string();
+    let (mut receiver, lines) = Process::start(Command::new(python).arg(script).arg(port));
+    wait_for("it listens", async || {
+        let ended = receiver.0.try_wait().unwrap();
+        assert!(ended.is_none(), "it has ended");
+        TcpStream::connect(address).ok()
+    })
+    .await;
+
+    let output = example(address).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}{errors}");
+    assert_eq!(errors, "");
+    // It has answered every request, and so has printed what was in it.
+    drop(receiver);
+    let requests: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(&line).unwrap())
+        .collect();
+    for request in &requests {
+        assert_eq!(request["unknown_fields"], 0, "{request}");
+        assert_eq!(request["error"], Value::Null, "{request}");
+    }
+    check_spans(&requests);
+    check_metrics(&requests);
+}
+
+fn check_spans(requests: &[Value]) {
+    let spans = below(requests, ["resource_spans", "scope_spans", "spans"]);
+    let named = |name: &str| -> Vec<&Value> {
+        let spans = spans.iter().filter(|span| span["name"] == name);
+        spans.copied().collect()
+    };
+    let (answer, chat, posts) = (named("answer"), named("chat gpt-4o-mini"), named("POST"));
+    assert_eq!((answer.len(), chat.len(), posts.len()), (1, 1, 2));
+    assert_eq!(spans.len(), 4);
+    let (answer, chat) = (answer[0], chat[0]);
+    assert_eq!(chat["parent_span_id"], answer["span_id"]);
+    assert_eq!(chat["kind"], "SPAN_KIND_CLIENT");
+    assert_eq!(chat["status"]["code"], Value::Null);
+    for span in posts {
+        assert_eq!(span["parent_span_id"], chat["span_id"]);
+    }
+    let expected = [
+        ("gen_ai.operation.name", "chat"),
+        ("gen_ai.provider.name", "openai"),
+        ("gen_ai.request.model", "gpt-4o-mini"),
+        ("gen_ai.request.stream", "true"),
+        ("gen_ai.response.model", "gpt-4o-mini"),
+        ("gen_ai.usage.output_tokens", &ANSWER.to_string()),
+        ("l0.attempts", "2"),
+        ("l0.outcome", "completed"),
+    ];
+    let of_chat = attributes(chat);
+    for (key, value) in expected {
+        assert_eq!(of_chat.get(key).map(String::as_str), Some(value), "{key}");
+    }
+    assert_eq!(of_chat.get("error.type"), None);
+    let events = chat["events"].as_array().unwrap();
+    let events: Vec<_> = events.iter().map(|event| event["name"].as_str()).collect();
+    let expected = ["l0.attempt", "l0.network_error", "l0.retry", "l0.attempt"];
+    assert_eq!(events, expected.map(Some));
+}
+
+fn check_metrics(requests: &[Value]) {
+    let metrics = below(requests, ["resource_metrics", "scope_metrics", "metrics"]);
+    // The last that was sent of each, since all are cumulative.
+    let metrics: BTreeMap<_, _> = metrics
+        .into_iter()
+        .map(|metric| (metric["name"].as_str().unwrap(), metric))
+        .collect();
+    let whole = |value: &Value| value.as_str().unwrap().parse::<u64>().unwrap();
+    let mut tokens = 0;
+    for (name, unit, counted) in [
+        ("gen_ai.client.operation.duration", "s", Some(1)),
+        ("gen_ai.client.operation.time_to_first_chunk", "s", Some(1)),
+        ("gen_ai.client.operation.time_per_output_chunk", "s", None),
+        ("gen_ai.client.token.usage", "{token}", Some(2)),
+    ] {
+        let metric = metrics[name];
+        assert_eq!(metric["unit"], unit, "{name}");
+        let points = metric["histogram"]["data_points"].as_array().unwrap();
+        let mut count = 0;
+        for point in points {
+            count += whole(&point["count"]);
+            assert_eq!(point["explicit_bounds"].as_array().unwrap().len(), 14);
+            assert_eq!(attributes(point)["gen_ai.request.model"], "gpt-4o-mini");
+        }
+        match counted {
+            Some(counted) => assert_eq!(count, counted, "{name}"),
+            None => tokens = count + 2,
+        }
+    }
+    // Those of the attempt that broke, and the answer.
+    assert!(tokens > ANSWER as u64, "{tokens}");
+
+    for (name, value) in [
+        ("l0.runs", 1),
+        ("l0.retries", 1),
+        ("l0.network.errors", 1),
+        ("l0.runs.active", 0),
+    ] {
+        let points = metrics[name]["sum"]["data_points"].as_array().unwrap();
+        assert_eq!(points.len(), 1, "{name}");
+        assert_eq!(whole(&points[0]["as_int"]), value, "{name}");
+    }
+    assert_eq!(metrics.len(), 8);
+}
+
+#[test]
+fn the_answer_is_there_though_nobody_listens() {
+    let output = example(free_address()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("outcome: completed"), "{text}");
+    assert!(errors.contains("were not exported"), "{errors}");
+}
+
+#[test]
+fn the_answer_is_there_before_the_endpoint_has_said_a_word() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = listener.local_addr().unwrap();
+    let mut command = example(endpoint);
+    // Everything is exported as soon as it is there.
+    command
+        .env("OTEL_BSP_SCHEDULE_DELAY", "1")
+        .env("OTEL_METRIC_EXPORT_INTERVAL", "1");
+    let (mut process, lines) = Process::start(command.stderr(Stdio::piped()));
+    let (sender, asked) = channel();
+    thread::spawn(move || sender.send((listener.accept(), listener)));
+    // It has asked, and gets no answer until the chat is over.
+    let asked = asked.recv_timeout(DEADLINE).expect("it connects");
+    let read = read_until(&lines, "outcome: ");
+    assert_eq!(read.last().unwrap(), "outcome: completed");
+    drop(asked);
+    let status = process.0.wait().unwrap();
+    let mut errors = String::new();
+    let stderr = process.0.stderr.take().unwrap();
+    BufReader::new(stderr).read_to_string(&mut errors).unwrap();
+    assert!(status.success(), "{errors}");
+}
