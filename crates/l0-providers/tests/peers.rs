@@ -88,10 +88,19 @@ impl Ended {
 
 /// Asks the API at the address that is made for each attempt, which may be tried again once.
 async fn run(api: Api, prompt: &str, address: impl Fn(u32) -> String + Send + 'static) -> Ended {
+    run_with(Timeouts::new(), api, prompt, address).await
+}
+
+async fn run_with(
+    timeouts: Timeouts,
+    api: Api,
+    prompt: &str,
+    address: impl Fn(u32) -> String + Send + 'static,
+) -> Ended {
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
         .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
-        .timeouts(Timeouts::new().inter_token(Duration::from_secs(1)))
+        .timeouts(timeouts)
         .build();
     let prompt = prompt.to_owned();
     let mut run = l0
@@ -209,7 +218,9 @@ async fn recorded_streams_over_http_with_faults() {
             "{name}"
         );
 
-        let ended = with(url(&format!("stall={events}"))).await;
+        let stalled = url(&format!("stall={events}"));
+        let second = Timeouts::new().inter_token(Duration::from_secs(1));
+        let ended = run_with(second, api, "hi", move |_| stalled.clone()).await;
         assert_eq!(ended.outcome, Outcome::TimedOut, "{name}: {ended:?}");
         let timeout = Some(TimeoutKind::InterToken);
         let timed_out = match ended.error {
