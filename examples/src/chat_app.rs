@@ -29,7 +29,8 @@ use l0_core::{
     TokenKind, keys,
 };
 use l0_prometheus::{Collector, LabelError, metrics_route};
-use l0_providers::openai::{ChatRequest, ChatStream, Client};
+use l0_providers::ProviderStream;
+use l0_providers::openai::{ChatRequest, Client};
 use l0_sentry::SentryInterceptor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -148,7 +149,7 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
 
 /// The events of an answer. They own the run: a client that goes away drops the response's body, and
 /// the run with it, which counts it as dropped and closes the connection to the model.
-fn events(run: Run<'static, ChatStream>) -> impl Stream<Item = Result<Event, BoxError>> + Send {
+fn events(run: Run<'static, ProviderStream>) -> impl Stream<Item = Result<Event, BoxError>> + Send {
     let events = stream::unfold(Some(run), |run| async {
         let mut run = run?;
         loop {

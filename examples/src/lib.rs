@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use l0_providers::openai::Client;
+use l0_providers::{Client, ClientError, Provider, openai};
 
 use crate::server::Server;
 
@@ -18,13 +18,25 @@ pub mod server;
 /// # Errors
 ///
 /// If the variables do not make a client, or no loopback port can be had.
-pub async fn client(faults: usize) -> Result<(Client, Option<Server>), Box<dyn Error>> {
-    let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    if given("OPENAI_API_KEY") || given("OPENAI_BASE_URL") {
-        return Ok((Client::from_env()?, None));
+pub async fn client(faults: usize) -> Result<(openai::Client, Option<Server>), Box<dyn Error>> {
+    client_of(faults).await
+}
+
+/// A client of any provider, from its own variables or else as [`client`].
+///
+/// # Errors
+///
+/// As of [`client`].
+pub async fn client_of<P: Provider>(
+    faults: usize,
+) -> Result<(Client<P>, Option<Server>), Box<dyn Error>> {
+    match Client::from_env() {
+        Err(ClientError::MissingKey { .. }) => {
+            let server = Server::start(faults).await?;
+            Ok((Client::new(&server.base_url())?, Some(server)))
+        }
+        client => Ok((client?, None)),
     }
-    let server = Server::start(faults).await?;
-    Ok((Client::new(&server.base_url())?, Some(server)))
 }
 
 /// Reads a share of 1 from the command line.

@@ -1,8 +1,8 @@
-//! An OpenAI-compatible server inside the process, with the faults of a real one.
+//! A server of all providers' APIs inside the process, with the faults of a real one.
 //!
-//! It speaks HTTP on a loopback port and streams Chat Completions at a realistic pace, that of
-//! models whose names end in `-mini` being three times as fast. Its first connections break in
-//! mid-stream, as they do; other [`Fault`]s it has when it is told.
+//! It speaks HTTP on a loopback port and streams answers at a realistic pace, that of models whose
+//! names end in `-mini` being three times as fast. Its first connections break in mid-stream, as
+//! they do; other [`Fault`]s it has when it is told.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -94,6 +94,9 @@ impl Server {
         }));
         let app = Router::new()
             .route("/v1/chat/completions", post(chat))
+            .route("/v1/responses", post(responses))
+            .route("/v1/messages", post(messages))
+            .route("/v1/models/{call}", post(generate_content))
             .with_state(Arc::clone(&faults));
         let task = tokio::spawn(async move {
             // Ends only with its task.
@@ -106,7 +109,7 @@ impl Server {
         })
     }
 
-    /// What an OpenAI client takes as its base URL.
+    /// What a client of any of the APIs takes as its base URL.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
@@ -141,18 +144,43 @@ impl Faults {
     }
 }
 
+/// The events of an answer in these words, from this model.
+type Events = fn(model: &str, words: &[&str]) -> Vec<String>;
+
 async fn chat(State(faults): State<SharedFaults>, request: Bytes) -> Response {
-    let request: Value = serde_json::from_slice(&request).unwrap_or_default();
-    let model = request["model"]
-        .as_str()
-        .unwrap_or("example-model")
-        .to_owned();
-    let fault = lock(&faults).take();
-    let middle = || answer(&model, ANSWER).take(MIDDLE).map(Ok::<_, io::Error>);
+    respond(&faults, &model_of(&request), chat_events).await
+}
+
+async fn responses(State(faults): State<SharedFaults>, request: Bytes) -> Response {
+    respond(&faults, &model_of(&request), responses_events).await
+}
+
+async fn messages(State(faults): State<SharedFaults>, request: Bytes) -> Response {
+    respond(&faults, &model_of(&request), messages_events).await
+}
+
+async fn generate_content(
+    State(faults): State<SharedFaults>,
+    Path(call): Path<String>,
+) -> Response {
+    let model = call.split(':').next().unwrap_or_default();
+    respond(&faults, model, generate_content_events).await
+}
+
+fn model_of(request: &[u8]) -> String {
+    let request: Value = serde_json::from_slice(request).unwrap_or_default();
+    let model = request["model"].as_str().unwrap_or("example-model");
+    model.to_owned()
+}
+
+async fn respond(faults: &Mutex<Faults>, model: &str, events: Events) -> Response {
+    let fault = lock(faults).take();
+    let whole = |text| answer(model, text, events).map(Ok::<_, io::Error>);
+    let middle = || whole(ANSWER).take(MIDDLE);
     let body = match fault {
-        None => Body::from_stream(answer(&model, ANSWER).map(Ok::<_, io::Error>)),
-        Some(Fault::Empty) => Body::from_stream(answer(&model, "").map(Ok::<_, io::Error>)),
-        Some(Fault::Bad) => Body::from_stream(answer(&model, BAD_ANSWER).map(Ok::<_, io::Error>)),
+        None => Body::from_stream(whole(ANSWER)),
+        Some(Fault::Empty) => Body::from_stream(whole("")),
+        Some(Fault::Bad) => Body::from_stream(whole(BAD_ANSWER)),
         Some(Fault::Break) => {
             let reset = stream::once(async { Err(io::ErrorKind::ConnectionReset.into()) });
             Body::from_stream(middle().chain(reset))
@@ -167,7 +195,7 @@ async fn chat(State(faults): State<SharedFaults>, request: Bytes) -> Response {
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }
 
-/// An error as the API gives it.
+/// An error as the APIs give it.
 fn refuse(status: StatusCode) -> Response {
     let error = json!({ "error": { "message": status.canonical_reason(), "type": "example" } });
     let headers = [(CONTENT_TYPE, "application/json")];
@@ -175,26 +203,12 @@ fn refuse(status: StatusCode) -> Response {
 }
 
 /// The events of one answer, at the pace of a hosted model.
-fn answer(model: &str, text: &str) -> impl Stream<Item = Bytes> + Send + use<> {
+fn answer(model: &str, text: &str, events: Events) -> impl Stream<Item = Bytes> + Send + use<> {
     let pace = if model.ends_with("-mini") { 3 } else { 1 };
-    let words = text
-        .split_inclusive(' ')
-        .map(|word| json!({ "content": word }));
-    let count = text.split_inclusive(' ').count();
-    let role = delta(model, &json!({ "role": "assistant", "content": "" }), None);
-    let last = delta(model, &json!({}), Some("stop"));
-    let usage = chunk(
-        model,
-        &json!([]),
-        &json!({ "prompt_tokens": 9, "completion_tokens": count, "total_tokens": count + 9 }),
-    );
-    let deltas: Vec<_> = words.map(|word| delta(model, &word, None)).collect();
-    let events = std::iter::once(role)
-        .chain(deltas)
-        .chain([last, usage, "[DONE]".to_owned()]);
-    stream::iter(events)
+    let words: Vec<_> = text.split_inclusive(' ').collect();
+    stream::iter(events(model, &words))
         .enumerate()
-        .then(move |(index, data)| async move {
+        .then(move |(index, event)| async move {
             let pause = match index {
                 0 => 180,
                 // Now and then the model has to think.
@@ -202,8 +216,38 @@ fn answer(model: &str, text: &str) -> impl Stream<Item = Bytes> + Send + use<> {
                 _ => fastrand::u64(12..40),
             };
             sleep(Duration::from_millis(pause / pace)).await;
-            Bytes::from(format!("data: {data}\n\n"))
+            Bytes::from(event)
         })
+}
+
+/// An event without a name.
+fn data(data: impl std::fmt::Display) -> String {
+    format!("data: {data}\n\n")
+}
+
+/// An event with the name that its payload has as its type.
+fn named(payload: &Value) -> String {
+    let name = payload["type"].as_str().unwrap_or_default();
+    format!("event: {name}\ndata: {payload}\n\n")
+}
+
+fn chat_events(model: &str, words: &[&str]) -> Vec<String> {
+    let role = delta(model, &json!({ "role": "assistant", "content": "" }), None);
+    let deltas = words
+        .iter()
+        .map(|word| delta(model, &json!({ "content": word }), None));
+    let last = delta(model, &json!({}), Some("stop"));
+    let count = words.len();
+    let usage = chunk(
+        model,
+        &json!([]),
+        &json!({ "prompt_tokens": 9, "completion_tokens": count, "total_tokens": count + 9 }),
+    );
+    let events = std::iter::once(role).chain(deltas);
+    events
+        .chain([last, usage, "[DONE]".to_owned()])
+        .map(data)
+        .collect()
 }
 
 fn delta(model: &str, delta: &Value, finish_reason: Option<&str>) -> String {
@@ -221,4 +265,61 @@ fn chunk(model: &str, choices: &Value, usage: &Value) -> String {
         "usage": usage,
     })
     .to_string()
+}
+
+fn responses_events(model: &str, words: &[&str]) -> Vec<String> {
+    let response = |kind: &str, status: &str, usage: &Value| {
+        json!({ "type": kind, "response": {
+            "id": "resp_example", "model": model, "status": status, "usage": usage,
+        } })
+    };
+    let created = response("response.created", "in_progress", &Value::Null);
+    let deltas = words
+        .iter()
+        .map(|word| json!({ "type": "response.output_text.delta", "delta": word }));
+    let count = words.len();
+    let usage = json!({ "input_tokens": 9, "output_tokens": count, "total_tokens": count + 9 });
+    let completed = response("response.completed", "completed", &usage);
+    let events = std::iter::once(created).chain(deltas).chain([completed]);
+    events.map(|event| named(&event)).collect()
+}
+
+fn messages_events(model: &str, words: &[&str]) -> Vec<String> {
+    let start = json!({ "type": "message_start", "message": {
+        "id": "msg_example", "model": model, "usage": { "input_tokens": 9, "output_tokens": 1 },
+    } });
+    let deltas = words.iter().map(|word| {
+        let delta = json!({ "type": "text_delta", "text": word });
+        json!({ "type": "content_block_delta", "index": 0, "delta": delta })
+    });
+    let last = json!({
+        "type": "message_delta",
+        "delta": { "stop_reason": "end_turn" },
+        "usage": { "output_tokens": words.len() },
+    });
+    let events = std::iter::once(start).chain(deltas);
+    let events = events.chain([last, json!({ "type": "message_stop" })]);
+    events.map(|event| named(&event)).collect()
+}
+
+fn generate_content_events(model: &str, words: &[&str]) -> Vec<String> {
+    let last = words.len().saturating_sub(1);
+    let events = words.iter().enumerate().map(|(index, word)| {
+        let finish = (index == last).then_some("STOP");
+        json!({
+            "candidates": [{
+                "content": { "parts": [{ "text": word }], "role": "model" },
+                "finishReason": finish,
+                "index": 0,
+            }],
+            "usageMetadata": {
+                "promptTokenCount": 9,
+                "candidatesTokenCount": index + 1,
+                "totalTokenCount": index + 10,
+            },
+            "modelVersion": model,
+            "responseId": "example",
+        })
+    });
+    events.map(data).collect()
 }

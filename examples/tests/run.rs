@@ -8,7 +8,17 @@ use std::process::Command;
 fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     // Nothing outside of the process is asked.
-    let elsewhere = ["OPENAI_API_KEY", "OPENAI_BASE_URL", "DD_DOGSTATSD_URL"];
+    let elsewhere = [
+        "OPENAI_API_KEY",
+        "OPENAI_BASE_URL",
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_BASE_URL",
+        "GEMINI_API_KEY",
+        "GEMINI_BASE_URL",
+        "GOOGLE_API_KEY",
+        "GOOGLE_GEMINI_BASE_URL",
+        "DD_DOGSTATSD_URL",
+    ];
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
         if elsewhere.contains(&&*name) || name.starts_with("OTEL_") {
@@ -34,13 +44,18 @@ fn assert_in_order(text: &str, expected: &[&str]) {
 
 #[test]
 fn chat() {
-    let text = output(env!("CARGO_BIN_EXE_chat"), &[]);
+    let chat = |arguments: &[&str]| output(env!("CARGO_BIN_EXE_chat"), arguments);
     let expected = [
         "A token stream",
         "Outcome: completed",
         "Retries: 1 (1 network, 0 model)",
     ];
-    assert_in_order(&text, &expected);
+    assert_in_order(&chat(&[]), &expected);
+    for provider in ["openai", "responses", "anthropic", "gemini"] {
+        let text = chat(&["--provider", provider]);
+        assert_in_order(&text, &expected);
+        assert!(text.contains("Finish reason: stop"), "{provider}: {text}");
+    }
 }
 
 #[test]

@@ -1,7 +1,12 @@
-//! What the fuzz targets share: texts, and the ways in which a stream may cut them.
+//! What the fuzz targets share: texts and bodies, and the ways in which a stream may cut them.
 
+use std::convert::Infallible;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
 use l0_core::Violation;
 use l0_core::guardrail::{Guardrail, Violations};
+use l0_providers::Decoder;
 
 /// A text and the pieces that it is cut into: the first byte says how long they are.
 pub fn pieces(data: &[u8]) -> Option<(&str, Vec<&str>)> {
@@ -34,4 +39,26 @@ pub fn check<G: Guardrail>(make: impl Fn() -> G, data: &[u8]) -> Option<(&str, V
     let whole = violations(make(), &[text]);
     assert_eq!(violations(make(), &pieces), whole);
     Some((text, whole))
+}
+
+/// The chunks of a response's body.
+pub type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
+
+/// Checks that a decoder does not panic, and gives the same tokens however the body is cut: the
+/// first byte says how long the chunks are.
+pub fn check_decoder(decode: impl Fn(Body) -> Decoder<Body>, data: &[u8]) {
+    let Some((length, body)) = data.split_first() else {
+        return;
+    };
+    let items = |length: usize| {
+        let chunks: Vec<_> = body
+            .chunks(length)
+            .map(|chunk| Ok(chunk.to_vec()))
+            .collect();
+        let decoder = decode(stream::iter(chunks).boxed()).max_event_bytes(4096);
+        let items: Vec<_> = decoder.collect().now_or_never().expect("never pending");
+        format!("{items:?}")
+    };
+    let length = usize::from(*length) % 16 + 1;
+    assert_eq!(items(length), items(body.len().max(1)));
 }

@@ -205,10 +205,10 @@ impl TokenKind {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Tokens of the prompt, cached ones included.
+    /// Tokens of the prompt, as the provider counts them: some leave out those from a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<u64>,
-    /// Tokens of the answer, reasoning included.
+    /// Tokens of the answer, as the provider counts them: some leave out the reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<u64>,
     /// Tokens in all.
@@ -217,7 +217,7 @@ pub struct Usage {
     /// Tokens of the prompt that came from the provider's cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<u64>,
-    /// Tokens of the answer that were reasoning.
+    /// Tokens that were reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<u64>,
 }

@@ -1,29 +1,63 @@
-//! What the decoders of all dialects have in common: events in, tokens out.
+//! The decoder: a body's bytes in, tokens out. What differs between providers is a [`Dialect`].
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use futures_core::stream::FusedStream;
+use l0_core::{FinishReason, TokenKind, Usage};
 
-use crate::error::{EventTooLarge, Fault, InvalidUtf8, ProviderError};
+use crate::error::{ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, ProviderError};
+use crate::lenient::{Fields, Object};
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
 /// The largest event allowed unless the user says otherwise: 8 MiB.
 pub(crate) const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// One provider's format: reads the events of one response, in order.
-pub(crate) trait Dialect {
-    fn event(&mut self, event: Event, out: &mut Out);
+/// One provider's format: reads the payloads of one response, in order.
+pub(crate) trait Dialect: Send + Sync {
+    /// Reads one payload. `name` is its event's name, empty if it has none.
+    fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable>;
+
+    /// The end mark `[DONE]`, which ends the response. That it is complete, the mark only says where
+    /// it belongs to the format.
+    fn done(&mut self, _: &mut Out) {}
+
+    /// The body is at its end, or broke off.
+    fn end(&mut self, _: &mut Out) {}
 }
 
-/// Where a [`Dialect`] puts what it read.
+/// A payload that is no JSON object; without an error if it is other JSON.
+pub(crate) struct Unreadable(Option<serde_json::Error>);
+
+/// The fields of a payload.
+pub(crate) fn parse<'a, T: Fields<'a>>(json: &'a str) -> Result<T, Unreadable> {
+    match serde_json::from_str(json) {
+        Ok(Object(Some(fields))) => Ok(fields),
+        Ok(Object(None)) => Err(Unreadable(None)),
+        Err(error) => Err(Unreadable(Some(error))),
+    }
+}
+
+/// Where a [`Dialect`] puts what it read. Empty whenever a payload is read: the tokens of earlier
+/// ones have been handed out.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     tokens: VecDeque<ProviderToken>,
     end: Option<Option<Fault>>,
+}
+
+/// What a payload says besides its texts.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) model: Option<String>,
+    pub(crate) response_id: Option<String>,
+    pub(crate) usage: Option<Usage>,
+    pub(crate) finish: Option<FinishReason>,
 }
 
 impl Out {
@@ -33,22 +67,45 @@ impl Out {
         &mut self.tokens[last]
     }
 
-    /// How many tokens wait to be handed out.
+    /// How many tokens the payload has given so far.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut ProviderToken> {
-        self.tokens.get_mut(index)
+    /// The payload's last token, or one without text, of this choice.
+    pub(crate) fn last_or_other(&mut self, choice: u32) -> &mut ProviderToken {
+        if self.tokens.is_empty() {
+            self.push(other(choice));
+        }
+        let last = self.tokens.len() - 1;
+        &mut self.tokens[last]
     }
 
-    pub(crate) fn last_mut(&mut self) -> Option<&mut ProviderToken> {
-        self.tokens.back_mut()
+    /// Adds what a payload says besides its texts to its tokens, or to one without text.
+    pub(crate) fn say(&mut self, said: Said) {
+        let Said {
+            model,
+            response_id,
+            usage,
+            finish,
+        } = said;
+        if model.is_some() || response_id.is_some() {
+            self.last_or_other(0);
+            let first = &mut self.tokens[0];
+            first.model = model;
+            first.response_id = response_id;
+        }
+        if usage.is_some() {
+            self.last_or_other(0).usage = usage;
+        }
+        if finish.is_some() {
+            self.last_or_other(0).finish = finish;
+        }
     }
 
     /// The response is over; what follows is not read.
     pub(crate) fn end(&mut self) {
-        self.end = Some(None);
+        self.end.get_or_insert(None);
     }
 
     /// The response is over with an error, once the tokens before it are handed out.
@@ -57,51 +114,100 @@ impl Out {
     }
 }
 
+/// A token without text.
+pub(crate) fn other(choice: u32) -> ProviderToken {
+    let mut token = ProviderToken::new(TokenKind::Other, String::new());
+    token.choice = choice;
+    token
+}
+
+/// Reads one event: what all dialects have in common.
+fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
+    let json = event.data.trim();
+    let name = event.name.as_deref().unwrap_or_default();
+    if json.is_empty() || matches!(name, "ping" | "heartbeat" | "keepalive" | "keep-alive") {
+        return;
+    }
+    if json == "[DONE]" {
+        dialect.done(out);
+        dialect.end(out);
+        out.end();
+        return;
+    }
+    let Err(Unreadable(problem)) = dialect.payload(name, json, out) else {
+        return;
+    };
+    if event.unterminated {
+        // The body was cut inside of this event.
+        dialect.end(out);
+        out.end();
+    } else if name == "error" {
+        out.fail(ApiError::new(None, None, Some(json), None, &[]));
+    } else {
+        out.fail(InvalidJson::new(json, problem.as_ref()));
+    }
+}
+
 pin_project_lite::pin_project! {
-    /// The tokens of one response.
-    pub(crate) struct Decode<S, D> {
+    /// The tokens of one response, made by a module's `decode`, such as `openai::decode`.
+    ///
+    /// The same type for all providers, so which one answers can be chosen at run time. The first
+    /// error is the last item.
+    #[must_use = "streams do nothing unless polled"]
+    pub struct Decoder<S> {
         #[pin]
         events: Events<S>,
-        dialect: D,
+        dialect: Box<dyn Dialect>,
         out: Out,
         ended: bool,
     }
 }
 
-impl<S, D: Dialect> Decode<S, D> {
-    pub(crate) fn new(source: S, dialect: D) -> Self {
+impl<S> Decoder<S> {
+    pub(crate) fn new(body: S, dialect: impl Dialect + 'static) -> Self {
+        Self::of(body, Box::new(dialect))
+    }
+
+    pub(crate) fn of(body: S, dialect: Box<dyn Dialect>) -> Self {
         Self {
-            events: Events::new(source, MAX_EVENT_BYTES),
+            events: Events::new(body, MAX_EVENT_BYTES),
             dialect,
             out: Out::default(),
             ended: false,
         }
     }
 
-    pub(crate) fn set_max_event_bytes(&mut self, limit: usize) {
+    /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
+    /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes.
+    pub fn max_event_bytes(mut self, limit: usize) -> Self {
         self.events.set_max_event_bytes(limit);
+        self
     }
 
-    pub(crate) fn get_ref(&self) -> &S {
+    /// The byte stream.
+    pub fn get_ref(&self) -> &S {
         self.events.get_ref()
-    }
-
-    pub(crate) fn is_terminated(&self) -> bool {
-        self.ended
     }
 }
 
-impl<S, B, E, D> Stream for Decode<S, D>
+impl<S> fmt::Debug for Decoder<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decoder")
+            .field("terminated", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, B, E> Stream for Decoder<S>
 where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
-    D: Dialect,
 {
     type Item = Result<ProviderToken, ProviderError<E>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
-        let fault = loop {
+        let error = loop {
             if let Some(token) = this.out.tokens.pop_front() {
                 return Poll::Ready(Some(Ok(token)));
             }
@@ -111,28 +217,42 @@ where
             if let Some(fault) = this.out.end.take() {
                 break fault.map(Fault::widen);
             }
-            match ready!(this.events.as_mut().poll_next(cx)) {
-                Some(Ok(event)) => this.dialect.event(event, this.out),
-                Some(Err(error)) => {
-                    break Some(match error {
-                        SseError::Source(error) => ProviderError::Transport(error),
-                        SseError::Utf8 { valid_up_to } => {
-                            ProviderError::Utf8(InvalidUtf8 { valid_up_to })
-                        }
-                        SseError::TooLarge { limit } => {
-                            ProviderError::EventTooLarge(EventTooLarge { limit })
-                        }
-                    });
+            let error = match ready!(this.events.as_mut().poll_next(cx)) {
+                Some(Ok(event)) => {
+                    read(&event, &mut **this.dialect, this.out);
+                    continue;
                 }
-                None => break None,
+                Some(Err(SseError::Source(error))) => Some(ProviderError::Transport(error)),
+                Some(Err(SseError::Utf8 { valid_up_to })) => {
+                    Some(ProviderError::Utf8(InvalidUtf8 { valid_up_to }))
+                }
+                Some(Err(SseError::TooLarge { limit })) => {
+                    Some(ProviderError::EventTooLarge(EventTooLarge { limit }))
+                }
+                None => None,
+            };
+            this.dialect.end(this.out);
+            // An error that the provider told of before says more than how the body ended.
+            match this.out.end.take() {
+                Some(Some(fault)) => break Some(fault.widen()),
+                _ => break error,
             }
         };
         *this.ended = true;
-        Poll::Ready(fault.map(Err))
+        Poll::Ready(error.map(Err))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let waiting = self.out.tokens.len();
-        (waiting, self.ended.then_some(0))
+        (self.out.tokens.len(), self.ended.then_some(0))
+    }
+}
+
+impl<S, B, E> FusedStream for Decoder<S>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Into<Bytes>,
+{
+    fn is_terminated(&self) -> bool {
+        self.ended
     }
 }

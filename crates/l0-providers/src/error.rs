@@ -125,7 +125,8 @@ pub struct ApiError {
     pub status: Option<u16>,
     /// How long the provider asks to wait; absent if it does not.
     pub retry_after: Option<Duration>,
-    /// The provider's id of the request, from the response's headers; absent if there is none.
+    /// The provider's id of the request, from the response's headers or from beside the error; absent
+    /// if there is none.
     pub request_id: Option<String>,
     failure: Failure,
 }
@@ -161,7 +162,6 @@ impl ApiError {
         self
     }
 
-    #[cfg(feature = "reqwest")]
     pub(crate) fn request_id(mut self, id: Option<String>) -> Self {
         self.request_id = id;
         self
@@ -171,6 +171,12 @@ impl ApiError {
     #[must_use]
     pub const fn failure(&self) -> Failure {
         self.failure
+    }
+}
+
+impl From<InvalidJson> for Fault {
+    fn from(error: InvalidJson) -> Self {
+        Self::Json(error)
     }
 }
 
@@ -191,7 +197,11 @@ impl fmt::Display for ApiError {
             separator = ", ";
         }
         let status = self.status.map(|status| status.to_string());
-        for word in [&self.error_type, &self.code].into_iter().flatten() {
+        let code = self
+            .code
+            .as_ref()
+            .filter(|code| Some(*code) != self.error_type.as_ref());
+        for word in [self.error_type.as_ref(), code].into_iter().flatten() {
             if Some(word) != status.as_ref() {
                 write!(f, "{separator}{word}")?;
                 separator = ", ";
@@ -243,13 +253,14 @@ fn classify(error_type: Option<&str>, code: Option<&str>, status: Option<u16>) -
     } else if says(&[
         "overloaded",
         "server_error",
-        "internal_error",
-        "internal_server",
+        "api_error",
+        "internal",
         "unavailable",
         "insufficient_system_resource",
         "capacity_exceeded",
         "bad_gateway",
         "timeout",
+        "deadline_exceeded",
     ]) {
         FailureKind::Server
     } else {
@@ -313,9 +324,7 @@ pub struct EventTooLarge {
 
 /// A successful response that is no event stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the response is no event stream but `{content_type}`: does the request ask for `\"stream\": true`?"
-)]
+#[error("the response is no event stream but `{content_type}`: does the request ask for a stream?")]
 #[non_exhaustive]
 pub struct NotAStream {
     /// The response's content type, without parameters.
@@ -431,6 +440,16 @@ mod tests {
             ("", "", Some(429), RateLimited),
             ("server_error", "", None, Server),
             ("overloaded_error", "", None, Server),
+            ("overloaded_error", "", Some(529), Server),
+            ("api_error", "", None, Server),
+            ("timeout_error", "", None, Server),
+            ("billing_error", "", Some(402), Fatal),
+            ("request_too_large", "", Some(413), Fatal),
+            ("UNAVAILABLE", "", None, Server),
+            ("INTERNAL", "", None, Server),
+            ("DEADLINE_EXCEEDED", "504", Some(504), Server),
+            ("RESOURCE_EXHAUSTED", "429", Some(429), RateLimited),
+            ("INVALID_ARGUMENT", "400", Some(400), Fatal),
             ("", "service_unavailable", None, Server),
             ("", "internal_server_error", Some(500), Server),
             ("unheard_of", "", Some(503), Server),
@@ -465,6 +484,10 @@ mod tests {
         assert_eq!(
             error(Some("tokens"), Some("429"), Some("slow down"), Some(429)),
             "the provider reports an error (status 429, tokens)"
+        );
+        assert_eq!(
+            error(Some("x"), Some("x"), None, None),
+            "the provider reports an error (x)"
         );
         assert_eq!(
             error(None, Some("x"), None, None),

@@ -29,27 +29,54 @@
 //! complete) and lenient about the rest: a field of an unexpected type reads like an absent one.
 //! Memory is bounded, whatever the server sends. Nothing panics on any input.
 //!
-//! | module | format | spoken by |
-//! |---|---|---|
-//! | [`openai`] | Chat Completions | OpenAI, Azure, Groq, DeepSeek, Mistral, xAI, OpenRouter, vLLM, Ollama, LM Studio |
-//!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `reqwest` | no | `openai::Client`, a small streaming client, and `openai::from_response` for a `reqwest::Response` |
+//! | `openai` | yes | [`openai`]: Chat Completions, as OpenAI, Azure, Groq, DeepSeek, Mistral, xAI, OpenRouter, vLLM, Ollama and LM Studio speak it |
+//! | `responses` | yes | [`openai::responses`]: OpenAI's Responses |
+//! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
+//! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
+//! | `reqwest` | no | a small streaming client for each, such as `openai::Client`, and `from_response` for a `reqwest::Response` |
 //!
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
+//!
+//! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
+//! function that reads its items. The repository's folder `bridges` has those for `async-openai`,
+//! `genai` and `rig`.
+//!
+//! # Numbers
+//!
+//! Three numbers are easily taken for one another. A [`ProviderToken`] is one piece of what the
+//! provider sends, which `L0` counts; the model's own tokens are only known from the provider's
+//! [`usage`](ProviderToken::usage), which is absent if it sends none, and never guessed; and a text
+//! has characters. No two of them follow from each other.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(clippy::doc_markdown, reason = "the names of providers are no code")]
+#![cfg_attr(
+    not(all(feature = "responses", feature = "anthropic", feature = "gemini")),
+    allow(dead_code, reason = "no dialect needs all that they have in common")
+)]
 
+#[cfg(feature = "anthropic")]
+pub mod anthropic;
+#[cfg(feature = "reqwest")]
+mod client;
 mod decode;
 mod error;
+#[cfg(feature = "gemini")]
+pub mod gemini;
 mod lenient;
+#[cfg(feature = "openai")]
 pub mod openai;
+mod report;
+mod response;
 mod sse;
 mod token;
 
+#[cfg(feature = "reqwest")]
+pub use client::{BodyStream, Client, ClientError, Provider, ProviderStream};
+pub use decode::Decoder;
 pub use error::{
     ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAStream, ProviderError,
 };

@@ -25,8 +25,9 @@ pub struct ProviderToken {
     pub tool_call: Option<ToolCall>,
     /// Whether the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
     pub refusal: bool,
-    /// The provider's token counts, on the tokens of the payloads that carry them. The last ones
-    /// are valid for the response; they do not add up.
+    /// The provider's token counts, as it counts them, on the tokens of the payloads that carry
+    /// them. The last ones are valid for the response; they do not add up. What a provider does not
+    /// report is absent: nothing is computed.
     pub usage: Option<Usage>,
     /// Why the response ended, once all choices seen so far have finished: the reason of the
     /// lowest choice.

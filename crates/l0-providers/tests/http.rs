@@ -1,4 +1,4 @@
-//! The `reqwest` feature against a small server on the loopback.
+//! OpenAI's client, and what all clients have in common, against a small server on the loopback.
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,64 +7,17 @@ mod common;
 use std::error::Error as _;
 use std::time::Duration;
 
+use common::server::{answer, server, streamed};
 use common::*;
 use futures_util::StreamExt;
 use l0_core::{Failure, FailureKind, FinishReason};
-use l0_providers::openai::{ChatRequest, ChatStream, Client, from_response};
-use l0_providers::{ApiError, ProviderError, ProviderToken};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use l0_providers::openai::{ChatRequest, Client, from_response};
+use l0_providers::{ApiError, ProviderError, ProviderStream, ProviderToken};
 use tokio::net::TcpListener;
 
 type Error = ProviderError<reqwest::Error>;
 
-/// Answers each connection with the same bytes, then closes it; gives its address and, for each
-/// request, what it was.
-async fn server(
-    answer: impl Into<Vec<u8>>,
-) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
-    let answer = answer.into();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}/v1", listener.local_addr().unwrap());
-    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((mut socket, _)) = listener.accept().await {
-            let mut request = Vec::new();
-            let mut buffer = [0; 4096];
-            loop {
-                let count = socket.read(&mut buffer).await.unwrap();
-                request.extend_from_slice(&buffer[..count]);
-                let text = String::from_utf8_lossy(&request).into_owned();
-                let whole = text.split_once("\r\n\r\n").is_some_and(|(head, body)| {
-                    let length = head.lines().find_map(|line| {
-                        let (name, value) = line.split_once(':')?;
-                        name.eq_ignore_ascii_case("content-length")
-                            .then(|| value.trim())
-                    });
-                    body.len() >= length.map_or(0, |length| length.parse().unwrap())
-                });
-                if whole || count == 0 {
-                    let _ = sender.send(text);
-                    break;
-                }
-            }
-            let _ = socket.write_all(&answer).await;
-        }
-    });
-    (address, receiver)
-}
-
-fn answer(head: &str, body: &str) -> String {
-    format!(
-        "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-}
-
-fn streamed(body: &str) -> String {
-    answer("200 OK\r\ncontent-type: text/event-stream", body)
-}
-
-async fn ask(answer: impl Into<Vec<u8>>) -> Result<ChatStream, Error> {
+async fn ask(answer: impl Into<Vec<u8>>) -> Result<ProviderStream, Error> {
     let (address, _requests) = server(answer).await;
     let client = Client::new(&address)
         .unwrap()
@@ -80,7 +33,7 @@ async fn api_error(answer: impl Into<Vec<u8>>) -> ApiError {
     }
 }
 
-async fn collect(stream: ChatStream) -> (Vec<ProviderToken>, Option<Error>) {
+async fn collect(stream: ProviderStream) -> (Vec<ProviderToken>, Option<Error>) {
     let mut tokens = Vec::new();
     let mut error = None;
     for item in stream.collect::<Vec<_>>().await {

@@ -12,7 +12,7 @@ use futures_util::Stream as _;
 use futures_util::stream::FusedStream;
 use futures_util::{FutureExt, StreamExt, stream};
 use l0_core::{Failure, FailureKind, FinishReason, NetworkErrorKind, Token, TokenKind, Usage};
-use l0_providers::{ApiError, ProviderError, ProviderToken, openai};
+use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, openai};
 use proptest::prelude::*;
 
 /// As OpenAI sends it: role, text, finish, counts, end mark.
@@ -33,11 +33,6 @@ fn token(kind: TokenKind, text: &str) -> ProviderToken {
     ProviderToken::new(kind, text)
 }
 
-/// (kind, text) of every token.
-fn texts(tokens: &[ProviderToken]) -> Vec<(TokenKind, &str)> {
-    tokens.iter().map(|t| (t.kind, &t.text[..])).collect()
-}
-
 #[track_caller]
 fn tokens_of(body: impl AsRef<[u8]>) -> Vec<ProviderToken> {
     let (tokens, error) = decode(body);
@@ -53,7 +48,7 @@ fn api_error(body: impl AsRef<[u8]>) -> (Vec<ProviderToken>, ApiError) {
     }
 }
 
-fn finishes(tokens: &[ProviderToken]) -> Vec<FinishReason> {
+fn read_finishes(tokens: &[ProviderToken]) -> Vec<FinishReason> {
     tokens
         .iter()
         .filter_map(|token| token.view().finish)
@@ -135,7 +130,11 @@ fn a_body_that_ends_anywhere_gives_a_prefix() {
         for (tokens, error) in [decode(body), decode_chunks(by_bytes(body))] {
             assert!(error.is_none(), "{end}: {error:?}");
             assert_eq!(tokens[..], all[..tokens.len()], "{end}");
-            assert_eq!(!finishes(&tokens).is_empty(), end >= finish_at, "{end}");
+            assert_eq!(
+                !read_finishes(&tokens).is_empty(),
+                end >= finish_at,
+                "{end}"
+            );
         }
     }
 }
@@ -144,7 +143,7 @@ fn a_body_that_ends_anywhere_gives_a_prefix() {
 fn what_completes_a_response() {
     let text = delta(r#"{"content":"a"}"#);
     let stop = choice(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
-    let finishes = |payloads: &[&str]| finishes(&tokens_of(sse(payloads)));
+    let finishes = |payloads: &[&str]| read_finishes(&tokens_of(sse(payloads)));
     assert_eq!(finishes(&[&text]), []);
     assert_eq!(finishes(&[&text, &stop]), [FinishReason::Stop]);
     assert_eq!(finishes(&[&text, "[DONE]"]), [FinishReason::Other]);
@@ -223,7 +222,7 @@ fn an_end_mark_completes_choices_that_did_not_finish() {
         &choice(r#"{"index":1,"delta":{},"finish_reason":"length"}"#),
         "[DONE]",
     ]));
-    assert_eq!(finishes(&tokens), [FinishReason::Length]);
+    assert_eq!(read_finishes(&tokens), [FinishReason::Length]);
 }
 
 #[test]
@@ -891,8 +890,8 @@ fn the_decoder_waits_when_its_source_does() {
 #[test]
 fn types_can_cross_threads() {
     fn check<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
-    type Body = stream::Iter<std::vec::IntoIter<Result<bytes::Bytes, std::io::Error>>>;
-    check::<openai::Decoder<Body>>();
+    type Bytes = stream::Iter<std::vec::IntoIter<Result<bytes::Bytes, std::io::Error>>>;
+    check::<Decoder<Bytes>>();
     check::<ProviderToken>();
     check::<ProviderError<std::io::Error>>();
     fn send<T: Send>(_: T) {}

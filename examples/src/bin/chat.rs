@@ -5,9 +5,10 @@
 //! ```
 //!
 //! Without a key it talks to a server inside the process, whose first connection breaks in
-//! mid-stream. With `OPENAI_API_KEY` set it talks to `OpenAI`, with `OPENAI_BASE_URL` to any
-//! compatible server. Ctrl-C aborts, and still prints what was measured. With `--json`, standard
-//! output holds the telemetry only.
+//! mid-stream. `--provider` says whose API it speaks; with that provider's key set
+//! (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`) it talks to the provider, with the
+//! address (`OPENAI_BASE_URL`, ..) to any compatible server. Ctrl-C aborts, and still prints what
+//! was measured. With `--json`, standard output holds the telemetry only.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -19,13 +20,17 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
-use futures_util::StreamExt;
+use clap::{Parser, ValueEnum};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use l0_core::{
     Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, TokenKind, keys, observe_fn,
 };
-use l0_providers::ProviderError;
+use l0_examples::client_of;
+use l0_examples::server::Server;
 use l0_providers::openai::ChatRequest;
+use l0_providers::{ProviderError, ProviderStream, anthropic, gemini, openai};
+use serde_json::json;
 
 /// Streams a chat through L0, and then prints what was measured.
 #[derive(Parser)]
@@ -34,13 +39,104 @@ struct Arguments {
     #[arg(default_value = "What is a token stream? Answer in a short paragraph.")]
     prompt: String,
 
-    /// The model to ask for.
-    #[arg(long, default_value = "gpt-4o-mini")]
-    model: String,
+    /// Whose API to speak.
+    #[arg(long, value_enum, default_value_t)]
+    provider: Provider,
+
+    /// The model to ask for [default: a small one of the provider's].
+    #[arg(long)]
+    model: Option<String>,
 
     /// Prints the telemetry as JSON, and everything else to standard error.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Clone, Copy, Default, ValueEnum)]
+enum Provider {
+    /// `OpenAI`'s Chat Completions, and what is compatible.
+    #[default]
+    Openai,
+    /// `OpenAI`'s Responses.
+    Responses,
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's Gemini.
+    Gemini,
+}
+
+impl Provider {
+    /// As telemetry names it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Openai | Self::Responses => "openai",
+            Self::Anthropic => "anthropic",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    fn model(self) -> &'static str {
+        match self {
+            Self::Openai | Self::Responses => "gpt-4o-mini",
+            Self::Anthropic => "claude-haiku-4-5",
+            Self::Gemini => "gemini-2.5-flash",
+        }
+    }
+}
+
+/// A client of one of the APIs. What they give is the same.
+enum Client {
+    Openai(openai::Client),
+    Responses(openai::Client),
+    Anthropic(anthropic::Client),
+    Gemini(gemini::Client),
+}
+
+type Opening = BoxFuture<'static, Result<ProviderStream, ProviderError<reqwest::Error>>>;
+
+impl Client {
+    async fn new(provider: Provider) -> Result<(Self, Option<Server>), Box<dyn Error>> {
+        Ok(match provider {
+            Provider::Openai => {
+                let (client, server) = client_of(1).await?;
+                (Self::Openai(client), server)
+            }
+            Provider::Responses => {
+                let (client, server) = client_of(1).await?;
+                (Self::Responses(client), server)
+            }
+            Provider::Anthropic => {
+                let (client, server) = client_of(1).await?;
+                (Self::Anthropic(client), server)
+            }
+            Provider::Gemini => {
+                let (client, server) = client_of(1).await?;
+                (Self::Gemini(client), server)
+            }
+        })
+    }
+
+    fn ask(&self, model: &str, prompt: &str) -> Opening {
+        match self {
+            Self::Openai(client) => client
+                .chat_stream(&ChatRequest::new(model).user(prompt))
+                .boxed(),
+            Self::Responses(client) => {
+                let request = json!({ "model": model, "input": prompt });
+                client.responses_stream(&request).boxed()
+            }
+            Self::Anthropic(client) => {
+                let messages = json!([{ "role": "user", "content": prompt }]);
+                let request = json!({ "model": model, "max_tokens": 1024, "messages": messages });
+                client.messages_stream(&request).boxed()
+            }
+            Self::Gemini(client) => {
+                let parts = json!([{ "text": prompt }]);
+                let request = json!({ "contents": [{ "role": "user", "parts": parts }] });
+                client.generate_content_stream(model, &request).boxed()
+            }
+        }
+    }
 }
 
 #[tokio::main]
@@ -55,10 +151,11 @@ async fn main() -> ExitCode {
 }
 
 async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
-    let (client, server) = l0_examples::client(1).await?;
+    let provider = arguments.provider;
+    let (client, server) = Client::new(provider).await?;
     if let Some(server) = &server {
         eprintln!(
-            "No OPENAI_API_KEY: this talks to a server inside the process, at {}, whose first \
+            "No key: this talks to a server inside the process, at {}, whose first \
              connection breaks in mid-stream.\n",
             server.base_url()
         );
@@ -78,10 +175,11 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .interceptor(observe_fn(|_run, event| notice(event)).interest(Interest::LIFECYCLE))
         .build();
 
-    let request = ChatRequest::new(&arguments.model).user(&arguments.prompt);
+    let model = arguments.model.as_deref().unwrap_or(provider.model());
     let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
-        .metadata(keys::MODEL, arguments.model.as_str())
+        .stream(|_attempt| client.ask(model, &arguments.prompt))
+        .metadata(keys::MODEL, model)
+        .metadata(keys::PROVIDER, provider.name())
         .metadata(keys::OPERATION, "chat")
         .until(tokio::signal::ctrl_c())
         .start();

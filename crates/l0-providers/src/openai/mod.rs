@@ -15,41 +15,41 @@
 //! # Errors
 //!
 //! An error that the provider reports, also in the middle of the stream, is a
-//! [`ProviderError::Api`]; what the same payload says besides (text, counts) comes before it. It
+//! [`ProviderError::Api`](crate::ProviderError::Api); what the same payload says besides (text, counts) comes before it. It
 //! is the last item. So are the finish reasons `error` and `insufficient_system_resource`, by which
 //! a provider says that it failed.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use futures_core::stream::FusedStream;
 use l0_core::{FinishReason, TokenKind, Usage};
 
-use crate::decode::{Decode, Dialect, Out};
-use crate::error::{ApiError, Fault, InvalidJson, ProviderError};
-use crate::lenient::{Count, MAX_LIST, Object};
-use crate::sse::Event;
+use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
+use crate::error::ApiError;
+use crate::lenient::{Count, Object};
+use crate::report::{ErrorObject, api_error, read_error};
+use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
 
 #[cfg(feature = "reqwest")]
 mod client;
 mod payload;
 mod request;
+#[cfg(feature = "responses")]
+pub mod responses;
 
 #[cfg(feature = "reqwest")]
-pub use client::{BodyStream, ChatStream, Client, ClientError, from_response};
+pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, read_error};
+use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
 /// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`; where it is cut
-/// into chunks does not matter. Its errors come out typed, as [`ProviderError::Transport`].
+/// into chunks does not matter. Its errors come out typed, as
+/// [`ProviderError::Transport`](crate::ProviderError::Transport).
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -74,148 +74,23 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
 {
-    Decoder {
-        inner: Decode::new(body, Chat::default()),
-    }
+    Decoder::new(body, Chat::default())
 }
-
-pin_project_lite::pin_project! {
-    /// The tokens of a Chat Completions response, made by [`decode`].
-    ///
-    /// The first error is the last item.
-    #[must_use = "streams do nothing unless polled"]
-    pub struct Decoder<S> {
-        #[pin]
-        inner: Decode<S, Chat>,
-    }
-}
-
-impl<S> Decoder<S> {
-    /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
-    /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes.
-    pub fn max_event_bytes(mut self, limit: usize) -> Self {
-        self.inner.set_max_event_bytes(limit);
-        self
-    }
-
-    /// The byte stream.
-    pub fn get_ref(&self) -> &S {
-        self.inner.get_ref()
-    }
-}
-
-impl<S> fmt::Debug for Decoder<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Decoder")
-            .field("terminated", &self.inner.is_terminated())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S, B, E> Stream for Decoder<S>
-where
-    S: Stream<Item = Result<B, E>>,
-    B: Into<Bytes>,
-{
-    type Item = Result<ProviderToken, ProviderError<E>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.project().inner.poll_next(cx)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inner.size_hint()
-    }
-}
-
-impl<S, B, E> FusedStream for Decoder<S>
-where
-    S: Stream<Item = Result<B, E>>,
-    B: Into<Bytes>,
-{
-    fn is_terminated(&self) -> bool {
-        self.inner.is_terminated()
-    }
-}
-
-/// How many choices are told apart, so that a hostile server cannot make the state grow.
-const MAX_CHOICES: usize = MAX_LIST;
 
 /// What one response said so far.
 #[derive(Default)]
 struct Chat {
-    model: String,
-    response_id: String,
-    /// In the order in which they were first seen; almost always one.
-    choices: Vec<ChoiceState>,
+    identity: Identity,
+    choices: Choices,
     finish_sent: bool,
 }
 
-struct ChoiceState {
-    index: u32,
-    finish: Option<FinishReason>,
-    /// How many tool calls there are, for providers that do not number them.
-    calls: u32,
-    /// The id of the last call that came without a number.
-    call_id: Option<String>,
-}
-
 impl Dialect for Chat {
-    fn event(&mut self, event: Event, out: &mut Out) {
-        let data = event.data.trim();
-        let name = event.name.as_deref().unwrap_or_default();
-        if data.is_empty() || matches!(name, "ping" | "heartbeat" | "keepalive" | "keep-alive") {
-            return;
-        }
-        if data == "[DONE]" {
-            self.done(out);
-            return;
-        }
-        let is_error = name == "error";
-        let problem = match serde_json::from_str(data) {
-            Ok(Object(Some(payload))) => {
-                if let Some(error) = self.payload(payload, data, is_error, out) {
-                    out.fail(error);
-                }
-                return;
-            }
-            Ok(Object(None)) => None,
-            Err(error) => Some(error),
-        };
-        if event.unterminated {
-            // The body was cut inside of this event.
-            out.end();
-        } else if is_error {
-            out.fail(ApiError::new(None, None, Some(data), None, &[]));
-        } else {
-            out.fail(Fault::Json(InvalidJson::new(data, problem.as_ref())));
-        }
-    }
-}
-
-impl Chat {
-    /// The end mark. Without a finish reason before it, it is one.
-    fn done(&mut self, out: &mut Out) {
-        if !self.finish_sent {
-            let finish = self.first_finish().unwrap_or(FinishReason::Other);
-            out.push(other(0)).finish = Some(finish);
-        }
-        out.end();
-    }
-
-    /// Reads one payload's tokens, and the error that it reports after them.
-    fn payload(
-        &mut self,
-        payload: Payload<'_>,
-        data: &str,
-        is_error: bool,
-        out: &mut Out,
-    ) -> Option<ApiError> {
-        // Tokens of earlier payloads are handed out before the next one is read.
-        let start = out.len();
+    fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
+        let payload: Payload<'_> = parse(json)?;
         let beside_choices = !payload.choices.is_empty();
-        let is_error = is_error || (payload.object.as_str() == "error");
-        let is_error = is_error || (payload.kind.as_str() == "error");
+        let words = [name, payload.object.as_str(), payload.kind.as_str()];
+        let is_error = words.contains(&"error");
 
         let mut usage = None;
         let mut finished = false;
@@ -229,46 +104,58 @@ impl Chat {
             error = error.or(read.error);
         }
         if let Some(x_groq) = payload.x_groq.0 {
-            usage = x_groq.usage.usage().or(usage);
+            usage = x_groq.usage.0.and_then(UsageFields::usage).or(usage);
             error = error.or(x_groq.error.error(beside_choices));
         }
-        usage = payload.usage.usage().or(usage);
 
-        let model = changed(&mut self.model, payload.model.as_str());
-        let response_id = changed(&mut self.response_id, payload.id.as_str());
-        let says_more = usage.is_some() || model.is_some() || response_id.is_some();
-        if out.len() == start && says_more {
-            out.push(other(0));
+        let mut said = self
+            .identity
+            .news(payload.model.as_str(), payload.id.as_str());
+        said.usage = payload.usage.0.and_then(UsageFields::usage).or(usage);
+        if finished && self.choices.all_finished() {
+            said.finish = self.choices.first_finish();
+            self.finish_sent = true;
         }
-        if let Some(first) = out.get_mut(start) {
-            first.model = model;
-            first.response_id = response_id;
-        }
-        if let Some(last) = out.last_mut() {
-            last.usage = usage;
-            if finished && self.choices.iter().all(|choice| choice.finish.is_some()) {
-                last.finish = self.first_finish();
-                self.finish_sent = true;
-            }
-        }
+        out.say(said);
 
-        match error {
-            // The status and more may stand beside the error object.
-            Some(error) if beside_choices => Some(error.into_api_error(None, &[])),
-            Some(error) => Some(read_error(data).unwrap_or(*error).into_api_error(None, &[])),
-            None if is_error => {
-                let error = read_error(data).unwrap_or_default();
-                Some(error.into_api_error(None, &[]))
+        match (error, failed_finish) {
+            // Without choices, the status and more may stand beside the error object.
+            (Some(error), _) if beside_choices => out.fail(error.into_api_error(None, &[])),
+            (Some(error), _) => {
+                let error = read_error(json).unwrap_or(*error);
+                out.fail(error.into_api_error(None, &[]));
             }
-            None => failed_finish
-                .map(|reason| ApiError::new(Some("server_error"), Some(reason), None, None, &[])),
+            (None, _) if is_error => out.fail(api_error(json)),
+            (None, Some(reason)) => {
+                out.fail(ApiError::new(
+                    Some("server_error"),
+                    Some(reason),
+                    None,
+                    None,
+                    &[],
+                ));
+            }
+            (None, None) => {}
         }
+        Ok(())
     }
 
+    fn done(&mut self, out: &mut Out) {
+        if !self.finish_sent {
+            let finish = self.choices.first_finish().unwrap_or(FinishReason::Other);
+            out.push(other(0)).finish = Some(finish);
+        }
+    }
+}
+
+impl Chat {
     fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
         let index = small(choice.index.0);
         let first = out.len();
-        let delta = choice.delta.0.or(choice.message.0).unwrap_or_default();
+        let delta = match choice.delta.0 {
+            Some(delta) => delta,
+            None => choice.message.0.map(|message| *message).unwrap_or_default(),
+        };
         let Delta {
             content,
             reasoning_content,
@@ -301,14 +188,14 @@ impl Chat {
         if let Some(text) = refusal.filled() {
             out.push(token(TokenKind::Text, text)).refusal = true;
         }
-        let mut state = self.state(index);
+        let mut state = self.choices.of(index);
         for call in tool_calls {
             out.push(tool_call(index, state.as_deref_mut(), call));
         }
         if function_call.0.is_some() {
             let call = CallDelta {
                 index: Count(Some(0)),
-                function: function_call,
+                function: Object(function_call.0.map(|function| *function)),
                 ..CallDelta::default()
             };
             out.push(tool_call(index, state.as_deref_mut(), call));
@@ -319,9 +206,7 @@ impl Chat {
             if out.len() == first {
                 out.push(other(index));
             }
-            if let Some(last) = out.last_mut() {
-                last.finish_reason = Some(reason.clone().into_owned());
-            }
+            out.last_or_other(index).finish_reason = Some(reason.clone().into_owned());
             if let Some(state) = state {
                 state.finish = Some(normalise(reason));
             }
@@ -333,34 +218,9 @@ impl Chat {
                 Some("insufficient_system_resource") => Some("insufficient_system_resource"),
                 _ => None,
             },
-            usage: choice.usage.usage(),
+            usage: choice.usage.0.and_then(|usage| usage.usage()),
             error: choice.error.error(true),
         }
-    }
-
-    /// The state of a choice; `None` if there are too many.
-    fn state(&mut self, index: u32) -> Option<&mut ChoiceState> {
-        let position = self.choices.iter().position(|known| known.index == index);
-        let position = match position {
-            Some(position) => position,
-            None if self.choices.len() < MAX_CHOICES => {
-                self.choices.push(ChoiceState {
-                    index,
-                    finish: None,
-                    calls: 0,
-                    call_id: None,
-                });
-                self.choices.len() - 1
-            }
-            None => return None,
-        };
-        self.choices.get_mut(position)
-    }
-
-    /// Why the lowest of the finished choices ended.
-    fn first_finish(&self) -> Option<FinishReason> {
-        let finished = self.choices.iter().filter(|choice| choice.finish.is_some());
-        finished.min_by_key(|choice| choice.index)?.finish
     }
 }
 
@@ -370,14 +230,7 @@ struct ReadChoice<'a> {
     /// The finish reason, if it says that the provider failed.
     failed_finish: Option<&'static str>,
     usage: Option<Usage>,
-    error: Option<Box<payload::ErrorObject<'a>>>,
-}
-
-/// A token without text.
-fn other(choice: u32) -> ProviderToken {
-    let mut token = ProviderToken::new(TokenKind::Other, String::new());
-    token.choice = choice;
-    token
+    error: Option<Box<ErrorObject<'a>>>,
 }
 
 fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) -> ProviderToken {
@@ -392,13 +245,14 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
         }
         (None, Some(state)) => {
             // A new id begins a new call; without any id, a name does.
-            let begins = match &id {
-                Some(id) => state.call_id.as_deref() != Some(id),
+            let call_id = id.as_deref().map(fingerprint);
+            let begins = match call_id {
+                Some(_) => state.call_id != call_id,
                 None => name.is_some(),
             };
             if begins || state.calls == 0 {
                 state.calls = state.calls.saturating_add(1);
-                state.call_id = id.as_deref().map(str::to_owned);
+                state.call_id = call_id;
             }
             state.calls - 1
         }
@@ -416,20 +270,6 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
     identity.name = name;
     token.tool_call = Some(identity);
     token
-}
-
-/// Takes over a value that is there and new.
-fn changed(known: &mut String, new: &str) -> Option<String> {
-    if new.is_empty() || known == new {
-        return None;
-    }
-    new.clone_into(known);
-    Some(new.to_owned())
-}
-
-/// An index from the provider; 0 if it sends none.
-fn small(index: Option<u64>) -> u32 {
-    index.map_or(0, |index| u32::try_from(index).unwrap_or(u32::MAX))
 }
 
 fn normalise(reason: &str) -> FinishReason {

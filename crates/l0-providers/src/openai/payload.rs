@@ -2,16 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
 
 use l0_core::Usage;
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use crate::error::ApiError;
 use crate::lenient::{
-    Code, Count, Fields, List, Object, Text, anything, default_on, read_map, skip,
+    Arguments, Count, Fields, List, Object, Text, anything, default_on, read_map, skip,
 };
+use crate::report::ErrorField;
 
 /// One `chat.completion.chunk`, or what a compatible server sends as one.
 #[derive(Default)]
@@ -20,7 +18,7 @@ pub(super) struct Payload<'a> {
     pub(super) model: Text<'a>,
     pub(super) choices: List<Choice<'a>>,
     pub(super) usage: Object<UsageFields>,
-    pub(super) x_groq: Object<XGroq<'a>>,
+    pub(super) x_groq: Object<Box<XGroq<'a>>>,
     pub(super) error: ErrorField<'a>,
     /// `error` if the payload itself is the error.
     pub(super) object: Text<'a>,
@@ -32,9 +30,9 @@ impl<'de> Fields<'de> for Payload<'de> {
         match key {
             "id" => self.id = map.next_value()?,
             "model" => self.model = map.next_value()?,
-            "choices" => self.choices = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
-            "x_groq" => self.x_groq = map.next_value()?,
+            "choices" => self.choices.read(map)?,
+            "usage" => self.usage.read(map)?,
+            "x_groq" => self.x_groq.read(map)?,
             "error" => self.error = map.next_value()?,
             "object" => self.object = map.next_value()?,
             "type" => self.kind = map.next_value()?,
@@ -49,12 +47,12 @@ pub(super) struct Choice<'a> {
     pub(super) index: Count,
     pub(super) delta: Object<Delta<'a>>,
     /// In place of the delta, from servers that send the whole answer at once.
-    pub(super) message: Object<Delta<'a>>,
+    pub(super) message: Object<Box<Delta<'a>>>,
     /// The text of legacy completions.
     pub(super) text: Text<'a>,
     pub(super) finish_reason: Text<'a>,
     /// From Moonshot.
-    pub(super) usage: Object<UsageFields>,
+    pub(super) usage: Object<Box<UsageFields>>,
     /// From OpenRouter.
     pub(super) error: ErrorField<'a>,
 }
@@ -63,11 +61,11 @@ impl<'de> Fields<'de> for Choice<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "index" => self.index = map.next_value()?,
-            "delta" => self.delta = map.next_value()?,
-            "message" => self.message = map.next_value()?,
+            "delta" => self.delta.read(map)?,
+            "message" => self.message.read(map)?,
             "text" => self.text = map.next_value()?,
             "finish_reason" => self.finish_reason = map.next_value()?,
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
@@ -84,7 +82,7 @@ pub(super) struct Delta<'a> {
     pub(super) reasoning: Text<'a>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
-    pub(super) function_call: Object<Function<'a>>,
+    pub(super) function_call: Object<Box<Function<'a>>>,
 }
 
 impl<'de> Fields<'de> for Delta<'de> {
@@ -94,8 +92,8 @@ impl<'de> Fields<'de> for Delta<'de> {
             "reasoning_content" => self.reasoning_content = map.next_value()?,
             "reasoning" => self.reasoning = map.next_value()?,
             "refusal" => self.refusal = map.next_value()?,
-            "tool_calls" => self.tool_calls = map.next_value()?,
-            "function_call" => self.function_call = map.next_value()?,
+            "tool_calls" => self.tool_calls.read(map)?,
+            "function_call" => self.function_call.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -194,7 +192,8 @@ impl<'de> Deserialize<'de> for Part<'de> {
                 })
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let part: PartFields<'de> = read_map(map)?;
+                let mut part = PartFields::default();
+                read_map(&mut part, map)?;
                 Ok(match part.kind.as_str() {
                     "thinking" | "reasoning" => Content {
                         text: Text(None),
@@ -233,8 +232,8 @@ impl<'de> Fields<'de> for CallDelta<'de> {
         match key {
             "index" => self.index = map.next_value()?,
             "id" => self.id = map.next_value()?,
-            "function" => self.function = map.next_value()?,
-            "custom" => self.custom = map.next_value()?,
+            "function" => self.function.read(map)?,
+            "custom" => self.custom.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -258,38 +257,6 @@ impl<'de> Fields<'de> for Function<'de> {
     }
 }
 
-/// A string of JSON, or, from some servers, the JSON itself.
-#[derive(Default)]
-pub(super) struct Arguments<'a>(pub(super) Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Arguments<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Arguments<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                anything(f)
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Arguments(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Arguments(Cow::Owned(text.to_owned())))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let value = serde_json::Value::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Arguments(Cow::Owned(value.to_string())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-                let value = serde_json::Value::deserialize(SeqAccessDeserializer::new(seq))?;
-                Ok(Arguments(Cow::Owned(value.to_string())))
-            }
-            default_on!(bool number null);
-        }
-        deserializer.deserialize_any(V)
-    }
-}
-
 /// The token counts.
 #[derive(Default)]
 pub(super) struct UsageFields {
@@ -308,8 +275,8 @@ impl<'de> Fields<'de> for UsageFields {
             "prompt_tokens" => self.prompt = map.next_value()?,
             "completion_tokens" => self.completion = map.next_value()?,
             "total_tokens" => self.total = map.next_value()?,
-            "prompt_tokens_details" => self.prompt_details = map.next_value()?,
-            "completion_tokens_details" => self.completion_details = map.next_value()?,
+            "prompt_tokens_details" => self.prompt_details.read(map)?,
+            "completion_tokens_details" => self.completion_details.read(map)?,
             "prompt_cache_hit_tokens" => self.cache_hit = map.next_value()?,
             _ => skip(map)?,
         }
@@ -317,10 +284,10 @@ impl<'de> Fields<'de> for UsageFields {
     }
 }
 
-impl Object<UsageFields> {
+impl UsageFields {
     /// The counts, if the provider sent any.
     pub(super) fn usage(self) -> Option<Usage> {
-        let fields = self.0?;
+        let fields = self;
         let mut usage = Usage::new();
         usage.input = fields.prompt.0;
         usage.output = fields.completion.0;
@@ -359,188 +326,10 @@ pub(super) struct XGroq<'a> {
 impl<'de> Fields<'de> for XGroq<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "usage" => self.usage = map.next_value()?,
+            "usage" => self.usage.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
     }
-}
-
-/// The value of an `error` field: an object, a text, or a list with one of these first.
-#[derive(Default)]
-pub(super) struct ErrorField<'a>(Option<Box<ErrorObject<'a>>>);
-
-impl<'a> ErrorField<'a> {
-    /// The error, if there is one. Beside choices, an empty object is none.
-    pub(super) fn error(self, beside_choices: bool) -> Option<Box<ErrorObject<'a>>> {
-        self.0.filter(|error| !beside_choices || !error.is_empty())
-    }
-}
-
-impl<'de> Deserialize<'de> for ErrorField<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = ErrorField<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                anything(f)
-            }
-            fn visit_bool<E>(self, error: bool) -> Result<Self::Value, E> {
-                Ok(ErrorField(error.then(Box::default)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(ErrorField((!text.is_empty()).then(|| {
-                    Box::new(ErrorObject {
-                        message: Text(Some(Cow::Owned(text.to_owned()))),
-                        ..ErrorObject::default()
-                    })
-                })))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Ok(ErrorField(Some(Box::new(read_map(map)?))))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let first = seq.next_element::<ErrorField<'de>>()?;
-                while seq.next_element::<serde::de::IgnoredAny>()?.is_some() {}
-                Ok(first.unwrap_or_default())
-            }
-            default_on!(number null);
-        }
-        deserializer.deserialize_any(V)
-    }
-}
-
-/// An error, as the provider describes it.
-#[derive(Default)]
-pub(super) struct ErrorObject<'a> {
-    message: Text<'a>,
-    kind: Text<'a>,
-    code: Code<'a>,
-    /// A number (an HTTP status) or a word (Google).
-    status: Code<'a>,
-    /// From Groq.
-    status_code: Code<'a>,
-    retry_after: Seconds,
-}
-
-impl<'de> Fields<'de> for ErrorObject<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "message" => self.message = map.next_value()?,
-            // From FastAPI's validation, one level down in `detail`.
-            "msg" if self.message.0.is_none() => self.message = map.next_value()?,
-            "type" => self.kind = map.next_value()?,
-            "code" => self.code = map.next_value()?,
-            "status" => self.status = map.next_value()?,
-            "status_code" => self.status_code = map.next_value()?,
-            "retry_after" => self.retry_after = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-#[cfg(feature = "reqwest")]
-impl<'a> ErrorObject<'a> {
-    pub(super) fn from_message(message: Option<&'a str>) -> Self {
-        Self {
-            message: Text(message.map(Cow::Borrowed)),
-            ..Self::default()
-        }
-    }
-}
-
-impl ErrorObject<'_> {
-    fn is_empty(&self) -> bool {
-        let texts = [&self.message.0, &self.kind.0, &self.code.0];
-        texts.iter().all(|text| text.is_none())
-            && self.status.0.is_none()
-            && self.status_code.0.is_none()
-    }
-
-    /// The typed error. The response's own `status` wins over one that the object names; `secrets`
-    /// must not show.
-    pub(super) fn into_api_error(self, status: Option<u16>, secrets: &[String]) -> ApiError {
-        let status = status
-            .or_else(|| self.status_code.status())
-            .or_else(|| self.status.status())
-            .or_else(|| self.code.status());
-        // `"type": "error"` only says that the payload is an error; Google has a word for a status.
-        let word = self.status.0.filter(|word| word.parse::<u16>().is_err());
-        let kind = self.kind.filled().filter(|kind| kind != "error").or(word);
-        ApiError::new(
-            kind.as_deref(),
-            self.code.0.as_deref(),
-            self.message.filled().as_deref(),
-            status,
-            secrets,
-        )
-        .retry_after(self.retry_after.0)
-    }
-}
-
-/// A payload, or a response's body, that is an error itself or has one in it.
-#[derive(Default)]
-struct Envelope<'a> {
-    error: ErrorField<'a>,
-    detail: ErrorField<'a>,
-    own: ErrorObject<'a>,
-}
-
-impl<'de> Fields<'de> for Envelope<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "error" => self.error = map.next_value()?,
-            "detail" => self.detail = map.next_value()?,
-            _ => self.own.read(key, map)?,
-        }
-        Ok(())
-    }
-}
-
-/// Reads an error from a payload or body that is known to be one, whatever its shape. `None` if
-/// nothing in it describes an error.
-pub(super) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
-    // Google sends a list with one error in it.
-    let list = json.trim_start().starts_with('[');
-    let envelope: Envelope<'_> = if list {
-        serde_json::from_str::<List<_>>(json)
-            .ok()?
-            .into_iter()
-            .next()?
-    } else {
-        serde_json::from_str::<Object<_>>(json).ok()?.0?
-    };
-    match (envelope.error.0, envelope.own) {
-        (Some(error), own) if !error.is_empty() => {
-            let mut error = *error;
-            if error.code.0.is_none() {
-                error.code = own.code;
-            }
-            if error.status.0.is_none() {
-                error.status = own.status;
-            }
-            Some(error)
-        }
-        (_, own) if !own.is_empty() => Some(own),
-        _ => envelope.detail.error(true).map(|error| *error),
-    }
-}
-
-/// A number of seconds, also as a string.
-#[derive(Default)]
-struct Seconds(Option<Duration>);
-
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = Code::deserialize(deserializer)?;
-        Ok(Self(seconds.0.as_deref().and_then(parse_seconds)))
-    }
-}
-
-/// A number of seconds, whole or not, that is not negative.
-pub(super) fn parse_seconds(text: &str) -> Option<Duration> {
-    let seconds = text.trim().parse::<f64>().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
 }

@@ -1,41 +1,110 @@
 //! Helpers that the test binaries share.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+#[cfg(feature = "reqwest")]
+pub(crate) mod server;
+
 use std::convert::Infallible;
 
-use futures_util::{FutureExt, StreamExt, stream};
-use l0_providers::{ProviderError, ProviderToken, openai};
+use futures_util::stream::{self, BoxStream};
+use futures_util::{FutureExt, StreamExt};
+use l0_providers::openai::{self, responses};
+use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, anthropic, gemini};
 
 pub(crate) type Decoded = (Vec<ProviderToken>, Option<ProviderError<Infallible>>);
 
-/// Decodes chunks to tokens and the error, if there is one.
+pub(crate) type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
+
+/// A provider's format: how its bodies are decoded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dialect {
+    pub(crate) name: &'static str,
+    pub(crate) decoder: fn(Body) -> Decoder<Body>,
+}
+
+pub(crate) const CHAT: Dialect = Dialect {
+    name: "openai-chat",
+    decoder: |body| openai::decode(body),
+};
+pub(crate) const RESPONSES: Dialect = Dialect {
+    name: "openai-responses",
+    decoder: |body| responses::decode(body),
+};
+pub(crate) const ANTHROPIC: Dialect = Dialect {
+    name: "anthropic",
+    decoder: |body| anthropic::decode(body),
+};
+pub(crate) const GEMINI: Dialect = Dialect {
+    name: "gemini",
+    decoder: |body| gemini::decode(body),
+};
+pub(crate) const DIALECTS: [Dialect; 4] = [CHAT, RESPONSES, ANTHROPIC, GEMINI];
+
+impl Dialect {
+    /// Decodes chunks to tokens and the error, if there is one.
+    pub(crate) fn chunks(self, chunks: impl IntoIterator<Item = Vec<u8>>) -> Decoded {
+        self.limited(chunks, None)
+    }
+
+    pub(crate) fn limited(
+        self,
+        chunks: impl IntoIterator<Item = Vec<u8>>,
+        limit: Option<usize>,
+    ) -> Decoded {
+        let chunks: Vec<_> = chunks.into_iter().map(Ok::<_, Infallible>).collect();
+        let mut decoder = (self.decoder)(stream::iter(chunks).boxed());
+        if let Some(limit) = limit {
+            decoder = decoder.max_event_bytes(limit);
+        }
+        let items: Vec<_> = decoder.collect().now_or_never().unwrap();
+        let mut tokens = Vec::new();
+        let mut error = None;
+        for item in items {
+            assert!(error.is_none(), "an item after the error");
+            match item {
+                Ok(token) => tokens.push(token),
+                Err(e) => error = Some(e),
+            }
+        }
+        (tokens, error)
+    }
+
+    pub(crate) fn decode(self, body: impl AsRef<[u8]>) -> Decoded {
+        self.chunks([body.as_ref().to_vec()])
+    }
+
+    /// The tokens of payloads, which must be without error.
+    #[track_caller]
+    pub(crate) fn tokens(self, payloads: &[&str]) -> Vec<ProviderToken> {
+        let (tokens, error) = self.decode(sse(payloads));
+        assert!(error.is_none(), "{error:?}");
+        tokens
+    }
+
+    /// The tokens of payloads, and the provider's error after them.
+    #[track_caller]
+    pub(crate) fn failed(self, payloads: &[&str]) -> (Vec<ProviderToken>, ApiError) {
+        match self.decode(sse(payloads)) {
+            (tokens, Some(ProviderError::Api(error))) => (tokens, *error),
+            other => panic!("no API error: {other:?}"),
+        }
+    }
+}
+
+/// Decodes Chat Completions.
+pub(crate) fn decode(body: impl AsRef<[u8]>) -> Decoded {
+    CHAT.decode(body)
+}
+
 pub(crate) fn decode_chunks(chunks: impl IntoIterator<Item = Vec<u8>>) -> Decoded {
-    decode_limited(chunks, None)
+    CHAT.chunks(chunks)
 }
 
 pub(crate) fn decode_limited(
     chunks: impl IntoIterator<Item = Vec<u8>>,
     limit: Option<usize>,
 ) -> Decoded {
-    let mut decoder = openai::decode(stream::iter(chunks.into_iter().map(Ok::<_, Infallible>)));
-    if let Some(limit) = limit {
-        decoder = decoder.max_event_bytes(limit);
-    }
-    let items: Vec<_> = decoder.collect().now_or_never().unwrap();
-    let mut tokens = Vec::new();
-    let mut error = None;
-    for item in items {
-        assert!(error.is_none(), "an item after the error");
-        match item {
-            Ok(token) => tokens.push(token),
-            Err(e) => error = Some(e),
-        }
-    }
-    (tokens, error)
-}
-
-pub(crate) fn decode(body: impl AsRef<[u8]>) -> Decoded {
-    decode_chunks([body.as_ref().to_vec()])
+    CHAT.limited(chunks, limit)
 }
 
 pub(crate) fn by_bytes(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
@@ -83,5 +152,33 @@ pub(crate) fn text_of(tokens: &[ProviderToken]) -> String {
         .iter()
         .filter(text)
         .map(|token| &token.text[..])
+        .collect()
+}
+
+/// (kind, text) of every token.
+pub(crate) fn texts(tokens: &[ProviderToken]) -> Vec<(l0_core::TokenKind, &str)> {
+    tokens.iter().map(|t| (t.kind, &t.text[..])).collect()
+}
+
+/// (call, id, name, arguments) of every piece of a tool call.
+pub(crate) fn calls(tokens: &[ProviderToken]) -> Vec<(u32, Option<&str>, Option<&str>, &str)> {
+    let pieces = tokens.iter().filter_map(|token| {
+        let call = token.tool_call.as_ref()?;
+        assert_eq!(token.kind, l0_core::TokenKind::ToolCall);
+        let (id, name) = (call.id.as_deref(), call.name.as_deref());
+        Some((call.index, id, name, token.arguments().unwrap()))
+    });
+    pieces.collect()
+}
+
+/// Every finish, as it is spelled and as it is read.
+pub(crate) fn finishes(
+    tokens: &[ProviderToken],
+) -> Vec<(Option<&str>, Option<l0_core::FinishReason>)> {
+    let finished = tokens
+        .iter()
+        .filter(|token| token.finish.is_some() || token.finish_reason.is_some());
+    finished
+        .map(|token| (token.finish_reason.as_deref(), token.finish))
         .collect()
 }

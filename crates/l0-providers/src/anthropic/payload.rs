@@ -1,0 +1,143 @@
+//! The payloads of Messages streams, as far as they are of interest, borrowed.
+
+use serde::de::MapAccess;
+
+use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
+use crate::report::ErrorField;
+
+/// Any event.
+#[derive(Default)]
+pub(super) struct Payload<'a> {
+    pub(super) kind: Text<'a>,
+    pub(super) index: Count,
+    pub(super) delta: Object<Delta<'a>>,
+    pub(super) block: Object<Block<'a>>,
+    pub(super) message: Object<Message<'a>>,
+    pub(super) usage: Object<UsageFields>,
+    pub(super) error: ErrorField<'a>,
+}
+
+impl<'de> Fields<'de> for Payload<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = map.next_value()?,
+            "index" => self.index = map.next_value()?,
+            "delta" => self.delta.read(map)?,
+            "content_block" => self.block.read(map)?,
+            "message" => self.message.read(map)?,
+            "usage" => self.usage.read(map)?,
+            "error" => self.error = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// Of `content_block_delta`, or of `message_delta`.
+#[derive(Default)]
+pub(super) struct Delta<'a> {
+    pub(super) kind: Text<'a>,
+    pub(super) text: Text<'a>,
+    pub(super) thinking: Text<'a>,
+    pub(super) partial_json: Text<'a>,
+    pub(super) stop_reason: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Delta<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = map.next_value()?,
+            "text" => self.text = map.next_value()?,
+            "thinking" => self.thinking = map.next_value()?,
+            "partial_json" => self.partial_json = map.next_value()?,
+            "stop_reason" => self.stop_reason = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// A content block, at its beginning.
+#[derive(Default)]
+pub(super) struct Block<'a> {
+    pub(super) kind: Text<'a>,
+    pub(super) text: Text<'a>,
+    pub(super) thinking: Text<'a>,
+    pub(super) id: Text<'a>,
+    pub(super) name: Text<'a>,
+    pub(super) input: Arguments<'a>,
+}
+
+impl<'de> Fields<'de> for Block<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = map.next_value()?,
+            "text" => self.text = map.next_value()?,
+            "thinking" => self.thinking = map.next_value()?,
+            "id" => self.id = map.next_value()?,
+            "name" => self.name = map.next_value()?,
+            "input" => self.input = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// Of `message_start`.
+#[derive(Default)]
+pub(super) struct Message<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) model: Text<'a>,
+    pub(super) usage: Object<UsageFields>,
+    pub(super) stop_reason: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Message<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = map.next_value()?,
+            "model" => self.model = map.next_value()?,
+            "usage" => self.usage.read(map)?,
+            "stop_reason" => self.stop_reason = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// The token counts.
+#[derive(Default)]
+pub(super) struct UsageFields {
+    pub(super) input: Count,
+    pub(super) output: Count,
+    pub(super) cache_read: Count,
+    pub(super) output_details: Object<OutputDetails>,
+}
+
+impl<'de> Fields<'de> for UsageFields {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "input_tokens" => self.input = map.next_value()?,
+            "output_tokens" => self.output = map.next_value()?,
+            "cache_read_input_tokens" => self.cache_read = map.next_value()?,
+            "output_tokens_details" => self.output_details.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct OutputDetails {
+    pub(super) thinking: Count,
+}
+
+impl<'de> Fields<'de> for OutputDetails {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "thinking_tokens" => self.thinking = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}

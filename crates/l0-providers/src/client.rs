@@ -1,0 +1,621 @@
+//! A small streaming client on `reqwest`, and what a response's status and body say.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use reqwest::header::{
+    ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
+use reqwest::{Response, Url};
+use serde::Serialize;
+use serde::de::MapAccess;
+
+use crate::decode::{Decoder, Dialect, MAX_EVENT_BYTES};
+use crate::error::{InvalidRequest, NotAStream, ProviderError};
+use crate::lenient::{Fields, Object, Text, skip};
+use crate::report::{ErrorField, ErrorObject, parse_seconds, read_error};
+
+/// The tokens of a response that came over `reqwest`.
+pub type ProviderStream = Decoder<BodyStream>;
+
+type Error = ProviderError<reqwest::Error>;
+
+/// How much of an error's body is read.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// The bytes of a `reqwest::Response`'s body. Its errors do not name the address.
+pub struct BodyStream(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+
+impl BodyStream {
+    fn new(response: Response) -> Self {
+        Self(Box::pin(response.bytes_stream()))
+    }
+}
+
+impl fmt::Debug for BodyStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BodyStream").finish_non_exhaustive()
+    }
+}
+
+impl Stream for BodyStream {
+    type Item = reqwest::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let chunk = self.0.as_mut().poll_next(cx);
+        chunk.map_err(reqwest::Error::without_url)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+pub(crate) async fn from_response(
+    response: Response,
+    dialect: Box<dyn Dialect>,
+) -> Result<ProviderStream, Error> {
+    read_response(response, dialect, &[]).await
+}
+
+/// `secrets` must not show in an error.
+async fn read_response(
+    response: Response,
+    dialect: Box<dyn Dialect>,
+    secrets: &[String],
+) -> Result<ProviderStream, Error> {
+    let status = response.status();
+    let content_type = content_type(response.headers());
+    let is_json = content_type == "application/json" || content_type.ends_with("+json");
+    if status.is_success() {
+        if is_json {
+            let body = read_up_to(response, MAX_ERROR_BODY).await?;
+            let body = String::from_utf8_lossy(&body);
+            return Err(match in_band_error(&body) {
+                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None, secrets))),
+                None => ProviderError::NotAStream(NotAStream { content_type }),
+            });
+        }
+        if content_type == "text/html" {
+            return Err(ProviderError::NotAStream(NotAStream { content_type }));
+        }
+        return Ok(Decoder::of(BodyStream::new(response), dialect));
+    }
+
+    let wait = retry_after(response.headers(), SystemTime::now());
+    let request_id = ["x-request-id", "request-id", "apim-request-id"]
+        .iter()
+        .find_map(|name| response.headers().get(*name)?.to_str().ok())
+        .map(str::to_owned);
+    // The status is known; a body that breaks off only takes away words.
+    let body = read_up_to(response, MAX_ERROR_BODY)
+        .await
+        .unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
+    let error = read_error(&body).unwrap_or_else(|| {
+        let text = body.trim();
+        let is_text = !text.is_empty() && content_type == "text/plain";
+        ErrorObject::from_message(is_text.then_some(text))
+    });
+    let error = error.into_api_error(Some(status.as_u16()), secrets);
+    let wait = wait.or(error.retry_after);
+    let request_id = request_id.or_else(|| error.request_id.clone());
+    let error = error.retry_after(wait).request_id(request_id);
+    Err(ProviderError::Api(Box::new(error)))
+}
+
+/// The error in a JSON body with a successful status.
+fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
+    #[derive(Default)]
+    struct Shape {
+        is_error: bool,
+    }
+    impl<'de> Fields<'de> for Shape {
+        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+            match key {
+                "error" => {
+                    let error: ErrorField<'de> = map.next_value()?;
+                    self.is_error |= error.error(false).is_some();
+                }
+                "object" | "type" => {
+                    let word: Text<'de> = map.next_value()?;
+                    self.is_error |= word.as_str() == "error";
+                }
+                _ => skip(map)?,
+            }
+            Ok(())
+        }
+    }
+    let shape: Object<Shape> = serde_json::from_str(body).ok()?;
+    let is_error = shape.0.is_some_and(|shape| shape.is_error);
+    is_error.then(|| read_error(body).unwrap_or_default())
+}
+
+/// Without parameters, in lower case; empty if there is none.
+fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE);
+    let value = value.and_then(|value| value.to_str().ok());
+    let essence = value.unwrap_or_default().split(';').next();
+    essence.unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+async fn read_up_to(response: Response, limit: usize) -> reqwest::Result<Vec<u8>> {
+    let mut chunks = BodyStream::new(response);
+    let mut body = Vec::new();
+    while body.len() < limit
+        && let Some(chunk) = poll_fn(|cx| Pin::new(&mut chunks).poll_next(cx)).await
+    {
+        let chunk = chunk?;
+        body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]);
+    }
+    Ok(body)
+}
+
+/// How long the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let millis = headers.get("retry-after-ms").and_then(text);
+    if let Some(wait) = millis.as_deref().and_then(parse_seconds) {
+        return Some(wait / 1000);
+    }
+    let value = headers.get(RETRY_AFTER).and_then(text)?;
+    if let Some(wait) = parse_seconds(&value) {
+        return Some(wait);
+    }
+    let date = |text: &str| httpdate::parse_http_date(text.trim()).ok();
+    let until = date(&value)?;
+    // The server's own clock, if it tells the time: ours may be off.
+    let sent = headers.get(DATE).and_then(text);
+    let now = sent.as_deref().and_then(date).unwrap_or(now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+/// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
+/// as `openai::OpenAi`.
+pub trait Provider: Default {
+    #[doc(hidden)]
+    const API: Api;
+}
+
+/// An API's address, and how it takes a key.
+#[derive(Debug)]
+pub struct Api {
+    pub(crate) base_url: &'static str,
+    /// The environment variables with another address, and with the key; the first that is set
+    /// counts.
+    pub(crate) base_url_vars: &'static [&'static str],
+    pub(crate) key_vars: &'static [&'static str],
+    /// The key's header, and what stands before the key in it.
+    pub(crate) key_header: &'static str,
+    pub(crate) key_prefix: &'static str,
+    /// Headers of every request.
+    pub(crate) headers: &'static [(&'static str, &'static str)],
+}
+
+/// A client for one provider's API, such as `openai::Client`.
+///
+/// Cheap to clone. It holds one connection pool, sets no timeouts (the run's are the better ones),
+/// follows no redirects and does not retry by itself.
+#[derive(Clone)]
+#[must_use]
+pub struct Client<P> {
+    http: reqwest::Client,
+    base_url: Url,
+    headers: HeaderMap,
+    secrets: Vec<String>,
+    max_event_bytes: usize,
+    pub(crate) provider: P,
+}
+
+impl<P: Provider> Client<P> {
+    /// The address of the provider's own API.
+    pub const DEFAULT_BASE_URL: &'static str = P::API.base_url;
+
+    /// A client from the environment: an address and a key from the variables that the provider's
+    /// module names. The key is required unless an address is set: local servers need none. Empty
+    /// variables count as unset.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::MissingKey`], and those of [`new`](Self::new) and
+    /// [`api_key`](Self::api_key).
+    pub fn from_env() -> Result<Self, ClientError> {
+        Self::from_vars(|name| std::env::var(name).ok())
+    }
+
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> Result<Self, ClientError> {
+        let first = |names: &[&str]| {
+            let values = names.iter().filter_map(|name| var(name));
+            let mut values = values.map(|value| value.trim().to_owned());
+            values.find(|value| !value.is_empty())
+        };
+        let api = P::API;
+        let base_url = first(api.base_url_vars);
+        let client = Self::new(base_url.as_deref().unwrap_or(Self::DEFAULT_BASE_URL))?;
+        match first(api.key_vars) {
+            Some(key) => client.api_key(&key),
+            None if base_url.is_some() => Ok(client),
+            None => Err(ClientError::MissingKey {
+                key: api.key_vars[0],
+                base_url: api.base_url_vars[0],
+            }),
+        }
+    }
+
+    /// A client for the API at this address, without a key. What a request adds to the address's
+    /// path is said there; its query stays (Azure's `api-version`).
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadUrl`] if this is no `http` or `https` address; [`ClientError::Http`] if
+    /// reqwest's own client cannot be set up.
+    pub fn new(base_url: &str) -> Result<Self, ClientError> {
+        let bad = |reason: &str| ClientError::BadUrl {
+            reason: reason.to_owned(),
+        };
+        let base_url = Url::parse(base_url.trim()).map_err(|error| bad(&error.to_string()))?;
+        if !matches!(base_url.scheme(), "http" | "https") {
+            return Err(bad("the scheme is neither http nor https"));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        for (name, value) in P::API.headers {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        // A redirect would carry the prompt, and a key in a header of one's own, to another server.
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| ClientError::Http(error.without_url()))?;
+        Ok(Self {
+            http,
+            base_url,
+            headers,
+            secrets: Vec::new(),
+            max_event_bytes: MAX_EVENT_BYTES,
+            provider: P::default(),
+        })
+    }
+
+    /// Sets the key, sent in the header that the provider's module names.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadHeader`] if the key has characters that no header may hold.
+    pub fn api_key(mut self, key: &str) -> Result<Self, ClientError> {
+        let Api {
+            key_header,
+            key_prefix,
+            ..
+        } = P::API;
+        let key = key.trim();
+        self.secret_header(
+            HeaderName::from_static(key_header),
+            &format!("{key_prefix}{key}"),
+        )?;
+        self.secrets.push(key.to_owned());
+        Ok(self)
+    }
+
+    /// Sets a header of every request, such as Azure's `api-key`. Its value is treated like a key:
+    /// it shows nowhere.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::BadHeader`] if the name or the value is none that a header may have.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, ClientError> {
+        let header = HeaderName::from_bytes(name.as_bytes());
+        let header = header.map_err(|_| ClientError::BadHeader {
+            name: name.to_owned(),
+        })?;
+        self.secret_header(header, value)?;
+        self.secrets.push(value.to_owned());
+        Ok(self)
+    }
+
+    fn secret_header(&mut self, name: HeaderName, value: &str) -> Result<(), ClientError> {
+        let Ok(mut value) = HeaderValue::from_str(value) else {
+            let name = name.as_str().to_owned();
+            return Err(ClientError::BadHeader { name });
+        };
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Ok(())
+    }
+
+    /// Sets the HTTP client, for one with proxies, certificates or timeouts of its own. The client
+    /// that is set otherwise follows no redirects; what this one does about them is up to you.
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.http = client;
+        self
+    }
+
+    /// Sets the largest event allowed, in bytes, as [`Decoder::max_event_bytes`] does.
+    pub const fn max_event_bytes(mut self, limit: usize) -> Self {
+        self.max_event_bytes = limit;
+        self
+    }
+
+    /// The address, without a slash at the end of its path.
+    pub(crate) fn base_url(&self) -> Url {
+        let mut url = self.base_url.clone();
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        url
+    }
+
+    /// The address with `path` added, unless it ends so.
+    pub(crate) fn endpoint(&self, path: &str) -> Url {
+        let mut url = self.base_url();
+        if !url.path().ends_with(path) {
+            let path = format!("{}{path}", url.path().trim_end_matches('/'));
+            url.set_path(&path);
+        }
+        url
+    }
+
+    /// Sends a request, with these fields added unless they are there, and reads the response.
+    pub(crate) fn post<R, D>(
+        &self,
+        url: Url,
+        request: &R,
+        fields: &[(&str, &str)],
+        dialect: D,
+    ) -> impl Future<Output = Result<ProviderStream, Error>> + Send + 'static + use<P, R, D>
+    where
+        R: Serialize + ?Sized,
+        D: Dialect + 'static,
+    {
+        let body = body(request, fields);
+        let request = self.http.post(url).headers(self.headers.clone());
+        let secrets = self.secrets.clone();
+        let max_event_bytes = self.max_event_bytes;
+        async move {
+            let body =
+                body.map_err(|problem| ProviderError::Request(InvalidRequest { problem }))?;
+            let response = request.body(body).send().await;
+            let response = response.map_err(reqwest::Error::without_url)?;
+            let stream = read_response(response, Box::new(dialect), &secrets).await?;
+            Ok(stream.max_event_bytes(max_event_bytes))
+        }
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Client<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither user information nor the query: both may hold a key.
+        let url = &self.base_url;
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|port| format!(":{port}"));
+        let port = port.unwrap_or_default();
+        let url = format!("{}://{host}{port}{}", url.scheme(), url.path());
+        f.debug_struct("Client")
+            .field("base_url", &url)
+            .field("headers", &self.headers)
+            .field("max_event_bytes", &self.max_event_bytes)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The request's JSON, with the fields that make it a streaming one. Everything else stays byte
+/// for byte as the request serializes.
+fn body<R: Serialize + ?Sized>(
+    request: &R,
+    fields: &[(&str, &str)],
+) -> Result<Vec<u8>, &'static str> {
+    /// The names of an object's fields.
+    #[derive(Default)]
+    struct Names(Vec<String>);
+    impl<'de> Fields<'de> for Names {
+        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+            self.0.push(key.to_owned());
+            skip(map)
+        }
+    }
+    let mut body = serde_json::to_vec(request).map_err(|_| "it does not serialize")?;
+    let names = serde_json::from_slice::<Object<Names>>(&body).ok();
+    let Some(Names(names)) = names.and_then(|object| object.0) else {
+        return Err("it is another kind of value");
+    };
+    // The last byte is the object's closing brace.
+    body.pop();
+    let mut separator = if names.is_empty() { "" } else { "," };
+    for (name, value) in fields {
+        if !names.iter().any(|present| present == name) {
+            body.extend_from_slice(format!("{separator}\"{name}\":{value}").as_bytes());
+            separator = ",";
+        }
+    }
+    body.push(b'}');
+    Ok(body)
+}
+
+/// Why a [`Client`] cannot be built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// There is neither a key nor the address of another server.
+    #[error("{key} is not set (and neither is {base_url}, for a server without keys)")]
+    #[non_exhaustive]
+    MissingKey {
+        /// The environment variable for the key.
+        key: &'static str,
+        /// The environment variable for another server's address.
+        base_url: &'static str,
+    },
+    /// The base address is none.
+    #[error("the base URL is not valid: {reason}")]
+    #[non_exhaustive]
+    BadUrl {
+        /// What is wrong with it; never holds the address.
+        reason: String,
+    },
+    /// A header's name or value, such as the key, has characters that no header may have.
+    #[error("the value or name of the header `{name}` has characters that no header may have")]
+    #[non_exhaustive]
+    BadHeader {
+        /// The header's name.
+        name: String,
+    },
+    /// reqwest's own client cannot be set up.
+    #[error("the HTTP client cannot be set up")]
+    Http(#[source] reqwest::Error),
+}
+
+#[cfg(test)]
+#[cfg(feature = "openai")]
+mod tests {
+    use super::*;
+    use crate::openai::{ChatRequest, Client};
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), value.parse().unwrap())
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn waits_are_read_in_every_form() {
+        let now = httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").unwrap();
+        let check = |pairs: &[(&'static str, &str)], millis: Option<u64>| {
+            let expected = millis.map(Duration::from_millis);
+            assert_eq!(retry_after(&headers(pairs), now), expected, "{pairs:?}");
+        };
+        check(&[], None);
+        check(&[("retry-after", "2")], Some(2000));
+        check(&[("retry-after", " 0.25 ")], Some(250));
+        check(&[("retry-after", "-1")], None);
+        check(&[("retry-after", "NaN")], None);
+        check(&[("retry-after", "inf")], None);
+        check(&[("retry-after", "1e300")], None);
+        check(&[("retry-after", "soon")], None);
+        check(
+            &[("retry-after", "2"), ("retry-after-ms", "1500")],
+            Some(1500),
+        );
+        check(&[("retry-after", "2"), ("retry-after-ms", "x")], Some(2000));
+        let date = ("retry-after", "Wed, 21 Oct 2015 07:28:05 GMT");
+        check(&[date], Some(5000));
+        check(
+            &[date, ("date", "Wed, 21 Oct 2015 07:28:04 GMT")],
+            Some(1000),
+        );
+        check(&[("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT")], Some(0));
+    }
+
+    #[test]
+    fn requests_become_streaming_and_stay_as_they_are() {
+        let fields = [
+            ("stream", "true"),
+            ("stream_options", r#"{"include_usage":true}"#),
+        ];
+        let fields = |usage| &fields[..if usage { 2 } else { 1 }];
+        let check = |request: serde_json::Value, usage, expected: &str| {
+            let body = body(&request, fields(usage)).unwrap();
+            assert_eq!(String::from_utf8(body).unwrap(), expected);
+        };
+        let both = r#"{"stream":true,"stream_options":{"include_usage":true}}"#;
+        check(serde_json::json!({}), true, both);
+        check(serde_json::json!({}), false, r#"{"stream":true}"#);
+        check(
+            serde_json::json!({"stream": false}),
+            false,
+            r#"{"stream":false}"#,
+        );
+        check(
+            serde_json::json!({"a": 1, "stream_options": null}),
+            true,
+            r#"{"a":1,"stream_options":null,"stream":true}"#,
+        );
+        let request = ChatRequest::new("m").user("hi");
+        assert_eq!(
+            String::from_utf8(body(&request, fields(false)).unwrap()).unwrap(),
+            r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#
+        );
+        assert!(body("text", fields(true)).is_err());
+        assert!(body(&[1], &[]).is_err());
+    }
+
+    #[test]
+    fn addresses() {
+        let url = |base| {
+            let client = Client::new(base).unwrap();
+            client.endpoint("/chat/completions").to_string()
+        };
+        assert_eq!(url("http://h/v1"), "http://h/v1/chat/completions");
+        assert_eq!(url("http://h/v1/"), "http://h/v1/chat/completions");
+        assert_eq!(url("http://h"), "http://h/chat/completions");
+        assert_eq!(
+            url("http://h/chat/completions"),
+            "http://h/chat/completions"
+        );
+        assert_eq!(
+            url("http://h/d%2Fe?v=1"),
+            "http://h/d%2Fe/chat/completions?v=1"
+        );
+        for bad in ["", "h/v1", "ftp://h", "file:///x", "http://", "mailto:a@b"] {
+            let error = Client::new(bad).unwrap_err();
+            assert!(
+                matches!(error, ClientError::BadUrl { .. }),
+                "{bad}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_environment() {
+        let client = |key: Option<&str>, base: Option<&str>| {
+            Client::from_vars(|name| {
+                let value = if name == "OPENAI_API_KEY" { key } else { base };
+                value.map(str::to_owned)
+            })
+        };
+        assert!(matches!(
+            client(None, None),
+            Err(ClientError::MissingKey { .. })
+        ));
+        assert!(matches!(
+            client(Some(" "), Some("")),
+            Err(ClientError::MissingKey { .. })
+        ));
+        assert!(client(None, Some("http://localhost:1/v1")).is_ok());
+        let bad_key = client(Some("a\nb"), None).unwrap_err();
+        assert!(matches!(bad_key, ClientError::BadHeader { .. }));
+        assert!(!bad_key.to_string().contains("a\nb"));
+        let openai = client(Some("sk-canary"), None).unwrap();
+        assert_eq!(openai.base_url.as_str(), "https://api.openai.com/v1");
+        assert_eq!(openai.headers["authorization"], "Bearer sk-canary");
+    }
+
+    #[test]
+    fn nothing_secret_shows() {
+        let client = Client::new("http://user:canary@h:1/v1?key=canary").unwrap();
+        let client = client.api_key("canary").unwrap();
+        let client = client.header("api-key", "canary").unwrap();
+        let shown = format!("{client:?}");
+        assert!(!shown.contains("canary"), "{shown}");
+        assert!(shown.contains("http://h:1/v1"), "{shown}");
+    }
+
+    #[test]
+    fn types_can_cross_threads() {
+        fn send<T: Send>(_: &T) {}
+        fn send_unpin<T: Send + Unpin + 'static>() {}
+        fn send_sync<T: Send + Sync + 'static>() {}
+        send_unpin::<ProviderStream>();
+        send_sync::<Client>();
+        send_sync::<ProviderError<reqwest::Error>>();
+        let borrowed = "text".to_owned();
+        let client = Client::new("http://h").unwrap();
+        send(&client.chat_stream(&[borrowed.as_str()]));
+    }
+}

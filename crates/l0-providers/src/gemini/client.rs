@@ -1,0 +1,171 @@
+//! Requests to the Gemini API.
+
+use std::future::Future;
+
+use reqwest::{Response, Url};
+use serde::Serialize;
+
+use super::Generate;
+use crate::client::{self, Api, Provider, ProviderStream};
+use crate::error::ProviderError;
+
+/// A client for the Gemini API, or a server that speaks it.
+///
+/// [`from_env`](client::Client::from_env) reads `GEMINI_API_KEY` (else `GOOGLE_API_KEY`) and
+/// `GEMINI_BASE_URL` (else `GOOGLE_GEMINI_BASE_URL`). The key is sent as `x-goog-api-key`, never in
+/// the address. Vertex AI takes a token instead: set the `authorization`
+/// [header](client::Client::header).
+///
+/// ```no_run
+/// use futures_util::StreamExt;
+/// use l0_providers::gemini::Client;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::from_env()?;
+/// let request = serde_json::json!({
+///     "contents": [{"role": "user", "parts": [{"text": "What is a monad?"}]}],
+/// });
+/// let mut tokens = client.generate_content_stream("gemini-2.5-flash", &request).await?;
+/// while let Some(token) = tokens.next().await {
+///     print!("{}", token?.text);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub type Client = client::Client<Gemini>;
+
+/// The Gemini API: what a [`Client`] is of.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Gemini;
+
+impl Provider for Gemini {
+    const API: Api = Api {
+        base_url: "https://generativelanguage.googleapis.com/v1beta",
+        base_url_vars: &["GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL"],
+        key_vars: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        key_header: "x-goog-api-key",
+        key_prefix: "",
+        headers: &[],
+    };
+}
+
+/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+///
+/// For a response to a request of your own, which must ask for events (`alt=sse` in its query).
+///
+/// # Errors
+///
+/// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
+/// and the wait from `Retry-After` or the error's `RetryInfo`; also if a successful response is
+/// JSON with an error in it. [`ProviderError::NotAStream`] if a successful response is other JSON
+/// or a web page. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
+pub async fn from_response(
+    response: Response,
+) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
+    client::from_response(response, Box::new(Generate::default())).await
+}
+
+/// Requests to the Gemini API.
+impl Client {
+    /// Sends a request to `streamGenerateContent` and gives its tokens.
+    ///
+    /// `model` is its name (`gemini-2.5-flash`), or its path (`tunedModels/mine`). It goes into the
+    /// address: `/models/{model}:streamGenerateContent?alt=sse` is added, with `/v1beta` before it
+    /// if the address has no path of its own. `request` is anything that serializes to the API's
+    /// JSON: your own type, a `serde_json::Value`; nothing is added to it. The future borrows
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_response`]; [`ProviderError::Transport`] if no response came;
+    /// [`ProviderError::Request`] if `request` does not serialize to an object.
+    pub fn generate_content_stream<R>(
+        &self,
+        model: &str,
+        request: &R,
+    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
+    + Send
+    + 'static
+    + use<R>
+    where
+        R: Serialize + ?Sized,
+    {
+        self.post(
+            url(self.base_url(), model),
+            request,
+            &[],
+            Generate::default(),
+        )
+    }
+}
+
+fn url(mut url: Url, model: &str) -> Url {
+    let root = url.path().trim_end_matches('/').is_empty();
+    let prefix: &[&str] = match (root, model.contains('/')) {
+        (true, true) => &["v1beta"],
+        (true, false) => &["v1beta", "models"],
+        (false, true) => &[],
+        (false, false) => &["models"],
+    };
+    let method = format!("{model}:streamGenerateContent");
+    // What a model's name may not be trusted with, such as `?`, is escaped. Only addresses like
+    // `mailto:` have no segments, and a client has none of these.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments
+            .pop_if_empty()
+            .extend(prefix)
+            .extend(method.split('/'));
+    }
+    url.query_pairs_mut().append_pair("alt", "sse");
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        let url = |base: &str, model: &str| url(Url::parse(base).unwrap(), model).to_string();
+        let default = client::Client::<Gemini>::DEFAULT_BASE_URL;
+        assert_eq!(
+            url(default, "gemini-2.5-flash"),
+            format!("{default}/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+        );
+        for (base, model, expected) in [
+            (
+                "http://h",
+                "m",
+                "http://h/v1beta/models/m:streamGenerateContent?alt=sse",
+            ),
+            (
+                "http://h/",
+                "m",
+                "http://h/v1beta/models/m:streamGenerateContent?alt=sse",
+            ),
+            (
+                "http://h/v1",
+                "m",
+                "http://h/v1/models/m:streamGenerateContent?alt=sse",
+            ),
+            (
+                "http://h/v1/",
+                "models/m",
+                "http://h/v1/models/m:streamGenerateContent?alt=sse",
+            ),
+            (
+                "http://h/v1?a=b",
+                "tunedModels/m",
+                "http://h/v1/tunedModels/m:streamGenerateContent?a=b&alt=sse",
+            ),
+            (
+                "http://h/v1",
+                "a?key=b#c%",
+                "http://h/v1/models/a%3Fkey=b%23c%25:streamGenerateContent?alt=sse",
+            ),
+        ] {
+            assert_eq!(url(base, model), expected);
+        }
+    }
+}

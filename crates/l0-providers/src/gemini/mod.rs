@@ -1,0 +1,196 @@
+//! Google's Gemini API: `streamGenerateContent?alt=sse`, also of Vertex AI.
+//!
+//! # When a response is complete
+//!
+//! A finish reason of every candidate seen so far completes it; so does a prompt that is blocked,
+//! whose block reason is then the finish reason. A stream that ends without either was cut. The
+//! decoder reads to the end of the body.
+//!
+//! Gemini says `STOP` also where it asks for calls:
+//! [`finish`](ProviderToken::finish) is then [`FinishReason::ToolCalls`].
+//!
+//! # Token counts
+//!
+//! They are Gemini's: [`output`](l0_core::Usage::output) is `candidatesTokenCount`, which leaves out the
+//! thinking ([`reasoning`](l0_core::Usage::reasoning), `thoughtsTokenCount`). They come with every payload
+//! and are cumulative, so the last ones are valid.
+//!
+//! # Tool calls
+//!
+//! Each `functionCall` part is one token, with the name and all of the arguments. Where the
+//! arguments are streamed (Vertex AI, on request), the first token has the name, and each has the
+//! `partialArgs` as Gemini sends them.
+//!
+//! # Errors
+//!
+//! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api); what the same
+//! payload says besides comes before it. It is the last item.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use l0_core::{FinishReason, TokenKind};
+
+use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
+use crate::report::api_error;
+use crate::response::{Choice, Choices, Identity, small};
+use crate::token::{ProviderToken, ToolCall};
+
+#[cfg(feature = "reqwest")]
+mod client;
+mod payload;
+
+#[cfg(feature = "reqwest")]
+pub use client::{Client, Gemini, from_response};
+
+use payload::{Candidate, FunctionCall, Payload};
+
+/// Decodes the body of a streamed response, as its bytes arrive.
+///
+/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`; where it is cut
+/// into chunks does not matter. Its errors come out typed, as
+/// [`ProviderError::Transport`](crate::ProviderError::Transport).
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use futures_util::{StreamExt, stream};
+/// use l0_core::FinishReason;
+/// use l0_providers::gemini;
+///
+/// # futures_util::FutureExt::now_or_never(async {
+/// let body = stream::iter([
+///     Ok::<_, Infallible>("data: {\"candidates\": [{\"content\": {\"parts\": [{\"text\": \"Hi\"}]}}]}\n\n"),
+///     Ok("data: {\"candidates\": [{\"finishReason\": \"STOP\"}]}\n\n"),
+/// ]);
+/// let tokens: Vec<_> = gemini::decode(body).map(Result::unwrap).collect().await;
+/// assert_eq!(tokens[0].text, "Hi");
+/// assert_eq!(tokens[1].finish, Some(FinishReason::Stop));
+/// # }).unwrap();
+/// ```
+pub fn decode<S, B, E>(body: S) -> Decoder<S>
+where
+    S: Stream<Item = Result<B, E>>,
+    B: Into<Bytes>,
+{
+    Decoder::new(body, Generate::default())
+}
+
+/// What one response said so far.
+#[derive(Default)]
+struct Generate {
+    identity: Identity,
+    choices: Choices,
+}
+
+impl Dialect for Generate {
+    fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
+        let payload: Payload<'_> = parse(json)?;
+        let beside = !payload.candidates.is_empty();
+        let mut finished = false;
+        for candidate in payload.candidates {
+            finished |= self.candidate(candidate, out);
+        }
+        let model = payload.model.as_str();
+        let mut said = self.identity.news(model, payload.response_id.as_str());
+        said.usage = payload.usage.usage();
+        let feedback = payload.feedback.0.unwrap_or_default();
+        let blocked = feedback.block_reason.filled().map(Cow::into_owned);
+        if blocked.is_some() {
+            said.finish = Some(FinishReason::ContentFilter);
+        } else if finished && self.choices.all_finished() {
+            said.finish = self.choices.first_finish();
+        }
+        out.say(said);
+        if blocked.is_some() {
+            out.last_or_other(0).finish_reason = blocked;
+        }
+        if name == "error" || payload.error.error(beside).is_some() {
+            out.fail(api_error(json));
+        }
+        Ok(())
+    }
+}
+
+impl Generate {
+    /// Reads one candidate's parts; says whether it has finished.
+    fn candidate(&mut self, candidate: Candidate<'_>, out: &mut Out) -> bool {
+        let index = small(candidate.index.0);
+        let first = out.len();
+        let mut choice = self.choices.of(index);
+        for part in candidate.content.0.unwrap_or_default().parts {
+            if let Some(call) = part.function_call.0 {
+                out.push(tool_call(index, choice.as_deref_mut(), call));
+            }
+            if let Some(text) = part.text.filled() {
+                let kind = match part.thought.0 {
+                    true => TokenKind::Reasoning,
+                    false => TokenKind::Text,
+                };
+                // Consecutive parts of one kind are one token, as they are one piece of text.
+                let before = (out.len() > first).then(|| out.last_or_other(index));
+                match before.filter(|token| token.kind == kind) {
+                    Some(token) => token.text.push_str(&text),
+                    None => out.push(ProviderToken::new(kind, text)).choice = index,
+                }
+            }
+        }
+        let Some(reason) = candidate.finish_reason.filled() else {
+            return false;
+        };
+        if out.len() == first {
+            out.push(other(index));
+        }
+        let calls = choice.as_ref().is_some_and(|choice| choice.calls > 0);
+        if let Some(choice) = choice {
+            choice.finish = Some(normalise(&reason, calls));
+        }
+        out.last_or_other(index).finish_reason = Some(reason.into_owned());
+        true
+    }
+}
+
+fn tool_call(index: u32, choice: Option<&mut Choice>, call: FunctionCall<'_>) -> ProviderToken {
+    let name = call.name.filled().map(Cow::into_owned);
+    let id = call.id.filled().map(Cow::into_owned);
+    let number = choice.map_or(0, |choice| {
+        // Without a name, it is a further piece of the call before.
+        if name.is_some() || choice.calls == 0 {
+            choice.calls = choice.calls.saturating_add(1);
+        }
+        choice.calls - 1
+    });
+    let arguments = match &*call.args.0 {
+        "" => call.partial_args.0,
+        _ => call.args.0,
+    };
+    let mut text = name.clone().unwrap_or_default();
+    text.push_str(&arguments);
+    let mut token = ProviderToken::new(TokenKind::ToolCall, text);
+    token.choice = index;
+    let mut identity = ToolCall::new(number);
+    identity.id = id;
+    identity.name = name;
+    token.tool_call = Some(identity);
+    token
+}
+
+fn normalise(reason: &str, calls: bool) -> FinishReason {
+    match reason {
+        "STOP" if calls => FinishReason::ToolCalls,
+        "STOP" => FinishReason::Stop,
+        "MAX_TOKENS" => FinishReason::Length,
+        "SAFETY"
+        | "RECITATION"
+        | "BLOCKLIST"
+        | "PROHIBITED_CONTENT"
+        | "SPII"
+        | "IMAGE_SAFETY"
+        | "IMAGE_PROHIBITED_CONTENT"
+        | "IMAGE_RECITATION"
+        | "MODEL_ARMOR" => FinishReason::ContentFilter,
+        // A malformed call among them: nothing was withheld, and nothing is complete.
+        _ => FinishReason::Other,
+    }
+}

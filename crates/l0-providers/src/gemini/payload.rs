@@ -1,0 +1,161 @@
+//! The payloads of `streamGenerateContent`, as far as they are of interest, borrowed.
+
+use l0_core::Usage;
+use serde::de::MapAccess;
+
+use crate::lenient::{Arguments, Count, Fields, Flag, List, Object, Text, skip};
+use crate::report::ErrorField;
+
+/// One `GenerateContentResponse`.
+#[derive(Default)]
+pub(super) struct Payload<'a> {
+    pub(super) candidates: List<Candidate<'a>>,
+    pub(super) feedback: Object<Feedback<'a>>,
+    pub(super) usage: Object<UsageFields>,
+    pub(super) model: Text<'a>,
+    pub(super) response_id: Text<'a>,
+    pub(super) error: ErrorField<'a>,
+}
+
+impl<'de> Fields<'de> for Payload<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "candidates" => self.candidates.read(map)?,
+            "promptFeedback" => self.feedback.read(map)?,
+            "usageMetadata" => self.usage.read(map)?,
+            "modelVersion" => self.model = map.next_value()?,
+            "responseId" => self.response_id = map.next_value()?,
+            "error" => self.error = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Candidate<'a> {
+    pub(super) index: Count,
+    pub(super) content: Object<Content<'a>>,
+    pub(super) finish_reason: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Candidate<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "index" => self.index = map.next_value()?,
+            "content" => self.content.read(map)?,
+            "finishReason" => self.finish_reason = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Content<'a> {
+    pub(super) parts: List<Part<'a>>,
+}
+
+impl<'de> Fields<'de> for Content<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "parts" => self.parts.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Part<'a> {
+    pub(super) text: Text<'a>,
+    pub(super) thought: Flag,
+    pub(super) function_call: Object<FunctionCall<'a>>,
+}
+
+impl<'de> Fields<'de> for Part<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "text" => self.text = map.next_value()?,
+            "thought" => self.thought = map.next_value()?,
+            "functionCall" => self.function_call.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct FunctionCall<'a> {
+    pub(super) id: Text<'a>,
+    pub(super) name: Text<'a>,
+    pub(super) args: Arguments<'a>,
+    pub(super) partial_args: Arguments<'a>,
+}
+
+impl<'de> Fields<'de> for FunctionCall<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "id" => self.id = map.next_value()?,
+            "name" => self.name = map.next_value()?,
+            "args" => self.args = map.next_value()?,
+            "partialArgs" => self.partial_args = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// What Gemini says of the prompt.
+#[derive(Default)]
+pub(super) struct Feedback<'a> {
+    pub(super) block_reason: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Feedback<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "blockReason" => self.block_reason = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// The token counts.
+#[derive(Default)]
+pub(super) struct UsageFields {
+    prompt: Count,
+    candidates: Count,
+    total: Count,
+    cached: Count,
+    thoughts: Count,
+}
+
+impl<'de> Fields<'de> for UsageFields {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "promptTokenCount" => self.prompt = map.next_value()?,
+            "candidatesTokenCount" => self.candidates = map.next_value()?,
+            "totalTokenCount" => self.total = map.next_value()?,
+            "cachedContentTokenCount" => self.cached = map.next_value()?,
+            "thoughtsTokenCount" => self.thoughts = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl Object<UsageFields> {
+    /// The counts, if the provider sent any.
+    pub(super) fn usage(self) -> Option<Usage> {
+        let fields = self.0?;
+        let mut usage = Usage::new();
+        usage.input = fields.prompt.0;
+        usage.output = fields.candidates.0;
+        usage.total = fields.total.0;
+        usage.cached_input = fields.cached.0;
+        usage.reasoning = fields.thoughts.0;
+        (usage != Usage::new()).then_some(usage)
+    }
+}

@@ -1,0 +1,174 @@
+//! What dialects keep of a response from one payload to the next.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use l0_core::{FinishReason, TokenKind};
+
+use crate::decode::Said;
+use crate::lenient::MAX_LIST;
+use crate::token::{ProviderToken, ToolCall};
+
+/// How many choices, or calls, are told apart, so that a hostile server cannot make the state grow.
+const MAX_KEPT: usize = MAX_LIST;
+
+/// The model and the response's id, which are told once and when they change.
+#[derive(Debug, Default)]
+pub(crate) struct Identity {
+    model: String,
+    response_id: String,
+}
+
+impl Identity {
+    /// What of it is there and new.
+    pub(crate) fn news(&mut self, model: &str, response_id: &str) -> Said {
+        Said {
+            model: changed(&mut self.model, model),
+            response_id: changed(&mut self.response_id, response_id),
+            ..Said::default()
+        }
+    }
+}
+
+/// Takes over a value that is there and new.
+fn changed(known: &mut String, new: &str) -> Option<String> {
+    if new.is_empty() || known == new {
+        return None;
+    }
+    new.clone_into(known);
+    Some(new.to_owned())
+}
+
+/// The choices of a response, in the order in which they were first seen; almost always one.
+#[derive(Debug, Default)]
+pub(crate) struct Choices(Vec<Choice>);
+
+#[derive(Debug)]
+pub(crate) struct Choice {
+    index: u32,
+    pub(crate) finish: Option<FinishReason>,
+    /// How many tool calls there are.
+    pub(crate) calls: u32,
+    /// A fingerprint of the id of the last call that came without a number. The id itself may be as
+    /// long as an event, and choices are many.
+    pub(crate) call_id: Option<u64>,
+}
+
+impl Choices {
+    /// The state of a choice; `None` if there are too many.
+    pub(crate) fn of(&mut self, index: u32) -> Option<&mut Choice> {
+        let position = self.0.iter().position(|known| known.index == index);
+        let position = match position {
+            Some(position) => position,
+            None if self.0.len() < MAX_KEPT => {
+                self.0.push(Choice {
+                    index,
+                    finish: None,
+                    calls: 0,
+                    call_id: None,
+                });
+                self.0.len() - 1
+            }
+            None => return None,
+        };
+        self.0.get_mut(position)
+    }
+
+    /// Whether all choices seen so far have finished.
+    pub(crate) fn all_finished(&self) -> bool {
+        self.0.iter().all(|choice| choice.finish.is_some())
+    }
+
+    /// Why the lowest of the finished choices ended.
+    pub(crate) fn first_finish(&self) -> Option<FinishReason> {
+        let finished = self.0.iter().filter(|choice| choice.finish.is_some());
+        finished.min_by_key(|choice| choice.index)?.finish
+    }
+}
+
+/// Tool calls that are announced by one event, and whose arguments come with others.
+///
+/// The announcement is held back until the first piece of the arguments, and is one token with it;
+/// so there are as many tokens as pieces, as in dialects where the first piece names the function.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    /// The provider's number of each call.
+    keys: Vec<u64>,
+    /// The one call that was announced last, and of which no piece has come.
+    announced: Option<(u64, ProviderToken)>,
+}
+
+impl Calls {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Announces a call. A call that was announced before and got no piece is given back.
+    pub(crate) fn announce(
+        &mut self,
+        key: u64,
+        id: Option<String>,
+        name: Option<String>,
+    ) -> Option<ProviderToken> {
+        let before = self.flush();
+        let mut token = ProviderToken::new(TokenKind::ToolCall, name.clone().unwrap_or_default());
+        let mut call = ToolCall::new(self.index(key));
+        call.id = id;
+        call.name = name;
+        token.tool_call = Some(call);
+        self.announced = Some((key, token));
+        before
+    }
+
+    /// A piece of a call's arguments.
+    pub(crate) fn piece(&mut self, key: u64, arguments: &str) -> ProviderToken {
+        match self.announced.take_if(|(announced, _)| *announced == key) {
+            Some((_, mut token)) => {
+                token.text.push_str(arguments);
+                token
+            }
+            None => {
+                let mut token = ProviderToken::new(TokenKind::ToolCall, arguments);
+                token.tool_call = Some(ToolCall::new(self.index(key)));
+                token
+            }
+        }
+    }
+
+    /// Whether this call was announced and has got no piece yet.
+    pub(crate) fn waits(&self, key: u64) -> bool {
+        self.announced
+            .as_ref()
+            .is_some_and(|(waiting, _)| *waiting == key)
+    }
+
+    /// The call that was announced and got no piece.
+    pub(crate) fn flush(&mut self) -> Option<ProviderToken> {
+        self.announced.take().map(|(_, token)| token)
+    }
+
+    /// The call's position among the calls. Those past the limit share the last one.
+    fn index(&mut self, key: u64) -> u32 {
+        let position = self.keys.iter().position(|known| *known == key);
+        let position = position.unwrap_or_else(|| {
+            if self.keys.len() < MAX_KEPT {
+                self.keys.push(key);
+                self.keys.len() - 1
+            } else {
+                MAX_KEPT
+            }
+        });
+        small(Some(position as u64))
+    }
+}
+
+/// What tells two ids apart, without keeping them.
+pub(crate) fn fingerprint(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An index from the provider; 0 if it sends none.
+pub(crate) fn small(index: Option<u64>) -> u32 {
+    index.map_or(0, |index| u32::try_from(index).unwrap_or(u32::MAX))
+}
