@@ -61,14 +61,42 @@ mod documents {
     #[doc = include_str!("../../docs/architecture.md")]
     struct Architecture;
 
+    #[doc = include_str!("../../docs/configuration.md")]
+    struct Configuration;
+
+    #[doc = include_str!("../../docs/exporters.md")]
+    struct Exporters;
+
+    #[doc = include_str!("../../docs/observers.md")]
+    struct Observers;
+
     #[doc = include_str!("../../docs/otel.md")]
     struct Otel;
+
+    #[doc = include_str!("../../docs/patterns.md")]
+    struct Patterns;
 
     #[doc = include_str!("../../docs/prometheus.md")]
     struct Prometheus;
 
+    #[doc = include_str!("../../docs/quality.md")]
+    struct Quality;
+
+    #[doc = include_str!("../../docs/quick-start.md")]
+    struct QuickStart;
+
+    #[doc = include_str!("../../docs/reliability.md")]
+    struct Reliability;
+
     #[doc = include_str!("../../docs/scaling.md")]
     struct Scaling;
+
     #[doc = include_str!("../../docs/sentry.md")]
     struct Sentry;
+
+    #[doc = include_str!("../../docs/sources.md")]
+    struct Sources;
+
+    #[doc = include_str!("../../docs/telemetry.md")]
+    struct Telemetry;
 }

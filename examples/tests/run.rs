@@ -43,6 +43,179 @@ fn assert_in_order(text: &str, expected: &[&str]) {
 }
 
 #[test]
+fn quick_start() {
+    let text = output(env!("CARGO_BIN_EXE_quick_start"), &[]);
+    let expected = [
+        "A token stream",
+        "Session ID: l0_",
+        "Duration: ",
+        "Tokens: 58",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn telemetry() {
+    let text = output(env!("CARGO_BIN_EXE_telemetry"), &[]);
+    let expected = [
+        "\"retries\": 2",
+        "partial_chunks: 1",
+        "retried: true, after Some(50ms)",
+        "violations: 4",
+        "pattern-meta-commentary: 1",
+        "first token after Some(",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn exporters() {
+    let text = output(env!("CARGO_BIN_EXE_exporters"), &[]);
+    let expected = [
+        "\"totalTokens\": 58",
+        "sessionId,duration,tokens",
+        "\"duration_ms\":",
+        "l0.tokens.total 58 Count model:gpt-4o-mini",
+        "l0.runs 1 Count model:gpt-4o-mini,outcome:completed",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn retries() {
+    let text = output(env!("CARGO_BIN_EXE_retries"), &[]);
+    let expected = [
+        "again in 20 ms: rate_limited",
+        "again in 40 ms: server_error",
+        "again in 80 ms: timeout",
+        "again in 20 ms: zero_output",
+        "5 attempts, 3 network and 1 model retries, 2 tokens thrown away",
+        "the source failed, after 1 attempt",
+        "because: the gateway is busy",
+        "Here I am.",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn guardrails() {
+    let text = output(env!("CARGO_BIN_EXE_guardrails"), &[]);
+    let expected = [
+        "drift: meta_commentary",
+        "violation: markdown-complete",
+        "again: guardrail_violation",
+        "A token stream",
+        "model retries: 1",
+        "guardrail violation: at-most (error): It is too long",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn abort() {
+    let text = output(env!("CARGO_BIN_EXE_abort"), &[]);
+    let expected = [
+        "by its handle: Stream aborted",
+        "Outcome: aborted",
+        "by a future, after 6 items: Stream aborted",
+        "by going away: Some(Dropped)",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn monitor() {
+    let text = output(env!("CARGO_BIN_EXE_monitor"), &[]);
+    let expected = [
+        "Tokens: 4 (1 thrown away by retries)",
+        "\"retries\":1",
+        "\"type\": \"econnreset\"",
+        "\"customEvents\"",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn production() {
+    let text = output(env!("CARGO_BIN_EXE_production"), &[]);
+    let expected = [
+        "a record: {\"sessionId\"",
+        "exported 40 of 40 runs",
+        "l0_requests_total{model=\"gpt-4o-mini\"} 40",
+        "l0_streams_started_total{model=\"gpt-4o-mini\"} 40",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn debugging() {
+    let text = output(env!("CARGO_BIN_EXE_debugging"), &["tokens"]);
+    let expected = [
+        "Started {",
+        "Token {",
+        "NetworkError {",
+        "Retry {",
+        "Finished: completed",
+        "\"test_id\": 7",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn interceptor() {
+    let text = output(env!("CARGO_BIN_EXE_interceptor"), &[]);
+    let expected = [
+        "live: 0",
+        "the third: refused: too many requests at a time",
+        "premium",
+        "free",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn prometheus_registry() {
+    let text = output(env!("CARGO_BIN_EXE_prometheus_registry"), &[]);
+    let expected = [
+        "myapp_l0_requests_total{service=\"api\",endpoint=\"/chat\",model=\"gpt-4o-mini\"} 1",
+        "myapp_l0_custom_events_total{service=\"api\",type=\"special\"} 1",
+        "myapp_l0_queue_length{service=\"api\"} 5",
+        "l0_tokens_total{service=\"api\"",
+        "visits_total 1",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn own_source() {
+    let text = output(env!("CARGO_BIN_EXE_own_source"), &[]);
+    let expected = [
+        "Words of my own",
+        "Some(Stop)",
+        "Words of others",
+        "Words of my own again: Some(Completed)",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn sentry_by_hand() {
+    let text = output(env!("CARGO_BIN_EXE_sentry_by_hand"), &[]);
+    let expected = [
+        "-- around a future",
+        "[transaction] l0.execution",
+        "-- by hand",
+        "[transaction] my-chat-request",
+        "l0.stream.consume",
+        "l0_telemetry: ",
+        "-- by hand, and it fails",
+        "[error] the source failed",
+        "First token received",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
 fn chat() {
     let chat = |arguments: &[&str]| output(env!("CARGO_BIN_EXE_chat"), arguments);
     let expected = [

@@ -12,7 +12,7 @@ use crate::verdict::{Outcome, Violation};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a source's error type",
     label = "not a `std::error::Error + Send + Sync + 'static`",
-    note = "for `anyhow::Error`, `Box<dyn Error + Send + Sync>` or `String`, convert the errors first: `.map_err(std::io::Error::other)`"
+    note = "for `anyhow::Error`, `Box<dyn Error + Send + Sync>` or `String`, convert the errors first, of connecting and of the items: `.map_err(std::io::Error::other)`"
 )]
 pub trait SourceError: StdError + Send + Sync + 'static {}
 

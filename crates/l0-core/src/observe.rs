@@ -18,6 +18,11 @@ use crate::telemetry::Timestamp;
 /// Both hooks are called inside `start()`, on the caller's thread and so in the caller's context:
 /// first [`before`](Self::before) of every interceptor in the order of registration, then
 /// [`observe`](Self::observe) of every interceptor. Nothing of the source has been called yet.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an `Interceptor`",
+    note = "of a closure, `l0_core::observe_fn` makes one",
+    note = "an `Observer` belongs to one run: implement `Interceptor`, and push a new observer in its `observe`"
+)]
 pub trait Interceptor: Send + Sync {
     /// Adds metadata to a run that is about to start, or refuses it.
     ///

@@ -23,6 +23,11 @@ use serde::{Deserialize, Serialize};
 ///     }
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "it is not known how items of type `{Self}` are read",
+    label = "its items are no `Token`s",
+    note = "implement `Token` for `{Self}`; or, if the type is not yours, say how it is read: `.view_with(|item| TokenView::text(&item.text))` before `.start()`"
+)]
 pub trait Token {
     /// Whether a source of these items always says why it ended. If so, an end without a
     /// [`FinishReason`] is a truncated stream.

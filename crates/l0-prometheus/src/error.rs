@@ -26,10 +26,12 @@ pub enum BuildError {
 #[non_exhaustive]
 pub enum LabelError {
     /// It is not of the form `[a-zA-Z_][a-zA-Z0-9_]*`.
-    #[error("the label name {0:?} is not of the form [a-zA-Z_][a-zA-Z0-9_]*")]
+    #[error(
+        "the label name {0:?} is not of the form [a-zA-Z_][a-zA-Z0-9_]*: letters, digits and underscores"
+    )]
     Invalid(String),
     /// It means something to Prometheus or to the metrics of L0.
-    #[error("the label name `{0}` is reserved")]
+    #[error("the label name `{0}` is reserved: Prometheus or the metrics of L0 have it already")]
     Reserved(String),
     /// It is there twice.
     #[error("the label name `{0}` is there twice")]

@@ -97,7 +97,7 @@ impl<'a> Setup<'a> {
 ///
 /// Every setter of [`L0Builder`](crate::L0Builder) is here too, for this run only:
 /// [`interceptor`](Self::interceptor) adds, the others replace.
-#[must_use = "a run does nothing until it is started"]
+#[must_use = "a run does nothing until it is started, with `start()`"]
 pub struct RunBuilder<'a, S: TryStream, V = ByToken> {
     setup: Setup<'a>,
     factory: Factory<'a, S, S::Error>,
@@ -266,7 +266,7 @@ impl<S: TryStream, V> fmt::Debug for RunBuilder<'_, S, V> {
 ///
 /// The setters of [`L0Builder`](crate::L0Builder) that only watch are here too, for this run only:
 /// [`interceptor`](Self::interceptor) adds, the others replace.
-#[must_use = "a run does nothing until it is started"]
+#[must_use = "a run does nothing until it is started, with `start()`"]
 pub struct WatchBuilder<S: TryStream, V = ByToken> {
     setup: Setup<'static>,
     stream: S,

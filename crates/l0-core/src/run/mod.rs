@@ -89,7 +89,7 @@ type Classify<'a, E> = Box<dyn Fn(&E) -> Option<Failure> + Send + 'a>;
 ///
 /// `'a` is how long the factory, the `until` futures and the source may borrow for;
 /// `Run<'static, S>` can be spawned or returned as a body.
-#[must_use = "streams do nothing unless polled"]
+#[must_use = "a run does nothing unless it is read: poll it as a stream, or await `text()`"]
 pub struct Run<'a, S: TryStream> {
     // First, so that a dropped run is finished before its source is dropped.
     recorder: Recorder<'a>,

@@ -1,0 +1,49 @@
+//! One telemetry in each format: JSON, CSV, a structured log, metric points.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin exporters
+//! ```
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+
+use l0_core::{L0, Monitoring, keys};
+use l0_export::log::LogRecord;
+use l0_export::{csv, json, metrics};
+use l0_providers::openai::ChatRequest;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (client, _server) = l0_examples::client(0).await?;
+    let l0 = L0::builder().monitoring(Monitoring::new()).build();
+    let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
+    let mut run = l0
+        .stream(|_attempt| client.chat_stream(&request))
+        .metadata(keys::MODEL, "gpt-4o-mini")
+        .metadata("environment", "example")
+        .start();
+    run.text().await?;
+    let telemetry = run.telemetry().ok_or("monitoring is on")?;
+
+    println!("JSON:\n{}", json::to_string_pretty(&telemetry)?);
+    println!("\nCSV:\n{}", csv::to_string(&telemetry)?);
+    let record = LogRecord::from(&telemetry);
+    println!("log:\n{}", serde_json::to_string(&record)?);
+
+    println!("\nmetric points:");
+    for point in metrics::points(&telemetry).tag_keys([keys::MODEL]) {
+        let tags: Vec<_> = point
+            .tags
+            .iter()
+            .map(|(key, value)| format!("{key}:{value}"))
+            .collect();
+        println!(
+            "{} {} {:?} {}",
+            point.name,
+            point.value,
+            point.kind,
+            tags.join(",")
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! Rules that an answer must keep, one of one's own among them, and answers that leave the track.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin guardrails
+//! ```
+//!
+//! The first answer of the server inside the process talks about the model, and leaves a block of
+//! code open.
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+use std::time::Duration;
+
+use l0_core::guardrail::{Guardrail, Violations};
+use l0_core::{
+    Backoff, Drift, Event, Guardrails, Interest, L0, Monitoring, Retry, Severity, Violation,
+    observe_fn,
+};
+use l0_examples::server::Fault;
+use l0_providers::openai::ChatRequest;
+
+/// Wants answers of no more than so many bytes.
+struct AtMost {
+    left: usize,
+}
+
+impl Guardrail for AtMost {
+    fn name(&self) -> &'static str {
+        "at-most"
+    }
+
+    fn text(&mut self, delta: &str, violations: &mut Violations) {
+        match self.left.checked_sub(delta.len()) {
+            Some(left) => self.left = left,
+            None => {
+                let violation = Violation::new(self.name(), Severity::Error, "It is too long");
+                violations.report(violation.recoverable(false));
+            }
+        }
+    }
+
+    fn end(&mut self, _violations: &mut Violations) {}
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (client, server) = l0_examples::client(0).await?;
+    if let Some(server) = &server {
+        server.fail_next([Fault::Bad]);
+    }
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::new().backoff(Backoff::fixed(Duration::from_millis(50))))
+        .guardrails(Guardrails::recommended())
+        .drift(Drift::new())
+        .interceptor(observe_fn(|_run, event| tell(event)).interest(Interest::LIFECYCLE))
+        .build();
+    let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
+
+    println!("-- a bad answer is tried again");
+    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    println!("{}", run.text().await?);
+    let telemetry = run.telemetry().ok_or("monitoring is on")?;
+    println!("model retries: {}", telemetry.metrics.model_retries);
+
+    println!("\n-- a rule that allows no second try ends the run");
+    let mut run = l0
+        .stream(|_attempt| client.chat_stream(&request))
+        .guardrails(Guardrails::none().with(|| AtMost { left: 100 }))
+        .start();
+    if let Err(error) = run.text().await {
+        println!("{error}");
+    }
+    println!(
+        "{:?}",
+        run.telemetry().and_then(|telemetry| telemetry.guardrails)
+    );
+    Ok(())
+}
+
+fn tell(event: &Event<'_>) {
+    match event {
+        Event::Violation { violation, .. } => println!("violation: {violation}"),
+        Event::Drift { report, .. } => println!("drift: {}", report.types.join(", ")),
+        Event::Retry { reason, .. } => println!("again: {reason}"),
+        _ => {}
+    }
+}

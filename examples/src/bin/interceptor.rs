@@ -1,0 +1,86 @@
+//! An interceptor of one's own: it limits how many runs are live, refuses others, and adds to the
+//! metadata of those that it lets start.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin interceptor
+//! ```
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use l0_core::{Event, Interceptor, L0, Monitoring, Observer, Observers, Refusal, Request, RunInfo};
+use l0_providers::openai::ChatRequest;
+
+/// Shared by all runs.
+#[derive(Debug, Clone)]
+struct AtMost {
+    limit: usize,
+    live: Arc<AtomicUsize>,
+}
+
+impl Interceptor for AtMost {
+    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+        // Two that start at the same time may both get in.
+        if self.live.load(Ordering::Relaxed) >= self.limit {
+            return Err(Refusal::new("too many requests at a time"));
+        }
+        let tier = match request.metadata().get("user") {
+            Some(user) if user == "ada" => "premium",
+            _ => "free",
+        };
+        request.set_metadata("user_tier", tier);
+        Ok(())
+    }
+
+    /// Called for refused runs too: each has its `Finished`.
+    fn observe(&self, _run: &RunInfo, observers: &mut Observers) {
+        self.live.fetch_add(1, Ordering::Relaxed);
+        observers.push(Live(Arc::clone(&self.live)));
+    }
+}
+
+/// Belongs to one run, and goes with it.
+struct Live(Arc<AtomicUsize>);
+
+impl Observer for Live {
+    fn on_event(&mut self, event: &Event<'_>) {
+        if let Event::Finished { outcome, .. } = event {
+            let before = self.0.fetch_sub(1, Ordering::Relaxed);
+            println!("a run ended: {outcome}; live: {}", before - 1);
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (client, _server) = l0_examples::client(0).await?;
+    let at_most = AtMost {
+        limit: 2,
+        live: Arc::default(),
+    };
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .interceptor(at_most)
+        .build();
+
+    let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
+    let start = |user| {
+        l0.stream(|_attempt| client.chat_stream(&request))
+            .metadata("user", user)
+            .start()
+    };
+    let (mut first, mut second, mut third) = (start("ada"), start("bob"), start("eve"));
+    let (first_text, second_text, refused) =
+        tokio::join!(first.text(), second.text(), third.text());
+    first_text?;
+    second_text?;
+    if let Err(error) = refused {
+        println!("the third: {error}");
+    }
+    for run in [&first, &second] {
+        println!("{:?}", run.info().metadata());
+    }
+    Ok(())
+}

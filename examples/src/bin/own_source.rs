@@ -1,0 +1,71 @@
+//! Sources that are no provider of ours: items of one's own, items of others, and a stream that
+//! cannot be called again.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin own_source
+//! ```
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use l0_core::{FinishReason, L0, Monitoring, Token, TokenView, Usage};
+use tokio::time::sleep;
+
+/// An item of one's own.
+struct Delta {
+    content: &'static str,
+    last: bool,
+}
+
+impl Token for Delta {
+    const SENDS_FINISH: bool = true;
+
+    fn view(&self) -> TokenView<'_> {
+        let view = TokenView::text(self.content);
+        match self.last {
+            true => view
+                .finish(FinishReason::Stop)
+                .usage(Usage::new().output(3)),
+            false => view,
+        }
+    }
+}
+
+async fn own() -> io::Result<impl Stream<Item = io::Result<Delta>>> {
+    sleep(Duration::from_millis(20)).await; // connecting takes time
+    let deltas = [("Words", false), (" of my", false), (" own", true)];
+    Ok(stream::iter(deltas).map(|(content, last)| Ok(Delta { content, last })))
+}
+
+/// An item that is another crate's.
+async fn foreign() -> io::Result<impl Stream<Item = io::Result<(u32, &'static str)>>> {
+    sleep(Duration::from_millis(20)).await;
+    Ok(stream::iter([Ok((1, "Words of")), Ok((2, " others"))]))
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let l0 = L0::builder().monitoring(Monitoring::new()).build();
+
+    let mut run = l0.stream(|_attempt| own()).start();
+    println!("{}", run.text().await?);
+    let telemetry = run.telemetry().ok_or("monitoring is on")?;
+    println!("{:?}, {:?}", telemetry.finish_reason, telemetry.usage);
+
+    let mut run = l0
+        .stream(|_attempt| foreign())
+        .view_with(|(_number, text)| TokenView::text(text))
+        .start();
+    println!("{}", run.text().await?);
+
+    // It is there already: measured, and otherwise left alone.
+    let mut watched = l0.watch(own().await?).start();
+    while let Some(delta) = watched.next().await {
+        print!("{}", delta?.content);
+    }
+    println!(" again: {:?}", watched.outcome());
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Monitoring in production: a sample is measured in full and exported by a task of its own, all
+//! runs are counted, and what is measured depends on the environment.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin production
+//! $ ENVIRONMENT=production cargo run -p l0-examples --bin production
+//! ```
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+
+use futures_util::{StreamExt, stream};
+use l0_core::{L0, Monitoring, keys};
+use l0_prometheus::Collector;
+use l0_providers::openai::ChatRequest;
+
+const RUNS: usize = 40;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let environment = std::env::var("ENVIRONMENT").unwrap_or_else(|_| "development".to_owned());
+    let production = environment == "production";
+
+    let (client, _server) = l0_examples::client(0).await?;
+    let collector = Collector::builder().build()?;
+    let (queue, mut receiver) = l0_export::queue(1_024);
+    let export = tokio::spawn(async move {
+        let mut records = 0;
+        // Takes as long as it takes: no run waits for it.
+        while let Some(telemetry) = receiver.recv().await {
+            records += 1;
+            if records == 1 {
+                println!("a record: {}", l0_export::json::to_string(&telemetry)?);
+            }
+        }
+        Ok::<usize, serde_json::Error>(records)
+    });
+
+    let l0 = L0::builder()
+        .monitoring(
+            Monitoring::new()
+                .sample_rate(if production { 0.25 } else { 1.0 })
+                .include_network_details(!production)
+                .metadata("environment", environment),
+        )
+        .interceptor(collector.label_keys([keys::MODEL])?)
+        .interceptor(queue)
+        .seed(1) // for this example to give the same each time
+        .build();
+    let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
+    let runs = (0..RUNS).map(async |number| {
+        let mut run = l0
+            .stream(|_attempt| client.chat_stream(&request))
+            .metadata(keys::MODEL, "gpt-4o-mini")
+            .metadata("request_id", number)
+            .start();
+        run.text().await.is_ok()
+    });
+    let mut runs = stream::iter(runs).buffer_unordered(20);
+    while runs.next().await.is_some() {}
+
+    drop(runs);
+    drop(l0); // with the last queue, the export ends
+    println!("exported {} of {RUNS} runs", export.await??);
+    for line in collector.expose().lines() {
+        if line.starts_with("l0_requests_total") || line.starts_with("l0_streams_started_total") {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! Tells Sentry by hand: of a whole future, and step by step of what is no run of L0, or is several.
+//!
+//! ```console
+//! $ cargo run -p l0-examples --bin sentry_by_hand
+//! $ SENTRY_DSN=https://key@example.ingest.sentry.io/1 cargo run -p l0-examples --bin sentry_by_hand
+//! ```
+//!
+//! Without `SENTRY_DSN`, what Sentry would get is printed. Runs of which nothing has to be told by
+//! hand have the interceptor instead: see the example `sentry`.
+#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+
+use std::error::Error;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use l0_core::{Chunk, L0, Monitoring, Retry};
+use l0_examples::server::Fault;
+use l0_providers::openai::{ChatRequest, Client};
+use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
+use sentry::protocol::{Context, Envelope, EnvelopeItem};
+use sentry::{ClientOptions, Transport};
+use tokio::runtime::Runtime;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let options = ClientOptions::new().traces_sample_rate(1.0);
+    let options = match std::env::var("SENTRY_DSN") {
+        Ok(dsn) => options.dsn(&dsn),
+        Err(_) => options
+            .dsn("http://key@localhost/1")
+            .transport(Arc::new(Print)),
+    };
+    let _guard = sentry::init(options); // before the runtime, whose threads take their hubs from here
+    Runtime::new()?.block_on(tell())
+}
+
+async fn tell() -> Result<(), Box<dyn Error>> {
+    let (client, server) = l0_examples::client(0).await?;
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .build();
+    let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
+    let config = SentryConfig::new().tag("environment", "example");
+
+    println!("-- around a future");
+    with_sentry(config.clone(), async {
+        let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+        run.text().await
+    })
+    .await?;
+
+    let sentry = SentryIntegration::new(config);
+    println!("-- by hand");
+    by_hand(&sentry, &l0, &client, &request).await?;
+
+    println!("-- by hand, and it fails");
+    if let Some(server) = &server {
+        server.fail_next([Fault::Break]);
+    }
+    if let Err(error) = by_hand(&sentry, &l0, &client, &request).await {
+        println!("{error}");
+    }
+    Ok(())
+}
+
+async fn by_hand(
+    sentry: &SentryIntegration,
+    l0: &L0,
+    client: &Client,
+    request: &ChatRequest,
+) -> Result<String, Box<dyn Error>> {
+    let mut execution = sentry.start_execution("my-chat-request", [("user_id", "123")]);
+    execution.start_stream();
+    let mut run = l0.stream(|_attempt| client.chat_stream(request)).start();
+    let (mut text, mut tokens) = (String::new(), 0);
+    while let Some(chunk) = run.next().await {
+        match chunk {
+            Ok(Chunk::Item(token)) if !token.text.is_empty() => {
+                tokens += 1;
+                if tokens == 1 {
+                    let telemetry = run.telemetry().unwrap_or_default();
+                    let after = telemetry.metrics.time_to_first_token;
+                    execution.record_first_token(after.unwrap_or_default());
+                }
+                execution.record_token(&token.text);
+                text.push_str(&token.text);
+            }
+            Ok(Chunk::Restart { .. }) => text.clear(),
+            Ok(_) => {}
+            Err(error) => {
+                execution.fail(&error, run.telemetry().as_ref());
+                return Err(error.into());
+            }
+        }
+    }
+    execution.complete_stream(tokens);
+    execution.complete(run.telemetry().as_ref());
+    Ok(text)
+}
+
+/// Prints what Sentry would get.
+struct Print;
+
+impl Transport for Print {
+    fn send_envelope(&self, envelope: Envelope) {
+        for item in envelope.items() {
+            match item {
+                EnvelopeItem::Event(event) => {
+                    let title = event.exception.iter().find_map(|one| one.value.as_deref());
+                    println!("[{}] {}", event.level, title.unwrap_or("no title"));
+                    println!("  tags: {:?}", event.tags);
+                    for crumb in &event.breadcrumbs {
+                        println!("  {}", crumb.message.as_deref().unwrap_or_default());
+                    }
+                }
+                EnvelopeItem::Transaction(transaction) => {
+                    let name = transaction.name.as_deref().unwrap_or_default();
+                    println!("[transaction] {name}");
+                    for span in &transaction.spans {
+                        println!("  {}", span.op.as_deref().unwrap_or_default());
+                    }
+                    if let Some(Context::Other(numbers)) = transaction.contexts.get("l0_telemetry")
+                    {
+                        println!("  l0_telemetry: {numbers:?}");
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}

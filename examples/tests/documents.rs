@@ -1,0 +1,217 @@
+//! The documents: their links lead somewhere, they name what there is, and what there is they name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use l0_core::{DriftStats, GuardrailStats, Telemetry, Usage};
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of the files of a folder that end like this, without that end.
+fn names(folder: &str, end: &str) -> BTreeSet<String> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names = names.map(|name| name.into_string().expect("UTF-8"));
+    names
+        .filter_map(|name| name.strip_suffix(end).map(str::to_owned))
+        .collect()
+}
+
+/// The README, the guide, and the list of examples.
+fn documents() -> Vec<PathBuf> {
+    let pages = names("docs", ".md").into_iter();
+    let pages = pages.map(|name| root().join("docs").join(format!("{name}.md")));
+    ["README.md", "examples/README.md"]
+        .map(|name| root().join(name))
+        .into_iter()
+        .chain(pages)
+        .collect()
+}
+
+/// The lines that are no code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    })
+}
+
+/// A line without what stands between backticks.
+fn without_code(line: &str) -> String {
+    line.split('`').step_by(2).collect::<Vec<_>>().join("`")
+}
+
+/// The targets of a document's links and pictures.
+fn links(text: &str) -> Vec<String> {
+    // Links may be broken over two lines.
+    let prose: Vec<_> = prose(text).map(without_code).collect();
+    let prose = prose.join("\n");
+    let ends = prose.match_indices("](").map(|(at, _)| &prose[at + 2..]);
+    ends.filter_map(|rest| rest.split_once(')'))
+        .map(|(target, _)| target.to_owned())
+        .collect()
+}
+
+/// The anchors that headings make, as GitHub does.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut seen = BTreeMap::<String, u32>::new();
+    let headings = prose(text).filter_map(|line| {
+        let heading = line.trim_start_matches('#');
+        (heading.len() < line.len()).then(|| heading.strip_prefix(' '))?
+    });
+    headings
+        .map(|heading| {
+            let kept = |letter: &char| letter.is_alphanumeric() || " -_".contains(*letter);
+            let slug: String = heading.trim().to_lowercase().chars().filter(kept).collect();
+            let slug = slug.replace(' ', "-");
+            let times = seen.entry(slug.clone()).or_default();
+            *times += 1;
+            match *times {
+                1 => slug,
+                times => format!("{slug}-{}", times - 1),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut count = 0;
+    let mut dead = Vec::new();
+    for document in documents() {
+        for link in links(&read(&document)) {
+            if link.starts_with("https://") {
+                continue;
+            }
+            count += 1;
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match file {
+                "" => document.clone(),
+                file => document.parent().expect("a folder").join(file),
+            };
+            let there =
+                target.exists() && (anchor.is_empty() || anchors(&read(&target)).contains(anchor));
+            if !there {
+                dead.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+    assert!(count > 200, "{count}");
+}
+
+#[test]
+fn the_contents_name_every_page() {
+    let contents = links(&read(&root().join("docs/README.md")));
+    let contents: BTreeSet<_> = contents
+        .iter()
+        .filter_map(|link| link.strip_suffix(".md"))
+        .map(str::to_owned)
+        .collect();
+    for page in names("docs", ".md") {
+        assert!(page == "README" || contents.contains(&page), "{page}");
+    }
+}
+
+#[test]
+fn the_code_of_every_page_is_compiled() {
+    let compiled = read(&root().join("examples/src/lib.rs"));
+    for page in names("docs", ".md") {
+        let has_code = read(&root().join(format!("docs/{page}.md"))).contains("```rust");
+        let is_compiled = compiled.contains(&format!("docs/{page}.md"));
+        assert!(!has_code || is_compiled, "{page}");
+    }
+}
+
+#[test]
+fn the_telemetry_page_names_every_field_and_no_other() {
+    let mut telemetry = Telemetry::example();
+    telemetry.usage = telemetry
+        .usage
+        .map(|usage| usage.cached_input(1).reasoning(1));
+    assert_ne!(telemetry.usage, Some(Usage::new()));
+    telemetry.guardrails = Some(GuardrailStats::default());
+    telemetry.drift = Some(DriftStats::default());
+    let json = serde_json::to_value(&telemetry).expect("JSON");
+    let mut fields = BTreeSet::new();
+    collect_fields("", &json, &mut fields);
+
+    let page = read(&root().join("docs/telemetry.md"));
+    // The rows of tables which have the four columns of those that list fields.
+    let rows =
+        prose(&page).filter(|line| line.starts_with("| `") && line.matches(" |").count() == 4);
+    let rows = rows.filter_map(|line| line.split('|').nth(1));
+    let listed: BTreeSet<_> = rows
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(listed, fields);
+}
+
+/// The paths of all fields, but for the keys of maps, which are no fields.
+fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
+    const MAPS: [&str; 5] = [
+        "metadata",
+        "network.errorsByType",
+        "guardrails.violationsByRule",
+        "guardrails.violationsBySeverity",
+        "guardrails.violationsByRuleAndSeverity",
+    ];
+    if MAPS.contains(&path) {
+        return;
+    }
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                let path = match path {
+                    "" => key.clone(),
+                    path => format!("{path}.{key}"),
+                };
+                collect_fields(&path, value, fields);
+                fields.insert(path);
+            }
+        }
+        Value::Array(list) => {
+            for value in list.iter().filter(|value| value.is_object()) {
+                collect_fields(&format!("{path}[]"), value, fields);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_example_is_listed_run_and_says_how() {
+    let list = read(&root().join("examples/README.md"));
+    let tests: String = names("examples/tests", ".rs")
+        .into_iter()
+        .map(|name| read(&root().join(format!("examples/tests/{name}.rs"))))
+        .chain([read(&root().join("examples/tests/prometheus/main.rs"))])
+        .collect();
+    for example in names("examples/src/bin", ".rs") {
+        let code = read(&root().join(format!("examples/src/bin/{example}.rs")));
+        let command = format!("cargo run -p l0-examples --bin {example}");
+        let usage = code.split_once("\n#").map_or("", |(usage, _)| usage);
+        assert!(
+            usage
+                .lines()
+                .any(|line| line.starts_with("//! $ ") && line.contains(&command)),
+            "{example}"
+        );
+        assert!(list.contains(&format!("`{command}`")), "{example}");
+        assert!(
+            tests.contains(&format!("CARGO_BIN_EXE_{example}\"")),
+            "{example}"
+        );
+    }
+}
