@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use l0_core::{DriftStats, GuardrailStats, Telemetry, Usage};
+use l0_prometheus::Labels;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -187,6 +189,35 @@ fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
             }
         }
         _ => {}
+    }
+}
+
+#[test]
+fn the_messages_to_newcomers_are_those_of_the_code() {
+    let page = read(&root().join("docs/troubleshooting.md"));
+    let label = |name| {
+        Labels::new([(name, "value")])
+            .expect_err("no label")
+            .to_string()
+    };
+    let error = |error: l0_core::Error<io::Error>| error.to_string();
+    let failed = l0_core::Error::Source {
+        source: io::Error::other("anything"),
+        attempts: 1,
+    };
+    let messages = [
+        label("error_type"),
+        label("model-name"),
+        error(l0_core::Error::NoTimer),
+        error(l0_core::Error::ZeroOutput),
+        error(failed),
+    ];
+    for message in messages {
+        assert!(
+            page.contains(&format!("```text\n{message}\n"))
+                || page.contains(&format!("\n{message}\n```")),
+            "{message}"
+        );
     }
 }
 

@@ -55,6 +55,11 @@
 //!
 //! Nothing waits for a network, as long as the SDK exports from a thread of its own: batch span processors and
 //! periodic readers do, a `SimpleSpanProcessor` does not.
+//!
+//! # Features
+//!
+//! None: which providers and exporters there are is the application's choice, of crates and features of
+//! OpenTelemetry.
 #![doc = include_str!("../names.md")]
 
 mod attributes;

@@ -31,6 +31,10 @@
 //!
 //! Sending never waits, fails or logs: it is a few system calls on a socket that does not block.
 //! What the system does not take at once is dropped and [counted](StatsdInterceptor::dropped).
+//!
+//! # Features
+//!
+//! None.
 
 mod builder;
 mod error;
