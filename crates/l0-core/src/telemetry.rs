@@ -105,10 +105,11 @@ pub struct Metrics {
     /// included. Absent without a token or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<Duration>,
-    /// From the start of the run to its first token of the answer itself, which reasoning is not.
+    /// From the start of the run to its first token of the answer itself, which reasoning and tool
+    /// calls are not. Absent without such a token or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub time_to_first_text: Option<Duration>,
-    /// The mean gap between two tokens of one attempt. Absent without a gap.
+    /// The mean gap between two tokens of one attempt. Absent without a gap or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub avg_inter_token_time: Option<Duration>,
     /// All tokens over the whole duration, per second, to three decimals. Absent without a token,
@@ -116,7 +117,8 @@ pub struct Metrics {
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
     /// Gaps over the time they took, per second, to three decimals: the rate while tokens flow,
-    /// without the time to the first token and without back-off. Absent over zero time.
+    /// without the time to the first token and without back-off. Absent without a gap, over zero
+    /// time, or without timings.
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub output_tokens_per_second: Option<f64>,
     /// Tokens of all attempts. One item of the stream is one token.
@@ -133,14 +135,17 @@ pub struct Metrics {
     /// Retries for the model's answers.
     #[serde(alias = "modelRetryCount")]
     pub model_retries: u32,
-    /// The gaps between two tokens of one attempt, from arrival to arrival. Absent without a gap.
+    /// The gaps between two tokens of one attempt, from arrival to arrival. Absent without a gap or
+    /// without timings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token: Option<Distribution>,
     /// Time that the consumer held the run up: from each item handed out until the source was
-    /// found pending again, or until the next arrival if it was ready at once.
+    /// found pending again, or until the next arrival if it was ready at once. Absent before the end
+    /// or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub consumer_hold: Option<Duration>,
-    /// The rest of the duration: waiting for the source, back-off included. Absent before the end.
+    /// The rest of the duration: waiting for the source, back-off included. Absent before the end or
+    /// without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub wait: Option<Duration>,
 }
