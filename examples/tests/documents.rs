@@ -193,6 +193,26 @@ fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
 }
 
 #[test]
+fn every_section_and_snippet_of_the_guide_has_its_page() {
+    let page = read(&root().join("docs/guide.md"));
+    let rows =
+        prose(&page).filter(|line| line.starts_with("| ") && !line.contains("of the guide |"));
+    let mut count = 0;
+    for row in rows {
+        count += 1;
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").collect();
+        for cell in &cells[1..] {
+            assert!(
+                cell.contains("](") || cell.starts_with("the table"),
+                "{row}"
+            );
+        }
+    }
+    // 57 sections, and 45 lines for 47 snippets and a table.
+    assert_eq!(count, 102);
+}
+
+#[test]
 fn the_messages_to_newcomers_are_those_of_the_code() {
     let page = read(&root().join("docs/troubleshooting.md"));
     let label = |name| {
