@@ -1,180 +1,17 @@
-//! A small streaming client on `reqwest`, and what a response's status and body say.
+//! A small streaming client on `reqwest`, the same for all providers.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::future::Future;
 
-use bytes::Bytes;
-use futures_core::Stream;
-use reqwest::header::{
-    ACCEPT, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
-use reqwest::{Response, Url};
+use reqwest::Url;
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::MapAccess;
 
-use crate::decode::{Decoder, Dialect, MAX_EVENT_BYTES};
-use crate::error::{InvalidRequest, NotAStream, ProviderError};
-use crate::lenient::{Fields, Object, Text, skip};
-use crate::report::{ErrorField, ErrorObject, parse_seconds, read_error};
-
-/// The tokens of a response that came over `reqwest`.
-pub type ProviderStream = Decoder<BodyStream>;
-
-type Error = ProviderError<reqwest::Error>;
-
-/// How much of an error's body is read.
-const MAX_ERROR_BODY: usize = 64 * 1024;
-
-/// The bytes of a `reqwest::Response`'s body. Its errors do not name the address.
-pub struct BodyStream(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
-
-impl BodyStream {
-    fn new(response: Response) -> Self {
-        Self(Box::pin(response.bytes_stream()))
-    }
-}
-
-impl fmt::Debug for BodyStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BodyStream").finish_non_exhaustive()
-    }
-}
-
-impl Stream for BodyStream {
-    type Item = reqwest::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let chunk = self.0.as_mut().poll_next(cx);
-        chunk.map_err(reqwest::Error::without_url)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
-    }
-}
-
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
-pub(crate) async fn from_response(
-    response: Response,
-    dialect: Box<dyn Dialect>,
-) -> Result<ProviderStream, Error> {
-    read_response(response, dialect, &[]).await
-}
-
-/// `secrets` must not show in an error.
-async fn read_response(
-    response: Response,
-    dialect: Box<dyn Dialect>,
-    secrets: &[String],
-) -> Result<ProviderStream, Error> {
-    let status = response.status();
-    let content_type = content_type(response.headers());
-    let is_json = content_type == "application/json" || content_type.ends_with("+json");
-    if status.is_success() {
-        if is_json {
-            let body = read_up_to(response, MAX_ERROR_BODY).await?;
-            let body = String::from_utf8_lossy(&body);
-            return Err(match in_band_error(&body) {
-                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None, secrets))),
-                None => ProviderError::NotAStream(NotAStream { content_type }),
-            });
-        }
-        if content_type == "text/html" {
-            return Err(ProviderError::NotAStream(NotAStream { content_type }));
-        }
-        return Ok(Decoder::of(BodyStream::new(response), dialect));
-    }
-
-    let wait = retry_after(response.headers(), SystemTime::now());
-    let request_id = ["x-request-id", "request-id", "apim-request-id"]
-        .iter()
-        .find_map(|name| response.headers().get(*name)?.to_str().ok())
-        .map(str::to_owned);
-    // The status is known; a body that breaks off only takes away words.
-    let body = read_up_to(response, MAX_ERROR_BODY)
-        .await
-        .unwrap_or_default();
-    let body = String::from_utf8_lossy(&body);
-    let error = read_error(&body).unwrap_or_else(|| {
-        let text = body.trim();
-        let is_text = !text.is_empty() && content_type == "text/plain";
-        ErrorObject::from_message(is_text.then_some(text))
-    });
-    let error = error.into_api_error(Some(status.as_u16()), secrets);
-    let wait = wait.or(error.retry_after);
-    let request_id = request_id.or_else(|| error.request_id.clone());
-    let error = error.retry_after(wait).request_id(request_id);
-    Err(ProviderError::Api(Box::new(error)))
-}
-
-/// The error in a JSON body with a successful status.
-fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
-    #[derive(Default)]
-    struct Shape {
-        is_error: bool,
-    }
-    impl<'de> Fields<'de> for Shape {
-        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-            match key {
-                "error" => {
-                    let error: ErrorField<'de> = map.next_value()?;
-                    self.is_error |= error.error(false).is_some();
-                }
-                "object" | "type" => {
-                    let word: Text<'de> = map.next_value()?;
-                    self.is_error |= word.as_str() == "error";
-                }
-                _ => skip(map)?,
-            }
-            Ok(())
-        }
-    }
-    let shape: Object<Shape> = serde_json::from_str(body).ok()?;
-    let is_error = shape.0.is_some_and(|shape| shape.is_error);
-    is_error.then(|| read_error(body).unwrap_or_default())
-}
-
-/// Without parameters, in lower case; empty if there is none.
-fn content_type(headers: &HeaderMap) -> String {
-    let value = headers.get(CONTENT_TYPE);
-    let value = value.and_then(|value| value.to_str().ok());
-    let essence = value.unwrap_or_default().split(';').next();
-    essence.unwrap_or_default().trim().to_ascii_lowercase()
-}
-
-async fn read_up_to(response: Response, limit: usize) -> reqwest::Result<Vec<u8>> {
-    let mut chunks = BodyStream::new(response);
-    let mut body = Vec::new();
-    while body.len() < limit
-        && let Some(chunk) = poll_fn(|cx| Pin::new(&mut chunks).poll_next(cx)).await
-    {
-        let chunk = chunk?;
-        body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]);
-    }
-    Ok(body)
-}
-
-/// How long the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    let millis = headers.get("retry-after-ms").and_then(text);
-    if let Some(wait) = millis.as_deref().and_then(parse_seconds) {
-        return Some(wait / 1000);
-    }
-    let value = headers.get(RETRY_AFTER).and_then(text)?;
-    if let Some(wait) = parse_seconds(&value) {
-        return Some(wait);
-    }
-    let date = |text: &str| httpdate::parse_http_date(text.trim()).ok();
-    let until = date(&value)?;
-    // The server's own clock, if it tells the time: ours may be off.
-    let sent = headers.get(DATE).and_then(text);
-    let now = sent.as_deref().and_then(date).unwrap_or(now);
-    Some(until.duration_since(now).unwrap_or_default())
-}
+use crate::decode::{Dialect, MAX_EVENT_BYTES};
+use crate::error::{InvalidRequest, ProviderError};
+use crate::http_response::{ProviderStream, read_response};
+use crate::lenient::{Fields, Object, skip};
 
 /// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
 /// as `openai::OpenAi`.
@@ -259,10 +96,15 @@ impl<P: Provider> Client<P> {
         let bad = |reason: &str| ClientError::BadUrl {
             reason: reason.to_owned(),
         };
-        let base_url = Url::parse(base_url.trim()).map_err(|error| bad(&error.to_string()))?;
-        if !matches!(base_url.scheme(), "http" | "https") {
-            return Err(bad("the scheme is neither http nor https"));
+        let base_url = base_url.trim();
+        // Without a scheme, the parser takes a host's name for one, or speaks of a base.
+        if !["http://", "https://"]
+            .iter()
+            .any(|scheme| begins_with(base_url, scheme))
+        {
+            return Err(bad("it begins with neither `https://` nor `http://`"));
         }
+        let base_url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -337,7 +179,8 @@ impl<P: Provider> Client<P> {
         self
     }
 
-    /// Sets the largest event allowed, in bytes, as [`Decoder::max_event_bytes`] does.
+    /// Sets the largest event allowed, in bytes, as [`Decoder::max_event_bytes`](crate::Decoder::max_event_bytes)
+    /// does.
     pub const fn max_event_bytes(mut self, limit: usize) -> Self {
         self.max_event_bytes = limit;
         self
@@ -368,7 +211,10 @@ impl<P: Provider> Client<P> {
         request: &R,
         fields: &[(&str, &str)],
         dialect: D,
-    ) -> impl Future<Output = Result<ProviderStream, Error>> + Send + 'static + use<P, R, D>
+    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
+    + Send
+    + 'static
+    + use<P, R, D>
     where
         R: Serialize + ?Sized,
         D: Dialect + 'static,
@@ -403,6 +249,12 @@ impl<P: fmt::Debug> fmt::Debug for Client<P> {
             .field("provider", &self.provider)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a text begins so, in any case.
+fn begins_with(text: &str, beginning: &str) -> bool {
+    let head = text.get(..beginning.len());
+    head.is_some_and(|head| head.eq_ignore_ascii_case(beginning))
 }
 
 /// The request's JSON, with the fields that make it a streaming one. Everything else stays byte
@@ -476,42 +328,6 @@ mod tests {
     use super::*;
     use crate::openai::{ChatRequest, Client};
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_static(name), value.parse().unwrap())
-        };
-        pairs.iter().map(pair).collect()
-    }
-
-    #[test]
-    fn waits_are_read_in_every_form() {
-        let now = httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").unwrap();
-        let check = |pairs: &[(&'static str, &str)], millis: Option<u64>| {
-            let expected = millis.map(Duration::from_millis);
-            assert_eq!(retry_after(&headers(pairs), now), expected, "{pairs:?}");
-        };
-        check(&[], None);
-        check(&[("retry-after", "2")], Some(2000));
-        check(&[("retry-after", " 0.25 ")], Some(250));
-        check(&[("retry-after", "-1")], None);
-        check(&[("retry-after", "NaN")], None);
-        check(&[("retry-after", "inf")], None);
-        check(&[("retry-after", "1e300")], None);
-        check(&[("retry-after", "soon")], None);
-        check(
-            &[("retry-after", "2"), ("retry-after-ms", "1500")],
-            Some(1500),
-        );
-        check(&[("retry-after", "2"), ("retry-after-ms", "x")], Some(2000));
-        let date = ("retry-after", "Wed, 21 Oct 2015 07:28:05 GMT");
-        check(&[date], Some(5000));
-        check(
-            &[date, ("date", "Wed, 21 Oct 2015 07:28:04 GMT")],
-            Some(1000),
-        );
-        check(&[("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT")], Some(0));
-    }
-
     #[test]
     fn requests_become_streaming_and_stay_as_they_are() {
         let fields = [
@@ -562,12 +378,23 @@ mod tests {
             url("http://h/d%2Fe?v=1"),
             "http://h/d%2Fe/chat/completions?v=1"
         );
-        for bad in ["", "h/v1", "ftp://h", "file:///x", "http://", "mailto:a@b"] {
+        assert_eq!(url(" HTTPS://h/v1\n"), "https://h/v1/chat/completions");
+        for bad in [
+            "",
+            "h/v1",
+            "h:1/v1",
+            "ftp://h",
+            "file:///x",
+            "http://",
+            "mailto:a@b",
+        ] {
             let error = Client::new(bad).unwrap_err();
             assert!(
                 matches!(error, ClientError::BadUrl { .. }),
                 "{bad}: {error}"
             );
+            let says_how = error.to_string().contains("`https://`");
+            assert_eq!(says_how, bad != "http://", "{bad}: {error}");
         }
     }
 

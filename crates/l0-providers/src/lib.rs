@@ -66,6 +66,8 @@ mod decode;
 mod error;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+#[cfg(feature = "reqwest")]
+mod http_response;
 mod lenient;
 #[cfg(feature = "openai")]
 pub mod openai;
@@ -75,9 +77,11 @@ mod sse;
 mod token;
 
 #[cfg(feature = "reqwest")]
-pub use client::{BodyStream, Client, ClientError, Provider, ProviderStream};
+pub use client::{Client, ClientError, Provider};
 pub use decode::Decoder;
 pub use error::{
     ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAStream, ProviderError,
 };
+#[cfg(feature = "reqwest")]
+pub use http_response::{BodyStream, ProviderStream};
 pub use token::{ProviderToken, ToolCall};

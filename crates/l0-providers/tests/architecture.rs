@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "openai",
     "anthropic",
     "gemini",
     "client",
+    "http_response",
     "response",
     "decode",
     "sse",

@@ -6,8 +6,9 @@ use reqwest::Response;
 use serde::Serialize;
 
 use super::Messages;
-use crate::client::{self, Api, Provider, ProviderStream};
+use crate::client::{self, Api, Provider};
 use crate::error::ProviderError;
+use crate::http_response::{self, ProviderStream};
 
 /// A client for Anthropic's API, or a server that speaks it.
 ///
@@ -65,7 +66,7 @@ impl Provider for Anthropic {
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    client::from_response(response, Box::new(Messages::default())).await
+    http_response::from_response(response, Box::new(Messages::default())).await
 }
 
 /// Requests to Anthropic's API.

@@ -6,8 +6,9 @@ use reqwest::{Response, Url};
 use serde::Serialize;
 
 use super::Generate;
-use crate::client::{self, Api, Provider, ProviderStream};
+use crate::client::{self, Api, Provider};
 use crate::error::ProviderError;
+use crate::http_response::{self, ProviderStream};
 
 /// A client for the Gemini API, or a server that speaks it.
 ///
@@ -63,7 +64,7 @@ impl Provider for Gemini {
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    client::from_response(response, Box::new(Generate::default())).await
+    http_response::from_response(response, Box::new(Generate::default())).await
 }
 
 /// Requests to the Gemini API.

@@ -6,8 +6,9 @@ use reqwest::Response;
 use serde::Serialize;
 
 use super::Chat;
-use crate::client::{self, Api, Provider, ProviderStream};
+use crate::client::{self, Api, Provider};
 use crate::error::ProviderError;
+use crate::http_response::{self, ProviderStream};
 
 /// A client for OpenAI's API, or a compatible server's.
 ///
@@ -69,7 +70,7 @@ impl Provider for OpenAi {
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    client::from_response(response, Box::new(Chat::default())).await
+    http_response::from_response(response, Box::new(Chat::default())).await
 }
 
 /// Requests to OpenAI's API.

@@ -370,8 +370,8 @@ mod with_reqwest {
     use serde::Serialize;
 
     use super::Responses;
-    use crate::client::{self, ProviderStream};
     use crate::error::ProviderError;
+    use crate::http_response::{self, ProviderStream};
     use crate::openai::Client;
 
     /// Reads a response to a request of your own, as
@@ -383,7 +383,7 @@ mod with_reqwest {
     pub async fn from_response(
         response: reqwest::Response,
     ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-        client::from_response(response, Box::new(Responses::default())).await
+        http_response::from_response(response, Box::new(Responses::default())).await
     }
 
     /// Requests to the Responses API.
