@@ -1,0 +1,189 @@
+//! The modules of each crate, from the top down: each imports only those below it.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// In the order of the code map in `docs/architecture.md`.
+const CRATES: [(&str, &[&str]); 7] = [
+    (
+        "l0-core",
+        &[
+            "testing",
+            "l0",
+            "run",
+            "settings",
+            "drift",
+            "checks",
+            "recorder",
+            "stop",
+            "retry",
+            "observe",
+            "monitor",
+            "guardrail",
+            "phrases",
+            "redact",
+            "event",
+            "error",
+            "telemetry",
+            "distribution",
+            "failure",
+            "verdict",
+            "token",
+            "timeout",
+            "keys",
+            "units",
+            "clock",
+        ],
+    ),
+    (
+        "l0-providers",
+        &[
+            "openai",
+            "anthropic",
+            "gemini",
+            "client",
+            "http_response",
+            "response",
+            "decode",
+            "sse",
+            "report",
+            "error",
+            "lenient",
+            "token",
+        ],
+    ),
+    (
+        "l0-export",
+        &[
+            "csv",
+            "json",
+            "log",
+            "metrics",
+            "profile",
+            "queue",
+            "append_file",
+            "quantiles",
+            "sparkline",
+            "values",
+        ],
+    ),
+    (
+        "l0-prometheus",
+        &[
+            "route",
+            "builder",
+            "interceptor",
+            "collector",
+            "registry",
+            "custom",
+            "families",
+            "exposition",
+            "metrics",
+            "series",
+            "label_sets",
+            "labels",
+            "names",
+            "buckets",
+            "histogram",
+            "number",
+            "error",
+        ],
+    ),
+    (
+        "l0-otel",
+        &[
+            "builder",
+            "interceptor",
+            "run",
+            "instruments",
+            "attributes",
+            "gaps",
+            "error_type",
+            "conventions",
+        ],
+    ),
+    (
+        "l0-sentry",
+        &[
+            "wrapper",
+            "integration",
+            "interceptor",
+            "execution",
+            "event",
+            "breadcrumb",
+            "spans",
+            "config",
+            "tags",
+            "gen_ai",
+            "data",
+        ],
+    ),
+    (
+        "l0-statsd",
+        &[
+            "builder",
+            "interceptor",
+            "line",
+            "packet",
+            "socket",
+            "error",
+        ],
+    ),
+];
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+/// What a module's files import of other modules, but for their unit tests, which may reach
+/// anywhere.
+fn imports(src: &Path, module: &str) -> BTreeSet<String> {
+    let folder = src.join(module);
+    let files = if folder.is_dir() {
+        entries(&folder)
+    } else {
+        vec![folder.with_extension("rs")]
+    };
+    let mut imports = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(file).unwrap();
+        let code = text.split("\n#[cfg(test)]\n").next().unwrap();
+        let lines = code
+            .lines()
+            .filter_map(|line| line.strip_prefix("use crate::"));
+        imports.extend(lines.map(|line| {
+            let name = line.split([':', ';', ' ']).next().unwrap();
+            name.to_owned()
+        }));
+    }
+    imports.remove(module);
+    imports
+}
+
+#[test]
+fn modules_import_only_those_below_them() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    for (name, modules) in CRATES {
+        let src = crates.join(name).join("src");
+        let there: BTreeSet<_> = entries(&src)
+            .iter()
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .filter(|module| module != "lib")
+            .collect();
+        let listed: BTreeSet<_> = modules.iter().map(|module| (*module).to_owned()).collect();
+        assert_eq!(there, listed, "{name}");
+        for (place, module) in modules.iter().enumerate() {
+            for imported in imports(&src, module) {
+                let below = modules.iter().position(|name| *name == imported);
+                assert!(
+                    below > Some(place),
+                    "{name}: `{module}` imports `{imported}`, which is not below it"
+                );
+            }
+        }
+    }
+}
