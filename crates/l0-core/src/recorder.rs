@@ -304,9 +304,10 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Keeps a name, unless there is one.
+/// Keeps a name, unless there is one. An empty one is none: some servers begin with a chunk without.
 #[inline]
 fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
+    let name = name.filter(|name| !name.is_empty());
     if let (None, Some(name)) = (&kept, name) {
         *kept = Some(name[..name.floor_char_boundary(MAX_NAME)].into());
     }

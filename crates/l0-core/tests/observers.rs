@@ -759,6 +759,16 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
             Some(&long[..256]),
             None,
         ),
+        (
+            // Some servers begin with a chunk that says nothing.
+            Script::new().attempt(|a| {
+                a.item(named(Some(""), Some("")))
+                    .item(named(Some("gpt-4-0613"), Some("chatcmpl-1")))
+                    .token("Hi")
+            }),
+            Some("gpt-4-0613"),
+            Some("chatcmpl-1"),
+        ),
     ] {
         for monitoring in [Monitoring::new(), Monitoring::off()] {
             let captured = Captured::new();
