@@ -286,6 +286,8 @@ impl<'a> Recorder<'a> {
             monitor.complete(outcome);
             monitor.telemetry()
         });
+        // A panic of a waker must not keep the end from those who wait for it.
+        let _ = contain(|| self.stop.forget_task());
         let end = self.stop.publish(End { outcome, telemetry });
         if self.observers.is_empty() {
             return;
