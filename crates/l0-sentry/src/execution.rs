@@ -163,6 +163,9 @@ impl Execution {
     /// The last network error did no harm after all.
     pub(crate) fn forget_network_error(&mut self) {
         self.network_error = None;
+        if matches!(self.cause, Some(Cause::Network)) {
+            self.cause = None;
+        }
     }
 
     pub(crate) fn retry(

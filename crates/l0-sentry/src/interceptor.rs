@@ -87,7 +87,11 @@ impl Observer for LiveRun {
                 delay,
                 network,
                 ..
-            } => execution.retry(attempt, reason, network, Some(delay)),
+            } => {
+                // One that came when the answer was complete, which a rule then found wanting.
+                execution.forget_network_error();
+                execution.retry(attempt, reason, network, Some(delay));
+            }
             Event::Violation { violation, .. } => execution.violation(violation),
             Event::Drift { report, .. } => execution.drift(report),
             Event::Finished {
