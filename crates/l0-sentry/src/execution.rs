@@ -1,6 +1,7 @@
 //! Execution: one execution, in a hub of its own, told what happens by typed calls.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -232,7 +233,8 @@ impl Execution {
         self.leave(breadcrumb::stream_completed(tokens));
     }
 
-    /// Ends it: the trail, the errors, the spans. Only the first call counts.
+    /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
+    /// client's callbacks goes on when all the rest has been done.
     pub(crate) fn finish(&mut self, end: &End<'_>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
@@ -262,21 +264,23 @@ impl Execution {
             .chain(failure);
         let spans = self.spans.take();
 
+        let mut steps = Steps::default();
         self.inside(|| {
             let last = breadcrumb::execution_finished(end.outcome, end.telemetry);
-            self.hub.add_breadcrumb(last);
+            steps.take(|| self.hub.add_breadcrumb(last));
             if !numbers.is_empty() {
                 let context = Context::Other(numbers.clone());
                 self.hub
                     .configure_scope(|scope| scope.set_context("l0_telemetry", context));
             }
             for event in events {
-                self.capture(event);
+                steps.take(|| self.capture(event));
             }
             if let Some(spans) = spans {
-                spans.finish(end, numbers);
+                steps.take(|| spans.finish(end, numbers));
             }
         });
+        steps.resume();
     }
 
     fn capture(&self, event: Event<'static>) {
@@ -295,8 +299,31 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        // The client's callbacks are foreign code, and a panic must not leave a `Drop`.
-        let finish = || self.finish(&End::new(Outcome::Dropped));
-        let _ = catch_unwind(AssertUnwindSafe(finish));
+        // A panic must not leave a `Drop`.
+        let _ = contain(|| self.finish(&End::new(Outcome::Dropped)));
+    }
+}
+
+/// Runs what calls the client's callbacks, which are foreign code. A panic gives `None`.
+pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(code)).ok()
+}
+
+/// Steps that are all taken, even if one of them panics.
+#[derive(Default)]
+struct Steps(Option<Box<dyn Any + Send>>);
+
+impl Steps {
+    fn take(&mut self, step: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
+            self.0 = Some(panic);
+        }
+    }
+
+    /// Lets the last panic go on.
+    fn resume(self) {
+        if let Some(panic) = self.0 {
+            resume_unwind(panic);
+        }
     }
 }
