@@ -1,9 +1,10 @@
 //! Interceptor: tells Sentry of every run.
 
-use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys};
+use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys, redact};
+use sentry_core::protocol::Value;
 
 use crate::config::SentryConfig;
-use crate::data::Data;
+use crate::data::{Data, cut};
 use crate::execution::Execution;
 use crate::spans::{EXECUTION, End};
 
@@ -34,13 +35,23 @@ impl SentryInterceptor {
         let listed = self.0.settings().tag_keys.values().map(String::as_str);
         let entry = |key: &str| {
             let value = run.metadata().get(key)?;
-            Some((key.to_owned(), value.clone()))
+            Some((key.to_owned(), shown(key, value)))
         };
         KNOWN_KEYS
             .into_iter()
             .chain(listed)
             .filter_map(entry)
             .collect()
+    }
+}
+
+/// An entry of the metadata as it leaves. An endpoint may be a URL, which may have a credential in it.
+fn shown(key: &str, value: &Value) -> Value {
+    match value {
+        Value::String(url) if key == keys::ENDPOINT && url.contains(['?', '@', '=']) => {
+            redact::text(url).into()
+        }
+        value => cut(value),
     }
 }
 

@@ -49,8 +49,8 @@
 //!
 //! No text of a prompt or an answer leaves unless it is [switched
 //! on](SentryConfig::include_token_text). Of errors the redacted text leaves, and of the metadata
-//! the well-known [`keys`](l0_core::keys) and those listed with
-//! [`tag_keys`](SentryConfig::tag_keys).
+//! the well-known [`keys`](l0_core::keys), the endpoint redacted as well, and those listed with
+//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 512 bytes.
 //!
 //! # Cost
 //!
