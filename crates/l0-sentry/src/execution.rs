@@ -63,6 +63,9 @@ impl Execution {
         session_id: Option<&str>,
         data: impl FnOnce() -> Data,
     ) -> Option<Self> {
+        if !thread_has_hub() {
+            return None;
+        }
         let settings = config.settings();
         let host = settings.hub.clone().unwrap_or_else(Hub::current);
         let client = host.client().filter(|client| client.is_enabled())?;
@@ -115,13 +118,19 @@ impl Execution {
         &self.config
     }
 
-    /// Runs code in the execution's hub.
+    /// Runs code in the execution's hub, if that can be made the thread's.
     pub(crate) fn inside<R>(&self, code: impl FnOnce() -> R) -> R {
-        Hub::run(Arc::clone(&self.hub), code)
+        if thread_has_hub() {
+            Hub::run(Arc::clone(&self.hub), code)
+        } else {
+            code()
+        }
     }
 
     fn leave(&self, breadcrumb: Breadcrumb) {
-        self.inside(|| self.hub.add_breadcrumb(breadcrumb));
+        if thread_has_hub() {
+            self.inside(|| self.hub.add_breadcrumb(breadcrumb));
+        }
     }
 
     /// Only the first call counts: a retry does not start another stream.
@@ -234,9 +243,10 @@ impl Execution {
     }
 
     /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
-    /// client's callbacks goes on when all the rest has been done.
+    /// client's callbacks goes on when all the rest has been done. Nothing of it can be done by a
+    /// thread that has lost its hub.
     pub(crate) fn finish(&mut self, end: &End<'_>) {
-        if std::mem::replace(&mut self.finished, true) {
+        if std::mem::replace(&mut self.finished, true) || !thread_has_hub() {
             return;
         }
         let numbers = end.telemetry.map_or_else(
@@ -302,6 +312,21 @@ impl Drop for Execution {
         // A panic must not leave a `Drop`.
         let _ = contain(|| self.finish(&End::new(Outcome::Dropped)));
     }
+}
+
+thread_local! {
+    /// Made after the thread's hub, and so destroyed before it. It has something to drop, or it would
+    /// not be destroyed.
+    static AFTER_HUB: Box<()> = {
+        drop(Hub::current());
+        Box::default()
+    };
+}
+
+/// Whether this thread has a hub. It has none any more when it ends and drops what it kept; whoever
+/// asks for the hub then panics, and Sentry's own panic hook asks, so that the process would abort.
+fn thread_has_hub() -> bool {
+    AFTER_HUB.try_with(|_| ()).is_ok()
 }
 
 /// Runs what calls the client's callbacks, which are foreign code. A panic gives `None`.
