@@ -63,12 +63,16 @@ impl Execution {
         session_id: Option<&str>,
         data: impl FnOnce() -> Data,
     ) -> Option<Self> {
+        let settings = config.settings();
+        let host = match &settings.hub {
+            Some(hub) => Arc::clone(hub),
+            None => thread_has_hub().then(Hub::current)?,
+        };
+        let client = host.client().filter(|client| client.is_enabled())?;
+        // Not before: the first thread with a hub is the one that the others take theirs from.
         if !thread_has_hub() {
             return None;
         }
-        let settings = config.settings();
-        let host = settings.hub.clone().unwrap_or_else(Hub::current);
-        let client = host.client().filter(|client| client.is_enabled())?;
         let tracing = settings.enable_tracing
             && !matches!(
                 client.options().traces_sampling_strategy,
