@@ -55,7 +55,8 @@
 //! # Cost
 //!
 //! Nothing for a token, unless each leaves a breadcrumb; `cargo bench -p l0-bench --bench sentry`
-//! tells what a run costs. Sending is the client's transport's task, and no run waits for it.
+//! tells what a run costs. Sending is the client's transport's task, and no run waits for it. Nor does
+//! a run or a future fail if a callback of the client panics.
 
 mod breadcrumb;
 mod config;
