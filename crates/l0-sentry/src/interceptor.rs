@@ -1,6 +1,9 @@
 //! Interceptor: tells Sentry of every run.
 
-use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys, redact};
+use l0_core::{
+    Event, Failure, FailureKind, Interceptor, Interest, Observer, Observers, Outcome, RunInfo,
+    keys, redact,
+};
 use sentry_core::protocol::Value;
 
 use crate::config::SentryConfig;
@@ -82,6 +85,10 @@ impl Observer for LiveRun {
 
     fn on_event(&mut self, event: &Event<'_>) {
         let execution = &mut self.0;
+        if !matches!(event, Event::NetworkError { .. } | Event::Finished { .. }) {
+            // It came when the answer was complete, or else the run would have ended.
+            execution.forget_network_error();
+        }
         match *event {
             Event::AttemptStarted { .. } => execution.start_stream(),
             Event::FirstToken { after, .. } => execution.first_token(after),
@@ -98,24 +105,24 @@ impl Observer for LiveRun {
                 delay,
                 network,
                 ..
-            } => {
-                // One that came when the answer was complete, which a rule then found wanting.
-                execution.forget_network_error();
-                execution.retry(attempt, reason, network, Some(delay));
-            }
+            } => execution.retry(attempt, reason, network, Some(delay)),
             Event::Violation { violation, .. } => execution.violation(violation),
             Event::Drift { report, .. } => execution.drift(report),
             Event::Finished {
                 outcome,
                 telemetry,
+                error,
                 message,
                 response_model,
                 response_id,
                 ..
             } => {
-                if outcome == Outcome::Completed {
-                    // A connection that breaks when all has been said.
+                let of_model = |error| matches!(Failure::read(error).kind, FailureKind::Model);
+                if outcome == Outcome::Completed || error.is_some_and(of_model) {
+                    // A connection that breaks when all has been said, or nothing.
                     execution.forget_network_error();
+                }
+                if outcome == Outcome::Completed {
                     execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
                 }
                 execution.finish(&End {

@@ -153,7 +153,7 @@ fn a_network_error_that_is_retried_is_no_error() {
 }
 
 #[test]
-fn a_connection_that_breaks_after_the_answer_is_forgotten_when_the_answer_is_asked_for_again() {
+fn a_connection_that_breaks_after_an_answer_without_output_is_not_what_the_run_fails_with() {
     let empty = |script: Script| {
         // Complete, but empty; and then the connection breaks.
         script.attempt(|a| {
@@ -170,6 +170,13 @@ fn a_connection_that_breaks_after_the_answer_is_forgotten_when_the_answer_is_ask
         ),
         // Dropped by its consumer, which is no error.
         (hung(empty(Script::new())), &[]),
+        // Not asked for again in the end.
+        (
+            empty(Script::new()),
+            &[
+                "error L0 execution failed: the answer is empty: no text with a letter or digit, and no tool call",
+            ],
+        ),
     ] {
         let sentry = Sentry::start();
         paused().block_on(async {
