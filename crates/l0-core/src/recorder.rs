@@ -286,6 +286,8 @@ impl<'a> Recorder<'a> {
             monitor.complete(outcome);
             monitor.telemetry()
         });
+        // A panic of a waker must not keep the end from those who wait for it.
+        let _ = contain(|| self.stop.forget_task());
         let end = self.stop.publish(End { outcome, telemetry });
         if self.observers.is_empty() {
             return;
@@ -304,9 +306,10 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Keeps a name, unless there is one.
+/// Keeps a name, unless there is one. An empty one is none: some servers begin with a chunk without.
 #[inline]
 fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
+    let name = name.filter(|name| !name.is_empty());
     if let (None, Some(name)) = (&kept, name) {
         *kept = Some(name[..name.floor_char_boundary(MAX_NAME)].into());
     }

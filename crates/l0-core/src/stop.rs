@@ -168,10 +168,10 @@ impl<'a> Stop<'a> {
         reached
     }
 
-    /// Has this task woken when the run is told to stop. Says whether it is the one of the last call,
-    /// for which nothing has to be done.
+    /// Has this task woken when the run is told to stop. For the one of the last call nothing has to
+    /// be done.
     #[inline]
-    pub(crate) fn register(&mut self, task: &Waker) -> bool {
+    pub(crate) fn register(&mut self, task: &Waker) {
         let same = self
             .task
             .as_ref()
@@ -179,7 +179,6 @@ impl<'a> Stop<'a> {
         if !same {
             self.register_new(task);
         }
-        same
     }
 
     #[cold]
@@ -190,12 +189,15 @@ impl<'a> Stop<'a> {
         drop(before); // without the lock
     }
 
-    /// Makes the end known to the handles. Only the first one counts. A handle that is kept keeps
-    /// the task no longer.
+    /// Lets go of the task, which a handle that is kept must not keep. May run foreign code: what a
+    /// waker does when it is dropped.
+    pub(crate) fn forget_task(&mut self) {
+        let shared = self.signal.task().take();
+        drop((self.task.take(), shared)); // both, without the lock
+    }
+
+    /// Makes the end known to the handles. Only the first one counts.
     pub(crate) fn publish(&mut self, end: End) -> &End {
-        self.task = None;
-        let task = self.signal.task().take();
-        drop(task); // without the lock
         self.signal.flags.fetch_or(ENDED, Ordering::Release);
         self.signal.end.get_or_init(|| Box::new(end))
     }
@@ -256,6 +258,7 @@ mod tests {
 
         let handle = stop.handle();
         drop(other);
+        stop.forget_task();
         stop.publish(End {
             outcome: Outcome::Aborted,
             telemetry: None,

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::future::ready;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
@@ -759,6 +760,16 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
             Some(&long[..256]),
             None,
         ),
+        (
+            // Some servers begin with a chunk that says nothing.
+            Script::new().attempt(|a| {
+                a.item(named(Some(""), Some("")))
+                    .item(named(Some("gpt-4-0613"), Some("chatcmpl-1")))
+                    .token("Hi")
+            }),
+            Some("gpt-4-0613"),
+            Some("chatcmpl-1"),
+        ),
     ] {
         for monitoring in [Monitoring::new(), Monitoring::off()] {
             let captured = Captured::new();
@@ -963,6 +974,54 @@ fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
             assert_eq!(telemetry.outcome, Some(Outcome::Failed), "{what}");
             assert_eq!(l0.observer_panics(), 0, "{what}");
         }
+    }
+}
+
+/// A task that is not to be dropped.
+struct Grudge;
+
+impl Wake for Grudge {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl Drop for Grudge {
+    fn drop(&mut self) {
+        panic!("the task panics");
+    }
+}
+
+#[test]
+fn a_task_that_panics_when_it_is_let_go_keeps_nobody_from_the_end() {
+    for watch in [false, true] {
+        let captured = Captured::new();
+        let l0 = L0::builder()
+            .monitoring(Monitoring::new())
+            .interceptor(captured.clone())
+            .build();
+        let source = || futures_util::stream::pending::<io::Result<&str>>();
+        // The run has the last reference to its task.
+        let waker = Waker::from(Arc::new(Grudge));
+        let outcome = if watch {
+            let mut run = l0.watch(source()).start();
+            let mut cx = Context::from_waker(&waker);
+            assert!(run.poll_next_unpin(&mut cx).is_pending());
+            drop(waker);
+            run.handle().abort();
+            assert!(run.next().now_or_never().expect("ended").is_none());
+            run.outcome()
+        } else {
+            let mut run = l0.stream(|_| ready(Ok(source()))).start();
+            let mut cx = Context::from_waker(&waker);
+            assert!(run.poll_next_unpin(&mut cx).is_pending());
+            drop(waker);
+            run.handle().abort();
+            let last = run.next().now_or_never().expect("ended");
+            assert!(matches!(last, Some(Err(Error::Aborted))));
+            assert!(run.next().now_or_never().expect("ended").is_none());
+            run.outcome()
+        };
+        assert_eq!(outcome, Some(Outcome::Aborted), "watch: {watch}");
+        assert_eq!(captured.kinds().last(), Some(&"finished"), "watch: {watch}");
     }
 }
 

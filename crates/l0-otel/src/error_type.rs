@@ -60,13 +60,17 @@ impl LastFailure {
         let Some(error) = error else {
             return "panic".into();
         };
-        if let Some(Last::Network(kind)) = self.0 {
+        let failure = failure(error);
+        let of_model = failure.is_some_and(|failure| matches!(failure.kind, FailureKind::Model));
+        // A connection may also break when the answer is complete, but empty.
+        if let Some(Last::Network(kind)) = self.0
+            && !of_model
+        {
             return kind.as_str().into();
         }
         if error.is::<Refusal>() {
             return "refused".into();
         }
-        let failure = failure(error);
         if let Some(status) = failure.and_then(|failure| failure.status) {
             return status.to_string().into();
         }
@@ -123,7 +127,7 @@ mod tests {
             of(Failure::status(401)),
         );
         type Error<'a> = Option<&'a (dyn StdError + 'static)>;
-        let cases: [(&[Event<'_>], Outcome, Error<'_>, Option<&str>); 18] = [
+        let cases: [(&[Event<'_>], Outcome, Error<'_>, Option<&str>); 19] = [
             (&[], Outcome::Completed, None, None),
             (&[network(None)], Outcome::Completed, None, None),
             (&[], Outcome::Aborted, Some(&fatal_failure), None),
@@ -163,6 +167,12 @@ mod tests {
             (&[], Outcome::Failed, Some(&refusal), Some("refused")),
             (&[], Outcome::Failed, Some(&denied), Some("401")),
             (&[], Outcome::Failed, Some(&model), Some("model_error")),
+            (
+                &[network(None)],
+                Outcome::Failed,
+                Some(&model),
+                Some("model_error"),
+            ),
             (&[], Outcome::Failed, Some(&fatal_failure), Some("_OTHER")),
             (
                 &[Event::violation(&fatal), Event::violation(&warning)],

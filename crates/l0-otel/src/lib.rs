@@ -32,9 +32,9 @@
 //! # Traces
 //!
 //! The parent of a run's span is the span that is current where [`start()`](l0_core::RunBuilder::start) is
-//! called. The run's span is current while the future of the source's factory is polled, on whatever thread
-//! polls the run: a span that the HTTP client makes there is its child. It is not current while tokens are
-//! read. It ends exactly once, on every exit: at the latest when the run is dropped.
+//! called. The run's span is current while the source's factory is called and its future is polled, on
+//! whatever thread polls the run: a span that the HTTP client makes there is its child. It is not current
+//! while tokens are read. It ends exactly once, on every exit: at the latest when the run is dropped.
 //!
 //! # Content
 //!

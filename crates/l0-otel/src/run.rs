@@ -80,7 +80,8 @@ impl ObservedRun {
         let started = Started::now();
         let conventions = outlets.conventions;
         let attributes = RunAttributes::new(conventions, run, &outlets.chosen);
-        let mut context = Context::current();
+        let context = thread_has_context().then(Context::current);
+        let mut context = context.unwrap_or_default();
         if let Some(tracer) = &outlets.tracer {
             let for_spans = &outlets.chosen_for_spans;
             let mut known = attributes.of_span(conventions, run, for_spans);
@@ -121,7 +122,7 @@ impl ObservedRun {
     /// Counts something, while the span is current: it is what an exemplar leads to.
     fn count(&self, count: impl FnOnce(&Instruments, &RunAttributes)) {
         if let Some(instruments) = &self.outlets.instruments {
-            let _current = self.context.clone().attach();
+            let _current = thread_has_context().then(|| self.context.clone().attach());
             count(instruments, &self.attributes);
         }
     }
@@ -297,6 +298,21 @@ impl Drop for ObservedRun {
     fn drop(&mut self) {
         self.finish(&End::default());
     }
+}
+
+thread_local! {
+    /// Made after the thread's context, and so destroyed before it. It has something to drop, or it
+    /// would not be destroyed.
+    static AFTER_CONTEXT: Box<()> = {
+        drop(Context::current());
+        Box::default()
+    };
+}
+
+/// Whether this thread has a current context. It has none any more when it ends and drops what it
+/// kept; whoever asks for it then panics.
+fn thread_has_context() -> bool {
+    AFTER_CONTEXT.try_with(|_| ()).is_ok()
 }
 
 fn seconds(duration: Duration) -> Value {

@@ -35,8 +35,10 @@ fn run(sdk: &Sdk, change: impl FnOnce(OtelBuilder) -> OtelBuilder) {
         .attempt(|a| a.fail(ErrorKind::ConnectionReset))
         .attempt(|a| a.token("a"));
     let mut source = script.source();
-    let http = tracer.clone();
+    let (http, dialled) = (tracer.clone(), tracer.clone());
     let connect = move |attempt| {
+        // What the factory does before it returns its future is part of the run, too.
+        drop(dialled.start("dial"));
         let (http, connect) = (http.clone(), source(attempt));
         async move {
             let post = http.start("POST");
@@ -73,11 +75,13 @@ fn the_callers_span_is_the_parent_and_that_of_the_client_a_child() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder);
     let spans = sdk.spans();
-    assert_eq!(spans.len(), 4);
+    assert_eq!(spans.len(), 6);
     let (request, chat) = (named(&spans, "request")[0], named(&spans, "chat")[0]);
     assert_eq!(chat.parent_span_id, request.span_context.span_id());
-    for post in named(&spans, "POST") {
-        assert_eq!(post.parent_span_id, chat.span_context.span_id());
+    let made = [named(&spans, "dial"), named(&spans, "POST")].concat();
+    assert_eq!(made.len(), 4);
+    for span in made {
+        assert_eq!(span.parent_span_id, chat.span_context.span_id());
     }
     let trace = request.span_context.trace_id();
     assert!(
@@ -92,10 +96,12 @@ fn without_spans_the_callers_span_is_the_parent_of_that_of_the_client() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder.spans(false));
     let spans = sdk.spans();
-    assert_eq!(spans.len(), 3);
+    assert_eq!(spans.len(), 5);
     let request = named(&spans, "request")[0];
-    for post in named(&spans, "POST") {
-        assert_eq!(post.parent_span_id, request.span_context.span_id());
+    let made = [named(&spans, "dial"), named(&spans, "POST")].concat();
+    assert_eq!(made.len(), 4);
+    for span in made {
+        assert_eq!(span.parent_span_id, request.span_context.span_id());
     }
     assert_eq!(sdk.metrics().len(), 6);
 }
@@ -104,7 +110,7 @@ fn without_spans_the_callers_span_is_the_parent_of_that_of_the_client() {
 fn without_metrics_there_are_spans() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder.metrics(false));
-    assert_eq!(sdk.spans().len(), 4);
+    assert_eq!(sdk.spans().len(), 6);
     assert_eq!(sdk.metrics().len(), 0);
 }
 

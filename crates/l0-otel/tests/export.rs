@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::any::Any;
+use std::cell::RefCell;
 use std::fmt;
 use std::io::ErrorKind;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -224,4 +226,30 @@ async fn an_instrument_that_panics_costs_neither_the_run_nor_the_end_of_its_span
 async fn without_an_sdk_nothing_happens() {
     let l0 = retried(OtelInterceptor::default()).await;
     assert_eq!(l0.observer_panics(), 0);
+}
+
+/// A thread that ends drops what it kept in the reverse order of its making: here after its context.
+#[test]
+fn a_run_that_outlives_the_context_of_its_thread_is_counted() {
+    thread_local! {
+        static KEPT: RefCell<Option<Box<dyn Any>>> = RefCell::default();
+    }
+
+    let sdk = Sdk::new();
+    let l0 = sdk.l0();
+    let runs = l0.clone();
+    let thread = thread::spawn(move || {
+        KEPT.with_borrow_mut(|kept| {
+            *kept = Some(Box::new(runs.stream(Script::new().source()).start()));
+        });
+    });
+    thread.join().unwrap();
+    assert_eq!(l0.observer_panics(), 0);
+    let counted = sdk.points().into_iter();
+    let counted: Vec<_> = counted.filter(|line| line.starts_with("l0.")).collect();
+    assert_eq!(
+        counted,
+        ["l0.runs.active[] 0", "l0.runs[l0.outcome=dropped] 1"]
+    );
+    assert_eq!(sdk.spans().len(), 1);
 }

@@ -1,5 +1,6 @@
 //! Data: numbers and texts as breadcrumbs, contexts and spans carry them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -49,6 +50,24 @@ pub(crate) fn primitive(value: &Value) -> Value {
         Value::Array(_) | Value::Object(_) => value.to_string().into(),
         value => value.clone(),
     }
+}
+
+/// How much of a value of a run's metadata leaves, in bytes. Whoever asks for a run may have a say in
+/// it, and Sentry takes nothing of what is too large in all.
+const MAX_VALUE: usize = 512;
+
+/// A value of metadata, whose text is cut if it is too long. A list or map that is, becomes the
+/// beginning of its JSON.
+pub(crate) fn cut(value: &Value) -> Value {
+    let text = match value {
+        Value::String(text) => Cow::Borrowed(text),
+        Value::Array(_) | Value::Object(_) => Cow::Owned(value.to_string()),
+        number => return number.clone(),
+    };
+    if text.len() <= MAX_VALUE {
+        return value.clone();
+    }
+    text[..text.floor_char_boundary(MAX_VALUE)].into()
 }
 
 #[cfg(test)]

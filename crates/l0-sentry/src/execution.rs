@@ -1,6 +1,7 @@
 //! Execution: one execution, in a hub of its own, told what happens by typed calls.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,8 +64,15 @@ impl Execution {
         data: impl FnOnce() -> Data,
     ) -> Option<Self> {
         let settings = config.settings();
-        let host = settings.hub.clone().unwrap_or_else(Hub::current);
+        let host = match &settings.hub {
+            Some(hub) => Arc::clone(hub),
+            None => thread_has_hub().then(Hub::current)?,
+        };
         let client = host.client().filter(|client| client.is_enabled())?;
+        // Not before: the first thread with a hub is the one that the others take theirs from.
+        if !thread_has_hub() {
+            return None;
+        }
         let tracing = settings.enable_tracing
             && !matches!(
                 client.options().traces_sampling_strategy,
@@ -114,13 +122,19 @@ impl Execution {
         &self.config
     }
 
-    /// Runs code in the execution's hub.
+    /// Runs code in the execution's hub, if that can be made the thread's.
     pub(crate) fn inside<R>(&self, code: impl FnOnce() -> R) -> R {
-        Hub::run(Arc::clone(&self.hub), code)
+        if thread_has_hub() {
+            Hub::run(Arc::clone(&self.hub), code)
+        } else {
+            code()
+        }
     }
 
     fn leave(&self, breadcrumb: Breadcrumb) {
-        self.inside(|| self.hub.add_breadcrumb(breadcrumb));
+        if thread_has_hub() {
+            self.inside(|| self.hub.add_breadcrumb(breadcrumb));
+        }
     }
 
     /// Only the first call counts: a retry does not start another stream.
@@ -163,6 +177,9 @@ impl Execution {
     /// The last network error did no harm after all.
     pub(crate) fn forget_network_error(&mut self) {
         self.network_error = None;
+        if matches!(self.cause, Some(Cause::Network)) {
+            self.cause = None;
+        }
     }
 
     pub(crate) fn retry(
@@ -229,9 +246,11 @@ impl Execution {
         self.leave(breadcrumb::stream_completed(tokens));
     }
 
-    /// Ends it: the trail, the errors, the spans. Only the first call counts.
+    /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
+    /// client's callbacks goes on when all the rest has been done. Nothing of it can be done by a
+    /// thread that has lost its hub.
     pub(crate) fn finish(&mut self, end: &End<'_>) {
-        if std::mem::replace(&mut self.finished, true) {
+        if std::mem::replace(&mut self.finished, true) || !thread_has_hub() {
             return;
         }
         let numbers = end.telemetry.map_or_else(
@@ -259,21 +278,23 @@ impl Execution {
             .chain(failure);
         let spans = self.spans.take();
 
+        let mut steps = Steps::default();
         self.inside(|| {
             let last = breadcrumb::execution_finished(end.outcome, end.telemetry);
-            self.hub.add_breadcrumb(last);
+            steps.take(|| self.hub.add_breadcrumb(last));
             if !numbers.is_empty() {
                 let context = Context::Other(numbers.clone());
                 self.hub
                     .configure_scope(|scope| scope.set_context("l0_telemetry", context));
             }
             for event in events {
-                self.capture(event);
+                steps.take(|| self.capture(event));
             }
             if let Some(spans) = spans {
-                spans.finish(end, numbers);
+                steps.take(|| spans.finish(end, numbers));
             }
         });
+        steps.resume();
     }
 
     fn capture(&self, event: Event<'static>) {
@@ -292,8 +313,46 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        // The client's callbacks are foreign code, and a panic must not leave a `Drop`.
-        let finish = || self.finish(&End::new(Outcome::Dropped));
-        let _ = catch_unwind(AssertUnwindSafe(finish));
+        // A panic must not leave a `Drop`.
+        let _ = contain(|| self.finish(&End::new(Outcome::Dropped)));
+    }
+}
+
+thread_local! {
+    /// Made after the thread's hub, and so destroyed before it. It has something to drop, or it would
+    /// not be destroyed.
+    static AFTER_HUB: Box<()> = {
+        drop(Hub::current());
+        Box::default()
+    };
+}
+
+/// Whether this thread has a hub. It has none any more when it ends and drops what it kept; whoever
+/// asks for the hub then panics, and Sentry's own panic hook asks, so that the process would abort.
+fn thread_has_hub() -> bool {
+    AFTER_HUB.try_with(|_| ()).is_ok()
+}
+
+/// Runs what calls the client's callbacks, which are foreign code. A panic gives `None`.
+pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(code)).ok()
+}
+
+/// Steps that are all taken, even if one of them panics.
+#[derive(Default)]
+struct Steps(Option<Box<dyn Any + Send>>);
+
+impl Steps {
+    fn take(&mut self, step: impl FnOnce()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(step)) {
+            self.0 = Some(panic);
+        }
+    }
+
+    /// Lets the last panic go on.
+    fn resume(self) {
+        if let Some(panic) = self.0 {
+            resume_unwind(panic);
+        }
     }
 }

@@ -12,7 +12,7 @@ use l0_core::{
 use serde_json::Value;
 
 use crate::config::SentryConfig;
-use crate::execution::Execution;
+use crate::execution::{Execution, contain};
 use crate::spans::{EXECUTION, End};
 
 /// Starts executions that are told by hand, for what is not a run of L0 or wraps several.
@@ -64,7 +64,7 @@ impl SentryIntegration {
                 .map(|(key, value)| (key.into(), value.into()));
             owned.collect()
         };
-        SentryExecution(Execution::start(self.0.clone(), name, None, data))
+        SentryExecution(contain(|| Execution::start(self.0.clone(), name, None, data)).flatten())
     }
 }
 
@@ -161,7 +161,7 @@ impl SentryExecution {
 
     fn tell(&mut self, tell: impl FnOnce(&mut Execution)) {
         if let Some(execution) = &mut self.0 {
-            tell(execution);
+            let _ = contain(|| tell(execution));
         }
     }
 

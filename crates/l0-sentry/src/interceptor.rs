@@ -1,9 +1,13 @@
 //! Interceptor: tells Sentry of every run.
 
-use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys};
+use l0_core::{
+    Event, Failure, FailureKind, Interceptor, Interest, Observer, Observers, Outcome, RunInfo,
+    keys, redact,
+};
+use sentry_core::protocol::Value;
 
 use crate::config::SentryConfig;
-use crate::data::Data;
+use crate::data::{Data, cut};
 use crate::execution::Execution;
 use crate::spans::{EXECUTION, End};
 
@@ -34,13 +38,23 @@ impl SentryInterceptor {
         let listed = self.0.settings().tag_keys.values().map(String::as_str);
         let entry = |key: &str| {
             let value = run.metadata().get(key)?;
-            Some((key.to_owned(), value.clone()))
+            Some((key.to_owned(), shown(key, value)))
         };
         KNOWN_KEYS
             .into_iter()
             .chain(listed)
             .filter_map(entry)
             .collect()
+    }
+}
+
+/// An entry of the metadata as it leaves. An endpoint may be a URL, which may have a credential in it.
+fn shown(key: &str, value: &Value) -> Value {
+    match value {
+        Value::String(url) if key == keys::ENDPOINT && url.contains(['?', '@', '=']) => {
+            redact::text(url).into()
+        }
+        value => cut(value),
     }
 }
 
@@ -71,6 +85,10 @@ impl Observer for LiveRun {
 
     fn on_event(&mut self, event: &Event<'_>) {
         let execution = &mut self.0;
+        if !matches!(event, Event::NetworkError { .. } | Event::Finished { .. }) {
+            // It came when the answer was complete, or else the run would have ended.
+            execution.forget_network_error();
+        }
         match *event {
             Event::AttemptStarted { .. } => execution.start_stream(),
             Event::FirstToken { after, .. } => execution.first_token(after),
@@ -93,14 +111,18 @@ impl Observer for LiveRun {
             Event::Finished {
                 outcome,
                 telemetry,
+                error,
                 message,
                 response_model,
                 response_id,
                 ..
             } => {
-                if outcome == Outcome::Completed {
-                    // A connection that breaks when all has been said.
+                let of_model = |error| matches!(Failure::read(error).kind, FailureKind::Model);
+                if outcome == Outcome::Completed || error.is_some_and(of_model) {
+                    // A connection that breaks when all has been said, or nothing.
                     execution.forget_network_error();
+                }
+                if outcome == Outcome::Completed {
                     execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
                 }
                 execution.finish(&End {

@@ -49,13 +49,14 @@
 //!
 //! No text of a prompt or an answer leaves unless it is [switched
 //! on](SentryConfig::include_token_text). Of errors the redacted text leaves, and of the metadata
-//! the well-known [`keys`](l0_core::keys) and those listed with
-//! [`tag_keys`](SentryConfig::tag_keys).
+//! the well-known [`keys`](l0_core::keys), the endpoint redacted as well, and those listed with
+//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 512 bytes.
 //!
 //! # Cost
 //!
 //! Nothing for a token, unless each leaves a breadcrumb; `cargo bench -p l0-bench --bench sentry`
-//! tells what a run costs. Sending is the client's transport's task, and no run waits for it.
+//! tells what a run costs. Sending is the client's transport's task, and no run waits for it. Nor does
+//! a run or a future fail if a callback of the client panics.
 
 mod breadcrumb;
 mod config;

@@ -9,7 +9,7 @@ use l0_core::{Outcome, redact};
 
 use crate::config::SentryConfig;
 use crate::data::Data;
-use crate::execution::Execution;
+use crate::execution::{Execution, contain};
 use crate::integration::{outcome_of, text_of};
 use crate::spans::{EXECUTION, End};
 
@@ -50,7 +50,7 @@ where
     F: Future<Output = Result<T, E>>,
     E: Display,
 {
-    let execution = Execution::start(config, EXECUTION, None, Data::new);
+    let execution = contain(|| Execution::start(config, EXECUTION, None, Data::new)).flatten();
     Told {
         future: Some(Box::pin(future)),
         execution,
@@ -80,10 +80,11 @@ where
         };
         let poll = AssertUnwindSafe(|| execution.inside(|| future.as_mut().poll(context)));
         let polled = catch_unwind(poll).unwrap_or_else(|payload| {
-            execution.finish(&End::new(Outcome::Failed));
+            let _ = contain(|| execution.finish(&End::new(Outcome::Failed)));
             resume_unwind(payload)
         });
-        match &polled {
+        // Whatever panics here, what the future gave is not lost.
+        let _ = contain(|| match &polled {
             Poll::Pending => {}
             Poll::Ready(Ok(_)) => execution.finish(&End::new(Outcome::Completed)),
             Poll::Ready(Err(error)) => {
@@ -93,7 +94,7 @@ where
                     ..End::new(outcome_of(&text))
                 });
             }
-        }
+        });
         polled
     }
 }

@@ -183,6 +183,24 @@ fn metadata_leaves_if_it_is_well_known_or_listed() {
 }
 
 #[test]
+fn metadata_of_any_size_leaves_an_envelope_that_sentry_takes() {
+    let long = "é".repeat(1_000_000);
+    for value in [json!(long), json!([long, 1]), json!({ "a": [long] })] {
+        let sentry = Sentry::start();
+        let l0 = l0(sentry.config().tag_keys(["tenant"])).build();
+        let script = odd();
+        let mut run = l0.stream(script.source());
+        for key in ["model", "provider", "endpoint", "tenant"] {
+            run = run.metadata(key, value.clone());
+        }
+        paused().block_on(run.start().for_each(|_| async {}));
+        let sent = sentry.sent();
+        assert_eq!((sent.events.len(), sent.transactions.len()), (1, 1));
+        assert!(sent.text.len() < 32 * 1024, "{}", sent.text.len());
+    }
+}
+
+#[test]
 fn the_hub_is_the_given_one_or_else_the_current_one() {
     let (given, current) = (Sentry::start(), Sentry::start());
     Hub::run(Arc::clone(&current.hub), || {

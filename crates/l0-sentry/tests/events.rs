@@ -12,7 +12,8 @@ use futures_util::StreamExt;
 use l0_core::guardrail::{CustomPattern, Guardrail, Violations};
 use l0_core::testing::Script;
 use l0_core::{
-    Backoff, Failure, Guardrails, L0Builder, NetworkErrorKind, Retry, Severity, Violation,
+    Backoff, Failure, FinishReason, Guardrails, L0Builder, NetworkErrorKind, Retry, Severity,
+    Violation,
 };
 use l0_sentry::SentryConfig;
 
@@ -149,6 +150,41 @@ fn a_network_error_that_is_retried_is_no_error() {
     let trail = sentry.trail();
     let errors = trail.iter().filter(|line| line.contains("l0.network"));
     assert_eq!(errors.count(), 2);
+}
+
+#[test]
+fn a_connection_that_breaks_after_an_answer_without_output_is_not_what_the_run_fails_with() {
+    let empty = |script: Script| {
+        // Complete, but empty; and then the connection breaks.
+        script.attempt(|a| {
+            a.finish(FinishReason::Stop)
+                .fail(ErrorKind::ConnectionReset)
+        })
+    };
+    let failed = |script: Script| script.attempt(|a| a.fail("no such model"));
+    let hung = |script: Script| script.attempt(l0_core::testing::ScriptedAttempt::hang);
+    for (script, titles) in [
+        (
+            failed(empty(Script::new())),
+            &["error L0 execution failed: no such model"] as &[_],
+        ),
+        // Dropped by its consumer, which is no error.
+        (hung(empty(Script::new())), &[]),
+        // Not asked for again in the end.
+        (
+            empty(Script::new()),
+            &[
+                "error L0 execution failed: the answer is empty: no text with a letter or digit, and no tool call",
+            ],
+        ),
+    ] {
+        let sentry = Sentry::start();
+        paused().block_on(async {
+            let read = read(sentry.l0(), &script);
+            let _ = tokio::time::timeout(Duration::from_secs(1), read).await;
+        });
+        assert_eq!(sentry.sent().titles(), titles);
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use common::{Sentry, breadcrumb, l0, paused, tags};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Chunk, L0, TokenKind};
+use l0_core::{Chunk, L0, Monitoring, TokenKind};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 use sentry::protocol::{Context, Event};
 use sentry::{Breadcrumb, Hub, Level};
@@ -199,4 +199,46 @@ fn a_long_stream_leaves_a_bounded_trail() {
         assert_eq!(sent.spans().len(), 2);
         assert_eq!(event.level, Level::Error);
     }
+}
+
+/// A thread that ends drops what it kept in the reverse order of its making: here after its hub.
+#[test]
+fn what_outlives_the_hub_of_its_thread_ends_without_a_panic() {
+    use std::any::Any;
+    use std::cell::RefCell;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Tells(Sender<()>);
+
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.send(()).unwrap();
+        }
+    }
+
+    thread_local! {
+        static KEPT: RefCell<Vec<Box<dyn Any>>> = RefCell::default();
+    }
+
+    let sentry = Sentry::start();
+    // Not measured: a clock that can be paused is not there either then.
+    let l0 = sentry.l0().monitoring(Monitoring::off()).build();
+    let (config, runs) = (sentry.config(), l0.clone());
+    let (dropped, told) = channel();
+    let thread = std::thread::spawn(move || {
+        KEPT.with_borrow_mut(|kept| {
+            let tells = Tells(dropped);
+            let future = with_sentry(config.clone(), async move {
+                let _tells = tells;
+                std::future::pending::<Result<(), String>>().await
+            });
+            kept.push(Box::new(Box::pin(future)));
+            let integration = SentryIntegration::new(config);
+            kept.push(Box::new(integration.start_execution("", [("a", 1)])));
+            kept.push(Box::new(runs.stream(Script::new().source()).start()));
+        });
+    });
+    thread.join().unwrap();
+    told.recv().unwrap();
+    assert_eq!(l0.observer_panics(), 0);
 }

@@ -50,6 +50,7 @@ async fn read(builder: L0Builder, script: &Script) {
         .stream(script.source())
         .metadata("model", "gpt-4")
         .metadata("provider", "openai")
+        .metadata("endpoint", "https://me:c4n4ry@example.com/chat?key=c4n4ry")
         .metadata("prompt", "c4n4ry")
         .metadata("user", "c4n4ry");
     run.start().for_each(|_| async {}).await;

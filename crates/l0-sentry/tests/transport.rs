@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-use common::{l0, paused};
+use common::{Sentry, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::Script;
-use l0_sentry::SentryConfig;
+use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 use sentry::{ClientOptions, Envelope, Hub, Transport};
 
 /// Counts the envelopes that it is given, and hands them to a thread if there is room, as the
@@ -80,6 +80,41 @@ fn a_stuck_ingest_delays_no_stream() {
         go_on.send(()).unwrap();
         assert_eq!(count.recv().unwrap(), 2);
     }
+}
+
+/// What a future gives is not lost, nor the rest of what is sent, if a callback panics.
+#[test]
+fn a_callback_that_panics_costs_its_own_event_only() {
+    let sentry = Sentry::with(|options| {
+        let options = options.before_send(|_| panic!("a bug of the application"));
+        options.traces_sample_rate(1.0)
+    });
+    let spans = ["l0.execution internal_error"];
+
+    let told = with_sentry(sentry.config(), async { Err::<(), _>("no such model") });
+    assert_eq!(paused().block_on(told), Err("no such model"));
+    assert_eq!(sentry.sent().spans(), spans);
+
+    let execution = SentryIntegration::new(sentry.config()).start_execution("", [("a", 1)]);
+    execution.fail(&std::io::Error::other("no such model"), None);
+    assert_eq!(sentry.sent().spans(), spans);
+
+    let l0 = sentry.l0().build();
+    let script = Script::new().attempt(|a| a.connect_error("no such model"));
+    let error = paused().block_on(async { l0.stream(script.source()).start().text().await });
+    assert!(matches!(error, Err(l0_core::Error::Source { .. })));
+    assert_eq!(l0.observer_panics(), 1);
+    assert_eq!(sentry.sent().spans()[0], spans[0]);
+}
+
+#[test]
+fn a_sampler_that_panics_fails_nobody() {
+    let sentry =
+        Sentry::with(|options| options.traces_sampler(|_| panic!("a bug of the application")));
+    let told = with_sentry(sentry.config(), async { Ok::<_, String>(1) });
+    assert_eq!(paused().block_on(told), Ok(1));
+    let integration = SentryIntegration::new(sentry.config());
+    integration.start_execution("", [("a", 1)]).complete(None);
 }
 
 /// A transport that panics, as no transport should.

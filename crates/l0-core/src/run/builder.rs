@@ -246,7 +246,6 @@ where
             attempt: 0,
             output: Output::default(),
             checks: None,
-            to_revoke: false,
             has_item: false,
             parked: false,
         }

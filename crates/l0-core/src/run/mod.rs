@@ -109,9 +109,7 @@ pub struct Run<'a, S: TryStream> {
     output: Output,
     /// What the present attempt's text is checked by.
     checks: Option<Box<Checks>>,
-    /// Whether an item of an attempt before was handed out that was not revoked yet.
-    to_revoke: bool,
-    /// Whether the present attempt had an item of any kind.
+    /// Whether the last attempt handed out an item of any kind.
     has_item: bool,
     /// Whether the source was found pending since the last item.
     parked: bool,
@@ -325,11 +323,11 @@ where
     fn begin_attempt(&mut self) -> Step<S> {
         self.unpark();
         self.attempt += 1;
-        self.to_revoke |= std::mem::take(&mut self.has_item);
+        let to_revoke = std::mem::take(&mut self.has_item);
         self.deadlines.new_attempt();
         self.checks = self.settings.checks();
         self.state = State::Connecting(None);
-        if !std::mem::take(&mut self.to_revoke) {
+        if !to_revoke {
             return Step::Continue;
         }
         self.recorder.handed_out();
