@@ -91,7 +91,7 @@ impl Choices {
 /// so there are as many tokens as pieces, as in dialects where the first piece names the function.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The provider's number of each call.
+    /// The provider's number of each call, in the order in which they began.
     keys: Vec<u64>,
     /// The one call that was announced last, and of which no piece has come.
     announced: Option<(u64, ProviderToken)>,
@@ -102,7 +102,8 @@ impl Calls {
         self.keys.is_empty()
     }
 
-    /// Announces a call. A call that was announced before and got no piece is given back.
+    /// Announces a call: a new one, also where the provider's number is not. A call that was
+    /// announced before and got no piece is given back.
     pub(crate) fn announce(
         &mut self,
         key: u64,
@@ -111,7 +112,7 @@ impl Calls {
     ) -> Option<ProviderToken> {
         let before = self.flush();
         let mut token = ProviderToken::new(TokenKind::ToolCall, name.clone().unwrap_or_default());
-        let mut call = ToolCall::new(self.index(key));
+        let mut call = ToolCall::new(self.begin(key));
         call.id = id;
         call.name = name;
         token.tool_call = Some(call);
@@ -146,18 +147,21 @@ impl Calls {
         self.announced.take().map(|(_, token)| token)
     }
 
-    /// The call's position among the calls. Those past the limit share the last one.
-    fn index(&mut self, key: u64) -> u32 {
-        let position = self.keys.iter().position(|known| *known == key);
-        let position = position.unwrap_or_else(|| {
-            if self.keys.len() < MAX_KEPT {
-                self.keys.push(key);
-                self.keys.len() - 1
-            } else {
-                MAX_KEPT
-            }
-        });
+    /// The position of a new call among the calls. Those past the limit share the last one.
+    fn begin(&mut self, key: u64) -> u32 {
+        let position = self.keys.len();
+        if position < MAX_KEPT {
+            self.keys.push(key);
+        }
         small(Some(position as u64))
+    }
+
+    /// The position of the last call with this number.
+    fn index(&mut self, key: u64) -> u32 {
+        match self.keys.iter().rposition(|known| *known == key) {
+            Some(position) => small(Some(position as u64)),
+            None => self.begin(key),
+        }
     }
 }
 

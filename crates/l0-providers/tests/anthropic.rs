@@ -204,6 +204,21 @@ fn tool_calls_keep_their_identity() {
         (1, None, None, "x"),
     ];
     assert_eq!(calls(&all), expected);
+    // A proxy asks again within one response, and the numbers of the blocks begin again.
+    let all = tokens(&[
+        &start(1, "tool_use", "a", "{}"),
+        &piece(1, "{\"x"),
+        r#"{"type":"message_start","message":{"id":"msg_2","content":[]}}"#,
+        &start(1, "tool_use", "b", "{}"),
+        &piece(1, "{"),
+        &piece(1, "}"),
+    ]);
+    let expected = [
+        (0, Some("a"), Some("fa"), "{\"x"),
+        (1, Some("b"), Some("fb"), "{"),
+        (1, None, None, "}"),
+    ];
+    assert_eq!(calls(&all), expected);
 }
 
 #[test]

@@ -200,6 +200,24 @@ fn tool_calls_keep_their_identity() {
         finishes(&all),
         [(Some("completed"), Some(FinishReason::ToolCalls))]
     );
+    // From a server that does not number its items.
+    let added = |id: &str| {
+        let item = format!(r#""item":{{"type":"function_call","call_id":"{id}","name":"f"}}"#);
+        event("output_item.added", &item)
+    };
+    let bare = |text: &str| {
+        event(
+            "function_call_arguments.delta",
+            &format!(r#""delta":"{text}""#),
+        )
+    };
+    let all = tokens(&[&added("a"), &bare("["), &bare("]"), &added("b"), &bare("1")]);
+    let expected = [
+        (0, Some("a"), Some("f"), "["),
+        (0, None, None, "]"),
+        (1, Some("b"), Some("f"), "1"),
+    ];
+    assert_eq!(calls(&all), expected);
 }
 
 #[test]
