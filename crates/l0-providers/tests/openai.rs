@@ -388,6 +388,18 @@ fn counts_come_from_wherever_they_are() {
             Some(new().input(9).cached_input(8)),
         ),
         (
+            r#"{"usage":{"cached_tokens":8,"reasoning_tokens":2,"prompt_tokens_details":null}}"#,
+            Some(new().cached_input(8).reasoning(2)),
+        ),
+        (
+            r#"{"usage":{"num_cached_tokens":8}}"#,
+            Some(new().cached_input(8)),
+        ),
+        (
+            r#"{"usage":{"cached_tokens":8,"reasoning_tokens":2,"prompt_tokens_details":{"cached_tokens":7},"completion_tokens_details":{"reasoning_tokens":1}}}"#,
+            Some(new().cached_input(7).reasoning(1)),
+        ),
+        (
             r#"{"usage":{"prompt_tokens":9.0,"completion_tokens":1.5}}"#,
             Some(new().input(9)),
         ),

@@ -314,31 +314,32 @@ fn compare(name: &str, (tokens, error): &Decoded, frames: &[usize], expected: &V
     }
     if let Some(usage) = usage {
         let raw = &expected["usage_raw"];
-        let first = |pointers: [&str; 4]| {
+        let first = |pointers: &[&str]| {
             let mut found = pointers.iter().filter_map(|pointer| raw.pointer(pointer));
             found.next().cloned().unwrap_or_default()
         };
         for (count, pointers) in [
-            (
-                usage.total,
-                ["/total_tokens", "/totalTokenCount", "/-", "/-"],
-            ),
+            (usage.total, &["/total_tokens", "/totalTokenCount"][..]),
             (
                 usage.reasoning,
-                [
+                &[
                     "/completion_tokens_details/reasoning_tokens",
                     "/output_tokens_details/reasoning_tokens",
                     "/output_tokens_details/thinking_tokens",
                     "/thoughtsTokenCount",
+                    "/reasoning_tokens",
                 ],
             ),
             (
                 usage.cached_input,
-                [
+                &[
                     "/prompt_tokens_details/cached_tokens",
                     "/input_tokens_details/cached_tokens",
                     "/cache_read_input_tokens",
                     "/cachedContentTokenCount",
+                    "/prompt_cache_hit_tokens",
+                    "/cached_tokens",
+                    "/num_cached_tokens",
                 ],
             ),
         ] {

@@ -265,8 +265,10 @@ pub(super) struct UsageFields {
     total: Count,
     prompt_details: Object<Details>,
     completion_details: Object<Details>,
-    /// From DeepSeek.
-    cache_hit: Count,
+    /// Outside of the details, from DeepSeek, Mistral, Moonshot and Together.
+    cached: Count,
+    /// Outside of the details, from SGLang.
+    reasoning: Count,
 }
 
 impl<'de> Fields<'de> for UsageFields {
@@ -277,7 +279,10 @@ impl<'de> Fields<'de> for UsageFields {
             "total_tokens" => self.total = map.next_value()?,
             "prompt_tokens_details" => self.prompt_details.read(map)?,
             "completion_tokens_details" => self.completion_details.read(map)?,
-            "prompt_cache_hit_tokens" => self.cache_hit = map.next_value()?,
+            "prompt_cache_hit_tokens" | "cached_tokens" | "num_cached_tokens" => {
+                self.cached = map.next_value()?;
+            }
+            "reasoning_tokens" => self.reasoning = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -293,9 +298,10 @@ impl UsageFields {
         usage.output = fields.completion.0;
         usage.total = fields.total.0;
         let cached = fields.prompt_details.0.and_then(|details| details.cached.0);
-        usage.cached_input = cached.or(fields.cache_hit.0);
+        usage.cached_input = cached.or(fields.cached.0);
         let details = fields.completion_details.0;
-        usage.reasoning = details.and_then(|details| details.reasoning.0);
+        let reasoning = details.and_then(|details| details.reasoning.0);
+        usage.reasoning = reasoning.or(fields.reasoning.0);
         (usage != Usage::new()).then_some(usage)
     }
 }
