@@ -48,9 +48,13 @@ pub(crate) struct Choice {
     pub(crate) finish: Option<FinishReason>,
     /// How many tool calls there are.
     pub(crate) calls: u32,
-    /// A fingerprint of the id of the last call that came without a number. The id itself may be as
-    /// long as an event, and choices are many.
+    /// A fingerprint of the last call's id. The id itself may be as long as an event, and choices
+    /// are many.
     pub(crate) call_id: Option<u64>,
+    /// The provider's number of the last call that came with one.
+    pub(crate) call_index: Option<u32>,
+    /// How many calls came with the number of another one.
+    pub(crate) reused: u32,
 }
 
 impl Choices {
@@ -65,6 +69,8 @@ impl Choices {
                     finish: None,
                     calls: 0,
                     call_id: None,
+                    call_index: None,
+                    reused: 0,
                 });
                 self.0.len() - 1
             }

@@ -359,6 +359,41 @@ fn tool_calls_without_numbers_are_numbered() {
 }
 
 #[test]
+fn tool_calls_that_share_a_number_are_numbered() {
+    let call = |index: u32, id: &str, function: &str| {
+        delta(&format!(
+            r#"{{"tool_calls":[{{"index":{index},"id":"{id}","function":{{{function}}}}}]}}"#
+        ))
+    };
+    let tokens = tokens_of(sse(&[
+        &call(0, "a", r#""name":"f","arguments":"{}""#),
+        &call(0, "b", r#""name":"f","arguments":"[""#),
+        &call(0, "", r#""arguments":"]""#),
+        &call(1, "c", r#""name":"g","arguments":"1""#),
+    ]));
+    assert_eq!(
+        calls(&tokens),
+        [
+            (0, Some("a"), Some("f"), "{}"),
+            (1, Some("b"), Some("f"), "["),
+            (1, None, None, "]"),
+            (2, Some("c"), Some("g"), "1"),
+        ]
+    );
+    // What repeats a name or an id is no new call, nor is another id alone.
+    let tokens = tokens_of(sse(&[
+        &call(0, "a", r#""name":"f","arguments":"""#),
+        &call(0, "a", r#""name":"f","arguments":"1""#),
+        &call(0, "x", r#""arguments":"2""#),
+        &call(0, "", r#""name":"f","arguments":"3""#),
+        &call(1, "b", r#""name":"f","arguments":"""#),
+        &call(0, "", r#""arguments":"4""#),
+    ]));
+    let indexes: Vec<_> = calls(&tokens).iter().map(|call| call.0).collect();
+    assert_eq!(indexes, [0, 0, 0, 0, 1, 0]);
+}
+
+#[test]
 fn counts_come_from_wherever_they_are() {
     let usage = |payload: &str| tokens_of(sse(&[payload])).first().and_then(|t| t.usage);
     let new = Usage::new;

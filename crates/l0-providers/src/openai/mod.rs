@@ -237,15 +237,27 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
     let id = call.id.filled();
     let Function { name, arguments } = call.function.0.or(call.custom.0).unwrap_or_default();
     let name = name.filled();
+    let call_id = id.as_deref().map(fingerprint);
     let index = match (call.index.0, state) {
         (Some(index), Some(state)) => {
             let index = small(Some(index));
+            if state.call_index != Some(index) {
+                state.call_index = Some(index);
+                state.call_id = None;
+            }
+            // Ollama and some proxies give all calls the number 0. Only with a name, as there are
+            // servers that send another id with each piece of a call.
+            let known = state.call_id.is_some() && call_id.is_some();
+            if known && state.call_id != call_id && name.is_some() {
+                state.reused = state.reused.saturating_add(1);
+            }
+            state.call_id = call_id.or(state.call_id);
+            let index = index.saturating_add(state.reused);
             state.calls = state.calls.max(index.saturating_add(1));
             index
         }
         (None, Some(state)) => {
             // A new id begins a new call; without any id, a name does.
-            let call_id = id.as_deref().map(fingerprint);
             let begins = match call_id {
                 Some(_) => state.call_id != call_id,
                 None => name.is_some(),
