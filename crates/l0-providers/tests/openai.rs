@@ -245,6 +245,14 @@ fn one_payload_gives_one_token_per_kind() {
             vec![(Reasoning, "r")],
         ),
         (
+            r#""reasoning":null,"reasoning_details":[{"type":"reasoning.text","text":"r"},{"type":"reasoning.summary","summary":"s"},{"type":"reasoning.encrypted","data":"x"}]"#,
+            vec![(Reasoning, "rs")],
+        ),
+        (
+            r#""reasoning_details":[{"type":"reasoning.text","text":"","signature":"x"}]"#,
+            vec![],
+        ),
+        (
             r#""content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#,
             vec![(Text, "ab")],
         ),
@@ -522,6 +530,7 @@ fn fields_of_other_types_read_like_absent_ones() {
             "role",
             "reasoning",
             "reasoning_content",
+            "reasoning_details",
             "refusal",
             "tool_calls",
             "function_call",

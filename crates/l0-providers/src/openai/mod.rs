@@ -27,7 +27,7 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::error::ApiError;
-use crate::lenient::{Count, Object};
+use crate::lenient::{Count, Object, Text};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
@@ -43,7 +43,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields};
+use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields, append};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -160,13 +160,21 @@ impl Chat {
             content,
             reasoning_content,
             reasoning,
+            reasoning_details,
             refusal,
             tool_calls,
             function_call,
         } = delta;
 
-        // Some servers send the same reasoning under both names.
+        // Some servers send the same reasoning under several names.
         let reasoning = reasoning_content.filled().or_else(|| reasoning.filled());
+        let reasoning = reasoning.or_else(|| {
+            let mut all = Text::default();
+            for detail in reasoning_details {
+                append(&mut all, detail.text);
+            }
+            all.filled()
+        });
         let reasoning = match (reasoning, content.thinking.filled()) {
             (Some(mut text), Some(more)) => {
                 text.to_mut().push_str(&more);

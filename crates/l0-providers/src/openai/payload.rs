@@ -80,6 +80,8 @@ pub(super) struct Delta<'a> {
     pub(super) reasoning_content: Text<'a>,
     /// From Groq, OpenRouter, Ollama, newer vLLM.
     pub(super) reasoning: Text<'a>,
+    /// From OpenRouter, beside the reasoning; from Snowflake, in its place.
+    pub(super) reasoning_details: List<ReasoningDetail<'a>>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
     pub(super) function_call: Object<Box<Function<'a>>>,
@@ -91,9 +93,26 @@ impl<'de> Fields<'de> for Delta<'de> {
             "content" => self.content = map.next_value()?,
             "reasoning_content" => self.reasoning_content = map.next_value()?,
             "reasoning" => self.reasoning = map.next_value()?,
+            "reasoning_details" => self.reasoning_details.read(map)?,
             "refusal" => self.refusal = map.next_value()?,
             "tool_calls" => self.tool_calls.read(map)?,
             "function_call" => self.function_call.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// A piece of reasoning, which has no text if it is encrypted.
+#[derive(Default)]
+pub(super) struct ReasoningDetail<'a> {
+    pub(super) text: Text<'a>,
+}
+
+impl<'de> Fields<'de> for ReasoningDetail<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "text" | "summary" if self.text.0.is_none() => self.text = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -141,7 +160,7 @@ impl<'de> Deserialize<'de> for Content<'de> {
     }
 }
 
-fn append<'a>(to: &mut Text<'a>, more: Text<'a>) {
+pub(super) fn append<'a>(to: &mut Text<'a>, more: Text<'a>) {
     match (&mut to.0, more.0) {
         (_, None) => {}
         (Some(text), Some(more)) => text.to_mut().push_str(&more),
