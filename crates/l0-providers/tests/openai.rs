@@ -603,6 +603,13 @@ fn errors_of_every_shape() {
         Server,
     );
     check(
+        r#"error: {"code":400,"message":"boom","type":"invalid_request_error"}"#,
+        Some("400"),
+        boom,
+        Some(400),
+        Fatal,
+    );
+    check(
         r#"data: {"error":{"message":"boom","code":429}}"#,
         Some("429"),
         boom,
