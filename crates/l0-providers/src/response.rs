@@ -104,10 +104,6 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
     /// Announces a call: a new one, also where the provider's number is not. A call that was
     /// announced before and got no piece is given back.
     pub(crate) fn announce(

@@ -221,6 +221,89 @@ fn tool_calls_keep_their_identity() {
 }
 
 #[test]
+fn calls_of_the_apis_own_tools_are_the_users_or_not() {
+    for (kind, fields, expected) in [
+        (
+            "computer_call",
+            r#""action":{"type":"wait"}"#,
+            Some(r#"{"type":"wait"}"#),
+        ),
+        (
+            "computer_call",
+            r#""action":null,"actions":[1]"#,
+            Some("[1]"),
+        ),
+        (
+            "local_shell_call",
+            r#""action":{"command":["ls"]}"#,
+            Some(r#"{"command":["ls"]}"#),
+        ),
+        (
+            "shell_call",
+            r#""action":{"commands":["ls"]}"#,
+            Some(r#"{"commands":["ls"]}"#),
+        ),
+        (
+            "shell_call",
+            r#""action":{},"environment":{"type":"local"}"#,
+            Some("{}"),
+        ),
+        (
+            "shell_call",
+            r#""action":{},"environment":{"type":"container_reference"}"#,
+            None,
+        ),
+        (
+            "apply_patch_call",
+            r#""operation":{"path":"a"}"#,
+            Some(r#"{"path":"a"}"#),
+        ),
+        (
+            "tool_search_call",
+            r#""arguments":{"q":1}"#,
+            Some(r#"{"q":1}"#),
+        ),
+        ("tool_search_call", r#""arguments":{},"call_id":null"#, None),
+        ("web_search_call", r#""action":{"type":"search"}"#, None),
+        ("code_interpreter_call", r#""code":"1""#, None),
+    ] {
+        let fields = format!(r#""type":"{kind}","id":"i","call_id":"c",{fields}"#);
+        let all = tokens(&[
+            &item("added", 0, &fields),
+            &item("done", 0, &fields),
+            COMPLETED,
+        ]);
+        let name = kind.strip_suffix("_call");
+        let call = expected.map(|arguments| (0, Some("c"), name, arguments));
+        assert_eq!(calls(&all), Vec::from_iter(call), "{fields}");
+        let finish = match expected {
+            Some(_) => FinishReason::ToolCalls,
+            None => FinishReason::Stop,
+        };
+        assert_eq!(finishes(&all), [(Some("completed"), Some(finish))]);
+    }
+    // An MCP call was run by the time it is told.
+    let all = tokens(&[
+        &item(
+            "added",
+            0,
+            r#""type":"mcp_call","id":"m","name":"ask","arguments":"""#,
+        ),
+        &event(
+            "mcp_call_arguments.delta",
+            r#""output_index":0,"delta":"{}""#,
+        ),
+        TEXT,
+        COMPLETED,
+    ]);
+    assert_eq!(calls(&all), [(0, Some("m"), Some("ask"), "{}")]);
+    assert_eq!(
+        finishes(&all),
+        [(Some("completed"), Some(FinishReason::Stop))]
+    );
+}
+
+#[test]
 fn what_completes_a_response() {
     let finish = |payload: &str| {
         finishes(&tokens(&[TEXT, payload, TEXT]))
