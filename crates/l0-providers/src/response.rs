@@ -48,9 +48,13 @@ pub(crate) struct Choice {
     pub(crate) finish: Option<FinishReason>,
     /// How many tool calls there are.
     pub(crate) calls: u32,
-    /// A fingerprint of the id of the last call that came without a number. The id itself may be as
-    /// long as an event, and choices are many.
+    /// A fingerprint of the last call's id. The id itself may be as long as an event, and choices
+    /// are many.
     pub(crate) call_id: Option<u64>,
+    /// The provider's number of the last call that came with one.
+    pub(crate) call_index: Option<u32>,
+    /// How many calls came with the number of another one.
+    pub(crate) reused: u32,
 }
 
 impl Choices {
@@ -65,6 +69,8 @@ impl Choices {
                     finish: None,
                     calls: 0,
                     call_id: None,
+                    call_index: None,
+                    reused: 0,
                 });
                 self.0.len() - 1
             }
@@ -91,18 +97,15 @@ impl Choices {
 /// so there are as many tokens as pieces, as in dialects where the first piece names the function.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The provider's number of each call.
+    /// The provider's number of each call, in the order in which they began.
     keys: Vec<u64>,
     /// The one call that was announced last, and of which no piece has come.
     announced: Option<(u64, ProviderToken)>,
 }
 
 impl Calls {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.keys.is_empty()
-    }
-
-    /// Announces a call. A call that was announced before and got no piece is given back.
+    /// Announces a call: a new one, also where the provider's number is not. A call that was
+    /// announced before and got no piece is given back.
     pub(crate) fn announce(
         &mut self,
         key: u64,
@@ -111,7 +114,7 @@ impl Calls {
     ) -> Option<ProviderToken> {
         let before = self.flush();
         let mut token = ProviderToken::new(TokenKind::ToolCall, name.clone().unwrap_or_default());
-        let mut call = ToolCall::new(self.index(key));
+        let mut call = ToolCall::new(self.begin(key));
         call.id = id;
         call.name = name;
         token.tool_call = Some(call);
@@ -146,18 +149,21 @@ impl Calls {
         self.announced.take().map(|(_, token)| token)
     }
 
-    /// The call's position among the calls. Those past the limit share the last one.
-    fn index(&mut self, key: u64) -> u32 {
-        let position = self.keys.iter().position(|known| *known == key);
-        let position = position.unwrap_or_else(|| {
-            if self.keys.len() < MAX_KEPT {
-                self.keys.push(key);
-                self.keys.len() - 1
-            } else {
-                MAX_KEPT
-            }
-        });
+    /// The position of a new call among the calls. Those past the limit share the last one.
+    fn begin(&mut self, key: u64) -> u32 {
+        let position = self.keys.len();
+        if position < MAX_KEPT {
+            self.keys.push(key);
+        }
         small(Some(position as u64))
+    }
+
+    /// The position of the last call with this number.
+    fn index(&mut self, key: u64) -> u32 {
+        match self.keys.iter().rposition(|known| *known == key) {
+            Some(position) => small(Some(position as u64)),
+            None => self.begin(key),
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! The parsing is [`sse_stream`]'s. This module feeds it: it counts the bytes since the last event
 //! boundary, so that one endless event cannot fill the memory; it keeps the source's own error
-//! typed; and it ends a last event that the body left unterminated, marked as such.
+//! typed; it ends a last event that the body left unterminated, marked as such; and it reads a field
+//! `error` as an event of that name.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -43,6 +44,7 @@ pin_project_lite::pin_project! {
         parser: SseByteStream<Feed>,
         feed: Feed,
         counter: Counter,
+        error_fields: ErrorFields,
         phase: Phase,
     }
 }
@@ -70,6 +72,7 @@ impl<S> Events<S> {
             parser: SseByteStream::new(feed.clone()),
             feed,
             counter: Counter::new(max_event_bytes),
+            error_fields: ErrorFields::default(),
             phase: Phase::Open,
         }
     }
@@ -142,7 +145,7 @@ where
                         chunk.truncate(complete);
                         *this.phase = Phase::TooLarge;
                     }
-                    this.feed.fill(chunk);
+                    this.feed.fill(this.error_fields.rewrite(chunk));
                 }
                 Some(Err(error)) => {
                     *this.phase = Phase::Ended;
@@ -241,6 +244,56 @@ impl Counter {
     }
 }
 
+/// Makes an event of the field `error`, by which llama.cpp told of an error until late in 2025.
+/// `data: [DONE]` may follow it, so without it a response that failed would be complete.
+#[derive(Debug, Default)]
+struct ErrorFields {
+    in_line: bool,
+    /// How many bytes of the field's name ended the last chunk, and were held back.
+    held: usize,
+}
+
+impl ErrorFields {
+    const FIELD: &[u8] = b"error:";
+
+    fn rewrite(&mut self, mut chunk: Bytes) -> Bytes {
+        if chunk.is_empty() {
+            return chunk;
+        }
+        if self.held > 0 {
+            chunk = [&Self::FIELD[..self.held], &chunk].concat().into();
+            self.held = 0;
+        }
+        let last_end = memchr::memrchr2(b'\n', b'\r', &chunk);
+        let last_line = last_end.map_or(0, |end| end + 1);
+        let mut rewritten = Vec::new();
+        let mut start = 0;
+        for at in memchr::memmem::find_iter(&chunk, Self::FIELD) {
+            let in_line = match at.checked_sub(1) {
+                Some(before) => !matches!(chunk[before], b'\n' | b'\r'),
+                None => self.in_line,
+            };
+            if !in_line {
+                rewritten.extend_from_slice(&chunk[start..at]);
+                rewritten.extend_from_slice(b"event:error\ndata:");
+                start = at + Self::FIELD.len();
+            }
+        }
+        let rest = &chunk[last_line..];
+        let at_line_start = last_end.is_some() || !self.in_line;
+        if at_line_start && rest.len() < Self::FIELD.len() && Self::FIELD.starts_with(rest) {
+            self.held = rest.len();
+        }
+        self.in_line = self.held == 0 && !(at_line_start && rest.is_empty());
+        chunk.truncate(chunk.len() - self.held);
+        if start == 0 {
+            return chunk;
+        }
+        rewritten.extend_from_slice(&chunk[start..]);
+        rewritten.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +375,22 @@ mod tests {
         check(
             "data: \u{1F980}\u{2028}\n\n".as_bytes(),
             &[("", "\u{1F980}\u{2028}", false)],
+        );
+    }
+
+    #[test]
+    fn a_field_error_is_an_event() {
+        check(
+            b"data: a\n\nerror: {}\n\ndata: b\n\n",
+            &[("", "a", false), ("error", "{}", false), ("", "b", false)],
+        );
+        check(b"error:{}\r\n\r\n", &[("error", "{}", false)]);
+        check(b": c\rerror: x\r\r", &[("error", "x", false)]);
+        check(b"error: x", &[("error", "x", true)]);
+        check(b"error\n\nerr\n\nerr", &[]);
+        check(
+            b"data: error: x\n\ndata:error:\nerrors: x\n\n error: x\n\n",
+            &[("", "error: x", false), ("", "error:", false)],
         );
     }
 

@@ -88,8 +88,8 @@ impl Token for ProviderToken {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The call's position among its choice's calls, from 0. Where the provider sends none, calls
-    /// are numbered as they come.
+    /// The call's position among its choice's calls, from 0. Where the provider sends none, or the
+    /// same one for several calls, they are numbered as they come.
     pub index: u32,
     /// The provider's id of the call, if this piece carries it.
     pub id: Option<String>,

@@ -204,6 +204,49 @@ fn tool_calls_keep_their_identity() {
         (1, None, None, "x"),
     ];
     assert_eq!(calls(&all), expected);
+    // A proxy asks again within one response, and the numbers of the blocks begin again.
+    let all = tokens(&[
+        &start(1, "tool_use", "a", "{}"),
+        &piece(1, "{\"x"),
+        r#"{"type":"message_start","message":{"id":"msg_2","content":[]}}"#,
+        &start(1, "tool_use", "b", "{}"),
+        &piece(1, "{"),
+        &piece(1, "}"),
+    ]);
+    let expected = [
+        (0, Some("a"), Some("fa"), "{\"x"),
+        (1, Some("b"), Some("fb"), "{"),
+        (1, None, None, "}"),
+    ];
+    assert_eq!(calls(&all), expected);
+}
+
+#[test]
+fn a_message_that_comes_whole() {
+    use TokenKind::{Reasoning, Text, ToolCall};
+    let all = tokens(&[
+        r#"{"type":"message_start","message":{"id":"msg_1","model":"m-1","content":[{"type":"thinking","thinking":"r","signature":"s"},{"type":"text","text":"a"},{"type":"tool_use","id":"t1","name":"get","input":{"x":1}},{"type":"tool_use","id":"t2","name":"now","input":{}}],"stop_reason":"tool_use","usage":{"input_tokens":0,"output_tokens":0}}}"#,
+        MESSAGE_STOP,
+    ]);
+    let expected = [
+        (Reasoning, "r"),
+        (Text, "a"),
+        (ToolCall, r#"get{"x":1}"#),
+        (ToolCall, "now"),
+    ];
+    assert_eq!(texts(&all), expected);
+    assert_eq!(
+        calls(&all),
+        [
+            (0, Some("t1"), Some("get"), r#"{"x":1}"#),
+            (1, Some("t2"), Some("now"), ""),
+        ]
+    );
+    assert_eq!(all[0].model.as_deref(), Some("m-1"));
+    assert_eq!(
+        finishes(&all),
+        [(Some("tool_use"), Some(FinishReason::ToolCalls))]
+    );
 }
 
 #[test]

@@ -245,6 +245,14 @@ fn one_payload_gives_one_token_per_kind() {
             vec![(Reasoning, "r")],
         ),
         (
+            r#""reasoning":null,"reasoning_details":[{"type":"reasoning.text","text":"r"},{"type":"reasoning.summary","summary":"s"},{"type":"reasoning.encrypted","data":"x"}]"#,
+            vec![(Reasoning, "rs")],
+        ),
+        (
+            r#""reasoning_details":[{"type":"reasoning.text","text":"","signature":"x"}]"#,
+            vec![],
+        ),
+        (
             r#""content":[{"type":"text","text":"a"},{"type":"text","text":"b"}]"#,
             vec![(Text, "ab")],
         ),
@@ -359,6 +367,41 @@ fn tool_calls_without_numbers_are_numbered() {
 }
 
 #[test]
+fn tool_calls_that_share_a_number_are_numbered() {
+    let call = |index: u32, id: &str, function: &str| {
+        delta(&format!(
+            r#"{{"tool_calls":[{{"index":{index},"id":"{id}","function":{{{function}}}}}]}}"#
+        ))
+    };
+    let tokens = tokens_of(sse(&[
+        &call(0, "a", r#""name":"f","arguments":"{}""#),
+        &call(0, "b", r#""name":"f","arguments":"[""#),
+        &call(0, "", r#""arguments":"]""#),
+        &call(1, "c", r#""name":"g","arguments":"1""#),
+    ]));
+    assert_eq!(
+        calls(&tokens),
+        [
+            (0, Some("a"), Some("f"), "{}"),
+            (1, Some("b"), Some("f"), "["),
+            (1, None, None, "]"),
+            (2, Some("c"), Some("g"), "1"),
+        ]
+    );
+    // What repeats a name or an id is no new call, nor is another id alone.
+    let tokens = tokens_of(sse(&[
+        &call(0, "a", r#""name":"f","arguments":"""#),
+        &call(0, "a", r#""name":"f","arguments":"1""#),
+        &call(0, "x", r#""arguments":"2""#),
+        &call(0, "", r#""name":"f","arguments":"3""#),
+        &call(1, "b", r#""name":"f","arguments":"""#),
+        &call(0, "", r#""arguments":"4""#),
+    ]));
+    let indexes: Vec<_> = calls(&tokens).iter().map(|call| call.0).collect();
+    assert_eq!(indexes, [0, 0, 0, 0, 1, 0]);
+}
+
+#[test]
 fn counts_come_from_wherever_they_are() {
     let usage = |payload: &str| tokens_of(sse(&[payload])).first().and_then(|t| t.usage);
     let new = Usage::new;
@@ -386,6 +429,18 @@ fn counts_come_from_wherever_they_are() {
         (
             r#"{"usage":{"prompt_tokens":9,"prompt_cache_hit_tokens":8}}"#,
             Some(new().input(9).cached_input(8)),
+        ),
+        (
+            r#"{"usage":{"cached_tokens":8,"reasoning_tokens":2,"prompt_tokens_details":null}}"#,
+            Some(new().cached_input(8).reasoning(2)),
+        ),
+        (
+            r#"{"usage":{"num_cached_tokens":8}}"#,
+            Some(new().cached_input(8)),
+        ),
+        (
+            r#"{"usage":{"cached_tokens":8,"reasoning_tokens":2,"prompt_tokens_details":{"cached_tokens":7},"completion_tokens_details":{"reasoning_tokens":1}}}"#,
+            Some(new().cached_input(7).reasoning(1)),
         ),
         (
             r#"{"usage":{"prompt_tokens":9.0,"completion_tokens":1.5}}"#,
@@ -475,6 +530,7 @@ fn fields_of_other_types_read_like_absent_ones() {
             "role",
             "reasoning",
             "reasoning_content",
+            "reasoning_details",
             "refusal",
             "tool_calls",
             "function_call",
@@ -545,6 +601,13 @@ fn errors_of_every_shape() {
         boom,
         None,
         Server,
+    );
+    check(
+        r#"error: {"code":400,"message":"boom","type":"invalid_request_error"}"#,
+        Some("400"),
+        boom,
+        Some(400),
+        Fatal,
     );
     check(
         r#"data: {"error":{"message":"boom","code":429}}"#,

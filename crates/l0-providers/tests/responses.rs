@@ -200,6 +200,107 @@ fn tool_calls_keep_their_identity() {
         finishes(&all),
         [(Some("completed"), Some(FinishReason::ToolCalls))]
     );
+    // From a server that does not number its items.
+    let added = |id: &str| {
+        let item = format!(r#""item":{{"type":"function_call","call_id":"{id}","name":"f"}}"#);
+        event("output_item.added", &item)
+    };
+    let bare = |text: &str| {
+        event(
+            "function_call_arguments.delta",
+            &format!(r#""delta":"{text}""#),
+        )
+    };
+    let all = tokens(&[&added("a"), &bare("["), &bare("]"), &added("b"), &bare("1")]);
+    let expected = [
+        (0, Some("a"), Some("f"), "["),
+        (0, None, None, "]"),
+        (1, Some("b"), Some("f"), "1"),
+    ];
+    assert_eq!(calls(&all), expected);
+}
+
+#[test]
+fn calls_of_the_apis_own_tools_are_the_users_or_not() {
+    for (kind, fields, expected) in [
+        (
+            "computer_call",
+            r#""action":{"type":"wait"}"#,
+            Some(r#"{"type":"wait"}"#),
+        ),
+        (
+            "computer_call",
+            r#""action":null,"actions":[1]"#,
+            Some("[1]"),
+        ),
+        (
+            "local_shell_call",
+            r#""action":{"command":["ls"]}"#,
+            Some(r#"{"command":["ls"]}"#),
+        ),
+        (
+            "shell_call",
+            r#""action":{"commands":["ls"]}"#,
+            Some(r#"{"commands":["ls"]}"#),
+        ),
+        (
+            "shell_call",
+            r#""action":{},"environment":{"type":"local"}"#,
+            Some("{}"),
+        ),
+        (
+            "shell_call",
+            r#""action":{},"environment":{"type":"container_reference"}"#,
+            None,
+        ),
+        (
+            "apply_patch_call",
+            r#""operation":{"path":"a"}"#,
+            Some(r#"{"path":"a"}"#),
+        ),
+        (
+            "tool_search_call",
+            r#""arguments":{"q":1}"#,
+            Some(r#"{"q":1}"#),
+        ),
+        ("tool_search_call", r#""arguments":{},"call_id":null"#, None),
+        ("web_search_call", r#""action":{"type":"search"}"#, None),
+        ("code_interpreter_call", r#""code":"1""#, None),
+    ] {
+        let fields = format!(r#""type":"{kind}","id":"i","call_id":"c",{fields}"#);
+        let all = tokens(&[
+            &item("added", 0, &fields),
+            &item("done", 0, &fields),
+            COMPLETED,
+        ]);
+        let name = kind.strip_suffix("_call");
+        let call = expected.map(|arguments| (0, Some("c"), name, arguments));
+        assert_eq!(calls(&all), Vec::from_iter(call), "{fields}");
+        let finish = match expected {
+            Some(_) => FinishReason::ToolCalls,
+            None => FinishReason::Stop,
+        };
+        assert_eq!(finishes(&all), [(Some("completed"), Some(finish))]);
+    }
+    // An MCP call was run by the time it is told.
+    let all = tokens(&[
+        &item(
+            "added",
+            0,
+            r#""type":"mcp_call","id":"m","name":"ask","arguments":"""#,
+        ),
+        &event(
+            "mcp_call_arguments.delta",
+            r#""output_index":0,"delta":"{}""#,
+        ),
+        TEXT,
+        COMPLETED,
+    ]);
+    assert_eq!(calls(&all), [(0, Some("m"), Some("ask"), "{}")]);
+    assert_eq!(
+        finishes(&all),
+        [(Some("completed"), Some(FinishReason::Stop))]
+    );
 }
 
 #[test]

@@ -97,6 +97,14 @@ impl Dialect for Messages {
             "content_block_stop" => self.flush(out),
             "message_start" => {
                 let message = payload.message.0.unwrap_or_default();
+                // After calls from within code that Anthropic runs, a message comes whole: with the
+                // next call, and without events for its blocks.
+                for (key, block) in (0..).zip(message.content) {
+                    self.start(key, block, out);
+                }
+                if message.stop_reason.0.is_some() {
+                    self.flush(out);
+                }
                 let said = self
                     .identity
                     .news(message.model.as_str(), message.id.as_str());

@@ -2,7 +2,7 @@
 
 use serde::de::MapAccess;
 
-use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
+use crate::lenient::{Arguments, Count, Fields, List, Object, Text, skip};
 use crate::report::ErrorField;
 
 /// Any event.
@@ -90,6 +90,8 @@ pub(super) struct Message<'a> {
     pub(super) model: Text<'a>,
     pub(super) usage: Object<UsageFields>,
     pub(super) stop_reason: Text<'a>,
+    /// Almost always empty.
+    pub(super) content: List<Block<'a>>,
 }
 
 impl<'de> Fields<'de> for Message<'de> {
@@ -99,6 +101,7 @@ impl<'de> Fields<'de> for Message<'de> {
             "model" => self.model = map.next_value()?,
             "usage" => self.usage.read(map)?,
             "stop_reason" => self.stop_reason = map.next_value()?,
+            "content" => self.content.read(map)?,
             _ => skip(map)?,
         }
         Ok(())

@@ -27,7 +27,7 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::error::ApiError;
-use crate::lenient::{Count, Object};
+use crate::lenient::{Count, Object, Text};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
@@ -43,7 +43,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields};
+use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields, append};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -160,13 +160,21 @@ impl Chat {
             content,
             reasoning_content,
             reasoning,
+            reasoning_details,
             refusal,
             tool_calls,
             function_call,
         } = delta;
 
-        // Some servers send the same reasoning under both names.
+        // Some servers send the same reasoning under several names.
         let reasoning = reasoning_content.filled().or_else(|| reasoning.filled());
+        let reasoning = reasoning.or_else(|| {
+            let mut all = Text::default();
+            for detail in reasoning_details {
+                append(&mut all, detail.text);
+            }
+            all.filled()
+        });
         let reasoning = match (reasoning, content.thinking.filled()) {
             (Some(mut text), Some(more)) => {
                 text.to_mut().push_str(&more);
@@ -237,15 +245,27 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
     let id = call.id.filled();
     let Function { name, arguments } = call.function.0.or(call.custom.0).unwrap_or_default();
     let name = name.filled();
+    let call_id = id.as_deref().map(fingerprint);
     let index = match (call.index.0, state) {
         (Some(index), Some(state)) => {
             let index = small(Some(index));
+            if state.call_index != Some(index) {
+                state.call_index = Some(index);
+                state.call_id = None;
+            }
+            // Ollama and some proxies give all calls the number 0. Only with a name, as there are
+            // servers that send another id with each piece of a call.
+            let known = state.call_id.is_some() && call_id.is_some();
+            if known && state.call_id != call_id && name.is_some() {
+                state.reused = state.reused.saturating_add(1);
+            }
+            state.call_id = call_id.or(state.call_id);
+            let index = index.saturating_add(state.reused);
             state.calls = state.calls.max(index.saturating_add(1));
             index
         }
         (None, Some(state)) => {
             // A new id begins a new call; without any id, a name does.
-            let call_id = id.as_deref().map(fingerprint);
             let begins = match call_id {
                 Some(_) => state.call_id != call_id,
                 None => name.is_some(),

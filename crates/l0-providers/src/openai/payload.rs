@@ -80,6 +80,8 @@ pub(super) struct Delta<'a> {
     pub(super) reasoning_content: Text<'a>,
     /// From Groq, OpenRouter, Ollama, newer vLLM.
     pub(super) reasoning: Text<'a>,
+    /// From OpenRouter, beside the reasoning; from Snowflake, in its place.
+    pub(super) reasoning_details: List<ReasoningDetail<'a>>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
     pub(super) function_call: Object<Box<Function<'a>>>,
@@ -91,9 +93,26 @@ impl<'de> Fields<'de> for Delta<'de> {
             "content" => self.content = map.next_value()?,
             "reasoning_content" => self.reasoning_content = map.next_value()?,
             "reasoning" => self.reasoning = map.next_value()?,
+            "reasoning_details" => self.reasoning_details.read(map)?,
             "refusal" => self.refusal = map.next_value()?,
             "tool_calls" => self.tool_calls.read(map)?,
             "function_call" => self.function_call.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// A piece of reasoning, which has no text if it is encrypted.
+#[derive(Default)]
+pub(super) struct ReasoningDetail<'a> {
+    pub(super) text: Text<'a>,
+}
+
+impl<'de> Fields<'de> for ReasoningDetail<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "text" | "summary" if self.text.0.is_none() => self.text = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -141,7 +160,7 @@ impl<'de> Deserialize<'de> for Content<'de> {
     }
 }
 
-fn append<'a>(to: &mut Text<'a>, more: Text<'a>) {
+pub(super) fn append<'a>(to: &mut Text<'a>, more: Text<'a>) {
     match (&mut to.0, more.0) {
         (_, None) => {}
         (Some(text), Some(more)) => text.to_mut().push_str(&more),
@@ -265,8 +284,10 @@ pub(super) struct UsageFields {
     total: Count,
     prompt_details: Object<Details>,
     completion_details: Object<Details>,
-    /// From DeepSeek.
-    cache_hit: Count,
+    /// Outside of the details, from DeepSeek, Mistral, Moonshot and Together.
+    cached: Count,
+    /// Outside of the details, from SGLang.
+    reasoning: Count,
 }
 
 impl<'de> Fields<'de> for UsageFields {
@@ -277,7 +298,10 @@ impl<'de> Fields<'de> for UsageFields {
             "total_tokens" => self.total = map.next_value()?,
             "prompt_tokens_details" => self.prompt_details.read(map)?,
             "completion_tokens_details" => self.completion_details.read(map)?,
-            "prompt_cache_hit_tokens" => self.cache_hit = map.next_value()?,
+            "prompt_cache_hit_tokens" | "cached_tokens" | "num_cached_tokens" => {
+                self.cached = map.next_value()?;
+            }
+            "reasoning_tokens" => self.reasoning = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -293,9 +317,10 @@ impl UsageFields {
         usage.output = fields.completion.0;
         usage.total = fields.total.0;
         let cached = fields.prompt_details.0.and_then(|details| details.cached.0);
-        usage.cached_input = cached.or(fields.cache_hit.0);
+        usage.cached_input = cached.or(fields.cached.0);
         let details = fields.completion_details.0;
-        usage.reasoning = details.and_then(|details| details.reasoning.0);
+        let reasoning = details.and_then(|details| details.reasoning.0);
+        usage.reasoning = reasoning.or(fields.reasoning.0);
         (usage != Usage::new()).then_some(usage)
     }
 }

@@ -16,8 +16,13 @@
 //!
 //! A function call, a custom tool's call and an MCP call give one token per piece of their
 //! arguments, the first of them with the name and the id (`call_id`, where there is one). A call
-//! without any piece gives one token, with the arguments as the finished item has them. Calls of
+//! without any piece gives one token, with the arguments as the finished item has them. So does a
+//! call of one of OpenAI's own tools that the user is to run: `computer`, `local_shell`, `shell`,
+//! `apply_patch` and `tool_search`; its arguments are the action or operation, as JSON. Calls of
 //! hosted tools, such as a web search, give none.
+//!
+//! The API has no finish reason for calls: [`finish`](ProviderToken::finish) is
+//! [`FinishReason::ToolCalls`] if there was one that the user is to run, which an MCP call is not.
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -68,6 +73,8 @@ where
 pub(super) struct Responses {
     identity: Identity,
     calls: Calls,
+    /// Whether there is a call that the user is to run.
+    asks: bool,
     /// Of an `error` event.
     error: Option<ApiError>,
 }
@@ -95,6 +102,7 @@ impl Dialect for Responses {
             "response.output_item.added" => {
                 let item = payload.item.0.unwrap_or_default();
                 if item.is_call() {
+                    self.asks |= item.kind.as_str() != "mcp_call";
                     let id = item.call_id.filled().or_else(|| item.id.filled());
                     let id = id.map(|id| id.into_owned());
                     let name = item.name.filled().map(|name| name.into_owned());
@@ -107,12 +115,22 @@ impl Dialect for Responses {
                 let item = payload.item.0.unwrap_or_default();
                 if item.is_call() && self.calls.waits(key) {
                     out.push(self.calls.piece(key, &item.arguments.0));
+                } else if let Some(tool) = item.own_tool() {
+                    let name = Some(tool.to_owned());
+                    let id = item.call_id.filled().map(|id| id.into_owned());
+                    if let Some(before) = self.calls.announce(key, id, name) {
+                        out.push(before);
+                    }
+                    out.push(self.calls.piece(key, &item.arguments.0));
+                    self.asks = true;
                 }
             }
             "response.custom_tool_call_input.delta" => {
+                self.asks = true;
                 out.push(self.calls.piece(key, payload.delta.as_str()));
             }
             kind if kind.ends_with("_call_arguments.delta") => {
+                self.asks |= kind != "response.mcp_call_arguments.delta";
                 out.push(self.calls.piece(key, payload.delta.as_str()));
             }
             "response.completed"
@@ -168,8 +186,8 @@ impl Responses {
             .identity
             .news(response.model.as_str(), response.id.as_str());
         let finish = match &*reason {
-            "completed" if self.calls.is_empty() => FinishReason::Stop,
-            "completed" => FinishReason::ToolCalls,
+            "completed" if self.asks => FinishReason::ToolCalls,
+            "completed" => FinishReason::Stop,
             "max_output_tokens" | "max_tokens" => FinishReason::Length,
             "content_filter" => FinishReason::ContentFilter,
             _ => FinishReason::Other,
@@ -239,6 +257,7 @@ struct Item<'a> {
     call_id: Text<'a>,
     name: Text<'a>,
     arguments: Arguments<'a>,
+    environment: Object<Environment<'a>>,
 }
 
 impl Item<'_> {
@@ -247,6 +266,21 @@ impl Item<'_> {
             self.kind.as_str(),
             "function_call" | "custom_tool_call" | "mcp_call"
         )
+    }
+
+    /// Which of OpenAI's own tools this calls, if the user is to run it.
+    fn own_tool(&self) -> Option<&str> {
+        let hosted = match self.kind.as_str() {
+            "computer_call" | "local_shell_call" | "apply_patch_call" => false,
+            "shell_call" => {
+                let environment = self.environment.0.as_ref();
+                environment.is_some_and(|place| place.kind.as_str().starts_with("container"))
+            }
+            "tool_search_call" => self.call_id.as_str().is_empty(),
+            _ => true,
+        };
+        let tool = self.kind.as_str().strip_suffix("_call");
+        tool.filter(|_| !hosted)
     }
 }
 
@@ -257,8 +291,30 @@ impl<'de> Fields<'de> for Item<'de> {
             "id" => self.id = map.next_value()?,
             "call_id" => self.call_id = map.next_value()?,
             "name" => self.name = map.next_value()?,
-            // A custom tool has an input.
-            "arguments" | "input" => self.arguments = map.next_value()?,
+            // A custom tool has an input, one of OpenAI's own the others.
+            "arguments" | "input" | "action" | "actions" | "operation" => {
+                let arguments: Arguments<'_> = map.next_value()?;
+                if !arguments.0.is_empty() {
+                    self.arguments = arguments;
+                }
+            }
+            "environment" => self.environment.read(map)?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// Where a shell runs.
+#[derive(Default)]
+struct Environment<'a> {
+    kind: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Environment<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
