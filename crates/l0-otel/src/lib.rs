@@ -50,7 +50,7 @@
 //! 0.1 ms on them, once, after its last token was handed out, and shows its gaps at its end only. Number, sum and
 //! maximum of the gaps are exact; one that lies within 4 % of a boundary may be counted on its other side.
 //! Recording each gap as it happens would make all of them exact, at the cost of the same call, with its locks,
-//! between two tokens. All the rest of a run takes about 4 µs. `cargo bench -p l0-bench --bench otel` measures
+//! between two tokens. All the rest of a run takes about 2 µs. `cargo bench -p l0-bench --bench otel` measures
 //! it. Where it is too much, a view of the SDK that drops the histogram saves it.
 //!
 //! Nothing waits for a network, as long as the SDK exports from a thread of its own: batch span processors and
