@@ -65,7 +65,8 @@ pub trait Observer: Send {
     fn on_event(&mut self, event: &Event<'_>);
 
     /// Surrounds each poll of the future that the source's factory returned, the first one together
-    /// with the factory's call (not the polls of the stream): enter a context, call `poll` once, leave the context.
+    /// with the factory's call (not the polls of the stream): enter a context, call `poll` once,
+    /// leave the context.
     fn connect(&mut self, poll: &mut dyn FnMut()) {
         poll();
     }

@@ -103,7 +103,7 @@ pub(crate) struct Stop<'a> {
     until: Vec<Until<'a>>,
     /// Whether the futures were polled, and so can have been woken.
     polled: bool,
-    /// The task that the signal has.
+    /// The task that the signal has, here too: comparing it takes no lock.
     task: Option<Waker>,
 }
 
