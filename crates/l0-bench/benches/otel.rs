@@ -9,60 +9,21 @@
 //! ```
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
+mod common;
+
 use std::hint::black_box;
 use std::io;
-use std::time::Duration;
 
+use common::Discard;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use l0_bench::{ANSWER, Tokens, drain};
 use l0_core::{Event, L0, L0Builder, Monitoring, Retry, keys, observe_fn};
 use l0_otel::{OtelBuilder, OtelInterceptor};
+use opentelemetry::KeyValue;
 use opentelemetry::metrics::{Histogram, MeterProvider};
 use opentelemetry::trace::TracerProvider;
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
-
-/// Throws away what it gets.
-#[derive(Debug)]
-struct Discard;
-
-impl SpanProcessor for Discard {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        black_box(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
-impl PushMetricExporter for Discard {
-    async fn export(&self, _: &ResourceMetrics) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn temporality(&self) -> Temporality {
-        Temporality::Cumulative
-    }
-}
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 
 struct Sdk {
     meters: SdkMeterProvider,

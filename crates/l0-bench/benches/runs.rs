@@ -6,12 +6,15 @@
 //! ```
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
+mod common;
+
 use std::hint::black_box;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::Discard;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use l0_bench::{ANSWER, drain, source};
 use l0_core::{Event, L0, L0Builder, Monitor, Monitoring, Outcome, Retry, observe_fn};
@@ -21,13 +24,11 @@ use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
-use opentelemetry::Context;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider};
-use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
-use sentry::{ClientOptions, Envelope, Hub, Transport};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use sentry::{ClientOptions, Hub};
 use tracing_subscriber::fmt;
 
 fn on() -> L0Builder {
@@ -36,38 +37,12 @@ fn on() -> L0Builder {
         .retry(Retry::none())
 }
 
-/// Drops what it is given: sending is work for other threads.
-#[derive(Debug)]
-struct NoOp;
-
-impl Transport for NoOp {
-    fn send_envelope(&self, envelope: Envelope) {
-        black_box(envelope);
-    }
-}
-
-impl SpanProcessor for NoOp {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
-
-    fn on_end(&self, span: SpanData) {
-        black_box(span);
-    }
-
-    fn force_flush(&self) -> OTelSdkResult {
-        Ok(())
-    }
-
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        Ok(())
-    }
-}
-
 /// With every run traced.
 fn sentry() -> SentryInterceptor {
     let options = ClientOptions::new()
         .dsn("https://public@sentry.invalid/1")
         .traces_sample_rate(1.0)
-        .transport(Arc::new(NoOp));
+        .transport(Arc::new(Discard));
     let hub = Hub::new(Some(Arc::new(options.into())), Arc::default());
     SentryInterceptor::new(SentryConfig::new().hub(Arc::new(hub)))
 }
@@ -103,12 +78,11 @@ fn runs(criterion: &mut Criterion) {
         }
     });
 
-    let reader = PeriodicReader::builder(InMemoryMetricExporter::default())
-        .with_interval(Duration::from_secs(3_600))
+    let meters = SdkMeterProvider::builder()
+        .with_periodic_exporter(Discard)
         .build();
-    let meters = SdkMeterProvider::builder().with_reader(reader).build();
     let tracers = SdkTracerProvider::builder()
-        .with_span_processor(NoOp)
+        .with_span_processor(Discard)
         .build();
     let otel = otel(&meters, &tracers);
 

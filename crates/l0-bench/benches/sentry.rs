@@ -9,7 +9,8 @@
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 #![allow(clippy::print_stdout, reason = "criterion does not report tails")]
 
-use std::hint::black_box;
+mod common;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use common::Discard;
 use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
@@ -25,14 +27,6 @@ use l0_bench::{ANSWER, Source, drain, source};
 use l0_core::{L0, L0Builder, Monitoring, Run, keys};
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::{Breadcrumb, ClientOptions, Envelope, Hub, Transport};
-
-struct NoOp;
-
-impl Transport for NoOp {
-    fn send_envelope(&self, envelope: Envelope) {
-        black_box(envelope);
-    }
-}
 
 /// Hands envelopes to a queue that nobody empties, and drops those for which there is no room, as
 /// the transports of the `sentry` crate do while the ingest does not answer.
@@ -81,7 +75,7 @@ fn start(l0: &L0, tokens: u64) -> Run<'static, Source> {
 /// A run of one token, without errors, from its start to its end.
 fn per_run(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("run");
-    let crowded = hub(NoOp, 1.0);
+    let crowded = hub(Discard, 1.0);
     full(&crowded);
     let config = |hub: Arc<Hub>| SentryConfig::new().hub(hub).tag("service", "chat");
     for (name, l0) in [
@@ -90,12 +84,12 @@ fn per_run(criterion: &mut Criterion) {
             "no client",
             told(config(Arc::new(Hub::new(None, Arc::default())))),
         ),
-        ("traced", told(config(hub(NoOp, 1.0)))),
+        ("traced", told(config(hub(Discard, 1.0)))),
         ("traced, the host's scope full", told(config(crowded))),
-        ("not sampled", told(config(hub(NoOp, 0.0)))),
+        ("not sampled", told(config(hub(Discard, 0.0)))),
         (
             "no tracing",
-            told(config(hub(NoOp, 1.0)).enable_tracing(false)),
+            told(config(hub(Discard, 1.0)).enable_tracing(false)),
         ),
     ] {
         group.bench_function(name, |bencher| {
@@ -112,7 +106,7 @@ fn per_token(criterion: &mut Criterion) {
         .throughput(Throughput::Elements(TOKENS))
         .sampling_mode(SamplingMode::Flat)
         .sample_size(20);
-    let config = || SentryConfig::new().hub(hub(NoOp, 1.0));
+    let config = || SentryConfig::new().hub(hub(Discard, 1.0));
     for (name, l0) in [
         ("without sentry", plain().build()),
         ("breadcrumbs off", told(config())),
