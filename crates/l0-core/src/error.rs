@@ -1,8 +1,9 @@
-//! How a run fails.
+//! Error: how a run fails, with the source's own error.
 
 use std::error::Error as StdError;
 use std::fmt;
 
+use crate::end::{Cause, End, LimitKind, TimeoutKind};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::verdict::{Outcome, Violation};
 
@@ -21,14 +22,18 @@ impl<E: StdError + Send + Sync + 'static> SourceError for E {}
 
 /// Why a run failed: the last item of a stream that did not complete.
 ///
-/// After it the stream is at its end, and telemetry and outcome are final.
+/// After it the stream is at its end, and telemetry and outcome are final. It displays what is known
+/// of the failure, and never the source's own words: those are in [`source()`](StdError::source).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error<E> {
     /// The source failed, and was not, or not once more, retried.
+    #[non_exhaustive]
     Source {
         /// The source's own error, from the last attempt.
         source: E,
+        /// What was read from it.
+        failure: Failure,
         /// How many attempts were made.
         attempts: u32,
     },
@@ -40,32 +45,49 @@ pub enum Error<E> {
     Truncated,
     /// A timeout of the run expired, after all retries.
     Timeout(TimeoutKind),
+    /// A limit of the run was reached.
+    Limit(LimitKind),
     /// The run was stopped through its handle or by one of its `until` futures.
     Aborted,
     /// An interceptor refused the run; the source was never called.
     Refused(Refusal),
-    /// A timeout is set, but there is no Tokio runtime with its timer enabled to keep it.
+    /// The run has to wait, but there is no Tokio runtime with its timer enabled to wait with.
     NoTimer,
+    /// The run had ended before, so: what [`Run::text`](crate::Run::text) gives of a run that did not
+    /// complete.
+    Ended(End),
 }
 
 impl<E> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Source { attempts, .. } => {
+            Self::Source {
+                failure, attempts, ..
+            } => {
                 let plural = if *attempts == 1 { "" } else { "s" };
-                write!(f, "the source failed, after {attempts} attempt{plural}")
+                write!(f, "the source failed after {attempts} attempt{plural}")?;
+                let known = failure.describe();
+                if known.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, " ({known})")
+                }
+            }
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Self::Ended(end) => {
+                write!(f, "the run had ended as {}", end.outcome())?;
+                match end.message() {
+                    Some(message) => write!(f, ": {message}"),
+                    None => Ok(()),
+                }
             }
             Self::Guardrail(violation) => write!(f, "guardrail violation: {violation}"),
-            Self::ZeroOutput => {
-                f.write_str("the answer is empty: no text with a letter or digit, and no tool call")
-            }
-            Self::Truncated => f.write_str("the stream ended without a finish reason"),
-            Self::Timeout(kind) => write!(f, "{kind} timeout"),
-            Self::Aborted => f.write_str("Stream aborted"),
-            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
-            Self::NoTimer => f.write_str(
-                "timeouts need a Tokio runtime with its timer enabled (`Builder::enable_time`)",
-            ),
+            Self::ZeroOutput => Cause::ZeroOutput.fmt(f),
+            Self::Truncated => Cause::Truncated.fmt(f),
+            Self::Timeout(kind) => Cause::Timeout(*kind).fmt(f),
+            Self::Limit(kind) => Cause::Limit(*kind).fmt(f),
+            Self::Aborted => Cause::Aborted.fmt(f),
+            Self::NoTimer => Cause::NoTimer.fmt(f),
         }
     }
 }
@@ -84,74 +106,41 @@ impl<E: StdError + 'static> StdError for Error<E> {
             Self::Truncated => &TRUNCATED,
             Self::Timeout(_) => &TIMEOUT,
             Self::ZeroOutput => &ZERO_OUTPUT,
-            Self::Guardrail(_) | Self::Aborted | Self::Refused(_) | Self::NoTimer => &FATAL,
+            Self::Guardrail(_)
+            | Self::Limit(_)
+            | Self::Aborted
+            | Self::Refused(_)
+            | Self::NoTimer
+            | Self::Ended(_) => &FATAL,
         })
     }
 }
 
 impl<E> Error<E> {
-    /// How a run that fails with this error ended.
+    /// Returns how a run that fails with this error ended.
     #[must_use]
-    pub const fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         match self {
             Self::Truncated => Outcome::Truncated,
             Self::Timeout(_) => Outcome::TimedOut,
+            Self::Limit(_) => Outcome::Limited,
             Self::Aborted => Outcome::Aborted,
-            _ => Outcome::Failed,
+            Self::Ended(end) => end.outcome(),
+            Self::Source { .. }
+            | Self::Guardrail(_)
+            | Self::ZeroOutput
+            | Self::Refused(_)
+            | Self::NoTimer => Outcome::Failed,
         }
     }
 
-    /// The source's own error, if that is what failed.
+    /// Returns the source's own error, if that is what failed.
     #[must_use]
     pub fn into_source(self) -> Option<E> {
         match self {
             Self::Source { source, .. } => Some(source),
             _ => None,
         }
-    }
-}
-
-impl<E: StdError + 'static> Error<E> {
-    /// The error that says what happened: the source's own, or else this one.
-    pub(crate) fn cause(&self) -> &(dyn StdError + 'static) {
-        match self {
-            Self::Source { source, .. } => source,
-            other => other,
-        }
-    }
-}
-
-/// Which timeout expired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum TimeoutKind {
-    /// The wait for an attempt's first item, the factory's work included.
-    FirstToken,
-    /// The wait between two items.
-    InterToken,
-    /// The wait of the whole run, retries and back-off included.
-    Total,
-}
-
-impl TimeoutKind {
-    /// The stable name, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::FirstToken => "first_token",
-            Self::InterToken => "inter_token",
-            Self::Total => "total",
-        }
-    }
-}
-
-impl fmt::Display for TimeoutKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::FirstToken => "first-token",
-            Self::InterToken => "inter-token",
-            Self::Total => "total",
-        })
     }
 }
 
@@ -164,7 +153,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal for this reason.
+    /// Creates a refusal for this reason.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self {

@@ -3,10 +3,12 @@
 use std::error::Error as StdError;
 use std::time::Duration;
 
+use crate::end::End;
 use crate::failure::NetworkErrorKind;
+use crate::label::label_enum;
 use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::TokenView;
-use crate::verdict::{DriftReport, Outcome, Violation};
+use crate::verdict::{DriftReport, Violation};
 
 /// Something that happened to a run. Borrowed: it lives for the call that delivers it.
 ///
@@ -50,11 +52,10 @@ pub enum Event<'a> {
     NetworkError {
         /// Its type.
         kind: NetworkErrorKind,
-        /// Its redacted text.
+        /// What happened, redacted and by default in L0's own words: see
+        /// [`Monitoring::error_text`](crate::Monitoring::error_text).
         message: &'a str,
-        /// Whether a retry follows.
-        retried: bool,
-        /// How long the run waits before the retry; absent without one.
+        /// How long the run waits before the retry that follows; absent if none follows.
         delay: Option<Duration>,
         /// Which attempt failed, from 1; absent if unknown.
         attempt: Option<u32>,
@@ -68,8 +69,8 @@ pub enum Event<'a> {
         reason: RetryReason,
         /// How long the run waits before it.
         delay: Duration,
-        /// Whether it is a network retry, which does not count toward the model retries.
-        network: bool,
+        /// Which limit the retry counts toward.
+        kind: RetryKind,
     },
     /// A rule found a violation. Each distinct one once per attempt.
     #[non_exhaustive]
@@ -86,18 +87,13 @@ pub enum Event<'a> {
     /// The run ended: its last event, exactly once, before the last item is handed out.
     #[non_exhaustive]
     Finished {
-        /// How it ended.
-        outcome: Outcome,
+        /// How and why it ended.
+        end: &'a End,
         /// The final telemetry; absent in a run that is not measured.
         telemetry: Option<&'a Telemetry>,
-        /// What went wrong: the source's own error, or else the run's. Absent if nothing did, and
-        /// for a run that was dropped or that panicked. Its text may hold credentials: send the
-        /// `message`.
+        /// The source's own error, if that is what the run failed with. Its text may hold prompts and
+        /// credentials: send the [message](End::message).
         error: Option<&'a (dyn StdError + 'static)>,
-        /// The redacted text of the error and of what caused it.
-        message: Option<&'a str>,
-        /// From the start to the end.
-        duration: Option<Duration>,
         /// The model that answered the last attempt, as the provider names it, cut to 256 bytes;
         /// absent if the source did not say.
         response_model: Option<&'a str>,
@@ -108,7 +104,7 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// The stable name of the kind of event, in snake case.
+    /// Returns the stable name of the kind of event, in snake case.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -125,50 +121,36 @@ impl Event<'_> {
     }
 }
 
-/// Why a run tries again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum RetryReason {
-    /// A network error that is none of the following.
-    NetworkError,
-    /// A timeout: the run's own or the source's.
-    Timeout,
-    /// The server said that it is asked too often.
-    RateLimited,
-    /// The server failed.
-    ServerError,
-    /// The stream ended without a finish reason.
-    Truncated,
-    /// The source called the model's answer faulty.
-    ModelError,
-    /// The answer was empty.
-    ZeroOutput,
-    /// A rule found a recoverable violation.
-    GuardrailViolation,
-    /// The answer drifted.
-    Drift,
-}
-
-impl RetryReason {
-    /// The stable label, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NetworkError => "network_error",
-            Self::Timeout => "timeout",
-            Self::RateLimited => "rate_limited",
-            Self::ServerError => "server_error",
-            Self::Truncated => "truncated",
-            Self::ModelError => "model_error",
-            Self::ZeroOutput => "zero_output",
-            Self::GuardrailViolation => "guardrail_violation",
-            Self::Drift => "drift",
-        }
+label_enum! {
+    /// Why a run tries again.
+    pub enum RetryReason {
+        /// A network error that is none of the following.
+        NetworkError = "network_error",
+        /// A timeout: the run's own or the source's.
+        Timeout = "timeout",
+        /// The server said that it is asked too often.
+        RateLimited = "rate_limited",
+        /// The server failed.
+        ServerError = "server_error",
+        /// The stream ended without a finish reason.
+        Truncated = "truncated",
+        /// The source called the model's answer faulty.
+        ModelError = "model_error",
+        /// The answer was empty.
+        ZeroOutput = "zero_output",
+        /// A rule found a recoverable violation.
+        GuardrailViolation = "guardrail_violation",
+        /// The answer drifted.
+        Drift = "drift",
     }
 }
 
-impl std::fmt::Display for RetryReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
+label_enum! {
+    /// Which limit a retry counts toward.
+    pub enum RetryKind {
+        /// A retry for a network error, a rate limit or a server error.
+        Network = "network",
+        /// A retry for the model's answer.
+        Model = "model",
     }
 }

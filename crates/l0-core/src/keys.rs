@@ -1,4 +1,5 @@
-//! The metadata keys that adapters know, and how an entry is read as a label.
+//! Keys: which metadata keys adapters know, how an entry is read as a label, and the list of those that
+//! an adapter sends.
 //!
 //! Metadata is free-form; these keys have a meaning to adapters, which map them to the names that
 //! their systems use. All of it is part of JSON, CSV and logs. Through Prometheus, `StatsD`, Sentry
@@ -6,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde_json::Value;
 
@@ -20,7 +22,7 @@ pub const ENDPOINT: &str = "endpoint";
 /// The conversation that the run belongs to.
 pub const CONVERSATION_ID: &str = "conversation_id";
 
-/// An entry of metadata as the text of a label or tag: a string as it is, numbers and booleans as
+/// Reads an entry of metadata as the text of a label or tag: a string as it is, numbers and booleans as
 /// JSON writes them, lists and maps as compact JSON. Absent if there is no such entry, or if it is
 /// null.
 ///
@@ -38,6 +40,175 @@ pub fn text<'a>(metadata: &'a BTreeMap<String, Value>, key: &str) -> Option<Cow<
         Value::Null => None,
         Value::String(text) => Some(Cow::Borrowed(text)),
         value => Some(Cow::Owned(value.to_string())),
+    }
+}
+
+/// Returns the longest beginning of a text that has at most this many bytes and ends between two
+/// characters.
+///
+/// ```
+/// assert_eq!(l0_core::keys::cut("äöü", 3), "ä");
+/// ```
+#[must_use]
+pub fn cut(text: &str, max_bytes: usize) -> &str {
+    if text.len() <= max_bytes {
+        return text;
+    }
+    let end = (0..=max_bytes).rev().find(|&at| text.is_char_boundary(at));
+    &text[..end.unwrap_or(0)]
+}
+
+/// What an adapter may call an entry of metadata.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct KeyRules {
+    spell: fn(&str) -> Option<String>,
+    expected: &'static str,
+    reserved: fn(&str) -> bool,
+}
+
+impl KeyRules {
+    /// Creates the rules of an adapter. `spell` gives the name under which a key is sent, or nothing
+    /// for a key that cannot be sent; `expected` says, for the error, which keys can.
+    #[must_use]
+    pub const fn new(spell: fn(&str) -> Option<String>, expected: &'static str) -> Self {
+        Self {
+            spell,
+            expected,
+            reserved: |_| false,
+        }
+    }
+
+    /// Sets which names the adapter sends itself, so that no key may be sent under them.
+    #[must_use]
+    pub const fn reserved(mut self, reserved: fn(&str) -> bool) -> Self {
+        self.reserved = reserved;
+        self
+    }
+}
+
+impl fmt::Debug for KeyRules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyRules")
+            .field("expected", &self.expected)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which entries of a run's metadata an adapter sends, and under which names. Nothing else of the
+/// metadata leaves through it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyList {
+    /// Key and name, in ascending order of the names.
+    keys: Vec<(String, String)>,
+}
+
+/// Why a key cannot be sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The key cannot be spelled as a name.
+    #[error("the metadata key {key:?} cannot be sent: it is not {expected}")]
+    #[non_exhaustive]
+    Invalid {
+        /// The key.
+        key: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The adapter sends something else under this name.
+    #[error(
+        "the metadata key {key:?} cannot be sent as `{name}`, which has a meaning already: choose another key"
+    )]
+    #[non_exhaustive]
+    Reserved {
+        /// The key.
+        key: String,
+        /// The name.
+        name: String,
+    },
+    /// Another key in the list is sent under the same name.
+    #[error("the metadata keys {key:?} and {other:?} would both be sent as `{name}`")]
+    #[non_exhaustive]
+    Repeated {
+        /// The key.
+        key: String,
+        /// The key that was in the list before.
+        other: String,
+        /// The name.
+        name: String,
+    },
+}
+
+impl KeyList {
+    /// The longest value that leaves, in bytes. What is longer is cut.
+    pub const MAX_VALUE: usize = 256;
+
+    /// Creates an empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { keys: Vec::new() }
+    }
+
+    /// Adds keys. One that is in the list already stays there once.
+    ///
+    /// # Errors
+    ///
+    /// If the rules do not allow a key, or if two keys would have the same name.
+    pub fn add<I>(&mut self, keys: I, rules: &KeyRules) -> Result<(), KeyError>
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        for key in keys {
+            let key = key.into();
+            let Some(name) = (rules.spell)(&key) else {
+                let expected = rules.expected;
+                return Err(KeyError::Invalid { key, expected });
+            };
+            if (rules.reserved)(&name) {
+                return Err(KeyError::Reserved { key, name });
+            }
+            match self.keys.binary_search_by(|(_, known)| known.cmp(&name)) {
+                Ok(at) if self.keys[at].0 == key => {}
+                Ok(at) => {
+                    let other = self.keys[at].0.clone();
+                    return Err(KeyError::Repeated { key, other, name });
+                }
+                Err(at) => self.keys.insert(at, (key, name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Picks the listed entries that a run has, as name and value, in ascending order of the names.
+    /// Values are read as [`text`] reads them, and cut to [`MAX_VALUE`](Self::MAX_VALUE); empty ones
+    /// are left out.
+    pub fn pick<'a>(
+        &'a self,
+        metadata: &'a BTreeMap<String, Value>,
+    ) -> impl Iterator<Item = (&'a str, Cow<'a, str>)> {
+        self.keys.iter().filter_map(move |(key, name)| {
+            let value = match text(metadata, key)? {
+                Cow::Borrowed(text) => Cow::Borrowed(cut(text, Self::MAX_VALUE)),
+                Cow::Owned(mut text) => {
+                    text.truncate(cut(&text, Self::MAX_VALUE).len());
+                    Cow::Owned(text)
+                }
+            };
+            (!value.is_empty()).then_some((&**name, value))
+        })
+    }
+
+    /// Iterates over the listed keys, as key and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.keys.iter().map(|(key, name)| (&**key, &**name))
+    }
+
+    /// Returns whether no key is listed.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.keys.is_empty()
     }
 }
 
@@ -65,6 +236,70 @@ mod tests {
             let metadata = BTreeMap::from([("key".to_owned(), value)]);
             assert_eq!(text(&metadata, "key").as_deref(), expected);
             assert_eq!(text(&metadata, "other"), None);
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        for (text, max, cut_text) in [
+            ("abc", 3, "abc"),
+            ("abc", 2, "ab"),
+            ("äb", 1, ""),
+            ("äb", 2, "ä"),
+            ("", 0, ""),
+        ] {
+            assert_eq!(cut(text, max), cut_text);
+        }
+    }
+
+    const RULES: KeyRules = KeyRules::new(
+        |key| (!key.is_empty()).then(|| key.replace(' ', "_")),
+        "a text",
+    )
+    .reserved(|name| name == "outcome");
+
+    #[test]
+    fn listed_entries_are_picked_by_name() {
+        let mut list = KeyList::new();
+        list.add(["model", "user id"], &RULES).unwrap();
+        list.add(["model", "missing", "empty", "null"], &RULES)
+            .unwrap();
+        let metadata = BTreeMap::from(
+            [
+                ("model", json!("x".repeat(300))),
+                ("user id", json!(7)),
+                ("empty", json!("")),
+                ("null", json!(null)),
+                ("secret", json!("value")),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        let picked: Vec<_> = list.pick(&metadata).collect();
+        assert_eq!(
+            picked,
+            [("model", "x".repeat(256).into()), ("user_id", "7".into())]
+        );
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_is_named() {
+        for (keys, error) in [
+            (
+                vec![""],
+                "the metadata key \"\" cannot be sent: it is not a text",
+            ),
+            (
+                vec!["outcome"],
+                "the metadata key \"outcome\" cannot be sent as `outcome`, which has a meaning \
+                 already: choose another key",
+            ),
+            (
+                vec!["a b", "a_b"],
+                "the metadata keys \"a_b\" and \"a b\" would both be sent as `a_b`",
+            ),
+        ] {
+            let added = KeyList::new().add(keys, &RULES);
+            assert_eq!(added.unwrap_err().to_string(), error);
         }
     }
 }

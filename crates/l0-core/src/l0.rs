@@ -3,28 +3,24 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_core::stream::Stream;
 
-#[cfg(feature = "drift")]
-use crate::drift::Drift;
 use crate::error::SourceError;
-use crate::guardrail::Guardrails;
-use crate::monitor::Monitoring;
-use crate::observe::Interceptor;
-use crate::retry::Retry;
-use crate::run::{Attempt, RunBuilder, Setup, WatchBuilder};
-use crate::settings::{Settings, Shared};
-use crate::timeout::Timeouts;
+use crate::options::{Builder, Options, sealed};
+use crate::run::{RunBuilder, WatchBuilder};
+use crate::source::{Attempt, FnSource};
+use crate::{failure, redact};
 
 /// An application's configuration of its runs: make one, share it. Cheap to clone.
 ///
 /// `L0::default()` measures nothing and has the default retries.
 #[derive(Clone)]
 pub struct L0 {
-    settings: Arc<Settings>,
-    shared: Arc<Shared>,
+    options: Arc<Options>,
+    /// Panics of observers that were contained.
+    panics: Arc<AtomicU64>,
 }
 
 impl L0 {
@@ -36,11 +32,12 @@ impl L0 {
     /// Begins a variant of this configuration. What it builds counts runs and panics by itself.
     pub fn to_builder(&self) -> L0Builder {
         L0Builder {
-            settings: Settings::clone(&self.settings),
+            options: Arc::clone(&self.options),
+            kind: Configuration,
         }
     }
 
-    /// A run of a source that can be called again.
+    /// Begins a run of a source that can be called again.
     ///
     /// `factory` is called once per attempt, not before the run's first poll, and returns a future
     /// that connects: it gives the attempt's stream, or the error to connect, which counts like an
@@ -62,13 +59,13 @@ impl L0 {
     /// # }
     /// ```
     ///
-    /// or own what it needs, for a run that is spawned or returned:
+    /// or own what it needs, for a run that is spawned, returned, or kept in a struct:
     ///
     /// ```
-    /// # use l0_core::{L0, Run, testing::{Script, ScriptedStream}};
+    /// # use l0_core::{L0, Run, testing::{Script, ScriptedError, ScriptedToken}};
     /// # let client = Script::new().attempt(|a| a.tokens(["Hello"]));
     /// # let l0 = L0::default();
-    /// let run: Run<'static, _> = l0
+    /// let run: Run<'static, ScriptedToken, ScriptedError> = l0
     ///     .stream(move |_attempt| {
     ///         let client = client.clone();
     ///         async move { client.connect().await }
@@ -77,35 +74,36 @@ impl L0 {
     /// # drop(run);
     /// ```
     ///
-    /// (`move |_| client.connect()` does not compile: the future would borrow from the closure.)
-    pub fn stream<'a, F, Fut, S, T, E>(&self, factory: F) -> RunBuilder<'a, S>
+    /// (`async move |_| client.connect().await` does not compile: the future would borrow from the
+    /// closure. Clone first.)
+    pub fn stream<'a, F, Fut, S, T, E>(&self, factory: F) -> RunBuilder<'a, FnSource<F>>
     where
         F: FnMut(Attempt) -> Fut + Send + 'a,
         Fut: Future<Output = Result<S, E>> + Send + 'a,
         S: Stream<Item = Result<T, E>> + Send + 'a,
         E: SourceError,
     {
-        RunBuilder::new(self.setup(), factory)
+        RunBuilder::stream(
+            Arc::clone(&self.options),
+            Arc::clone(&self.panics),
+            FnSource::new(factory),
+        )
     }
 
-    /// A run of a stream that is there already: it is measured and otherwise left alone.
+    /// Begins a run of a stream that is there already: it is measured and otherwise left alone.
     pub fn watch<S, T, E>(&self, stream: S) -> WatchBuilder<S>
     where
         S: Stream<Item = Result<T, E>>,
         E: SourceError,
     {
-        WatchBuilder::new(self.setup(), stream)
+        WatchBuilder::watch(Arc::clone(&self.options), Arc::clone(&self.panics), stream)
     }
 
-    /// How many panics of observers were contained so far, in all runs of this `L0` and its
+    /// Returns how many panics of observers were contained so far, in all runs of this `L0` and its
     /// clones.
     #[must_use]
     pub fn observer_panics(&self) -> u64 {
-        self.shared.panics.load(Ordering::Relaxed)
-    }
-
-    fn setup<'a>(&self) -> Setup<'a> {
-        Setup::new(Arc::clone(&self.settings), Arc::clone(&self.shared))
+        self.panics.load(Ordering::Relaxed)
     }
 }
 
@@ -117,76 +115,32 @@ impl Default for L0 {
 
 impl fmt::Debug for L0 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("L0").field(&self.settings).finish()
+        f.debug_tuple("L0").field(&self.options).finish()
     }
 }
 
-/// Configures an [`L0`].
-#[derive(Debug, Clone, Default)]
-#[must_use]
-pub struct L0Builder {
-    settings: Settings,
-}
+/// Builds an [`L0`]: made by [`L0::builder`].
+pub type L0Builder = Builder<Configuration>;
+
+/// Says that a [`Builder`] builds an [`L0`].
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Configuration;
+
+impl sealed::CallsSource for Configuration {}
 
 impl L0Builder {
-    /// What is measured. Default: nothing, unless an interceptor needs telemetry.
-    pub fn monitoring(mut self, monitoring: Monitoring) -> Self {
-        self.settings.monitoring = Some(monitoring);
-        self
-    }
-
-    /// How often failed attempts are tried again. Default [`Retry::new`].
-    pub fn retry(mut self, retry: Retry) -> Self {
-        self.settings.retry = retry;
-        self
-    }
-
-    /// How long to wait for the source. Default: for ever.
-    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.settings.timeouts = timeouts;
-        self
-    }
-
-    /// Whether an empty answer, without a letter or digit and without a tool call, is an error,
-    /// which is retried like the model's other faults. Default true.
-    pub fn detect_zero_output(mut self, detect: bool) -> Self {
-        self.settings.detect_zero_output = detect;
-        self
-    }
-
-    /// The rules that answers are checked by. Default: none.
-    pub fn guardrails(mut self, guardrails: Guardrails) -> Self {
-        self.settings.guardrails = guardrails;
-        self
-    }
-
-    /// Which drift is looked for. Default: none.
-    #[cfg(feature = "drift")]
-    pub fn drift(mut self, drift: Drift) -> Self {
-        self.settings.drift = Some(drift.into_make_detector());
-        self
-    }
-
-    /// Adds an interceptor. They are called in the order in which they were added.
-    pub fn interceptor(mut self, interceptor: impl Interceptor + 'static) -> Self {
-        self.settings.interceptors.push(Arc::new(interceptor));
-        self
-    }
-
-    /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this
-    /// seed draws the same as that of any other. A seeded session id holds the run's number in
-    /// place of the time.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.seed = Some(seed);
-        self
-    }
-
-    /// The `L0`.
+    /// Builds the `L0`.
     #[must_use]
     pub fn build(self) -> L0 {
+        // Here rather than in the poll of the first run that fails.
+        failure::prepare();
+        redact::prepare();
+        let counted =
+            self.set(|options| options.seed = options.seed.as_ref().map(|seed| seed.anew()));
         L0 {
-            settings: Arc::new(self.settings),
-            shared: Arc::default(),
+            options: counted.options,
+            panics: Arc::default(),
         }
     }
 }

@@ -20,7 +20,6 @@
 //!     match chunk? {
 //!         Chunk::Item(token) => text.push_str(&token.text),
 //!         Chunk::Restart { .. } => text.clear(), // a retry, after items had been handed out
-//!         _ => {}
 //!     }
 //! }
 //!
@@ -45,31 +44,29 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `guardrails` | yes | the built-in rules and sets of rules of [`Guardrails`] |
-//! | `drift` | yes | detection of answers that leave the track: [`Drift`] |
 //! | `testing` | no | scripted sources, captured events, constructors of events |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod checks;
+mod check;
 mod clock;
 mod distribution;
-#[cfg(feature = "drift")]
-mod drift;
+mod end;
 mod error;
 mod event;
 mod failure;
-pub mod guardrail;
 pub mod keys;
 mod l0;
+mod label;
 mod monitor;
 mod observe;
-#[cfg(any(feature = "drift", feature = "guardrails"))]
-mod phrases;
+mod options;
+mod quantity;
 mod recorder;
+mod recording;
 pub mod redact;
 mod retry;
 mod run;
-mod settings;
+mod source;
 mod stop;
 mod telemetry;
 #[cfg(feature = "testing")]
@@ -79,24 +76,28 @@ mod token;
 mod units;
 mod verdict;
 
+pub use check::{Check, Checks, Effect, Ended, Finding, Findings};
 pub use distribution::{Bucket, Distribution};
-#[cfg(feature = "drift")]
-pub use drift::Drift;
-pub use error::{Error, Refusal, SourceError, TimeoutKind};
-pub use event::{Event, RetryReason};
-pub use failure::{Failure, FailureKind, NetworkErrorKind, UnknownNetworkErrorKind};
-pub use guardrail::{Guardrail, Guardrails};
-pub use l0::{L0, L0Builder};
-pub use monitor::{Monitor, Monitoring, RetryKind};
+pub use end::{Cause, End, LimitKind, TimeoutKind};
+pub use error::{Error, Refusal, SourceError};
+pub use event::{Event, RetryKind, RetryReason};
+pub use failure::{Failure, FailureKind, NetworkErrorKind};
+pub use keys::{KeyError, KeyList, KeyRules};
+pub use l0::{Configuration, L0, L0Builder};
+pub use monitor::{Monitor, Monitoring};
 pub use observe::{
-    Interceptor, Interest, ObserveFn, Observer, Observers, Request, RunInfo, observe_fn,
+    Finished, Interceptor, Interest, NewRun, ObserveFn, Observer, Observers, OnFinish, RunInfo,
+    observe_fn, on_finish,
 };
+pub use options::Builder;
+pub use quantity::{Quantity, QuantityKind, Unit, Value};
 pub use retry::{Backoff, Retry, RetryContext};
-pub use run::{Attempt, ByFn, ByToken, Chunk, Run, RunBuilder, View, WatchBuilder, Watched};
+pub use run::{Chunk, ForRun, Retried, Run, RunBuilder, WatchBuilder, Watched, Watching};
+pub use source::{Attempt, ByFn, ByToken, FnSource, Source, View, WithView};
 pub use stop::RunHandle;
 pub use telemetry::{
-    DriftStats, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts, Summary,
-    Telemetry, Timestamp,
+    DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts,
+    Summary, Telemetry, Timestamp,
 };
 pub use timeout::Timeouts;
 pub use token::{FinishReason, Token, TokenKind, TokenView, Usage};

@@ -8,9 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
+use crate::end::End;
 use crate::error::Refusal;
 use crate::event::Event;
-use crate::telemetry::Timestamp;
+use crate::telemetry::{Telemetry, Timestamp};
 
 /// Takes part in every run of an [`L0`](crate::L0): shared by all of them, and the maker of the
 /// [`Observer`]s that belong to one.
@@ -20,7 +21,7 @@ use crate::telemetry::Timestamp;
 /// [`observe`](Self::observe) of every interceptor. Nothing of the source has been called yet.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `Interceptor`",
-    note = "of a closure, `l0_core::observe_fn` makes one",
+    note = "wrap a closure in `l0_core::observe_fn` or `l0_core::on_finish`",
     note = "an `Observer` belongs to one run: implement `Interceptor`, and push a new observer in its `observe`"
 )]
 pub trait Interceptor: Send + Sync {
@@ -30,8 +31,8 @@ pub trait Interceptor: Send + Sync {
     ///
     /// A [`Refusal`] ends the run as failed, before the source is called; the interceptors after
     /// this one are not asked. A panic here is a refusal too.
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        let _ = request;
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        let _ = run;
         Ok(())
     }
 
@@ -91,11 +92,11 @@ impl Interest {
 
 /// A run that is about to start, as [`Interceptor::before`] sees it.
 #[derive(Debug)]
-pub struct Request {
+pub struct NewRun {
     metadata: Arc<BTreeMap<String, Value>>,
 }
 
-impl Request {
+impl NewRun {
     pub(crate) fn new(metadata: Arc<BTreeMap<String, Value>>) -> Self {
         Self { metadata }
     }
@@ -259,6 +260,12 @@ impl Observers {
         }
     }
 
+    /// Adds an observer that calls `f` once, when the run has ended.
+    pub fn on_finish(&mut self, f: impl FnMut(&Finished<'_>) + Send + 'static) {
+        let run = self.run.clone();
+        self.push(FinishObserver { on_finish: f, run });
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
@@ -356,6 +363,81 @@ impl fmt::Debug for Observers {
     }
 }
 
+/// A run that has ended, as [`on_finish`] sees it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Finished<'a> {
+    /// What was known of the run from its start on.
+    pub run: &'a RunInfo,
+    /// How and why it ended.
+    pub end: &'a End,
+    /// The final telemetry; absent in a run that is not measured.
+    pub telemetry: Option<&'a Telemetry>,
+}
+
+struct FinishObserver<F> {
+    on_finish: F,
+    run: RunInfo,
+}
+
+impl<F: FnMut(&Finished<'_>) + Send> Observer for FinishObserver<F> {
+    fn on_event(&mut self, event: &Event<'_>) {
+        if let Event::Finished { end, telemetry, .. } = *event {
+            (self.on_finish)(&Finished {
+                run: &self.run,
+                end,
+                telemetry,
+            });
+        }
+    }
+}
+
+/// Creates an interceptor that calls `f` once for every run, when it has ended.
+///
+/// `f` is called on every exit, on whatever thread polls or drops the run. It must not block: the last
+/// item of the run is handed out when it returns. The telemetry is there if the run is measured: switch
+/// monitoring on.
+///
+/// ```
+/// use l0_core::{L0, Monitoring, on_finish};
+///
+/// let l0 = L0::builder()
+///     .monitoring(Monitoring::new())
+///     .interceptor(on_finish(|finished| {
+///         if let Some(message) = finished.end.message() {
+///             eprintln!("{} did not complete: {message}", finished.run.id());
+///         }
+///     }))
+///     .build();
+/// # drop(l0);
+/// ```
+pub fn on_finish<F>(f: F) -> OnFinish<F>
+where
+    F: Fn(&Finished<'_>) + Send + Sync + 'static,
+{
+    OnFinish(Arc::new(f))
+}
+
+/// The interceptor that [`on_finish`] creates.
+#[must_use]
+pub struct OnFinish<F>(Arc<F>);
+
+impl<F> Interceptor for OnFinish<F>
+where
+    F: Fn(&Finished<'_>) + Send + Sync + 'static,
+{
+    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+        let f = Arc::clone(&self.0);
+        observers.on_finish(move |finished| f(finished));
+    }
+}
+
+impl<F> fmt::Debug for OnFinish<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnFinish").finish_non_exhaustive()
+    }
+}
+
 /// An interceptor that calls `on_event` for every event of every run.
 ///
 /// ```
@@ -448,8 +530,8 @@ where
 }
 
 impl<I: Interceptor + ?Sized> Interceptor for Arc<I> {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        (**self).before(request)
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        (**self).before(run)
     }
 
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
@@ -462,8 +544,8 @@ impl<I: Interceptor + ?Sized> Interceptor for Arc<I> {
 }
 
 impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        (**self).before(request)
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        (**self).before(run)
     }
 
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
@@ -477,8 +559,8 @@ impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
 
 /// `None` does nothing.
 impl<I: Interceptor> Interceptor for Option<I> {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        self.iter().try_for_each(|one| one.before(request))
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        self.iter().try_for_each(|one| one.before(run))
     }
 
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
@@ -492,8 +574,8 @@ impl<I: Interceptor> Interceptor for Option<I> {
 
 /// All of them, in order. A panic in one counts as one of the whole.
 impl<I: Interceptor> Interceptor for Vec<I> {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        self.iter().try_for_each(|one| one.before(request))
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        self.iter().try_for_each(|one| one.before(run))
     }
 
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {

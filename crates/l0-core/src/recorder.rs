@@ -1,5 +1,5 @@
-//! Recorder: one run's monitor and observers. It is told what happens, and finishes exactly once,
-//! at the latest when it is dropped. It never sees the state machine that tells it.
+//! Recorder: one run's recording and observers. It is told what happens, and finishes exactly once, at
+//! the latest when it is dropped. It never sees the state machine that tells it.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -11,31 +11,25 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::end::{Cause, End};
 use crate::error::Refusal;
-use crate::event::{Event, RetryReason};
-use crate::failure::NetworkErrorKind;
-use crate::monitor::{Arrival, Monitor, Monitoring, RetryKind, session_id};
-use crate::observe::{Interceptor, Observers, Request, RunInfo, contain};
-use crate::redact;
-use crate::stop::{End, RunHandle, Stop, Until};
-use crate::telemetry::{Telemetry, Timestamp};
+use crate::event::{Event, RetryKind, RetryReason};
+use crate::failure::{Failure, NetworkErrorKind};
+use crate::keys;
+use crate::monitor::{Monitoring, session_id};
+use crate::observe::{Interceptor, NewRun, Observers, RunInfo, contain};
+use crate::options::{Options, Seed};
+use crate::recording::{Arrival, Recording};
+use crate::stop::{Final, RunHandle, Stop, Until};
+use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
-use crate::verdict::{DriftReport, Outcome, Violation};
-
-/// What a run starts with.
-pub(crate) struct Start<'a, 'r> {
-    pub(crate) monitoring: Monitoring,
-    pub(crate) interceptors: &'r [Arc<dyn Interceptor>],
-    pub(crate) metadata: BTreeMap<String, Value>,
-    pub(crate) until: Vec<Until<'a>>,
-    /// Tells seeded runs apart; `None` if the run is not seeded.
-    pub(crate) seeded_number: Option<u64>,
-    pub(crate) panics: Arc<AtomicU64>,
-}
+use crate::verdict::{DriftReport, Violation};
 
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
-    monitor: Option<Monitor>,
+    monitoring: Monitoring,
+    /// Absent if the run is not measured, and once it has ended.
+    recording: Option<Box<Recording>>,
     observers: Observers,
     stop: Stop<'a>,
     tokens: u64,
@@ -53,47 +47,48 @@ impl<'a> Recorder<'a> {
     /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
     /// `Started`. A refused run is finished when this returns.
     pub(crate) fn start(
-        start: Start<'a, '_>,
-        rng: &mut fastrand::Rng,
-    ) -> (Self, Result<(), Refusal>) {
-        let measured = start.monitoring.draw(rng);
+        options: &Options,
+        metadata: BTreeMap<String, Value>,
+        until: Vec<Until<'a>>,
+        panics: Arc<AtomicU64>,
+    ) -> (Self, Result<(), Refusal>, fastrand::Rng) {
+        let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
+        let mut rng = rng.unwrap_or_default();
+        let monitoring = options.monitoring();
+        let measured = monitoring.draw(&mut rng);
         let started_at = Timestamp::now();
-        let number = start.seeded_number.unwrap_or(started_at.as_millis());
-        let id = session_id(number, rng);
+        let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
         let now = measured.then(clock::now);
 
-        let mut metadata = start.monitoring.shared_metadata();
-        if !start.metadata.is_empty() {
-            Arc::make_mut(&mut metadata).extend(start.metadata);
+        let mut shared_metadata = monitoring.shared_metadata();
+        if !metadata.is_empty() {
+            Arc::make_mut(&mut shared_metadata).extend(metadata);
         }
-        let mut request = Request::new(metadata);
-        let allowed = start
+        let mut new_run = NewRun::new(shared_metadata);
+        let allowed = options
             .interceptors
             .iter()
-            .try_for_each(|interceptor| ask(&**interceptor, &mut request));
+            .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
-        let info = RunInfo::new(
-            id,
-            request.into_metadata(),
-            started_at,
-            measured,
-            start.panics,
-        );
-        let monitor = now.map(|now| {
+        let info = RunInfo::new(id, new_run.into_metadata(), started_at, measured, panics);
+        let recording = now.map(|now| {
             let (id, metadata) = (info.shared_id(), info.shared_metadata());
-            Monitor::of_run(start.monitoring, id, metadata, started_at, now)
+            Box::new(Recording::start(&monitoring, id, metadata, started_at, now))
         });
         let mut observers = Observers::new(info.clone());
-        for interceptor in start.interceptors {
+        for interceptor in &options.interceptors {
             info.contain(|| interceptor.observe(&info, &mut observers));
         }
 
         let mut recorder = Self {
-            timed: monitor.as_ref().is_some_and(Monitor::timed),
+            timed: recording
+                .as_ref()
+                .is_some_and(|recording| recording.timed()),
             info,
-            monitor,
+            monitoring,
+            recording,
             observers,
-            stop: Stop::new(start.until),
+            stop: Stop::new(until),
             tokens: 0,
             finished: false,
             response_model: None,
@@ -103,9 +98,9 @@ impl<'a> Recorder<'a> {
             at: measured.then_some(started_at),
         });
         if let Err(refusal) = &allowed {
-            recorder.finish(Outcome::Failed, Some(refusal));
+            recorder.finish(End::refused(&refusal.message), None);
         }
-        (recorder, allowed)
+        (recorder, allowed, rng)
     }
 
     pub(crate) fn info(&self) -> &RunInfo {
@@ -120,7 +115,8 @@ impl<'a> Recorder<'a> {
         &mut self.stop
     }
 
-    /// Whether arrivals are to be timed.
+    /// Returns whether arrivals are to be timed.
+    #[inline]
     pub(crate) fn timed(&self) -> bool {
         self.timed
     }
@@ -129,20 +125,20 @@ impl<'a> Recorder<'a> {
         self.finished
     }
 
-    pub(crate) fn outcome(&self) -> Option<Outcome> {
-        self.stop.end().map(|end| end.outcome)
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.stop.end().map(|ended| &ended.end)
     }
 
     pub(crate) fn telemetry(&self) -> Option<Telemetry> {
         match self.stop.end() {
-            Some(end) => end.telemetry.clone(),
-            None => self.monitor.as_ref()?.telemetry(),
+            Some(ended) => ended.telemetry.clone(),
+            None => self.recording.as_deref().map(Recording::telemetry),
         }
     }
 
     pub(crate) fn attempt_started(&mut self, number: u32) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_attempt();
+        if let Some(recording) = &mut self.recording {
+            recording.attempt();
         }
         (self.response_model, self.response_id) = (None, None);
         self.observers.deliver(&Event::AttemptStarted { number });
@@ -156,8 +152,8 @@ impl<'a> Recorder<'a> {
     /// An item arrived; `arrived` is given if arrivals are timed.
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) {
-        let arrival = match &mut self.monitor {
-            Some(monitor) => monitor.record_arrival(view, arrived),
+        let arrival = match &mut self.recording {
+            Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
         };
         // Many sources say it with every item; it is kept once, and not at all if nobody is told.
@@ -191,39 +187,44 @@ impl<'a> Recorder<'a> {
 
     /// The source was found pending.
     pub(crate) fn pending(&mut self, now: Instant) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_pending(now);
+        if let Some(recording) = &mut self.recording {
+            recording.pending(now);
         }
     }
 
     /// A chunk that is no item was handed out.
     pub(crate) fn handed_out(&mut self) {
-        if let Some(monitor) = self.monitor.as_mut().filter(|_| self.timed) {
-            monitor.record_handed_out(clock::now());
+        if let Some(recording) = self.recording.as_mut().filter(|_| self.timed) {
+            recording.handed_out(clock::now());
         }
     }
 
+    /// Returns the message of a source's error, from which this failure was read.
+    pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
+        self.monitoring.message(error, failure)
+    }
+
+    /// A network error happened; a retry follows if there is a delay.
     pub(crate) fn network_error(
         &mut self,
         kind: NetworkErrorKind,
-        error: &(dyn StdError + 'static),
+        message: &str,
         delay: Option<Duration>,
-        attempt: Option<u32>,
+        attempt: u32,
     ) {
-        if self.monitor.is_none() && self.observers.is_empty() {
-            return;
-        }
-        let message = redact::message(error);
-        let retried = delay.is_some();
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_network_error_kind(kind, &message, retried, delay, attempt);
+        if let Some(recording) = &mut self.recording {
+            let mut record =
+                NetworkErrorRecord::new(kind, message, Timestamp::default()).attempt(attempt);
+            if delay.is_some() {
+                record = record.retried(delay);
+            }
+            recording.network_error(record);
         }
         self.observers.deliver(&Event::NetworkError {
             kind,
-            message: &message,
-            retried,
+            message,
             delay,
-            attempt,
+            attempt: Some(attempt),
         });
     }
 
@@ -235,70 +236,61 @@ impl<'a> Recorder<'a> {
         reason: RetryReason,
         delay: Duration,
     ) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_retry(kind);
+        if let Some(recording) = &mut self.recording {
+            recording.retry(kind);
         }
         self.observers.deliver(&Event::Retry {
             attempt,
             reason,
             delay,
-            network: kind == RetryKind::Network,
+            kind,
         });
     }
 
     /// Rules were checked, and found this.
     pub(crate) fn violations(&mut self, violations: &[Violation]) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_violations(violations);
+        if let Some(recording) = &mut self.recording {
+            recording.violations(violations);
         }
         for violation in violations {
             self.observers.deliver(&Event::Violation { violation });
         }
     }
 
-    /// Drift is looked for, and was not found yet.
-    pub(crate) fn looked_for_drift(&mut self) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_drift(&DriftReport::none());
+    /// Drift was looked for, and this was found.
+    pub(crate) fn drift(&mut self, reports: &[DriftReport]) {
+        if let Some(recording) = &mut self.recording {
+            // A report of none says that it was looked for.
+            recording.drift(&DriftReport::none());
+            for report in reports {
+                recording.drift(report);
+            }
         }
-    }
-
-    /// Drift was found.
-    pub(crate) fn drift(&mut self, report: &DriftReport) {
-        if let Some(monitor) = &mut self.monitor {
-            monitor.record_drift(report);
+        for report in reports {
+            self.observers.deliver(&Event::Drift { report });
         }
-        self.observers.deliver(&Event::Drift { report });
     }
 
     /// Ends the run: makes telemetry final, tells the handles, says `Finished` and drops the
     /// observers. Only the first call counts.
-    pub(crate) fn finish(&mut self, outcome: Outcome, error: Option<&(dyn StdError + 'static)>) {
-        if self.finished {
+    pub(crate) fn finish(&mut self, end: End, error: Option<&(dyn StdError + 'static)>) {
+        if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        // Before anything is ended: the text is foreign code, which may panic, and then the run is
-        // still to be finished.
-        let told = error.filter(|_| !self.observers.is_empty());
-        let message = told.map(redact::message);
-        self.finished = true;
-        let telemetry = self.monitor.take().and_then(|mut monitor| {
-            monitor.complete(outcome);
-            monitor.telemetry()
+        let telemetry = self.recording.take().map(|mut recording| {
+            recording.finish(&end);
+            recording.telemetry()
         });
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());
-        let end = self.stop.publish(End { outcome, telemetry });
+        let Final { end, telemetry } = self.stop.publish(Final { end, telemetry });
         if self.observers.is_empty() {
             return;
         }
-        let telemetry = end.telemetry.as_ref();
         self.observers.deliver(&Event::Finished {
-            outcome,
-            telemetry,
+            end,
+            telemetry: telemetry.as_ref(),
             error,
-            message: message.as_deref(),
-            duration: telemetry.and_then(|telemetry| telemetry.duration),
             response_model: self.response_model.as_deref(),
             response_id: self.response_id.as_deref(),
         });
@@ -311,13 +303,13 @@ impl<'a> Recorder<'a> {
 fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
     let name = name.filter(|name| !name.is_empty());
     if let (None, Some(name)) = (&kept, name) {
-        *kept = Some(name[..name.floor_char_boundary(MAX_NAME)].into());
+        *kept = Some(keys::cut(name, MAX_NAME).into());
     }
 }
 
 /// Asks one interceptor. Its panic is a refusal.
-fn ask(interceptor: &dyn Interceptor, request: &mut Request) -> Result<(), Refusal> {
-    contain(|| interceptor.before(request))
+fn ask(interceptor: &dyn Interceptor, run: &mut NewRun) -> Result<(), Refusal> {
+    contain(|| interceptor.before(run))
         .unwrap_or_else(|| Err(Refusal::new("an interceptor panicked before the run")))
 }
 
@@ -329,11 +321,11 @@ impl Drop for Recorder<'_> {
         // An abort that nobody polled for is an abort all the same. The `until` futures are
         // foreign code, and a panic must not leave a `Drop`.
         let aborted = contain(|| self.stop.requested_before_drop());
-        let outcome = if aborted.unwrap_or(false) {
-            Outcome::Aborted
+        let end = if aborted.unwrap_or(false) {
+            End::of(Cause::Aborted)
         } else {
-            Outcome::Dropped
+            End::dropped()
         };
-        self.finish(outcome, None);
+        self.finish(end, None);
     }
 }

@@ -664,3 +664,11 @@ mod tests {
         }
     }
 }
+/// placeholder
+pub fn error_text(error: &(dyn StdError + 'static)) -> String {
+    message(error)
+}
+pub(crate) fn message_of(error: &(dyn StdError + 'static), _: &crate::failure::Failure) -> String {
+    message(error)
+}
+pub(crate) fn prepare() {}

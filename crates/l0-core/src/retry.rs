@@ -6,9 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::RetryReason;
+use crate::event::{RetryKind, RetryReason};
 use crate::failure::{Failure, FailureKind};
-use crate::monitor::RetryKind;
 
 /// How often a failed attempt is tried again, and after which delays.
 ///

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Wake, Waker};
 
+use crate::end::End;
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
 
@@ -25,13 +26,13 @@ pub(crate) struct Signal {
     /// the same task registers it once.
     task: Mutex<Option<Waker>>,
     /// Boxed: while a run is live it has no end yet.
-    end: OnceLock<Box<End>>,
+    end: OnceLock<Box<Final>>,
 }
 
-/// How a run ended.
+/// What is known of a run that has ended.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) outcome: Outcome,
+pub(crate) struct Final {
+    pub(crate) end: End,
     pub(crate) telemetry: Option<Telemetry>,
 }
 
@@ -74,13 +75,25 @@ impl RunHandle {
         self.0.raise(ABORTED);
     }
 
-    /// Whether the run has ended.
+    /// Returns whether the run has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.end.get().is_some()
     }
 
-    /// The final telemetry. `None` before the end, and for a run that is not measured.
+    /// Returns how and why the run ended; absent while it runs.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        Some(self.0.end.get()?.end.clone())
+    }
+
+    /// Returns how the run ended, in one word; absent while it runs.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        Some(self.0.end.get()?.end.outcome())
+    }
+
+    /// Returns the final telemetry. Absent before the end, and for a run that is not measured.
     #[must_use]
     pub fn telemetry(&self) -> Option<Telemetry> {
         self.0.end.get()?.telemetry.clone()
@@ -197,13 +210,13 @@ impl<'a> Stop<'a> {
     }
 
     /// Makes the end known to the handles. Only the first one counts.
-    pub(crate) fn publish(&mut self, end: End) -> &End {
+    pub(crate) fn publish(&mut self, end: Final) -> &Final {
         self.signal.flags.fetch_or(ENDED, Ordering::Release);
         self.signal.end.get_or_init(|| Box::new(end))
     }
 
     /// How the run ended, if it has.
-    pub(crate) fn end(&self) -> Option<&End> {
+    pub(crate) fn end(&self) -> Option<&Final> {
         self.signal.end.get().map(|end| &**end)
     }
 }
@@ -259,8 +272,8 @@ mod tests {
         let handle = stop.handle();
         drop(other);
         stop.forget_task();
-        stop.publish(End {
-            outcome: Outcome::Aborted,
+        stop.publish(Final {
+            end: End::dropped(),
             telemetry: None,
         });
         assert_eq!(Arc::strong_count(&second), 1);

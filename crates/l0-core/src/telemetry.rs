@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::distribution::Distribution;
+use crate::end::End;
 use crate::failure::NetworkErrorKind;
 use crate::token::{FinishReason, Usage};
 use crate::units::{millis, rate};
@@ -80,6 +82,8 @@ pub struct Telemetry {
     pub duration: Option<Duration>,
     /// How the run ended; absent while it runs.
     pub outcome: Option<Outcome>,
+    /// Why the run did not complete; absent if it completed or was dropped.
+    pub error: Option<ErrorRecord>,
     /// Why the model stopped; absent if the source did not say.
     pub finish_reason: Option<FinishReason>,
     /// The provider's own token counts; absent if the source did not carry any.
@@ -94,6 +98,33 @@ pub struct Telemetry {
     pub drift: Option<DriftStats>,
     /// The metadata of the run; custom events stand under `customEvents`.
     pub metadata: BTreeMap<String, Value>,
+}
+
+/// Why a run did not complete: what its [`End`] says, as plain data.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct ErrorRecord {
+    /// The class of what went wrong: see [`End::error_type`].
+    #[serde(rename = "type")]
+    pub error_type: Cow<'static, str>,
+    /// The HTTP status, if a server answered with one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// What happened, as one line for people: see [`End::message`].
+    pub message: String,
+}
+
+impl ErrorRecord {
+    /// Reads what an end says; absent for the end of a run that completed or was dropped.
+    #[must_use]
+    pub fn of(end: &End) -> Option<Self> {
+        Some(Self {
+            error_type: end.error_type()?,
+            status: end.failure()?.status,
+            message: end.message()?.to_owned(),
+        })
+    }
 }
 
 /// Times, counts and rates of a run.
@@ -158,26 +189,12 @@ pub struct Network {
     /// How many.
     pub error_count: u64,
     /// How many of each type.
+    #[serde(deserialize_with = "add_up")]
     pub errors_by_type: BTreeMap<NetworkErrorKind, u64>,
     /// The latest errors, oldest first, at most [`MAX_ERRORS`](Self::MAX_ERRORS). Absent if
     /// network details are off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<NetworkErrorRecord>>,
-}
-
-impl NetworkErrorRecord {
-    /// An error that was not retried.
-    #[must_use]
-    pub fn new(kind: NetworkErrorKind, message: impl Into<String>, timestamp: Timestamp) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            timestamp,
-            retried: false,
-            delay: None,
-            attempt: None,
-        }
-    }
 }
 
 impl Network {
@@ -193,22 +210,63 @@ pub struct NetworkErrorRecord {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: NetworkErrorKind,
-    /// Its redacted text.
+    /// What happened, redacted and by default in L0's own words: see
+    /// [`Monitoring::error_text`](crate::Monitoring::error_text).
     pub message: String,
     /// When it happened, by the wall clock.
     pub timestamp: Timestamp,
-    /// Whether a retry followed.
-    pub retried: bool,
-    /// How long the run waited before the retry; absent without one.
+    retried: bool,
     #[serde(
         with = "millis::option",
         skip_serializing_if = "Option::is_none",
         default
     )]
-    pub delay: Option<Duration>,
+    delay: Option<Duration>,
     /// Which attempt failed, from 1; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
+}
+
+impl NetworkErrorRecord {
+    /// Creates a record of an error that was not retried.
+    #[must_use]
+    pub fn new(kind: NetworkErrorKind, message: impl Into<String>, timestamp: Timestamp) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            timestamp,
+            retried: false,
+            delay: None,
+            attempt: None,
+        }
+    }
+
+    /// Sets that a retry followed, after this delay if it is known.
+    #[must_use]
+    pub fn retried(mut self, delay: Option<Duration>) -> Self {
+        self.retried = true;
+        self.delay = delay;
+        self
+    }
+
+    /// Sets which attempt failed, from 1.
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.attempt = Some(attempt);
+        self
+    }
+
+    /// Returns whether a retry followed.
+    #[must_use]
+    pub const fn was_retried(&self) -> bool {
+        self.retried
+    }
+
+    /// Returns how long the run waited before the retry; absent without one, or if it is unknown.
+    #[must_use]
+    pub const fn delay(&self) -> Option<Duration> {
+        self.delay
+    }
 }
 
 /// The guardrail violations of a run, each distinct one once per attempt.
@@ -281,13 +339,14 @@ impl SeverityCounts {
 }
 
 /// The drift of a run.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// In JSON, `detected` says whether there are any types.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct DriftStats {
-    /// Whether drift was found, in any attempt.
-    pub detected: bool,
-    /// The kinds of drift, each once, in the order in which they were first found.
+    /// The kinds of drift that were found in any attempt, each once, in the order in which they were
+    /// first found.
     pub types: Vec<Cow<'static, str>>,
 }
 
@@ -295,14 +354,42 @@ impl DriftStats {
     /// How many kinds of drift are kept.
     pub const MAX_TYPES: usize = 64;
 
+    /// Returns whether drift was found, in any attempt.
+    #[must_use]
+    pub fn detected(&self) -> bool {
+        !self.types.is_empty()
+    }
+
     pub(crate) fn record(&mut self, report: &DriftReport) {
-        self.detected |= report.detected;
         for kind in &report.types {
             if self.types.len() < Self::MAX_TYPES && !self.types.contains(kind) {
                 self.types.push(kind.clone());
             }
         }
     }
+}
+
+impl Serialize for DriftStats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut stats = serializer.serialize_struct("DriftStats", 2)?;
+        stats.serialize_field("detected", &self.detected())?;
+        stats.serialize_field("types", &self.types)?;
+        stats.end()
+    }
+}
+
+/// Reads counts by label. Labels that are not known read as the same one, and their counts add up.
+fn add_up<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<NetworkErrorKind, u64>, D::Error> {
+    let mut counts = BTreeMap::new();
+    for (label, count) in BTreeMap::<String, u64>::deserialize(deserializer)? {
+        let total = counts
+            .entry(NetworkErrorKind::from_label(&label))
+            .or_insert(0_u64);
+        *total = total.saturating_add(count);
+    }
+    Ok(counts)
 }
 
 /// The high-level numbers of a run.
@@ -403,6 +490,8 @@ impl Serialize for Telemetry {
             #[serde(skip_serializing_if = "Option::is_none")]
             outcome: Option<Outcome>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            error: Option<&'a ErrorRecord>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             finish_reason: Option<FinishReason>,
             #[serde(skip_serializing_if = "Option::is_none")]
             usage: Option<Usage>,
@@ -422,6 +511,7 @@ impl Serialize for Telemetry {
             end_time: self.end_time(),
             duration: self.duration,
             outcome: self.outcome,
+            error: self.error.as_ref(),
             finish_reason: self.finish_reason,
             usage: self.usage,
             metrics: &self.metrics,
@@ -446,6 +536,14 @@ impl fmt::Display for Telemetry {
         writeln!(f, "Session: {}", self.session_id)?;
         if let Some(outcome) = self.outcome {
             writeln!(f, "Outcome: {outcome}")?;
+        }
+        if let Some(ErrorRecord {
+            error_type,
+            message,
+            ..
+        }) = &self.error
+        {
+            writeln!(f, "Error: {error_type}: {message}")?;
         }
         if let Some(finish) = self.finish_reason {
             writeln!(f, "Finish reason: {}", finish.as_str())?;
@@ -510,7 +608,7 @@ impl fmt::Display for Telemetry {
             write!(
                 f,
                 "\nDrift: {}",
-                if drift.detected {
+                if drift.detected() {
                     drift.types.join(", ")
                 } else {
                     "none".to_owned()

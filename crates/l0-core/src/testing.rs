@@ -47,10 +47,11 @@ use futures_core::stream::Stream;
 use tokio::time::{Sleep, sleep};
 
 use crate::distribution::Distribution;
-use crate::event::{Event, RetryReason};
+use crate::end::End;
+use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::observe::{Interceptor, Interest, Observer, Observers, RunInfo};
-use crate::run::Attempt;
+use crate::source::Attempt;
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, Token, TokenKind, TokenView, Usage};
 use crate::verdict::{DriftReport, Outcome, Violation};
@@ -504,7 +505,6 @@ pub enum OwnedEvent {
     NetworkError {
         kind: NetworkErrorKind,
         message: String,
-        retried: bool,
         delay: Option<Duration>,
         attempt: Option<u32>,
     },
@@ -512,7 +512,7 @@ pub enum OwnedEvent {
         attempt: u32,
         reason: RetryReason,
         delay: Duration,
-        network: bool,
+        kind: RetryKind,
     },
     Violation {
         violation: Violation,
@@ -521,12 +521,10 @@ pub enum OwnedEvent {
         report: DriftReport,
     },
     Finished {
-        outcome: Outcome,
+        end: End,
         telemetry: Option<Box<Telemetry>>,
-        /// The error's own text.
+        /// The text of the source's own error.
         error: Option<String>,
-        message: Option<String>,
-        duration: Option<Duration>,
         response_model: Option<String>,
         response_id: Option<String>,
     },
@@ -565,13 +563,11 @@ impl From<&Event<'_>> for OwnedEvent {
             Event::NetworkError {
                 kind,
                 message,
-                retried,
                 delay,
                 attempt,
             } => Self::NetworkError {
                 kind,
                 message: message.to_owned(),
-                retried,
                 delay,
                 attempt,
             },
@@ -579,12 +575,12 @@ impl From<&Event<'_>> for OwnedEvent {
                 attempt,
                 reason,
                 delay,
-                network,
+                kind,
             } => Self::Retry {
                 attempt,
                 reason,
                 delay,
-                network,
+                kind,
             },
             Event::Violation { violation } => Self::Violation {
                 violation: violation.clone(),
@@ -593,19 +589,15 @@ impl From<&Event<'_>> for OwnedEvent {
                 report: report.clone(),
             },
             Event::Finished {
-                outcome,
+                end,
                 telemetry,
                 error,
-                message,
-                duration,
                 response_model,
                 response_id,
             } => Self::Finished {
-                outcome,
+                end: end.clone(),
                 telemetry: telemetry.cloned().map(Box::new),
                 error: error.map(ToString::to_string),
-                message: message.map(str::to_owned),
-                duration,
                 response_model: response_model.map(str::to_owned),
                 response_id: response_id.map(str::to_owned),
             },
@@ -650,7 +642,6 @@ impl<'a> Event<'a> {
         Self::NetworkError {
             kind,
             message,
-            retried: delay.is_some(),
             delay,
             attempt,
         }
@@ -658,12 +649,12 @@ impl<'a> Event<'a> {
 
     /// An [`Event::Retry`].
     #[must_use]
-    pub fn retry(attempt: u32, reason: RetryReason, delay: Duration, network: bool) -> Self {
+    pub fn retry(attempt: u32, reason: RetryReason, delay: Duration, kind: RetryKind) -> Self {
         Self::Retry {
             attempt,
             reason,
             delay,
-            network,
+            kind,
         }
     }
 
@@ -679,20 +670,13 @@ impl<'a> Event<'a> {
         Self::Drift { report }
     }
 
-    /// An [`Event::Finished`]; the duration is that of the telemetry.
+    /// An [`Event::Finished`].
     #[must_use]
-    pub fn finished(
-        outcome: Outcome,
-        telemetry: Option<&'a Telemetry>,
-        error: Option<&'a (dyn StdError + 'static)>,
-        message: Option<&'a str>,
-    ) -> Self {
+    pub fn finished(end: &'a End, telemetry: Option<&'a Telemetry>) -> Self {
         Self::Finished {
-            outcome,
+            end,
             telemetry,
-            error,
-            message,
-            duration: telemetry.and_then(|telemetry| telemetry.duration),
+            error: None,
             response_model: None,
             response_id: None,
         }
@@ -735,6 +719,7 @@ impl Telemetry {
             start_time,
             duration: Some(Duration::from_millis(1_500)),
             outcome: Some(Outcome::Completed),
+            error: None,
             finish_reason: Some(FinishReason::Stop),
             usage: Some(Usage::new().input(12).output(160).total(172)),
             metrics: Metrics {
@@ -756,14 +741,15 @@ impl Telemetry {
             network: Network {
                 error_count: 1,
                 errors_by_type: [(NetworkErrorKind::ConnectionDropped, 1)].into(),
-                errors: Some(vec![NetworkErrorRecord {
-                    kind: NetworkErrorKind::ConnectionDropped,
-                    message: "broken pipe".to_owned(),
-                    timestamp: start_time.after(Duration::from_millis(260)),
-                    retried: true,
-                    delay: Some(Duration::from_millis(100)),
-                    attempt: Some(1),
-                }]),
+                errors: Some(vec![
+                    NetworkErrorRecord::new(
+                        NetworkErrorKind::ConnectionDropped,
+                        "broken pipe",
+                        start_time.after(Duration::from_millis(260)),
+                    )
+                    .retried(Some(Duration::from_millis(100)))
+                    .attempt(1),
+                ]),
             },
             guardrails: None,
             drift: None,

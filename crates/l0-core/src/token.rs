@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::label::{label_enum, read_back};
+
 /// How L0 reads one item of a source.
 ///
 /// Implemented for strings and for references, boxes and `Arc`s of tokens. For a type of another
@@ -174,33 +176,20 @@ impl<'a> TokenView<'a> {
     }
 }
 
-/// What the text of an item is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum TokenKind {
-    /// The answer. Only this kind reaches `Run::text`, guardrails and drift detection.
-    Text,
-    /// The model's reasoning.
-    Reasoning,
-    /// A tool call's name or arguments.
-    ToolCall,
-    /// Anything else. Never counts as a token.
-    Other,
-}
-
-impl TokenKind {
-    /// The stable name, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Reasoning => "reasoning",
-            Self::ToolCall => "tool_call",
-            Self::Other => "other",
-        }
+label_enum! {
+    /// What the text of an item is.
+    pub enum TokenKind {
+        /// The answer. Only this kind reaches `Run::text` and the checks.
+        Text = "text",
+        /// The model's reasoning.
+        Reasoning = "reasoning",
+        /// A tool call's name or arguments.
+        ToolCall = "tool_call",
+        /// Anything else. Never counts as a token.
+        Other = "other",
     }
 }
+read_back!(TokenKind);
 
 /// The provider's own token counts. A count that the provider does not report is absent, never 0.
 ///
@@ -222,6 +211,9 @@ pub struct Usage {
     /// Tokens of the prompt that came from the provider's cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<u64>,
+    /// Tokens of the prompt that were written to the provider's cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache_write_input: Option<u64>,
     /// Tokens that were reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<u64>,
@@ -236,6 +228,7 @@ impl Usage {
             output: None,
             total: None,
             cached_input: None,
+            cache_write_input: None,
             reasoning: None,
         }
     }
@@ -268,6 +261,13 @@ impl Usage {
         self
     }
 
+    /// Sets the prompt tokens that were written to the provider's cache.
+    #[must_use]
+    pub const fn cache_write_input(mut self, tokens: u64) -> Self {
+        self.cache_write_input = Some(tokens);
+        self
+    }
+
     /// Sets the answer tokens that were reasoning.
     #[must_use]
     pub const fn reasoning(mut self, tokens: u64) -> Self {
@@ -276,34 +276,19 @@ impl Usage {
     }
 }
 
-/// Why the model stopped, normalised over providers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum FinishReason {
-    /// The answer is complete.
-    Stop,
-    /// The token limit was reached.
-    Length,
-    /// The model asks for tool calls.
-    ToolCalls,
-    /// The provider withheld content.
-    ContentFilter,
-    /// Any other reason, or the provider's end mark without a reason.
-    #[serde(other)]
-    Other,
-}
-
-impl FinishReason {
-    /// The stable name, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stop => "stop",
-            Self::Length => "length",
-            Self::ToolCalls => "tool_calls",
-            Self::ContentFilter => "content_filter",
-            Self::Other => "other",
-        }
+label_enum! {
+    /// Why the model stopped, normalised over providers.
+    pub enum FinishReason {
+        /// The answer is complete.
+        Stop = "stop",
+        /// The token limit was reached.
+        Length = "length",
+        /// The model asks for tool calls.
+        ToolCalls = "tool_calls",
+        /// The provider withheld content.
+        ContentFilter = "content_filter",
+        /// Any other reason, or the provider's end mark without a reason.
+        Other = "other",
     }
 }
+read_back!(FinishReason);

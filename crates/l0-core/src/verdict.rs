@@ -1,94 +1,64 @@
-//! What a run is judged by: how it ended, what its rules found, and whether it drifted.
+//! Verdict: how a run ended, in one word, and what its checks found.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::ser::{SerializeStruct, Serializer};
 
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Outcome {
-    /// The source ended by itself. An answer cut by the token limit is completed too: the finish
-    /// reason says so.
-    Completed,
-    /// The source ended without the finish reason that it always sends.
-    Truncated,
-    /// An error that was not retried, or not once more; a refusal; a panic inside the source.
-    Failed,
-    /// One of the run's own timeouts expired.
-    TimedOut,
-    /// Stopped through its handle or by one of its `until` futures.
-    Aborted,
-    /// Dropped before its end.
-    Dropped,
+use crate::label::{label_enum, read_back};
+
+label_enum! {
+    /// How a run ended.
+    pub enum Outcome {
+        /// The source ended by itself. An answer cut by the token limit is completed too: the finish
+        /// reason says so.
+        Completed = "completed",
+        /// The source ended without the finish reason that it always sends.
+        Truncated = "truncated",
+        /// An error that was not retried, or not once more; a refusal; a panic inside the source.
+        Failed = "failed",
+        /// One of the run's own timeouts expired.
+        TimedOut = "timed_out",
+        /// A limit of the run was reached.
+        Limited = "limited",
+        /// Stopped through its handle or by one of its `until` futures.
+        Aborted = "aborted",
+        /// Dropped before its end.
+        Dropped = "dropped",
+    }
+    only_read {
+        /// An outcome that this version does not know, read back from a record.
+        Other = "other"
+    }
 }
+read_back!(Outcome);
 
 impl Outcome {
-    /// Every outcome, in the order of declaration.
-    pub const ALL: [Self; 6] = [
-        Self::Completed,
-        Self::Truncated,
-        Self::Failed,
-        Self::TimedOut,
-        Self::Aborted,
-        Self::Dropped,
-    ];
-
-    /// The stable label, in snake case.
+    /// Returns whether the run failed: whether it is failed, truncated, timed out or limited.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Truncated => "truncated",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-            Self::Aborted => "aborted",
-            Self::Dropped => "dropped",
-        }
+    pub const fn is_failure(self) -> bool {
+        matches!(
+            self,
+            Self::Failed | Self::Truncated | Self::TimedOut | Self::Limited
+        )
     }
 }
 
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// How bad a violation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Severity {
-    /// Worth a look; never changes the run.
-    Warning,
-    /// The output is wrong: retried if recoverable, else it ends the run.
-    Error,
-    /// Ends the run at once.
-    Fatal,
-}
-
-impl Severity {
-    /// The stable label, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Fatal => "fatal",
-        }
-    }
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+label_enum! {
+    /// How bad a violation is.
+    pub enum Severity {
+        /// Worth a look; never changes the run.
+        Warning = "warning",
+        /// The output is wrong: retried if recoverable, else it ends the run.
+        Error = "error",
+        /// Ends the run at once.
+        Fatal = "fatal",
     }
 }
 
 /// What a guardrail rule found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Violation {
@@ -96,18 +66,19 @@ pub struct Violation {
     pub rule: Cow<'static, str>,
     /// How bad it is.
     pub severity: Severity,
-    /// What is wrong, in a sentence. Rules keep the model's output out of it.
+    /// What is wrong, in a sentence. It leaves through exporters: rules keep the model's output out
+    /// of it.
     pub message: String,
     /// Whether a new attempt may repair it.
     pub recoverable: bool,
     /// Where in the attempt's text it was found, in bytes from its start; absent if it concerns
     /// the whole text.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
 }
 
 impl Violation {
-    /// A recoverable violation without a position.
+    /// Creates a recoverable violation without a position.
     #[must_use]
     pub fn new(
         rule: impl Into<Cow<'static, str>>,
@@ -145,35 +116,60 @@ impl fmt::Display for Violation {
 }
 
 /// What drift detection found.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+///
+/// In JSON, `detected` says whether there are any types.
+#[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct DriftReport {
-    /// Whether the output drifted.
-    pub detected: bool,
-    /// The kinds of drift, as stable labels, in the order in which they were found.
+    /// The kinds of drift, as stable labels, in the order in which they were found; empty if none
+    /// was.
     pub types: Vec<Cow<'static, str>>,
     /// The highest confidence of the kinds found, from 0 to 1; 0 if none was.
     pub confidence: f64,
+    /// Whether the run asks again because of it, as far as its retries allow.
+    pub retry: bool,
 }
 
 impl DriftReport {
-    /// No drift found.
+    /// Creates a report of no drift.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Drift of these kinds.
-    pub fn detected<I>(types: I, confidence: f64) -> Self
+    /// Creates a report of these kinds of drift, which is recorded and not retried.
+    pub fn new<I>(types: I, confidence: f64) -> Self
     where
         I: IntoIterator,
         I::Item: Into<Cow<'static, str>>,
     {
         Self {
-            detected: true,
             types: types.into_iter().map(Into::into).collect(),
             confidence,
+            retry: false,
         }
+    }
+
+    /// Sets whether the run asks again because of it.
+    #[must_use]
+    pub fn retry(mut self, retry: bool) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// Returns whether drift was found.
+    #[must_use]
+    pub fn detected(&self) -> bool {
+        !self.types.is_empty()
+    }
+}
+
+impl Serialize for DriftReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut report = serializer.serialize_struct("DriftReport", 3)?;
+        report.serialize_field("detected", &self.detected())?;
+        report.serialize_field("types", &self.types)?;
+        report.serialize_field("confidence", &self.confidence)?;
+        report.end()
     }
 }

@@ -2,13 +2,12 @@
 
 mod read;
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::{self, Deserialize, Deserializer};
-use serde::{Serialize, Serializer};
+use crate::label::{label_enum, read_back};
 
 pub(crate) use read::{capped, read, texts};
 
@@ -119,6 +118,19 @@ impl Failure {
         self
     }
 
+    /// Returns the class of the failure as one of few stable words: the label of its
+    /// [`NetworkErrorKind`], or else its status, `model_error`, or `_OTHER`.
+    #[must_use]
+    pub fn error_type(&self) -> Cow<'static, str> {
+        match (self.network_error_kind(), self.status, self.kind) {
+            (Some(kind), ..) => kind.as_str().into(),
+            (None, Some(status), _) => status.to_string().into(),
+            (None, None, FailureKind::Model) => "model_error".into(),
+            // The name that OpenTelemetry's conventions have for what has none.
+            (None, None, _) => "_OTHER".into(),
+        }
+    }
+
     /// Under which type the failure is counted among the network errors; `None` if it is none.
     #[must_use]
     pub const fn network_error_kind(&self) -> Option<NetworkErrorKind> {
@@ -128,6 +140,19 @@ impl Failure {
             FailureKind::Server => Some(NetworkErrorKind::ServerError),
             FailureKind::Model | FailureKind::Fatal => None,
         }
+    }
+}
+
+pub(crate) fn prepare() {}
+impl Failure {
+    pub(crate) fn describe(&self) -> String {
+        self.status.map_or_else(
+            || {
+                self.network_error_kind()
+                    .map_or_else(String::new, |kind| kind.as_str().replace('_', " "))
+            },
+            |status| format!("status {status}"),
+        )
     }
 }
 
@@ -152,125 +177,52 @@ impl fmt::Display for Failure {
 
 impl StdError for Failure {}
 
-/// The types of network errors: the keys of `errorsByType`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum NetworkErrorKind {
-    /// An open connection was closed by the other side.
-    ConnectionDropped,
-    /// The request could not be made.
-    FetchError,
-    /// The connection was reset.
-    Econnreset,
-    /// The connection was refused.
-    Econnrefused,
-    /// A server-sent event stream was aborted.
-    SseAborted,
-    /// The answer had no bytes.
-    NoBytes,
-    /// The answer was cut short.
-    PartialChunks,
-    /// The process or function behind the source was killed.
-    RuntimeKilled,
-    /// A background client was suspended.
-    BackgroundThrottle,
-    /// A host name could not be resolved.
-    DnsError,
-    /// TLS failed. Never retried.
-    SslError,
-    /// A time limit was exceeded.
-    Timeout,
-    /// A network error of no known type.
-    Unknown,
-    /// The server said that it is asked too often.
-    RateLimited,
-    /// The server failed.
-    ServerError,
+label_enum! {
+    /// The types of network errors: the keys of `errorsByType`.
+    pub enum NetworkErrorKind {
+        /// An open connection was closed by the other side.
+        ConnectionDropped = "connection_dropped",
+        /// The request could not be made.
+        FetchError = "fetch_error",
+        /// The connection was reset.
+        Econnreset = "econnreset",
+        /// The connection was refused.
+        Econnrefused = "econnrefused",
+        /// A server-sent event stream was aborted.
+        SseAborted = "sse_aborted",
+        /// The answer had no bytes.
+        NoBytes = "no_bytes",
+        /// The answer was cut short.
+        PartialChunks = "partial_chunks",
+        /// The process or function behind the source was killed.
+        RuntimeKilled = "runtime_killed",
+        /// A background client was suspended.
+        BackgroundThrottle = "background_throttle",
+        /// A host name could not be resolved.
+        DnsError = "dns_error",
+        /// TLS failed. Never retried.
+        SslError = "ssl_error",
+        /// A time limit was exceeded.
+        Timeout = "timeout",
+        /// A network error of no known type.
+        Unknown = "unknown",
+        /// The server said that it is asked too often.
+        RateLimited = "rate_limited",
+        /// The server failed.
+        ServerError = "server_error",
+    }
+    only_read {
+        /// A type that this version does not know, read back from a record.
+        Other = "other"
+    }
 }
+read_back!(NetworkErrorKind);
 
 impl NetworkErrorKind {
-    /// Every type, in the order of declaration.
-    pub const ALL: [Self; 15] = [
-        Self::ConnectionDropped,
-        Self::FetchError,
-        Self::Econnreset,
-        Self::Econnrefused,
-        Self::SseAborted,
-        Self::NoBytes,
-        Self::PartialChunks,
-        Self::RuntimeKilled,
-        Self::BackgroundThrottle,
-        Self::DnsError,
-        Self::SslError,
-        Self::Timeout,
-        Self::Unknown,
-        Self::RateLimited,
-        Self::ServerError,
-    ];
-
-    /// The stable label, in snake case.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ConnectionDropped => "connection_dropped",
-            Self::FetchError => "fetch_error",
-            Self::Econnreset => "econnreset",
-            Self::Econnrefused => "econnrefused",
-            Self::SseAborted => "sse_aborted",
-            Self::NoBytes => "no_bytes",
-            Self::PartialChunks => "partial_chunks",
-            Self::RuntimeKilled => "runtime_killed",
-            Self::BackgroundThrottle => "background_throttle",
-            Self::DnsError => "dns_error",
-            Self::SslError => "ssl_error",
-            Self::Timeout => "timeout",
-            Self::Unknown => "unknown",
-            Self::RateLimited => "rate_limited",
-            Self::ServerError => "server_error",
-        }
-    }
-
-    /// Whether a new attempt may succeed: all but [`SslError`](Self::SslError).
+    /// Returns whether a new attempt may succeed: all but [`SslError`](Self::SslError).
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         !matches!(self, Self::SslError)
-    }
-}
-
-impl fmt::Display for NetworkErrorKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// A label that is no [`NetworkErrorKind`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no network error type")]
-#[non_exhaustive]
-pub struct UnknownNetworkErrorKind(pub String);
-
-impl FromStr for NetworkErrorKind {
-    type Err = UnknownNetworkErrorKind;
-
-    fn from_str(label: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|kind| kind.as_str() == label)
-            .ok_or_else(|| UnknownNetworkErrorKind(label.to_owned()))
-    }
-}
-
-impl Serialize for NetworkErrorKind {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl<'de> Deserialize<'de> for NetworkErrorKind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?
-            .parse()
-            .map_err(de::Error::custom)
     }
 }
 
@@ -297,8 +249,10 @@ mod tests {
 
     #[test]
     fn a_label_is_read_back() {
-        for kind in NetworkErrorKind::ALL {
-            assert_eq!(kind.as_str().parse(), Ok(kind));
+        for &kind in NetworkErrorKind::ALL {
+            assert_eq!(NetworkErrorKind::from_label(kind.as_str()), kind);
         }
+        let newer = NetworkErrorKind::from_label("of_a_newer_version");
+        assert_eq!(newer, NetworkErrorKind::Other);
     }
 }

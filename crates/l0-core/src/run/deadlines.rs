@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::timer::{NoTimer, Timer};
-use crate::error::TimeoutKind;
+use crate::end::TimeoutKind;
 use crate::timeout::Timeouts;
 
 /// What a run waits for.

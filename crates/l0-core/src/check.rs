@@ -1,0 +1,318 @@
+//! Check: what judges the text of an answer. Core runs checks and reads what they find; it has none of
+//! its own.
+//!
+//! What a finding asks for decides what happens. Whatever halts the run withholds the item at fault.
+//! Whatever asks for another attempt makes the attempt a faulty one when it ends, which is retried as
+//! the model's fault, and completes once retries are exhausted. Everything else is only recorded.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::verdict::{DriftReport, Severity, Violation};
+
+/// Judges the text of one attempt.
+///
+/// `F` is what it finds: a [`Violation`], or a [`DriftReport`]. A check sees the text of the answer
+/// only, piece by piece, and keeps what it needs of it: it should cost time in proportion to the
+/// delta, and bounded memory. A check that panics is not called again in this attempt; a rule's panic
+/// is reported as a warning under its name.
+///
+/// ```
+/// use l0_core::{Check, Ended, Findings, L0, Severity, Violation};
+///
+/// /// Reports answers of more than so many bytes.
+/// struct AtMost(usize);
+///
+/// impl Check for AtMost {
+///     fn name(&self) -> &'static str {
+///         "at-most"
+///     }
+///
+///     fn text(&mut self, delta: &str, findings: &mut Findings) {
+///         match self.0.checked_sub(delta.len()) {
+///             Some(left) => self.0 = left,
+///             None => {
+///                 let too_long = Violation::new("at-most", Severity::Error, "The answer is too long");
+///                 findings.report(too_long.recoverable(false));
+///             }
+///         }
+///     }
+/// }
+///
+/// let l0 = L0::builder().guardrails(|| AtMost(10_000)).build();
+/// # drop(l0);
+/// ```
+pub trait Check<F: Finding = Violation>: Send {
+    /// Returns the check's name, a stable label.
+    fn name(&self) -> &'static str;
+
+    /// Reads a piece of the answer, which is not empty.
+    fn text(&mut self, delta: &str, findings: &mut Findings<F>);
+
+    /// Judges the answer as a whole: the source has ended by itself, and sent what it was expected to.
+    fn end(&mut self, ended: &Ended, findings: &mut Findings<F>) {
+        let _ = (ended, findings);
+    }
+}
+
+/// What is known of an attempt whose source has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ended {
+    /// Whether there was any output: text with a letter or digit, or a tool call.
+    pub has_output: bool,
+}
+
+impl Ended {
+    /// Describes an attempt that gave output, or none.
+    #[must_use]
+    pub const fn new(has_output: bool) -> Self {
+        Self { has_output }
+    }
+}
+
+/// What a finding asks of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// Nothing, but to be recorded.
+    Record,
+    /// Another attempt, once this one has ended.
+    Retry,
+    /// The end of the run, at once.
+    Halt,
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for crate::Violation {}
+    impl Sealed for crate::DriftReport {}
+}
+
+/// What checks find: a [`Violation`], or a [`DriftReport`].
+pub trait Finding: sealed::Sealed + Clone + Send + 'static {
+    /// Returns what the finding asks of the run.
+    fn effect(&self) -> Effect;
+
+    #[doc(hidden)]
+    fn is_same(&self, other: &Self) -> bool;
+
+    #[doc(hidden)]
+    fn of_panic(check: &'static str) -> Option<Self>;
+}
+
+impl Finding for Violation {
+    fn effect(&self) -> Effect {
+        match self.severity {
+            Severity::Fatal => Effect::Halt,
+            Severity::Error if self.recoverable => Effect::Retry,
+            Severity::Error => Effect::Halt,
+            Severity::Warning => Effect::Record,
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.rule == other.rule && self.message == other.message
+    }
+
+    fn of_panic(check: &'static str) -> Option<Self> {
+        let message = "Rule execution failed: it panicked";
+        Some(Self::new(check, Severity::Warning, message))
+    }
+}
+
+impl Finding for DriftReport {
+    fn effect(&self) -> Effect {
+        if self.retry {
+            Effect::Retry
+        } else {
+            Effect::Record
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.types == other.types
+    }
+
+    fn of_panic(_: &'static str) -> Option<Self> {
+        None
+    }
+}
+
+/// Takes what the checks of one attempt find: each distinct finding once, however often it is
+/// reported. Two violations are the same if rule and message are, two drift reports if their types
+/// are: report each kind of drift by itself. One that is reported again with a stronger [`Effect`]
+/// has that effect from then on.
+#[derive(Debug, Clone)]
+pub struct Findings<F = Violation> {
+    found: Vec<F>,
+    /// How many of them were taken.
+    taken: usize,
+    /// The strongest effect of all.
+    effect: Effect,
+}
+
+impl<F: Finding> Findings<F> {
+    /// How many distinct findings are kept per attempt; further ones are dropped.
+    pub const MAX: usize = 100;
+
+    /// Creates an empty sink.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            found: Vec::new(),
+            taken: 0,
+            effect: Effect::Record,
+        }
+    }
+
+    /// Reports a finding.
+    pub fn report(&mut self, finding: F) {
+        let effect = finding.effect();
+        match self.found.iter().position(|one| one.is_same(&finding)) {
+            Some(known) if self.found[known].effect() < effect => self.found[known] = finding,
+            None if self.found.len() < Self::MAX => self.found.push(finding),
+            _ => return,
+        }
+        self.effect = self.effect.max(effect);
+    }
+
+    /// Returns the strongest effect of what was reported so far.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    /// Iterates over what was reported so far.
+    pub fn iter(&self) -> impl Iterator<Item = &F> {
+        self.found.iter()
+    }
+
+    /// Returns what was reported since the last call.
+    #[inline]
+    pub(crate) fn take_new(&mut self) -> &[F] {
+        let new = &self.found[self.taken..];
+        self.taken = self.found.len();
+        new
+    }
+
+    /// Returns the first finding with this effect.
+    pub(crate) fn first(&self, effect: Effect) -> Option<&F> {
+        self.found.iter().find(|finding| finding.effect() == effect)
+    }
+}
+
+impl<F: Finding> Default for Findings<F> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+type Make<F> = Arc<dyn Fn() -> Box<dyn Check<F>> + Send + Sync>;
+
+/// The checks of a run: a set of makers, each called once per attempt. Cheap to clone.
+///
+/// A closure that makes a check is a set of one: `l0.stream(..).guardrails(|| MyRule::new())`. The
+/// crate `l0-guardrails` has rules and sets of rules.
+#[derive(Clone)]
+#[must_use]
+pub struct Checks<F = Violation> {
+    makers: Vec<Make<F>>,
+}
+
+impl<F: Finding> Checks<F> {
+    /// Creates an empty set.
+    pub const fn none() -> Self {
+        Self { makers: Vec::new() }
+    }
+
+    /// Adds a check. `make` is called once per attempt.
+    pub fn with<C: Check<F> + 'static>(
+        mut self,
+        make: impl Fn() -> C + Send + Sync + 'static,
+    ) -> Self {
+        self.makers.push(Arc::new(move || Box::new(make())));
+        self
+    }
+
+    /// Adds all checks of another set.
+    pub fn and(mut self, others: impl Into<Self>) -> Self {
+        self.makers.extend(others.into().makers);
+        self
+    }
+
+    /// Returns whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.makers.is_empty()
+    }
+}
+
+impl<F: Finding> Default for Checks<F> {
+    fn default() -> Self {
+        Self::none()
+    }
+}
+
+impl<F: Finding, C: Check<F> + 'static, M: Fn() -> C + Send + Sync + 'static> From<M>
+    for Checks<F>
+{
+    fn from(make: M) -> Self {
+        Self::none().with(make)
+    }
+}
+
+impl<F> fmt::Debug for Checks<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checks")
+            .field("len", &self.makers.len())
+            .finish()
+    }
+}
+
+/// The checks of one kind at work on one attempt, and what they found.
+pub(crate) struct Running<F> {
+    checks: Vec<Box<dyn Check<F>>>,
+    pub(crate) findings: Findings<F>,
+}
+
+impl<F: Finding> Running<F> {
+    /// Makes the checks of an attempt; absent if there are none.
+    pub(crate) fn start(checks: &Checks<F>) -> Option<Self> {
+        (!checks.is_empty()).then(|| Self {
+            checks: checks.makers.iter().map(|make| make()).collect(),
+            findings: Findings::new(),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn text(&mut self, delta: &str) {
+        self.each(|check, findings| check.text(delta, findings));
+    }
+
+    pub(crate) fn end(&mut self, ended: &Ended) {
+        self.each(|check, findings| check.end(ended, findings));
+    }
+
+    /// Calls every check. One that panics is not called again.
+    #[inline]
+    fn each(&mut self, call: impl Fn(&mut dyn Check<F>, &mut Findings<F>)) {
+        let Self { checks, findings } = self;
+        let mut next = 0;
+        while next < checks.len() {
+            let run = catch_unwind(AssertUnwindSafe(|| {
+                while let Some(check) = checks.get_mut(next) {
+                    call(&mut **check, findings);
+                    next += 1;
+                }
+            }));
+            if run.is_err() {
+                let check = checks.remove(next);
+                if let Some(finding) = F::of_panic(check.name()) {
+                    findings.report(finding);
+                }
+            }
+        }
+    }
+}

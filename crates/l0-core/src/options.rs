@@ -1,0 +1,205 @@
+//! Options: what runs are made by, and the setters that all builders share.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::check::Checks;
+use crate::monitor::Monitoring;
+use crate::observe::Interceptor;
+use crate::retry::Retry;
+use crate::timeout::Timeouts;
+use crate::verdict::{DriftReport, Violation};
+
+/// The options of an `L0`, or of one run that differs.
+#[derive(Clone)]
+pub(crate) struct Options {
+    /// Absent if not set: on if an interceptor needs it.
+    pub(crate) monitoring: Option<Monitoring>,
+    pub(crate) retry: Retry,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) detect_zero_output: bool,
+    pub(crate) guardrails: Checks<Violation>,
+    pub(crate) drift: Checks<DriftReport>,
+    pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(crate) seed: Option<Seed>,
+}
+
+impl Options {
+    pub(crate) fn monitoring(&self) -> Monitoring {
+        self.monitoring.clone().unwrap_or_else(|| {
+            let needed = self.interceptors.iter().any(Interceptor::needs_telemetry);
+            Monitoring::new().enabled(needed)
+        })
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            monitoring: None,
+            retry: Retry::new(),
+            timeouts: Timeouts::new(),
+            detect_zero_output: true,
+            guardrails: Checks::none(),
+            drift: Checks::none(),
+            interceptors: Vec::new(),
+            seed: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("monitoring", &self.monitoring)
+            .field("retry", &self.retry)
+            .field("timeouts", &self.timeouts)
+            .field("detect_zero_output", &self.detect_zero_output)
+            .field("guardrails", &self.guardrails)
+            .field("drift", &self.drift)
+            .field("interceptors", &self.interceptors.len())
+            .field("seed", &self.seed)
+            .finish()
+    }
+}
+
+/// A seed, and how many runs have drawn from it. Whoever sets a seed counts its runs from the first.
+#[derive(Debug, Clone)]
+pub(crate) struct Seed {
+    seed: u64,
+    runs: Arc<AtomicU64>,
+}
+
+impl Seed {
+    fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            runs: Arc::default(),
+        }
+    }
+
+    /// Returns the number, from 1, of the next run, and its randomness.
+    pub(crate) fn next_run(&self) -> (u64, fastrand::Rng) {
+        let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
+        // Spreads consecutive numbers over the generator's states.
+        let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let rng = fastrand::Rng::with_seed(self.seed.wrapping_add(spread));
+        (number, rng)
+    }
+
+    /// Returns the same seed, of which no run has drawn yet.
+    pub(crate) fn anew(&self) -> Self {
+        Self::new(self.seed)
+    }
+}
+
+/// Builds an [`L0`](crate::L0), a [`Run`](crate::Run) or a [`Watched`](crate::Watched) stream: `K` says
+/// which.
+///
+/// The setters that stand here are there for all of them. On the builder of a run they hold for this
+/// run only: [`interceptor`](Self::interceptor) adds, the others replace.
+#[must_use = "a builder does nothing until it is built or started"]
+pub struct Builder<K> {
+    /// Those of the `L0`, until one is changed.
+    pub(crate) options: Arc<Options>,
+    pub(crate) kind: K,
+}
+
+/// What may be built: it is public only to be named.
+pub(crate) mod sealed {
+    /// Builds something that calls its source, and can call it again.
+    pub trait CallsSource {}
+}
+
+impl<K> Builder<K> {
+    pub(crate) fn set(mut self, set: impl FnOnce(&mut Options)) -> Self {
+        set(Arc::make_mut(&mut self.options));
+        self
+    }
+
+    /// Replaces what is built, by the same options.
+    pub(crate) fn map<L>(self, map: impl FnOnce(K) -> L) -> Builder<L> {
+        Builder {
+            options: self.options,
+            kind: map(self.kind),
+        }
+    }
+
+    /// Sets what is measured. Default: nothing, unless an interceptor needs telemetry.
+    pub fn monitoring(self, monitoring: Monitoring) -> Self {
+        self.set(|options| options.monitoring = Some(monitoring))
+    }
+
+    /// Sets whether an empty answer, without a letter or digit and without a tool call, is an error,
+    /// which is retried like the model's other faults. A watched stream then fails, without an error.
+    /// Default: true.
+    pub fn detect_zero_output(self, detect: bool) -> Self {
+        self.set(|options| options.detect_zero_output = detect)
+    }
+
+    /// Sets the rules that answers are checked by: those of `l0-guardrails`, or
+    /// [a closure](crate::Check) that makes one. What they find in a watched stream is only recorded.
+    /// Default: none.
+    pub fn guardrails(self, rules: impl Into<Checks>) -> Self {
+        let rules = rules.into();
+        self.set(|options| options.guardrails = rules)
+    }
+
+    /// Sets which drift is detected: that of `l0-guardrails`, or a closure that makes a
+    /// [`Check<DriftReport>`](crate::Check). Default: none.
+    pub fn drift(self, detectors: impl Into<Checks<DriftReport>>) -> Self {
+        let detectors = detectors.into();
+        self.set(|options| options.drift = detectors)
+    }
+
+    /// Adds an interceptor. They are called in the order in which they were added.
+    pub fn interceptor(self, interceptor: impl Interceptor + 'static) -> Self {
+        self.set(|options| options.interceptors.push(Arc::new(interceptor)))
+    }
+
+    /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this seed
+    /// draws the same as that of any other; a run with a seed of its own is the first. A seeded
+    /// session id holds the run's number in place of the time.
+    pub fn seed(self, seed: u64) -> Self {
+        self.set(|options| options.seed = Some(Seed::new(seed)))
+    }
+}
+
+impl<K: sealed::CallsSource> Builder<K> {
+    /// Sets how often failed attempts are tried again. Default: [`Retry::new`].
+    pub fn retry(self, retry: Retry) -> Self {
+        self.set(|options| options.retry = retry)
+    }
+
+    /// Sets how long to wait for the source. Default: for ever.
+    pub fn timeouts(self, timeouts: Timeouts) -> Self {
+        self.set(|options| options.timeouts = timeouts)
+    }
+}
+
+impl<K: Clone> Clone for Builder<K> {
+    fn clone(&self) -> Self {
+        Self {
+            options: Arc::clone(&self.options),
+            kind: self.kind.clone(),
+        }
+    }
+}
+
+impl<K: Default> Default for Builder<K> {
+    fn default() -> Self {
+        Self {
+            options: Arc::default(),
+            kind: K::default(),
+        }
+    }
+}
+
+impl<K> fmt::Debug for Builder<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

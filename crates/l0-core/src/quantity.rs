@@ -1,0 +1,456 @@
+//! Quantity: the one list of the numbers of a run. Whatever sends numbers iterates it, and derives its
+//! own spelling of the names. One more number is one more row.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::distribution::Distribution;
+use crate::telemetry::Telemetry;
+use crate::token::Usage;
+use crate::verdict::Severity;
+
+/// One number of a run: what it is called, what it counts, and how it is read from [`Telemetry`].
+///
+/// ```
+/// use l0_core::Quantity;
+///
+/// # let telemetry = l0_core::Telemetry::default();
+/// for quantity in Quantity::ALL {
+///     if let Some(value) = quantity.value(&telemetry) {
+///         println!("{} = {} {:?}", quantity.name, value.as_f64(), quantity.unit);
+///     }
+/// }
+/// ```
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct Quantity {
+    /// Its name, in parts joined by dots: `tokens.wasted`.
+    pub name: &'static str,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// How the numbers of many runs go together.
+    pub kind: QuantityKind,
+    /// What it is, in a phrase.
+    pub description: &'static str,
+    read: Read,
+}
+
+/// What a [`Quantity`] is measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unit {
+    /// A count of these things, in the singular: `token`.
+    Each(&'static str),
+    /// A time.
+    Seconds,
+    /// How many of these things per second.
+    PerSecond(&'static str),
+}
+
+/// How the numbers of many runs go together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum QuantityKind {
+    /// They add up: a counter.
+    Sum,
+    /// Each run has one, and how they are spread is of interest: a histogram.
+    Sample,
+    /// Each run has many, which add up bucket by bucket: a histogram.
+    Distribution,
+}
+
+/// The value of a [`Quantity`] in one run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Value<'a> {
+    /// How many.
+    Count(u64),
+    /// How long.
+    Duration(Duration),
+    /// How many per second; finite.
+    Rate(f64),
+    /// Many durations.
+    Distribution(&'a Distribution),
+}
+
+impl Value<'_> {
+    /// Returns the value as one number: durations in seconds, a distribution as its mean (0 if it is
+    /// empty). Counts above 2^53 are rounded.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        match self {
+            Self::Count(count) => count as f64,
+            Self::Duration(duration) => duration.as_secs_f64(),
+            Self::Rate(rate) => rate,
+            Self::Distribution(all) => all.mean().unwrap_or_default().as_secs_f64(),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Read {
+    One(fn(&Telemetry) -> Option<Value<'_>>),
+    /// A count for each value of a label.
+    Each(&'static str, fn(&Telemetry, &mut Visit<'_>)),
+}
+
+/// Takes the value of the label, and the count.
+type Visit<'a> = dyn FnMut(&str, u64) + 'a;
+
+impl Quantity {
+    /// Every quantity: first those of the original, in its order.
+    pub const ALL: &'static [Self] = ALL;
+
+    /// Returns the label by which it is broken down; absent if it is one number. In the latter case
+    /// [`value`](Self::value) reads it, in the former [`each`](Self::each).
+    #[must_use]
+    pub const fn label(&self) -> Option<&'static str> {
+        match self.read {
+            Read::One(_) => None,
+            Read::Each(label, _) => Some(label),
+        }
+    }
+
+    /// Reads the value of a run; absent if it is unknown, or if the quantity is broken down by a
+    /// label.
+    #[must_use]
+    pub fn value<'t>(&self, telemetry: &'t Telemetry) -> Option<Value<'t>> {
+        let Read::One(read) = self.read else {
+            return None;
+        };
+        read(telemetry).filter(|value| match value {
+            Value::Rate(rate) => rate.is_finite(),
+            Value::Distribution(all) => !all.is_empty(),
+            Value::Count(_) | Value::Duration(_) => true,
+        })
+    }
+
+    /// Calls `visit` with each value of the label and its count; not at all if the quantity is one
+    /// number.
+    pub fn each(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(&str, u64)) {
+        if let Read::Each(_, read) = self.read {
+            read(telemetry, visit);
+        }
+    }
+}
+
+impl fmt::Debug for Quantity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Quantity")
+            .field("name", &self.name)
+            .field("unit", &self.unit)
+            .field("kind", &self.kind)
+            .field("label", &self.label())
+            .finish_non_exhaustive()
+    }
+}
+
+const fn sum(
+    name: &'static str,
+    unit: Unit,
+    description: &'static str,
+    read: fn(&Telemetry) -> Option<Value<'_>>,
+) -> Quantity {
+    Quantity {
+        name,
+        unit,
+        kind: QuantityKind::Sum,
+        description,
+        read: Read::One(read),
+    }
+}
+
+const fn sample(
+    name: &'static str,
+    unit: Unit,
+    description: &'static str,
+    read: fn(&Telemetry) -> Option<Value<'_>>,
+) -> Quantity {
+    Quantity {
+        kind: QuantityKind::Sample,
+        ..sum(name, unit, description, read)
+    }
+}
+
+const fn distribution(
+    name: &'static str,
+    description: &'static str,
+    read: fn(&Telemetry) -> Option<Value<'_>>,
+) -> Quantity {
+    Quantity {
+        kind: QuantityKind::Distribution,
+        ..sum(name, Unit::Seconds, description, read)
+    }
+}
+
+const fn by(
+    name: &'static str,
+    label: &'static str,
+    unit: Unit,
+    description: &'static str,
+    read: fn(&Telemetry, &mut Visit<'_>),
+) -> Quantity {
+    Quantity {
+        name,
+        unit,
+        kind: QuantityKind::Sum,
+        description,
+        read: Read::Each(label, read),
+    }
+}
+
+const TOKEN: Unit = Unit::Each("token");
+const RETRY: Unit = Unit::Each("retry");
+const ERROR: Unit = Unit::Each("error");
+const VIOLATION: Unit = Unit::Each("violation");
+const RUN: Unit = Unit::Each("run");
+
+static ALL: &[Quantity] = &[
+    sample(
+        "duration",
+        Unit::Seconds,
+        "Duration of runs, retries included",
+        |t| duration(t.duration),
+    ),
+    sum("tokens.total", TOKEN, "Tokens of all attempts", |t| {
+        count(t.metrics.total_tokens)
+    }),
+    sample(
+        "tokens.per_second",
+        Unit::PerSecond("token"),
+        "Tokens per second over the whole duration",
+        |t| rate(t.metrics.tokens_per_second),
+    ),
+    sample(
+        "time_to_first_token",
+        Unit::Seconds,
+        "Time from the start of runs to their first token",
+        |t| duration(t.metrics.time_to_first_token),
+    ),
+    sum("retries.total", RETRY, "Retries", |t| {
+        count(t.metrics.total_retries.into())
+    }),
+    sum(
+        "retries.network",
+        RETRY,
+        "Retries for network errors, rate limits and server errors",
+        |t| count(t.metrics.network_retries.into()),
+    ),
+    sum(
+        "retries.model",
+        RETRY,
+        "Retries for the model's answers",
+        |t| count(t.metrics.model_retries.into()),
+    ),
+    sum(
+        "network.errors",
+        ERROR,
+        "Network errors, retried ones included",
+        |t| count(t.network.error_count),
+    ),
+    sum(
+        "guardrails.violations",
+        VIOLATION,
+        "Guardrail violations",
+        |t| count(t.guardrails.as_ref()?.violation_count),
+    ),
+    sample(
+        "time_to_first_text",
+        Unit::Seconds,
+        "Time from the start of runs to their first text",
+        |t| duration(t.metrics.time_to_first_text),
+    ),
+    distribution(
+        "inter_token",
+        "Time between two tokens of one attempt",
+        |t| Some(Value::Distribution(t.metrics.inter_token.as_ref()?)),
+    ),
+    sum(
+        "consumer_hold",
+        Unit::Seconds,
+        "Time that runs were held up by their consumer",
+        |t| duration(t.metrics.consumer_hold),
+    ),
+    sum(
+        "wait",
+        Unit::Seconds,
+        "Time that runs waited for their source, back-off included",
+        |t| duration(t.metrics.wait),
+    ),
+    sample(
+        "output_tokens.per_second",
+        Unit::PerSecond("token"),
+        "Tokens per second while tokens flow",
+        |t| rate(t.metrics.output_tokens_per_second),
+    ),
+    sum(
+        "tokens.wasted",
+        TOKEN,
+        "Tokens of attempts that a retry threw away",
+        |t| count(t.metrics.wasted_tokens),
+    ),
+    sum(
+        "attempts",
+        Unit::Each("attempt"),
+        "Attempts: calls of the source",
+        |t| count(t.metrics.attempts.into()),
+    ),
+    sum(
+        "usage.input",
+        TOKEN,
+        "Tokens of prompts, as providers told them",
+        |t| usage(t, |usage| usage.input),
+    ),
+    sum(
+        "usage.output",
+        TOKEN,
+        "Tokens of answers, as providers told them",
+        |t| usage(t, |usage| usage.output),
+    ),
+    sum(
+        "usage.total",
+        TOKEN,
+        "Tokens in all, as providers told them",
+        |t| usage(t, |usage| usage.total),
+    ),
+    sum(
+        "usage.cached_input",
+        TOKEN,
+        "Tokens of prompts read from providers' caches",
+        |t| usage(t, |usage| usage.cached_input),
+    ),
+    sum(
+        "usage.cache_write_input",
+        TOKEN,
+        "Tokens of prompts written to providers' caches",
+        |t| usage(t, |usage| usage.cache_write_input),
+    ),
+    sum(
+        "usage.reasoning",
+        TOKEN,
+        "Tokens of answers that were reasoning",
+        |t| usage(t, |usage| usage.reasoning),
+    ),
+    sum("drift.detected", RUN, "Runs with drift", |t| {
+        count(t.drift.as_ref()?.detected().into())
+    }),
+    by(
+        "runs",
+        "outcome",
+        RUN,
+        "Runs that have finished, by outcome",
+        |t, to| {
+            if let Some(outcome) = t.outcome {
+                to(outcome.as_str(), 1);
+            }
+        },
+    ),
+    by(
+        "failures",
+        "error_type",
+        RUN,
+        "Runs that failed, by what went wrong",
+        |t, to| {
+            let failed = t.outcome.is_some_and(|outcome| outcome.is_failure());
+            if let (true, Some(error)) = (failed, &t.error) {
+                to(&error.error_type, 1);
+            }
+        },
+    ),
+    by(
+        "network.errors_by_type",
+        "error_type",
+        ERROR,
+        "Network errors by type",
+        |t, to| {
+            for (kind, count) in &t.network.errors_by_type {
+                to(kind.as_str(), *count);
+            }
+        },
+    ),
+    by(
+        "guardrails.violations_by_severity",
+        "severity",
+        VIOLATION,
+        "Guardrail violations by severity",
+        |t, to| {
+            if let Some(stats) = &t.guardrails {
+                for &severity in Severity::ALL {
+                    to(
+                        severity.as_str(),
+                        stats.violations_by_severity.get(severity),
+                    );
+                }
+            }
+        },
+    ),
+    by(
+        "guardrails.violations_by_rule",
+        "rule",
+        VIOLATION,
+        "Guardrail violations by rule",
+        |t, to| {
+            if let Some(stats) = &t.guardrails {
+                for (rule, count) in &stats.violations_by_rule {
+                    to(rule, *count);
+                }
+            }
+        },
+    ),
+];
+
+fn count(count: u64) -> Option<Value<'static>> {
+    Some(Value::Count(count))
+}
+
+fn duration(duration: Option<Duration>) -> Option<Value<'static>> {
+    duration.map(Value::Duration)
+}
+
+fn rate(rate: Option<f64>) -> Option<Value<'static>> {
+    rate.map(Value::Rate)
+}
+
+fn usage(telemetry: &Telemetry, field: fn(Usage) -> Option<u64>) -> Option<Value<'static>> {
+    field(telemetry.usage?).map(Value::Count)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_of_lower_case_words() {
+        let mut names = BTreeSet::new();
+        for quantity in Quantity::ALL {
+            let allowed = |c: char| c.is_ascii_lowercase() || c == '_' || c == '.';
+            assert!(quantity.name.chars().all(allowed), "{}", quantity.name);
+            assert!(names.insert(quantity.name), "{} twice", quantity.name);
+        }
+    }
+
+    #[test]
+    fn a_quantity_is_one_number_or_one_for_each_value_of_its_label() {
+        let mut telemetry = Telemetry::default();
+        telemetry.metrics.tokens_per_second = Some(f64::NAN);
+        telemetry.metrics.inter_token = Some(Distribution::new());
+        for quantity in Quantity::ALL {
+            let mut visited = 0;
+            quantity.each(&telemetry, &mut |_, _| visited += 1);
+            assert_eq!(visited, 0, "{quantity:?}");
+            let known = matches!(quantity.value(&telemetry), Some(Value::Count(0)));
+            let always = [
+                "tokens.total",
+                "retries.total",
+                "retries.network",
+                "retries.model",
+                "network.errors",
+                "tokens.wasted",
+                "attempts",
+            ];
+            assert_eq!(known, always.contains(&quantity.name), "{quantity:?}");
+        }
+    }
+}

@@ -1,0 +1,245 @@
+//! Attempt: the state of one attempt, which runs and watched streams share: what it has shown, what
+//! checks it, and what it waits for. It tells the recorder, and knows no stream.
+
+use tokio::time::Instant;
+
+use super::deadlines::{Deadlines, WaitFor};
+use crate::check::{Effect, Ended, Running};
+use crate::clock;
+use crate::end::Cause;
+use crate::options::Options;
+use crate::recorder::Recorder;
+use crate::timeout::Timeouts;
+use crate::token::{TokenKind, TokenView};
+use crate::verdict::{DriftReport, Violation};
+
+/// What an attempt must show by its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Required {
+    /// A finish reason.
+    pub(super) finish: bool,
+    /// Text with a letter or digit, or a tool call.
+    pub(super) output: bool,
+}
+
+/// The present attempt, and the recorder of its run.
+pub(super) struct AttemptState<'a> {
+    pub(super) recorder: Recorder<'a>,
+    pub(super) deadlines: Deadlines,
+    /// The number of the attempt, from 1; 0 before the first.
+    pub(super) number: u32,
+    required: Required,
+    /// Whether the source said why the model stopped.
+    finished: bool,
+    has_output: bool,
+    /// Whether an item of any kind was handed out.
+    has_item: bool,
+    /// Whether the source was found pending since the last item.
+    parked: bool,
+    checks: Option<Box<AttemptChecks>>,
+}
+
+/// What the text of one attempt is checked by.
+struct AttemptChecks {
+    rules: Option<Running<Violation>>,
+    drift: Option<Running<DriftReport>>,
+    /// Whether the recorder knows what is checked, so that telemetry can say "none found".
+    announced: bool,
+}
+
+/// What an attempt whose source has ended by itself comes to.
+pub(super) enum Verdict {
+    Complete,
+    /// A rule ends the run.
+    Halt(Violation),
+    /// The attempt is no success; a new one may be.
+    Failed(Cause),
+}
+
+impl<'a> AttemptState<'a> {
+    pub(super) fn new(recorder: Recorder<'a>, timeouts: Timeouts, required: Required) -> Self {
+        Self {
+            recorder,
+            deadlines: Deadlines::new(timeouts),
+            number: 0,
+            required,
+            finished: false,
+            has_output: false,
+            has_item: false,
+            parked: false,
+            checks: None,
+        }
+    }
+
+    /// Begins the next attempt. Returns whether the one before handed out items, which are void now.
+    pub(super) fn begin(&mut self, options: &Options) -> bool {
+        self.unpark();
+        self.number += 1;
+        self.deadlines.new_attempt();
+        self.reset();
+        self.checks = AttemptChecks::start(options);
+        std::mem::take(&mut self.has_item)
+    }
+
+    /// Forgets what the attempt has shown: it is void.
+    pub(super) fn reset(&mut self) {
+        self.finished = false;
+        self.has_output = false;
+    }
+
+    /// Records an item that arrived. Returns the violation by which a rule ends the run; the item is
+    /// handed out otherwise.
+    #[inline]
+    pub(super) fn item(&mut self, view: &TokenView<'_>) -> Option<Violation> {
+        let timed = self.recorder.timed();
+        let read_clock = timed || (self.parked && self.deadlines.any());
+        let now = read_clock.then(clock::now);
+        if let (true, Some(now)) = (self.parked, now) {
+            self.deadlines.disarm(now);
+        }
+        self.parked = false;
+        self.finished |= view.finish.is_some();
+        if !self.has_output {
+            self.has_output = is_output(view.kind, view.text);
+        }
+        self.recorder.item(view, now.filter(|_| timed));
+        self.has_item = true;
+        match &mut self.checks {
+            Some(checks) if view.kind == TokenKind::Text && !view.text.is_empty() => {
+                checks.text(view.text, &mut self.recorder)
+            }
+            _ => None,
+        }
+    }
+
+    /// Begins a wait, unless one has begun. The clock is read once per wait, however often it is
+    /// polled.
+    pub(super) fn park(&mut self, backs_off: bool) {
+        if std::mem::replace(&mut self.parked, true) {
+            return;
+        }
+        let timed = self.recorder.timed();
+        if !timed && !self.deadlines.any() {
+            return;
+        }
+        let now: Instant = clock::now();
+        if timed {
+            self.recorder.pending(now);
+        }
+        let wait_for = if backs_off {
+            WaitFor::BackOff
+        } else if self.has_item {
+            WaitFor::NextItem
+        } else {
+            WaitFor::FirstItem
+        };
+        self.deadlines.arm(wait_for, now);
+    }
+
+    /// Ends a wait that gave no item.
+    pub(super) fn unpark(&mut self) {
+        if std::mem::take(&mut self.parked) && self.deadlines.any() {
+            self.deadlines.disarm(clock::now());
+        }
+    }
+
+    /// Returns whether the answer is complete: the source said why the model stopped.
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Judges an attempt whose source has ended by itself.
+    pub(super) fn end(&mut self) -> Verdict {
+        if self.required.finish && !self.finished {
+            // First: a cut connection also explains missing output.
+            return Verdict::Failed(Cause::Truncated);
+        }
+        let checked = match &mut self.checks {
+            Some(checks) => checks.end(&Ended::new(self.has_output), &mut self.recorder),
+            None => Verdict::Complete,
+        };
+        if self.required.output && !self.has_output {
+            return Verdict::Failed(Cause::ZeroOutput);
+        }
+        checked
+    }
+}
+
+impl AttemptChecks {
+    fn start(options: &Options) -> Option<Box<Self>> {
+        let rules = Running::start(&options.guardrails);
+        let drift = Running::start(&options.drift);
+        (rules.is_some() || drift.is_some()).then(|| {
+            Box::new(Self {
+                rules,
+                drift,
+                announced: false,
+            })
+        })
+    }
+
+    /// Checks a piece of the answer. Returns the violation that ends the run.
+    fn text(&mut self, delta: &str, recorder: &mut Recorder<'_>) -> Option<Violation> {
+        self.each(
+            |rules| rules.text(delta),
+            |drift| drift.text(delta),
+            recorder,
+        );
+        let rules = self.rules.as_ref()?;
+        if rules.findings.effect() < Effect::Halt {
+            return None;
+        }
+        rules.findings.first(Effect::Halt).cloned()
+    }
+
+    /// Checks the answer as a whole.
+    fn end(&mut self, ended: &Ended, recorder: &mut Recorder<'_>) -> Verdict {
+        self.each(|rules| rules.end(ended), |drift| drift.end(ended), recorder);
+        let rule = |effect| self.rules.as_ref()?.findings.first(effect).cloned();
+        let drift = || self.drift.as_ref()?.findings.first(Effect::Retry).cloned();
+        if let Some(violation) = rule(Effect::Halt) {
+            Verdict::Halt(violation)
+        } else if let Some(violation) = rule(Effect::Retry) {
+            Verdict::Failed(Cause::Violation(violation))
+        } else if let Some(report) = drift() {
+            Verdict::Failed(Cause::Drift(report))
+        } else {
+            Verdict::Complete
+        }
+    }
+
+    /// Runs all checks, and records what is new.
+    #[inline]
+    fn each(
+        &mut self,
+        rules: impl FnOnce(&mut Running<Violation>),
+        drift: impl FnOnce(&mut Running<DriftReport>),
+        recorder: &mut Recorder<'_>,
+    ) {
+        let first = !std::mem::replace(&mut self.announced, true);
+        if let Some(running) = &mut self.drift {
+            drift(running);
+            let new = running.findings.take_new();
+            if first || !new.is_empty() {
+                recorder.drift(new);
+            }
+        }
+        if let Some(running) = &mut self.rules {
+            rules(running);
+            let new = running.findings.take_new();
+            if first || !new.is_empty() {
+                recorder.violations(new);
+            }
+        }
+    }
+}
+
+/// Kept out of the path of a token: it is asked until the answer is yes.
+#[inline(never)]
+fn is_output(kind: TokenKind, text: &str) -> bool {
+    match kind {
+        TokenKind::Text => text.chars().any(char::is_alphanumeric),
+        TokenKind::ToolCall => true,
+        TokenKind::Reasoning | TokenKind::Other => false,
+    }
+}
