@@ -160,7 +160,7 @@ fn events(run: Run<'static, ProviderStream>) -> impl Stream<Item = Result<Event,
                     }
                     ("token", json!({ "text": token.text }))
                 }
-                Some(Ok(Chunk::Restart { attempt })) => ("restart", json!({ "attempt": attempt })),
+                Some(Ok(Chunk::Restart { attempt, .. })) => ("restart", json!({ "attempt": attempt })),
                 Some(Ok(_)) => continue,
                 Some(Err(error)) => return Some((failed(&error), None)),
                 None => {

@@ -12,7 +12,7 @@ use crate::distribution::Histogram;
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
-use crate::monitor::Monitoring;
+use crate::monitoring::Monitoring;
 use crate::telemetry::{
     DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry,
     Timestamp,
@@ -325,4 +325,19 @@ impl Recording {
             metadata,
         }
     }
+}
+
+/// Makes a new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
+pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    // 13 digits to the base of 36 hold 64 bits.
+    let mut random = rng.u64(..);
+    let digits: [char; 13] = std::array::from_fn(|_| {
+        let digit = DIGITS[(random % 36) as usize];
+        random /= 36;
+        char::from(digit)
+    });
+    let mut id = format!("l0_{number}_");
+    id.extend(digits);
+    id.into()
 }

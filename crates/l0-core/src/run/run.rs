@@ -605,7 +605,7 @@ mod tests {
     use std::task::Waker;
 
     use crate::clock;
-    use crate::monitor::Monitoring;
+    use crate::monitoring::Monitoring;
     use crate::timeout::Timeouts;
     use crate::{Chunk, L0};
 
