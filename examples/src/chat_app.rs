@@ -29,8 +29,8 @@ use l0_core::{
 };
 use l0_guardrails::{Drift, Guardrails};
 use l0_prometheus::{Collector, metrics_route};
-use l0_providers::{ProviderError, ProviderToken};
 use l0_providers::openai::{ChatRequest, Client};
+use l0_providers::{ProviderError, ProviderToken};
 use l0_sentry::SentryInterceptor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -162,7 +162,9 @@ fn events(
                     }
                     ("token", json!({ "text": token.text }))
                 }
-                Some(Ok(Chunk::Restart { attempt, .. })) => ("restart", json!({ "attempt": attempt })),
+                Some(Ok(Chunk::Restart { attempt, .. })) => {
+                    ("restart", json!({ "attempt": attempt }))
+                }
                 Some(Err(error)) => return Some((failed(&error), None)),
                 None => {
                     let outcome = run.outcome().map(Outcome::as_str);

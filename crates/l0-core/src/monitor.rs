@@ -111,8 +111,8 @@ impl Monitor {
         }
     }
 
-    /// Records a network error: whether it was retried, after which delay, and in which attempt (from
-    /// 1) it happened. Its type is read from the error; one that is no network error is of type
+    /// Records a network error: whether it was retried, after which delay, and in which attempt it
+    /// happened, from 1. Its type is read from the error; one that is no network error is of type
     /// `unknown`.
     pub fn record_network_error(
         &mut self,

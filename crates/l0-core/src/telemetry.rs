@@ -562,7 +562,7 @@ impl fmt::Display for Telemetry {
                     "Gaps: p50 {}, p99 {}, max {}",
                     millis(p50),
                     millis(p99),
-                    millis(gaps.max)
+                    millis(gaps.max())
                 )?;
             }
         }

@@ -40,7 +40,11 @@ impl Interceptor for AtMost {
         let live = Arc::clone(&self.live);
         observers.on_finish(move |finished| {
             let before = live.fetch_sub(1, Ordering::Relaxed);
-            println!("a run ended: {}; live: {}", finished.end.outcome(), before - 1);
+            println!(
+                "a run ended: {}; live: {}",
+                finished.end.outcome(),
+                before - 1
+            );
         });
     }
 }

@@ -55,7 +55,11 @@ fn network_errors(telemetry: &Telemetry) {
     // Absent if network details are off.
     for error in telemetry.network.errors.iter().flatten() {
         println!("  {}: {}", error.kind, error.message);
-        println!("    retried: {}, after {:?}", error.was_retried(), error.delay());
+        println!(
+            "    retried: {}, after {:?}",
+            error.was_retried(),
+            error.delay()
+        );
     }
 }
 
