@@ -104,7 +104,7 @@ const CRATES: [(&str, &[&str]); 7] = [
             "instruments",
             "attributes",
             "gaps",
-            "error_type",
+            "numbers",
             "conventions",
         ],
     ),
