@@ -10,8 +10,8 @@ use common::{Sentry, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Backoff, Drift, Failure, Guardrails, L0Builder, NetworkErrorKind, Refusal, Retry, Severity,
-    TokenKind, Violation,
+    Backoff, Check, DriftReport, Ended, Failure, Findings, L0Builder, Monitoring, NetworkErrorKind,
+    NewRun, Refusal, Retry, Severity, TokenKind, Violation,
 };
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 
@@ -36,10 +36,43 @@ const ANSWERS: [&str; 4] = [
     "\\begin{c4n4ry} $c4n4ry",
 ];
 
+/// Finds fault with every answer, as rules do that keep the text out of what they report.
+struct Strict(usize);
+
+impl Check for Strict {
+    fn name(&self) -> &'static str {
+        "strict"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        self.0 += delta.len();
+        let message = format!("A piece of {} bytes", delta.len());
+        findings.report(Violation::new("strict", Severity::Warning, message));
+    }
+
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
+        let message = format!("An answer of {} bytes", self.0);
+        findings.report(Violation::new("strict", Severity::Error, message));
+    }
+}
+
+/// Finds drift in every answer.
+struct Drifts;
+
+impl Check<DriftReport> for Drifts {
+    fn name(&self) -> &'static str {
+        "drifts"
+    }
+
+    fn text(&mut self, _: &str, findings: &mut Findings<DriftReport>) {
+        findings.report(DriftReport::new(["tone_shift"], 1.0));
+    }
+}
+
 struct Refuses;
 
 impl l0_core::Interceptor for Refuses {
-    fn before(&self, _: &mut l0_core::Request) -> Result<(), Refusal> {
+    fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
         Err(Refusal::new("no credit: api_key=c4n4ryAbCdEf0123456789"))
     }
 }
@@ -62,8 +95,10 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
         let retry = Retry::new().max_retries(1).backoff(Backoff::none());
         l0(config().min_guardrail_severity(Severity::Warning))
             .retry(retry)
-            .guardrails(Guardrails::strict())
-            .drift(Drift::new())
+            // So that as much as can leave does.
+            .monitoring(Monitoring::new().error_text(true))
+            .guardrails(|| Strict(0))
+            .drift(|| Drifts)
     };
     for secret in SECRETS {
         read(
@@ -79,7 +114,9 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
         let with_kind = io::Error::new(io::ErrorKind::ConnectionReset, secret);
         read(builder(), &Script::new().attempt(|a| a.fail(with_kind))).await;
 
-        let failing = async { Err::<(), _>(secret) };
+        let script = Script::new().attempt(|a| a.fail(secret));
+        let plain = l0_core::L0::default();
+        let failing = async { plain.stream(script.source()).start().text().await };
         with_sentry(config(), failing).await.unwrap_err();
 
         let mut execution =
@@ -112,7 +149,7 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
 fn canaries_leave_in_no_envelope() {
     for config in [
         (|config| config) as fn(SentryConfig) -> SentryConfig,
-        |config| config.breadcrumbs_for_tokens(true),
+        |config| config.breadcrumbs_for_tokens(true).error_text(true),
     ] {
         let sentry = Sentry::start();
         paused().block_on(everything(&sentry, config));
@@ -120,9 +157,8 @@ fn canaries_leave_in_no_envelope() {
         assert!(sent.events.len() > 30, "{}", sent.events.len());
         assert!(sent.transactions.len() > 30, "{}", sent.transactions.len());
         let leak = sent.text.find(CANARY).map(|at| {
-            let from = sent.text.floor_char_boundary(at.saturating_sub(200));
-            let to = sent.text.floor_char_boundary(at + 100);
-            &sent.text[from..to]
+            let before = &sent.text[l0_core::keys::cut(&sent.text, at.saturating_sub(200)).len()..];
+            l0_core::keys::cut(before, 300)
         });
         assert_eq!(leak, None);
         let trail = sentry.trail();
@@ -136,7 +172,8 @@ fn the_canaries_are_there_to_be_found() {
     let sentry = Sentry::start();
     let config = |config: SentryConfig| {
         let config = config.breadcrumbs_for_tokens(true);
-        config.include_token_text(true).tag_keys(["user"])
+        let config = config.include_token_text(true);
+        config.tag_keys(["user"]).unwrap()
     };
     paused().block_on(everything(&sentry, config));
     let text = sentry.sent().text;
