@@ -10,9 +10,10 @@ use common::{Sentry, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Backoff, Check, DriftReport, Ended, Failure, Findings, L0Builder, Monitoring, NetworkErrorKind,
-    NewRun, Refusal, Retry, Severity, TokenKind, Violation,
+    Backoff, Failure, L0Builder, Monitoring, NetworkErrorKind, NewRun, Refusal, Retry, Severity,
+    TokenKind, Violation,
 };
+use l0_guardrails::{Drift, Guardrails};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 
 /// Part of everything that must not leave.
@@ -35,39 +36,6 @@ const ANSWERS: [&str; 4] = [
     "```c4n4ry\nfn c4n4ry() {",
     "\\begin{c4n4ry} $c4n4ry",
 ];
-
-/// Finds fault with every answer, as rules do that keep the text out of what they report.
-struct Strict(usize);
-
-impl Check for Strict {
-    fn name(&self) -> &'static str {
-        "strict"
-    }
-
-    fn text(&mut self, delta: &str, findings: &mut Findings) {
-        self.0 += delta.len();
-        let message = format!("A piece of {} bytes", delta.len());
-        findings.report(Violation::new("strict", Severity::Warning, message));
-    }
-
-    fn end(&mut self, _: &Ended, findings: &mut Findings) {
-        let message = format!("An answer of {} bytes", self.0);
-        findings.report(Violation::new("strict", Severity::Error, message));
-    }
-}
-
-/// Finds drift in every answer.
-struct Drifts;
-
-impl Check<DriftReport> for Drifts {
-    fn name(&self) -> &'static str {
-        "drifts"
-    }
-
-    fn text(&mut self, _: &str, findings: &mut Findings<DriftReport>) {
-        findings.report(DriftReport::new(["tone_shift"], 1.0));
-    }
-}
 
 struct Refuses;
 
@@ -97,8 +65,8 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
             .retry(retry)
             // So that as much as can leave does.
             .monitoring(Monitoring::new().error_text(true))
-            .guardrails(|| Strict(0))
-            .drift(|| Drifts)
+            .guardrails(Guardrails::strict())
+            .drift(Drift::new())
     };
     for secret in SECRETS {
         read(
