@@ -121,6 +121,7 @@ const CRATES: [(&str, &[&str]); 7] = [
             "config",
             "tags",
             "gen_ai",
+            "ending",
             "data",
         ],
     ),
