@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use l0_core::{End, Error};
+use l0_core::{Cause, End, Error};
 
 use crate::config::SentryConfig;
 use crate::data::Data;
