@@ -70,12 +70,15 @@
 //! where the stream is cut into deltas, except for `entropy_spike`, which is about deltas.
 
 mod drift;
+mod fence;
 mod guardrails;
+mod hash;
 mod json;
 mod latex;
 mod markdown;
 mod patterns;
 mod phrases;
+mod sentence;
 mod zero_output;
 
 pub use drift::Drift;

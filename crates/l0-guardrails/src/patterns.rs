@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
+use crate::hash::MULTIPLIER;
 use crate::phrases::{Phrases, Search};
+use crate::sentence::ends_sentence;
 
 /// Looks for answers that talk about themselves, refuse, leak their instructions, are not filled
 /// in, or repeat themselves.
@@ -462,9 +464,8 @@ impl Sentence {
     /// hashes once more, and nobody gains by making two sentences collide.
     #[inline]
     fn push(&mut self, symbol: u32, spaced: bool) {
-        const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
         let symbol = u64::from(symbol) + (u64::from(spaced) << 32);
-        self.hash = self.hash.wrapping_mul(FACTOR).wrapping_add(symbol);
+        self.hash = self.hash.wrapping_mul(MULTIPLIER).wrapping_add(symbol);
         self.length += 1 + u64::from(spaced);
     }
 }
@@ -570,7 +571,7 @@ static ASCII: [u8; 128] = {
     let mut byte = 0_u8;
     while byte < 128 {
         symbols[byte as usize] = match byte {
-            b'.' | b'!' | b'?' => END,
+            mark if ends_sentence(mark as char) => END,
             // Control characters are blanks too: END stands for something else.
             b'\0'..=b' ' => b' ',
             _ => byte.to_ascii_lowercase(),
@@ -579,30 +580,6 @@ static ASCII: [u8; 128] = {
     }
     symbols
 };
-
-/// Whether a character outside of ASCII ends a sentence.
-fn ends_sentence(c: char) -> bool {
-    matches!(
-        c,
-        '…' | '‼'
-            | '⁇'
-            | '⁈'
-            | '⁉'
-            | '。'
-            | '｡'
-            | '．'
-            | '！'
-            | '？'
-            | '։'
-            | '؟'
-            | '۔'
-            | '।'
-            | '॥'
-            | '။'
-            | '።'
-            | '។'
-    )
-}
 
 /// Looks for your own phrases.
 ///

@@ -517,6 +517,9 @@ fn markdown_collapse_is_found() {
             "x = 1\n".repeat(90)
         ),
         format!("````\n```\n# a\n```\n# b\n```\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n~~~\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n1. ```\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n```\n``` none\n{}", pad(500)),
     ];
     for no_marks in [
         "#a #b #c #d #e",

@@ -337,7 +337,7 @@ impl Check<DriftReport> for Detector {
         if let Some(repetition) = &mut self.repetition {
             found.add_if(Kind::Repetition, repetition.end(length));
         }
-        if let Some(markdown) = &self.markdown {
+        if let Some(markdown) = &mut self.markdown {
             found.add_if(Kind::MarkdownCollapse, markdown.end(length));
         }
         if let Some(hedging) = &mut self.hedging {
