@@ -5,10 +5,7 @@
 
 use super::delta::Delta;
 use crate::hash::{Fnv, MULTIPLIER};
-use crate::sentence::ends_sentence;
-
-/// Sentences of so many characters, or fewer, do not count.
-const MIN_SENTENCE: u64 = 20;
+use crate::sentence::{self, ends_sentence};
 
 /// How many sentences the window must have.
 const MIN_SENTENCES: usize = 3;
@@ -129,7 +126,7 @@ impl Repetition {
             phrase: 0,
             // Every other character at most begins a word.
             phrases: Occurrences::new(window as u64 / 2 + 1),
-            sentences: Occurrences::new(window as u64 / MIN_SENTENCE + 1),
+            sentences: Occurrences::new(window as u64 / sentence::SHORT + 1),
             sentences_until: [0; MIN_SENTENCES],
             sentence_count: 0,
             repeated_until: 0,
@@ -241,7 +238,7 @@ impl Repetition {
         let Some(sentence) = self.sentence.take() else {
             return false;
         };
-        if characters <= MIN_SENTENCE {
+        if characters <= sentence::SHORT {
             return false;
         }
         self.sentences_until[self.sentence_count % MIN_SENTENCES] = place + self.window + 1;
