@@ -486,7 +486,7 @@ async fn an_abort_after_the_end_changes_nothing() {
             let finished = captured.events().into_iter();
             let finished: Vec<_> = finished
                 .filter_map(|event| match event {
-                    OwnedEvent::Finished { outcome, .. } => Some(outcome),
+                    OwnedEvent::Finished { end, .. } => Some(end.outcome()),
                     _ => None,
                 })
                 .collect();
@@ -571,7 +571,7 @@ fn a_future_that_panics_fails_the_run_exactly_once() {
     let finished = |captured: &Captured| {
         let events = captured.events().into_iter();
         let outcomes = events.filter_map(|event| match event {
-            OwnedEvent::Finished { outcome, .. } => Some(outcome),
+            OwnedEvent::Finished { end, .. } => Some(end.outcome()),
             _ => None,
         });
         outcomes.collect::<Vec<_>>()

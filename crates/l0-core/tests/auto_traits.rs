@@ -16,12 +16,12 @@ use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
 use l0_core::{
-    Attempt, Backoff, Bucket, Chunk, Distribution, DriftReport, DriftStats, Error, Event, Failure,
-    FailureKind, FinishReason, GuardrailStats, Interceptor, Interest, L0, L0Builder, Metrics,
+    Attempt, Backoff, Bucket, Chunk, Distribution, DriftStats, End, Error, ErrorRecord, Event, Failure,
+    FailureKind, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0, L0Builder, Metrics,
     Monitor, Monitoring, Network, NetworkErrorKind, NetworkErrorRecord, Observer, Observers,
-    Outcome, Refusal, Request, Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder,
-    RunHandle, RunInfo, Severity, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts,
-    Timestamp, Token, TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
+    NewRun, Outcome, Refusal, Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder,
+    RunHandle, RunInfo, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts,
+    Timestamp, Token, TokenKind, TokenView, Usage, WatchBuilder, Watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -39,28 +39,30 @@ macro_rules! assert_all {
 }
 
 assert_all!([Send + Unpin + Debug + FusedStream]
-    Run<'static, ScriptedStream>,
-    Run<'static, BoxedSource>,
-    Run<'_, ScriptedStream>,
+    Run<'static, ScriptedToken, ScriptedError>,
+    Run<'static, String, io::Error>,
+    Run<'_, ScriptedToken, ScriptedError>,
+    // An item crosses no thread inside of a run.
+    Run<'static, std::rc::Rc<str>, io::Error>,
+    Run<'static, std::marker::PhantomPinned, io::Error>,
 );
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
 // A source need be neither `Unpin` nor `Debug`.
-assert_all!([Send + Unpin + Debug + FusedStream] Run<'static, NotUnpin>);
 assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
-assert_all!([Send] RunBuilder<'static, ScriptedStream>);
+assert_all!([Send] RunBuilder<'static, FnSource<fn(Attempt) -> std::future::Ready<Result<BoxedSource, io::Error>>>>);
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    L0, L0Builder, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
+    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
 );
-assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, Request, Refusal);
+assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);
 assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync]
-    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, DriftReport, Usage,
+    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, Usage,
     Distribution, Timestamp,
 );
 assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync]
-    NetworkErrorRecord, Violation, Outcome, Severity, FinishReason, NetworkErrorKind, TokenKind,
+    NetworkErrorRecord, ErrorRecord, Outcome, FinishReason, NetworkErrorKind, TokenKind,
 );
 assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync] Summary<'_>);
 assert_all!([Copy + Debug + Send + Sync] TokenView<'_>);
@@ -107,7 +109,7 @@ fn script() -> Script {
 #[tokio::test]
 async fn a_run_can_be_named_kept_and_spawned() {
     struct Kept {
-        run: Run<'static, ScriptedStream>,
+        run: Run<'static, ScriptedToken, ScriptedError>,
     }
     let mut kept = Kept {
         run: L0::default().stream(script().source()).start(),
@@ -127,7 +129,7 @@ async fn factory_future_source_classify_and_until_may_borrow_from_the_stack() {
     let fatal = ["bad key"];
     let mut asked = Vec::new();
     let text = {
-        let mut run: Run<'_, _> = L0::default()
+        let mut run: Run<'_, _, _> = L0::default()
             .stream(|attempt| {
                 asked.push(attempt.number());
                 async {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_core::Stream;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedStream};
 use l0_core::{
-    Backoff, Error, Failure, Interceptor, L0, L0Builder, Monitoring, Outcome, Refusal, Request,
+    Backoff, Error, Failure, Interceptor, L0, L0Builder, Monitoring, Outcome, Refusal, NewRun,
     Retry, Run, RunHandle, Telemetry, TimeoutKind, Timeouts, Watched,
 };
 use tokio::runtime::Runtime;
@@ -101,7 +101,7 @@ impl Case {
 struct Refuses;
 
 impl Interceptor for Refuses {
-    fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+    fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
         Err(Refusal::new("too many runs"))
     }
 }

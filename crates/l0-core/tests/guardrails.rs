@@ -90,7 +90,7 @@ async fn a_fatal_or_unrecoverable_violation_ends_the_run_at_once_and_withholds_t
         (Severity::Error, false),
     ] {
         let captured = Captured::new();
-        let rules = Guardrails::none().with(move || Trigger::new("bad", severity, recoverable));
+        let rules = Checks::none().with(move || Trigger::new("bad", severity, recoverable));
         let l0 = l0(&captured).guardrails(rules).build();
         let script = Script::new().attempt(|a| a.tokens(["good", "bad", "good"]));
         let mut run = l0.stream(script.source()).start();
@@ -122,7 +122,7 @@ async fn a_fatal_or_unrecoverable_violation_ends_the_run_at_once_and_withholds_t
 async fn a_recoverable_error_is_a_model_retry_when_the_attempt_ends() {
     for at_end in [false, true] {
         let captured = Captured::new();
-        let rules = Guardrails::none().with(move || {
+        let rules = Checks::none().with(move || {
             let rule = Trigger::new("bad", Severity::Error, true);
             if at_end { rule.at_end() } else { rule }
         });
@@ -152,7 +152,7 @@ async fn a_recoverable_error_is_a_model_retry_when_the_attempt_ends() {
 #[tokio::test]
 async fn exhausted_retries_complete_with_the_violations_visible() {
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("bad", Severity::Error, true));
+    let rules = Checks::none().with(|| Trigger::new("bad", Severity::Error, true));
     let l0 = l0(&captured).guardrails(rules).build();
     let script = Script::new().attempt(|a| a.tokens(["bad"]));
     let mut run = l0.stream(script.source()).start();
@@ -173,7 +173,7 @@ async fn exhausted_retries_complete_with_the_violations_visible() {
 #[tokio::test]
 async fn a_warning_changes_nothing_and_a_clean_answer_says_so() {
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("odd", Severity::Warning, true));
+    let rules = Checks::none().with(|| Trigger::new("odd", Severity::Warning, true));
     let l0 = l0(&captured).guardrails(rules).build();
     for (text, count) in [("odd", 1), ("good", 0)] {
         let script = Script::new().attempt(|a| a.tokens([text]));
@@ -197,7 +197,7 @@ async fn a_warning_changes_nothing_and_a_clean_answer_says_so() {
 #[tokio::test]
 async fn a_distinct_violation_counts_once_per_attempt_however_often_it_is_reported() {
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("odd", Severity::Warning, true));
+    let rules = Checks::none().with(|| Trigger::new("odd", Severity::Warning, true));
     let l0 = l0(&captured).guardrails(rules).build();
     let script = Script::new().attempt(|a| a.tokens(["odd"; 50]));
     l0.stream(script.source()).start().text().await.unwrap();
@@ -209,7 +209,7 @@ async fn rules_see_text_only_and_are_made_afresh_for_each_attempt() {
     let made = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&made);
     let captured = Captured::new();
-    let rules = Guardrails::none().with(move || {
+    let rules = Checks::none().with(move || {
         counter.fetch_add(1, Ordering::Relaxed);
         Trigger::new("bad", Severity::Fatal, false)
     });
@@ -272,7 +272,7 @@ async fn a_rule_that_panics_becomes_a_warning_under_its_name_and_the_others_go_o
 #[tokio::test]
 async fn a_watched_stream_only_records() {
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("bad", Severity::Fatal, false));
+    let rules = Checks::none().with(|| Trigger::new("bad", Severity::Fatal, false));
     let l0 = l0(&captured).guardrails(rules).build();
     let script = Script::new().attempt(|a| a.tokens(["good", "bad", "good"]));
     let mut watched = l0.watch(script.stream()).start();
@@ -318,7 +318,7 @@ async fn zero_output_is_a_violation_if_the_rules_say_so_and_else_only_an_error()
 #[tokio::test]
 async fn a_thousand_interleaved_runs_of_one_l0_never_mix_state() {
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("bad", Severity::Warning, true));
+    let rules = Checks::none().with(|| Trigger::new("bad", Severity::Warning, true));
     let l0 = l0(&captured).guardrails(rules).build();
     let mut runs: Vec<_> = (0..1_000)
         .map(|number| {
@@ -499,7 +499,7 @@ async fn a_total_timeout_in_the_back_off_after_a_faulty_answer_is_a_timeout() {
     use l0_core::{FinishReason, Timeouts};
 
     let captured = Captured::new();
-    let rules = Guardrails::none().with(|| Trigger::new("bad", Severity::Error, true));
+    let rules = Checks::none().with(|| Trigger::new("bad", Severity::Error, true));
     let l0 = l0(&captured)
         .guardrails(rules)
         .retry(Retry::new().backoff(Backoff::fixed(Duration::from_secs(10))))

@@ -18,7 +18,7 @@ use l0_core::testing::{
 };
 use l0_core::{
     Backoff, Error, Event, Failure, Interceptor, Interest, L0, Monitoring, NetworkErrorKind,
-    Observer, Observers, Outcome, Refusal, Request, Retry, RunInfo, Telemetry, TokenKind,
+    Observer, Observers, Outcome, Refusal, NewRun, Retry, RunInfo, Telemetry, TokenKind,
     observe_fn,
 };
 use serde_json::{Value, json};
@@ -353,9 +353,9 @@ struct Before<F>(F);
 
 impl<F> Interceptor for Before<F>
 where
-    F: Fn(&mut Request) -> Result<(), Refusal> + Send + Sync,
+    F: Fn(&mut NewRun) -> Result<(), Refusal> + Send + Sync,
 {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+    fn before(&self, request: &mut NewRun) -> Result<(), Refusal> {
         (self.0)(request)
     }
 }
@@ -365,7 +365,7 @@ type Log = Arc<Mutex<Vec<String>>>;
 fn logging(log: &Log, name: &'static str) -> impl Interceptor + use<> {
     struct Logs(Log, &'static str);
     impl Interceptor for Logs {
-        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+        fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
             self.0
                 .lock()
                 .expect("no panic")
@@ -419,14 +419,14 @@ async fn metadata_of_before_wins_over_the_runs_and_that_over_the_l0s() {
                 .metadata("run", "l0")
                 .metadata("before", "l0"),
         )
-        .interceptor(Before(|request: &mut Request| {
+        .interceptor(Before(|request: &mut NewRun| {
             assert_eq!(request.metadata()["run"], "run");
             assert_eq!(request.metadata()["before"], "run");
             request.set_metadata("before", "first");
             request.set_metadata("last", "first");
             Ok(())
         }))
-        .interceptor(Before(|request: &mut Request| {
+        .interceptor(Before(|request: &mut NewRun| {
             assert_eq!(request.metadata()["last"], "first");
             request.set_metadata("last", json!({"of": "all"}));
             Ok(())
@@ -462,7 +462,7 @@ async fn metadata_of_before_wins_over_the_runs_and_that_over_the_l0s() {
 
 #[tokio::test]
 async fn a_refusal_or_a_panic_in_before_ends_the_run_and_the_hooks_after_it_are_not_asked() {
-    type Hook = fn(&mut Request) -> Result<(), Refusal>;
+    type Hook = fn(&mut NewRun) -> Result<(), Refusal>;
     let hooks: [(&str, Hook, &str); 3] = [
         (
             "refuses",
@@ -486,7 +486,7 @@ async fn a_refusal_or_a_panic_in_before_ends_the_run_and_the_hooks_after_it_are_
             let l0 = L0::builder()
                 .monitoring(Monitoring::new())
                 .interceptor(captured.clone())
-                .interceptor(Before(|request: &mut Request| {
+                .interceptor(Before(|request: &mut NewRun| {
                     request.set_metadata("seen", true);
                     Ok(())
                 }))
@@ -1130,7 +1130,7 @@ fn shared_l0(captured: &Captured) -> L0 {
         .monitoring(Monitoring::new())
         .retry(Retry::new().backoff(Backoff::none()))
         .interceptor(captured.clone())
-        .interceptor(Before(|request: &mut Request| {
+        .interceptor(Before(|request: &mut NewRun| {
             let text = format!("text {}", request.metadata()["run"]);
             request.set_metadata("text", text);
             Ok(())

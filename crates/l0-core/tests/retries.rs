@@ -1016,7 +1016,7 @@ async fn each_network_error_is_kept_with_its_time_attempt_and_delay() {
     });
     let kept = errors
         .into_iter()
-        .map(|e| (e.kind, e.message, e.retried, e.delay, e.attempt));
+        .map(|e| (e.kind, e.message, e.was_retried(), e.delay(), e.attempt));
     assert_eq!(told.collect::<Vec<_>>(), kept.collect::<Vec<_>>());
 }
 

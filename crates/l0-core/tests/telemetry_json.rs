@@ -154,7 +154,7 @@ fn full() -> Telemetry {
         Violation::new("json", Severity::Warning, "odd"),
         Violation::new("pattern", Severity::Fatal, "leaked"),
     ]);
-    monitor.record_drift(&DriftReport::detected(["tone_shift", "format"], 0.8));
+    monitor.record_drift(&DriftReport::new(["tone_shift", "format"], 0.8));
     let recorded = monitor.telemetry().expect("measured");
     telemetry.guardrails = recorded.guardrails;
     telemetry.drift = recorded.drift;

@@ -336,7 +336,7 @@ async fn a_timeout_is_a_network_error_of_its_own_type() {
         let errors = network.errors.expect("details");
         assert!(errors.iter().all(|error| error.message == message));
         let last = errors.last().expect("one at least");
-        assert_eq!((last.retried, last.delay), (false, None));
+        assert_eq!((last.was_retried(), last.delay()), (false, None));
         for event in captured.events() {
             match event {
                 OwnedEvent::Retry {
@@ -468,7 +468,7 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
             let telemetry = captured.telemetry().expect("measured");
             assert_eq!(telemetry.metrics.total_retries, 0);
             let errors = telemetry.network.errors.expect("details");
-            assert_eq!((errors[0].retried, errors[0].delay), (false, None));
+            assert_eq!((errors[0].was_retried(), errors[0].delay()), (false, None));
         }
         let l0 = timed_l0(
             Retry::new().backoff(Backoff::none()),
