@@ -835,7 +835,7 @@ fn kinds_are_reported_in_order_with_their_confidences() {
         run.for_each(|_| async {}).to_the_end();
         assert_eq!(
             reports(&captured),
-            [DriftReport::new([kind], confidence)]
+            [DriftReport::detected([kind], confidence)]
         );
     }
     // What is found at once is one report.
@@ -848,7 +848,7 @@ fn kinds_are_reported_in_order_with_their_confidences() {
     let all_but_entropy = KINDS.into_iter().filter(|kind| *kind != "entropy_spike");
     assert_eq!(
         reports(&captured),
-        [DriftReport::new(all_but_entropy, 0.9)]
+        [DriftReport::detected(all_but_entropy, 0.9)]
     );
 }
 
@@ -896,10 +896,10 @@ fn drift_at_the_end_is_a_model_retry_and_completes_when_retries_are_exhausted() 
     assert_eq!(
         reports(&captured),
         [
-            DriftReport::new(["hedging"], 0.5),
-            DriftReport::new(["meta_commentary"], 0.9),
-            DriftReport::new(["hedging"], 0.5),
-            DriftReport::new(["meta_commentary"], 0.9),
+            DriftReport::detected(["hedging"], 0.5),
+            DriftReport::detected(["meta_commentary"], 0.9),
+            DriftReport::detected(["hedging"], 0.5),
+            DriftReport::detected(["meta_commentary"], 0.9),
         ]
     );
 }
@@ -926,7 +926,7 @@ fn drift_that_is_over_at_the_end_is_only_recorded() {
     assert_eq!(script.calls(), 1);
     assert_eq!(
         reports(&captured),
-        [DriftReport::new(["meta_commentary"], 0.9)]
+        [DriftReport::detected(["meta_commentary"], 0.9)]
     );
     let telemetry = run.telemetry().expect("measured");
     assert_eq!(telemetry.drift.expect("found").types, ["meta_commentary"]);

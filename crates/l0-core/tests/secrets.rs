@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError};
 use l0_core::{
     Backoff, Event, Failure, Interceptor, Interest, L0, Monitor, Monitoring, NetworkErrorKind,
-    Observer, Observers, Refusal, NewRun, Retry, RunInfo, Telemetry,
+    Observer, Observers, Refusal, Request, Retry, RunInfo, Telemetry,
 };
 
 /// Part of everything that must not leave.
@@ -103,7 +103,7 @@ impl Interceptor for Said {
         observers.push(self.clone());
     }
 
-    fn before(&self, request: &mut NewRun) -> Result<(), Refusal> {
+    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
         self.debug(request);
         Ok(())
     }
@@ -237,7 +237,7 @@ fn a_monitor_keeps_no_secret_of_an_error() {
 async fn a_refusal_reaches_observers_without_its_secret() {
     struct Refuses(&'static str);
     impl Interceptor for Refuses {
-        fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
+        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
             Err(Refusal::new(self.0))
         }
     }
