@@ -105,7 +105,7 @@ async fn an_abort_interrupts_whatever_the_run_waits_for_at_once() {
 
                 let error = text.expect_err("aborted");
                 assert!(matches!(error, Error::Aborted), "{what}: {error:?}");
-                assert_eq!(error.to_string(), "Stream aborted");
+                assert_eq!(error.to_string(), "the run was aborted");
                 assert_eq!(ended_at, aborted_at, "{what}: at once");
                 assert_eq!(telemetry.outcome, Some(Outcome::Aborted), "{what}");
                 assert_eq!(telemetry.duration, Some(10 * MS), "{what}");

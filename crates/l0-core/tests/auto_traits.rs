@@ -3,8 +3,9 @@
 
 #![allow(dead_code, reason = "most of it is only compiled")]
 
-use std::fmt::Debug;
-use std::future::ready;
+use std::fmt::{Debug, Display};
+use std::future::{Ready, ready};
+use std::hash::Hash;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,17 +17,21 @@ use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
 use l0_core::{
-    Attempt, Backoff, Bucket, Chunk, Distribution, DriftStats, End, Error, ErrorRecord, Event, Failure,
-    FailureKind, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0, L0Builder, Metrics,
-    Monitor, Monitoring, Network, NetworkErrorKind, NetworkErrorRecord, Observer, Observers,
-    NewRun, Outcome, Refusal, Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder,
-    RunHandle, RunInfo, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts,
-    Timestamp, Token, TokenKind, TokenView, Usage, WatchBuilder, Watched,
+    Attempt, Backoff, Bucket, Cause, Check, Checks, Chunk, Distribution, DriftReport, DriftStats,
+    End, Error, ErrorRecord, Event, Failure, FailureKind, Findings, FinishReason, FnSource,
+    GuardrailStats, Interceptor, Interest, L0, L0Builder, LimitKind, Metrics, Monitor, Monitoring,
+    Network, NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal,
+    Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
+    SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token, TokenKind,
+    TokenView, Usage, Violation, WatchBuilder, Watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 type BoxedSource = Pin<Box<dyn Stream<Item = Result<String, io::Error>> + Send>>;
+
+/// A source whose attempts give such a stream.
+type Calls<S> = FnSource<fn(Attempt) -> Ready<io::Result<S>>>;
 
 /// Each of the types has all of the traits.
 macro_rules! assert_all {
@@ -49,7 +54,9 @@ assert_all!([Send + Unpin + Debug + FusedStream]
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
 // A source need be neither `Unpin` nor `Debug`.
 assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
-assert_all!([Send] RunBuilder<'static, FnSource<fn(Attempt) -> std::future::Ready<Result<BoxedSource, io::Error>>>>);
+assert_all!([Send + Debug]
+    RunBuilder<'static, Calls<BoxedSource>>, RunBuilder<'static, Calls<NotUnpin>>,
+);
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
@@ -64,7 +71,19 @@ assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned 
 assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync]
     NetworkErrorRecord, ErrorRecord, Outcome, FinishReason, NetworkErrorKind, TokenKind,
 );
-assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync] Summary<'_>);
+assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync]
+    Summary<'_>, Violation, DriftReport,
+);
+// Every enum of labels has the same.
+assert_all!([Copy + Debug + Display + Eq + Hash + Ord + Serialize + Send + Sync + 'static]
+    Outcome, Severity, FinishReason, TokenKind, NetworkErrorKind, RetryKind, RetryReason, TimeoutKind,
+    LimitKind,
+);
+assert_all!([Clone + Debug + PartialEq + Send + Sync + 'static] End, Cause);
+assert_all!([Clone + Debug + Default + Send + Sync + 'static] Checks, Checks<DriftReport>);
+assert_all!([Clone + Debug + Default + Send + Sync] Findings, Findings<DriftReport>);
+assert_all!([Check + Send] dyn Check);
+assert_all!([Check<DriftReport> + Send] dyn Check<DriftReport>);
 assert_all!([Copy + Debug + Send + Sync] TokenView<'_>);
 // An error behind a reference is what it is, so these stay on the thread that made them.
 assert_all!([Copy + Debug] Event<'_>, RetryContext<'_>);
@@ -178,7 +197,7 @@ async fn errors_that_are_no_standard_errors_come_in_through_io_error() {
     let source = error.into_source().expect("the source's own");
     assert_eq!(source.to_string(), "no such model");
 
-    let items = || futures_util::stream::iter([Ok("a"), Err(String::from("connection dropped"))]);
+    let items = || futures_util::stream::iter([Ok("a"), Err(String::from("Broken pipe"))]);
     let mut run = L0::builder()
         .retry(Retry::none())
         .monitoring(Monitoring::new())

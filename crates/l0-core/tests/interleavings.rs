@@ -76,7 +76,7 @@ impl Observer for RunTally {
 }
 
 enum Subject {
-    Run(Box<Run<'static, Fed>>),
+    Run(Box<Run<'static, &'static str, io::Error>>),
     Watched(Box<Watched<Fed>>),
 }
 

@@ -3,7 +3,10 @@
 use std::io;
 use std::time::Duration;
 
-use l0_core::{Cause, DriftReport, DriftStats, End, Failure, GuardrailStats, Monitor, Monitoring, NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry, Violation};
+use l0_core::{
+    Cause, DriftReport, DriftStats, End, Failure, GuardrailStats, Monitor, Monitoring,
+    NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry, Violation,
+};
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
 
@@ -17,8 +20,8 @@ fn telemetry(monitor: &Monitor) -> Telemetry {
     monitor.telemetry().expect("measured")
 }
 
-fn failing(text: &str) -> io::Error {
-    io::Error::other(text)
+fn failing(kind: io::ErrorKind) -> io::Error {
+    kind.into()
 }
 
 #[tokio::test(start_paused = true)]
@@ -28,7 +31,7 @@ async fn the_guides_manual_monitor_works() {
     monitor.start();
     monitor.record_token();
     monitor.record_token();
-    let error = failing("connection dropped");
+    let error = failing(io::ErrorKind::BrokenPipe);
     monitor.record_network_error(&error, true, Some(Duration::from_secs(1)), Some(1));
     monitor.record_retry(RetryKind::Network);
     advance(100 * MS).await;
@@ -75,7 +78,7 @@ fn a_monitor_measures_if_it_is_on_and_sampled() {
         monitor.record_attempt();
         monitor.record_token();
         monitor.record_token_at(Instant::now());
-        monitor.record_network_error(&failing("timeout"), false, None, None);
+        monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
         monitor.record_retry(RetryKind::Model);
         monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
         monitor.record_drift(&DriftReport::new(["tone"], 1.0));
@@ -181,7 +184,7 @@ async fn completing_ends_once_and_nothing_is_recorded_after_it() {
     monitor.record_attempt();
     monitor.record_token();
     monitor.record_token_at(Instant::now());
-    monitor.record_network_error(&failing("timeout"), true, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), true, None, None);
     monitor.record_retry(RetryKind::Network);
     monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
     monitor.record_drift(&DriftReport::none());
@@ -193,13 +196,13 @@ async fn completing_ends_once_and_nothing_is_recorded_after_it() {
 #[tokio::test(start_paused = true)]
 async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     let mut monitor = on();
-    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    let reset = failing(io::ErrorKind::ConnectionReset);
     monitor.record_network_error(&reset, true, Some(500 * MS), Some(1));
     advance(20 * MS).await;
     monitor.record_network_error(&reset, true, Some(MS), Some(2));
-    monitor.record_network_error(&failing("ETIMEDOUT"), false, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
     monitor.record_network_error(&Failure::status(429), false, None, Some(3));
-    monitor.record_network_error(&failing("nobody knows"), false, None, None);
+    monitor.record_network_error(&io::Error::other("nobody knows"), false, None, None);
     monitor.record_network_error(&Failure::fatal(), false, None, None);
     let telemetry = telemetry(&monitor);
     assert_eq!(telemetry.network.error_count, 6);
@@ -221,10 +224,13 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     let errors = telemetry.network.errors.expect("details");
     let start = telemetry.start_time.as_millis();
     assert_eq!(errors[1].timestamp.as_millis(), start + 20);
-    assert_eq!((errors[0].was_retried(), errors[0].delay()), (true, Some(500 * MS)));
+    assert_eq!(
+        (errors[0].was_retried(), errors[0].delay()),
+        (true, Some(500 * MS))
+    );
     assert_eq!((errors[2].was_retried(), errors[2].delay()), (false, None));
     assert_eq!((errors[1].attempt, errors[2].attempt), (Some(2), None));
-    assert_eq!(errors[2].message, "ETIMEDOUT");
+    assert_eq!(errors[2].message, "timed out");
     assert_eq!(telemetry.metrics.total_retries, 0, "errors are no retries");
 
     let mut brief = Monitor::new(Monitoring::new().include_network_details(false));
@@ -319,7 +325,7 @@ fn kinds_of_drift_add_up_and_what_was_detected_stays_so() {
     monitor.record_drift(&DriftReport::new(["tone", "semantic"], 0.4));
     monitor.record_drift(&DriftReport::none());
     let drift = telemetry(&monitor).drift.expect("checked");
-    assert!(drift.detected);
+    assert!(drift.detected());
     assert_eq!(drift.types, ["semantic", "format", "tone"]);
 }
 
@@ -354,12 +360,12 @@ async fn a_reset_begins_a_new_run_with_the_same_settings() {
     monitor.record_attempt();
     monitor.record_token();
     monitor.record_retry(RetryKind::Model);
-    monitor.record_network_error(&failing("timeout"), false, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
     monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
     monitor.record_drift(&DriftReport::new(["tone"], 1.0));
     monitor.log_event("cache", [("hit", true)]);
     advance(20 * MS).await;
-    monitor.complete(Outcome::Failed);
+    monitor.fail(&failing(io::ErrorKind::TimedOut));
     let before = telemetry(&monitor);
     monitor.reset();
     let mut after = telemetry(&monitor);
