@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_core::Stream;
+use futures_util::{StreamExt, TryStreamExt};
 use l0_core::testing::{Script, ScriptedError, exits};
 use l0_core::{
     Backoff, Cause, Chunk, DriftReport, End, Error, Failure, FailureKind, L0, LimitKind,
@@ -150,6 +151,18 @@ fn every_error_says_what_happened_in_these_words() {
             failed(1, || io::Error::other("a novel fault")).to_string(),
             "the source failed after 1 attempt",
         ),
+        (
+            failed(2, || Failure::status(401)).to_string(),
+            "the source failed after 1 attempt (status 401)",
+        ),
+        (
+            failed(2, || Failure::network(NetworkErrorKind::Econnrefused)).to_string(),
+            "the source failed after 2 attempts (connection refused)",
+        ),
+        (
+            failed(1, || io::Error::from_raw_os_error(111)).to_string(),
+            "the source failed after 1 attempt (connection refused)",
+        ),
         // What the source itself says is not said twice.
         (
             failed(2, || io::Error::from(io::ErrorKind::TimedOut)).to_string(),
@@ -243,6 +256,24 @@ fn an_error_does_not_say_what_its_source_says() {
         error.into_source().map(|source| source.0),
         Some("Incorrect API key")
     );
+}
+
+#[test]
+fn a_failure_says_in_a_chain_what_it_is_taken_for() {
+    let refused = Failure::network(NetworkErrorKind::Econnrefused);
+    let quota = Failure::status(429).retry_after(Duration::from_secs(2));
+    for (failure, expected) in [
+        (refused, "classified as connection refused"),
+        (Failure::status(401), "classified as status 401"),
+        (
+            quota.detail("no credit left"),
+            "classified as rate limited, status 429, no credit left, retry after 2 s",
+        ),
+        (Failure::model(), "classified as faulty answer"),
+        (Failure::fatal(), "classified as not worth another attempt"),
+    ] {
+        assert_eq!(failure.to_string(), expected);
+    }
 }
 
 /// Every kind of failure, with and without what a server may say along with it.
@@ -433,6 +464,25 @@ async fn classify_decides_what_the_error_and_the_end_say() {
     let end = run.end().expect("it has ended");
     assert_eq!(end.failure(), Some(teapot));
     assert_eq!(end.error_type().as_deref(), Some("418"));
+
+    // For a run around it too, if that asks the error of the run inside.
+    let script = Script::new().attempt(|a| a.fail("a novel fault"));
+    let inside = || {
+        L0::default()
+            .stream(script.source())
+            .classify(move |_| Some(teapot))
+            .start()
+    };
+    let mut around = L0::default()
+        .stream(|_| ready(Ok(inside().map_ok(|_| "item"))))
+        .classify(|error: &Error<ScriptedError>| match error {
+            Error::Source { failure, .. } => Some(*failure),
+            _ => None,
+        })
+        .start();
+    around.text().await.expect_err("it fails");
+    let end = around.end().expect("it has ended");
+    assert_eq!(end.failure(), Some(teapot));
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,8 +527,6 @@ async fn the_text_of_a_run_that_has_ended_says_how_it_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn the_text_after_the_last_item_was_read_from_the_stream_says_how_the_run_ended() {
-    use futures_util::StreamExt;
-
     // Read as a stream to the error, and then asked for its text.
     let script = Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
     let mut run = L0::default().stream(script.source()).start();

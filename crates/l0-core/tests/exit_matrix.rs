@@ -153,6 +153,36 @@ fn every_exit_finishes_exactly_once_with_its_end() {
     }
 }
 
+/// With the texts of errors, only the message of the source's own failure may be another, and it is the
+/// same everywhere.
+#[test]
+fn the_text_of_an_error_changes_nothing_of_the_end_but_its_message() {
+    for exit in exits::all() {
+        let captured = Captured::new();
+        let builder = L0::builder()
+            .monitoring(Monitoring::new().error_text(true))
+            .interceptor(captured.clone());
+        let exited = exit.run(runtime(), builder);
+        let handle = &exited.handle;
+        let end = handle.end().expect("it has ended");
+        assert_eq!(end.cause(), exit.end.cause(), "{exit}");
+        assert_eq!(end.failure(), exit.end.failure(), "{exit}");
+        assert_eq!(end.outcome(), exit.end.outcome(), "{exit}");
+        if end.cause() != Some(&Cause::Source) {
+            assert_eq!(end, exit.end, "{exit}");
+        }
+        if let Some(run) = &exited.at_last_item {
+            assert_eq!(run.end.as_ref(), Some(&end), "{exit}");
+        }
+        let Some(OwnedEvent::Finished { end: told, .. }) = captured.events().pop() else {
+            panic!("{exit}");
+        };
+        assert_eq!(told, end, "{exit}");
+        let telemetry = handle.telemetry().expect("measured");
+        assert_eq!(telemetry.error, ErrorRecord::of(&end), "{exit}");
+    }
+}
+
 /// What an end says does not contradict itself, and the record in telemetry says the same.
 #[test]
 fn an_end_agrees_with_itself() {

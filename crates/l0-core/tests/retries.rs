@@ -126,7 +126,7 @@ async fn a_failure_is_retried_and_counted_by_its_class_wherever_it_occurs() {
         ("syntax error".into(), None, None),
         ("status 503".into(), server, Some(Kind::ServerError)),
     ];
-    for status in [408, 425, 500, 502, 503, 504, 599] {
+    for status in [408, 409, 425, 500, 502, 503, 504, 599] {
         cases.push((
             Failure::status(status).into(),
             server,
