@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::end::{Cause, End, LimitKind, TimeoutKind};
 use crate::failure::{Failure, NetworkErrorKind};
+use crate::redact;
 use crate::verdict::{Outcome, Violation};
 
 /// What a source's error type must be: a standard error that can cross threads.
@@ -178,6 +179,27 @@ impl<E> Error<E> {
             Self::Source { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+impl<E: StdError + 'static> Error<E> {
+    /// Returns the end of a run that fails with this error, with a message in L0's own words.
+    #[must_use]
+    pub fn end(&self) -> End {
+        End::of(match self {
+            Self::Source {
+                source, failure, ..
+            } => return End::of_source(*failure, &redact::message_of(source, failure)),
+            Self::Refused(refusal) => return End::refused(&refusal.message),
+            Self::Ended(end) => return end.clone(),
+            Self::Guardrail(violation) => Cause::Violation(violation.clone()),
+            Self::ZeroOutput => Cause::ZeroOutput,
+            Self::Truncated => Cause::Truncated,
+            Self::Timeout(kind) => Cause::Timeout(*kind),
+            Self::Limit(kind) => Cause::Limit(*kind),
+            Self::Aborted => Cause::Aborted,
+            Self::NoTimer => Cause::NoTimer,
+        })
     }
 }
 
