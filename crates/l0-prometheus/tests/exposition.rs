@@ -325,7 +325,8 @@ fn a_telemetry_without_gaps_adds_to_no_histogram() {
         .lines()
         .filter(|line| line.contains("_count "))
         .collect();
-    assert_eq!(counts.len(), 6);
+    assert_eq!(counts.len(), text.matches(" histogram\n").count());
+    assert!(counts.len() >= 6, "{counts:?}");
     assert!(counts.iter().all(|line| line.ends_with(" 0")), "{counts:?}");
 }
 
