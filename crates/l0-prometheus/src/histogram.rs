@@ -206,7 +206,7 @@ impl UnitHistogram {
             count += bucket.count;
         }
         self.add(index, count);
-        self.sum.add(nanos(durations.sum));
+        self.sum.add(nanos(durations.sum()));
     }
 
     fn add(&self, index: usize, count: u64) {

@@ -66,7 +66,7 @@ impl Series {
         for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
             match row.quantity.value(telemetry) {
                 Some(Value::Distribution(all)) if row.longest => {
-                    histogram.observe(nanos(all.max), telemetry);
+                    histogram.observe(nanos(all.max()), telemetry);
                 }
                 Some(Value::Distribution(all)) => histogram.fold(all),
                 Some(value) => histogram.observe(units(value), telemetry),
