@@ -283,9 +283,11 @@ impl Segment<'_> {
 
     /// `... (os error 10054)`, in whatever language.
     fn find_os_error(self) -> Option<Hit> {
-        let (text, rest) = self.line.split_once(" (os error ")?;
-        let (code, rest) = rest.split_once(')')?;
-        if text.contains(": ") || !self.ends(rest, true) {
+        const BEFORE_CODE: &str = " (os error ";
+        let own = self.line.split(": ").next()?;
+        let at = own.find(BEFORE_CODE)?;
+        let (code, rest) = self.line[at + BEFORE_CODE.len()..].split_once(')')?;
+        if !self.ends(rest, true) {
             return None;
         }
         let code: i32 = code.parse().ok()?;
