@@ -185,7 +185,7 @@ fn a_failure_is_displayed_for_people() {
         (Failure::fatal().detail("no credit left"), "no credit left"),
         (Failure::fatal(), "not worth another attempt"),
     ] {
-        assert_eq!(failure.to_string(), expected);
+        assert_eq!(failure.to_string(), format!("classified as {expected}"));
     }
     for &kind in NetworkErrorKind::ALL {
         let text = Failure::network(kind).to_string();
