@@ -1,5 +1,5 @@
 //! Credentials and outputs leave neither through messages, nor through telemetry, nor through what
-//! `Debug` and `Display` print.
+//! `Debug` and `Display` print. Other words of errors leave only if that is switched on.
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError};
 use l0_core::{
     Backoff, Event, Failure, Interceptor, Interest, L0, Monitor, Monitoring, NetworkErrorKind,
-    Observer, Observers, Refusal, Request, Retry, RunInfo, Telemetry,
+    NewRun, Observer, Observers, Refusal, Retry, RunInfo, Telemetry, redact,
 };
 
 /// Part of everything that must not leave.
@@ -35,6 +35,23 @@ const TEXTS: &[&str] = &[
     "OPENAI_API_KEY=c4n4ryAbCdEf0123456789 is not valid",
     "token eyJhbGciOiJIUzI1NiJ9.c4n4ryAbCdEf0123456789.abc expired",
     "password=c4n4ryAbCdEf0123456789",
+];
+
+/// Part of every prompt.
+const PROMPT: &str = "a birthday poem";
+
+/// Error texts that repeat a prompt, which looks like nothing that can be taken out.
+const PROMPTS: &[&str] = &[
+    "a birthday poem",
+    "failed to deserialize api response: error:missing field `id` content:a birthday poem",
+    "status 400: a birthday poem is not allowed",
+    r#"HTTP 429: {"error":{"message":"a birthday poem is too much"}}"#,
+    "Connection refused (os error 111): a birthday poem",
+    "a birthday poem: operation timed out",
+    "getaddrinfo ENOTFOUND a birthday poem",
+    r#"Os { code: 104, kind: ConnectionReset, message: "a birthday poem" }"#,
+    r#"status: Unavailable, message: "a birthday poem""#,
+    "503 Service Unavailable\na birthday poem",
 ];
 
 /// An error that names its secret in each link of its chain.
@@ -66,7 +83,7 @@ fn errors(text: &'static str) -> [ScriptedError; 3] {
 }
 
 /// Everything that was said, to be searched.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Said(Arc<Mutex<Vec<String>>>);
 
 impl Said {
@@ -94,6 +111,11 @@ impl Said {
             assert!(!text.contains(CANARY), "{what}: {text}");
         }
     }
+
+    fn has(&self, word: &str) -> bool {
+        let said = self.0.lock().expect("no panic");
+        said.iter().any(|text| text.contains(word))
+    }
 }
 
 impl Interceptor for Said {
@@ -103,8 +125,8 @@ impl Interceptor for Said {
         observers.push(self.clone());
     }
 
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
-        self.debug(request);
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
+        self.debug(run);
         Ok(())
     }
 }
@@ -117,10 +139,11 @@ impl Observer for Said {
     fn on_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::NetworkError { message, .. } => self.say(message),
-            Event::Finished {
-                message, telemetry, ..
-            } => {
-                message.into_iter().for_each(|message| self.say(message));
+            Event::Finished { end, telemetry, .. } => {
+                self.debug(end);
+                end.message()
+                    .into_iter()
+                    .for_each(|message| self.say(message));
                 telemetry
                     .into_iter()
                     .for_each(|telemetry| self.telemetry(telemetry));
@@ -130,9 +153,10 @@ impl Observer for Said {
     }
 }
 
-fn l0(said: &Said) -> L0 {
+fn l0(said: &Said, error_text: bool) -> L0 {
+    let monitoring = Monitoring::new().error_text(error_text);
     L0::builder()
-        .monitoring(Monitoring::new().metadata("model", "gpt-4"))
+        .monitoring(monitoring.metadata("model", "gpt-4"))
         .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
         .interceptor(said.clone())
         .build()
@@ -150,43 +174,72 @@ fn script(error: &ScriptedError) -> Script {
     })
 }
 
+/// Makes a run that fails with the error, and says all that can be said of it.
+async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool) {
+    let l0 = l0(said, error_text);
+    let script = script(error);
+    let prompt = format!("say {CANARY}");
+    let builder = l0
+        .stream(|_| {
+            assert!(!prompt.is_empty());
+            script.connect()
+        })
+        .classify(move |_| network.then_some(Failure::network(NetworkErrorKind::Unknown)));
+    said.debug(&builder);
+    let mut run = builder.start();
+    said.debug(&run);
+    let mut failed = false;
+    while let Some(item) = run.next().await {
+        said.debug(&run);
+        said.telemetry(&run.telemetry().expect("measured"));
+        if let Err(error) = item {
+            // Its own text; its source's is the caller's to print.
+            said.say(error.to_string());
+            failed = true;
+        }
+    }
+    assert!(failed);
+    said.debug(&run);
+    said.debug(&run.end());
+    said.debug(run.info());
+    said.debug(&run.handle());
+    said.debug(&l0);
+    said.debug(&l0.to_builder());
+    said.telemetry(&run.telemetry().expect("measured"));
+}
+
+async fn watch(said: &Said, error: &ScriptedError, error_text: bool) {
+    let builder = l0(said, error_text).watch(script(error).stream());
+    said.debug(&builder);
+    let mut watched = builder.start();
+    said.debug(&watched);
+    while watched.next().await.is_some() {
+        said.debug(&watched);
+        said.telemetry(&watched.telemetry().expect("measured"));
+    }
+    said.debug(&watched);
+    said.debug(&watched.handle());
+}
+
+fn monitor(said: &Said, error: &ScriptedError, error_text: bool) {
+    let mut monitor = Monitor::new(Monitoring::new().error_text(error_text));
+    monitor.record_network_error(error, false, None, None);
+    said.debug(&monitor);
+    let telemetry = monitor.telemetry().expect("measured");
+    let errors = telemetry.network.errors.as_ref().expect("details");
+    assert!(!errors[0].message.is_empty());
+    said.telemetry(&telemetry);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_says_neither_secrets_of_errors_nor_prompts_nor_outputs() {
     for text in TEXTS {
         for error in errors(text) {
-            for network in [false, true] {
+            for (error_text, network) in
+                [(false, false), (false, true), (true, false), (true, true)]
+            {
                 let said = Said::default();
-                let l0 = l0(&said);
-                let script = script(&error);
-                let prompt = format!("say {CANARY}");
-                let builder = l0
-                    .stream(|_| {
-                        assert!(!prompt.is_empty());
-                        script.connect()
-                    })
-                    .classify(move |_| {
-                        network.then_some(Failure::network(NetworkErrorKind::Unknown))
-                    });
-                said.debug(&builder);
-                let mut run = builder.start();
-                said.debug(&run);
-                let mut failed = false;
-                while let Some(item) = run.next().await {
-                    said.debug(&run);
-                    said.telemetry(&run.telemetry().expect("measured"));
-                    if let Err(error) = item {
-                        // Its own text; its source's is the caller's to print.
-                        said.say(error.to_string());
-                        failed = true;
-                    }
-                }
-                assert!(failed);
-                said.debug(&run);
-                said.debug(run.info());
-                said.debug(&run.handle());
-                said.debug(&l0);
-                said.debug(&l0.to_builder());
-                said.telemetry(&run.telemetry().expect("measured"));
+                run(&said, &error, error_text, network).await;
                 said.check(text);
             }
         }
@@ -197,18 +250,11 @@ async fn a_run_says_neither_secrets_of_errors_nor_prompts_nor_outputs() {
 async fn a_watched_stream_says_neither_secrets_of_errors_nor_outputs() {
     for text in TEXTS {
         for error in errors(text) {
-            let said = Said::default();
-            let builder = l0(&said).watch(script(&error).stream());
-            said.debug(&builder);
-            let mut watched = builder.start();
-            said.debug(&watched);
-            while watched.next().await.is_some() {
-                said.debug(&watched);
-                said.telemetry(&watched.telemetry().expect("measured"));
+            for error_text in [false, true] {
+                let said = Said::default();
+                watch(&said, &error, error_text).await;
+                said.check(text);
             }
-            said.debug(&watched);
-            said.debug(&watched.handle());
-            said.check(text);
         }
     }
 }
@@ -217,18 +263,50 @@ async fn a_watched_stream_says_neither_secrets_of_errors_nor_outputs() {
 fn a_monitor_keeps_no_secret_of_an_error() {
     for text in TEXTS {
         for error in errors(text) {
-            let said = Said::default();
-            let mut monitor = Monitor::new(Monitoring::new());
-            monitor.record_network_error(&error, false, None, None);
-            said.debug(&monitor);
-            let telemetry = monitor.telemetry().expect("measured");
-            assert!(
-                !telemetry.network.errors.as_ref().expect("details")[0]
-                    .message
-                    .is_empty()
-            );
-            said.telemetry(&telemetry);
-            said.check(text);
+            for error_text in [false, true] {
+                let said = Said::default();
+                monitor(&said, &error, error_text);
+                said.check(text);
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_error_repeats_of_a_prompt_leaves_only_if_it_is_switched_on() {
+    for text in PROMPTS {
+        for error in errors(text) {
+            for error_text in [false, true] {
+                let of_run = Said::default();
+                run(&of_run, &error, error_text, false).await;
+                let of_watched = Said::default();
+                watch(&of_watched, &error, error_text).await;
+                let of_monitor = Said::default();
+                monitor(&of_monitor, &error, error_text);
+                for said in [of_run, of_watched, of_monitor] {
+                    assert_eq!(said.has(PROMPT), error_text, "{text}: {said:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_message_has_nothing_of_what_may_be_a_prompt() {
+    for text in PROMPTS.iter().chain(TEXTS) {
+        for error in errors(text) {
+            let message = redact::message(&error);
+            assert!(!message.is_empty(), "{text}");
+            for word in [
+                PROMPT,
+                CANARY,
+                "https:",
+                "example",
+                "field",
+                "request failed",
+            ] {
+                assert!(!message.contains(word), "{text}: {message}");
+            }
         }
     }
 }
@@ -237,13 +315,13 @@ fn a_monitor_keeps_no_secret_of_an_error() {
 async fn a_refusal_reaches_observers_without_its_secret() {
     struct Refuses(&'static str);
     impl Interceptor for Refuses {
-        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+        fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
             Err(Refusal::new(self.0))
         }
     }
     for text in TEXTS {
         let said = Said::default();
-        let mut run = l0(&said)
+        let mut run = l0(&said, false)
             .stream(Script::new().source())
             .interceptor(Refuses(text))
             .start();
@@ -254,43 +332,54 @@ async fn a_refusal_reaches_observers_without_its_secret() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happened() {
+/// Runs a source that fails with the text, and gives the message that telemetry keeps and those that
+/// events told.
+async fn messages(text: &str, error_text: bool) -> (String, Vec<String>) {
     let captured = Captured::new();
     let l0 = L0::builder()
-        .monitoring(Monitoring::new())
+        .monitoring(Monitoring::new().error_text(error_text))
         .retry(Retry::none())
         .interceptor(captured.clone())
         .build();
-    let script = Script::new().attempt(|a| {
-        a.fail("connection reset by https://api.example.com/v1?key=c4n4ryAbCdEf0123456789")
-    });
+    let script = Script::new().attempt(|a| a.fail(text));
     l0.stream(script.source()).start().count().await;
     let telemetry = captured.telemetry().expect("measured");
-    let kept = &telemetry.network.errors.expect("details")[0].message;
-    assert!(kept.contains("connection reset by https://api.example.com/v1"));
+    let kept = telemetry.network.errors.expect("details").remove(0);
     let told = captured.events().into_iter();
     let told = told.filter_map(|event| match event {
         OwnedEvent::NetworkError { message, .. } => Some(message),
-        OwnedEvent::Finished { message, .. } => message,
+        OwnedEvent::Finished { end, .. } => end.message().map(str::to_owned),
         _ => None,
     });
-    assert_eq!(Vec::from_iter(told), [kept.clone(), kept.clone()]);
+    (kept.message, told.collect())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
+async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happened() {
+    let text = "Connection reset by peer: https://api.example.com/v1?key=c4n4ryAbCdEf0123456789";
+    for (error_text, expected) in [
+        (false, "Connection reset by peer"),
+        (
+            true,
+            "Connection reset by peer: https://api.example.com/v1?[redacted]",
+        ),
+    ] {
+        let (kept, told) = messages(text, error_text).await;
+        assert!(kept.contains(expected), "{kept}");
+        assert_eq!(told, [kept.clone(), kept]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn long_messages_are_cut_and_counted_as_ever() {
-    let long = format!("connection reset: {}", "é ".repeat(100_000));
-    let script = Script::new().attempt(|a| a.fail(long));
-    let said = Said::default();
-    let mut run = l0(&said)
-        .stream(script.source())
-        .retry(Retry::none())
-        .start();
-    run.text().await.expect_err("fails");
-    let network = run.telemetry().expect("measured").network;
-    assert_eq!(network.error_count, 1);
-    let message = &network.errors.expect("details")[0].message;
-    assert!(message.len() <= 512, "{}", message.len());
-    assert!(message.starts_with("connection reset: é é"));
+    let long = format!("Connection reset by peer: {}", "é ".repeat(100_000));
+    for (error_text, expected) in [(false, ""), (true, ": é é")] {
+        let (kept, told) = messages(&long, error_text).await;
+        assert!(kept.len() <= 512, "{}", kept.len());
+        assert!(
+            kept.contains(&format!("Connection reset by peer{expected}")),
+            "{kept}"
+        );
+        assert_eq!(told.len(), 2);
+    }
 }

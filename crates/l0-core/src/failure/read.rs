@@ -249,9 +249,15 @@ impl Segment<'_> {
         shown: bool,
     ) -> impl Iterator<Item = Hit> {
         table.iter().flat_map(move |&(failure, rows)| {
-            let is_found =
+            // Nearly all rows are told from the segment by their first letter.
+            let first = self.line.as_bytes().first();
+            let may_be = move |row: &&str| {
+                let begins = row.as_bytes().first();
+                begins == first || begins == Some(&b'*')
+            };
+            let is_it =
                 move |row: &&str| matches(row, self.line, &|rest| self.ends(rest, before_colon));
-            let found = rows.iter().copied().filter(is_found);
+            let found = rows.iter().copied().filter(may_be).filter(is_it);
             found.map(move |row| Hit {
                 failure,
                 row,
@@ -277,9 +283,11 @@ impl Segment<'_> {
 
     /// `... (os error 10054)`, in whatever language.
     fn find_os_error(self) -> Option<Hit> {
-        let (text, rest) = self.line.split_once(" (os error ")?;
-        let (code, rest) = rest.split_once(')')?;
-        if text.contains(": ") || !self.ends(rest, true) {
+        const BEFORE_CODE: &str = " (os error ";
+        let own = self.line.split(": ").next()?;
+        let at = own.find(BEFORE_CODE)?;
+        let (code, rest) = self.line[at + BEFORE_CODE.len()..].split_once(')')?;
+        if !self.ends(rest, true) {
             return None;
         }
         let code: i32 = code.parse().ok()?;
@@ -326,27 +334,31 @@ fn appended(text: &str) -> &str {
 
 /// Whether the text begins with the row, and ends as it should. In a row, `*` is any characters but
 /// spaces, and `#` is an integer.
-fn matches(row: &str, text: &str, ends: &dyn Fn(&str) -> bool) -> bool {
-    let literal = row.find(['*', '#']).unwrap_or(row.len());
-    let Some(text) = text.strip_prefix(&row[..literal]) else {
-        return false;
-    };
-    let mut rest = row[literal..].chars();
-    match rest.next() {
-        None => ends(text),
-        Some('#') => {
-            let unsigned = text.strip_prefix('-').unwrap_or(text);
-            let after = unsigned.trim_start_matches(|c: char| c.is_ascii_digit());
-            after.len() < unsigned.len() && matches(rest.as_str(), after, ends)
-        }
-        Some(_) => {
-            let word = text.find(char::is_whitespace).unwrap_or(text.len());
-            (0..=word)
-                .rev()
-                .filter(|&end| text.is_char_boundary(end))
-                .any(|end| matches(rest.as_str(), &text[end..], ends))
+fn matches(row: &str, mut text: &str, ends: &dyn Fn(&str) -> bool) -> bool {
+    let mut row = row.chars();
+    while let Some(next) = row.next() {
+        match next {
+            '#' => {
+                let unsigned = text.strip_prefix('-').unwrap_or(text);
+                text = unsigned.trim_start_matches(|c: char| c.is_ascii_digit());
+                if text.len() == unsigned.len() {
+                    return false;
+                }
+            }
+            '*' => {
+                let word = text.find(char::is_whitespace).unwrap_or(text.len());
+                return (0..=word)
+                    .rev()
+                    .filter(|&end| text.is_char_boundary(end))
+                    .any(|end| matches(row.as_str(), &text[end..], ends));
+            }
+            literal => match text.strip_prefix(literal) {
+                Some(rest) => text = rest,
+                None => return false,
+            },
         }
     }
+    ends(text)
 }
 
 /// The first status of a failed answer that the text names.
