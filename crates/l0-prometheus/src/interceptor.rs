@@ -213,7 +213,7 @@ mod tests {
             let expected = |name: &str, label: &str, value: &str, count: u32| {
                 format!("l0_{name}_total{{{label}=\"{value}\"}} {count}\n")
             };
-            let check = |collector: &Collector, runs| {
+            let check = |collector: &Collector, runs, failed| {
                 let text = collector.expose();
                 for outcome in Outcome::ALL {
                     let count = if *outcome == end.outcome() { runs } else { 0 };
@@ -223,7 +223,7 @@ mod tests {
                 let failures = text.matches("\nl0_failures_total{").count();
                 assert_eq!(failures, usize::from(error_type.is_some()), "{end:?}");
                 if let Some(error_type) = error_type {
-                    let line = expected("failures", "error_type", error_type, runs);
+                    let line = expected("failures", "error_type", error_type, failed);
                     assert!(text.contains(&line), "{line}{text}");
                 }
             };
@@ -234,11 +234,12 @@ mod tests {
                 let mut live = LiveRun::start(collector, run());
                 live.on_event(&Event::finished(&end, telemetry));
             }
-            check(&live, 2);
+            check(&live, 2, 2);
 
             let by_hand = Collector::builder().build().unwrap();
             by_hand.record(&telemetry, &Labels::none());
-            check(&by_hand, 1);
+            // What never started does not finish.
+            check(&by_hand, 0, 1);
         }
     }
 }

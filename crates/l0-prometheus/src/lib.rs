@@ -61,9 +61,9 @@
 //! quantity is one more metric.
 //!
 //! `l0_streams_*`, `l0_failures_total` and `l0_backoff_seconds_total` are of all runs that an
-//! interceptor sees, measured or not. By [`Collector::record`], a run is counted in
-//! `l0_streams_finished_total` and `l0_failures_total` too, but not in what only a live run shows. The
-//! last two metrics are about the collector itself. All others are of measured runs, and are counted
+//! interceptor sees, measured or not, so that what started is finished or active. By
+//! [`Collector::record`], a run that failed is counted in `l0_failures_total` too. The last two metrics
+//! are about the collector itself. All others are of measured runs, and are counted
 //! when these end, so that their ratios hold at any sample rate.
 //!
 //! A failure is a run that failed, timed out, was truncated or reached a limit. Its `error_type` is what

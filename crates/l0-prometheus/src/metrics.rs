@@ -216,7 +216,7 @@ static FIXED: &[Fixed] = &[
     ),
     // So far the guide.
     fixed(
-        "runs",
+        FINISHED,
         "streams_finished_total",
         "Runs finished, measured or not, by outcome",
     )
@@ -241,6 +241,9 @@ static FIXED: &[Fixed] = &[
     )
     .in_form(Form::Longest),
 ];
+
+/// The quantity of the ends of runs.
+pub(crate) const FINISHED: &str = "runs";
 
 /// What is counted while runs are live. Ends are read before starts, so that no scrape shows more ends:
 /// these come after [`FIXED`].

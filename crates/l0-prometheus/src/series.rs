@@ -8,7 +8,7 @@ use std::time::Duration;
 use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value};
 
 use crate::histogram::{UnitBounds, UnitHistogram};
-use crate::metrics::LAYOUT;
+use crate::metrics::{FINISHED, LAYOUT};
 use crate::number::{Count, Float, nanos, units};
 
 /// What is known of the runs of one label set. Arrays are in the order of the layout.
@@ -78,11 +78,14 @@ impl Series {
         }
     }
 
-    /// Counts one measured run, and how it ended, as far as its telemetry tells.
+    /// Counts one measured run, and what it failed with. It is no end of a run that was counted as
+    /// started: ends and starts are those of interceptors.
     pub(crate) fn record(&self, telemetry: &Telemetry) {
         self.record_measured(telemetry);
         for ((quantity, _), counts) in LAYOUT.ends.iter().zip(&self.ends) {
-            quantity.each(telemetry, &mut |value, count| counts.add(value, count));
+            if quantity.name != FINISHED {
+                quantity.each(telemetry, &mut |value, count| counts.add(value, count));
+            }
         }
     }
 

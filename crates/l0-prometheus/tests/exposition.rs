@@ -150,7 +150,7 @@ fn every_part_of_the_telemetry_is_counted() {
     let gaps = telemetry.metrics.inter_token.unwrap();
     assert_eq!(
         of("l0_inter_token_seconds_sum"),
-        Some((gaps.sum * 3).as_secs_f64())
+        Some((gaps.sum() * 3).as_secs_f64())
     );
     for (name, label, value, count) in [
         (
