@@ -11,8 +11,8 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use l0_bench::{ANSWER, DOCUMENT, drain, source};
-use l0_core::guardrail::{Json, Latex, Markdown, Patterns, StrictJson};
-use l0_core::{Drift, Guardrails, L0, L0Builder, Monitoring, Retry};
+use l0_core::{L0, L0Builder, Monitoring, Retry};
+use l0_guardrails::{Drift, Guardrails, Json, Latex, Markdown, Patterns, StrictJson, ZeroOutput};
 
 fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
     let base = || {
@@ -24,7 +24,7 @@ fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
     let none = Guardrails::none;
     vec![
         ("monitored", ANSWER, base()),
-        ("zero output", ANSWER, with(none().with_zero_output())),
+        ("zero output", ANSWER, with(none().with(ZeroOutput::new))),
         ("json, on prose", ANSWER, with(none().with(Json::new))),
         ("json, on json", DOCUMENT, with(none().with(Json::new))),
         (
@@ -43,7 +43,7 @@ fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
                 none()
                     .with(Json::new)
                     .with(Markdown::new)
-                    .with_zero_output(),
+                    .with(ZeroOutput::new),
             )
             .drift(Drift::new()),
         ),

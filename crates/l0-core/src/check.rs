@@ -244,7 +244,7 @@ impl<F: Finding> Checks<F> {
 
     /// Returns whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.makers.is_empty()
     }
 }

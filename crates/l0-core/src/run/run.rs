@@ -191,36 +191,58 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
 
         let guard = OnUnwind(self);
-        let poll = guard.0.step(cx);
+        let run = &mut *guard.0;
+        let signalled = run.attempt.recorder.stop().signalled();
+        // The path of a token: what the stream gives goes to the caller as it is, without a copy.
+        let polled = match &mut run.state {
+            State::Streaming(reading) if !signalled => {
+                let mut polled = reading.as_mut().poll_read(cx, &mut run.attempt);
+                if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                    polled = run.no_item(polled, cx);
+                }
+                polled
+            }
+            _ => run.go_on(Step::Continue, cx),
+        };
         std::mem::forget(guard);
-        poll
+        polled
     }
 
-    /// The path of a token comes first, and is kept short: what else can happen is elsewhere.
-    #[inline]
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+    /// Goes on after the stream gave no item.
+    fn no_item(
+        &mut self,
+        polled: Poll<HandOut<T, E>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<HandOut<T, E>> {
+        let step = match polled {
+            Poll::Pending => ready!(self.wait(cx)),
+            Poll::Ready(last) => self.stream_ended(last),
+        };
+        self.go_on(step, cx)
+    }
+
+    /// Takes one step after another until there is something to hand out, or to wait for.
+    #[inline(never)]
+    fn go_on(&mut self, mut step: Step<T, E>, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
         loop {
+            if let Step::HandOut(last) = step {
+                return Poll::Ready(last);
+            }
             if self.attempt.recorder.stop().signalled() {
                 if let Some(last) = self.interrupted() {
                     return Poll::Ready(last);
                 }
             }
-            let step = match &mut self.state {
+            step = match &mut self.state {
                 State::Streaming(reading) => {
-                    let polled = reading.as_mut().poll_read(cx, &mut self.attempt);
-                    if let Poll::Ready(Some(Ok(_))) = polled {
-                        return polled;
-                    }
-                    match polled {
+                    match reading.as_mut().poll_read(cx, &mut self.attempt) {
+                        Poll::Ready(Some(Ok(chunk))) => Step::HandOut(Some(Ok(chunk))),
                         Poll::Ready(last) => self.stream_ended(last),
                         Poll::Pending => ready!(self.wait(cx)),
                     }
                 }
                 _ => ready!(self.between_streams(cx)),
             };
-            if let Step::HandOut(last) = step {
-                return Poll::Ready(last);
-            }
         }
     }
 
@@ -583,7 +605,7 @@ mod tests {
     use std::task::Waker;
 
     use crate::clock;
-    use crate::monitor::Monitoring;
+    use crate::monitoring::Monitoring;
     use crate::timeout::Timeouts;
     use crate::{Chunk, L0};
 

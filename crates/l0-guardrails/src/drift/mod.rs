@@ -1,4 +1,4 @@
-//! Drift: whether an answer leaves the track while it streams.
+//! Drift: whether an answer goes astray while it streams.
 
 mod delta;
 mod entropy;
@@ -10,7 +10,7 @@ mod tone;
 mod window;
 mod wording;
 
-use std::sync::Arc;
+use l0_core::{Check, Checks, DriftReport, Ended, Findings};
 
 use self::delta::Delta;
 use self::entropy::Entropy;
@@ -18,10 +18,17 @@ use self::hedging::Hedging;
 use self::markdown::Markdown;
 use self::repetition::Repetition;
 use self::wording::Wording;
-use crate::checks::{Detect, MakeDetector};
-use crate::verdict::DriftReport;
 
-/// Which kinds of drift are looked for, and how. All are, by default.
+/// Looks for answers that go astray. All kinds of drift are looked for by default, and what is found
+/// is recorded.
+///
+/// ```
+/// use l0_core::L0;
+/// use l0_guardrails::Drift;
+///
+/// let l0 = L0::builder().drift(Drift::new().hedging(false)).build();
+/// # drop(l0);
+/// ```
 ///
 /// | kind | confidence | what it is |
 /// |---|---|---|
@@ -33,11 +40,9 @@ use crate::verdict::DriftReport;
 /// | `markdown_collapse` | 0.7 | four or more marks of Markdown (fences, headers, bold text, links) in 200 characters, and none in the last 200, outside of code |
 /// | `hedging` | 0.5 | the first line is "Sure!", "Certainly!", "Of course!" or "Absolutely!", and nothing else |
 ///
-/// Every delta is looked at, at a cost that its length sets. A kind is recorded when it is first
-/// found in an attempt. What counts, though, is what a complete answer ends with: that is retried,
-/// as the model's fault, and completes once retries are exhausted. `format_collapse` and `hedging`
-/// are about the beginning, and stay; `entropy_spike` is about deltas, and never counts at the end;
-/// of the others, what was over before the end is only recorded.
+/// A kind is recorded when it is first found in an attempt. These are heuristics, and good answers
+/// have such phrases too: look at what they find in your answers before you let L0 ask again because
+/// of it, with [`retry`](Self::retry).
 ///
 /// Phrases are whole words, in any case, with any apostrophe and any whitespace between them. They
 /// are English. "Characters" are `char`s. The pieces in which a text comes make no difference,
@@ -46,7 +51,6 @@ use crate::verdict::DriftReport;
 /// An attempt keeps no text, only hashes and places. Nearly all of its memory is for repetition: 9
 /// to 18 bytes per character of the [`window`](Self::window), which is 5 KiB by default.
 #[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
 #[must_use]
 pub struct Drift {
     meta_commentary: bool,
@@ -60,10 +64,11 @@ pub struct Drift {
     entropy_threshold: f64,
     entropy_window: usize,
     window: usize,
+    retry: bool,
 }
 
 impl Drift {
-    /// All kinds, with the default thresholds.
+    /// Enables all kinds, with the default thresholds.
     pub fn new() -> Self {
         Self {
             meta_commentary: true,
@@ -77,60 +82,72 @@ impl Drift {
             entropy_threshold: 2.5,
             entropy_window: 50,
             window: 500,
+            retry: false,
         }
     }
 
-    /// Whether phrases are looked for in which a model talks about itself or its answer.
+    /// Sets whether L0 asks again if a complete answer ends with drift. Default: no.
+    ///
+    /// Such an answer is the model's fault, and counts as a model retry. Once retries are exhausted,
+    /// the run completes. `format_collapse` and `hedging` are about the beginning, and stay up to the
+    /// end. `entropy_spike` is about single deltas, and is always only recorded. The other kinds are
+    /// only recorded if they were over before the end.
+    pub fn retry(mut self, on: bool) -> Self {
+        self.retry = on;
+        self
+    }
+
+    /// Enables detection of phrases in which a model talks about itself or its answer.
     pub fn meta_commentary(mut self, on: bool) -> Self {
         self.meta_commentary = on;
         self
     }
 
-    /// Whether it is looked for formal or informal words that set in or stop.
+    /// Enables detection of a shift between formal and informal wording.
     pub fn tone_shift(mut self, on: bool) -> Self {
         self.tone_shift = on;
         self
     }
 
-    /// Whether sentences and phrases are looked for that come again and again.
+    /// Enables detection of sentences and phrases that repeat.
     pub fn repetition(mut self, on: bool) -> Self {
         self.repetition = on;
         self
     }
 
-    /// Whether deltas are looked for whose characters are much more mixed than before.
+    /// Enables detection of deltas whose characters are much more mixed than before.
     pub fn entropy_spike(mut self, on: bool) -> Self {
         self.entropy_spike = on;
         self
     }
 
-    /// Whether it is looked for a beginning that announces the answer.
+    /// Enables detection of a beginning that announces the answer.
     pub fn format_collapse(mut self, on: bool) -> Self {
         self.format_collapse = on;
         self
     }
 
-    /// Whether it is looked for Markdown that goes on as plain text.
+    /// Enables detection of Markdown that goes on as plain text.
     pub fn markdown_collapse(mut self, on: bool) -> Self {
         self.markdown_collapse = on;
         self
     }
 
-    /// Whether it is looked for a first line that only agrees.
+    /// Enables detection of a first line that only agrees.
     pub fn hedging(mut self, on: bool) -> Self {
         self.hedging = on;
         self
     }
 
-    /// How often a sentence or a phrase comes in the window when it is repetition. Default: 3; at
-    /// least 2.
+    /// Sets how many times a sentence or a phrase occurs in the window to count as repetition.
+    /// Default: 3; at least 2.
     pub fn repetition_threshold(mut self, times: usize) -> Self {
         self.repetition_threshold = times.max(2);
         self
     }
 
-    /// How many standard deviations (of the population) above the mean the entropy of a delta is
-    /// when it is a spike. Default: 2.5; at least 0. Not a number is the default.
+    /// Sets how many standard deviations (of the population) above the mean the entropy of a delta
+    /// must be to count as a spike. Default: 2.5; at least 0. Not a number is the default.
     ///
     /// The delta is one of those that it is compared with, so of n values none is more than the
     /// square root of n - 1 above the mean: 7 for the default window.
@@ -143,32 +160,34 @@ impl Drift {
         self
     }
 
-    /// How many deltas a delta's entropy is compared with, itself included; there are at least 10
-    /// before it is. Default: 50; from 10 to 1,000.
+    /// Sets how many deltas a delta's entropy is compared with, itself included. The first nine
+    /// deltas are not judged. Default: 50; from 10 to 1,000.
     pub fn entropy_window(mut self, deltas: usize) -> Self {
         self.entropy_window = deltas.clamp(entropy::MIN_VALUES, entropy::MAX_VALUES);
         self
     }
 
-    /// How many characters back it is looked for repetition. Default: 500; from 100 to 10,000.
+    /// Sets the look-back window of `repetition`, in characters. Default: 500; from 100 to 10,000.
     ///
-    /// What is said again farther apart is not found, nor is a sentence that is too long to fit in
-    /// as often as [`repetition_threshold`](Self::repetition_threshold) says. A large window finds
-    /// more of both, and more turns of phrase that a long text may well use three times.
+    /// What repeats farther apart is not found, nor is a sentence that is too long to fit into the
+    /// window as often as [`repetition_threshold`](Self::repetition_threshold) says. A large window
+    /// finds more of both, and more turns of phrase that a long text may well use three times.
     pub fn window(mut self, characters: usize) -> Self {
         self.window = characters.clamp(100, 10_000);
         self
-    }
-
-    pub(crate) fn into_make_detector(self) -> MakeDetector {
-        wording::prepare(&self);
-        Arc::new(move || Box::new(Detector::new(&self)))
     }
 }
 
 impl Default for Drift {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl From<Drift> for Checks<DriftReport> {
+    fn from(drift: Drift) -> Self {
+        wording::prepare(&drift);
+        Self::none().with(move || Detector::new(&drift))
     }
 }
 
@@ -224,7 +243,7 @@ impl Kinds {
         self.0 & (1 << kind as u8) != 0
     }
 
-    /// Adds kinds, and gives those that were not there.
+    /// Adds kinds, and returns those that were not there.
     #[inline]
     fn add(&mut self, kinds: Self) -> Self {
         let new = Self(kinds.0 & !self.0);
@@ -232,16 +251,17 @@ impl Kinds {
         new
     }
 
-    #[inline]
-    fn report(self) -> Option<DriftReport> {
-        (self != Self::default()).then(|| self.describe())
+    fn is_empty(self) -> bool {
+        self.0 == 0
     }
 
+    /// Reports each kind by itself.
     #[cold]
-    fn describe(self) -> DriftReport {
-        let kinds = Kind::ALL.into_iter().filter(|kind| self.has(*kind));
-        let (labels, confidences): (Vec<_>, Vec<_>) = kinds.map(Kind::describe).unzip();
-        DriftReport::detected(labels, confidences.into_iter().fold(0.0, f64::max))
+    fn report(self, retry: bool, findings: &mut Findings<DriftReport>) {
+        for kind in Kind::ALL.into_iter().filter(|kind| self.has(*kind)) {
+            let (label, confidence) = kind.describe();
+            findings.report(DriftReport::new([label], confidence).retry(retry));
+        }
     }
 }
 
@@ -252,6 +272,8 @@ struct Detector {
     length: u64,
     /// What was found so far.
     found: Kinds,
+    /// Whether what the answer ends with is a reason to ask again.
+    retry: bool,
     wording: Option<Wording>,
     repetition: Option<Repetition>,
     entropy: Option<Entropy>,
@@ -266,6 +288,7 @@ impl Detector {
         Self {
             length: 0,
             found: Kinds::default(),
+            retry: drift.retry,
             wording: Wording::new(drift),
             repetition: drift.repetition.then(repetition),
             entropy: drift.entropy_spike.then(entropy),
@@ -275,8 +298,12 @@ impl Detector {
     }
 }
 
-impl Detect for Detector {
-    fn text(&mut self, delta: &str) -> Option<DriftReport> {
+impl Check<DriftReport> for Detector {
+    fn name(&self) -> &'static str {
+        "drift"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings<DriftReport>) {
         let delta = Delta::new(delta, self.length);
         self.length = delta.end();
         let mut found = Kinds::default();
@@ -295,10 +322,13 @@ impl Detect for Detector {
         if let Some(hedging) = &mut self.hedging {
             found.add_if(Kind::Hedging, hedging.text(delta.text));
         }
-        self.found.add(found).report()
+        let new = self.found.add(found);
+        if !new.is_empty() {
+            new.report(false, findings);
+        }
     }
 
-    fn end(&mut self) -> Option<DriftReport> {
+    fn end(&mut self, _: &Ended, findings: &mut Findings<DriftReport>) {
         let length = self.length;
         let mut found = Kinds::default();
         if let Some(wording) = &mut self.wording {
@@ -313,6 +343,6 @@ impl Detect for Detector {
         if let Some(hedging) = &mut self.hedging {
             found.add_if(Kind::Hedging, hedging.end());
         }
-        found.report()
+        found.report(self.retry, findings);
     }
 }

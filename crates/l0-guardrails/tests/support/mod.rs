@@ -1,4 +1,4 @@
-//! Feeds texts to guardrails, in all the ways in which a stream may cut them.
+//! Feeds texts to rules, in all the ways in which a stream may cut them.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
     unreachable_pub,
@@ -6,20 +6,19 @@
     reason = "a module of test binaries"
 )]
 
-use l0_core::guardrail::{Guardrail, Violations};
-use l0_core::{Severity, Violation};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 /// What a rule reports about a text that comes in these pieces.
-pub fn violations_of<'a, G: Guardrail>(
-    mut rule: G,
+pub fn violations_of<'a, C: Check>(
+    mut rule: C,
     pieces: impl IntoIterator<Item = &'a str>,
 ) -> Vec<Violation> {
-    let mut violations = Violations::new();
+    let mut findings = Findings::new();
     for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
-        rule.text(piece, &mut violations);
+        rule.text(piece, &mut findings);
     }
-    rule.end(&mut violations);
-    violations.iter().cloned().collect()
+    rule.end(&Ended::new(true), &mut findings);
+    findings.iter().cloned().collect()
 }
 
 /// The text cut at random character borders, empty pieces left out.
@@ -37,7 +36,7 @@ pub fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
 
 /// What a rule reports about a text: as one piece, one character a piece, and in 50 random splits,
 /// which must all give the same.
-pub fn violations_in_any_split<G: Guardrail>(make: impl Fn() -> G, text: &str) -> Vec<Violation> {
+pub fn violations_in_any_split<C: Check>(make: impl Fn() -> C, text: &str) -> Vec<Violation> {
     let whole = violations_of(make(), [text]);
     let characters: Vec<&str> = text.split("").collect();
     assert_eq!(
@@ -59,7 +58,7 @@ pub fn violations_in_any_split<G: Guardrail>(make: impl Fn() -> G, text: &str) -
 
 /// Checks a table of texts and of the violations that a rule reports about each: names and
 /// severities, in order.
-pub fn check_table<G: Guardrail>(make: impl Fn() -> G, table: &[(&str, &[(&str, Severity)])]) {
+pub fn check_table<C: Check>(make: impl Fn() -> C, table: &[(&str, &[(&str, Severity)])]) {
     for (text, expected) in table {
         let found = violations_in_any_split(&make, text);
         let found: Vec<_> = found.iter().map(|one| (&*one.rule, one.severity)).collect();

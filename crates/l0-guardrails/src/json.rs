@@ -1,7 +1,6 @@
 //! Rules for answers that must be JSON.
 
-use super::{Guardrail, Violations};
-use crate::verdict::{Severity, Violation};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 const STRUCTURE: &str = "json-structure";
 const CHUNKS: &str = "json-chunks";
@@ -43,17 +42,18 @@ const STRICT: &str = "json-strict";
 /// each of them; nothing of the answer is kept.
 ///
 /// ```
-/// use l0_core::guardrail::{Guardrail, Json, Violations};
+/// use l0_core::{Check, Ended, Findings};
+/// use l0_guardrails::Json;
 ///
 /// let mut rule = Json::new();
-/// let mut violations = Violations::new();
+/// let mut findings = Findings::new();
 /// for piece in ["{\"list\": [1,", " 2"] {
-///     rule.text(piece, &mut violations);
+///     rule.text(piece, &mut findings);
 /// }
-/// assert_eq!(violations.iter().count(), 0);
+/// assert_eq!(findings.iter().count(), 0);
 ///
-/// rule.end(&mut violations);
-/// let messages: Vec<_> = violations.iter().map(|one| &*one.message).collect();
+/// rule.end(&Ended::new(true), &mut findings);
+/// let messages: Vec<_> = findings.iter().map(|one| &*one.message).collect();
 /// assert_eq!(
 ///     messages,
 ///     [
@@ -69,26 +69,26 @@ pub struct Json {
 }
 
 impl Json {
-    /// The rule, for one attempt.
+    /// Creates the rule, for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-impl Guardrail for Json {
+impl Check for Json {
     fn name(&self) -> &'static str {
         STRUCTURE
     }
 
     #[inline]
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
-        self.scanner.text(delta, violations);
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        self.scanner.text(delta, findings);
     }
 
-    fn end(&mut self, violations: &mut Violations) {
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
         if self.scanner.is_container {
-            self.scanner.end(violations);
+            self.scanner.end(findings);
         }
     }
 }
@@ -105,32 +105,32 @@ pub struct StrictJson {
 }
 
 impl StrictJson {
-    /// The rule, for one attempt.
+    /// Creates the rule, for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 }
 
-impl Guardrail for StrictJson {
+impl Check for StrictJson {
     fn name(&self) -> &'static str {
         STRICT
     }
 
     #[inline]
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
-        self.scanner.text(delta, violations);
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        self.scanner.text(delta, findings);
     }
 
-    fn end(&mut self, violations: &mut Violations) {
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
         if !self.scanner.is_container {
             let message = match self.scanner.state {
                 State::Start => "The answer is empty, not a JSON object or array",
                 _ => "The answer does not start as a JSON object or array",
             };
-            violations.report(error(STRICT, message));
+            findings.report(error(STRICT, message));
         }
-        self.scanner.end(violations);
+        self.scanner.end(findings);
     }
 }
 
@@ -215,7 +215,7 @@ impl Nesting {
     /// Whether every bit of the word is in use.
     #[inline]
     fn is_full(&self) -> bool {
-        self.depth > 0 && self.depth.is_multiple_of(128)
+        self.depth > 0 && self.depth % 128 == 0
     }
 
     /// Whether the innermost is an object.
@@ -239,15 +239,15 @@ struct Fault {
     position: u64,
 }
 
-/// What was reported while streaming. [`Violations`] would drop the repetitions, but a comparison
+/// What was reported while streaming. [`Findings`] would drop the repetitions, but a comparison
 /// with all that was reported is too much for every brace of a long text.
 #[derive(Debug, Default)]
 struct Reported(u8);
 
 impl Reported {
     /// Whether this is the first time.
-    fn first(&mut self, finding: Finding) -> bool {
-        let bit = 1 << finding as u8;
+    fn first(&mut self, misplaced: Misplaced) -> bool {
+        let bit = 1 << misplaced as u8;
         let first = self.0 & bit == 0;
         self.0 |= bit;
         first
@@ -255,7 +255,7 @@ impl Reported {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Finding {
+enum Misplaced {
     UnopenedBrace,
     UnopenedBracket,
     CrossedBrace,
@@ -266,7 +266,7 @@ enum Finding {
     CommaAfterColon,
 }
 
-impl Finding {
+impl Misplaced {
     const fn message(self) -> &'static str {
         match self {
             Self::UnopenedBrace => "Closing brace without an opening one",
@@ -327,7 +327,7 @@ const ENDS_RUN: [bool; 256] = {
 };
 
 impl Scanner {
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         let bytes = delta.as_bytes();
         // In a local, because through memory every byte would wait for the one before.
         let mut state = self.state;
@@ -359,7 +359,7 @@ impl Scanner {
                     at += 1;
                 }
                 State::Broken => {
-                    state = self.step_broken(byte, at, violations);
+                    state = self.step_broken(byte, at, findings);
                     at += 1;
                 }
                 State::Stopped => break,
@@ -628,27 +628,27 @@ impl Scanner {
     }
 
     /// Takes a byte of a broken document, outside strings.
-    fn step_broken(&mut self, byte: u8, at: usize, violations: &mut Violations) -> State {
+    fn step_broken(&mut self, byte: u8, at: usize, findings: &mut Findings) -> State {
         let mut state = State::Broken;
         match byte {
             b' ' | b'\t' | b'\n' | b'\r' => return state,
             b'"' => state = State::BrokenString,
             b'{' | b'[' => self.open_broken(byte == b'{'),
             b'}' | b']' => {
-                if let Some(finding) = self.close_broken(byte == b'}') {
-                    self.find(STRUCTURE, finding, at, violations);
+                if let Some(misplaced) = self.close_broken(byte == b'}') {
+                    self.find(STRUCTURE, misplaced, at, findings);
                 }
             }
             b',' => {
-                let finding = match self.before {
-                    b',' => Some(Finding::CommaAfterComma),
-                    b'{' => Some(Finding::CommaAfterBrace),
-                    b'[' => Some(Finding::CommaAfterBracket),
-                    b':' => Some(Finding::CommaAfterColon),
+                let misplaced = match self.before {
+                    b',' => Some(Misplaced::CommaAfterComma),
+                    b'{' => Some(Misplaced::CommaAfterBrace),
+                    b'[' => Some(Misplaced::CommaAfterBracket),
+                    b':' => Some(Misplaced::CommaAfterColon),
                     _ => None,
                 };
-                if let Some(finding) = finding {
-                    self.find(CHUNKS, finding, at, violations);
+                if let Some(misplaced) = misplaced {
+                    self.find(CHUNKS, misplaced, at, findings);
                 }
             }
             _ => {}
@@ -669,7 +669,7 @@ impl Scanner {
         }
     }
 
-    fn close_broken(&mut self, object: bool) -> Option<Finding> {
+    fn close_broken(&mut self, object: bool) -> Option<Misplaced> {
         let pairs = if object {
             &mut self.braces
         } else {
@@ -686,10 +686,10 @@ impl Scanner {
             self.nesting.close();
         }
         match (unopened, crossed, object) {
-            (true, _, true) => Some(Finding::UnopenedBrace),
-            (true, _, false) => Some(Finding::UnopenedBracket),
-            (false, true, true) => Some(Finding::CrossedBrace),
-            (false, true, false) => Some(Finding::CrossedBracket),
+            (true, _, true) => Some(Misplaced::UnopenedBrace),
+            (true, _, false) => Some(Misplaced::UnopenedBracket),
+            (false, true, true) => Some(Misplaced::CrossedBrace),
+            (false, true, false) => Some(Misplaced::CrossedBracket),
             (false, false, _) => None,
         }
     }
@@ -698,27 +698,27 @@ impl Scanner {
     fn find(
         &mut self,
         rule: &'static str,
-        finding: Finding,
+        misplaced: Misplaced,
         at: usize,
-        violations: &mut Violations,
+        findings: &mut Findings,
     ) {
-        if self.reported.first(finding) {
+        if self.reported.first(misplaced) {
             let position = self.offset + at as u64;
-            violations.report(error(rule, finding.message()).position(position));
+            findings.report(error(rule, misplaced.message()).position(position));
         }
     }
 
-    fn end(&self, violations: &mut Violations) {
+    fn end(&self, findings: &mut Findings) {
         if self.is_container {
             if self.in_string() {
-                violations.report(error(STRUCTURE, "Unclosed string detected"));
+                findings.report(error(STRUCTURE, "Unclosed string detected"));
             }
             for (name, Pairs { open, close }) in
                 [("braces", &self.braces), ("brackets", &self.brackets)]
             {
                 if open != close {
                     let message = format!("Unbalanced {name}: {open} open, {close} close");
-                    violations.report(error(STRUCTURE, message));
+                    findings.report(error(STRUCTURE, message));
                 }
             }
         }
@@ -732,7 +732,7 @@ impl Scanner {
             let line = self.line_breaks + 1;
             let column = position - self.line_start + 1;
             let message = format!("Invalid JSON at line {line}, column {column}: {what}");
-            violations.report(error(PARSEABLE, message).position(position));
+            findings.report(error(PARSEABLE, message).position(position));
         }
     }
 

@@ -2,8 +2,8 @@
 
 mod support;
 
-use l0_core::guardrail::{Guardrail, Json, StrictJson, Violations};
-use l0_core::{Severity, Violation};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
+use l0_guardrails::{Json, StrictJson};
 use proptest::prelude::*;
 use serde::de::IgnoredAny;
 use support::{check_table, split, violations_in_any_split, violations_of};
@@ -102,14 +102,14 @@ type Row = (&'static str, &'static [Expected]);
 
 /// What a rule has reported before the end.
 fn while_streaming(
-    mut rule: impl Guardrail,
+    mut rule: impl Check,
     pieces: impl IntoIterator<Item: AsRef<str>>,
 ) -> Vec<Violation> {
-    let mut violations = Violations::new();
+    let mut findings = Findings::new();
     for piece in pieces {
-        rule.text(piece.as_ref(), &mut violations);
+        rule.text(piece.as_ref(), &mut findings);
     }
-    violations.iter().cloned().collect()
+    findings.iter().cloned().collect()
 }
 
 fn messages(text: &str) -> Vec<String> {
@@ -234,14 +234,14 @@ fn closers_without_openers() {
 #[test]
 fn closers_are_reported_with_their_piece_and_place() {
     let mut rule = Json::new();
-    let mut violations = Violations::new();
-    rule.text(" {\"ä\": 1}", &mut violations);
-    rule.text("\n", &mut violations);
-    assert_eq!(violations.iter().count(), 0);
-    rule.text(" }]", &mut violations);
-    rule.end(&mut violations);
+    let mut findings = Findings::new();
+    rule.text(" {\"ä\": 1}", &mut findings);
+    rule.text("\n", &mut findings);
+    assert_eq!(findings.iter().count(), 0);
+    rule.text(" }]", &mut findings);
+    rule.end(&Ended::new(true), &mut findings);
 
-    let found: Vec<_> = violations.iter().map(parts).collect();
+    let found: Vec<_> = findings.iter().map(parts).collect();
     assert_eq!(
         found,
         [
@@ -629,11 +629,11 @@ fn rules_have_names() {
 #[test]
 fn the_end_can_be_told_again() {
     let mut rule = Json::new();
-    let mut violations = Violations::new();
-    rule.text("[1", &mut violations);
-    rule.end(&mut violations);
-    rule.end(&mut violations);
-    assert_eq!(violations.iter().count(), 2);
+    let mut findings = Findings::new();
+    rule.text("[1", &mut findings);
+    rule.end(&Ended::new(true), &mut findings);
+    rule.end(&Ended::new(true), &mut findings);
+    assert_eq!(findings.iter().count(), 2);
 }
 
 #[test]
@@ -719,14 +719,14 @@ fn memory_is_constant() {
     );
     let broken = format!("{document}{}", "]},,{[\"x\"".repeat(10_000));
     let mut rule = Json::new();
-    let mut violations = Violations::new();
-    let scan = allocation_counter::measure(|| rule.text(&document, &mut violations));
+    let mut findings = Findings::new();
+    let scan = allocation_counter::measure(|| rule.text(&document, &mut findings));
     assert_eq!(scan.count_total, 0);
-    assert_eq!(violations.iter().count(), 0);
+    assert_eq!(findings.iter().count(), 0);
 
     // What is reported is kept, once.
     let mut rule = Json::new();
-    let scan = allocation_counter::measure(|| rule.text(&broken, &mut violations));
+    let scan = allocation_counter::measure(|| rule.text(&broken, &mut findings));
     assert!(scan.count_total < 20, "{}", scan.count_total);
 }
 

@@ -3,8 +3,7 @@
 //! A state machine over bytes. Nothing of the text is kept: of the current line its features (how
 //! it begins, its pipes, its last character), of the lines before it what is still open.
 
-use super::{Guardrail, Violations};
-use crate::verdict::{Severity, Violation};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 /// Checks the structure of an answer in Markdown.
 ///
@@ -42,11 +41,11 @@ use crate::verdict::{Severity, Violation};
 /// as text. Indented code is read as text too, except that no fence, heading or table begins in it.
 ///
 /// ```
-/// use l0_core::Guardrails;
-/// use l0_core::guardrail::Markdown;
+/// use l0_core::L0;
+/// use l0_guardrails::Markdown;
 ///
-/// let guardrails = Guardrails::none().with(Markdown::new);
-/// # drop(guardrails);
+/// let l0 = L0::builder().guardrails(Markdown::new).build();
+/// # drop(l0);
 /// ```
 #[derive(Debug, Default)]
 pub struct Markdown {
@@ -66,7 +65,7 @@ pub struct Markdown {
 }
 
 impl Markdown {
-    /// The rule at the start of an answer.
+    /// Creates the rule, for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -356,12 +355,12 @@ impl Markdown {
     /// Whether the line, which is text, is a row of a table.
     fn row(&mut self, row: Row) -> bool {
         let line = &self.line;
-        if let Some(table) = self.table
-            && table.depth == line.depth
-            && row.pipes > 0
-        {
-            self.bad_rows.check(row.columns, table.columns, line.start);
-            return true;
+        match self.table {
+            Some(table) if table.depth == line.depth && row.pipes > 0 => {
+                self.bad_rows.check(row.columns, table.columns, line.start);
+                return true;
+            }
+            _ => {}
         }
         match self.previous {
             Previous::Paragraph {
@@ -381,12 +380,12 @@ impl Markdown {
     }
 }
 
-impl Guardrail for Markdown {
+impl Check for Markdown {
     fn name(&self) -> &'static str {
         "markdown-structure"
     }
 
-    fn text(&mut self, delta: &str, _: &mut Violations) {
+    fn text(&mut self, delta: &str, _: &mut Findings) {
         let bytes = delta.as_bytes();
         let mut at = 0;
         if self.after_return && bytes.first() == Some(&b'\n') {
@@ -436,7 +435,7 @@ impl Guardrail for Markdown {
         self.before += bytes.len() as u64;
     }
 
-    fn end(&mut self, violations: &mut Violations) {
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
         self.end_line();
         self.line = Line {
             start: self.before,
@@ -449,7 +448,7 @@ impl Guardrail for Markdown {
                 Severity::Error,
                 "A code fence is not closed",
             );
-            violations.report(unclosed.position(fence.at));
+            findings.report(unclosed.position(fence.at));
         }
         if let Some((at, columns, expected)) = self.bad_rows.first {
             let message = format!(
@@ -458,7 +457,7 @@ impl Guardrail for Markdown {
                 self.bad_rows.count,
             );
             let rows = Violation::new("markdown-tables", Severity::Warning, message);
-            violations.report(rows.position(at));
+            findings.report(rows.position(at));
         }
         if let Some(at) = self.mixed_lists.first {
             let message = format!(
@@ -466,18 +465,16 @@ impl Guardrail for Markdown {
                 self.mixed_lists.count,
             );
             let lists = Violation::new("markdown-lists", Severity::Warning, message);
-            violations.report(lists.position(at));
+            findings.report(lists.position(at));
         }
         if self.fence.is_some() {
-            violations.report(Violation::new(
+            findings.report(Violation::new(
                 "markdown-complete",
                 Severity::Error,
                 "The answer ends inside a code fence",
             ));
-        } else if let Last::Text(end) = self.last
-            && !is_end(end)
-        {
-            violations.report(Violation::new(
+        } else if self.last.is_cut() {
+            findings.report(Violation::new(
                 "markdown-complete",
                 Severity::Warning,
                 "The last line looks cut off",
@@ -695,6 +692,12 @@ enum Last {
     Text(char),
 }
 
+impl Last {
+    fn is_cut(&self) -> bool {
+        matches!(self, Self::Text(end) if !is_end(*end))
+    }
+}
+
 /// An item, by its marker.
 #[derive(Debug, Clone, Copy, Default)]
 struct Item {
@@ -760,13 +763,14 @@ impl List {
         while self.len > 0 && self.levels[self.len - 1].last.indent > item.indent {
             self.len -= 1;
         }
-        if let Some(level) = self.levels[..self.len].last_mut()
-            && level.last.indent == item.indent
-        {
-            let newly_mixed = !level.mixed && level.last.ordered != item.ordered;
-            level.mixed |= newly_mixed;
-            level.last = item;
-            return newly_mixed;
+        match self.levels[..self.len].last_mut() {
+            Some(level) if level.last.indent == item.indent => {
+                let newly_mixed = !level.mixed && level.last.ordered != item.ordered;
+                level.mixed |= newly_mixed;
+                level.last = item;
+                return newly_mixed;
+            }
+            _ => {}
         }
         if let Some(level) = self.levels.get_mut(self.len) {
             *level = Level {

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, LazyLock};
 
-use crate::guardrail::{Guardrail, Violations};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
+
 use crate::phrases::{Phrases, Search};
-use crate::verdict::{Severity, Violation};
 
 /// Looks for answers that talk about themselves, refuse, leak their instructions, are not filled
 /// in, or repeat themselves.
@@ -47,7 +47,7 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// A rule for one attempt.
+    /// Creates the rule, for one attempt.
     #[must_use]
     pub fn new() -> Self {
         let phrases = &*PHRASES;
@@ -66,12 +66,12 @@ impl Default for Patterns {
     }
 }
 
-impl Guardrail for Patterns {
+impl Check for Patterns {
     fn name(&self) -> &'static str {
         "pattern-detection"
     }
 
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         let Self {
             phrases,
             search,
@@ -84,21 +84,21 @@ impl Guardrail for Patterns {
         // reported comes in the same order however the text is cut.
         search.text(phrases, delta, |found| {
             let at = (found.end - start) as usize;
-            lines.read(&delta[read..at], start + read as u64, violations);
+            lines.read(&delta[read..at], start + read as u64, findings);
             read = at;
-            lines.found(found.phrase, found.end, violations);
+            lines.found(found.phrase, found.end, findings);
         });
-        lines.read(&delta[read..], start + read as u64, violations);
+        lines.read(&delta[read..], start + read as u64, findings);
         sentences.read(delta, start);
     }
 
-    fn end(&mut self, violations: &mut Violations) {
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
         let lines = &mut self.lines;
         self.search.end(self.phrases, |found| {
-            lines.found(found.phrase, found.end, violations);
+            lines.found(found.phrase, found.end, findings);
         });
-        lines.end(self.search.position(), violations);
-        self.sentences.end(self.search.position(), violations);
+        lines.end(self.search.position(), findings);
+        self.sentences.end(self.search.position(), findings);
     }
 }
 
@@ -173,7 +173,7 @@ static PHRASES: LazyLock<Phrases> = LazyLock::new(|| {
 
 /// Reports what was found: the message ends with a phrase or a shape of ours, never with text of
 /// the answer.
-fn report(violations: &mut Violations, meaning: Meaning, what: &str, end: u64) {
+fn report(findings: &mut Findings, meaning: Meaning, what: &str, end: u64) {
     let (rule, severity, kind) = match meaning {
         Meaning::MetaCommentary => (
             "pattern-meta-commentary",
@@ -199,7 +199,7 @@ fn report(violations: &mut Violations, meaning: Meaning, what: &str, end: u64) {
     };
     let recoverable = !matches!(meaning, Meaning::Refusal);
     let violation = Violation::new(rule, severity, format!("{kind}: {what}"));
-    violations.report(violation.recoverable(recoverable).position(end));
+    findings.report(violation.recoverable(recoverable).position(end));
 }
 
 /// What depends on the characters around the phrases: what the first lines say, and the shapes
@@ -227,7 +227,7 @@ impl Lines {
     }
 
     /// Reads text up to the end of a phrase, or of the delta.
-    fn read(&mut self, text: &str, start: u64, violations: &mut Violations) {
+    fn read(&mut self, text: &str, start: u64, findings: &mut Findings) {
         if self.first.is_none() && self.open.is_empty() {
             if self.complete < Self::FIRST {
                 let ends = text.bytes().filter(|&byte| byte == b'\n').count();
@@ -235,17 +235,17 @@ impl Lines {
             }
         } else {
             for (at, c) in text.char_indices() {
-                self.read_char(c, start + at as u64, violations);
+                self.read_char(c, start + at as u64, findings);
             }
         }
     }
 
-    fn read_char(&mut self, c: char, at: u64, violations: &mut Violations) {
+    fn read_char(&mut self, c: char, at: u64, findings: &mut Findings) {
         self.open.retain_mut(|gap| match gap.read(c) {
             Step::On => true,
             Step::Off => false,
-            Step::Before => gap.report(at, violations),
-            Step::Here => gap.report(at + c.len_utf8() as u64, violations),
+            Step::Before => gap.report(at, findings),
+            Step::Here => gap.report(at + c.len_utf8() as u64, findings),
         });
         let Some(first) = &mut self.first else {
             self.complete = (self.complete + u8::from(c == '\n')).min(Self::FIRST);
@@ -253,13 +253,13 @@ impl Lines {
         };
         if c == '\n' && first.length > 0 {
             self.complete = 1;
-            self.end_first(at, violations);
+            self.end_first(at, findings);
         } else if !first.read(c) {
             self.first = None;
         }
     }
 
-    fn found(&mut self, phrase: usize, end: u64, violations: &mut Violations) {
+    fn found(&mut self, phrase: usize, end: u64, findings: &mut Findings) {
         let (what, meaning) = MEANINGS[phrase];
         match meaning {
             Meaning::Opens(Shape::Intro | Shape::Offer) if self.complete == Self::FIRST => {}
@@ -269,26 +269,26 @@ impl Lines {
             }
             Meaning::Closes(shape) => self.open.retain_mut(|gap| {
                 let closes = gap.shape == shape && gap.close();
-                !closes || gap.report(end, violations)
+                !closes || gap.report(end, findings)
             }),
-            _ => report(violations, meaning, &format!("\"{what}\""), end),
+            _ => report(findings, meaning, &format!("\"{what}\""), end),
         }
     }
 
-    fn end(&mut self, end: u64, violations: &mut Violations) {
+    fn end(&mut self, end: u64, findings: &mut Findings) {
         for gap in self.open.drain(..) {
             if gap.ends_with_text() {
-                gap.report(end, violations);
+                gap.report(end, findings);
             }
         }
-        self.end_first(end, violations);
+        self.end_first(end, findings);
     }
 
-    fn end_first(&mut self, end: u64, violations: &mut Violations) {
+    fn end_first(&mut self, end: u64, findings: &mut Findings) {
         if let Some(hedge) = self.first.take().and_then(|first| first.hedge()) {
             let message = format!("The first line says no more than \"{hedge}\"");
             let violation = Violation::new("pattern-hedging", Severity::Warning, message);
-            violations.report(violation.position(end));
+            findings.report(violation.position(end));
         }
     }
 }
@@ -414,7 +414,7 @@ impl Gap {
     }
 
     /// Reports it, and gives `false`: it is open no longer.
-    fn report(&self, end: u64, violations: &mut Violations) -> bool {
+    fn report(&self, end: u64, findings: &mut Findings) -> bool {
         let (phrase, meaning) = MEANINGS[self.phrase];
         let rest = match self.shape {
             Shape::Heading => "",
@@ -424,7 +424,7 @@ impl Gap {
             Shape::Intro => " ...:",
             Shape::Offer => " ... for you",
         };
-        report(violations, meaning, &format!("\"{phrase}{rest}\""), end);
+        report(findings, meaning, &format!("\"{phrase}{rest}\""), end);
         false
     }
 }
@@ -541,12 +541,12 @@ impl Sentences {
         }
     }
 
-    fn end(&mut self, end: u64, violations: &mut Violations) {
+    fn end(&mut self, end: u64, findings: &mut Findings) {
         self.finish(end);
         if let Some(position) = self.repeated {
             let message = "A sentence occurs more than twice";
             let violation = Violation::new("pattern-repetition", Severity::Error, message);
-            violations.report(violation.position(position));
+            findings.report(violation.position(position));
         }
         let is_long = |first: &Sentence| first.length > Self::SHORT_FRAME;
         if self.characters >= Self::LONG_ANSWER
@@ -556,7 +556,7 @@ impl Sentences {
             let message = "The last sentence is the first once more";
             let rule = "pattern-first-last-duplicate";
             let violation = Violation::new(rule, Severity::Error, message);
-            violations.report(violation.position(self.last_end));
+            findings.report(violation.position(self.last_end));
         }
     }
 }
@@ -604,13 +604,13 @@ fn ends_sentence(c: char) -> bool {
     )
 }
 
-/// A user's own phrases, as a rule.
+/// Looks for your own phrases.
 ///
-/// They are literal: looked for anywhere in the answer, whatever the case of ASCII letters, with a
+/// They are literal, and found anywhere in the answer, whatever the case of ASCII letters, with a
 /// typographic apostrophe as good as a plain one, and whitespace of any kind and length as one
-/// space. Where a phrase begins or ends with a letter or digit, a word must begin or end, but for
-/// scripts without spaces between words. There are no regular expressions here: a rule of your own
-/// for [`Guardrails::with`](crate::Guardrails::with) can use them.
+/// space. Where a phrase begins or ends with a letter or digit, a word must begin or end, except in
+/// scripts without spaces between words. There are no regular expressions here: a [`Check`] of your
+/// own can use them.
 ///
 /// The first phrase found is reported, as soon as it is complete, with the byte right behind it as
 /// its position. The text is not kept.
@@ -618,15 +618,15 @@ fn ends_sentence(c: char) -> bool {
 /// Phrases are compiled once. Clones share them, so that each attempt can have one:
 ///
 /// ```
-/// use l0_core::guardrail::CustomPattern;
-/// use l0_core::{Guardrails, Severity};
+/// use l0_core::{L0, Severity};
+/// use l0_guardrails::CustomPattern;
 ///
 /// let pattern = CustomPattern::phrases(["as per my last email", "circle back"])?
 ///     .severity(Severity::Warning)
 ///     .message("Office talk");
-/// let guardrails = Guardrails::none().with(move || pattern.clone());
-/// # drop(guardrails);
-/// # Ok::<_, l0_core::guardrail::PatternError>(())
+/// let l0 = L0::builder().guardrails(move || pattern.clone()).build();
+/// # drop(l0);
+/// # Ok::<_, l0_guardrails::PatternError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
@@ -641,12 +641,13 @@ pub struct CustomPattern {
 }
 
 impl CustomPattern {
-    /// A rule that reports any of these phrases, as a recoverable error under the name
+    /// Creates a rule that reports any of these phrases, as a recoverable error under the name
     /// `pattern-custom`. Without phrases, it reports nothing.
     ///
     /// # Errors
     ///
-    /// If a phrase is blank, or if there are too many phrases to compile: many millions of bytes.
+    /// Fails if a phrase is blank, or if there are too many phrases to compile: many millions of
+    /// bytes.
     pub fn phrases<P: AsRef<str>>(
         phrases: impl IntoIterator<Item = P>,
     ) -> Result<Self, PatternError> {
@@ -669,45 +670,45 @@ impl CustomPattern {
         })
     }
 
-    /// How bad it is: [`Severity::Error`] unless set.
+    /// Sets how bad a phrase is. Default: [`Severity::Error`].
     pub fn severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Whether a new attempt may repair it: yes unless set. An error that is not recoverable ends
+    /// Sets whether a new attempt may repair it. Default: yes. An error that is not recoverable ends
     /// the run at once; a fatal violation does so in any case.
     pub fn recoverable(mut self, recoverable: bool) -> Self {
         self.recoverable = recoverable;
         self
     }
 
-    /// What the violation says.
+    /// Sets what the violation says. It leaves through exporters.
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into().into();
         self
     }
 
-    /// The name of the rule, and of its violations: `pattern-custom` unless set.
+    /// Sets the name of the rule, and of its violations. Default: `pattern-custom`.
     pub fn rule(mut self, name: &'static str) -> Self {
         self.rule = name;
         self
     }
 
-    fn report(&mut self, end: u64, violations: &mut Violations) {
+    fn report(&mut self, end: u64, findings: &mut Findings) {
         self.found = true;
         let violation = Violation::new(self.rule, self.severity, &*self.message);
         let recoverable = self.recoverable && self.severity != Severity::Fatal;
-        violations.report(violation.recoverable(recoverable).position(end));
+        findings.report(violation.recoverable(recoverable).position(end));
     }
 }
 
-impl Guardrail for CustomPattern {
+impl Check for CustomPattern {
     fn name(&self) -> &'static str {
         self.rule
     }
 
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         if self.found {
             return;
         }
@@ -716,11 +717,11 @@ impl Guardrail for CustomPattern {
             first.get_or_insert(found.end);
         });
         if let Some(end) = first {
-            self.report(end, violations);
+            self.report(end, findings);
         }
     }
 
-    fn end(&mut self, violations: &mut Violations) {
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
         if self.found {
             return;
         }
@@ -729,7 +730,7 @@ impl Guardrail for CustomPattern {
             first.get_or_insert(found.end);
         });
         if let Some(end) = first {
-            self.report(end, violations);
+            self.report(end, findings);
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The rule `latex-environments`: what it reports, when, and that how the stream is cut does not
 //! matter.
-#![cfg(feature = "guardrails")]
 
 mod support;
 
 use l0_core::Severity::{self, Error, Warning};
-use l0_core::guardrail::{Guardrail, Latex, Violations};
+use l0_core::{Check, Findings};
+use l0_guardrails::Latex;
 use proptest::prelude::*;
 use support::{check_table, violations_in_any_split, violations_of};
 
@@ -408,10 +408,10 @@ fn says_what_and_where() {
 #[test]
 fn reports_a_mismatch_as_soon_as_it_is_seen() {
     let mut rule = Latex::new();
-    let mut violations = Violations::new();
+    let mut findings = Findings::new();
     let mut reported = |rule: &mut Latex, text| {
-        rule.text(text, &mut violations);
-        violations.iter().count()
+        rule.text(text, &mut findings);
+        findings.iter().count()
     };
     assert_eq!(reported(&mut rule, r"\begin{align} \end{cases"), 0);
     assert_eq!(reported(&mut rule, "}"), 1);

@@ -1,10 +1,10 @@
 //! The rule `markdown-structure`: what it reports, and that how the stream is cut does not matter.
-#![cfg(feature = "guardrails")]
 
 mod support;
 
 use l0_core::Severity::{self, Error, Warning};
-use l0_core::guardrail::{Guardrail, Markdown, Violations};
+use l0_core::{Check, Findings};
+use l0_guardrails::Markdown;
 use proptest::prelude::*;
 use support::{check_table, violations_in_any_split, violations_of};
 
@@ -434,12 +434,12 @@ fn says_how_many_and_where() {
 #[test]
 fn says_nothing_before_the_end() {
     let mut rule = Markdown::new();
-    let mut violations = Violations::new();
+    let mut findings = Findings::new();
     rule.text(
         "1. a\n- b\n| a | b |\n|---|---|\n| 1 |\n```\nopen",
-        &mut violations,
+        &mut findings,
     );
-    assert_eq!(violations.iter().count(), 0);
+    assert_eq!(findings.iter().count(), 0);
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn messages_keep_the_answer_out() {
         assert!(!format!("{one:?}").contains("CANARY"), "{one}");
     }
     let mut rule = Markdown::new();
-    rule.text(text, &mut Violations::new());
+    rule.text(text, &mut Findings::new());
     assert!(!format!("{rule:?}").contains("CANARY"), "no text is kept");
 }
 

@@ -3,8 +3,7 @@
 //! A state machine over bytes. Nothing of the text is kept but the start of the name that is being
 //! read; an environment is remembered by the hash of its name.
 
-use super::{Guardrail, Violations};
-use crate::verdict::{Severity, Violation};
+use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 /// How many open environments are told apart; of further ones only the number is known.
 const MAX_OPEN: usize = 64;
@@ -55,11 +54,11 @@ const MANY_OPEN: u64 = 6;
 /// is taken for the command's brace.
 ///
 /// ```
-/// use l0_core::Guardrails;
-/// use l0_core::guardrail::Latex;
+/// use l0_core::L0;
+/// use l0_guardrails::Latex;
 ///
-/// let guardrails = Guardrails::none().with(Latex::new);
-/// # drop(guardrails);
+/// let l0 = L0::builder().guardrails(Latex::new).build();
+/// # drop(l0);
 /// ```
 #[derive(Debug, Default)]
 pub struct Latex {
@@ -128,7 +127,7 @@ enum State {
 }
 
 impl Latex {
-    /// The rule at the start of an answer.
+    /// Creates the rule, for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -146,9 +145,9 @@ impl Latex {
     }
 
     /// Reads a byte; false if the state has changed, and the byte is to be read in the new one.
-    fn step(&mut self, byte: u8, last: u8, at: u64, violations: &mut Violations) -> bool {
+    fn step(&mut self, byte: u8, last: u8, at: u64, findings: &mut Findings) -> bool {
         if byte == b'\n' {
-            self.end_line(violations);
+            self.end_line(findings);
             return true;
         }
         let mut again = false;
@@ -247,7 +246,7 @@ impl Latex {
             State::EnvironmentName { end, brace_at } => match byte {
                 b'}' => {
                     if self.name.len > 0 {
-                        self.environment(end, violations);
+                        self.environment(end, findings);
                     }
                     State::Arguments
                 }
@@ -395,7 +394,7 @@ impl Latex {
         }
     }
 
-    fn end_line(&mut self, violations: &mut Violations) {
+    fn end_line(&mut self, findings: &mut Findings) {
         match self.state {
             State::Dollars { .. } | State::Backticks(_) => self.end_run(None),
             State::EnvironmentName { brace_at, .. } => self.no_environment_name(brace_at),
@@ -418,7 +417,7 @@ impl Latex {
             State::FenceEnd => self.fence = None,
             _ => {}
         }
-        self.no_code(violations);
+        self.no_code(findings);
         if !self.text_in_line {
             self.math.end_paragraph();
         }
@@ -427,10 +426,10 @@ impl Latex {
     }
 
     /// The backtick was none of inline code: what stands behind it counts.
-    fn no_code(&mut self, violations: &mut Violations) {
+    fn no_code(&mut self, findings: &mut Findings) {
         if let Some(code) = self.code.take() {
             for mark in &code.marks[..code.len] {
-                self.environments.apply(mark, violations);
+                self.environments.apply(mark, findings);
             }
         }
     }
@@ -442,7 +441,7 @@ impl Latex {
     }
 
     /// An environment begins or ends, its name having been read.
-    fn environment(&mut self, end: bool, violations: &mut Violations) {
+    fn environment(&mut self, end: bool, findings: &mut Findings) {
         let mark = Mark {
             end,
             hash: self.name.hash,
@@ -455,18 +454,18 @@ impl Latex {
                 code.len += 1;
                 return;
             }
-            self.no_code(violations);
+            self.no_code(findings);
         }
-        self.environments.apply(&mark, violations);
+        self.environments.apply(&mark, findings);
     }
 }
 
-impl Guardrail for Latex {
+impl Check for Latex {
     fn name(&self) -> &'static str {
         "latex-environments"
     }
 
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         let bytes = delta.as_bytes();
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -482,7 +481,7 @@ impl Guardrail for Latex {
                 }
             }
             let last = if at > 0 { bytes[at - 1] } else { self.last };
-            if self.step(byte, last, self.before + at as u64, violations) {
+            if self.step(byte, last, self.before + at as u64, findings) {
                 at += 1;
             }
         }
@@ -492,18 +491,18 @@ impl Guardrail for Latex {
         self.before += bytes.len() as u64;
     }
 
-    fn end(&mut self, violations: &mut Violations) {
-        self.end_line(violations);
+    fn end(&mut self, _: &Ended, findings: &mut Findings) {
+        self.end_line(findings);
         self.math.end_paragraph();
-        self.environments.end(violations);
-        self.math.end(violations);
+        self.environments.end(findings);
+        self.math.end(findings);
         if self.braces.depth > 0 {
             let unclosed = Violation::new(
                 "latex-common",
                 Severity::Warning,
                 "A brace opened after a command is not closed",
             );
-            violations.report(unclosed.position(self.braces.at));
+            findings.report(unclosed.position(self.braces.at));
         }
     }
 }
@@ -613,7 +612,7 @@ struct Open {
 }
 
 impl Environments {
-    fn apply(&mut self, mark: &Mark, violations: &mut Violations) {
+    fn apply(&mut self, mark: &Mark, findings: &mut Findings) {
         if self
             .verbatim
             .is_some_and(|hash| !mark.end || mark.hash != hash)
@@ -622,13 +621,13 @@ impl Environments {
         }
         self.verbatim = None;
         if mark.end {
-            self.close(mark, violations);
+            self.close(mark, findings);
         } else {
-            self.begin(mark, violations);
+            self.begin(mark, findings);
         }
     }
 
-    fn begin(&mut self, mark: &Mark, violations: &mut Violations) {
+    fn begin(&mut self, mark: &Mark, findings: &mut Findings) {
         if self.open.len() < MAX_OPEN {
             self.open.push(Open {
                 hash: mark.hash,
@@ -648,11 +647,11 @@ impl Environments {
                 Severity::Warning,
                 "More than 5 environments are open",
             );
-            violations.report(many.position(mark.at));
+            findings.report(many.position(mark.at));
         }
     }
 
-    fn close(&mut self, mark: &Mark, violations: &mut Violations) {
+    fn close(&mut self, mark: &Mark, findings: &mut Findings) {
         if self.beyond > 0 {
             self.beyond -= 1;
             return;
@@ -671,10 +670,10 @@ impl Environments {
             },
         };
         let mismatch = Violation::new("latex-environments", Severity::Error, message);
-        violations.report(mismatch.position(mark.at));
+        findings.report(mismatch.position(mark.at));
     }
 
-    fn end(&self, violations: &mut Violations) {
+    fn end(&self, findings: &mut Findings) {
         for (level, open) in self.open.iter().enumerate() {
             // The level tells apart those of one name.
             let level = level + 1;
@@ -683,11 +682,11 @@ impl Environments {
                 None => format!(r"A \begin without its \end, at level {level}"),
             };
             let unclosed = Violation::new("latex-environments", Severity::Error, message);
-            violations.report(unclosed.position(open.at));
+            findings.report(unclosed.position(open.at));
         }
         if self.beyond > 0 {
             let message = format!("Environments open beyond level {MAX_OPEN}: {}", self.beyond);
-            violations.report(Violation::new(
+            findings.report(Violation::new(
                 "latex-environments",
                 Severity::Error,
                 message,
@@ -754,7 +753,7 @@ impl Pair {
         self.unopened += 1;
     }
 
-    fn end(&self, open: &str, close: &str, violations: &mut Violations) {
+    fn end(&self, open: &str, close: &str, findings: &mut Findings) {
         let Self {
             unclosed,
             at,
@@ -767,7 +766,7 @@ impl Pair {
             );
             let first = if unopened > 0 { unopened_at } else { at };
             let unbalanced = Violation::new("latex-math", Severity::Error, message);
-            violations.report(unbalanced.position(first));
+            findings.report(unbalanced.position(first));
         }
     }
 }
@@ -834,16 +833,16 @@ impl Math {
         self.dollar = Dollar::Closed;
     }
 
-    fn end(&self, violations: &mut Violations) {
-        self.display.end(r"\[", r"\]", violations);
-        self.inline.end(r"\(", r"\)", violations);
+    fn end(&self, findings: &mut Findings) {
+        self.display.end(r"\[", r"\]", findings);
+        self.inline.end(r"\(", r"\)", findings);
         if let Some(at) = self.dollars {
             let odd = Violation::new("latex-math", Severity::Error, "An odd number of $$");
-            violations.report(odd.position(at));
+            findings.report(odd.position(at));
         }
         if let Some(at) = self.odd {
             let odd = Violation::new("latex-math", Severity::Warning, "An odd number of $");
-            violations.report(odd.position(at));
+            findings.report(odd.position(at));
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The pattern rule and custom patterns: what each violation is found in, and what it is not.
-#![cfg(feature = "guardrails")]
 
 use l0_core::Severity::{self, Error, Fatal, Warning};
-use l0_core::guardrail::{CustomPattern, Guardrail, PatternError, Patterns, Violations};
-use l0_core::{Guardrails, Violation};
+use l0_core::{Check, Findings, Violation};
+use l0_guardrails::{CustomPattern, Guardrails, PatternError, Patterns};
 use proptest::prelude::*;
 
 mod support;
@@ -158,17 +157,13 @@ fn a_refusal_cannot_be_repaired_and_is_reported_while_streaming() {
     assert_eq!(refusal[0].message, "The model refuses: \"i'm unable to\"");
     assert!(found("I am an AI.")[0].recoverable);
 
-    let mut violations = Violations::new();
+    let mut findings = Findings::new();
     let mut rule = Patterns::new();
-    rule.text("I'm unab", &mut violations);
-    rule.text("le to", &mut violations);
-    assert_eq!(
-        violations.iter().count(),
-        0,
-        "it may yet be `unable tonight`"
-    );
-    rule.text(" ", &mut violations);
-    assert_eq!(violations.iter().count(), 1);
+    rule.text("I'm unab", &mut findings);
+    rule.text("le to", &mut findings);
+    assert_eq!(findings.iter().count(), 0, "it may yet be `unable tonight`");
+    rule.text(" ", &mut findings);
+    assert_eq!(findings.iter().count(), 1);
 }
 
 #[test]

@@ -1,5 +1,4 @@
 //! Drift: what is found, whatever pieces an answer comes in, and what a run makes of it.
-#![cfg(feature = "drift")]
 
 mod support;
 
@@ -8,7 +7,8 @@ use std::convert::Infallible;
 use allocation_counter::measure;
 use futures_util::{FutureExt, StreamExt, stream};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{Backoff, Drift, DriftReport, L0, Monitoring, Outcome, Retry, RetryReason};
+use l0_core::{Backoff, DriftReport, L0, Monitoring, Outcome, Retry, RetryKind, RetryReason};
+use l0_guardrails::Drift;
 use proptest::prelude::*;
 
 const KINDS: [&str; 7] = [
@@ -43,12 +43,19 @@ fn only(kind: &str) -> Drift {
     switch(off, kind, true)
 }
 
-fn l0(drift: Drift, captured: &Captured) -> L0 {
+/// Asks again once if an answer ends with drift, so that it can be seen.
+fn asking_again(drift: Drift) -> L0 {
     L0::builder()
         .monitoring(Monitoring::new())
         .retry(Retry::new().model_retries(1).backoff(Backoff::none()))
         .detect_zero_output(false)
-        .drift(drift)
+        .drift(drift.retry(true))
+        .build()
+}
+
+fn l0(drift: Drift, captured: &Captured) -> L0 {
+    asking_again(drift)
+        .to_builder()
         .interceptor(captured.clone())
         .build()
 }
@@ -83,7 +90,6 @@ fn seen<P: Into<String>>(l0: &L0, pieces: impl IntoIterator<Item = P>) -> Seen {
         .expect("measured")
         .drift
         .expect("drift was looked for");
-    assert_eq!(drift.detected, !drift.types.is_empty());
     let mut kinds: Vec<_> = drift.types.iter().map(ToString::to_string).collect();
     kinds.sort_unstable();
     Seen {
@@ -95,12 +101,7 @@ fn seen<P: Into<String>>(l0: &L0, pieces: impl IntoIterator<Item = P>) -> Seen {
 /// What is seen of a text as one piece, one character a piece, and in random pieces, which must be
 /// the same.
 fn seen_in_any_pieces(drift: &Drift, text: &str) -> Seen {
-    let l0 = L0::builder()
-        .monitoring(Monitoring::new())
-        .retry(Retry::new().model_retries(1).backoff(Backoff::none()))
-        .detect_zero_output(false)
-        .drift(drift.clone())
-        .build();
+    let l0 = asking_again(drift.clone());
     let whole = seen(&l0, [text]);
     assert_eq!(
         seen(&l0, text.split("")),
@@ -816,13 +817,18 @@ fn switches_turn_kinds_off() {
     assert_eq!(kinds(none), [""; 0]);
 }
 
-/// The drift reports of the events, in order.
-fn reports(captured: &Captured) -> Vec<DriftReport> {
+/// The kinds and the confidences of the events of drift, in order: each reports one kind.
+fn reports(captured: &Captured) -> Vec<(String, f64)> {
     let report = |event| match event {
-        OwnedEvent::Drift { report } => Some(report),
+        OwnedEvent::Drift { report, .. } => Some(report),
         _ => None,
     };
-    captured.events().into_iter().filter_map(report).collect()
+    let reports = captured.events().into_iter().filter_map(report);
+    let one = |report: DriftReport| {
+        assert_eq!(report.types.len(), 1, "{report:?}");
+        (report.types[0].to_string(), report.confidence)
+    };
+    reports.map(one).collect()
 }
 
 #[test]
@@ -833,23 +839,18 @@ fn kinds_are_reported_in_order_with_their_confidences() {
             .watch(stream::iter(everything()).map(Ok::<_, Infallible>))
             .start();
         run.for_each(|_| async {}).to_the_end();
-        assert_eq!(
-            reports(&captured),
-            [DriftReport::detected([kind], confidence)]
-        );
+        assert_eq!(reports(&captured), [(kind.to_owned(), confidence)]);
     }
-    // What is found at once is one report.
+    // What is found at once is told one by one.
     let captured = Captured::new();
     let text = everything().concat();
     let run = l0(Drift::new(), &captured)
         .watch(stream::iter([Ok::<_, Infallible>(text)]))
         .start();
     run.for_each(|_| async {}).to_the_end();
+    let kinds: Vec<_> = reports(&captured).into_iter().map(|one| one.0).collect();
     let all_but_entropy = KINDS.into_iter().filter(|kind| *kind != "entropy_spike");
-    assert_eq!(
-        reports(&captured),
-        [DriftReport::detected(all_but_entropy, 0.9)]
-    );
+    assert_eq!(kinds, all_but_entropy.collect::<Vec<_>>());
 }
 
 #[test]
@@ -886,22 +887,63 @@ fn drift_at_the_end_is_a_model_retry_and_completes_when_retries_are_exhausted() 
         .events()
         .into_iter()
         .filter_map(|event| match event {
-            OwnedEvent::Retry {
-                reason, network, ..
-            } => Some((reason, network)),
+            OwnedEvent::Retry { reason, kind, .. } => Some((reason, kind)),
             _ => None,
         })
         .collect();
-    assert_eq!(retries, [(RetryReason::Drift, false); 2]);
+    assert_eq!(retries, [(RetryReason::Drift, RetryKind::Model); 2]);
     assert_eq!(
         reports(&captured),
         [
-            DriftReport::detected(["hedging"], 0.5),
-            DriftReport::detected(["meta_commentary"], 0.9),
-            DriftReport::detected(["hedging"], 0.5),
-            DriftReport::detected(["meta_commentary"], 0.9),
-        ]
+            ("hedging".to_owned(), 0.5),
+            ("meta_commentary".to_owned(), 0.9),
+            ("hedging".to_owned(), 0.5),
+            ("meta_commentary".to_owned(), 0.9),
+        ],
+        "each kind once per attempt, though some are reported in mid-stream and at the end"
     );
+}
+
+#[test]
+fn drift_is_only_recorded_unless_told_to_ask_again() {
+    let answers = [
+        "Sure!",
+        "In other words, it is a monad.",
+        "Here you go: 42",
+        "This is a repeated sentence. This is a repeated sentence. This is a repeated sentence.",
+    ];
+    for (drift, calls) in [
+        (Drift::new(), 1),
+        (Drift::new().retry(false), 1),
+        (Drift::new().retry(true), 2),
+    ] {
+        for answer in answers {
+            for whole in [true, false] {
+                let captured = Captured::new();
+                let l0 = l0(Drift::new(), &captured);
+                let l0 = l0.to_builder().drift(drift.clone()).build();
+                let pieces: Vec<&str> = if whole {
+                    vec![answer]
+                } else {
+                    answer.split("").collect()
+                };
+                let script = Script::new().attempt(|a| a.tokens(pieces));
+                let mut run = l0.stream(script.source()).start();
+                let text = run.text().to_the_end();
+                assert_eq!(text.expect("drift is no error"), answer);
+                assert_eq!(script.calls(), calls, "{drift:?}: {answer}");
+                assert_eq!(
+                    reports(&captured).len(),
+                    calls,
+                    "{answer}: once per attempt"
+                );
+                let telemetry = run.telemetry().expect("measured");
+                assert_eq!(telemetry.outcome, Some(Outcome::Completed));
+                assert_eq!(telemetry.metrics.model_retries as usize, calls - 1);
+                assert!(telemetry.drift.expect("looked for").detected());
+            }
+        }
+    }
 }
 
 #[test]
@@ -924,10 +966,7 @@ fn drift_that_is_over_at_the_end_is_only_recorded() {
     let mut run = l0(Drift::new(), &captured).stream(script.source()).start();
     run.text().to_the_end().expect("drift is no error");
     assert_eq!(script.calls(), 1);
-    assert_eq!(
-        reports(&captured),
-        [DriftReport::detected(["meta_commentary"], 0.9)]
-    );
+    assert_eq!(reports(&captured), [("meta_commentary".to_owned(), 0.9)]);
     let telemetry = run.telemetry().expect("measured");
     assert_eq!(telemetry.drift.expect("found").types, ["meta_commentary"]);
 }
@@ -959,7 +998,7 @@ fn looked_for_and_not_found_is_known() {
         .expect("measured")
         .drift
         .expect("looked for");
-    assert!(!drift.detected && drift.types.is_empty());
+    assert!(!drift.detected());
 }
 
 #[test]
@@ -1029,9 +1068,12 @@ fn memory_stays_flat() {
     let begins = measure(|| poll(20_000));
     let goes_on = measure(|| poll(pieces.len() - 20_000));
     assert!(begins.bytes_max < 32 * 1024, "{begins:?}");
-    // What is found for the first time is reported; nothing else needs memory, and nothing grows.
+    // What is found for the first time is reported, and kept; nothing else needs memory, or grows.
     assert!(goes_on.count_total < 10 * KINDS.len() as u64, "{goes_on:?}");
-    assert!(goes_on.bytes_current <= 0, "{goes_on:?}");
+    assert!(
+        goes_on.bytes_current < 100 * KINDS.len() as i64,
+        "{goes_on:?}"
+    );
 }
 
 #[test]

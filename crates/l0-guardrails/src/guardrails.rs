@@ -1,0 +1,83 @@
+//! Sets of rules.
+
+use l0_core::Checks;
+
+use crate::json::{Json, StrictJson};
+use crate::latex::Latex;
+use crate::markdown::Markdown;
+use crate::patterns::Patterns;
+use crate::zero_output::ZeroOutput;
+
+/// Sets of rules, each with its defaults.
+///
+/// | set | rules |
+/// |---|---|
+/// | [`none`](Self::none) | none |
+/// | [`minimal`](Self::minimal) | [`Json`], [`ZeroOutput`] |
+/// | [`recommended`](Self::recommended) | [`Json`], [`Markdown`], [`Patterns`], [`ZeroOutput`] |
+/// | [`strict`](Self::strict) | those, and [`Latex`] |
+/// | [`json_only`](Self::json_only) | [`StrictJson`], [`ZeroOutput`] |
+/// | [`markdown_only`](Self::markdown_only) | [`Markdown`], [`ZeroOutput`] |
+/// | [`latex_only`](Self::latex_only) | [`Latex`], [`ZeroOutput`] |
+///
+/// Each is a [`Checks`], to which you can add:
+///
+/// ```
+/// use l0_core::L0;
+/// use l0_guardrails::{CustomPattern, Guardrails};
+///
+/// let names = CustomPattern::phrases(["Project X", "Project Y"])?.rule("secret-names");
+/// let rules = Guardrails::recommended().with(move || names.clone());
+/// let l0 = L0::builder().guardrails(rules).build();
+/// # drop(l0);
+/// # Ok::<_, l0_guardrails::PatternError>(())
+/// ```
+#[derive(Debug)]
+pub enum Guardrails {}
+
+impl Guardrails {
+    /// Returns the empty set, to which rules can be added.
+    pub fn none() -> Checks {
+        Checks::none()
+    }
+
+    /// Returns the rules that hold for any answer: JSON that begins is complete, and there is an
+    /// answer.
+    pub fn minimal() -> Checks {
+        Self::none().with(Json::new).with(ZeroOutput::new)
+    }
+
+    /// Returns the rules for answers in prose, Markdown or JSON.
+    pub fn recommended() -> Checks {
+        Self::none()
+            .with(Json::new)
+            .with(Markdown::new)
+            .with(Patterns::new)
+            .with(ZeroOutput::new)
+    }
+
+    /// Returns the rules for answers in prose, Markdown, LaTeX or JSON.
+    pub fn strict() -> Checks {
+        Self::none()
+            .with(Json::new)
+            .with(Markdown::new)
+            .with(Latex::new)
+            .with(Patterns::new)
+            .with(ZeroOutput::new)
+    }
+
+    /// Returns the rules for answers that must be a JSON object or array, and nothing else.
+    pub fn json_only() -> Checks {
+        Self::none().with(StrictJson::new).with(ZeroOutput::new)
+    }
+
+    /// Returns the rules for answers in Markdown.
+    pub fn markdown_only() -> Checks {
+        Self::none().with(Markdown::new).with(ZeroOutput::new)
+    }
+
+    /// Returns the rules for answers in LaTeX.
+    pub fn latex_only() -> Checks {
+        Self::none().with(Latex::new).with(ZeroOutput::new)
+    }
+}
