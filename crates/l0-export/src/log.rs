@@ -146,10 +146,10 @@ mod event {
         /// ended in another way than completed.
         ///
         /// The fields have the record's keys, joined by dots (`metrics.tokens`, `error.type`); only
-        /// `timestamp` is `start_time`, since events have a timestamp of their own. Fields of
-        /// `tracing` cannot be made at run time, so that those numbers which the original L0 does not
-        /// have are together in the field `numbers`. That one, `network.errors_by_type`,
-        /// `drift.types` and `metadata` are compact JSON. What is unknown or empty is no field.
+        /// `timestamp` is `start_time`, since events have a timestamp of their own. `tracing` makes no
+        /// fields at run time: the numbers that the original L0 does not have share one field,
+        /// `numbers`. That field, `network.errors_by_type`, `drift.types` and `metadata` are compact
+        /// JSON. What is unknown or empty is no field.
         ///
         /// ```
         /// use l0_core::{L0, Monitoring, on_finish};

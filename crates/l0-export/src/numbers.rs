@@ -98,7 +98,7 @@ static STATISTICS: [Statistic; 5] = [
     ("p50", Distribution::p50),
     ("p90", Distribution::p90),
     ("p99", Distribution::p99),
-    ("max", |all| (!all.is_empty()).then_some(all.max)),
+    ("max", |all| (!all.is_empty()).then_some(all.max())),
 ];
 
 /// Every number, in the order of the list.

@@ -60,7 +60,7 @@ impl Quantiles {
 
     /// Adds all durations of a distribution, in milliseconds.
     pub(crate) fn record_all(&mut self, durations: &Distribution) {
-        let max = millis(durations.max);
+        let max = millis(durations.max());
         for bucket in durations.buckets() {
             // That of the open bucket cannot be told from its bounds.
             let estimate = middle(bucket.lower, bucket.upper);
@@ -68,7 +68,7 @@ impl Quantiles {
             self.widen(millis(bucket.lower).min(max), max);
             self.add(estimate, bucket.count);
         }
-        self.sum += millis(durations.sum);
+        self.sum += millis(durations.sum());
     }
 
     /// Adds all numbers of `other`.
@@ -330,8 +330,8 @@ mod tests {
         }
         let mut all = Quantiles::new();
         all.record_all(&durations);
-        assert_eq!(all.count(), durations.count);
-        assert_eq!(all.max(), Some(millis(durations.max)));
+        assert_eq!(all.count(), durations.count());
+        assert_eq!(all.max(), Some(millis(durations.max())));
         let mean = durations.mean().map(millis).expect("not empty");
         assert!((all.mean().expect("not empty") - mean).abs() <= mean * 1e-9);
         for percent in 0..100 {
