@@ -387,7 +387,7 @@ mod tests {
         telemetry.metrics.inter_token = Some(Distribution::new());
         telemetry.guardrails = Some(GuardrailStats::default());
         assert!(points(&telemetry).all(|point| point.value.is_finite()));
-        assert!(points(&telemetry).all(|point| point.kind != MetricKind::Rate));
+        assert!(points(&telemetry).all(|point| !point.name.ends_with("tokens.per_second")));
         assert!(points(&telemetry).all(|point| !point.name.starts_with("l0.inter_token.p")));
         assert!(points(&telemetry).any(|point| point.name == "l0.guardrails.violations"));
     }
@@ -411,32 +411,27 @@ mod tests {
         ];
         let keys = tag_keys(keys).expect("valid");
         for point in points(&telemetry).tags(&keys) {
-            let tags: Vec<_> = point
-                .tags
-                .iter()
-                .map(|(key, text)| (*key, &**text))
-                .collect();
-            let mut expected = vec![
+            let tags = point.tags.iter().map(|(key, text)| (*key, &**text));
+            let (own, listed): (Vec<_>, Vec<_>) = tags.partition(|(key, _)| is_own_tag(key));
+            let expected = [
                 ("model", "gpt-4"),
                 ("retry", "true"),
                 ("shard", "7"),
                 ("user", "{\"id\":12}"),
             ];
+            assert_eq!(listed, expected, "{}", point.name);
             match point.name {
-                "l0.runs" => expected.insert(1, ("outcome", "completed")),
+                "l0.runs" => assert_eq!(own, [("outcome", "completed")]),
                 "l0.network.errors_by_type" => {
-                    expected.insert(0, ("error_type", "connection_dropped"));
+                    assert_eq!(own, [("error_type", "connection_dropped")]);
                 }
+                "l0.tokens.total" => assert!(own.is_empty(), "{own:?}"),
                 _ => {}
             }
-            assert_eq!(tags, expected, "{}", point.name);
         }
-        assert!(
-            points(&telemetry)
-                .filter(|point| point.name != "l0.runs"
-                    && point.name != "l0.network.errors_by_type")
-                .all(|point| point.tags.is_empty())
-        );
+        for point in points(&telemetry) {
+            assert!(point.tags.keys().all(|key| is_own_tag(key)), "{point:?}");
+        }
     }
 
     #[test]
