@@ -3,7 +3,8 @@
 use std::convert::Infallible;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use l0_core::{Drift, L0, Monitoring};
+use l0_core::{L0, Monitoring};
+use l0_guardrails::Drift;
 
 /// The kinds of drift found in a text that comes in these pieces.
 fn drift(l0: &L0, pieces: &[&str]) -> Option<Vec<String>> {

@@ -1,6 +1,6 @@
 #![no_main]
 
-use l0_core::guardrail::{Json, StrictJson};
+use l0_guardrails::{Json, StrictJson};
 use serde::de::IgnoredAny;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {

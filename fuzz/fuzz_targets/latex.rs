@@ -1,6 +1,6 @@
 #![no_main]
 
-use l0_core::guardrail::Latex;
+use l0_guardrails::Latex;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     l0_fuzz::check(Latex::new, data);

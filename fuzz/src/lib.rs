@@ -4,8 +4,7 @@ use std::convert::Infallible;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{FutureExt, StreamExt};
-use l0_core::Violation;
-use l0_core::guardrail::{Guardrail, Violations};
+use l0_core::{Check, Ended, Findings, Violation};
 use l0_providers::Decoder;
 
 /// A text and the pieces that it is cut into: the first byte says how long they are.
@@ -24,17 +23,17 @@ pub fn pieces(data: &[u8]) -> Option<(&str, Vec<&str>)> {
 }
 
 /// What a rule reports about a text in these pieces.
-pub fn violations<G: Guardrail>(mut rule: G, pieces: &[&str]) -> Vec<Violation> {
-    let mut violations = Violations::new();
+pub fn violations<C: Check>(mut rule: C, pieces: &[&str]) -> Vec<Violation> {
+    let mut findings = Findings::new();
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-        rule.text(piece, &mut violations);
+        rule.text(piece, &mut findings);
     }
-    rule.end(&mut violations);
-    violations.iter().cloned().collect()
+    rule.end(&Ended::new(true), &mut findings);
+    findings.iter().cloned().collect()
 }
 
 /// Checks that a rule does not panic, and reports the same however the text is cut.
-pub fn check<G: Guardrail>(make: impl Fn() -> G, data: &[u8]) -> Option<(&str, Vec<Violation>)> {
+pub fn check<C: Check>(make: impl Fn() -> C, data: &[u8]) -> Option<(&str, Vec<Violation>)> {
     let (text, pieces) = pieces(data)?;
     let whole = violations(make(), &[text]);
     assert_eq!(violations(make(), &pieces), whole);

@@ -11,7 +11,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use l0_bench::{ANSWER, DOCUMENT, drain, source};
-use l0_core::{L0, L0Builder, Monitoring, Retry};
+use l0_core::{Checks, L0, L0Builder, Monitoring, Retry};
 use l0_guardrails::{Drift, Guardrails, Json, Latex, Markdown, Patterns, StrictJson, ZeroOutput};
 
 fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
@@ -20,7 +20,7 @@ fn configurations() -> Vec<(&'static str, &'static str, L0Builder)> {
             .monitoring(Monitoring::new())
             .retry(Retry::none())
     };
-    let with = |guardrails| base().guardrails(guardrails);
+    let with = |guardrails: Checks| base().guardrails(guardrails);
     let none = Guardrails::none;
     vec![
         ("monitored", ANSWER, base()),

@@ -5,7 +5,7 @@ use l0_core::Checks;
 use crate::json::{Json, StrictJson};
 use crate::latex::Latex;
 use crate::markdown::Markdown;
-use crate::patterns::Patterns;
+use crate::patterns::{self, Patterns};
 use crate::zero_output::ZeroOutput;
 
 /// Sets of rules, each with its defaults.
@@ -49,6 +49,7 @@ impl Guardrails {
 
     /// Returns the rules for answers in prose, Markdown or JSON.
     pub fn recommended() -> Checks {
+        patterns::prepare();
         Self::none()
             .with(Json::new)
             .with(Markdown::new)
@@ -58,6 +59,7 @@ impl Guardrails {
 
     /// Returns the rules for answers in prose, Markdown, LaTeX or JSON.
     pub fn strict() -> Checks {
+        patterns::prepare();
         Self::none()
             .with(Json::new)
             .with(Markdown::new)

@@ -5,6 +5,9 @@
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
+use crate::fence::{self, Fence, FenceLine};
+use crate::hash::Fnv;
+
 /// How many open environments are told apart; of further ones only the number is known.
 const MAX_OPEN: usize = 64;
 
@@ -72,7 +75,7 @@ pub struct Latex {
     /// Where the command, or the run of `$`, began that is being read.
     token_at: u64,
     name: Name,
-    fence: Option<Fence>,
+    block: Option<Block>,
     code: Option<Code>,
     environments: Environments,
     math: Math,
@@ -85,18 +88,8 @@ enum State {
     /// Only blanks and markers of lists and quotes so far in this line.
     #[default]
     LineStart,
-    /// A run of `` ` `` or `~` at the beginning of a line.
-    FenceRun {
-        mark: u8,
-        count: u32,
-    },
-    /// What follows an opening fence.
-    Info {
-        mark: u8,
-        count: u32,
-    },
-    /// What follows a closing fence: blanks, or it is none.
-    FenceEnd,
+    /// A line that may open or close a code fence.
+    Fence(FenceLine),
     /// The rest of a line in code.
     Skip,
     Text,
@@ -158,9 +151,8 @@ impl Latex {
         self.state = match self.state {
             State::LineStart => self.line_start(byte).unwrap_or_else(|| {
                 self.text_in_line = true;
-                let skip = self.fence.as_ref().is_some_and(|fence| !fence.latex);
                 match byte {
-                    _ if skip => State::Skip,
+                    _ if self.is_skipped() => State::Skip,
                     b'$' if self.environments.verbatim.is_none() => {
                         self.token_at = at;
                         let after_blank = last == 0 || last.is_ascii_whitespace();
@@ -173,29 +165,19 @@ impl Latex {
                     _ => leave(State::Text),
                 }
             }),
-            State::FenceRun { mark, count } if byte == mark => State::FenceRun {
-                mark,
-                count: count.saturating_add(1),
-            },
-            State::FenceRun { mark, count } => match &self.fence {
-                Some(fence) if fence.mark == mark && count >= fence.count => leave(State::FenceEnd),
-                Some(fence) if !fence.latex => State::Skip,
-                None if count >= 3 => {
-                    self.name = Name::default();
-                    leave(State::Info { mark, count })
+            State::Fence(line) => match line.next(byte, self.open_fence()) {
+                Some(line) => {
+                    if line.run().is_none() {
+                        self.name.add_to_first_word(byte);
+                    }
+                    State::Fence(line)
                 }
-                _ if mark == b'`' => leave(State::Backticks(count)),
-                _ => leave(State::Text),
+                None if self.is_skipped() => State::Skip,
+                None => leave(match line.run() {
+                    Some((b'`', count)) => State::Backticks(count),
+                    _ => State::Text,
+                }),
             },
-            // A fence has no backticks behind it: it was inline code.
-            State::Info { mark: b'`', .. } if byte == b'`' => State::Backticks(1),
-            State::Info { .. } => {
-                self.name.add_to_first_word(byte);
-                self.state
-            }
-            State::FenceEnd if is_blank(byte) => State::FenceEnd,
-            State::FenceEnd if self.fence.as_ref().is_some_and(|fence| !fence.latex) => State::Skip,
-            State::FenceEnd => leave(State::Text),
             State::Skip => State::Skip,
             State::Text => self.text_byte(byte, last, at),
             State::Backslash => match byte {
@@ -304,21 +286,27 @@ impl Latex {
     /// What follows if the line goes on with this byte, before its text has begun.
     fn line_start(&mut self, byte: u8) -> Option<State> {
         match byte {
-            b' ' | b'\t' | b'\r' | b'>' => Some(State::LineStart),
+            _ if fence::is_indent(byte) => Some(State::LineStart),
             _ if self.environments.verbatim.is_some() => None,
-            b'`' | b'~' => {
-                self.text_in_line = true;
-                Some(State::FenceRun {
-                    mark: byte,
-                    count: 1,
-                })
-            }
-            b'-' | b'*' | b'+' | b'0'..=b'9' | b'.' | b')' if self.fence.is_none() => {
+            _ if self.block.is_none() && fence::is_item_marker(byte) => {
                 self.text_in_line = true;
                 Some(State::LineStart)
             }
-            _ => None,
+            _ => FenceLine::begin(byte).map(|line| {
+                self.text_in_line = true;
+                self.name = Name::default();
+                State::Fence(line)
+            }),
         }
+    }
+
+    fn open_fence(&self) -> Option<Fence> {
+        self.block.as_ref().map(|block| block.fence)
+    }
+
+    /// Whether the text is code that is no LaTeX.
+    fn is_skipped(&self) -> bool {
+        self.block.as_ref().is_some_and(|block| !block.latex)
     }
 
     fn text_byte(&mut self, byte: u8, last: u8, at: u64) -> State {
@@ -398,23 +386,14 @@ impl Latex {
         match self.state {
             State::Dollars { .. } | State::Backticks(_) => self.end_run(None),
             State::EnvironmentName { brace_at, .. } => self.no_environment_name(brace_at),
-            State::FenceRun { mark, count } => match &self.fence {
-                Some(fence) if fence.mark == mark && count >= fence.count => self.fence = None,
-                Some(_) => {}
-                None if count >= 3 => {
-                    self.fence = Some(Fence {
-                        mark,
-                        count,
-                        latex: false,
-                    });
-                }
-                None => {}
-            },
-            State::Info { mark, count } => {
-                let latex = self.name.is_latex();
-                self.fence = Some(Fence { mark, count, latex });
+            State::Fence(line) => {
+                let fence = line.end(self.open_fence());
+                let before = self.block.take();
+                self.block = fence.map(|fence| {
+                    let latex = self.name.is_latex();
+                    before.unwrap_or(Block { fence, latex })
+                });
             }
-            State::FenceEnd => self.fence = None,
             _ => {}
         }
         self.no_code(findings);
@@ -444,7 +423,7 @@ impl Latex {
     fn environment(&mut self, end: bool, findings: &mut Findings) {
         let mark = Mark {
             end,
-            hash: self.name.hash,
+            hash: self.name.hash.0,
             name: self.name.known(),
             at: self.token_at,
         };
@@ -508,27 +487,16 @@ impl Check for Latex {
 }
 
 /// The name that is being read: of a command, of an environment, of a code fence's language.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Name {
-    hash: u64,
+    hash: Fnv,
     len: usize,
     start: [u8; 16],
 }
 
-impl Default for Name {
-    fn default() -> Self {
-        // The offset basis of FNV-1a.
-        Self {
-            hash: 0xcbf2_9ce4_8422_2325,
-            len: 0,
-            start: [0; 16],
-        }
-    }
-}
-
 impl Name {
     fn add(&mut self, byte: u8) {
-        self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        self.hash.push(byte.into());
         if let Some(slot) = self.start.get_mut(self.len) {
             *slot = byte;
         }
@@ -566,11 +534,10 @@ impl Name {
     }
 }
 
-/// An open code fence.
+/// The code behind an open fence.
 #[derive(Debug)]
-struct Fence {
-    mark: u8,
-    count: u32,
+struct Block {
+    fence: Fence,
     /// It holds LaTeX.
     latex: bool,
 }

@@ -69,19 +69,25 @@
 //! of the answer, unless you put it there with a rule of your own. What is found does not depend on
 //! where the stream is cut into deltas, except for `entropy_spike`, which is about deltas.
 
+mod custom;
 mod drift;
+mod fence;
 mod guardrails;
+mod hash;
 mod json;
 mod latex;
 mod markdown;
 mod patterns;
 mod phrases;
+mod sentence;
+mod wording;
 mod zero_output;
 
+pub use custom::{CustomPattern, PatternError};
 pub use drift::Drift;
 pub use guardrails::Guardrails;
 pub use json::{Json, StrictJson};
 pub use latex::Latex;
 pub use markdown::Markdown;
-pub use patterns::{CustomPattern, PatternError, Patterns};
+pub use patterns::Patterns;
 pub use zero_output::ZeroOutput;

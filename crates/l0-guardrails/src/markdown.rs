@@ -5,6 +5,9 @@
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
+use crate::fence::{Fence, FenceLine};
+use crate::sentence::ends_sentence;
+
 /// Checks the structure of an answer in Markdown.
 ///
 /// Everything is reported at the end of the answer, each violation at most once, and all of them
@@ -54,7 +57,7 @@ pub struct Markdown {
     line: Line,
     /// The last byte was a carriage return, which has ended its line: a line feed belongs to it.
     after_return: bool,
-    fence: Option<Fence>,
+    block: Option<Block>,
     list: List,
     previous: Previous,
     table: Option<Table>,
@@ -74,13 +77,13 @@ impl Markdown {
     /// A byte of the current line.
     #[inline]
     fn step(&mut self, byte: u8) {
-        match &self.fence {
-            Some(fence) => self.line.step_in_fence(byte, fence),
-            None => self.step_outside_fences(byte),
+        match &self.block {
+            Some(block) => self.line.step_in_block(byte, block),
+            None => self.step_outside_blocks(byte),
         }
     }
 
-    fn step_outside_fences(&mut self, byte: u8) {
+    fn step_outside_blocks(&mut self, byte: u8) {
         let line = &mut self.line;
         match line.phase {
             Phase::Indent | Phase::Quote => {
@@ -125,25 +128,9 @@ impl Markdown {
                 };
                 line.heading = is_blank(byte);
             }
-            Phase::Fence { mark, count } => {
+            Phase::Fence(fence) => {
                 line.look(byte);
-                line.phase = if byte == mark {
-                    Phase::Fence {
-                        mark,
-                        count: count.saturating_add(1),
-                    }
-                } else if count >= 3 {
-                    Phase::Info { mark, count }
-                } else {
-                    Phase::Body
-                };
-            }
-            Phase::Info { mark, .. } => {
-                line.look(byte);
-                // It was inline code.
-                if mark == b'`' && byte == b'`' {
-                    line.phase = Phase::Body;
-                }
+                line.phase = fence.next(byte, None).map_or(Phase::Body, Phase::Fence);
             }
             Phase::Body => line.look(byte),
             Phase::Skip => {}
@@ -180,10 +167,7 @@ impl Markdown {
         let item = !indented || line.item || !self.list.is_empty();
         line.phase = match byte {
             b'>' if !indented => return self.enter_quote(),
-            b'`' | b'~' if !indented => Phase::Fence {
-                mark: byte,
-                count: 1,
-            },
+            b'`' | b'~' if !indented => FenceLine::begin(byte).map_or(Phase::Body, Phase::Fence),
             b'#' if !indented => Phase::Hashes(1),
             b'-' | b'*' | b'+' if item => Phase::Bullet,
             b'0'..=b'9' if item => Phase::Digits {
@@ -265,9 +249,9 @@ impl Markdown {
     }
 
     fn end_line(&mut self) {
-        if let Some(fence) = &self.fence {
-            if self.line.closes(fence) {
-                self.fence = None;
+        if let Some(block) = &self.block {
+            if self.line.closes(block) {
+                self.block = None;
                 self.last = Last::Complete;
                 self.previous = Previous::Other;
             }
@@ -298,29 +282,26 @@ impl Markdown {
             self.line.any_item = false;
             self.line.column = self.line.items[0].indent;
         }
-        let fence = match self.line.phase {
-            Phase::Fence { mark, count } | Phase::Info { mark, count } if count >= 3 => {
-                Some(Fence {
-                    mark,
-                    count,
-                    base: self.line.base,
-                    depth: self.line.depth,
-                    at: self.line.start,
-                })
-            }
+        let code = match self.line.phase {
+            Phase::Fence(fence) => fence.end(None).map(|fence| Block {
+                fence,
+                base: self.line.base,
+                depth: self.line.depth,
+                at: self.line.start,
+            }),
             _ => None,
         };
-        let block = rule || self.line.heading || fence.is_some();
-        let interrupts = block || matches!(self.previous, Previous::Blank);
+        let no_text = rule || self.line.heading || code.is_some();
+        let interrupts = no_text || matches!(self.previous, Previous::Blank);
         let line = &self.line;
         if interrupts && !line.any_item && !line.foreign {
             self.list.leave(line.column);
         }
 
         let row = self.line.cells.finish();
-        let in_table = !block && !self.line.any_item && self.row(row);
+        let in_table = !no_text && !self.line.any_item && self.row(row);
         let line = &self.line;
-        self.previous = if block || in_table {
+        self.previous = if no_text || in_table {
             Previous::Other
         } else if line.text {
             let columns = (!line.indented).then_some(row.columns);
@@ -335,12 +316,12 @@ impl Markdown {
         if !in_table {
             self.table = None;
         }
-        if block || in_table || line.any_item || row.leading {
+        if no_text || in_table || line.any_item || row.leading {
             self.last = Last::Complete;
         } else if let Some(end) = line.tail.end {
             self.last = Last::Text(end);
         }
-        self.fence = fence;
+        self.block = code;
     }
 
     /// Whether the line makes the paragraph above it a heading.
@@ -442,13 +423,13 @@ impl Check for Markdown {
             ..Line::default()
         };
 
-        if let Some(fence) = &self.fence {
+        if let Some(block) = &self.block {
             let unclosed = Violation::new(
                 "markdown-fences",
                 Severity::Error,
                 "A code fence is not closed",
             );
-            findings.report(unclosed.position(fence.at));
+            findings.report(unclosed.position(block.at));
         }
         if let Some((at, columns, expected)) = self.bad_rows.first {
             let message = format!(
@@ -467,7 +448,7 @@ impl Check for Markdown {
             let lists = Violation::new("markdown-lists", Severity::Warning, message);
             findings.report(lists.position(at));
         }
-        if self.fence.is_some() {
+        if self.block.is_some() {
             findings.report(Violation::new(
                 "markdown-complete",
                 Severity::Error,
@@ -532,15 +513,8 @@ enum Phase {
         one: bool,
     },
     Hashes(u8),
-    Fence {
-        mark: u8,
-        count: u32,
-    },
-    /// Behind an opening fence; inside a fence, blank behind the closing one.
-    Info {
-        mark: u8,
-        count: u32,
-    },
+    /// A fence may open, or the open one close.
+    Fence(FenceLine),
     Body,
     /// Inside a fence: nothing matters until the line ends.
     Skip,
@@ -592,49 +566,38 @@ impl Line {
         }
     }
 
-    fn step_in_fence(&mut self, byte: u8, fence: &Fence) {
+    fn step_in_block(&mut self, byte: u8, block: &Block) {
         self.phase = match self.phase {
             Phase::Indent | Phase::Quote => {
                 if self.indent(byte) {
                     return;
                 }
-                if byte == b'>' && self.depth < fence.depth {
+                if byte == b'>' && self.depth < block.depth {
                     self.depth += 1;
                     self.column = 0;
                     Phase::Quote
-                } else if byte == fence.mark && self.column <= fence.base.saturating_add(3) {
-                    Phase::Fence {
-                        mark: byte,
-                        count: 1,
-                    }
+                } else if self.column <= block.base.saturating_add(3) {
+                    FenceLine::begin(byte).map_or(Phase::Skip, Phase::Fence)
                 } else {
                     Phase::Skip
                 }
             }
-            Phase::Fence { mark, count } if byte == mark => Phase::Fence {
-                mark,
-                count: count.saturating_add(1),
-            },
-            Phase::Fence { mark, count } | Phase::Info { mark, count } if is_blank(byte) => {
-                Phase::Info { mark, count }
-            }
+            Phase::Fence(fence) => fence
+                .next(byte, Some(block.fence))
+                .map_or(Phase::Skip, Phase::Fence),
             _ => Phase::Skip,
         };
     }
 
-    fn closes(&self, fence: &Fence) -> bool {
-        match self.phase {
-            Phase::Fence { count, .. } | Phase::Info { count, .. } => count >= fence.count,
-            _ => false,
-        }
+    fn closes(&self, block: &Block) -> bool {
+        matches!(self.phase, Phase::Fence(fence) if fence.end(Some(block.fence)).is_none())
     }
 }
 
-/// An open code fence.
+/// The code behind an open fence.
 #[derive(Debug)]
-struct Fence {
-    mark: u8,
-    count: u32,
+struct Block {
+    fence: Fence,
     /// From where the indent of the closing fence counts.
     base: u32,
     /// The quote markers of its lines.
@@ -1008,20 +971,15 @@ impl Tail {
 /// Whether a last line that ends so looks complete.
 fn is_end(c: char) -> bool {
     match c {
-        '.' | '!' | '?' | ';' | ':' | ']' | '}' | ')' | '"' | '\'' | '`' | '$' => true,
-        // Ellipsis, doubled marks, closing and low quotes, guillemets.
-        '…' | '‼' | '⁇' | '⁈' | '⁉' | '’' | '‘' | '”' | '“' | '›' | '»' | '«' => {
-            true
-        }
-        // Chinese, Japanese, Korean: full stops, brackets, quotes, in full and half width.
-        '。' | '｡' | '．' | '！' | '？' | '；' | '：' | '）' | '］' | '｝' | '」' | '｣' => {
-            true
-        }
-        '』' | '】' | '》' | '〉' | '〕' | '〗' | '〙' | '〞' | '〟' => true,
-        // Arabic, Urdu, Devanagari, Armenian, Ethiopic, Khmer, Burmese, Tibetan.
-        '؟' | '؛' | '۔' | '।' | '॥' | '։' | '።' | '፧' | '។' | '៕' | '။' | '།' => {
-            true
-        }
+        _ if ends_sentence(c) => true,
+        ';' | ':' | ']' | '}' | ')' | '"' | '\'' | '`' | '$' => true,
+        // Closing and low quotes, guillemets.
+        '’' | '‘' | '”' | '“' | '›' | '»' | '«' => true,
+        // Chinese, Japanese, Korean: brackets, quotes, in full and half width.
+        '；' | '：' | '）' | '］' | '｝' | '」' | '｣' | '』' | '】' | '》' | '〉' | '〕' | '〗'
+        | '〙' | '〞' | '〟' => true,
+        // Arabic.
+        '؛' => true,
         // Emoji and other pictures, and what selects their colours.
         '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}' => true,
         '\u{fe0f}' | '\u{20e3}' => true,

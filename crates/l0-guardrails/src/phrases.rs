@@ -69,6 +69,32 @@ impl fmt::Debug for Phrases {
     }
 }
 
+/// Phrases of ours, each with what it means.
+pub(crate) struct Table<T> {
+    pub(crate) phrases: Phrases,
+    meanings: Vec<T>,
+}
+
+impl<T> Table<T> {
+    /// Compiles constant phrases, which are few and short.
+    pub(crate) fn new(rows: impl IntoIterator<Item = (&'static str, T)>) -> Self {
+        let (phrases, meanings): (Vec<_>, _) = rows.into_iter().unzip();
+        let phrases = Phrases::new(phrases).expect("a few short phrases can be compiled");
+        Self { phrases, meanings }
+    }
+
+    /// What a phrase means that was found.
+    pub(crate) fn meaning(&self, found: Found) -> &T {
+        &self.meanings[found.phrase]
+    }
+}
+
+impl<T> fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
+    }
+}
+
 /// A phrase that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {

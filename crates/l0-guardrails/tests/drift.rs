@@ -159,6 +159,7 @@ fn pad(characters: usize) -> String {
 fn meta_commentary_is_found() {
     let mut ends = strings([
         "As an AI, I have no opinion on that.",
+        "As an AI developed to be helpful, no.",
         "as an ai language model I cannot have feelings",
         "I'm an AI developed to be helpful.",
         "I’m an AI developed to be helpful.",
@@ -517,6 +518,9 @@ fn markdown_collapse_is_found() {
             "x = 1\n".repeat(90)
         ),
         format!("````\n```\n# a\n```\n# b\n```\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n~~~\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n1. ```\n{}", pad(500)),
+        format!("**a** **b** **c** **d**\n```\n``` none\n{}", pad(500)),
     ];
     for no_marks in [
         "#a #b #c #d #e",
@@ -562,12 +566,16 @@ fn hedging_is_found() {
         "\n\n\tCertainly!\nYes.",
         "\u{A0}Absolutely!\u{3000}\n日本語",
         "Sure!\t",
+        "Sure.",
+        "Certainly.\nHere it comes.",
+        "Of course,\n",
     ]);
     let never = [
         strings([
             "Sure, here it comes.",
             "Sure! Here it comes.",
-            "Sure.",
+            "Sure. Here it comes.",
+            "Sure..",
             "Sure!!",
             "Sure?",
             "Surely",

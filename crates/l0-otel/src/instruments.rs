@@ -318,7 +318,7 @@ mod tests {
             if let Some(value) = quantity.value(&telemetry) {
                 known = true;
                 expected = match value {
-                    Value::Distribution(all) => all.sum.as_secs_f64(),
+                    Value::Distribution(all) => all.sum().as_secs_f64(),
                     value => value.as_f64(),
                 };
             }

@@ -79,7 +79,7 @@ const PARTS: [(&str, Part); 5] = [
     ("p50", Distribution::p50),
     ("p90", Distribution::p90),
     ("p99", Distribution::p99),
-    ("max", |all| Some(all.max)),
+    ("max", |all| Some(all.max())),
 ];
 
 impl SpanNumber {

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use l0_core::{Cause, End, Error, Failure};
+use l0_core::{Cause, End, Error};
 
 use crate::config::SentryConfig;
 use crate::data::Data;
@@ -55,7 +55,7 @@ where
     E: StdError + 'static,
 {
     told(config, future, |result: &Result<T, Error<E>>, execution| {
-        let end = result.as_ref().map_or_else(end_of, |_| End::completed());
+        let end = result.as_ref().map_or_else(Error::end, |_| End::completed());
         let mut ending = Ending::of(&end);
         if let Err(Error::Source { source, .. }) = result {
             let text = error_text(execution, source);
@@ -92,28 +92,6 @@ pub fn with_sentry_by<F: Future>(
     told(config, future, |output: &F::Output, execution| {
         execution.finish(&Ending::of(&end(output)));
     })
-}
-
-/// The end of a run that gave this error.
-fn end_of<E: StdError + 'static>(error: &Error<E>) -> End {
-    match error {
-        // A `classify` hook may know better than what is read from the error.
-        Error::Source {
-            source, failure, ..
-        } if Failure::read(source) != *failure => End::failed(failure),
-        Error::Source { source, .. } => End::failed(source),
-        Error::Guardrail(violation) => End::of(Cause::Violation(violation.clone())),
-        Error::ZeroOutput => End::of(Cause::ZeroOutput),
-        Error::Truncated => End::of(Cause::Truncated),
-        Error::Timeout(kind) => End::of(Cause::Timeout(*kind)),
-        Error::Limit(kind) => End::of(Cause::Limit(*kind)),
-        Error::Aborted => End::of(Cause::Aborted),
-        Error::Refused(refusal) => End::refused(&refusal.message),
-        Error::NoTimer => End::of(Cause::NoTimer),
-        Error::Ended(end) => end.clone(),
-        // Of a later version of core.
-        other => End::failed(other),
-    }
 }
 
 fn told<F, D>(config: SentryConfig, future: F, done: D) -> Told<F, D>

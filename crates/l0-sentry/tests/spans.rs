@@ -343,7 +343,8 @@ fn a_future_fails_with_what_was_read_from_the_error_of_the_source() {
         ),
         (
             Some(classified),
-            format!("error L0 execution failed: {}", message(classified)),
+            // What was read says what it is, the error of the transport how it came to it.
+            "error L0 execution failed: status 402 Payment Required: connection reset".to_owned(),
             "402",
         ),
     ] {

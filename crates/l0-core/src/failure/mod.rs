@@ -234,7 +234,8 @@ impl Failure {
     }
 }
 
-/// For people, in lower case: `connection refused`, or `rate limited, status 429, retry after 2 s`.
+/// For people, as a link of an error's chain: `classified as connection refused`, or `classified as rate
+/// limited, status 429, retry after 2 s`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = Some(self.kind_in_words()).filter(|words| !words.is_empty());
@@ -245,6 +246,8 @@ impl fmt::Display for Failure {
         });
         let parts = [kind, status.as_deref(), self.detail, retry_after.as_deref()];
         let mut parts = parts.into_iter().flatten();
+        // With a head of its own, since the links before say the rest: `(status 401)`.
+        f.write_str("classified as ")?;
         f.write_str(parts.next().unwrap_or("not worth another attempt"))?;
         parts.try_for_each(|part| write!(f, ", {part}"))
     }

@@ -253,7 +253,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return Some(self.after_the_end());
         }
         let requested = self.attempt.recorder.stop().requested();
-        requested.then(|| self.fail(End::of(Cause::Aborted), Error::Aborted))
+        requested.then(|| self.fail(Error::Aborted))
     }
 
     /// What a finished run hands out: the refusal, once, and then nothing.
@@ -355,10 +355,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         self.attempt.park(backs_off);
         match ready!(self.attempt.deadlines.poll(cx)) {
             Ok(kind) => Poll::Ready(self.attempt_failed(timeout(kind))),
-            Err(NoTimer) => {
-                let end = End::of(Cause::NoTimer);
-                Poll::Ready(Step::HandOut(self.fail(end, Error::NoTimer)))
-            }
+            Err(NoTimer) => Poll::Ready(Step::HandOut(self.fail(Error::NoTimer))),
         }
     }
 
@@ -392,8 +389,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn halt(&mut self, violation: Violation) -> Step<T, E> {
-        let end = End::of(Cause::Violation(violation.clone()));
-        Step::HandOut(self.fail(end, Error::Guardrail(violation)))
+        Step::HandOut(self.fail(Error::Guardrail(violation)))
     }
 
     /// Reads what the source failed with.
@@ -482,12 +478,16 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             Cause::Source => End::of_source(fault.failure, &fault.message),
             cause => End::of(cause),
         };
-        self.fail(end, fault.error)
+        self.finish(end, fault.error)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error<E>) -> HandOut<T, E> {
+        self.finish(error.end(), error)
     }
 
     /// Finishes the run with this error, and drops the source.
-    #[cold]
-    fn fail(&mut self, end: End, error: Error<E>) -> HandOut<T, E> {
+    fn finish(&mut self, end: End, error: Error<E>) -> HandOut<T, E> {
         let source = match &error {
             Error::Source { source, .. } => Some(source as &(dyn StdError + 'static)),
             _ => None,

@@ -1,5 +1,7 @@
 //! Format collapse: an answer that begins by talking about itself, such as "Here is the code:".
 
+use crate::wording::Opening;
+
 /// How many characters the beginning has.
 const BEGINNING: u64 = 100;
 
@@ -20,18 +22,6 @@ pub(super) struct Format {
     for_you: u128,
     changed: bool,
     found: bool,
-}
-
-/// A phrase that matters here.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Opening {
-    /// Such as "here is the".
-    Introduction,
-    /// Such as "let me".
-    Offer,
-    ForYou,
-    /// Enough by itself.
-    HereYouGo,
 }
 
 impl Format {

@@ -2,6 +2,7 @@
 
 use super::delta::Delta;
 use super::window::{Marks, Window};
+use crate::fence::{self, Fence, FenceLine};
 
 /// How many marks must stand before an end that has none.
 const MIN_MARKS: usize = 4;
@@ -12,8 +13,14 @@ pub(super) struct Markdown {
     window: Window<1>,
     /// Whether a character without a meaning in Markdown would change nothing.
     plain: bool,
-    /// Whether nothing but indentation came on the line so far.
-    indented: bool,
+    /// Whether a fence may still begin in this line.
+    line_start: bool,
+    /// The line, while it may open a fence or close the one that is open.
+    fence_line: Option<FenceLine>,
+    /// Where the run of marks that this line begins with has its last one.
+    run_end: u64,
+    /// The open fence: what follows is code.
+    fence: Option<Fence>,
     /// How many `#` came, if nothing else did on the line so far.
     hashes: Option<u8>,
     /// How many backticks came last.
@@ -22,7 +29,6 @@ pub(super) struct Markdown {
     star: bool,
     bold: Bold,
     link: Link,
-    fence: Fence,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,28 +48,21 @@ enum Link {
     Target,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fence {
-    None,
-    /// The line of an opening fence of so many backticks; another backtick on it makes it none.
-    Opening(u32),
-    /// Inside of a code block.
-    Code(u32),
-}
-
 impl Markdown {
     pub(super) fn new() -> Self {
         let collapsed = |[marks]: &[Marks; 1]| marks.before() >= MIN_MARKS && marks.at_end() == 0;
         Self {
             window: Window::new(collapsed),
             plain: false,
-            indented: true,
+            line_start: true,
+            fence_line: None,
+            run_end: 0,
+            fence: None,
             hashes: Some(0),
             ticks: 0,
             star: false,
             bold: Bold::No,
             link: Link::No,
-            fence: Fence::None,
         }
     }
 
@@ -85,7 +84,8 @@ impl Markdown {
 
     /// Whether a character without a meaning in Markdown would change nothing.
     fn is_plain(&self) -> bool {
-        !self.indented
+        !self.line_start
+            && self.fence_line.is_none()
             && self.hashes.is_none()
             && self.ticks == 0
             && !self.star
@@ -94,13 +94,14 @@ impl Markdown {
     }
 
     /// Whether the text ends, at this length, collapsed.
-    pub(super) fn end(&self, length: u64) -> bool {
+    pub(super) fn end(&mut self, length: u64) -> bool {
+        self.end_fence_line(length);
         !self.in_code() && self.window.holds(length)
     }
 
     /// Code has no marks, and is Markdown all the same.
     fn in_code(&self) -> bool {
-        matches!(self.fence, Fence::Code(_))
+        self.fence.is_some()
     }
 
     #[inline]
@@ -112,13 +113,7 @@ impl Markdown {
         if c == '\n' {
             return self.new_line(place);
         }
-        if c == '`' {
-            return self.backtick(place);
-        }
-        if std::mem::take(&mut self.ticks) > 0 {
-            self.indented = false;
-        }
-        self.indented &= c.is_whitespace() || c == '>';
+        let mut fence = self.read_fence_line(c, place);
         if self.in_code() {
             return false;
         }
@@ -136,9 +131,54 @@ impl Markdown {
                 false
             }
         };
+        fence |= self.backtick(c);
         let bold = self.star(c);
         let link = self.link(c);
-        (header || bold || link) && self.mark(place)
+        (header || fence || bold || link) && self.mark(place)
+    }
+
+    /// Reads a character of a line that may open or close a fence. Whether it is the third tilde:
+    /// elsewhere, tildes are none of a fence.
+    fn read_fence_line(&mut self, c: char, place: u64) -> bool {
+        // Outside of ASCII, they all mean the same.
+        let byte = if c.is_ascii() { c as u8 } else { 0xFF };
+        if let Some(line) = self.fence_line {
+            self.fence_line = line.next(byte, self.fence);
+        } else if self.line_start {
+            self.fence_line = FenceLine::begin(byte);
+            self.line_start =
+                fence::is_indent(byte) || (self.fence.is_none() && fence::is_item_marker(byte));
+        }
+        let run = self.fence_line.and_then(FenceLine::run);
+        if run.is_some() {
+            self.run_end = place;
+        }
+        run == Some((b'~', 3))
+    }
+
+    /// The line has ended: a fence may have opened, or closed.
+    fn end_fence_line(&mut self, length: u64) -> bool {
+        let Some(line) = self.fence_line.take() else {
+            return false;
+        };
+        // What the text's growth up to here changed, it changed before.
+        let collapsed = self.advance(length);
+        let was_open = self.fence.is_some();
+        self.fence = line.end(self.fence);
+        if was_open && self.fence.is_none() {
+            self.window.add(0, self.run_end, length);
+        }
+        collapsed
+    }
+
+    /// Whether this is the third of some backticks.
+    fn backtick(&mut self, c: char) -> bool {
+        self.ticks = if c == '`' {
+            self.ticks.saturating_add(1)
+        } else {
+            0
+        };
+        self.ticks == 3
     }
 
     fn star(&mut self, c: char) -> bool {
@@ -171,47 +211,13 @@ impl Markdown {
         closes
     }
 
-    fn backtick(&mut self, place: u64) -> bool {
-        self.ticks = self.ticks.saturating_add(1);
-        self.hashes = None;
-        self.star('`');
-        self.link('`');
-        match self.fence {
-            Fence::None if self.ticks == 3 => {
-                if self.indented {
-                    self.fence = Fence::Opening(3);
-                }
-                self.mark(place)
-            }
-            Fence::Opening(_) if self.ticks > 3 => {
-                self.fence = Fence::Opening(self.ticks);
-                false
-            }
-            Fence::Opening(_) if self.ticks == 1 => {
-                self.fence = Fence::None;
-                self.indented = false;
-                false
-            }
-            Fence::Code(ticks) if self.indented && self.ticks == ticks => {
-                // What the text's growth up to here changed, it changed inside of the code.
-                self.advance(place + 1);
-                self.fence = Fence::None;
-                self.mark(place)
-            }
-            _ => false,
-        }
-    }
-
     fn new_line(&mut self, place: u64) -> bool {
         let mut collapsed = false;
         if self.hashes.take().is_some_and(|hashes| hashes > 0) {
             collapsed |= self.mark(place);
         }
-        if let Fence::Opening(ticks) = self.fence {
-            collapsed |= self.advance(place + 1);
-            self.fence = Fence::Code(ticks);
-        }
-        self.indented = true;
+        collapsed |= self.end_fence_line(place + 1);
+        self.line_start = true;
         self.hashes = (!self.in_code()).then_some(0);
         self.ticks = 0;
         self.star = false;
@@ -232,16 +238,20 @@ mod tests {
 
     /// How many marks a text has.
     fn marks(text: &str) -> usize {
+        let length = text.chars().count() as u64;
+        let marks = |mut markdown: Markdown| {
+            markdown.end(length);
+            markdown.window.count(0)
+        };
         let mut markdown = Markdown::new();
         markdown.text(&Delta::new(text, 0));
-        let marks = |markdown: &Markdown| markdown.window.count(0);
-        let whole = marks(&markdown);
+        let whole = marks(markdown);
         let mut markdown = Markdown::new();
         for (place, c) in text.chars().enumerate() {
             let mut utf8 = [0; 4];
             markdown.text(&Delta::new(c.encode_utf8(&mut utf8), place as u64));
         }
-        assert_eq!(marks(&markdown), whole, "one character a piece: {text:?}");
+        assert_eq!(marks(markdown), whole, "one character a piece: {text:?}");
         whole
     }
 
@@ -276,6 +286,11 @@ mod tests {
             ("   ```\ncode\n   ```\n**b**", 3),
             ("> ```\n> # code\n> ```", 2),
             ("````\n```\n# code\n````", 2),
+            ("```\n# code\n``` # code\n# code\n```\n# a", 3),
+            ("```\n# code\n```\n# a\n", 3),
+            ("1. ```\n   # code\n   ```\n- ```\n  # code", 3),
+            ("~~struck~~ and ~~~~this~~~~", 0),
+            ("~~~\n# code\n~~~\n# a\n", 3),
             ("```code``` and **bold**", 3),
             ("```code```\n**bold**", 3),
             ("a ``` b\n**bold**", 2),

@@ -32,13 +32,13 @@ use self::wording::Wording;
 ///
 /// | kind | confidence | what it is |
 /// |---|---|---|
-/// | `meta_commentary` | 0.9 | the last 200 characters have a phrase such as "as an AI", "I'm sorry, but I", "let me explain" |
+/// | `meta_commentary` | 0.9 | the last 200 characters have a phrase of `pattern-meta-commentary` in [`Patterns`](crate::Patterns), or "as an AI", "let me explain", "to clarify", "in other words" |
 /// | `tone_shift` | 0.7 | formal words ("therefore", "moreover") or informal ones ("gonna", "okay") in the last 200 characters and in the 200 before differ by more than two |
 /// | `repetition` | 0.8 | a sentence of more than 20 characters, or a phrase of five words, comes three times in the last 500 characters, in which three such sentences end |
 /// | `entropy_spike` | 0.6 | a delta's characters are much more mixed than those of the 50 deltas before |
-/// | `format_collapse` | 0.8 | the first 100 characters have "here is the ...:", "let me ... for you", "here you go" or the like |
+/// | `format_collapse` | 0.8 | the first 100 characters have a phrase of `pattern-format-collapse`, or "here you go" |
 /// | `markdown_collapse` | 0.7 | four or more marks of Markdown (fences, headers, bold text, links) in 200 characters, and none in the last 200, outside of code |
-/// | `hedging` | 0.5 | the first line is "Sure!", "Certainly!", "Of course!" or "Absolutely!", and nothing else |
+/// | `hedging` | 0.5 | the first line is one of `pattern-hedging`, such as "Sure!", and nothing else |
 ///
 /// A kind is recorded when it is first found in an attempt. These are heuristics, and good answers
 /// have such phrases too: look at what they find in your answers before you let L0 ask again because
@@ -293,7 +293,7 @@ impl Detector {
             repetition: drift.repetition.then(repetition),
             entropy: drift.entropy_spike.then(entropy),
             markdown: drift.markdown_collapse.then(Markdown::new),
-            hedging: drift.hedging.then(Hedging::default),
+            hedging: drift.hedging.then(Hedging::new),
         }
     }
 }
@@ -337,7 +337,7 @@ impl Check<DriftReport> for Detector {
         if let Some(repetition) = &mut self.repetition {
             found.add_if(Kind::Repetition, repetition.end(length));
         }
-        if let Some(markdown) = &self.markdown {
+        if let Some(markdown) = &mut self.markdown {
             found.add_if(Kind::MarkdownCollapse, markdown.end(length));
         }
         if let Some(hedging) = &mut self.hedging {

@@ -4,9 +4,8 @@
 //! of a table, so that those that are equal are found without a search.
 
 use super::delta::Delta;
-
-/// Sentences of so many characters, or fewer, do not count.
-const MIN_SENTENCE: u64 = 20;
+use crate::hash::{Fnv, MULTIPLIER};
+use crate::sentence::{self, ends_sentence};
 
 /// How many sentences the window must have.
 const MIN_SENTENCES: usize = 3;
@@ -53,20 +52,19 @@ struct Unit {
 
 #[derive(Debug, Clone, Copy)]
 struct Piece {
-    hash: u64,
+    hash: Fnv,
     length: u64,
 }
 
 impl Piece {
     const EMPTY: Self = Self {
-        hash: 0xcbf2_9ce4_8422_2325,
+        hash: Fnv::EMPTY,
         length: 0,
     };
 
-    /// FNV-1a, on characters.
     #[inline]
     fn push(&mut self, c: u32) {
-        self.hash = (self.hash ^ u64::from(c)).wrapping_mul(0x0100_0000_01b3);
+        self.hash.push(c.into());
         self.length += 1;
     }
 
@@ -90,16 +88,14 @@ const ASCII: [u8; 128] = {
     let mut byte = 0;
     while byte < 128 {
         letters[byte] = match byte as u8 {
-            b'\t'..=b'\r' | b' ' | b'.' | b'!' | b'?' => BOUNDARY,
+            b'\t'..=b'\r' | b' ' => BOUNDARY,
+            mark if ends_sentence(mark as char) => BOUNDARY,
             letter => letter.to_ascii_lowercase(),
         };
         byte += 1;
     }
     letters
 };
-
-/// An odd number without a pattern: the golden ratio's bits.
-const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// `MULTIPLIER` to the power of the number of words.
 const MULTIPLIER_OF_OLDEST: u64 = MULTIPLIER.wrapping_pow(WORDS as u32);
@@ -130,7 +126,7 @@ impl Repetition {
             phrase: 0,
             // Every other character at most begins a word.
             phrases: Occurrences::new(window as u64 / 2 + 1),
-            sentences: Occurrences::new(window as u64 / MIN_SENTENCE + 1),
+            sentences: Occurrences::new(window as u64 / sentence::SHORT + 1),
             sentences_until: [0; MIN_SENTENCES],
             sentence_count: 0,
             repeated_until: 0,
@@ -199,10 +195,10 @@ impl Repetition {
             hash: 0,
             start: place.saturating_sub(length),
         };
-        self.word.get_or_insert(start).add(hash);
+        self.word.get_or_insert(start).add(hash.0);
         // Its pieces are joined by one space each.
         self.sentence_length += u64::from(self.sentence.is_some()) + length;
-        self.sentence.get_or_insert(start).add(hash);
+        self.sentence.get_or_insert(start).add(hash.0);
     }
 
     /// The end of a sentence is part of the word.
@@ -242,7 +238,7 @@ impl Repetition {
         let Some(sentence) = self.sentence.take() else {
             return false;
         };
-        if characters <= MIN_SENTENCE {
+        if characters <= sentence::SHORT {
             return false;
         }
         self.sentences_until[self.sentence_count % MIN_SENTENCES] = place + self.window + 1;
@@ -264,33 +260,6 @@ impl Repetition {
             self.repeated_until = self.repeated_until.max(first + self.window + 1);
         }
         self.holds(length)
-    }
-}
-
-fn ends_sentence(c: char) -> bool {
-    match c {
-        '.' | '!' | '?' => true,
-        '\0'..'\u{80}' => false,
-        _ => matches!(
-            c,
-            '…' | '‼'
-                | '⁇'
-                | '⁈'
-                | '⁉'
-                | '。'
-                | '．'
-                | '｡'
-                | '！'
-                | '？'
-                | '։'
-                | '؟'
-                | '۔'
-                | '।'
-                | '॥'
-                | '။'
-                | '។'
-                | '።'
-        ),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::LazyLock;
 
 use super::delta::Delta;
-use super::format::{Format, Opening};
+use super::format::Format;
 use super::tone::{self, Tone};
 use super::window::{SIDE, Window};
 use super::{Drift, Kind, Kinds};
-use crate::phrases::{Found, Phrases, Search};
+use crate::phrases::{Search, Table};
+use crate::wording::{META_COMMENTARY, OPENINGS, Opening};
 
 /// What a phrase says.
 #[derive(Debug, Clone, Copy)]
@@ -18,51 +19,35 @@ enum Role {
     Opens(Opening),
 }
 
-const PHRASES: [(&str, Role); 29] = {
-    use Opening::{ForYou, HereYouGo, Introduction, Offer};
-    use Role::{Comments, Opens, Sounds};
-    use Tone::{Formal, Informal};
-    [
-        ("as an ai", Comments),
-        ("i'm an ai", Comments),
-        ("i am an ai", Comments),
-        ("i cannot actually", Comments),
-        ("i don't have personal", Comments),
-        ("i apologize, but i", Comments),
-        ("i'm sorry, but i", Comments),
-        ("let me explain", Comments),
-        ("to clarify", Comments),
-        ("in other words", Comments),
-        ("therefore", Sounds(Formal)),
-        ("thus", Sounds(Formal)),
-        ("hence", Sounds(Formal)),
-        ("moreover", Sounds(Formal)),
-        ("furthermore", Sounds(Formal)),
-        ("consequently", Sounds(Formal)),
-        ("gonna", Sounds(Informal)),
-        ("wanna", Sounds(Informal)),
-        ("yeah", Sounds(Informal)),
-        ("yep", Sounds(Informal)),
-        ("nope", Sounds(Informal)),
-        ("ok", Sounds(Informal)),
-        ("okay", Sounds(Informal)),
-        ("here is the", Opens(Introduction)),
-        ("here's the", Opens(Introduction)),
-        ("let me", Opens(Offer)),
-        ("i'll", Opens(Offer)),
-        ("for you", Opens(ForYou)),
-        ("here you go", Opens(HereYouGo)),
-    ]
-};
+/// The phrases of which only drift knows.
+const TONES: [(&str, Tone); 13] = [
+    ("therefore", Tone::Formal),
+    ("thus", Tone::Formal),
+    ("hence", Tone::Formal),
+    ("moreover", Tone::Formal),
+    ("furthermore", Tone::Formal),
+    ("consequently", Tone::Formal),
+    ("gonna", Tone::Informal),
+    ("wanna", Tone::Informal),
+    ("yeah", Tone::Informal),
+    ("yep", Tone::Informal),
+    ("nope", Tone::Informal),
+    ("ok", Tone::Informal),
+    ("okay", Tone::Informal),
+];
 
-static COMPILED: LazyLock<Phrases> = LazyLock::new(|| {
-    Phrases::new(PHRASES.map(|(phrase, _)| phrase)).expect("a few short phrases can be compiled")
+/// All phrases that are looked for.
+static TABLE: LazyLock<Table<Role>> = LazyLock::new(|| {
+    let comments = META_COMMENTARY.map(|(phrase, _)| (phrase, Role::Comments));
+    let tones = TONES.map(|(phrase, tone)| (phrase, Role::Sounds(tone)));
+    let openings = OPENINGS.map(|(phrase, opening, _)| (phrase, Role::Opens(opening)));
+    Table::new(comments.into_iter().chain(tones).chain(openings))
 });
 
 /// Compiles the phrases, if they were not: so that this is no part of a run.
 pub(super) fn prepare(drift: &Drift) {
     if is_looked_for(drift) {
-        LazyLock::force(&COMPILED);
+        LazyLock::force(&TABLE);
     }
 }
 
@@ -73,7 +58,7 @@ fn is_looked_for(drift: &Drift) -> bool {
 /// Searches a text for the phrases.
 #[derive(Debug)]
 pub(super) struct Wording {
-    phrases: &'static Phrases,
+    table: &'static Table<Role>,
     search: Search,
     said: Said,
 }
@@ -97,10 +82,10 @@ struct Meta {
 impl Wording {
     /// `None` if none of the kinds is looked for.
     pub(super) fn new(drift: &Drift) -> Option<Self> {
-        let phrases = is_looked_for(drift).then(|| &*COMPILED)?;
+        let table = is_looked_for(drift).then(|| &*TABLE)?;
         Some(Self {
-            phrases,
-            search: Search::new(phrases),
+            table,
+            search: Search::new(&table.phrases),
             said: Said {
                 meta: drift.meta_commentary.then(Meta::default),
                 tone: drift.tone_shift.then(tone::words),
@@ -114,7 +99,7 @@ impl Wording {
     #[inline]
     pub(super) fn text(&mut self, delta: &Delta<'_>) -> Kinds {
         let Self {
-            phrases,
+            table,
             search,
             said,
         } = self;
@@ -123,7 +108,7 @@ impl Wording {
         }
         let start = search.position();
         let (mut counted, mut end) = (0, delta.start);
-        search.text(phrases, delta.text, |found| {
+        search.text(&table.phrases, delta.text, |found| {
             let until = (found.end - start) as usize;
             if delta.is_ascii() {
                 end += (until - counted) as u64;
@@ -132,7 +117,7 @@ impl Wording {
             }
             counted = until;
             // The character behind it told that the phrase ends.
-            said.phrase(found, end, end + 1);
+            said.phrase(*table.meaning(found), end, end + 1);
         });
         said.grown(delta.end())
     }
@@ -140,11 +125,13 @@ impl Wording {
     /// The text is complete, at this length. Gives what it ends with.
     pub(super) fn end(&mut self, length: u64) -> Kinds {
         let Self {
-            phrases,
+            table,
             search,
             said,
         } = self;
-        search.end(phrases, |found| said.phrase(found, length, length));
+        search.end(&table.phrases, |found| {
+            said.phrase(*table.meaning(found), length, length);
+        });
         // What was found on the way may be over.
         said.grown(length);
         let meta = said.meta.as_ref().and_then(|meta| meta.last);
@@ -163,10 +150,7 @@ impl Wording {
 
 impl Said {
     /// A phrase ended here, which is known when the text is so long.
-    fn phrase(&mut self, found: Found, end: u64, length: u64) {
-        let Some((_, role)) = PHRASES.get(found.phrase) else {
-            return;
-        };
+    fn phrase(&mut self, role: Role, end: u64, length: u64) {
         match role {
             Role::Comments => {
                 if let Some(meta) = &mut self.meta {
@@ -176,13 +160,13 @@ impl Said {
             }
             Role::Sounds(tone) => {
                 if let Some(words) = &mut self.tone {
-                    let shifts = words.add(*tone as usize, end.saturating_sub(1), length);
+                    let shifts = words.add(tone as usize, end.saturating_sub(1), length);
                     self.found.add_if(Kind::ToneShift, shifts);
                 }
             }
             Role::Opens(opening) => {
                 if let Some(format) = &mut self.format {
-                    format.phrase(*opening, end);
+                    format.phrase(opening, end);
                 }
             }
         }

@@ -285,7 +285,7 @@ pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String>
         let value = match (quantity.kind, value) {
             (QuantityKind::Sum, Value::Count(count)) => count.to_string(),
             (QuantityKind::Sum, value) => format!("{:?}", value.as_f64()),
-            (_, Value::Distribution(all)) => format!("{} x {}", all.count, all.sum.as_secs_f64()),
+            (_, Value::Distribution(all)) => format!("{} x {}", all.count(), all.sum().as_secs_f64()),
             (_, value) => format!("1 x {}", (value.as_f64() * 1e9).round() / 1e9),
         };
         points.push(format!("{name}[{attributes}] {value}"));
@@ -323,7 +323,7 @@ pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, Strin
                 add(format!("{own}.p50"), seconds(all.p50()));
                 add(format!("{own}.p90"), seconds(all.p90()));
                 add(format!("{own}.p99"), seconds(all.p99()));
-                add(format!("{own}.max"), seconds(Some(all.max)));
+                add(format!("{own}.max"), seconds(Some(all.max())));
             }
             value => {
                 let value = match value {

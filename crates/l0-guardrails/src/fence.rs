@@ -1,0 +1,155 @@
+//! Fences: the one reader of the lines that open and close code fences in Markdown.
+//!
+//! A fence is a run of three or more backticks or tildes. Behind an opening one may stand what the
+//! code is, but no backtick behind backticks: that is inline code. A closing one is of the same
+//! marks, at least as long, and has nothing behind it but blanks.
+//!
+//! At which column a line's content begins, and behind which markers of lists and quotes, is left to
+//! those who read the line: they give the bytes from there on.
+
+/// An open code fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fence {
+    mark: u8,
+    length: u32,
+}
+
+/// A line that may open a fence, or close the one that is open, as far as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FenceLine {
+    run: Fence,
+    /// Whether the run of marks has ended.
+    behind: bool,
+}
+
+impl FenceLine {
+    /// How long the run of a fence is, at least.
+    const MIN: u32 = 3;
+
+    /// Begins with the first byte of a line's content, if that is a mark.
+    #[inline]
+    pub(crate) fn begin(byte: u8) -> Option<Self> {
+        matches!(byte, b'`' | b'~').then_some(Self {
+            run: Fence {
+                mark: byte,
+                length: 1,
+            },
+            behind: false,
+        })
+    }
+
+    /// Reads the next byte of the line, which is not its end, while this fence is open. Absent if the
+    /// line neither opens nor closes a fence.
+    #[inline]
+    pub(crate) fn next(mut self, byte: u8, open: Option<Fence>) -> Option<Self> {
+        if byte == self.run.mark && !self.behind {
+            self.run.length = self.run.length.saturating_add(1);
+            return Some(self);
+        }
+        let goes_on = match open {
+            Some(open) => self.closes(open) && matches!(byte, b' ' | b'\t' | b'\r'),
+            None => self.opens() && !(byte == b'`' && self.run.mark == b'`'),
+        };
+        self.behind = true;
+        goes_on.then_some(self)
+    }
+
+    /// Returns the fence that is open when the line has ended.
+    pub(crate) fn end(self, open: Option<Fence>) -> Option<Fence> {
+        match open {
+            Some(open) => (!self.closes(open)).then_some(open),
+            None => self.opens().then_some(self.run),
+        }
+    }
+
+    /// Returns the mark and how often it came, if nothing is behind them so far.
+    pub(crate) fn run(self) -> Option<(u8, u32)> {
+        (!self.behind).then_some((self.run.mark, self.run.length))
+    }
+
+    fn opens(self) -> bool {
+        self.run.length >= Self::MIN
+    }
+
+    fn closes(self, open: Fence) -> bool {
+        self.run.mark == open.mark && self.run.length >= open.length
+    }
+}
+
+/// Returns whether a byte may stand before any fence in its line: indent, and the markers of quotes.
+pub(crate) fn is_indent(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'>')
+}
+
+/// Returns whether a byte is of what marks an item of a list, which may stand before an opening
+/// fence.
+pub(crate) fn is_item_marker(byte: u8) -> bool {
+    matches!(byte, b'-' | b'*' | b'+' | b'0'..=b'9' | b'.' | b')')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fence that is open behind a line, which begins with its content.
+    fn after(line: &str, open: Option<Fence>) -> Option<Fence> {
+        let mut bytes = line.bytes();
+        let mut read = bytes.next().and_then(FenceLine::begin);
+        for byte in bytes {
+            read = read.and_then(|line| line.next(byte, open));
+        }
+        read.map_or(open, |line| line.end(open))
+    }
+
+    #[test]
+    fn lines_open_fences() {
+        let open = |mark, length| Some(Fence { mark, length });
+        for (line, expected) in [
+            ("```", open(b'`', 3)),
+            ("`````", open(b'`', 5)),
+            ("~~~~", open(b'~', 4)),
+            ("```rust", open(b'`', 3)),
+            ("``` rust, no_run \t", open(b'`', 3)),
+            ("~~~ `a` ~~~ b", open(b'~', 3)),
+            ("```~~~", open(b'`', 3)),
+            ("```日本語", open(b'`', 3)),
+            ("", None),
+            ("``", None),
+            ("`` `", None),
+            ("~~", None),
+            ("~~ ~", None),
+            ("``~", None),
+            ("```a```", None),
+            ("``` a ` b", None),
+            ("code", None),
+            (" ```", None),
+        ] {
+            assert_eq!(after(line, None), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn lines_close_fences() {
+        for (opening, line, closes) in [
+            ("```", "```", true),
+            ("```", "`````", true),
+            ("```rust", "``` \t\r", true),
+            ("~~~", "~~~", true),
+            ("````", "```", false),
+            ("````", "``` `", false),
+            ("```", "~~~", false),
+            ("~~~", "```", false),
+            ("```", "```rust", false),
+            ("```", "``` rust", false),
+            ("```", "``` `", false),
+            ("```", "``", false),
+            ("```", "code", false),
+            ("```", "", false),
+        ] {
+            let open = after(opening, None);
+            assert!(open.is_some(), "{opening:?}");
+            let expected = if closes { None } else { open };
+            assert_eq!(after(line, open), expected, "{opening:?}, {line:?}");
+        }
+    }
+}
