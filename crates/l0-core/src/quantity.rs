@@ -90,8 +90,8 @@ impl Value<'_> {
 #[derive(Clone, Copy)]
 enum Read {
     One(fn(&Telemetry) -> Option<Value<'_>>),
-    /// A count for each value of a label.
-    Each(&'static str, fn(&Telemetry, &mut Visit<'_>)),
+    /// A count for each value of a label; `None` if they are unknown.
+    Each(&'static str, fn(&Telemetry, &mut Visit<'_>) -> Option<()>),
 }
 
 /// Takes the value of the label, and the count.
@@ -126,10 +126,11 @@ impl Quantity {
     }
 
     /// Calls `visit` with each value of the label and its count; not at all if the quantity is one
-    /// number.
-    pub fn each(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(&str, u64)) {
-        if let Read::Each(_, read) = self.read {
-            read(telemetry, visit);
+    /// number. Returns whether the counts are known, also if there are none.
+    pub fn each(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(&str, u64)) -> bool {
+        match self.read {
+            Read::Each(_, read) => read(telemetry, visit).is_some(),
+            Read::One(_) => false,
         }
     }
 }
@@ -188,7 +189,7 @@ const fn by(
     label: &'static str,
     unit: Unit,
     description: &'static str,
-    read: fn(&Telemetry, &mut Visit<'_>),
+    read: fn(&Telemetry, &mut Visit<'_>) -> Option<()>,
 ) -> Quantity {
     Quantity {
         name,
@@ -340,9 +341,8 @@ static ALL: &[Quantity] = &[
         RUN,
         "Runs that have finished, by outcome",
         |t, to| {
-            if let Some(outcome) = t.outcome {
-                to(outcome.as_str(), 1);
-            }
+            to(t.outcome?.as_str(), 1);
+            Some(())
         },
     ),
     by(
@@ -351,10 +351,10 @@ static ALL: &[Quantity] = &[
         RUN,
         "Runs that failed, by what went wrong",
         |t, to| {
-            let failed = t.outcome.is_some_and(|outcome| outcome.is_failure());
-            if let (true, Some(error)) = (failed, &t.error) {
-                to(&error.error_type, 1);
+            if t.outcome?.is_failure() {
+                to(&t.error.as_ref()?.error_type, 1);
             }
+            Some(())
         },
     ),
     by(
@@ -366,6 +366,7 @@ static ALL: &[Quantity] = &[
             for (kind, count) in &t.network.errors_by_type {
                 to(kind.as_str(), *count);
             }
+            Some(())
         },
     ),
     by(
@@ -374,14 +375,11 @@ static ALL: &[Quantity] = &[
         VIOLATION,
         "Guardrail violations by severity",
         |t, to| {
-            if let Some(stats) = &t.guardrails {
-                for &severity in Severity::ALL {
-                    to(
-                        severity.as_str(),
-                        stats.violations_by_severity.get(severity),
-                    );
-                }
+            let counts = t.guardrails.as_ref()?.violations_by_severity;
+            for &severity in Severity::ALL {
+                to(severity.as_str(), counts.get(severity));
             }
+            Some(())
         },
     ),
     by(
@@ -390,11 +388,10 @@ static ALL: &[Quantity] = &[
         VIOLATION,
         "Guardrail violations by rule",
         |t, to| {
-            if let Some(stats) = &t.guardrails {
-                for (rule, count) in &stats.violations_by_rule {
-                    to(rule, *count);
-                }
+            for (rule, count) in &t.guardrails.as_ref()?.violations_by_rule {
+                to(rule, *count);
             }
+            Some(())
         },
     ),
 ];
@@ -438,8 +435,10 @@ mod tests {
         telemetry.metrics.inter_token = Some(Distribution::new());
         for quantity in Quantity::ALL {
             let mut visited = 0;
-            quantity.each(&telemetry, &mut |_, _| visited += 1);
+            let known = quantity.each(&telemetry, &mut |_, _| visited += 1);
             assert_eq!(visited, 0, "{quantity:?}");
+            // Without an error, all types of them are known to be none.
+            assert_eq!(known, quantity.name == "network.errors_by_type");
             let known = matches!(quantity.value(&telemetry), Some(Value::Count(0)));
             let always = [
                 "tokens.total",

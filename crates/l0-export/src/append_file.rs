@@ -4,6 +4,10 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
+// `File::lock` came with Rust 1.89. Where it is there too, the trait has to be named.
+#[cfg(any(unix, windows))]
+use fs4::FileExt;
+
 /// A file that several processes append lines to: each of them stays whole if it is written at
 /// once, as [`json::write_line`](crate::json::write_line) and `csv::Writer` do.
 ///
@@ -26,7 +30,7 @@ use std::path::Path;
 pub struct AppendFile(File);
 
 impl AppendFile {
-    /// Opens the file, or makes it. If it ends in mid-line, because a process died while it wrote,
+    /// Opens the file, or creates it. If it ends in mid-line, because a process died while it wrote,
     /// that line is ended, so that only it is lost.
     ///
     /// # Errors
@@ -48,24 +52,44 @@ impl AppendFile {
     ) -> Result<Self, E> {
         let mut options = File::options();
         let mut file = options.create(true).read(true).append(true).open(path)?;
-        file.lock()?;
+        lock(&file)?;
         let prepared = prepare(&mut file);
-        file.unlock()?;
+        unlock(&file)?;
         prepared.map(|()| Self(file))
     }
 }
 
 impl Write for AppendFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock()?;
+        lock(&self.0)?;
         let written = self.0.write(bytes);
-        self.0.unlock()?;
+        unlock(&self.0)?;
         written
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+#[cfg(any(unix, windows))]
+fn lock(file: &File) -> io::Result<()> {
+    FileExt::lock(file)
+}
+
+#[cfg(any(unix, windows))]
+fn unlock(file: &File) -> io::Result<()> {
+    FileExt::unlock(file)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn lock(_: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(not(any(unix, windows)))]
+fn unlock(_: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Whether the last byte is there, and no line end.

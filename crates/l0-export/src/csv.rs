@@ -1,10 +1,13 @@
 //! CSV: one telemetry as a row, under a header that is written exactly once.
 //!
 //! The first seven columns are those of the original, in its order: `sessionId`, `duration`,
-//! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Durations are
-//! milliseconds; what is unknown is empty. `errorsByType`, `violationsByRule`, `driftTypes` and
-//! `metadata` are compact JSON; `model` is that entry of the metadata. Quoting is that of RFC 4180,
-//! with LF line ends.
+//! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Then come those that are no
+//! numbers: `startTime`, `outcome`, `finishReason`, `model` (that entry of the metadata), `errorType`,
+//! `errorStatus`, `errorMessage`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
+//! in its order, such as `wastedTokens`; then `driftDetected`, `driftTypes`, `metadata`.
+//!
+//! Durations are milliseconds; what is unknown is empty. Counts by a label (`errorsByType`), lists and
+//! maps are compact JSON. Quoting is that of RFC 4180, with LF line ends.
 //!
 //! A cell that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or
 //! a line end) is preceded by an apostrophe, and so is one that begins with an apostrophe of its
@@ -16,15 +19,17 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use csv::{ReaderBuilder, StringRecord, WriterBuilder};
-use l0_core::{Outcome, Telemetry, keys};
+use l0_core::{DriftStats, Outcome, QuantityKind, Telemetry, keys};
 use serde::Serialize;
 
 use crate::append_file::{AppendFile, ends_in_mid_line};
-use crate::profile::{MEASURES, Profile, Stats};
-use crate::values::{gaps, json, millis, printable};
+use crate::numbers::{Number, QUANTITIES, Scalar, Spelled, numbers_of_records};
+use crate::profile::{Profile, RUNS_BY_OUTCOME, Stats};
+use crate::quantiles::Numbers;
+use crate::values::{json, printable};
 
 /// What most rows fit into, in bytes.
 const ROW_CAPACITY: usize = 1024;
@@ -48,7 +53,7 @@ pub enum Error {
     },
 }
 
-/// The header and one row, each with its line end.
+/// Writes the header and one row, each with its line end.
 ///
 /// # Errors
 ///
@@ -88,7 +93,7 @@ pub struct Writer<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Writes to something empty, which gets a header.
+    /// Creates a writer to something empty, which gets a header.
     pub fn new(to: W) -> Self {
         Self {
             to,
@@ -109,7 +114,10 @@ impl<W: Write> Writer<W> {
             lines.extend_from_slice(header().as_bytes());
         }
         let before_row = lines.len();
-        write_row(&mut lines, COLUMNS.iter().map(|(_, cell)| cell(telemetry)))?;
+        write_row(
+            &mut lines,
+            COLUMNS.iter().map(|column| column.cell(telemetry)),
+        )?;
 
         let (written, result) = write_counted(&mut self.to, &lines);
         if written >= before_row {
@@ -122,19 +130,19 @@ impl<W: Write> Writer<W> {
         Ok(result?)
     }
 
-    /// What is written to.
+    /// Returns what is written to.
     pub fn get_ref(&self) -> &W {
         &self.to
     }
 
-    /// Gives back what is written to.
+    /// Returns what is written to, and drops the writer.
     pub fn into_inner(self) -> W {
         self.to
     }
 }
 
 impl Writer<AppendFile> {
-    /// Appends to a file, which is made if it is not there. An empty file gets a header at once; in
+    /// Appends to a file, which is created if it is not there. An empty file gets a header at once; in
     /// one that ends in mid-row, because a process died, that row is ended first. Several processes
     /// may append to one file: see [`AppendFile`].
     ///
@@ -228,9 +236,12 @@ fn prepare(file: &mut File) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a profile: a header, and a row per group. The columns are `group`, the counts of
-/// [`Stats`], how many runs ended with each [`Outcome`], and mean, p50, p95, p99 and largest of
-/// each quantity (`durationMean`, `durationP50`, ...).
+/// Writes a profile: a header, and a row per group.
+///
+/// The columns are `group`, `runs`, how many runs ended with each [`Outcome`]; then, for every quantity
+/// of [`Quantity::ALL`](l0_core::Quantity::ALL) in its order, its sum (`tokens`), or mean, p50, p95, p99
+/// and largest (`durationMean`, `durationP50`, ...), or counts by a label (`failures`) as compact JSON;
+/// and `reasons`: why runs failed, as a compact JSON list. What no run knows is empty.
 ///
 /// # Errors
 ///
@@ -248,28 +259,39 @@ pub fn write_profile(to: &mut impl Write, profile: &Profile) -> Result<(), Error
 
 /// The columns of a group, each with its cell.
 fn profile_row<'a>(group: &'a str, stats: &Stats) -> Vec<(String, Cow<'a, str>)> {
-    let mut row = vec![("group".to_owned(), Cow::Borrowed(group))];
-    for (name, count) in [
-        ("runs", stats.runs),
-        ("networkErrors", stats.network_errors),
-        ("retries", stats.retries),
-        ("networkRetries", stats.network_retries),
-        ("modelRetries", stats.model_retries),
-        ("violations", stats.violations),
-        ("tokens", stats.tokens),
-        ("wastedTokens", stats.wasted_tokens),
-    ] {
-        row.push((name.to_owned(), number(Some(count))));
-    }
-    for outcome in Outcome::ALL {
-        let count = stats.outcomes.get(&outcome).copied().unwrap_or_default();
+    let mut row = vec![
+        ("group".to_owned(), Cow::Borrowed(group)),
+        ("runs".to_owned(), number(Some(stats.runs))),
+    ];
+    let outcomes = stats.counts(RUNS_BY_OUTCOME);
+    // A record of another version may have ended in a way that this one does not know.
+    for outcome in Outcome::ALL.iter().chain([&Outcome::Other]) {
+        let count = outcomes.get(outcome.as_str()).copied().unwrap_or_default();
         row.push((outcome.as_str().to_owned(), number(Some(count))));
     }
-    for measure in &MEASURES {
-        for (suffix, value) in (measure.numbers)(stats).in_order() {
-            row.push((format!("{}{suffix}", measure.name), number(value)));
+    for Spelled {
+        quantity, column, ..
+    } in QUANTITIES.iter()
+    {
+        let name = quantity.name;
+        match (quantity.label(), quantity.kind) {
+            (Some(_), _) if name == RUNS_BY_OUTCOME => {}
+            (Some(_), _) => {
+                let counts = stats.counts(name);
+                let known = (!counts.is_empty()).then_some(counts);
+                row.push((column.clone(), structure(known)));
+            }
+            (None, QuantityKind::Sum) => row.push((column.clone(), scalar(stats.total_of(name)))),
+            (None, _) => {
+                for (suffix, value) in Numbers::from(stats.sample(name)).in_order() {
+                    row.push((format!("{column}{suffix}"), number(value)));
+                }
+            }
         }
     }
+    let reasons = stats.reasons();
+    let known = (!reasons.is_empty()).then_some(&reasons);
+    row.push(("reasons".to_owned(), structure(known)));
     row
 }
 
@@ -287,88 +309,103 @@ fn write_row(lines: &mut Vec<u8>, cells: impl IntoIterator<Item: AsRef<str>>) ->
 }
 
 /// The line of the columns' names, none of which needs quotes.
-fn header() -> String {
-    let mut line = COLUMNS.map(|(name, _)| name).join(",");
-    line.push('\n');
-    line
+fn header() -> &'static str {
+    static HEADER: LazyLock<String> = LazyLock::new(|| {
+        let names: Vec<_> = COLUMNS.iter().map(Column::name).collect();
+        names.join(",") + "\n"
+    });
+    &HEADER
 }
 
-/// A column: its name, and its cell for one telemetry.
-type Column = (&'static str, fn(&Telemetry) -> Cow<'_, str>);
+/// A column of the rows of runs.
+enum Column {
+    /// What is no number: its name, and its cell.
+    Text(&'static str, fn(&Telemetry) -> Cow<'_, str>),
+    Number(&'static Number),
+}
 
-/// The first seven are those of the original.
-static COLUMNS: [Column; 35] = [
-    ("sessionId", |t| t.session_id.as_str().into()),
-    ("duration", |t| time(t.duration)),
-    ("tokens", |t| number(Some(t.metrics.total_tokens))),
-    ("tokensPerSecond", |t| rate(t.metrics.tokens_per_second)),
-    ("retries", |t| number(Some(t.metrics.total_retries))),
-    ("networkErrors", |t| number(Some(t.network.error_count))),
-    ("violations", |t| {
-        number(t.guardrails.as_ref().map(|stats| stats.violation_count))
-    }),
-    ("startTime", |t| number(Some(t.start_time.as_millis()))),
-    ("outcome", |t| {
-        t.outcome.map_or("", |outcome| outcome.as_str()).into()
-    }),
-    ("finishReason", |t| {
-        t.finish_reason.map_or("", |reason| reason.as_str()).into()
-    }),
-    ("model", |t| {
-        keys::text(&t.metadata, keys::MODEL).unwrap_or_default()
-    }),
-    ("timeToFirstToken", |t| time(t.metrics.time_to_first_token)),
-    ("timeToFirstText", |t| time(t.metrics.time_to_first_text)),
-    ("avgInterTokenTime", |t| {
-        time(t.metrics.avg_inter_token_time)
-    }),
-    ("p50InterTokenTime", |t| time(gaps(t).and_then(|g| g.p50()))),
-    ("p90InterTokenTime", |t| time(gaps(t).and_then(|g| g.p90()))),
-    ("p99InterTokenTime", |t| time(gaps(t).and_then(|g| g.p99()))),
-    ("maxInterTokenTime", |t| time(gaps(t).map(|g| g.max))),
-    ("consumerHold", |t| time(t.metrics.consumer_hold)),
-    ("wait", |t| time(t.metrics.wait)),
-    ("outputTokensPerSecond", |t| {
-        rate(t.metrics.output_tokens_per_second)
-    }),
-    ("wastedTokens", |t| number(Some(t.metrics.wasted_tokens))),
-    ("attempts", |t| number(Some(t.metrics.attempts))),
-    ("networkRetries", |t| {
-        number(Some(t.metrics.network_retries))
-    }),
-    ("modelRetries", |t| number(Some(t.metrics.model_retries))),
-    ("inputTokens", |t| number(t.usage.and_then(|u| u.input))),
-    ("outputTokens", |t| number(t.usage.and_then(|u| u.output))),
-    ("usageTokens", |t| number(t.usage.and_then(|u| u.total))),
-    ("cachedInputTokens", |t| {
-        number(t.usage.and_then(|u| u.cached_input))
-    }),
-    ("reasoningTokens", |t| {
-        number(t.usage.and_then(|u| u.reasoning))
-    }),
-    ("errorsByType", |t| {
-        structure(Some(&t.network.errors_by_type))
-    }),
-    ("violationsByRule", |t| {
-        structure(t.guardrails.as_ref().map(|stats| &stats.violations_by_rule))
-    }),
-    ("driftDetected", |t| {
-        number(t.drift.as_ref().map(|drift| drift.detected))
-    }),
-    ("driftTypes", |t| {
-        structure(t.drift.as_ref().map(|drift| &drift.types))
-    }),
-    ("metadata", |t| structure(Some(&t.metadata))),
+impl Column {
+    fn name(&self) -> Cow<'static, str> {
+        match self {
+            Self::Text(name, _) => Cow::Borrowed(name),
+            Self::Number(number) => number.column().into(),
+        }
+    }
+
+    fn cell<'t>(&self, telemetry: &'t Telemetry) -> Cow<'t, str> {
+        match self {
+            Self::Text(_, cell) => cell(telemetry),
+            Self::Number(number) => match number.value(telemetry) {
+                None => structure(number.counts(telemetry).as_ref()),
+                value => scalar(value),
+            },
+        }
+    }
+}
+
+/// The quantities of the first columns, after `sessionId`: those of the original.
+const FIRST: [&str; 6] = [
+    "duration",
+    "tokens.total",
+    "tokens.per_second",
+    "retries.total",
+    "network.errors",
+    "guardrails.violations",
 ];
 
-fn time(duration: Option<Duration>) -> Cow<'static, str> {
-    number(duration.map(millis))
-}
+static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
+    let is_first = |number: &Number| FIRST.contains(&number.quantity().name);
+    let first = FIRST.iter().flat_map(|name| {
+        let numbers = numbers_of_records();
+        numbers.filter(|number| number.quantity().name == *name)
+    });
 
-fn rate(rate: Option<f64>) -> Cow<'static, str> {
-    let rate = rate.filter(|rate| rate.is_finite() && *rate >= 0.0);
-    // Adding makes 0 of -0.
-    number(rate.map(|rate| rate + 0.0))
+    let mut columns = vec![Column::Text("sessionId", |t| t.session_id.as_str().into())];
+    columns.extend(first.map(Column::Number));
+    columns.extend([
+        Column::Text("startTime", |t| number(Some(t.start_time.as_millis()))),
+        Column::Text("outcome", |t| {
+            t.outcome.map_or("", |outcome| outcome.as_str()).into()
+        }),
+        Column::Text("finishReason", |t| {
+            t.finish_reason.map_or("", |reason| reason.as_str()).into()
+        }),
+        Column::Text("model", |t| {
+            keys::text(&t.metadata, keys::MODEL).unwrap_or_default()
+        }),
+        Column::Text("errorType", |t| {
+            let error = t.error.as_ref();
+            error.map_or("", |error| &error.error_type).into()
+        }),
+        Column::Text("errorStatus", |t| {
+            number(t.error.as_ref().and_then(|error| error.status))
+        }),
+        Column::Text("errorMessage", |t| {
+            let error = t.error.as_ref();
+            error.map_or("", |error| &error.message).into()
+        }),
+    ]);
+    let others = numbers_of_records().filter(|number| !is_first(number));
+    columns.extend(others.map(Column::Number));
+    columns.extend([
+        Column::Text("driftDetected", |t| {
+            number(t.drift.as_ref().map(DriftStats::detected))
+        }),
+        Column::Text("driftTypes", |t| {
+            structure(t.drift.as_ref().map(|drift| &drift.types))
+        }),
+        Column::Text("metadata", |t| structure(Some(&t.metadata))),
+    ]);
+    columns
+});
+
+fn scalar(value: Option<Scalar>) -> Cow<'static, str> {
+    match value {
+        Some(Scalar::Count(count)) => number(Some(count)),
+        // Adding makes 0 of -0. No number of a run is negative.
+        Some(Scalar::Real(real)) if real >= 0.0 => number(Some(real + 0.0)),
+        _ => Cow::Borrowed(""),
+    }
 }
 
 fn number(number: Option<impl ToString>) -> Cow<'static, str> {

@@ -1,8 +1,10 @@
 //! JSON: one telemetry as a document, or as a line of a log.
 //!
 //! Durations are milliseconds, unknown values are absent, and what is written reads back equal (if
-//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. All of the
-//! metadata is written, and no prompt, output or credential unless the metadata holds one.
+//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. What another
+//! version wrote reads back too: a label that is not known is read as `other`, and a field that is not
+//! known is passed over. All of the metadata is written, and no prompt, output or credential unless
+//! the metadata holds one.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
@@ -13,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::values::printable;
 
-/// One telemetry on one line, without a line end.
+/// Writes one telemetry on one line, without a line end.
 ///
 /// # Errors
 ///
@@ -22,7 +24,7 @@ pub fn to_string(telemetry: &Telemetry) -> serde_json::Result<String> {
     serde_json::to_string(telemetry)
 }
 
-/// One telemetry, indented by two spaces.
+/// Writes one telemetry, indented by two spaces.
 ///
 /// # Errors
 ///
@@ -101,7 +103,7 @@ pub fn read_lines<R: BufRead>(reader: R) -> Lines<R> {
 /// Some editors put it in front of what they save.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The iterator that [`read_lines`] makes. It ends with the reader, or after an [`LineError::Io`].
+/// The iterator that [`read_lines`] creates. It ends with the reader, or after an [`LineError::Io`].
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Lines<R> {
@@ -231,7 +233,11 @@ mod tests {
     use std::fs;
     use std::time::Duration;
 
-    use serde_json::Value;
+    use l0_core::{
+        Cause, DriftReport, End, ErrorRecord, FinishReason, Monitor, Monitoring, NetworkErrorKind,
+        Outcome, Severity, Violation,
+    };
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::AppendFile;
@@ -374,7 +380,7 @@ mod tests {
             &long,
             "{\"sessionId\":\"d\"}",
             &long,
-            "{\"telemetry\":{\"outcome\":\"\\u001b[2J\\u2028\"}}",
+            "{\"telemetry\":{\"startTime\":\"\\u001b[2J\\u2028\"}}",
         ]
         .join("\n");
         let mut bytes = text.into_bytes();
@@ -389,10 +395,7 @@ mod tests {
             Err("line 8: longer than 16777216 bytes"),
             Ok("d"),
             Err("line 10: longer than 16777216 bytes"),
-            Err(
-                "line 11, column 41: unknown variant `\\u{1b}[2J\\u{2028}`, expected one of \
-                 `completed`, `truncated`, `failed`, `timed_out`, `aborted`, `dropped`",
-            ),
+            Err("line 11, column 43: invalid type: string \"\\u{1b}[2J\\u{2028}\", expected u64"),
             Err("line 12, column 1: expected value"),
         ];
         let read = read(&bytes);
@@ -401,6 +404,115 @@ mod tests {
             .map(|r| r.as_deref().map_err(|e| &**e))
             .collect();
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_record_of_a_newer_version_reads_back() {
+        let newer = json!({ "timestamp": "2030-01-01T00:00:00.000Z", "schema": 9, "telemetry": {
+            "sessionId": "l0_1", "startTime": 1, "endTime": 3, "duration": 2,
+            "outcome": "evaporated",
+            "error": { "type": "quantum_loss", "status": 599, "message": "gone", "hint": [] },
+            "finishReason": "enlightened",
+            "usage": { "input": 3, "thoughts": 9 },
+            "metrics": { "totalTokens": 4, "timeToInsight": 1.5, "attempts": 1 },
+            "network": {
+                "errorCount": 5,
+                "errorsByType": { "timeout": 2, "worm_hole": 1, "black_hole": 2 },
+                "errors": [{
+                    "type": "worm_hole", "message": "lost", "timestamp": 2, "retried": true,
+                    "delay": 7, "severity": "grave",
+                }],
+            },
+            "guardrails": {
+                "violationCount": 2, "violationsByRule": { "rule-9": 2 },
+                "violationsBySeverity": { "notice": 1, "warning": 1 },
+                "violationsByRuleAndSeverity": { "rule-9": { "notice": 1, "warning": 1 } },
+            },
+            "drift": { "detected": true, "types": ["mood"], "score": 0.3 },
+            "attempts": [{ "number": 1 }],
+            "cost": { "amount": "0.01" },
+        }});
+        let lines = format!("{newer}\n{}\n", newer["telemetry"]);
+        let read: Vec<_> = read_lines(lines.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(read.len(), 2);
+        for telemetry in read {
+            assert_eq!(telemetry.outcome, Some(Outcome::Other));
+            let error = telemetry.error.as_ref().unwrap();
+            let error = (&*error.error_type, error.status, &*error.message);
+            assert_eq!(error, ("quantum_loss", Some(599), "gone"));
+            assert_eq!(telemetry.finish_reason, Some(FinishReason::Other));
+            assert_eq!(telemetry.usage.unwrap().input, Some(3));
+            assert_eq!(telemetry.metrics.total_tokens, 4);
+            let by_type = &telemetry.network.errors_by_type;
+            let expected = [(NetworkErrorKind::Timeout, 2), (NetworkErrorKind::Other, 3)];
+            assert_eq!(*by_type, expected.into());
+            let [error] = telemetry.network.errors.as_deref().unwrap() else {
+                panic!("{:?}", telemetry.network);
+            };
+            assert_eq!(error.kind, NetworkErrorKind::Other);
+            assert!(error.was_retried());
+            assert_eq!(error.delay(), Some(Duration::from_millis(7)));
+            let guardrails = telemetry.guardrails.as_ref().unwrap();
+            assert_eq!(guardrails.violation_count, 2);
+            assert_eq!(guardrails.violations_by_severity.warning, 1);
+            assert!(telemetry.drift.as_ref().unwrap().detected());
+
+            // And it is written again: what was read as `other` is so from then on.
+            let mut line = Vec::new();
+            write_line(&mut line, &telemetry).unwrap();
+            let again = read_lines(&line[..]).next().unwrap().unwrap();
+            assert_eq!(again, telemetry);
+        }
+    }
+
+    /// What a program reads that knows the guide's structure only.
+    #[test]
+    fn an_older_reader_finds_the_original_structure() {
+        let mut telemetry = Telemetry::example();
+        let mut monitor = Monitor::new(Monitoring::new());
+        monitor.record_violations(&[Violation::new("json", Severity::Error, "not JSON")]);
+        monitor.record_drift(&DriftReport::new(["tone_shift"], 0.9));
+        let recorded = monitor.telemetry().unwrap();
+        (telemetry.guardrails, telemetry.drift) = (recorded.guardrails, recorded.drift);
+        telemetry.outcome = Some(Outcome::Failed);
+        telemetry.error = ErrorRecord::of(&End::of(Cause::ZeroOutput));
+        let mut line = Vec::new();
+        write_line(&mut line, &telemetry).unwrap();
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        let at = |place: &str| {
+            line["telemetry"]
+                .pointer(place)
+                .cloned()
+                .unwrap_or_default()
+        };
+        for (place, expected) in [
+            ("/sessionId", json!("l0_1700000000000_0123456789abc")),
+            ("/startTime", json!(1_700_000_000_000_u64)),
+            ("/endTime", json!(1_700_000_001_500_u64)),
+            ("/duration", json!(1_500)),
+            ("/metrics/timeToFirstToken", json!(250)),
+            ("/metrics/avgInterTokenTime", json!(7.445_945)),
+            ("/metrics/tokensPerSecond", json!(100.0)),
+            ("/metrics/totalTokens", json!(150)),
+            ("/metrics/totalRetries", json!(1)),
+            ("/network/errorCount", json!(1)),
+            ("/network/errorsByType", json!({ "connection_dropped": 1 })),
+            ("/network/errors/0/type", json!("connection_dropped")),
+            ("/network/errors/0/message", json!("broken pipe")),
+            ("/network/errors/0/retried", json!(true)),
+            ("/network/errors/0/delay", json!(100)),
+            ("/guardrails/violationCount", json!(1)),
+            ("/guardrails/violationsByRule", json!({ "json": 1 })),
+            ("/guardrails/violationsBySeverity/error", json!(1)),
+            ("/drift/detected", json!(true)),
+            ("/drift/types", json!(["tone_shift"])),
+            ("/metadata/model", json!("gpt-4")),
+            // Additive.
+            ("/outcome", json!("failed")),
+            ("/error/type", json!("zero_output")),
+        ] {
+            assert_eq!(at(place), expected, "{place}");
+        }
     }
 
     #[test]

@@ -28,8 +28,11 @@
 //! | [`profile`] | counts and quantiles of many runs, in groups |
 //! | [`queue()`] | final telemetry in a task of the application, which may wait where a run may not |
 //!
+//! Which numbers there are says [`Quantity::ALL`](l0_core::Quantity::ALL); every format here goes
+//! through it, and derives its own spelling of the names.
+//!
 //! JSON, CSV and logs carry all of the metadata. Metric points carry only what is listed with
-//! [`tag_keys`](metrics::Points::tag_keys).
+//! [`tags`](metrics::Points::tags). A run that failed says why in each of them.
 //!
 //! # Features
 //!
@@ -45,9 +48,11 @@ pub mod csv;
 pub mod json;
 pub mod log;
 pub mod metrics;
+mod numbers;
 pub mod profile;
 mod quantiles;
 mod queue;
+mod reasons;
 mod sparkline;
 mod values;
 

@@ -1,23 +1,23 @@
 //! Log records: one telemetry under the keys of a structured log.
 
-use std::collections::BTreeMap;
+use l0_core::Telemetry;
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
-use l0_core::{
-    DriftStats, FinishReason, NetworkErrorKind, Outcome, SeverityCounts, Telemetry, Timestamp,
-    Usage,
-};
-use serde::Serialize;
-use serde_json::Value;
-
-#[cfg(feature = "tracing")]
-use crate::values::json;
-use crate::values::{gaps, millis};
+use crate::numbers::{Number, numbers_of_records};
+use crate::values::millis;
 
 /// What a log says of one run, borrowed from its telemetry.
 ///
-/// Keys are snake case and carry their unit. What is unknown is absent. Numbers that may have
-/// decimals always do (`1500.0`), so that a log store that goes by the first record it sees takes
-/// them for what they are. All of the metadata is part of it, and no text of the model.
+/// Serialised, it has these keys: `session_id`, `timestamp` (when the run started, in ms since the
+/// Unix epoch), `duration_ms`, `outcome`, `error` (`type`, `status`, `message`), `finish_reason`,
+/// `metrics`, `usage`, `network`, `guardrails`, `drift`, `metadata`. In `metrics`, `usage`, `network`
+/// and `guardrails` are the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case, with
+/// their unit: `metrics.tokens`, `metrics.time_to_first_token_ms`, `usage.input`.
+///
+/// What is unknown is absent. Numbers that may have decimals always do (`1500.0`), so that a log store
+/// that goes by the first record it sees takes them for what they are. All of the metadata is part of
+/// it, and no text of the model.
 ///
 /// ```
 /// use l0_export::log::LogRecord;
@@ -26,254 +26,201 @@ use crate::values::{gaps, millis};
 /// let record = serde_json::to_string(&LogRecord::from(&telemetry))?;
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LogRecord<'a> {
-    /// The run's id.
-    pub session_id: &'a str,
-    /// When the run started, in ms since the Unix epoch.
-    pub timestamp: Timestamp,
-    /// From the start to the end, in ms; absent while the run lives.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub duration_ms: Option<f64>,
-    /// How the run ended; absent while it lives.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<Outcome>,
-    /// Why the model stopped, if the source said so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub finish_reason: Option<FinishReason>,
-    /// Times, counts and rates.
-    pub metrics: LogMetrics,
-    /// The provider's own token counts, if it told them.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub usage: Option<LogUsage>,
-    /// Network errors.
-    pub network: LogNetwork<'a>,
-    /// Guardrail violations; absent unless rules were checked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub guardrails: Option<LogGuardrails<'a>>,
-    /// Drift; absent unless it was looked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub drift: Option<&'a DriftStats>,
-    /// The run's metadata.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub metadata: &'a BTreeMap<String, Value>,
-}
-
-/// Times, counts and rates of a run. Times are milliseconds; what they mean, [`l0_core::Metrics`]
-/// says.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are those of `l0_core::Metrics`")]
-pub struct LogMetrics {
-    pub tokens: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tokens_per_second: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output_tokens_per_second: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_to_first_token_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_to_first_text_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub avg_inter_token_time_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p50_inter_token_time_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub p99_inter_token_time_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_inter_token_time_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub consumer_hold_ms: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub wait_ms: Option<f64>,
-    pub wasted_tokens: u64,
-    pub attempts: u32,
-    pub total_retries: u32,
-    pub network_retries: u32,
-    pub model_retries: u32,
-}
-
-/// The provider's own token counts; each is absent if it was not told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-#[allow(missing_docs, reason = "the fields are those of `l0_core::Usage`")]
-pub struct LogUsage {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub input: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub output: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub total: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cached_input: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning: Option<u64>,
-}
-
-/// The network errors of a run, retried ones included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LogNetwork<'a> {
-    /// How many.
-    pub error_count: u64,
-    /// How many of each type.
-    pub errors_by_type: &'a BTreeMap<NetworkErrorKind, u64>,
-}
-
-/// The guardrail violations of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct LogGuardrails<'a> {
-    /// How many.
-    pub violation_count: u64,
-    /// How many of each severity.
-    pub violations_by_severity: SeverityCounts,
-    /// How many of each rule.
-    pub violations_by_rule: &'a BTreeMap<String, u64>,
+    telemetry: &'a Telemetry,
 }
 
 impl<'a> From<&'a Telemetry> for LogRecord<'a> {
     fn from(telemetry: &'a Telemetry) -> Self {
-        let metrics = &telemetry.metrics;
-        let gaps = gaps(telemetry);
-        Self {
-            session_id: &telemetry.session_id,
-            timestamp: telemetry.start_time,
-            duration_ms: telemetry.duration.map(millis),
-            outcome: telemetry.outcome,
-            finish_reason: telemetry.finish_reason,
-            metrics: LogMetrics {
-                tokens: metrics.total_tokens,
-                tokens_per_second: metrics.tokens_per_second,
-                output_tokens_per_second: metrics.output_tokens_per_second,
-                time_to_first_token_ms: metrics.time_to_first_token.map(millis),
-                time_to_first_text_ms: metrics.time_to_first_text.map(millis),
-                avg_inter_token_time_ms: metrics.avg_inter_token_time.map(millis),
-                p50_inter_token_time_ms: gaps.and_then(|gaps| gaps.p50()).map(millis),
-                p99_inter_token_time_ms: gaps.and_then(|gaps| gaps.p99()).map(millis),
-                max_inter_token_time_ms: gaps.map(|gaps| millis(gaps.max)),
-                consumer_hold_ms: metrics.consumer_hold.map(millis),
-                wait_ms: metrics.wait.map(millis),
-                wasted_tokens: metrics.wasted_tokens,
-                attempts: metrics.attempts,
-                total_retries: metrics.total_retries,
-                network_retries: metrics.network_retries,
-                model_retries: metrics.model_retries,
-            },
-            usage: telemetry.usage.map(LogUsage::from),
-            network: LogNetwork {
-                error_count: telemetry.network.error_count,
-                errors_by_type: &telemetry.network.errors_by_type,
-            },
-            guardrails: telemetry.guardrails.as_ref().map(|stats| LogGuardrails {
-                violation_count: stats.violation_count,
-                violations_by_severity: stats.violations_by_severity,
-                violations_by_rule: &stats.violations_by_rule,
-            }),
-            drift: telemetry.drift.as_ref(),
-            metadata: &telemetry.metadata,
-        }
+        Self { telemetry }
     }
 }
 
-impl From<Usage> for LogUsage {
-    fn from(usage: Usage) -> Self {
-        Self {
-            input: usage.input,
-            output: usage.output,
-            total: usage.total,
-            cached_input: usage.cached_input,
-            reasoning: usage.reasoning,
+impl Serialize for LogRecord<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let telemetry = self.telemetry;
+        let mut record = serializer.serialize_map(None)?;
+        record.serialize_entry("session_id", &telemetry.session_id)?;
+        record.serialize_entry("timestamp", &telemetry.start_time)?;
+        if let Some(duration) = telemetry.duration {
+            record.serialize_entry(DURATION, &millis(duration))?;
         }
+        if let Some(outcome) = telemetry.outcome {
+            record.serialize_entry("outcome", &outcome)?;
+        }
+        if let Some(error) = &telemetry.error {
+            record.serialize_entry("error", error)?;
+        }
+        if let Some(reason) = telemetry.finish_reason {
+            record.serialize_entry("finish_reason", &reason)?;
+        }
+        for group in ["metrics", "usage", "network", "guardrails"] {
+            let group = Group { telemetry, group };
+            if group.numbers().any(|number| number.is_known(telemetry)) {
+                record.serialize_entry(group.group, &group)?;
+            }
+        }
+        if let Some(drift) = &telemetry.drift {
+            record.serialize_entry("drift", drift)?;
+        }
+        if !telemetry.metadata.is_empty() {
+            record.serialize_entry("metadata", &telemetry.metadata)?;
+        }
+        record.end()
+    }
+}
+
+/// The key of the duration, which stands outside of all groups.
+const DURATION: &str = "duration_ms";
+
+/// The numbers of a record, but for the duration.
+fn numbers() -> impl Iterator<Item = &'static Number> {
+    numbers_of_records().filter(|number| number.log.1 != DURATION)
+}
+
+/// A part of a record.
+struct Group<'a> {
+    telemetry: &'a Telemetry,
+    group: &'static str,
+}
+
+impl Group<'_> {
+    fn numbers(&self) -> impl Iterator<Item = &'static Number> {
+        let group = self.group;
+        numbers().filter(move |number| number.log.0 == group)
+    }
+}
+
+impl Serialize for Group<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for number in self.numbers() {
+            number.serialize_entry(self.telemetry, &number.log.1, &mut map)?;
+        }
+        map.end()
     }
 }
 
 #[cfg(feature = "tracing")]
-impl LogRecord<'_> {
-    /// Writes the record as one event of `tracing`: target `l0`, level INFO, or WARN if the run
-    /// ended in another way than completed.
-    ///
-    /// The fields have the record's keys, joined by dots (`metrics.tokens`); only `timestamp` is
-    /// `start_time`, since events have a timestamp of their own. Lists and maps are
-    /// compact JSON: `usage`, `network.errors_by_type`, `guardrails.violations_by_severity`,
-    /// `guardrails.violations_by_rule`, `drift.types`, `metadata`. What is unknown or empty is no
-    /// field.
-    ///
-    /// ```
-    /// use l0_core::{Event, Interest, L0, Monitoring, observe_fn};
-    /// use l0_export::log::LogRecord;
-    ///
-    /// // One line of log per measured run, on every exit.
-    /// let log = observe_fn(|_run, event| {
-    ///     if let Event::Finished { telemetry: Some(telemetry), .. } = event {
-    ///         LogRecord::from(*telemetry).emit();
-    ///     }
-    /// });
-    /// let l0 = L0::builder()
-    ///     .monitoring(Monitoring::new())
-    ///     .interceptor(log.interest(Interest::LIFECYCLE))
-    ///     .build();
-    /// # drop(l0);
-    /// ```
-    pub fn emit(&self) {
-        // The level of an event is part of its call site, so there are two; and a call site's
-        // fields can only be listed in the macro itself.
-        macro_rules! emit {
-            ($level:ident, $message:literal) => {
-                if tracing::enabled!(target: "l0", tracing::Level::$level) {
-                    let metrics = &self.metrics;
-                    let guardrails = self.guardrails.as_ref();
-                    let severities = guardrails.map(|g| json(&g.violations_by_severity));
-                    tracing::event!(
-                        target: "l0",
-                        tracing::Level::$level,
-                        session_id = self.session_id,
-                        start_time = self.timestamp.as_millis(),
-                        duration_ms = self.duration_ms,
-                        outcome = self.outcome.map(Outcome::as_str),
-                        finish_reason = self.finish_reason.map(FinishReason::as_str),
-                        metrics.tokens = metrics.tokens,
-                        metrics.tokens_per_second = metrics.tokens_per_second,
-                        metrics.output_tokens_per_second = metrics.output_tokens_per_second,
-                        metrics.time_to_first_token_ms = metrics.time_to_first_token_ms,
-                        metrics.time_to_first_text_ms = metrics.time_to_first_text_ms,
-                        metrics.avg_inter_token_time_ms = metrics.avg_inter_token_time_ms,
-                        metrics.p50_inter_token_time_ms = metrics.p50_inter_token_time_ms,
-                        metrics.p99_inter_token_time_ms = metrics.p99_inter_token_time_ms,
-                        metrics.max_inter_token_time_ms = metrics.max_inter_token_time_ms,
-                        metrics.consumer_hold_ms = metrics.consumer_hold_ms,
-                        metrics.wait_ms = metrics.wait_ms,
-                        metrics.wasted_tokens = metrics.wasted_tokens,
-                        metrics.attempts = metrics.attempts,
-                        metrics.total_retries = metrics.total_retries,
-                        metrics.network_retries = metrics.network_retries,
-                        metrics.model_retries = metrics.model_retries,
-                        usage = self.usage.as_ref().map(json),
-                        network.error_count = self.network.error_count,
-                        network.errors_by_type = json_of_some(self.network.errors_by_type),
-                        guardrails.violation_count = guardrails.map(|g| g.violation_count),
-                        guardrails.violations_by_severity = severities,
-                        guardrails.violations_by_rule =
-                            guardrails.and_then(|g| json_of_some(g.violations_by_rule)),
-                        drift.detected = self.drift.map(|drift| drift.detected),
-                        drift.types = self.drift.map(|drift| json(&drift.types)),
-                        metadata = json_of_some(self.metadata),
-                        $message
-                    );
+mod event {
+    use l0_core::{FinishReason, NetworkErrorKind, Outcome, Telemetry};
+    use serde::ser::SerializeMap;
+    use serde::{Serialize, Serializer};
+
+    use super::{LogRecord, numbers};
+    use crate::values::{json, millis};
+
+    /// The quantities that are fields of their own: those of the original, by which logs are filtered
+    /// and charted. The names of fields are part of a call site, and cannot be derived.
+    const FIELDS: [&str; 9] = [
+        "tokens.total",
+        "tokens.per_second",
+        "time_to_first_token",
+        "retries.total",
+        "retries.network",
+        "retries.model",
+        "network.errors",
+        "network.errors_by_type",
+        "guardrails.violations",
+    ];
+
+    /// All other numbers, under their place in the record.
+    struct Others<'a>(&'a Telemetry);
+
+    impl Serialize for Others<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            for number in numbers() {
+                if !FIELDS.contains(&number.quantity().name) {
+                    let (group, key) = &number.log;
+                    number.serialize_entry(self.0, &format!("{group}.{key}"), &mut map)?;
                 }
-            };
-        }
-
-        match self.outcome {
-            None => emit!(INFO, "L0 execution running"),
-            Some(Outcome::Completed) => emit!(INFO, "L0 execution completed"),
-            Some(_) => emit!(WARN, "L0 execution did not complete"),
+            }
+            map.end()
         }
     }
-}
 
-#[cfg(feature = "tracing")]
-fn json_of_some<K: Serialize + Ord, V: Serialize>(map: &BTreeMap<K, V>) -> Option<String> {
-    (!map.is_empty()).then(|| json(map))
+    impl LogRecord<'_> {
+        /// Writes the record as one event of `tracing`: target `l0`, level INFO, or WARN if the run
+        /// ended in another way than completed.
+        ///
+        /// The fields have the record's keys, joined by dots (`metrics.tokens`, `error.type`); only
+        /// `timestamp` is `start_time`, since events have a timestamp of their own. `tracing` makes no
+        /// fields at run time: the numbers that the original L0 does not have share one field,
+        /// `numbers`. That field, `network.errors_by_type`, `drift.types` and `metadata` are compact
+        /// JSON. What is unknown or empty is no field.
+        ///
+        /// ```
+        /// use l0_core::{L0, Monitoring, on_finish};
+        /// use l0_export::log::LogRecord;
+        ///
+        /// // One line of log per measured run, on every exit.
+        /// let l0 = L0::builder()
+        ///     .monitoring(Monitoring::new())
+        ///     .interceptor(on_finish(|finished| {
+        ///         if let Some(telemetry) = finished.telemetry {
+        ///             LogRecord::from(telemetry).emit();
+        ///         }
+        ///     }))
+        ///     .build();
+        /// # drop(l0);
+        /// ```
+        pub fn emit(&self) {
+            // The level of an event is part of its call site, so there are two; and a call site's
+            // fields can only be listed in the macro itself.
+            macro_rules! emit {
+                ($level:ident, $message:literal) => {
+                    if tracing::enabled!(target: "l0", tracing::Level::$level) {
+                        let telemetry = self.telemetry;
+                        let metrics = &telemetry.metrics;
+                        let error = telemetry.error.as_ref();
+                        let by_type = &telemetry.network.errors_by_type;
+                        let drift = telemetry.drift.as_ref();
+                        tracing::event!(
+                            target: "l0",
+                            tracing::Level::$level,
+                            session_id = telemetry.session_id,
+                            start_time = telemetry.start_time.as_millis(),
+                            duration_ms = telemetry.duration.map(millis),
+                            outcome = telemetry.outcome.map(Outcome::as_str),
+                            error.type = error.map(|error| &*error.error_type),
+                            error.status = error.and_then(|error| error.status),
+                            error.message = error.map(|error| &*error.message),
+                            finish_reason = telemetry.finish_reason.map(FinishReason::as_str),
+                            metrics.tokens = metrics.total_tokens,
+                            metrics.tokens_per_second = metrics.tokens_per_second,
+                            metrics.time_to_first_token_ms =
+                                metrics.time_to_first_token.map(millis),
+                            metrics.total_retries = metrics.total_retries,
+                            metrics.network_retries = metrics.network_retries,
+                            metrics.model_retries = metrics.model_retries,
+                            network.error_count = telemetry.network.error_count,
+                            network.errors_by_type = some(by_type).map(json),
+                            guardrails.violation_count =
+                                telemetry.guardrails.as_ref().map(|all| all.violation_count),
+                            drift.detected = drift.map(|drift| drift.detected()),
+                            drift.types = drift.map(|drift| json(&drift.types)),
+                            numbers = json(&Others(telemetry)),
+                            metadata = (!telemetry.metadata.is_empty())
+                                .then(|| json(&telemetry.metadata)),
+                            $message
+                        );
+                    }
+                };
+            }
+
+            match self.telemetry.outcome {
+                None => emit!(INFO, "L0 execution running"),
+                Some(Outcome::Completed) => emit!(INFO, "L0 execution completed"),
+                Some(_) => emit!(WARN, "L0 execution did not complete"),
+            }
+        }
+    }
+
+    type ByType = std::collections::BTreeMap<NetworkErrorKind, u64>;
+
+    fn some(by_type: &ByType) -> Option<&ByType> {
+        (!by_type.is_empty()).then_some(by_type)
+    }
 }

@@ -1,39 +1,18 @@
 //! Metric points: one telemetry as a list of named numbers, for time-series systems.
 //!
-//! This is the one list of the `l0.*` names. Durations are milliseconds. What is unknown has no
-//! point. Counts are those of one run, so that a server adds them up.
+//! There is a point for each quantity of [`Quantity::ALL`], in its order, whose name is that of the
+//! quantity with `l0.` in front. The first are those of the original L0: `l0.duration`,
+//! `l0.tokens.total`, `l0.tokens.per_second`, `l0.time_to_first_token`, `l0.retries.total`,
+//! `l0.retries.network`, `l0.retries.model`, `l0.network.errors`, `l0.guardrails.violations`.
+//! [`names`] lists all of them.
 //!
-//! | name | kind | own tag |
-//! |---|---|---|
-//! | `l0.duration` | duration | |
-//! | `l0.tokens.total` | count | |
-//! | `l0.tokens.per_second` | rate | |
-//! | `l0.time_to_first_token` | duration | |
-//! | `l0.retries.total` | count | |
-//! | `l0.retries.network` | count | |
-//! | `l0.retries.model` | count | |
-//! | `l0.network.errors` | count | |
-//! | `l0.guardrails.violations` | count | |
-//! | `l0.time_to_first_text` | duration | |
-//! | `l0.inter_token.avg` | duration | |
-//! | `l0.inter_token.p50` | duration | |
-//! | `l0.inter_token.p99` | duration | |
-//! | `l0.inter_token.max` | duration | |
-//! | `l0.consumer_hold` | duration | |
-//! | `l0.wait` | duration | |
-//! | `l0.output_tokens.per_second` | rate | |
-//! | `l0.tokens.wasted` | count | |
-//! | `l0.attempts` | count | |
-//! | `l0.usage.input` | count | |
-//! | `l0.usage.output` | count | |
-//! | `l0.usage.total` | count | |
-//! | `l0.usage.cached_input` | count | |
-//! | `l0.usage.reasoning` | count | |
-//! | `l0.drift.detected` | count | |
-//! | `l0.runs` | count | `outcome` |
-//! | `l0.network.errors_by_type` | count | `error_type` |
-//! | `l0.guardrails.violations_by_severity` | count | `severity` |
-//! | `l0.guardrails.violations_by_rule` | count | `rule` |
+//! A distribution has five points, which end in `.avg`, `.p50`, `.p90`, `.p99` and `.max`
+//! (`l0.inter_token.p99`). A quantity that is counted by a label has a point for each value, with a
+//! tag of the label's name: `l0.runs` has `outcome`, `l0.failures` and `l0.network.errors_by_type`
+//! have `error_type`.
+//!
+//! Durations are milliseconds. What is unknown has no point. Counts are those of one run, so that a
+//! server adds them up.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -41,18 +20,10 @@ use std::slice;
 use std::sync::Arc;
 use std::vec;
 
-use l0_core::{Severity, Telemetry, Timestamp, Usage, keys};
+use l0_core::{KeyError, KeyList, KeyRules, Quantity, QuantityKind, Telemetry, Timestamp, Unit};
 use serde::{Serialize, Serializer};
 
-use crate::values::{gaps, millis};
-
-/// The tags that points have of themselves. A tag of the same key from elsewhere gives way.
-pub const OWN_TAGS: &[&str] = &[OUTCOME, ERROR_TYPE, SEVERITY, RULE];
-
-const OUTCOME: &str = "outcome";
-const ERROR_TYPE: &str = "error_type";
-const SEVERITY: &str = "severity";
-const RULE: &str = "rule";
+use crate::numbers::{Counts, NUMBERS, Number};
 
 /// What the value of a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -63,7 +34,7 @@ pub enum MetricKind {
     Count,
     /// How long, in milliseconds.
     Duration,
-    /// How many per second.
+    /// How many per second: a number that is not to be added up.
     Rate,
 }
 
@@ -91,53 +62,102 @@ fn shared<S: Serializer>(tags: &Arc<Tags<'_>>, serializer: S) -> Result<S::Ok, S
     tags.as_ref().serialize(serializer)
 }
 
-/// The points of a telemetry, in the order of the table above.
+/// Iterates over the names of all points that a run may have, in the order of [`points`].
+pub fn names() -> impl Iterator<Item = &'static str> {
+    NUMBERS.iter().map(|number| number.point.as_str())
+}
+
+/// Returns whether points have a tag of this key themselves, so that no other may be called so:
+/// `outcome`, `error_type`, `severity`, `rule`.
+#[must_use]
+pub fn is_own_tag(key: &str) -> bool {
+    Quantity::ALL
+        .iter()
+        .any(|quantity| quantity.label() == Some(key))
+}
+
+/// Creates a list of metadata keys, for [`Points::tags`]. Any text may be one, but for the empty one
+/// and those that points [have themselves](is_own_tag).
+///
+/// # Errors
+///
+/// If a key is none of these.
+pub fn tag_keys<I>(keys: I) -> Result<KeyList, KeyError>
+where
+    I: IntoIterator,
+    I::Item: Into<String>,
+{
+    const RULES: KeyRules = KeyRules::new(
+        |key| (!key.is_empty()).then(|| key.to_owned()),
+        "a text of one character or more",
+    )
+    .reserved(is_own_tag);
+
+    let mut list = KeyList::new();
+    list.add(keys, &RULES)?;
+    Ok(list)
+}
+
+/// Iterates over the points of a telemetry.
 ///
 /// ```
+/// use l0_export::metrics;
+///
+/// # fn main() -> Result<(), l0_core::KeyError> {
 /// # let telemetry = l0_core::Telemetry::default();
-/// for point in l0_export::metrics::points(&telemetry).tag_keys(["model"]) {
+/// let keys = metrics::tag_keys(["model"])?;
+/// for point in metrics::points(&telemetry).tags(&keys) {
 ///     println!("{} = {} {:?}", point.name, point.value, point.tags);
 /// }
+/// # Ok(())
+/// # }
 /// ```
 pub fn points(telemetry: &Telemetry) -> Points<'_> {
     Points {
         telemetry,
+        timestamp: telemetry.end_time().unwrap_or(telemetry.start_time),
         tags: Arc::default(),
-        plain: PLAIN.iter(),
-        tagged: tagged(telemetry).into_iter(),
+        numbers: NUMBERS.iter(),
+        counts: None,
     }
 }
 
-/// The iterator that [`points`] makes.
+/// The iterator that [`points`] creates.
 #[derive(Debug, Clone)]
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Points<'a> {
     telemetry: &'a Telemetry,
+    timestamp: Timestamp,
     tags: Arc<Tags<'a>>,
-    plain: slice::Iter<'static, Plain>,
-    tagged: vec::IntoIter<Tagged<'a>>,
+    numbers: slice::Iter<'static, Number>,
+    /// What is left of the counts by a label that were read last.
+    counts: Option<(&'static Number, vec::IntoIter<(String, u64)>)>,
 }
 
-impl Points<'_> {
-    /// Tags every point with these entries of the metadata; without it, none of the metadata
-    /// leaves. How a value is written says [`keys::text`]; a run without the entry has no such
-    /// tag.
-    pub fn tag_keys<I>(mut self, keys: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: AsRef<str>,
-    {
-        let metadata = &self.telemetry.metadata;
-        let tags = Arc::make_mut(&mut self.tags);
-        for key in keys {
-            let key = key.as_ref();
-            if let (Some((key, _)), Some(text)) =
-                (metadata.get_key_value(key), keys::text(metadata, key))
-            {
-                tags.insert(key, text);
-            }
-        }
+impl<'a> Points<'a> {
+    /// Tags every point with these entries of the metadata; without it, none of the metadata leaves.
+    /// A run without the entry has no such tag.
+    pub fn tags(mut self, keys: &'a KeyList) -> Self {
+        Arc::make_mut(&mut self.tags).extend(keys.pick(&self.telemetry.metadata));
         self
+    }
+
+    fn point(&self, number: &'static Number, value: f64) -> MetricPoint<'a> {
+        MetricPoint {
+            name: &number.point,
+            kind: kind(number.quantity()),
+            value,
+            timestamp: self.timestamp,
+            tags: Arc::clone(&self.tags),
+        }
+    }
+}
+
+fn kind(quantity: &Quantity) -> MetricKind {
+    match (quantity.unit, quantity.kind) {
+        (Unit::Seconds, _) => MetricKind::Duration,
+        (Unit::Each(_), QuantityKind::Sum) => MetricKind::Count,
+        _ => MetricKind::Rate,
     }
 }
 
@@ -145,173 +165,43 @@ impl<'a> Iterator for Points<'a> {
     type Item = MetricPoint<'a>;
 
     fn next(&mut self) -> Option<MetricPoint<'a>> {
-        let ended = self.telemetry.end_time();
-        let timestamp = ended.unwrap_or(self.telemetry.start_time);
-        for plain in self.plain.by_ref() {
-            if let Some(value) = (plain.value)(self.telemetry).filter(|value| value.is_finite()) {
-                return Some(MetricPoint {
-                    name: plain.name,
-                    kind: plain.kind,
-                    value,
-                    timestamp,
-                    tags: Arc::clone(&self.tags),
-                });
+        loop {
+            if let Some((number, counts)) = &mut self.counts {
+                let number = *number;
+                if let (Some(key), Some((label, count))) =
+                    (number.quantity().label(), counts.next())
+                {
+                    let mut point = self.point(number, count as f64);
+                    Arc::make_mut(&mut point.tags).insert(key, Cow::Owned(label));
+                    return Some(point);
+                }
+                self.counts = None;
             }
-        }
-        let Tagged {
-            name,
-            tag: (key, text),
-            count,
-        } = self.tagged.next()?;
-        let mut tags = Arc::clone(&self.tags);
-        Arc::make_mut(&mut tags).insert(key, Cow::Borrowed(text));
-        Some(MetricPoint {
-            name,
-            kind: MetricKind::Count,
-            value: count as f64,
-            timestamp,
-            tags,
-        })
-    }
-}
-
-/// A point without a tag of its own.
-#[derive(Debug)]
-struct Plain {
-    name: &'static str,
-    kind: MetricKind,
-    value: fn(&Telemetry) -> Option<f64>,
-}
-
-const fn count(name: &'static str, value: fn(&Telemetry) -> Option<f64>) -> Plain {
-    Plain {
-        name,
-        kind: MetricKind::Count,
-        value,
-    }
-}
-
-const fn duration(name: &'static str, value: fn(&Telemetry) -> Option<f64>) -> Plain {
-    Plain {
-        name,
-        kind: MetricKind::Duration,
-        value,
-    }
-}
-
-const fn rate(name: &'static str, value: fn(&Telemetry) -> Option<f64>) -> Plain {
-    Plain {
-        name,
-        kind: MetricKind::Rate,
-        value,
-    }
-}
-
-/// The first nine are those of the original, in its order.
-static PLAIN: [Plain; 25] = [
-    duration("l0.duration", |t| t.duration.map(millis)),
-    count("l0.tokens.total", |t| Some(t.metrics.total_tokens as f64)),
-    rate("l0.tokens.per_second", |t| t.metrics.tokens_per_second),
-    duration("l0.time_to_first_token", |t| {
-        t.metrics.time_to_first_token.map(millis)
-    }),
-    count("l0.retries.total", |t| Some(t.metrics.total_retries.into())),
-    count("l0.retries.network", |t| {
-        Some(t.metrics.network_retries.into())
-    }),
-    count("l0.retries.model", |t| Some(t.metrics.model_retries.into())),
-    count("l0.network.errors", |t| Some(t.network.error_count as f64)),
-    count("l0.guardrails.violations", |t| {
-        Some(t.guardrails.as_ref()?.violation_count as f64)
-    }),
-    duration("l0.time_to_first_text", |t| {
-        t.metrics.time_to_first_text.map(millis)
-    }),
-    duration("l0.inter_token.avg", |t| {
-        t.metrics.avg_inter_token_time.map(millis)
-    }),
-    duration("l0.inter_token.p50", |t| gaps(t)?.p50().map(millis)),
-    duration("l0.inter_token.p99", |t| gaps(t)?.p99().map(millis)),
-    duration("l0.inter_token.max", |t| Some(millis(gaps(t)?.max))),
-    duration("l0.consumer_hold", |t| t.metrics.consumer_hold.map(millis)),
-    duration("l0.wait", |t| t.metrics.wait.map(millis)),
-    rate("l0.output_tokens.per_second", |t| {
-        t.metrics.output_tokens_per_second
-    }),
-    count("l0.tokens.wasted", |t| Some(t.metrics.wasted_tokens as f64)),
-    count("l0.attempts", |t| Some(t.metrics.attempts.into())),
-    count("l0.usage.input", |t| usage(t, |usage| usage.input)),
-    count("l0.usage.output", |t| usage(t, |usage| usage.output)),
-    count("l0.usage.total", |t| usage(t, |usage| usage.total)),
-    count("l0.usage.cached_input", |t| {
-        usage(t, |usage| usage.cached_input)
-    }),
-    count("l0.usage.reasoning", |t| usage(t, |usage| usage.reasoning)),
-    count("l0.drift.detected", |t| {
-        Some(f64::from(u8::from(t.drift.as_ref()?.detected)))
-    }),
-];
-
-fn usage(telemetry: &Telemetry, field: fn(Usage) -> Option<u64>) -> Option<f64> {
-    Some(field(telemetry.usage?)? as f64)
-}
-
-/// A count with a tag of its own.
-#[derive(Debug, Clone)]
-struct Tagged<'a> {
-    name: &'static str,
-    tag: (&'static str, &'a str),
-    count: u64,
-}
-
-fn tagged(telemetry: &Telemetry) -> Vec<Tagged<'_>> {
-    let mut all = Vec::new();
-    let mut add = |name, key, text, count| {
-        all.push(Tagged {
-            name,
-            tag: (key, text),
-            count,
-        });
-    };
-    if let Some(outcome) = telemetry.outcome {
-        add("l0.runs", OUTCOME, outcome.as_str(), 1);
-    }
-    for (kind, count) in &telemetry.network.errors_by_type {
-        add(
-            "l0.network.errors_by_type",
-            ERROR_TYPE,
-            kind.as_str(),
-            *count,
-        );
-    }
-    if let Some(guardrails) = &telemetry.guardrails {
-        for severity in [Severity::Warning, Severity::Error, Severity::Fatal] {
-            let count = guardrails.violations_by_severity.get(severity);
-            add(
-                "l0.guardrails.violations_by_severity",
-                SEVERITY,
-                severity.as_str(),
-                count,
-            );
-        }
-        for (rule, count) in &guardrails.violations_by_rule {
-            add("l0.guardrails.violations_by_rule", RULE, rule, *count);
+            let number = self.numbers.next()?;
+            if let Some(value) = number.value(self.telemetry) {
+                return Some(self.point(number, value.as_f64()));
+            }
+            let counts = number.counts(self.telemetry);
+            self.counts = counts.map(|Counts(counts)| (number, counts.into_iter()));
         }
     }
-    all
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::time::Duration;
 
     use l0_core::{
-        Distribution, DriftStats, GuardrailStats, Monitor, Monitoring, NetworkErrorKind, Outcome,
-        Violation,
+        Distribution, End, ErrorRecord, Failure, GuardrailStats, Monitor, Monitoring,
+        NetworkErrorKind, Outcome, Severity, Usage, Violation,
     };
     use serde_json::json;
 
     use super::*;
+
+    fn millis(duration: Duration) -> f64 {
+        duration.as_nanos() as f64 / 1e6
+    }
 
     /// A telemetry in which nothing is unknown.
     fn full() -> Telemetry {
@@ -321,27 +211,35 @@ mod tests {
             Violation::new("json-parseable", Severity::Error, "not JSON"),
             Violation::new("meta-commentary", Severity::Warning, "talks about itself"),
         ]);
+        monitor.record_drift(&l0_core::DriftReport::new(["tone_shift"], 0.9));
+        let recorded = monitor.telemetry().expect("on");
         let mut telemetry = Telemetry::example();
-        telemetry.guardrails = monitor.telemetry().expect("on").guardrails;
-        let mut drift = DriftStats::default();
-        drift.detected = true;
-        telemetry.drift = Some(drift);
+        (telemetry.guardrails, telemetry.drift) = (recorded.guardrails, recorded.drift);
         telemetry.usage = Some(
             Usage::new()
                 .input(12)
                 .output(160)
                 .total(172)
                 .cached_input(4)
+                .cache_write_input(3)
                 .reasoning(100),
         );
+        telemetry
+    }
+
+    fn failed() -> Telemetry {
+        let denied = std::io::Error::other(Failure::status(401));
+        let mut telemetry = full();
+        telemetry.outcome = Some(Outcome::Failed);
+        telemetry.error = ErrorRecord::of(&End::failed(&denied));
         telemetry
     }
 
     fn named(telemetry: &Telemetry) -> Vec<(String, f64)> {
         points(telemetry)
             .map(|point| {
-                let own = OWN_TAGS.iter().find_map(|key| point.tags.get(key));
-                let own = own.map_or(String::new(), |tag| format!("{{{tag}}}"));
+                let own = point.tags.iter().find(|(key, _)| is_own_tag(key));
+                let own = own.map_or(String::new(), |(_, tag)| format!("{{{tag}}}"));
                 (format!("{}{own}", point.name), point.value)
             })
             .collect()
@@ -349,7 +247,7 @@ mod tests {
 
     #[test]
     fn every_number_of_a_run_is_a_point() {
-        let gaps = full().metrics.inter_token.expect("gaps");
+        let gaps = failed().metrics.inter_token.expect("gaps");
         let gap = |q| millis(gaps.quantile(q).expect("not empty"));
         let expected = [
             ("l0.duration", 1_500.0),
@@ -364,6 +262,7 @@ mod tests {
             ("l0.time_to_first_text", 250.0),
             ("l0.inter_token.avg", 7.445_945),
             ("l0.inter_token.p50", gap(0.5)),
+            ("l0.inter_token.p90", gap(0.9)),
             ("l0.inter_token.p99", gap(0.99)),
             ("l0.inter_token.max", 11.0),
             ("l0.consumer_hold", 10.0),
@@ -375,9 +274,11 @@ mod tests {
             ("l0.usage.output", 160.0),
             ("l0.usage.total", 172.0),
             ("l0.usage.cached_input", 4.0),
+            ("l0.usage.cache_write_input", 3.0),
             ("l0.usage.reasoning", 100.0),
             ("l0.drift.detected", 1.0),
-            ("l0.runs{completed}", 1.0),
+            ("l0.runs{failed}", 1.0),
+            ("l0.failures{401}", 1.0),
             ("l0.network.errors_by_type{connection_dropped}", 1.0),
             ("l0.guardrails.violations_by_severity{warning}", 1.0),
             ("l0.guardrails.violations_by_severity{error}", 1.0),
@@ -386,41 +287,99 @@ mod tests {
             ("l0.guardrails.violations_by_rule{meta-commentary}", 1.0),
         ]
         .map(|(name, value)| (name.to_owned(), value));
-        assert_eq!(named(&full()), expected);
+        // In this order; further ones may be in between.
+        let named = named(&failed());
+        let mut left = named.iter();
+        for point in &expected {
+            assert!(left.any(|named| named == point), "{point:?}: {named:?}");
+        }
     }
 
     #[test]
-    fn the_documented_table_is_the_list() {
-        let documented: Vec<_> = include_str!("metrics.rs")
-            .lines()
-            .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
+    fn every_quantity_that_is_known_is_a_point() {
+        let telemetry = failed();
+        for quantity in Quantity::ALL {
+            let start = format!("l0.{}", quantity.name);
+            let of_this = |point: &MetricPoint<'_>| {
+                let rest = point.name.strip_prefix(&start);
+                rest.is_some_and(|rest| {
+                    rest.is_empty() || quantity.kind == QuantityKind::Distribution
+                })
+            };
+            let points: Vec<_> = points(&telemetry).filter(of_this).collect();
+            let mut counts = 0;
+            quantity.each(&telemetry, &mut |_, _| counts += 1);
+            let expected = match quantity.value(&telemetry) {
+                Some(l0_core::Value::Distribution(_)) => 5,
+                Some(_) => 1,
+                None => counts,
+            };
+            assert_eq!(points.len(), expected, "{quantity:?}");
+        }
+    }
+
+    #[test]
+    fn the_documented_names_are_in_the_list() {
+        let docs = include_str!("metrics.rs").lines();
+        let docs: String = docs.filter(|line| line.starts_with("//! ")).collect();
+        let documented: Vec<_> = docs
+            .split('`')
+            .filter(|word| word.starts_with("l0.") && word.len() > "l0.".len())
             .collect();
-        let mut seen = BTreeSet::new();
-        let listed: Vec<_> = points(&full())
-            .map(|point| point.name)
-            .filter(|name| seen.insert(*name))
-            .collect();
-        assert_eq!(documented, listed);
+        let listed: Vec<_> = names().collect();
+        // Those of the original are the first of the list.
+        assert_eq!(documented[..9], listed[..9]);
+        for name in &documented {
+            assert!(listed.contains(name), "the docs name `{name}`");
+        }
+
+        // Points come in the order of the list.
+        let telemetry = failed();
+        let mut left = listed.iter();
+        let mut last = "";
+        for point in points(&telemetry) {
+            let known = point.name == last || left.any(|name| *name == point.name);
+            assert!(known, "{}", point.name);
+            last = point.name;
+        }
+    }
+
+    #[test]
+    fn only_runs_that_failed_are_failures() {
+        let failures = |telemetry: &Telemetry| {
+            let points = points(telemetry).filter(|point| point.name == "l0.failures");
+            let tags = points.map(|point| point.tags["error_type"].clone().into_owned());
+            tags.collect::<Vec<_>>()
+        };
+        assert_eq!(failures(&failed()), ["401"]);
+        let mut telemetry = failed();
+        for outcome in [Outcome::Aborted, Outcome::Dropped, Outcome::Other] {
+            telemetry.outcome = Some(outcome);
+            assert_eq!(failures(&telemetry), [] as [&str; 0], "{outcome}");
+        }
+        assert_eq!(failures(&full()), [] as [&str; 0]);
     }
 
     #[test]
     fn what_is_unknown_has_no_point() {
-        let names: Vec<_> = named(&Telemetry::default())
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
-        assert_eq!(
-            names,
-            [
-                "l0.tokens.total",
-                "l0.retries.total",
-                "l0.retries.network",
-                "l0.retries.model",
-                "l0.network.errors",
-                "l0.tokens.wasted",
-                "l0.attempts",
-            ]
-        );
+        // Counts of which L0 always keeps track.
+        let named = named(&Telemetry::default());
+        assert!(named.iter().all(|(_, value)| *value == 0.0), "{named:?}");
+        let names: Vec<_> = named.iter().map(|(name, _)| &**name).collect();
+        for name in [
+            "l0.tokens.total",
+            "l0.retries.total",
+            "l0.retries.network",
+            "l0.retries.model",
+            "l0.network.errors",
+            "l0.tokens.wasted",
+            "l0.attempts",
+        ] {
+            assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        for name in ["l0.duration", "l0.guardrails.violations", "l0.usage.input"] {
+            assert!(!names.contains(&name), "{name}: {names:?}");
+        }
 
         let mut telemetry = full();
         telemetry.metrics.tokens_per_second = Some(f64::NAN);
@@ -428,7 +387,7 @@ mod tests {
         telemetry.metrics.inter_token = Some(Distribution::new());
         telemetry.guardrails = Some(GuardrailStats::default());
         assert!(points(&telemetry).all(|point| point.value.is_finite()));
-        assert!(points(&telemetry).all(|point| point.kind != MetricKind::Rate));
+        assert!(points(&telemetry).all(|point| !point.name.ends_with("tokens.per_second")));
         assert!(points(&telemetry).all(|point| !point.name.starts_with("l0.inter_token.p")));
         assert!(points(&telemetry).any(|point| point.name == "l0.guardrails.violations"));
     }
@@ -443,42 +402,47 @@ mod tests {
                 ("user", json!({ "id": 12 })),
                 ("nothing", json!(null)),
                 ("secret", json!("value")),
-                ("outcome", json!("mine")),
+                ("empty", json!("")),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
         let keys = [
-            "model", "retry", "shard", "user", "nothing", "missing", "outcome",
+            "model", "retry", "shard", "user", "nothing", "missing", "empty",
         ];
-        for point in points(&telemetry).tag_keys(keys) {
-            let tags: Vec<_> = point
-                .tags
-                .iter()
-                .map(|(key, text)| (*key, &**text))
-                .collect();
-            let outcome = if point.name == "l0.runs" {
-                "completed"
-            } else {
-                "mine"
-            };
-            let mut expected = vec![
+        let keys = tag_keys(keys).expect("valid");
+        for point in points(&telemetry).tags(&keys) {
+            let tags = point.tags.iter().map(|(key, text)| (*key, &**text));
+            let (own, listed): (Vec<_>, Vec<_>) = tags.partition(|(key, _)| is_own_tag(key));
+            let expected = [
                 ("model", "gpt-4"),
-                ("outcome", outcome),
                 ("retry", "true"),
                 ("shard", "7"),
                 ("user", "{\"id\":12}"),
             ];
-            if point.name == "l0.network.errors_by_type" {
-                expected.insert(0, ("error_type", "connection_dropped"));
+            assert_eq!(listed, expected, "{}", point.name);
+            match point.name {
+                "l0.runs" => assert_eq!(own, [("outcome", "completed")]),
+                "l0.network.errors_by_type" => {
+                    assert_eq!(own, [("error_type", "connection_dropped")]);
+                }
+                "l0.tokens.total" => assert!(own.is_empty(), "{own:?}"),
+                _ => {}
             }
-            assert_eq!(tags, expected, "{}", point.name);
         }
-        assert!(
-            points(&telemetry)
-                .filter(|point| point.name != "l0.runs"
-                    && point.name != "l0.network.errors_by_type")
-                .all(|point| point.tags.is_empty())
-        );
+        for point in points(&telemetry) {
+            assert!(point.tags.keys().all(|key| is_own_tag(key)), "{point:?}");
+        }
+    }
+
+    #[test]
+    fn a_tag_that_points_have_themselves_is_refused() {
+        for own in ["outcome", "error_type", "severity", "rule"] {
+            let error = tag_keys(["model", own]).unwrap_err();
+            assert!(matches!(error, KeyError::Reserved { key, .. } if key == own));
+        }
+        assert!(tag_keys([""]).is_err());
+        // Other adapters may send these themselves; points do not.
+        tag_keys(["reason", "type", "le", "session_id"]).expect("valid");
     }
 
     #[test]
@@ -493,9 +457,10 @@ mod tests {
     #[test]
     fn points_are_written_as_plain_json() {
         let mut telemetry = Telemetry::example();
-        telemetry.outcome = Some(Outcome::TimedOut);
+        telemetry.outcome = Some(Outcome::Dropped);
         telemetry.network.errors_by_type = [(NetworkErrorKind::Timeout, 3)].into();
-        let points: Vec<_> = points(&telemetry).tag_keys(["model"]).collect();
+        let keys = tag_keys(["model"]).expect("valid");
+        let points: Vec<_> = points(&telemetry).tags(&keys).collect();
         let json = serde_json::to_value(&points[points.len() - 2..]).unwrap();
         assert_eq!(
             json,
@@ -503,7 +468,7 @@ mod tests {
                 {
                     "name": "l0.runs", "kind": "count", "value": 1.0,
                     "timestamp": 1_700_000_001_500_u64,
-                    "tags": { "model": "gpt-4", "outcome": "timed_out" },
+                    "tags": { "model": "gpt-4", "outcome": "dropped" },
                 },
                 {
                     "name": "l0.network.errors_by_type", "kind": "count", "value": 3.0,

@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use l0_core::{Distribution, NetworkErrorKind, Outcome, Telemetry, keys};
+use l0_core::{Outcome, Quantity, QuantityKind, Telemetry, Unit, Value, keys};
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::numbers::{Counts, QUANTITIES, Scalar, Spelled};
 use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
+pub use crate::reasons::Reason;
+use crate::reasons::Reasons;
 use crate::sparkline::Scale;
-use crate::values::{millis, printable};
+use crate::values::printable;
 
-/// Many runs, summed up: how long they took, how they ended, what went wrong. Memory does not grow
+/// Many runs, summed up: how long they took, how they ended, why they failed. Memory does not grow
 /// with their number.
 ///
 /// A profile has one group, [`ALL`](Self::ALL), or a group for each value of a metadata entry: of
 /// a model, or of the arm of an A/B test. [`Display`](fmt::Display) prints an aligned table, a
-/// block per measure with a line per group; `Serialize` gives the [`Stats`] of each group under its
+/// block per quantity with a line per group; `Serialize` gives the [`Stats`] of each group under its
 /// name.
 ///
 /// ```
@@ -30,7 +34,10 @@ use crate::values::{millis, printable};
 ///     profile.add(telemetry);
 /// }
 /// for (model, stats) in profile.groups() {
-///     println!("{model}: {} runs, median {:?} ms", stats.runs, stats.duration.p50());
+///     println!("{model}: {} runs, median {:?} ms", stats.runs, stats.sample("duration").p50());
+///     for reason in stats.reasons() {
+///         println!("  {} failed: {}", reason.runs, reason.message);
+///     }
 /// }
 /// println!("{profile}");
 /// ```
@@ -49,12 +56,13 @@ impl Profile {
     /// The name of the group of all further runs, once there are
     /// [`MAX_GROUPS`](Self::MAX_GROUPS).
     pub const OTHER: &str = "(other)";
-    /// How many values of the metadata entry are told apart. A group takes up to about 160 kB.
+    /// How many values of the metadata entry are told apart. A group of many runs takes about 10 kB
+    /// for each doubling over which one of its quantities is spread.
     pub const MAX_GROUPS: usize = 256;
     /// How much of a value is kept as the name of its group, in bytes.
     pub const MAX_NAME: usize = 200;
 
-    /// No runs yet, in one group.
+    /// Creates a profile of no runs, in one group.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -85,21 +93,24 @@ impl Profile {
     }
 
     fn group(&mut self, name: &str) -> &mut Stats {
-        let name = &name[..name.floor_char_boundary(Self::MAX_NAME)];
-        let room = self.groups.len() < Self::MAX_GROUPS
-            || [Self::NONE, Self::OTHER].contains(&name)
-            || self.groups.contains_key(name);
+        let name = keys::cut(name, Self::MAX_NAME);
+        let room = has_room(
+            &self.groups,
+            name,
+            &[Self::NONE, Self::OTHER],
+            Self::MAX_GROUPS,
+        );
         let name = if room { name } else { Self::OTHER };
         self.groups.entry(name.to_owned()).or_default()
     }
 
-    /// The groups, by name.
+    /// Iterates over the groups, by name.
     #[must_use]
     pub fn groups(&self) -> impl ExactSizeIterator<Item = (&str, &Stats)> {
         self.groups.iter().map(|(name, stats)| (&**name, stats))
     }
 
-    /// All runs as one.
+    /// Adds up all groups.
     #[must_use]
     pub fn total(&self) -> Stats {
         let mut total = Stats::default();
@@ -116,190 +127,163 @@ impl Serialize for Profile {
     }
 }
 
-/// The runs of one group, summed up. Each quantity is of those runs only that know it.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// The runs of one group, summed up. Quantities are named as in [`Quantity::ALL`]; each is of those
+/// runs only that know it. Durations are milliseconds.
+///
+/// In JSON the names are in camel case (`tokens`, `wastedTokens`, `timeToFirstToken`), and what no run
+/// knows is absent.
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// How many runs.
     pub runs: u64,
-    /// How many ended in which way; those that had not ended are in none.
-    pub outcomes: BTreeMap<Outcome, u64>,
-    /// Network errors, retried ones included.
-    pub network_errors: u64,
-    /// Network errors by type.
-    pub errors_by_type: BTreeMap<NetworkErrorKind, u64>,
-    /// All retries: always the sum of the next two.
-    pub retries: u64,
-    /// Retries for network errors, rate limits and server errors.
-    pub network_retries: u64,
-    /// Retries for the model's answers.
-    pub model_retries: u64,
-    /// Guardrail violations.
-    pub violations: u64,
-    /// Tokens of all attempts.
-    pub tokens: u64,
-    /// Tokens of attempts that a retry threw away.
-    pub wasted_tokens: u64,
-    /// From the start to the end of a run, in ms.
-    pub duration: Quantiles,
-    /// From the start of a run to its first token, in ms.
-    pub time_to_first_token: Quantiles,
-    /// The gaps between tokens, of all runs together; quantiles within 2 %. JSON: ms, in the form
-    /// of the others.
-    #[serde(serialize_with = "gaps")]
-    pub inter_token: Distribution,
-    /// Tokens over the whole duration of a run, per second.
-    pub tokens_per_second: Quantiles,
+    sums: BTreeMap<&'static str, Scalar>,
+    samples: BTreeMap<&'static str, Quantiles>,
+    counts: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    reasons: Reasons,
 }
 
 impl Stats {
+    /// How many values of a label are told apart: further ones are counted as `other`.
+    pub const MAX_LABELS: usize = 64;
+    /// How many reasons are told apart: further ones are counted as `other`.
+    pub const MAX_REASONS: usize = Reasons::MAX;
+
+    /// Returns the sum of a quantity whose numbers add up, such as `tokens.total`; absent if no run
+    /// knows it.
+    #[must_use]
+    pub fn sum(&self, quantity: &str) -> Option<f64> {
+        self.sums.get(quantity).map(|sum| sum.as_f64())
+    }
+
+    #[cfg(feature = "csv")]
+    pub(crate) fn total_of(&self, quantity: &str) -> Option<Scalar> {
+        self.sums.get(quantity).copied()
+    }
+
+    /// Returns how a quantity is spread, such as `duration` or `inter_token`; empty if no run knows
+    /// it.
+    #[must_use]
+    pub fn sample(&self, quantity: &str) -> &Quantiles {
+        static EMPTY: Quantiles = Quantiles::new();
+        self.samples.get(quantity).unwrap_or(&EMPTY)
+    }
+
+    /// Returns the counts of a quantity by the values of its label, such as `runs` by outcome or
+    /// `network.errors_by_type`; empty if no run knows it.
+    #[must_use]
+    pub fn counts(&self, quantity: &str) -> &BTreeMap<String, u64> {
+        static EMPTY: BTreeMap<String, u64> = BTreeMap::new();
+        self.counts.get(quantity).unwrap_or(&EMPTY)
+    }
+
+    /// Returns why runs failed, the reason of most runs first. Runs that were aborted or dropped did
+    /// not fail, and one whose record does not say why has no reason.
+    #[must_use]
+    pub fn reasons(&self) -> Vec<Reason<'_>> {
+        self.reasons.in_order()
+    }
+
     fn add(&mut self, telemetry: &Telemetry) {
-        let metrics = &telemetry.metrics;
-        let guardrails = telemetry.guardrails.as_ref();
-        for (total, count) in [
-            (&mut self.runs, 1),
-            (&mut self.network_errors, telemetry.network.error_count),
-            (&mut self.retries, metrics.total_retries.into()),
-            (&mut self.network_retries, metrics.network_retries.into()),
-            (&mut self.model_retries, metrics.model_retries.into()),
-            (
-                &mut self.violations,
-                guardrails.map_or(0, |stats| stats.violation_count),
-            ),
-            (&mut self.tokens, metrics.total_tokens),
-            (&mut self.wasted_tokens, metrics.wasted_tokens),
-        ] {
-            *total = total.saturating_add(count);
-        }
-        add_counts(
-            &mut self.outcomes,
-            telemetry.outcome.map(|outcome| (outcome, 1)),
-        );
-        let by_type = &telemetry.network.errors_by_type;
-        add_counts(&mut self.errors_by_type, copied(by_type));
-        for (all, number) in [
-            (&mut self.duration, telemetry.duration.map(millis)),
-            (
-                &mut self.time_to_first_token,
-                metrics.time_to_first_token.map(millis),
-            ),
-            (&mut self.tokens_per_second, metrics.tokens_per_second),
-        ] {
-            if let Some(number) = number {
-                all.record(number);
+        self.runs = self.runs.saturating_add(1);
+        for quantity in Quantity::ALL {
+            let name = quantity.name;
+            match quantity.value(telemetry) {
+                None => self.add_counts(quantity, telemetry),
+                Some(Value::Distribution(all)) => {
+                    self.samples.entry(name).or_default().record_all(all);
+                }
+                Some(value) if quantity.kind == QuantityKind::Sum => {
+                    self.add_sum(name, Scalar::of(value));
+                }
+                Some(value) => {
+                    let sample = self.samples.entry(name).or_default();
+                    sample.record(Scalar::of(value).as_f64());
+                }
             }
         }
-        if let Some(gaps) = &metrics.inter_token {
-            self.inter_token.merge(gaps);
+        let failed = telemetry.outcome.is_some_and(Outcome::is_failure);
+        if let (true, Some(error)) = (failed, &telemetry.error) {
+            self.reasons.add(error);
         }
     }
 
     fn merge(&mut self, other: &Self) {
-        for (total, count) in [
-            (&mut self.runs, other.runs),
-            (&mut self.network_errors, other.network_errors),
-            (&mut self.retries, other.retries),
-            (&mut self.network_retries, other.network_retries),
-            (&mut self.model_retries, other.model_retries),
-            (&mut self.violations, other.violations),
-            (&mut self.tokens, other.tokens),
-            (&mut self.wasted_tokens, other.wasted_tokens),
-        ] {
-            *total = total.saturating_add(count);
+        self.runs = self.runs.saturating_add(other.runs);
+        for (name, sum) in &other.sums {
+            self.add_sum(name, *sum);
         }
-        add_counts(&mut self.outcomes, copied(&other.outcomes));
-        add_counts(&mut self.errors_by_type, copied(&other.errors_by_type));
-        for (all, more) in [
-            (&mut self.duration, &other.duration),
-            (&mut self.time_to_first_token, &other.time_to_first_token),
-            (&mut self.tokens_per_second, &other.tokens_per_second),
-        ] {
-            all.merge(more);
+        for (name, sample) in &other.samples {
+            self.samples.entry(name).or_default().merge(sample);
         }
-        self.inter_token.merge(&other.inter_token);
+        for (name, counts) in &other.counts {
+            let totals = self.counts.entry(name).or_default();
+            for (label, count) in counts {
+                add_count(totals, label, *count);
+            }
+        }
+        self.reasons.merge(&other.reasons);
+    }
+
+    fn add_sum(&mut self, name: &'static str, number: Scalar) {
+        let sum = self.sums.entry(name).or_insert(Scalar::Count(0));
+        *sum = sum.plus(number);
+    }
+
+    fn add_counts(&mut self, quantity: &'static Quantity, telemetry: &Telemetry) {
+        if let Some(Counts(counts)) = Counts::of(quantity, telemetry) {
+            let totals = self.counts.entry(quantity.name).or_default();
+            for (label, count) in counts {
+                add_count(totals, &label, count);
+            }
+        }
     }
 }
 
-fn copied<K: Copy>(counts: &BTreeMap<K, u64>) -> impl Iterator<Item = (K, u64)> {
-    counts.iter().map(|(key, count)| (*key, *count))
+/// Whether a map of at most so many names takes this one. Names that are always taken do not count.
+fn has_room<V>(map: &BTreeMap<String, V>, name: &str, always: &[&str], max: usize) -> bool {
+    let extra = always.iter().filter(|name| map.contains_key(**name));
+    map.contains_key(name) || always.contains(&name) || map.len() - extra.count() < max
 }
 
-fn add_counts<K: Ord>(totals: &mut BTreeMap<K, u64>, counts: impl IntoIterator<Item = (K, u64)>) {
-    for (key, count) in counts {
-        let total = totals.entry(key).or_default();
-        *total = total.saturating_add(count);
+fn add_count(totals: &mut BTreeMap<String, u64>, label: &str, count: u64) {
+    const OTHER: &str = "other";
+
+    let label = keys::cut(label, Profile::MAX_NAME);
+    let room = has_room(totals, label, &[OTHER], Stats::MAX_LABELS);
+    let total = totals.entry(if room { label } else { OTHER }.to_owned());
+    let total = total.or_default();
+    *total = total.saturating_add(count);
+}
+
+impl Serialize for Stats {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("runs", &self.runs)?;
+        for Spelled {
+            quantity, column, ..
+        } in QUANTITIES.iter()
+        {
+            if let Some(sum) = self.sums.get(quantity.name) {
+                map.serialize_entry(column, sum)?;
+            }
+            if let Some(sample) = self.samples.get(quantity.name) {
+                map.serialize_entry(column, sample)?;
+            }
+            if let Some(counts) = self.counts.get(quantity.name) {
+                map.serialize_entry(column, counts)?;
+            }
+        }
+        map.serialize_entry("reasons", &self.reasons())?;
+        map.end()
     }
 }
 
-/// A quantity of which the runs of a group have many values.
-pub(crate) struct Measure {
-    /// Its heading in the table, with the unit.
-    heading: &'static str,
-    /// What the names of its columns in CSV begin with.
-    #[cfg_attr(not(feature = "csv"), expect(dead_code, reason = "for CSV only"))]
-    pub(crate) name: &'static str,
-    pub(crate) numbers: fn(&Stats) -> Numbers,
-    /// The values in ascending order, with how many there are of each.
-    counts: fn(&Stats) -> Vec<(f64, u64)>,
-}
-
-pub(crate) static MEASURES: [Measure; 4] = [
-    Measure {
-        heading: "duration, ms",
-        name: "duration",
-        numbers: |stats| Numbers::from(&stats.duration),
-        counts: |stats| stats.duration.counts().collect(),
-    },
-    Measure {
-        heading: "time to first token, ms",
-        name: "timeToFirstToken",
-        numbers: |stats| Numbers::from(&stats.time_to_first_token),
-        counts: |stats| stats.time_to_first_token.counts().collect(),
-    },
-    Measure {
-        heading: "gap between tokens, ms",
-        name: "interToken",
-        numbers: |stats| gap_numbers(&stats.inter_token),
-        counts: |stats| gap_counts(&stats.inter_token),
-    },
-    Measure {
-        heading: "tokens per second",
-        name: "tokensPerSecond",
-        numbers: |stats| Numbers::from(&stats.tokens_per_second),
-        counts: |stats| stats.tokens_per_second.counts().collect(),
-    },
-];
-
-/// The gaps in the JSON form of the other quantities.
-fn gaps<S: Serializer>(gaps: &Distribution, serializer: S) -> Result<S::Ok, S::Error> {
-    gap_numbers(gaps).serialize(serializer)
-}
-
-fn gap_numbers(gaps: &Distribution) -> Numbers {
-    let max = (!gaps.is_empty()).then_some(gaps.max);
-    Numbers {
-        count: gaps.count,
-        mean: gaps.mean().map(millis),
-        p50: gaps.p50().map(millis),
-        p95: gaps.quantile(0.95).map(millis),
-        p99: gaps.p99().map(millis),
-        max: max.map(millis),
-    }
-}
-
-fn gap_counts(gaps: &Distribution) -> Vec<(f64, u64)> {
-    gaps.buckets()
-        .map(|bucket| {
-            let middle = f64::midpoint(millis(bucket.lower), millis(bucket.upper));
-            (middle.min(millis(gaps.max)), bucket.count)
-        })
-        .collect()
-}
-
-/// A table for people: a block per quantity with a line per group, and one for all of them. What
-/// is unknown is a dash. Numbers have three digits, which is what quantiles are good for. The bars
-/// show how the values of a group are spread, on one logarithmic scale per block.
+/// A table for people: how runs ended, why they failed, what adds up, and a block for each quantity
+/// that is spread; each with a line per group, and one for all of them. What no run knows has no
+/// block, what is zero in all no column, and what one group does not know is a dash. Numbers that are
+/// not counts have three digits, which is what quantiles are good for. The bars show how the values of
+/// a group are spread, on one logarithmic scale per block.
 impl fmt::Display for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let total = self.total();
@@ -311,10 +295,15 @@ impl fmt::Display for Profile {
             groups.push((TOTAL.to_owned(), &total));
         }
 
-        let mut blocks = vec![counts_block(&groups, &total)];
-        for measure in &MEASURES {
-            blocks.push(measure_block(measure, &groups, &total));
-        }
+        let mut blocks = vec![outcomes_block(&groups, &total)];
+        blocks.extend(reasons_block(&groups));
+        blocks.extend(sums_blocks(&groups, &total));
+        blocks.extend(
+            QUANTITIES
+                .iter()
+                .filter(|spelled| total.samples.contains_key(spelled.quantity.name))
+                .map(|spelled| sample_block(spelled, &groups, &total)),
+        );
         write_aligned(f, &blocks)
     }
 }
@@ -323,71 +312,176 @@ impl fmt::Display for Profile {
 const TOTAL: &str = "(all)";
 
 /// Rows of cells; the first row is the heading, and the first cell of each its label.
-type Block = Vec<Vec<String>>;
-
-fn counts_block(groups: &[(String, &Stats)], total: &Stats) -> Block {
-    let mut heading = vec!["", "runs"];
-    heading.extend(total.outcomes.keys().map(|outcome| outcome.as_str()));
-    heading.extend(["network errors", "retries", "violations", "tokens"]);
-
-    let mut rows = vec![heading.into_iter().map(str::to_owned).collect()];
-    for (label, stats) in groups {
-        let outcomes = total.outcomes.keys();
-        let outcomes = outcomes.map(|outcome| stats.outcomes.get(outcome).copied());
-        let mut counts = vec![stats.runs];
-        counts.extend(outcomes.map(Option::unwrap_or_default));
-        counts.extend([
-            stats.network_errors,
-            stats.retries,
-            stats.violations,
-            stats.tokens,
-        ]);
-        let mut row = vec![label.clone()];
-        row.extend(counts.iter().map(u64::to_string));
-        rows.push(row);
-    }
-    rows
+#[derive(Default)]
+struct Block {
+    rows: Vec<Vec<String>>,
+    /// Whether the last column is text, which begins where its heading does.
+    ends_in_text: bool,
 }
 
-fn measure_block(measure: &Measure, groups: &[(String, &Stats)], total: &Stats) -> Block {
-    let counts = (measure.counts)(total);
-    let max = (measure.numbers)(total).max;
-    let scale = counts
-        .first()
-        .zip(max)
-        .map(|((low, _), high)| Scale { low: *low, high });
+fn outcomes_block(groups: &[(String, &Stats)], total: &Stats) -> Block {
+    let outcomes = outcomes(total);
+    let mut heading = vec![String::new(), "runs".to_owned()];
+    heading.extend(outcomes.iter().map(|outcome| (*outcome).to_owned()));
+    let mut rows = vec![heading];
+    for (label, stats) in groups {
+        let counts = stats.counts(RUNS_BY_OUTCOME);
+        let mut row = vec![label.clone(), stats.runs.to_string()];
+        row.extend(outcomes.iter().map(|outcome| {
+            let count = counts.get(*outcome).copied();
+            count.unwrap_or_default().to_string()
+        }));
+        rows.push(row);
+    }
+    Block {
+        rows,
+        ..Block::default()
+    }
+}
+
+/// The quantity that says how runs ended.
+pub(crate) const RUNS_BY_OUTCOME: &str = "runs";
+
+/// The outcomes that there are, in their own order.
+fn outcomes(total: &Stats) -> Vec<&str> {
+    let mut outcomes: Vec<_> = total.counts(RUNS_BY_OUTCOME).keys().collect();
+    let place = |label: &str| {
+        Outcome::ALL
+            .iter()
+            .position(|known| known.as_str() == label)
+    };
+    outcomes.sort_by_key(|label| place(label).unwrap_or(usize::MAX));
+    outcomes.into_iter().map(String::as_str).collect()
+}
+
+fn reasons_block(groups: &[(String, &Stats)]) -> Option<Block> {
+    /// How many reasons of one group are shown.
+    const SHOWN: usize = 10;
+    const WIDTH: usize = 100;
+
+    let mut rows = vec![["failures", "runs", "reason"].map(str::to_owned).to_vec()];
+    for (label, stats) in groups {
+        let reasons = stats.reasons();
+        let mut push = |runs: u64, text: &str| {
+            rows.push(vec![
+                label.clone(),
+                runs.to_string(),
+                shortened(text, WIDTH),
+            ]);
+        };
+        for reason in reasons.iter().take(SHOWN) {
+            // The two are the same where further reasons are folded into one.
+            match (reason.error_type, reason.message) {
+                (kind, message) if kind == message => push(reason.runs, kind),
+                (kind, message) => push(reason.runs, &format!("{kind}: {message}")),
+            }
+        }
+        if let Some(others @ [_, ..]) = reasons.get(SHOWN..) {
+            let runs = others.iter().map(|reason| reason.runs);
+            let runs = runs.fold(0, u64::saturating_add);
+            push(runs, &format!("{} other reasons", others.len()));
+        }
+    }
+    (rows.len() > 1).then_some(Block {
+        rows,
+        ends_in_text: true,
+    })
+}
+
+/// What adds up, in as many blocks as it takes not to be too wide.
+fn sums_blocks(groups: &[(String, &Stats)], total: &Stats) -> Vec<Block> {
+    const WIDTH: usize = 80;
+
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut left = 0;
+    for spelled in QUANTITIES.iter() {
+        let name = spelled.quantity.name;
+        if total.sum(name).is_none_or(|sum| sum == 0.0) {
+            continue;
+        }
+        let cells: Vec<_> = groups
+            .iter()
+            .map(|(_, stats)| match stats.sums.get(name) {
+                Some(Scalar::Count(count)) => count.to_string(),
+                sum => three_digits(sum.map(|sum| sum.as_f64())),
+            })
+            .collect();
+        let heading = heading(spelled);
+        let widths = cells.iter().map(|cell| cell.width());
+        let width = 2 + widths.fold(heading.width().max(MIN_WIDTH), usize::max);
+        if width > left {
+            let labels = groups.iter().map(|(label, _)| label.clone());
+            let labels = std::iter::once("totals".to_owned()).chain(labels);
+            blocks.push(Block {
+                rows: labels.map(|label| vec![label]).collect(),
+                ..Block::default()
+            });
+            left = WIDTH;
+        }
+        left = left.saturating_sub(width);
+        if let Some(block) = blocks.last_mut() {
+            let cells = std::iter::once(heading).chain(cells);
+            for (row, cell) in block.rows.iter_mut().zip(cells) {
+                row.push(cell);
+            }
+        }
+    }
+    blocks
+}
+
+/// What heads the numbers of a quantity, with their unit.
+fn heading(spelled: &Spelled) -> String {
+    match spelled.quantity.unit {
+        Unit::Seconds => format!("{}, ms", spelled.words),
+        _ => spelled.words.clone(),
+    }
+}
+
+fn sample_block(spelled: &Spelled, groups: &[(String, &Stats)], total: &Stats) -> Block {
+    let name = spelled.quantity.name;
+    let all = total.sample(name);
+    let scale = all.counts().next().zip(all.max());
+    let scale = scale.map(|((low, _), high)| Scale { low, high });
     let shape = scale.map(|scale| {
         let [low, high] = [scale.low, scale.high].map(|end| three_digits(Some(end)));
         format!("{low} to {high}")
     });
-    let heading = [measure.heading, "mean", "p50", "p95", "p99", "max"];
-    let mut heading: Vec<_> = heading.map(str::to_owned).into();
+    let mut heading = vec![heading(spelled)];
+    heading.extend(["mean", "p50", "p95", "p99", "max"].map(str::to_owned));
     heading.extend(shape);
 
     let mut rows = vec![heading];
     for (label, stats) in groups {
-        let numbers = (measure.numbers)(stats).in_order();
+        let sample = stats.sample(name);
         let mut row = vec![label.clone()];
+        let numbers = Numbers::from(sample).in_order();
         row.extend(numbers.map(|(_, number)| three_digits(number)));
-        row.extend(scale.map(|scale| scale.sparkline(&(measure.counts)(stats))));
+        row.extend(scale.map(|scale| scale.sparkline(&sample.counts().collect::<Vec<_>>())));
         rows.push(row);
     }
-    rows
+    Block {
+        rows,
+        ..Block::default()
+    }
 }
+
+/// How wide a column of numbers is at least.
+const MIN_WIDTH: usize = 7;
 
 /// Writes blocks of rows under one another, an empty line between them: in each block, the first
 /// column to the left and the others to the right; the first is equally wide in all.
 fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {
-    let first = blocks.iter().flatten().filter_map(|row| row.first());
+    let rows = blocks.iter().flat_map(|block| &block.rows);
+    let first = rows.filter_map(|row| row.first());
     let first = first.map(|cell| cell.width()).max().unwrap_or_default();
-    for (index, rows) in blocks.iter().enumerate() {
+    for (index, Block { rows, ends_in_text }) in blocks.iter().enumerate() {
         if index > 0 {
             f.write_str("\n\n")?;
         }
         let columns = rows.first().map_or(0, Vec::len);
         let widths: Vec<_> = (0..columns)
             .map(|column| rows.iter().map(|row| row[column].width()).max())
-            .map(|width| width.unwrap_or_default().max(7))
+            .map(|width| width.unwrap_or_default().max(MIN_WIDTH))
             .collect();
         for (line, row) in rows.iter().enumerate() {
             if line > 0 {
@@ -398,6 +492,7 @@ fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {
                 let space = " ".repeat(width - cell.width());
                 match column {
                     0 => write!(f, "{cell}{space}")?,
+                    last if *ends_in_text && last + 1 == columns => write!(f, "  {cell}")?,
                     _ => write!(f, "  {space}{cell}")?,
                 }
             }
@@ -406,19 +501,22 @@ fn write_aligned(f: &mut fmt::Formatter<'_>, blocks: &[Block]) -> fmt::Result {
     Ok(())
 }
 
-/// A group's name, fit for a terminal: without control characters, and not too wide.
+/// A group's name, fit for a terminal.
 fn label(name: &str) -> String {
-    const WIDTH: usize = 32;
+    shortened(name, 32)
+}
 
-    let mut label = String::new();
-    for character in printable(name) {
-        if label.width() + character.width().unwrap_or_default() > WIDTH {
-            label.push('…');
+/// A text without control characters, and not wider than this.
+fn shortened(text: &str, width: usize) -> String {
+    let mut shown = String::new();
+    for character in printable(text) {
+        if shown.width() + character.width().unwrap_or_default() > width {
+            shown.push('…');
             break;
         }
-        label.push(character);
+        shown.push(character);
     }
-    label
+    shown
 }
 
 /// A number with three digits, or as many as six decimals give: no more of it is known.

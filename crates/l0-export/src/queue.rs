@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
-use l0_core::{Event, Interceptor, Observer, Observers, RunInfo, Telemetry};
+use l0_core::{Interceptor, Observers, RunInfo, Telemetry};
 use tokio::sync::{Semaphore, mpsc};
 
-/// A queue of final telemetry for at most `capacity` runs, and the end that takes them out.
+/// Creates a queue of final telemetry for at most `capacity` runs, and the end that takes it out.
 ///
 /// The [`Queue`] is an interceptor: every measured run puts its final telemetry in when it ends,
 /// on every exit. Where the telemetry goes, a task of the application decides: a database, an
@@ -63,8 +63,8 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// How many telemetries were dropped so far: because the queue was full or its receiver gone,
-    /// or because they were still in the queue when the receiver was dropped.
+    /// Returns how many telemetries were dropped so far: because the queue was full or its receiver
+    /// gone, or because they were still in the queue when the receiver was dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
@@ -84,7 +84,12 @@ impl Queue {
 impl Interceptor for Queue {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         if run.measured() {
-            observers.push(Put(self.clone()));
+            let queue = self.clone();
+            observers.on_finish(move |finished| {
+                if let Some(telemetry) = finished.telemetry {
+                    queue.put(telemetry);
+                }
+            });
         }
     }
 
@@ -103,20 +108,6 @@ impl fmt::Debug for Queue {
     }
 }
 
-struct Put(Queue);
-
-impl Observer for Put {
-    fn on_event(&mut self, event: &Event<'_>) {
-        if let Event::Finished {
-            telemetry: Some(telemetry),
-            ..
-        } = event
-        {
-            self.0.put(telemetry);
-        }
-    }
-}
-
 /// The end of the export queue that telemetry is taken out of: a [`Stream`] of [`Telemetry`], in
 /// the order in which the runs ended.
 #[must_use = "telemetry is dropped once the queue is full"]
@@ -126,7 +117,7 @@ pub struct QueueReceiver {
 }
 
 impl QueueReceiver {
-    /// The next telemetry. `None` once the queue is empty and closed: by [`close`](Self::close),
+    /// Takes out the next telemetry. `None` once the queue is empty and closed: by [`close`](Self::close),
     /// or because all clones of the [`Queue`], and the [`L0`](l0_core::L0)s and live runs that
     /// hold one, are gone. Nothing is lost when the future is dropped.
     pub async fn recv(&mut self) -> Option<Telemetry> {
@@ -134,13 +125,13 @@ impl QueueReceiver {
     }
 
     /// Waits for telemetry, and then appends all that is there, but not more than `limit`, to
-    /// `batch`. Gives how many; 0 once the queue is empty and closed, or if `limit` is 0. Nothing
+    /// `batch`. Returns how many; 0 once the queue is empty and closed, or if `limit` is 0. Nothing
     /// is lost when the future is dropped.
     pub async fn recv_many(&mut self, batch: &mut Vec<Telemetry>, limit: usize) -> usize {
         self.receiver.recv_many(batch, limit).await
     }
 
-    /// Lets no more telemetry in; what is in the queue can still be taken out. For a shutdown
+    /// Closes the queue for more telemetry; what is in the queue can still be taken out. For a shutdown
     /// that does not wait for the runs that are still live.
     pub fn close(&mut self) {
         self.receiver.close();

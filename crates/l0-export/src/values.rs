@@ -2,18 +2,11 @@
 
 use std::time::Duration;
 
-use l0_core::{Distribution, Telemetry};
 use unicode_width::UnicodeWidthChar;
 
 /// A duration in milliseconds.
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_nanos() as f64 / 1e6
-}
-
-/// The gaps between tokens, if there are any.
-pub(crate) fn gaps(telemetry: &Telemetry) -> Option<&Distribution> {
-    let gaps = telemetry.metrics.inter_token.as_ref();
-    gaps.filter(|gaps| !gaps.is_empty())
 }
 
 /// Compact JSON.

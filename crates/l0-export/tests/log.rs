@@ -1,18 +1,57 @@
 //! The log record: the keys of the guide, and the event of `tracing`.
 
-use l0_core::{Monitor, Monitoring, Outcome, Severity, Telemetry, Violation};
+use l0_core::{
+    DriftReport, End, ErrorRecord, Failure, Monitor, Monitoring, Outcome, Severity, Telemetry,
+    Violation,
+};
 use l0_export::log::LogRecord;
 use serde_json::{Value, json};
 
-/// A telemetry in which nothing is unknown.
+/// A telemetry of a run that was checked.
 fn full() -> Telemetry {
     let mut telemetry = Telemetry::example();
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.record_violations(&[Violation::new("json", Severity::Error, "not JSON")]);
-    monitor.record_drift(&l0_core::DriftReport::detected(["tone_shift"], 0.9));
+    monitor.record_drift(&DriftReport::new(["tone_shift"], 0.9));
     let recorded = monitor.telemetry().expect("on");
     (telemetry.guardrails, telemetry.drift) = (recorded.guardrails, recorded.drift);
     telemetry
+}
+
+/// The same, of a run that failed.
+fn failed() -> Telemetry {
+    let denied = std::io::Error::other(Failure::status(401));
+    let mut telemetry = full();
+    telemetry.outcome = Some(Outcome::Failed);
+    telemetry.error = ErrorRecord::of(&End::failed(&denied));
+    telemetry
+}
+
+fn record(telemetry: &Telemetry) -> Value {
+    serde_json::to_value(LogRecord::from(telemetry)).expect("serializes")
+}
+
+/// Asserts that a record has these keys, and no others but numbers that came later, which are in the
+/// parts for numbers.
+fn assert_record(record: &Value, expected: &Value) {
+    let (record, expected) = (record.as_object(), expected.as_object());
+    let (mut record, expected) = (record.expect("a map").clone(), expected.expect("a map"));
+    for (key, expected) in expected {
+        let mut value = record.remove(key).unwrap_or_default();
+        if let (Value::Object(value), Value::Object(expected)) = (&mut value, expected) {
+            if ["metrics", "usage", "network", "guardrails"].contains(&&**key) {
+                value.retain(|key, value| expected.contains_key(key) || !is_numbers(value));
+            }
+        }
+        assert_eq!(value, *expected, "{key}");
+    }
+    assert!(record.is_empty(), "{record:?}");
+}
+
+/// Whether it is a number, or numbers by a label.
+fn is_numbers(value: &Value) -> bool {
+    let map = value.as_object();
+    value.is_number() || map.is_some_and(|map| map.values().all(Value::is_number))
 }
 
 #[test]
@@ -20,9 +59,9 @@ fn the_record_has_the_keys_of_the_guide_and_ours() {
     let telemetry = full();
     let gaps = telemetry.metrics.inter_token.as_ref().expect("gaps");
     let gap = |q| gaps.quantile(q).expect("not empty").as_nanos() as f64 / 1e6;
-    assert_eq!(
-        serde_json::to_value(LogRecord::from(&telemetry)).expect("serializes"),
-        json!({
+    assert_record(
+        &record(&telemetry),
+        &json!({
             "session_id": "l0_1700000000000_0123456789abc",
             "timestamp": 1_700_000_000_000_u64,
             "duration_ms": 1500.0,
@@ -36,6 +75,7 @@ fn the_record_has_the_keys_of_the_guide_and_ours() {
                 "time_to_first_text_ms": 250.0,
                 "avg_inter_token_time_ms": 7.445_945,
                 "p50_inter_token_time_ms": gap(0.5),
+                "p90_inter_token_time_ms": gap(0.9),
                 "p99_inter_token_time_ms": gap(0.99),
                 "max_inter_token_time_ms": 11.0,
                 "consumer_hold_ms": 10.0,
@@ -55,15 +95,27 @@ fn the_record_has_the_keys_of_the_guide_and_ours() {
             },
             "drift": { "detected": true, "types": ["tone_shift"] },
             "metadata": { "endpoint": "/chat", "environment": "production", "model": "gpt-4" },
-        })
+        }),
+    );
+}
+
+#[test]
+fn a_record_of_a_failed_run_says_why() {
+    let telemetry = failed();
+    let message = &telemetry.error.as_ref().expect("failed").message;
+    let record = record(&telemetry);
+    assert_eq!(record["outcome"], "failed");
+    assert_eq!(
+        record["error"],
+        json!({ "type": "401", "status": 401, "message": message })
     );
 }
 
 #[test]
 fn what_is_unknown_is_absent() {
-    assert_eq!(
-        serde_json::to_value(LogRecord::from(&Telemetry::default())).expect("serializes"),
-        json!({
+    assert_record(
+        &record(&Telemetry::default()),
+        &json!({
             "session_id": "",
             "timestamp": 0,
             "metrics": {
@@ -71,7 +123,7 @@ fn what_is_unknown_is_absent() {
                 "total_retries": 0, "network_retries": 0, "model_retries": 0,
             },
             "network": { "error_count": 0, "errors_by_type": {} },
-        })
+        }),
     );
 }
 
@@ -124,65 +176,82 @@ mod tracing {
     }
 
     /// What is emitted as JSON.
-    const AS_JSON: [&str; 6] = [
-        "usage",
-        "network.errors_by_type",
-        "guardrails.violations_by_severity",
-        "guardrails.violations_by_rule",
-        "drift.types",
-        "metadata",
-    ];
+    const AS_JSON: [&str; 3] = ["network.errors_by_type", "drift.types", "metadata"];
 
-    /// Joins the keys of nested maps by dots, but for what is emitted as JSON.
+    /// Joins the keys of a record's parts by dots.
     fn flattened(record: &Value) -> serde_json::Map<String, Value> {
-        fn walk(value: &Value, path: &str, flat: &mut serde_json::Map<String, Value>) {
+        let mut flat = serde_json::Map::new();
+        for (key, value) in record.as_object().expect("a map") {
             match value {
-                value if AS_JSON.contains(&path) => {
-                    flat.insert(path.to_owned(), value.clone());
+                Value::Object(part) if !AS_JSON.contains(&&**key) => {
+                    let parts = part
+                        .iter()
+                        .map(|(inner, value)| (format!("{key}.{inner}"), value));
+                    flat.extend(parts.map(|(key, value)| (key, value.clone())));
                 }
-                Value::Object(map) => {
-                    for (key, value) in map {
-                        let join = if path.is_empty() { "" } else { "." };
-                        walk(value, &format!("{path}{join}{key}"), flat);
-                    }
-                }
-                value => {
-                    flat.insert(path.to_owned(), value.clone());
-                }
+                value => drop(flat.insert(key.clone(), value.clone())),
             }
         }
-        let mut flat = serde_json::Map::new();
-        walk(record, "", &mut flat);
         flat
     }
 
     #[test]
     fn the_event_says_what_the_record_says() {
-        let telemetry = full();
-        let record = LogRecord::from(&telemetry);
-        let events = emitted(|| record.emit());
-        assert_eq!(events.len(), 1);
-        assert_eq!(events[0]["target"], "l0");
-        let mut fields = events[0]["fields"].as_object().expect("fields").clone();
-        assert_eq!(
-            fields.remove("message"),
-            Some("L0 execution completed".into())
-        );
-        for (key, value) in &mut fields {
-            if AS_JSON.contains(&&**key) {
-                *value = serde_json::from_str(value.as_str().expect("text")).expect("JSON");
+        for telemetry in [full(), failed()] {
+            let events = emitted(|| LogRecord::from(&telemetry).emit());
+            assert_eq!(events.len(), 1);
+            assert_eq!(events[0]["target"], "l0");
+            let mut fields = events[0]["fields"].as_object().expect("fields").clone();
+            let message = fields.remove("message").expect("there");
+            assert!(message.as_str().expect("text").starts_with("L0 execution"));
+            let parsed = |value: &Value| -> Value {
+                serde_json::from_str(value.as_str().expect("text")).expect("JSON")
+            };
+            for (key, value) in &mut fields {
+                if AS_JSON.contains(&&**key) {
+                    *value = parsed(value);
+                }
             }
+            let numbers = parsed(&fields.remove("numbers").expect("there"));
+            for (key, value) in numbers.as_object().expect("a map") {
+                let before = fields.insert(key.clone(), value.clone());
+                assert_eq!(before, None, "{key} twice");
+            }
+            let mut expected = flattened(&record(&telemetry));
+            let start = expected.remove("timestamp").expect("there");
+            expected.insert("start_time".to_owned(), start);
+            assert_eq!(fields, expected);
         }
-        let json = serde_json::to_value(&record).expect("serializes");
-        let mut expected = flattened(&json);
-        let start = expected.remove("timestamp").expect("there");
-        expected.insert("start_time".to_owned(), start);
-        assert_eq!(fields, expected);
+    }
+
+    #[test]
+    fn what_logs_are_filtered_by_is_a_field_of_its_own() {
+        let telemetry = failed();
+        let message = &telemetry.error.as_ref().expect("failed").message;
+        let events = emitted(|| LogRecord::from(&telemetry).emit());
+        for (field, expected) in [
+            ("session_id", json!(telemetry.session_id)),
+            ("outcome", json!("failed")),
+            ("error.type", json!("401")),
+            ("error.status", json!(401)),
+            ("error.message", json!(message)),
+            ("duration_ms", json!(1500.0)),
+            ("metrics.tokens", json!(150)),
+            ("metrics.tokens_per_second", json!(100.0)),
+            ("metrics.time_to_first_token_ms", json!(250.0)),
+            ("metrics.total_retries", json!(1)),
+            ("network.error_count", json!(1)),
+            ("guardrails.violation_count", json!(1)),
+        ] {
+            assert_eq!(events[0]["fields"][field], expected, "{field}");
+        }
+        assert_eq!(events[0]["level"], "WARN");
     }
 
     #[test]
     fn a_run_that_ended_otherwise_than_completed_is_a_warning() {
-        let levels = [None].into_iter().chain(Outcome::ALL.map(Some));
+        let ended = Outcome::ALL.iter().copied().chain([Outcome::Other]);
+        let levels = [None].into_iter().chain(ended.map(Some));
         for outcome in levels {
             let mut telemetry = Telemetry::example();
             telemetry.outcome = outcome;

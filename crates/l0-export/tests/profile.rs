@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use l0_core::{Distribution, NetworkErrorKind, Outcome, Telemetry};
+use l0_core::{
+    Cause, Distribution, End, ErrorRecord, NetworkErrorKind, Outcome, Quantity, QuantityKind,
+    Telemetry,
+};
 use l0_export::profile::{Profile, Stats};
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 fn run(model: &str, millis: f64) -> Telemetry {
     let duration = Duration::from_secs_f64(millis / 1e3);
@@ -30,7 +33,7 @@ fn exact(sorted: &[f64], q: f64) -> f64 {
     sorted[rank - 1]
 }
 
-/// What is left of the accuracy once values are cut to whole nanoseconds and millionths.
+/// What is left of the accuracy once durations are cut to whole nanoseconds.
 fn near(estimate: Option<f64>, exact: f64, share: f64) -> bool {
     estimate.is_some_and(|estimate| (estimate - exact).abs() <= exact * share + 1e-6)
 }
@@ -39,7 +42,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn quantiles_are_within_one_percent_and_those_of_gaps_within_two(
+    fn quantiles_are_as_near_as_they_are_said_to_be_and_those_of_gaps_within_two_percent(
         // Of every magnitude from a microsecond to some hours.
         mut millis in prop::collection::vec((-3.0..7.0_f64).prop_map(|log| 10_f64.powf(log)), 1..400),
         split in any::<prop::sample::Index>(),
@@ -56,18 +59,18 @@ proptest! {
         let rates: Vec<_> = millis.iter().rev().map(|millis| 1e5 / millis).collect();
         for q in [0.0, 0.01, 0.5, 0.9, 0.95, 0.99, 1.0] {
             let duration = exact(&millis, q);
-            prop_assert!(near(stats.duration.quantile(q), duration, 0.01), "{q}: {duration}");
-            prop_assert!(near(stats.time_to_first_token.quantile(q), duration / 10.0, 0.01));
-            prop_assert!(near(stats.tokens_per_second.quantile(q), exact(&rates, q), 0.01));
-            let gap = stats.inter_token.quantile(q).map(|gap| gap.as_secs_f64() * 1e3);
+            prop_assert!(near(stats.sample("duration").quantile(q), duration, 0.001), "{q}: {duration}");
+            prop_assert!(near(stats.sample("time_to_first_token").quantile(q), duration / 10.0, 0.001));
+            prop_assert!(near(stats.sample("tokens.per_second").quantile(q), exact(&rates, q), 0.001));
+            let gap = stats.sample("inter_token").quantile(q);
             // Below 256 ns, gaps are told apart by 8 ns.
             prop_assert!(near(gap, duration / 100.0, 0.02) || duration < 0.03);
         }
         let mean = millis.iter().sum::<f64>() / millis.len() as f64;
-        prop_assert!(near(stats.duration.mean(), mean, 1e-6));
-        prop_assert!(near(stats.duration.max(), millis[millis.len() - 1], 1e-9));
-        prop_assert_eq!(stats.duration.count(), millis.len() as u64);
-        prop_assert_eq!(stats.duration.counts().map(|(_, count)| count).sum::<u64>(), stats.runs);
+        prop_assert!(near(stats.sample("duration").mean(), mean, 1e-6));
+        prop_assert!(near(stats.sample("duration").max(), millis[millis.len() - 1], 1e-9));
+        prop_assert_eq!(stats.sample("duration").count(), millis.len() as u64);
+        prop_assert_eq!(stats.sample("duration").counts().map(|(_, count)| count).sum::<u64>(), stats.runs);
     }
 }
 
@@ -81,8 +84,8 @@ fn decimal_shares_are_what_they_are_meant_to_be() {
     for percent in 0..=100 {
         let q = f64::from(percent) / 100.0;
         let exact = f64::from(percent.max(1));
-        let estimate = stats.duration.quantile(q);
-        assert!(near(estimate, exact, 0.01), "{q}: {estimate:?}");
+        let estimate = stats.sample("duration").quantile(q);
+        assert!(near(estimate, exact, 0.001), "{q}: {estimate:?}");
     }
 }
 
@@ -92,7 +95,7 @@ fn small_numbers_keep_their_digits() {
     profile.add(&run("m", 0.004));
     let json = serde_json::to_value(&profile).expect("serializes");
     assert_eq!(json["all"]["timeToFirstToken"]["p50"], 0.0004);
-    assert_eq!(json["all"]["interToken"]["max"], 0.00004);
+    assert_eq!(json["all"]["interTokenTime"]["max"], 0.00004);
     let table = profile.to_string();
     for number in ["0.00400", "0.000400", "0.000040", "25000000"] {
         assert!(table.contains(number), "{table}");
@@ -127,24 +130,38 @@ fn counts_are_exact_and_merge() {
         panic!("{groups:?}");
     };
     assert_eq!((a.runs, b.runs), (3, 1));
-    assert_eq!(
-        a.outcomes,
-        [(Outcome::Completed, 2), (Outcome::Failed, 1)].into()
-    );
-    assert!(b.outcomes.is_empty());
-    assert_eq!((a.network_errors, b.network_errors), (6, 1));
-    assert_eq!(
-        a.errors_by_type,
-        [
-            (NetworkErrorKind::ConnectionDropped, 3),
-            (NetworkErrorKind::Timeout, 3)
-        ]
-        .into()
-    );
-    assert_eq!((a.retries, a.network_retries, a.model_retries), (5, 4, 1));
-    assert_eq!((a.tokens, a.wasted_tokens), (450, 3));
-    assert_eq!((a.duration.count(), b.duration.count()), (3, 0));
-    assert_eq!((a.duration.mean(), b.duration.mean()), (Some(30.0), None));
+    let counts = |stats: &Stats, quantity| -> Vec<(String, u64)> {
+        let counts = stats.counts(quantity).iter();
+        counts
+            .map(|(label, count)| (label.clone(), *count))
+            .collect()
+    };
+    let expected = [("completed".to_owned(), 2), ("failed".to_owned(), 1)];
+    assert_eq!(counts(a, "runs"), expected);
+    assert!(b.counts("runs").is_empty());
+    let sums = |stats: &Stats| stats.sum("network.errors");
+    assert_eq!((sums(a), sums(b)), (Some(6.0), Some(1.0)));
+    let expected = [
+        ("connection_dropped".to_owned(), 3),
+        ("timeout".to_owned(), 3),
+    ];
+    assert_eq!(counts(a, "network.errors_by_type"), expected);
+    let retries = ["retries.total", "retries.network", "retries.model"];
+    let retries = retries.map(|quantity| a.sum(quantity));
+    assert_eq!(retries, [Some(5.0), Some(4.0), Some(1.0)]);
+    let tokens = ["tokens.total", "tokens.wasted"].map(|quantity| a.sum(quantity));
+    assert_eq!(tokens, [Some(450.0), Some(3.0)]);
+    assert_eq!(a.sum("wait"), Some(3.0 * 1_490.0));
+    // What no run knows, and what there is not.
+    for quantity in ["guardrails.violations", "duration", "misspelled"] {
+        assert_eq!(a.sum(quantity), None, "{quantity}");
+    }
+    for quantity in ["tokens.total", "misspelled"] {
+        assert!(a.sample(quantity).is_empty() && a.counts(quantity).is_empty());
+    }
+    let durations = (a.sample("duration"), b.sample("duration"));
+    assert_eq!((durations.0.count(), durations.1.count()), (3, 0));
+    assert_eq!((durations.0.mean(), durations.1.mean()), (Some(30.0), None));
     assert_eq!(left.total().runs, 4);
 }
 
@@ -228,16 +245,189 @@ fn what_does_not_fit_saturates_and_what_is_no_number_is_left_out() {
         profile.add(&hostile);
     }
     let stats = all(&profile);
-    assert_eq!((stats.tokens, stats.network_errors), (u64::MAX, u64::MAX));
-    assert_eq!(stats.tokens_per_second.count(), 2);
-    assert_eq!(stats.tokens_per_second.quantile(0.0), Some(0.0));
-    assert_eq!(stats.tokens_per_second.max(), Some(f64::MAX));
-    assert_eq!(stats.duration.count(), 5);
-    assert_eq!(stats.tokens_per_second.mean(), Some(f64::MAX / 2.0));
+    let json = serde_json::to_value(&stats).expect("serializes");
+    assert_eq!([&json["tokens"], &json["networkErrors"]], [u64::MAX; 2]);
+    assert_eq!(stats.sample("tokens.per_second").count(), 2);
+    assert_eq!(stats.sample("tokens.per_second").quantile(0.0), Some(0.0));
+    assert_eq!(stats.sample("tokens.per_second").max(), Some(f64::MAX));
+    assert_eq!(stats.sample("duration").count(), 5);
+    assert_eq!(
+        stats.sample("tokens.per_second").mean(),
+        Some(f64::MAX / 2.0)
+    );
     assert!(profile.to_string().contains("1.80e308"));
     profile.add(&hostile);
-    assert_eq!(all(&profile).tokens_per_second.mean(), None);
-    assert_eq!(stats.duration.quantile(f64::NAN), None);
+    assert_eq!(all(&profile).sample("tokens.per_second").mean(), None);
+    assert_eq!(stats.sample("duration").quantile(f64::NAN), None);
+}
+
+/// Ends a run for this cause.
+fn failed(model: &str, cause: Cause) -> Telemetry {
+    let end = End::of(cause);
+    let mut telemetry = run(model, 10.0);
+    telemetry.outcome = Some(end.outcome());
+    telemetry.error = ErrorRecord::of(&end);
+    telemetry
+}
+
+fn with_reason(error_type: String, message: String) -> Telemetry {
+    let mut telemetry = failed("m", Cause::ZeroOutput);
+    let error = telemetry.error.as_mut().expect("failed");
+    (error.error_type, error.message) = (error_type.into(), message);
+    telemetry
+}
+
+fn reasons(stats: &Stats) -> Vec<(&str, &str, u64)> {
+    let reasons = stats.reasons();
+    let reasons = reasons.iter();
+    let reasons = reasons.map(|reason| (reason.error_type, reason.message, reason.runs));
+    reasons.collect()
+}
+
+#[test]
+fn a_profile_says_why_runs_failed() {
+    let mut left = Profile::new().group_by("model");
+    let mut right = left.clone();
+    let truncated = failed("a", Cause::Truncated);
+    left.add(&failed("a", Cause::ZeroOutput));
+    left.add(&truncated);
+    right.add(&truncated);
+    right.add(&failed("b", Cause::ZeroOutput));
+    // These are no failures, and that one does not say why.
+    right.add(&failed("a", Cause::Aborted));
+    right.add(&run("a", 10.0));
+    let mut unknown = run("a", 10.0);
+    unknown.outcome = Some(Outcome::Failed);
+    right.add(&unknown);
+    left.merge(&right);
+
+    let (cut, empty) = (Cause::Truncated.to_string(), Cause::ZeroOutput.to_string());
+    let groups: Vec<_> = left.groups().map(|(_, stats)| reasons(stats)).collect();
+    let of_a = vec![("truncated", &*cut, 2), ("zero_output", &*empty, 1)];
+    assert_eq!(groups, [of_a, vec![("zero_output", &empty, 1)]]);
+
+    // The same as the counts by type.
+    let total = left.total();
+    let by_type = total.counts("failures");
+    assert_eq!(
+        *by_type,
+        [("truncated".to_owned(), 2), ("zero_output".to_owned(), 2)].into()
+    );
+    let json = serde_json::to_value(&left).expect("serializes");
+    assert_eq!(
+        json["b"]["reasons"],
+        json!([{ "errorType": "zero_output", "message": empty, "runs": 1 }])
+    );
+
+    let table = left.to_string();
+    let rows: Vec<_> = table
+        .split("\n\n")
+        .find(|block| block.starts_with("failures "))
+        .expect("a block")
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let expected = [
+        "failures runs reason".to_owned(),
+        format!("a 2 truncated: {cut}"),
+        format!("a 1 zero_output: {empty}"),
+        format!("b 1 zero_output: {empty}"),
+        format!("(all) 2 truncated: {cut}"),
+        format!("(all) 2 zero_output: {empty}"),
+    ];
+    assert_eq!(rows, expected);
+
+    let mut fine = Profile::new();
+    fine.add(&run("a", 10.0));
+    assert!(!fine.to_string().contains("failures"));
+}
+
+#[test]
+fn a_status_is_told_beside_its_reason() {
+    let mut profile = Profile::new();
+    let mut denied = with_reason("401".to_owned(), "status 401 Unauthorized".to_owned());
+    denied.error.as_mut().expect("failed").status = Some(401);
+    profile.add(&denied);
+    let total = profile.total();
+    assert_eq!(total.reasons()[0].status, Some(401));
+    assert!(
+        profile
+            .to_string()
+            .contains("  401: status 401 Unauthorized")
+    );
+}
+
+#[test]
+fn further_reasons_and_labels_are_one() {
+    let mut profile = Profile::new();
+    for number in 0..1_000 {
+        let long = format!("{number} \u{1b}[2J{}", "x".repeat(10_000));
+        profile.add(&with_reason(format!("type_{number}"), long));
+    }
+    profile.add(&with_reason("type_0".to_owned(), "0".to_owned()));
+    for _ in 0..3 {
+        let again = with_reason(
+            "type_1".to_owned(),
+            format!("1 \u{1b}[2J{}", "x".repeat(10_000)),
+        );
+        profile.add(&again);
+    }
+    let total = profile.total();
+    let reasons = reasons(&total);
+    assert_eq!(reasons.len(), Stats::MAX_REASONS + 1);
+    let others = 1_001 - Stats::MAX_REASONS as u64;
+    assert_eq!(reasons[0], ("other", "other", others));
+    assert_eq!((reasons[1].0, reasons[1].2), ("type_1", 4));
+    assert!(reasons.iter().all(|(_, message, _)| message.len() <= 200));
+    assert_eq!(total.counts("failures").len(), Stats::MAX_LABELS + 1);
+    assert_eq!(total.counts("failures").values().sum::<u64>(), 1_004);
+
+    let table = profile.to_string();
+    assert!(!table.contains('\u{1b}'));
+    assert!(table.contains("  23 other reasons\n"), "{table}");
+    // As one, and not one for each part that was merged.
+    let mut twice = profile.clone();
+    twice.merge(&profile);
+    let twice = twice.total();
+    assert_eq!(twice.reasons().len(), Stats::MAX_REASONS + 1);
+    assert_eq!(twice.reasons()[0].runs, 2 * others);
+}
+
+#[test]
+fn every_quantity_that_is_known_is_in_every_form() {
+    let mut telemetry = failed("m", Cause::ZeroOutput);
+    telemetry.network.errors_by_type = [(NetworkErrorKind::Timeout, 1)].into();
+    let mut profile = Profile::new();
+    profile.add(&telemetry);
+    let json = serde_json::to_value(all(&profile)).expect("serializes");
+    let table = profile.to_string();
+    let mut known = 3; // runs, reasons, and the runs by outcome
+    for quantity in Quantity::ALL {
+        let stats = all(&profile);
+        let value = quantity.value(&telemetry);
+        match (value, quantity.kind) {
+            (Some(_), QuantityKind::Sum) => {
+                known += 1;
+                assert!(stats.sum(quantity.name).is_some(), "{quantity:?}");
+            }
+            (Some(_), _) => {
+                known += 1;
+                assert!(!stats.sample(quantity.name).is_empty(), "{quantity:?}");
+            }
+            (None, _) if quantity.name != "runs" => {
+                let counts = stats.counts(quantity.name);
+                known += usize::from(!counts.is_empty());
+            }
+            (None, _) => {}
+        }
+    }
+    assert_eq!(json.as_object().expect("a map").len(), known, "{json}");
+    let blocks = table.matches("mean").count();
+    let samples = Quantity::ALL.iter().filter(|quantity| {
+        let known = quantity.value(&telemetry).is_some();
+        known && quantity.kind != QuantityKind::Sum
+    });
+    assert_eq!(blocks, samples.count(), "{table}");
 }
 
 #[test]
@@ -245,73 +435,114 @@ fn the_table_is_aligned() {
     let mut profile = Profile::new().group_by("model");
     profile.add(&run("gpt-4", 1_000.0));
     profile.add(&run("gpt-4", 2_000.0));
-    let mut failed = run("模型", 4_000.0);
-    failed.outcome = Some(Outcome::Failed);
-    failed.metrics.time_to_first_token = None;
-    profile.add(&failed);
+    let mut cut = failed("模型", Cause::Truncated);
+    cut.duration = Some(Duration::from_secs(4));
+    cut.metrics.time_to_first_token = None;
+    profile.add(&cut);
     profile.add(&run("\u{1b}[2J\n=1", 100.0));
-    let expected = "
-                            runs  completed   failed  network errors  retries  violations   tokens
-\\u{1b}[2J\\n=1                  1          1        0               1        1           0      150
-gpt-4                          2          2        0               2        2           0      300
-模型                           1          0        1               1        1           0      150
-(all)                          4          3        1               4        4           0      600
-
-duration, ms                mean      p50      p95      p99      max           100 to 4000
-\\u{1b}[2J\\n=1                100      100      100      100      100  █                   
-gpt-4                       1500     1000     2000     2000     2000              █   █   
-模型                        4000     4000     4000     4000     4000                     █
-(all)                       1775     1000     4000     4000     4000  █           █   █  █
-
-time to first token, ms     mean      p50      p95      p99      max           10.0 to 200
-";
     let table = profile.to_string();
-    assert!(table.starts_with(expected[1..].trim_end()), "{table}");
     assert!(!table.contains('\u{1b}'));
-    // Each line of a block is as wide as its heading.
-    for block in table.split("\n\n") {
+
+    // How wide a column is depends on the quantities that there are.
+    let collapsed = |block: &str| -> Vec<String> {
+        let lines = block.trim().lines();
+        let words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        words.collect()
+    };
+    let blocks: Vec<_> = table.split("\n\n").collect();
+    let shown: Vec<_> = blocks.iter().map(|block| collapsed(block)).collect();
+    for expected in [
+        "
+                            runs  completed  truncated
+\\u{1b}[2J\\n=1                  1          1          0
+gpt-4                          2          2          0
+模型                           1          0          1
+(all)                          4          3          1",
+        "
+failures                    runs  reason
+模型                           1  truncated: the stream ended without a finish reason
+(all)                          1  truncated: the stream ended without a finish reason",
+        "
+duration, ms                mean      p50      p95      p99      max           100 to 4000
+\\u{1b}[2J\\n=1                100      100      100      100      100  █
+gpt-4                       1500     1000     2000     2000     2000              █   █
+模型                        4000     4000     4000     4000     4000                     █
+(all)                       1775     1000     4000     4000     4000  █           █   █  █",
+        "
+time to first token, ms     mean      p50      p95      p99      max           10.0 to 200
+\\u{1b}[2J\\n=1               10.0     10.0     10.0     10.0     10.0  █
+gpt-4                        150      100      200      200      200                 █   █
+模型                           -        -        -        -        -
+(all)                        103      100      200      200      200  █              █   █",
+    ] {
+        assert!(
+            shown.contains(&collapsed(expected)),
+            "{expected}\n\n{table}"
+        );
+    }
+
+    // What adds up is in blocks that are not too wide; what is zero is left out.
+    let totals = shown.iter().filter(|block| block[0].starts_with("totals"));
+    let totals: Vec<_> = totals.map(|block| block[0].as_str()).collect();
+    assert!(totals[0].starts_with("totals tokens retries network retries network errors"));
+    assert!(totals.concat().contains("wait, ms"));
+    assert!(
+        totals
+            .iter()
+            .all(|heading| !heading.contains("model retries"))
+    );
+
+    // Each line of a block is as wide as its heading, but for those that end in text.
+    for block in blocks {
         let widths: Vec<_> = block
             .lines()
             .map(unicode_width::UnicodeWidthStr::width)
             .collect();
-        assert!(widths.iter().all(|width| *width == widths[0]), "{block}");
+        let text = block.starts_with("failures ");
+        assert!(
+            text || widths.iter().all(|width| *width == widths[0]),
+            "{block}"
+        );
+        assert!(widths[0] <= 120, "{block}");
     }
-    let mut lines = table.lines().map(str::split_whitespace);
-    assert!(lines.any(|line| line.eq(["模型", "-", "-", "-", "-", "-"])));
 }
 
 #[test]
 fn the_json_form_is_plain() {
     let mut profile = Profile::new();
     profile.add(&run("m", 1_000.0));
-    assert_eq!(
-        serde_json::to_value(&profile).expect("serializes"),
-        json!({ "all": {
-            "runs": 1,
-            "outcomes": { "completed": 1 },
-            "networkErrors": 1,
-            "errorsByType": { "connection_dropped": 1 },
-            "retries": 1, "networkRetries": 1, "modelRetries": 0,
-            "violations": 0,
-            "tokens": 150, "wastedTokens": 1,
-            "duration": {
-                "count": 1, "mean": 1000.0, "p50": 1000.0, "p95": 1000.0, "p99": 1000.0,
-                "max": 1000.0,
-            },
-            "timeToFirstToken": {
-                "count": 1, "mean": 100.0, "p50": 100.0, "p95": 100.0, "p99": 100.0,
-                "max": 100.0,
-            },
-            "interToken": {
-                "count": 1, "mean": 10.0, "p50": 10.0, "p95": 10.0, "p99": 10.0, "max": 10.0,
-            },
-            "tokensPerSecond": {
-                "count": 1, "mean": 100.0, "p50": 100.0, "p95": 100.0, "p99": 100.0,
-                "max": 100.0,
-            },
-        }})
-    );
+    let json = serde_json::to_value(&profile).expect("serializes");
+    let one = |number: f64| {
+        json!({
+            "count": 1, "mean": number, "p50": number, "p95": number, "p99": number,
+            "max": number,
+        })
+    };
+    for (key, expected) in [
+        ("runs", json!(1)),
+        ("outcomes", json!({ "completed": 1 })),
+        ("networkErrors", json!(1)),
+        ("errorsByType", json!({ "connection_dropped": 1 })),
+        ("retries", json!(1)),
+        ("networkRetries", json!(1)),
+        ("modelRetries", json!(0)),
+        ("tokens", json!(150)),
+        ("wastedTokens", json!(1)),
+        ("inputTokens", json!(12)),
+        ("wait", json!(1490.0)),
+        ("duration", one(1000.0)),
+        ("timeToFirstToken", one(100.0)),
+        ("timeToFirstText", one(250.0)),
+        ("interTokenTime", one(10.0)),
+        ("tokensPerSecond", one(100.0)),
+        ("failures", json!({})),
+        ("reasons", json!([])),
+        // What no run knows.
+        ("violations", Value::Null),
+        ("reasoningTokens", Value::Null),
+    ] {
+        assert_eq!(json["all"][key], expected, "{key}");
+    }
     let empty = serde_json::to_value(Stats::default()).expect("serializes");
-    assert_eq!(empty["duration"], json!({ "count": 0 }));
-    assert_eq!(empty["interToken"], json!({ "count": 0 }));
+    assert_eq!(empty, json!({ "runs": 0, "reasons": [] }));
 }

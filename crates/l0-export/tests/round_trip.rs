@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use csv::StringRecord;
-use l0_core::Telemetry;
+use l0_core::{End, ErrorRecord, Failure, Outcome, Quantity, Telemetry, Value as Number};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -39,7 +39,7 @@ fn cells(text: &str) -> BTreeMap<String, String> {
 
 /// What each column must say, taken from the JSON of the telemetry and not from its fields.
 fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
-    const PLACES: [(&str, &str); 34] = [
+    const PLACES: [(&str, &str); 39] = [
         ("sessionId", "/sessionId"),
         ("duration", "/duration"),
         ("tokens", "/metrics/totalTokens"),
@@ -50,6 +50,9 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
         ("startTime", "/startTime"),
         ("outcome", "/outcome"),
         ("finishReason", "/finishReason"),
+        ("errorType", "/error/type"),
+        ("errorStatus", "/error/status"),
+        ("errorMessage", "/error/message"),
         ("timeToFirstToken", "/metrics/timeToFirstToken"),
         ("timeToFirstText", "/metrics/timeToFirstText"),
         ("avgInterTokenTime", "/metrics/avgInterTokenTime"),
@@ -68,9 +71,11 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
         ("outputTokens", "/usage/output"),
         ("usageTokens", "/usage/total"),
         ("cachedInputTokens", "/usage/cachedInput"),
+        ("cacheWriteInputTokens", "/usage/cacheWriteInput"),
         ("reasoningTokens", "/usage/reasoning"),
         ("errorsByType", "/network/errorsByType"),
         ("violationsByRule", "/guardrails/violationsByRule"),
+        ("violationsBySeverity", "/guardrails/violationsBySeverity"),
         ("driftDetected", "/drift/detected"),
         ("driftTypes", "/drift/types"),
         ("metadata", "/metadata"),
@@ -103,6 +108,20 @@ fn check_cell(column: &str, cell: &str, expected: &Value) {
     }
 }
 
+/// A number as a cell, or as several.
+fn plain(value: Number<'_>) -> Vec<String> {
+    let millis = |duration: Duration| (duration.as_nanos() as f64 / 1e6).to_string();
+    match value {
+        Number::Count(count) => vec![count.to_string()],
+        Number::Duration(duration) => vec![millis(duration)],
+        Number::Distribution(all) => {
+            let known = [all.mean(), all.p50(), all.p90(), all.p99(), Some(all.max())];
+            known.into_iter().flatten().map(millis).collect()
+        }
+        value => vec![value.as_f64().to_string()],
+    }
+}
+
 fn check_csv(telemetry: &Telemetry) {
     let written = l0_export::csv::to_string(telemetry).expect("CSV");
     let mut cells = cells(&written);
@@ -123,7 +142,13 @@ fn check_csv(telemetry: &Telemetry) {
         Some(value) => value.to_string(),
     };
     assert_eq!(text(&cells.remove("model").expect("model")), model);
-    assert!(cells.is_empty(), "columns without a check: {cells:?}");
+    // Numbers that came later are columns too, under names that are derived.
+    let numbers = Quantity::ALL.iter().filter_map(|q| q.value(telemetry));
+    let numbers: Vec<_> = numbers.flat_map(plain).collect();
+    for (column, cell) in cells {
+        let known = cell.is_empty() || cell.starts_with('{') || numbers.contains(&cell);
+        assert!(known, "a column without a check: {column}: {cell}");
+    }
 }
 
 fn check_json(telemetry: &Telemetry) {
@@ -227,6 +252,71 @@ fn the_original_columns_come_first() {
     unknown.session_id = "id".to_owned();
     let written = l0_export::csv::to_string(&unknown).expect("CSV");
     assert!(written.contains("\nid,,0,,0,0,,0,"), "{written}");
+}
+
+#[test]
+fn the_columns_have_the_names_that_they_had() {
+    let written = l0_export::csv::to_string(&Telemetry::example()).expect("CSV");
+    let header = written.lines().next().expect("a header");
+    let mut columns = header.split(',');
+    // In this order; further ones may be in between.
+    for name in [
+        "sessionId",
+        "duration",
+        "tokens",
+        "tokensPerSecond",
+        "retries",
+        "networkErrors",
+        "violations",
+        "startTime",
+        "outcome",
+        "finishReason",
+        "model",
+        "errorType",
+        "errorStatus",
+        "errorMessage",
+        "timeToFirstToken",
+        "networkRetries",
+        "modelRetries",
+        "timeToFirstText",
+        "avgInterTokenTime",
+        "p50InterTokenTime",
+        "p90InterTokenTime",
+        "p99InterTokenTime",
+        "maxInterTokenTime",
+        "consumerHold",
+        "wait",
+        "outputTokensPerSecond",
+        "wastedTokens",
+        "attempts",
+        "inputTokens",
+        "outputTokens",
+        "usageTokens",
+        "cachedInputTokens",
+        "cacheWriteInputTokens",
+        "reasoningTokens",
+        "errorsByType",
+        "violationsBySeverity",
+        "violationsByRule",
+        "driftDetected",
+        "driftTypes",
+        "metadata",
+    ] {
+        assert!(columns.any(|column| column == name), "{name}: {header}");
+    }
+    assert_eq!(columns.next(), None);
+}
+
+#[test]
+fn a_failed_run_says_why() {
+    let denied = std::io::Error::other(Failure::status(401));
+    let mut telemetry = Telemetry::example();
+    telemetry.outcome = Some(Outcome::Failed);
+    telemetry.error = ErrorRecord::of(&End::failed(&denied));
+    let cells = cells(&l0_export::csv::to_string(&telemetry).expect("CSV"));
+    let cells = ["outcome", "errorType", "errorStatus", "errorMessage"].map(|name| &*cells[name]);
+    let message = &telemetry.error.as_ref().expect("failed").message;
+    assert_eq!(cells, ["failed", "401", "401", message]);
 }
 
 #[test]

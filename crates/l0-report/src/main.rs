@@ -4,10 +4,11 @@
 //! $ l0-report --by model l0.jsonl
 //! ```
 //!
-//! Reads files, or standard input if there are none, and prints how many runs ended in which way,
-//! and how duration, time to first token, gaps and rate are spread; with `--json` or `--csv` as
-//! data. Memory does not grow with the length of the input. A broken line is reported with its
-//! number and skipped.
+//! Reads files, or standard input if there are none, and prints how many runs ended in which way, why
+//! runs failed, what adds up (tokens, retries, ...), and how duration, time to first token, gaps and
+//! rates are spread; with `--json` or `--csv` as data. Memory does not grow with the length of the
+//! input. A broken line is reported with its number and skipped; what another version of L0 wrote is
+//! not broken.
 //!
 //! Exit codes: 0, all was read; 1, lines were skipped; 2, an input could not be read, or the
 //! arguments are wrong.
@@ -23,7 +24,7 @@ use l0_export::csv;
 use l0_export::json::{LineError, read_lines};
 use l0_export::profile::Profile;
 
-/// Profiles runs from JSON Lines: how they ended, and how long they took.
+/// Profiles runs from JSON Lines: how they ended, why they failed, and how long they took.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use l0_core::{Outcome, Telemetry};
+use l0_core::{Cause, End, ErrorRecord, Telemetry};
 use l0_export::json::{to_string, write_line};
 
 /// What the program did.
@@ -69,7 +69,9 @@ fn lines(models: &[&str]) -> Vec<u8> {
             .metadata
             .insert("model".to_owned(), (*model).into());
         if *model == "bad" {
-            telemetry.outcome = Some(Outcome::Failed);
+            let end = End::of(Cause::ZeroOutput);
+            telemetry.outcome = Some(end.outcome());
+            telemetry.error = ErrorRecord::of(&end);
         }
         write_line(&mut lines, &telemetry).expect("a line");
     }
@@ -95,7 +97,7 @@ fn standard_input_is_profiled_as_one_group() {
         for heading in [
             "duration, ms",
             "time to first token, ms",
-            "gap between tokens, ms",
+            "inter token time, ms",
         ] {
             assert!(ran.out.contains(heading), "{}", ran.out);
         }
@@ -122,6 +124,69 @@ fn files_are_profiled_together_by_a_key() {
     );
 }
 
+/// The lines of the block that this word heads, without what aligns them.
+fn block(table: &str, heading: &str) -> Vec<String> {
+    let mut blocks = table.split("\n\n").map(|block| {
+        let lines = block.trim_end().lines();
+        let words = lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+        words.collect::<Vec<_>>()
+    });
+    let found = blocks.find(|block| block[0].starts_with(heading));
+    found.unwrap_or_else(|| panic!("no {heading}: {table}"))
+}
+
+#[test]
+fn it_says_why_runs_failed_by_group() {
+    let mut input = lines(&["gpt-4", "gpt-4o", "bad", "bad"]);
+    // As another version wrote it, and with an error's text as somebody else's server wrote it.
+    input.extend_from_slice(
+        br#"{"telemetry":{"sessionId":"1","outcome":"failed","metadata":{"model":"gpt-4"},
+        "error":{"type":"quantum_loss","status":599,"message":"gone \u001b[2J\n"},"more":{}}}"#
+            .split(|byte| *byte == b'\n')
+            .collect::<Vec<_>>()
+            .concat()
+            .as_slice(),
+    );
+    let ran = run(&["--by", "model"], &input);
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let empty = End::of(Cause::ZeroOutput);
+    let empty = format!("zero_output: {}", empty.message().expect("there"));
+    let gone = r"quantum_loss: gone \u{1b}[2J\n";
+    assert_eq!(
+        block(&ran.out, "failures"),
+        [
+            "failures runs reason".to_owned(),
+            format!("bad 2 {empty}"),
+            format!("gpt-4 1 {gone}"),
+            format!("(all) 2 {empty}"),
+            format!("(all) 1 {gone}"),
+        ]
+    );
+    let totals = block(&ran.out, "totals");
+    assert!(totals[0].starts_with("totals tokens "), "{totals:?}");
+    assert_eq!(totals.len(), 5);
+
+    let fine = run(&["--by", "model"], &lines(&["gpt-4"]));
+    assert!(!fine.out.contains("failures"), "{}", fine.out);
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_not_broken() {
+    let newer = br#"{"schema":9,"telemetry":{"sessionId":"1","outcome":"evaporated","duration":3,
+        "network":{"errorCount":1,"errorsByType":{"worm_hole":1}},"insights":[]}}"#;
+    let newer: Vec<u8> = newer
+        .iter()
+        .copied()
+        .filter(|byte| *byte != b'\n')
+        .collect();
+    let ran = run(&["--json"], &newer);
+    assert_eq!((ran.code, &*ran.err), (0, ""));
+    let json: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    assert_eq!(json["all"]["outcomes"]["other"], 1);
+    assert_eq!(json["all"]["errorsByType"]["other"], 1);
+    assert_eq!(json["all"]["duration"]["max"], 3.0);
+}
+
 #[test]
 fn data_comes_as_json_and_as_csv() {
     let input = lines(&["gpt-4", "gpt-4", "bad"]);
@@ -131,13 +196,17 @@ fn data_comes_as_json_and_as_csv() {
     assert_eq!(json["gpt-4"]["runs"], 2);
     assert_eq!(json["gpt-4"]["duration"]["p99"], 1_500.0);
     assert_eq!(json["bad"]["outcomes"]["failed"], 1);
+    assert_eq!(json["bad"]["reasons"][0]["errorType"], "zero_output");
+    assert_eq!(json["bad"]["reasons"][0]["runs"], 1);
 
     let ran = run(&["--csv", "--by", "model"], &input);
     assert_eq!((ran.code, &*ran.err), (0, ""));
     let rows: Vec<_> = ran.out.lines().collect();
-    assert!(rows[0].starts_with("group,runs,networkErrors,"));
-    assert!(rows[1].starts_with("bad,1,1,"));
-    assert!(rows[2].starts_with("gpt-4,2,2,"));
+    assert!(rows[0].starts_with("group,runs,completed,truncated,failed,"));
+    assert!(rows[0].ends_with(",reasons"));
+    assert!(rows[1].starts_with("bad,1,0,0,1,"));
+    assert!(rows[1].contains(r#"[{""errorType"":""zero_output"","#));
+    assert!(rows[2].starts_with("gpt-4,2,2,0,0,"));
     assert_eq!(rows.len(), 3);
 }
 
@@ -187,7 +256,7 @@ fn an_input_that_cannot_be_read_does_not_hide_the_others() {
 fn no_runs_are_an_empty_table() {
     let ran = run(&[], b"");
     assert_eq!((ran.code, &*ran.err), (0, ""));
-    assert_eq!(cells(&ran.out), [("runs", "network"), ("(all)", "0")]);
+    assert_eq!(ran.out, "          runs\n(all)        0\n");
 }
 
 #[test]
@@ -197,7 +266,7 @@ fn metadata_cannot_steer_the_terminal() {
     assert!(!ran.out.contains('\u{1b}'));
     assert!(ran.out.contains("\\u{1b}[31mred\\n"), "{}", ran.out);
 
-    let broken = br#"{"telemetry":{"sessionId":"x","outcome":"\u001b[2J\nall fine"}}"#;
+    let broken = br#"{"telemetry":{"sessionId":"x","startTime":"\u001b[2J\nall fine"}}"#;
     let ran = run(&["no/\u{1b}[2J/file", "-"], broken);
     assert_eq!(ran.code, 2);
     assert!(!ran.err.contains('\u{1b}'));

@@ -1,13 +1,16 @@
 //! Builder: what is sent, and where to, checked once.
 
-use l0_export::metrics::OWN_TAGS;
+use std::collections::BTreeMap;
+
+use l0_core::{KeyError, KeyList, KeyRules};
+use l0_export::metrics;
 
 use crate::error::{BuildError, MAX_KEY, MAX_PREFIX};
 use crate::interceptor::StatsdInterceptor;
 use crate::line::{Format, MetricTypes, Tags, clean};
 use crate::socket::Socket;
 
-/// Makes a [`StatsdInterceptor`]: see [`StatsdInterceptor::builder`].
+/// Builds a [`StatsdInterceptor`]: see [`StatsdInterceptor::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct StatsdBuilder {
@@ -15,12 +18,12 @@ pub struct StatsdBuilder {
     prefix: String,
     types: MetricTypes,
     tags: Vec<(String, String)>,
-    tag_keys: Vec<String>,
+    tag_keys: KeyList,
     without_tags: bool,
 }
 
 impl StatsdInterceptor {
-    /// What sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
+    /// Creates a builder of what sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
     /// Unix datagram socket.
     ///
     /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
@@ -37,12 +40,12 @@ impl StatsdBuilder {
             prefix: "l0".to_owned(),
             types: MetricTypes::default(),
             tags: Vec::new(),
-            tag_keys: Vec::new(),
+            tag_keys: KeyList::new(),
             without_tags: false,
         }
     }
 
-    /// What all names begin with, before a dot, in place of their own `l0`. Default: `l0`.
+    /// Sets what all names begin with, before a dot, in place of their own `l0`. Default: `l0`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -60,26 +63,31 @@ impl StatsdBuilder {
     }
 
     /// Adds these entries of a run's metadata as tags to every point of the run. May be called
-    /// again. A run without the entry has no such tag. How a value is written say
-    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag).
+    /// again. A run without the entry has no such tag. Values are written as those of
+    /// [`tag`](Self::tag).
     ///
     /// Servers keep a series for each set of values: list what has few, such as `model`.
-    pub fn tag_keys<I>(mut self, keys: I) -> Self
+    ///
+    /// # Errors
+    ///
+    /// If a key is empty or longer than 100 bytes, if points have a tag of that name
+    /// [themselves](l0_export::metrics::is_own_tag), or if two keys would be sent as the same.
+    pub fn tag_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.tag_keys.extend(keys.into_iter().map(Into::into));
-        self
+        self.tag_keys.add(keys, &TAG_KEYS)?;
+        Ok(self)
     }
 
-    /// As which types points are sent. Default: [`MetricTypes::DogStatsd`].
+    /// Sets as which types points are sent. Default: [`MetricTypes::DogStatsd`].
     pub fn types(mut self, types: MetricTypes) -> Self {
         self.types = types;
         self
     }
 
-    /// For servers that know no tags. A point's own tag becomes part of its name, as in
+    /// Sends no tags, for servers that know none. A point's own tag becomes part of its name, as in
     /// `l0.runs.completed`, with `_` for all but ASCII letters, digits, `_` and `-`.
     pub fn without_tags(mut self) -> Self {
         self.without_tags = true;
@@ -97,13 +105,17 @@ impl StatsdBuilder {
             return Err(BuildError::Prefix(self.prefix));
         }
         let tags = if self.without_tags {
-            let key = self.tags.into_iter().map(|(key, _)| key);
-            if let Some(key) = key.chain(self.tag_keys).next() {
-                return Err(BuildError::WithoutTags(key));
+            let constant = self.tags.iter().map(|(key, _)| key.as_str());
+            let metadata = self.tag_keys.iter().map(|(key, _)| key);
+            if let Some(key) = constant.chain(metadata).next() {
+                return Err(BuildError::WithoutTags(key.to_owned()));
             }
             None
         } else {
-            Some(tags(self.tags, self.tag_keys)?)
+            Some(Tags {
+                constant: constant_tags(self.tags)?,
+                metadata: self.tag_keys,
+            })
         };
         let format = Format {
             prefix: self.prefix + ".",
@@ -124,27 +136,28 @@ fn is_prefix(prefix: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(allowed))
 }
 
-fn tags(constant: Vec<(String, String)>, metadata: Vec<String>) -> Result<Tags, BuildError> {
-    let mut tags = Tags::default();
-    for (key, value) in constant {
-        tags.constant.insert(tag_key(key)?, value);
-    }
-    for key in metadata {
-        tags.metadata.push((tag_key(key.clone())?, key));
-    }
-    Ok(tags)
+/// Which metadata keys may be sent as tags, and how they are spelled.
+pub(crate) const TAG_KEYS: KeyRules =
+    KeyRules::new(spelled, "a text of 1 to 100 bytes").reserved(metrics::is_own_tag);
+
+/// The key of a tag as it is sent; absent if it cannot be.
+fn spelled(key: &str) -> Option<String> {
+    let sent: String = clean(key).collect();
+    (1..=MAX_KEY).contains(&sent.len()).then_some(sent)
 }
 
-/// The key as it is sent.
-fn tag_key(key: String) -> Result<String, BuildError> {
-    let sent: String = clean(&key).collect();
-    if sent.is_empty() || sent.len() > MAX_KEY {
-        return Err(BuildError::TagKey(key));
+fn constant_tags(tags: Vec<(String, String)>) -> Result<BTreeMap<String, String>, BuildError> {
+    let mut constant = BTreeMap::new();
+    for (key, value) in tags {
+        let Some(sent) = spelled(&key) else {
+            return Err(BuildError::TagKey(key));
+        };
+        if metrics::is_own_tag(&sent) {
+            return Err(BuildError::ReservedTagKey(key));
+        }
+        constant.insert(sent, value);
     }
-    if OWN_TAGS.contains(&sent.as_str()) {
-        return Err(BuildError::ReservedTagKey(key));
-    }
-    Ok(sent)
+    Ok(constant)
 }
 
 #[cfg(test)]
@@ -199,7 +212,7 @@ mod tests {
                 "tag: the key \"\" is empty or longer than 100 bytes".to_owned(),
             ),
             (
-                builder().tag_keys([&long]),
+                builder().tag(&long, "prod"),
                 format!("tag: the key {long:?} is empty or longer than 100 bytes"),
             ),
             (
@@ -209,7 +222,7 @@ mod tests {
             ),
             (
                 // What would be sent is looked at.
-                builder().tag_keys(["model", "error type"]),
+                builder().tag("model", "gpt-4").tag("error type", "x"),
                 "tag: the key \"error type\" is reserved: points have such a tag of their own"
                     .to_owned(),
             ),
@@ -218,7 +231,7 @@ mod tests {
                 "tag: \"env\" cannot be sent without tags".to_owned(),
             ),
             (
-                builder().tag_keys(["model"]).without_tags(),
+                builder().tag_keys(["model"]).unwrap().without_tags(),
                 "tag: \"model\" cannot be sent without tags".to_owned(),
             ),
             (
@@ -238,6 +251,45 @@ mod tests {
         for (builder, expected) in cases {
             assert_eq!(builder.build().unwrap_err().to_string(), expected);
         }
+    }
+
+    #[test]
+    fn a_metadata_key_that_cannot_be_sent_is_named_when_it_is_listed() {
+        let long = "a".repeat(101);
+        for (keys, expected) in [
+            (
+                vec!["model", ""],
+                "the metadata key \"\" cannot be sent: it is not a text of 1 to 100 bytes"
+                    .to_owned(),
+            ),
+            (
+                vec![&long],
+                format!(
+                    "the metadata key {long:?} cannot be sent: it is not a text of 1 to 100 bytes"
+                ),
+            ),
+            (
+                // What would be sent is looked at.
+                vec!["error type"],
+                "the metadata key \"error type\" cannot be sent as `error_type`, which has a \
+                 meaning already: choose another key"
+                    .to_owned(),
+            ),
+            (
+                vec!["user id", "user:id"],
+                "the metadata keys \"user:id\" and \"user id\" would both be sent as `user_id`"
+                    .to_owned(),
+            ),
+        ] {
+            let error = builder().tag_keys(keys).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+            assert_eq!(BuildError::from(error).to_string(), expected);
+        }
+        for own in ["outcome", "error_type", "severity", "rule"] {
+            builder().tag_keys([own]).unwrap_err();
+        }
+        let again = builder().tag_keys(["model", "reason"]).unwrap();
+        again.tag_keys(["model"]).unwrap().build().unwrap();
     }
 
     #[test]

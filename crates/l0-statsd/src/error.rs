@@ -2,6 +2,8 @@
 
 use std::io;
 
+use l0_core::KeyError;
+
 /// The longest prefix, in bytes.
 pub(crate) const MAX_PREFIX: usize = 100;
 
@@ -39,6 +41,9 @@ pub enum BuildError {
     /// A key of a tag is one of those that points have of themselves.
     #[error("tag: the key {0:?} is reserved: points have such a tag of their own")]
     ReservedTagKey(String),
+    /// A metadata key cannot be sent as a tag.
+    #[error(transparent)]
+    MetadataKey(#[from] KeyError),
     /// There is a tag, and [`without_tags`](crate::StatsdBuilder::without_tags).
     #[error("tag: {0:?} cannot be sent without tags")]
     WithoutTags(String),

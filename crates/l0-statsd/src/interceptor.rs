@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use l0_core::{Event, Interceptor, Observer, Observers, RunInfo, Telemetry};
+use l0_core::{Interceptor, Observers, RunInfo, Telemetry};
 
 use crate::line::Format;
 use crate::packet::datagrams;
@@ -48,7 +48,7 @@ impl StatsdInterceptor {
         }
     }
 
-    /// How many points were not sent so far: the system did not take their datagram, because no
+    /// Returns how many points were not sent so far: the system did not take their datagram, because no
     /// server listens on the Unix socket or it reads too slowly, or their tags make them longer
     /// than a datagram may be. What UDP loses on its way nobody knows.
     #[must_use]
@@ -60,7 +60,12 @@ impl StatsdInterceptor {
 impl Interceptor for StatsdInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         if run.measured() {
-            observers.push(SendAtEnd(self.clone()));
+            let statsd = self.clone();
+            observers.on_finish(move |finished| {
+                if let Some(telemetry) = finished.telemetry {
+                    statsd.send(telemetry);
+                }
+            });
         }
     }
 
@@ -76,19 +81,5 @@ impl fmt::Debug for StatsdInterceptor {
             .field("socket", &self.0.socket)
             .field("dropped", &self.dropped())
             .finish()
-    }
-}
-
-struct SendAtEnd(StatsdInterceptor);
-
-impl Observer for SendAtEnd {
-    fn on_event(&mut self, event: &Event<'_>) {
-        if let Event::Finished {
-            telemetry: Some(telemetry),
-            ..
-        } = event
-        {
-            self.0.send(telemetry);
-        }
     }
 }

@@ -7,7 +7,7 @@
 //! # fn main() -> Result<(), l0_statsd::BuildError> {
 //! let statsd = StatsdInterceptor::builder("127.0.0.1:8125") // or unix:///var/run/datadog/dsd.socket
 //!     .tag("env", "prod")
-//!     .tag_keys(["model"])
+//!     .tag_keys(["model"])?
 //!     .build()?;
 //! let l0 = L0::builder().interceptor(statsd.clone()).build();
 //! // ... runs ...
@@ -17,9 +17,11 @@
 //! # }
 //! ```
 //!
-//! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit. A
-//! run that is not measured sends nothing: with a sample rate, counts are those of the sample. Of
-//! the metadata only what is listed with [`tag_keys`](StatsdBuilder::tag_keys) leaves.
+//! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit: among
+//! them `l0.runs` with the tag `outcome`, and `l0.failures` with the tag `error_type`, which says why a
+//! run failed: `401`, `rate_limited`, `zero_output`. A run that is not measured sends nothing: with a
+//! sample rate, counts are those of the sample. Of the metadata only what is listed with
+//! [`tag_keys`](StatsdBuilder::tag_keys) leaves.
 //!
 //! Servers differ in what they understand:
 //!

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
-use cadence::{Counter, Distribution, Gauge, Metric, Timer};
-use l0_core::{Telemetry, keys};
+use l0_core::{KeyList, Telemetry};
 use l0_export::metrics::{self, MetricKind};
 
 /// The longest tag, in bytes: Datadog's server cuts what is longer than 200 characters.
@@ -45,18 +45,17 @@ pub(crate) struct Format {
     pub(crate) tags: Option<Tags>,
 }
 
-/// The tags that all points of a run share. Keys are clean, and none is a point's own.
+/// The tags that all points of a run share. Their keys are clean, and none is a point's own.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
     pub(crate) constant: BTreeMap<String, String>,
-    /// The key of the tag, and that of the metadata.
-    pub(crate) metadata: Vec<(String, String)>,
+    pub(crate) metadata: KeyList,
 }
 
 impl Format {
     /// All lines, with newlines between them.
     pub(crate) fn lines(&self, telemetry: &Telemetry) -> String {
-        // Here, and not by `Points::tag_keys`, so that they are made clean once, and not per point.
+        // Here, and not by `Points::tags`, so that they are made clean once, and not per point.
         let shared = self.tags.as_ref().map(|tags| tags.shared(telemetry));
         let mut lines = String::with_capacity(CAPACITY);
         for point in metrics::points(telemetry) {
@@ -90,40 +89,31 @@ impl Format {
     }
 
     fn push_metric(&self, line: &mut String, name: &str, kind: MetricKind, value: f64) {
-        use MetricKind::{Count, Duration, Rate};
-        use MetricTypes::{DogStatsd, Statsd};
-
+        let kind = match (self.types, kind) {
+            (MetricTypes::Gauges, _) => "g",
+            (_, MetricKind::Count) => "c",
+            (MetricTypes::DogStatsd, _) => "d",
+            (MetricTypes::Statsd, MetricKind::Duration) => "ms",
+            (MetricTypes::Statsd, _) => "g",
+        };
         let prefix = &self.prefix;
-        match (self.types, kind) {
-            (DogStatsd | Statsd, Count) => {
-                line.push_str(Counter::new(prefix, name, value as i64).as_metric_str());
-            }
-            (DogStatsd, Duration | Rate) => {
-                line.push_str(Distribution::new_f64(prefix, name, value).as_metric_str());
-            }
-            (Statsd, Duration) => {
-                // `Timer::new` takes whole milliseconds: most gaps would be 0.
-                let timer = Timer::from(format!("{prefix}{name}:{value}|ms"));
-                line.push_str(timer.as_metric_str());
-            }
-            _ => line.push_str(Gauge::new_f64(prefix, name, value).as_metric_str()),
-        }
+        // A text takes all that is written to it.
+        let _ = match kind {
+            // Servers read a counter as a whole number of 64 bits, with a sign.
+            "c" => write!(line, "{prefix}{name}:{}|c", value as i64),
+            _ => write!(line, "{prefix}{name}:{value}|{kind}"),
+        };
     }
 }
 
 impl Tags {
-    /// As they stand in a line. An entry of the metadata wins over a constant tag.
+    /// Writes them as they stand in a line. An entry of the metadata wins over a constant tag.
     fn shared(&self, telemetry: &Telemetry) -> String {
         let constant = self.constant.iter();
         let mut tags: BTreeMap<&str, Cow<'_, str>> = constant
             .map(|(key, value)| (key.as_str(), Cow::Borrowed(value.as_str())))
             .collect();
-        for (tag, key) in &self.metadata {
-            let text = keys::text(&telemetry.metadata, key);
-            if let Some(text) = text.filter(|text| !text.is_empty()) {
-                tags.insert(tag, text);
-            }
-        }
+        tags.extend(self.metadata.pick(&telemetry.metadata));
         let mut shared = String::new();
         for (key, value) in &tags {
             push_tag(&mut shared, key, value);
@@ -188,6 +178,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::builder::TAG_KEYS;
     use crate::packet::datagrams;
 
     fn format(types: MetricTypes, tags: Option<Tags>) -> Format {
@@ -200,15 +191,17 @@ mod tests {
 
     fn tags(constant: &[(&str, &str)], metadata: &[&str]) -> Tags {
         let owned = |text: &str| text.to_owned();
+        let mut keys = KeyList::new();
+        for key in metadata {
+            // Of two keys with one name, an adapter takes the first only.
+            let _ = keys.add([*key], &TAG_KEYS);
+        }
         Tags {
             constant: constant
                 .iter()
                 .map(|(key, value)| (owned(key), owned(value)))
                 .collect(),
-            metadata: metadata
-                .iter()
-                .map(|key| (clean(key).collect(), owned(key)))
-                .collect(),
+            metadata: keys,
         }
     }
 
@@ -220,7 +213,7 @@ mod tests {
         telemetry.metrics = Metrics::default();
         telemetry.metrics.total_tokens = 150;
         telemetry.metrics.tokens_per_second = Some(133.574);
-        telemetry.metrics.avg_inter_token_time = Some(Duration::from_micros(7_446));
+        telemetry.metrics.time_to_first_text = Some(Duration::from_micros(7_446));
         telemetry
     }
 
@@ -232,12 +225,18 @@ mod tests {
         telemetry
     }
 
-    /// The lines but those of points that are always 0 here.
+    /// The lines of a point of each kind: those that are known of a small telemetry.
     fn told(lines: &str) -> Vec<&str> {
-        let zero = ["retries", "network", "attempts", "wasted"];
+        let known = [
+            "l0.duration:",
+            "l0.tokens.total:",
+            "l0.tokens.per_second:",
+            "l0.time_to_first_text:",
+            "l0.runs",
+        ];
         lines
             .lines()
-            .filter(|line| !zero.iter().any(|word| line.contains(word)))
+            .filter(|line| known.iter().any(|start| line.starts_with(start)))
             .collect()
     }
 
@@ -254,7 +253,7 @@ mod tests {
                     "l0.duration:1500|d|#env:prod,model:gpt-4",
                     "l0.tokens.total:150|c|#env:prod,model:gpt-4",
                     "l0.tokens.per_second:133.574|d|#env:prod,model:gpt-4",
-                    "l0.inter_token.avg:7.446|d|#env:prod,model:gpt-4",
+                    "l0.time_to_first_text:7.446|d|#env:prod,model:gpt-4",
                     "l0.runs:1|c|#env:prod,model:gpt-4,outcome:completed",
                 ],
             ),
@@ -265,7 +264,7 @@ mod tests {
                     "l0.duration:1500|d",
                     "l0.tokens.total:150|c",
                     "l0.tokens.per_second:133.574|d",
-                    "l0.inter_token.avg:7.446|d",
+                    "l0.time_to_first_text:7.446|d",
                     "l0.runs:1|c|#outcome:completed",
                 ],
             ),
@@ -276,7 +275,7 @@ mod tests {
                     "l0.duration:1500|d",
                     "l0.tokens.total:150|c",
                     "l0.tokens.per_second:133.574|d",
-                    "l0.inter_token.avg:7.446|d",
+                    "l0.time_to_first_text:7.446|d",
                     "l0.runs.completed:1|c",
                 ],
             ),
@@ -287,7 +286,7 @@ mod tests {
                     "l0.duration:1500|ms|#env:prod,model:gpt-4",
                     "l0.tokens.total:150|c|#env:prod,model:gpt-4",
                     "l0.tokens.per_second:133.574|g|#env:prod,model:gpt-4",
-                    "l0.inter_token.avg:7.446|ms|#env:prod,model:gpt-4",
+                    "l0.time_to_first_text:7.446|ms|#env:prod,model:gpt-4",
                     "l0.runs:1|c|#env:prod,model:gpt-4,outcome:completed",
                 ],
             ),
@@ -298,7 +297,7 @@ mod tests {
                     "l0.duration:1500|ms",
                     "l0.tokens.total:150|c",
                     "l0.tokens.per_second:133.574|g",
-                    "l0.inter_token.avg:7.446|ms",
+                    "l0.time_to_first_text:7.446|ms",
                     "l0.runs.completed:1|c",
                 ],
             ),
@@ -309,7 +308,7 @@ mod tests {
                     "l0.duration:1500|g|#env:prod,model:gpt-4",
                     "l0.tokens.total:150|g|#env:prod,model:gpt-4",
                     "l0.tokens.per_second:133.574|g|#env:prod,model:gpt-4",
-                    "l0.inter_token.avg:7.446|g|#env:prod,model:gpt-4",
+                    "l0.time_to_first_text:7.446|g|#env:prod,model:gpt-4",
                     "l0.runs:1|g|#env:prod,model:gpt-4,outcome:completed",
                 ],
             ),
@@ -320,7 +319,7 @@ mod tests {
                     "l0.duration:1500|g",
                     "l0.tokens.total:150|g",
                     "l0.tokens.per_second:133.574|g",
-                    "l0.inter_token.avg:7.446|g",
+                    "l0.time_to_first_text:7.446|g",
                     "l0.runs.completed:1|g",
                 ],
             ),
@@ -520,9 +519,7 @@ mod tests {
                 .iter()
                 .map(|(key, value)| (key.clone(), Value::from(value.as_str())))
                 .collect();
-            // A builder takes no key that is empty or longer than this.
-            let usable = |key: &&str| !key.is_empty() && key.len() <= 100;
-            let keys: Vec<_> = metadata.keys().map(String::as_str).filter(usable).collect();
+            let keys: Vec<_> = metadata.keys().map(String::as_str).collect();
             let tags = tagged.then(|| tags(&[("constant", &constant)], &keys));
             let lines = format(types, tags).lines(&telemetry);
 

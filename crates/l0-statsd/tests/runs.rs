@@ -13,13 +13,13 @@ use l0_statsd::{BuildError, MetricTypes, StatsdBuilder, StatsdInterceptor};
 
 fn statsd(server: &Server) -> StatsdInterceptor {
     let builder = StatsdInterceptor::builder(server.address());
-    builder.tag_keys(["model"]).build().unwrap()
+    builder.tag_keys(["model"]).unwrap().build().unwrap()
 }
 
 /// The lines that say how runs ended.
 fn ends(server: &Server) -> Vec<String> {
     let mut lines = server.lines();
-    lines.retain(|line| line.starts_with("l0.runs:"));
+    lines.retain(|line| line.starts_with("l0.runs:") || line.starts_with("l0.failures:"));
     lines
 }
 
@@ -43,11 +43,33 @@ async fn every_exit_sends_the_run_once() {
     drop(completed);
     assert_eq!(ends(&server), [] as [&str; 0]);
 
-    let mut failed = run(Script::new().attempt(|a| a.token("Hel").fail(Failure::fatal())));
-    failed.text().await.unwrap_err();
-    drop(failed);
-    assert_eq!(ends(&server), ["l0.runs:1|c|#model:gpt-4,outcome:failed"]);
+    for (failure, error_type) in [
+        (Failure::fatal(), "_OTHER"),
+        (Failure::status(401), "401"),
+        (Failure::status(400), "400"),
+    ] {
+        let mut failed = run(Script::new().attempt(|a| a.token("Hel").fail(failure)));
+        failed.text().await.unwrap_err();
+        drop(failed);
+        assert_eq!(
+            ends(&server),
+            [
+                "l0.runs:1|c|#model:gpt-4,outcome:failed".to_owned(),
+                format!("l0.failures:1|c|#model:gpt-4,error_type:{error_type}"),
+            ]
+        );
+    }
 
+    let empty = run(Script::new().attempt(|a| a)).text().await;
+    empty.unwrap_err();
+    let lines = ends(&server);
+    assert!(lines[1].ends_with("error_type:zero_output"), "{lines:?}");
+
+    // Neither of these failed.
+    let mut aborted = run(Script::new().attempt(|a| a.token("Hel").hang()));
+    aborted.handle().abort();
+    aborted.text().await.unwrap_err();
+    assert_eq!(ends(&server), ["l0.runs:1|c|#model:gpt-4,outcome:aborted"]);
     drop(run(Script::new().attempt(|a| a.token("Hel").hang())));
     assert_eq!(ends(&server), ["l0.runs:1|c|#model:gpt-4,outcome:dropped"]);
 }
@@ -77,6 +99,19 @@ async fn a_run_completes_without_a_server() {
         assert_eq!(run.text().await.unwrap(), "Hello");
     }
     assert_eq!(l0.observer_panics(), 0);
+}
+
+#[test]
+fn the_names_in_the_docs_are_those_that_are_sent() {
+    let docs = include_str!("../src/lib.rs").lines();
+    let docs: String = docs.filter(|line| line.starts_with("//!")).collect();
+    let names: Vec<_> = l0_export::metrics::names().collect();
+    let documented = docs.split('`').filter(|word| word.starts_with("l0."));
+    let documented: Vec<_> = documented.collect();
+    assert!(!documented.is_empty());
+    for name in documented {
+        assert!(names.contains(&name), "the docs name `{name}`");
+    }
 }
 
 #[test]

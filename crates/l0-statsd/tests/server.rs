@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::DEADLINE;
-use l0_core::Telemetry;
+use l0_core::{End, ErrorRecord, Failure, Outcome, Telemetry};
 use l0_export::metrics::{MetricKind, MetricPoint, points};
 use l0_statsd::{MetricTypes, StatsdBuilder, StatsdInterceptor};
 
@@ -170,10 +170,16 @@ fn etsys_server_understands_every_line() {
     };
     let mut server = Statsd::start(Path::new(&package));
     let mut telemetry = Telemetry::example();
+    let denied = std::io::Error::other(Failure::status(401));
+    telemetry.outcome = Some(Outcome::Failed);
+    telemetry.error = ErrorRecord::of(&End::failed(&denied));
     let hostile = "gpt 4|c\nl0.runs:999|c|#a;b=c;d".into();
     telemetry.metadata.insert("model".to_owned(), hostile);
 
-    let tagged = |builder: StatsdBuilder| builder.tag("env", "test").tag_keys(["model"]);
+    let tagged = |builder: StatsdBuilder| {
+        let builder = builder.tag("env", "test").tag_keys(["model"]);
+        builder.unwrap()
+    };
     // As this server writes tags: it makes `=` of the colon.
     let tags = ";env=test;model=gpt_4_c_l0.runs_999_c__a_b=c_d";
     let builders = [

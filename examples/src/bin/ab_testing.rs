@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{profile}");
     let median = |arm| {
         let (_, stats) = profile.groups().find(|(name, _)| *name == arm)?;
-        stats.duration.p50()
+        stats.sample("duration").p50()
     };
     if let (Some(a), Some(b)) = (median("A"), median("B")) {
         println!("\nB takes {:.0} % of the time of A", b / a * 100.0);

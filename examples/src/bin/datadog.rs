@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let statsd = StatsdInterceptor::builder(address)
         .tag("env", "example")
-        .tag_keys([keys::MODEL])
+        .tag_keys([keys::MODEL])?
         .build()?;
 
     let (client, _server) = l0_examples::client(1).await?;

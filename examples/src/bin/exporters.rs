@@ -31,7 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("log:\n{}", serde_json::to_string(&record)?);
 
     println!("\nmetric points:");
-    for point in metrics::points(&telemetry).tag_keys([keys::MODEL]) {
+    let tags = metrics::tag_keys([keys::MODEL])?;
+    for point in metrics::points(&telemetry).tags(&tags) {
         let tags: Vec<_> = point
             .tags
             .iter()

@@ -46,7 +46,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     println!("{profile}");
     let total = profile.total();
-    if let (Some(mean), Some(p95)) = (total.duration.mean(), total.duration.p95()) {
+    let duration = total.sample("duration");
+    if let (Some(mean), Some(p95)) = (duration.mean(), duration.p95()) {
         println!(
             "\n{} runs took {mean:.0} ms each, one in 20 more than {p95:.0} ms",
             total.runs

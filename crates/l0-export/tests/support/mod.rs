@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use l0_core::{
-    Distribution, DriftStats, FinishReason, Monitor, Monitoring, NetworkErrorKind, Outcome,
-    Severity, Telemetry, Timestamp, Usage, Violation,
+    Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure, FinishReason, Monitor,
+    Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry, Timestamp, Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -93,11 +93,39 @@ fn violations() -> impl Strategy<Value = Vec<Violation>> {
 }
 
 fn usage() -> impl Strategy<Value = Usage> {
-    vec(option::of(any::<u64>()), 5).prop_map(|counts| {
+    vec(option::of(any::<u64>()), 6).prop_map(|counts| {
         let mut usage = Usage::new();
         (usage.input, usage.output, usage.total) = (counts[0], counts[1], counts[2]);
-        (usage.cached_input, usage.reasoning) = (counts[3], counts[4]);
+        (usage.cached_input, usage.cache_write_input) = (counts[3], counts[4]);
+        usage.reasoning = counts[5];
         usage
+    })
+}
+
+/// Why a run did not complete, in words of ours and in those of others.
+fn error() -> impl Strategy<Value = ErrorRecord> {
+    let ours = select(vec![
+        End::of(Cause::ZeroOutput),
+        End::failed(&std::io::Error::other(Failure::status(401))),
+        End::refused("over budget"),
+    ]);
+    let ours = ours.prop_map(|end| ErrorRecord::of(&end).expect("it has a cause"));
+    let theirs = (text(), option::of(any::<u16>()), text());
+    let theirs = theirs.prop_map(|(error_type, status, message)| {
+        let mut error = ErrorRecord::default();
+        error.error_type = error_type.into();
+        (error.status, error.message) = (status, message);
+        error
+    });
+    prop_oneof![ours, theirs]
+}
+
+fn drift() -> impl Strategy<Value = DriftStats> {
+    vec(text(), 0..3).prop_map(|types| {
+        let mut monitor = Monitor::new(Monitoring::new());
+        monitor.record_drift(&DriftReport::new(types, 0.5));
+        let recorded = monitor.telemetry().expect("measured");
+        recorded.drift.expect("it was looked for")
     })
 }
 
@@ -111,23 +139,29 @@ prop_compose! {
         id in text().prop_filter("every run has an id", |id| !id.is_empty()),
         start_time in 0_u64..4_000_000_000_000,
         ends in (
-            option::of(select(&Outcome::ALL[..])),
-            option::of(select(vec![FinishReason::Stop, FinishReason::ToolCalls])),
+            // `other` is what records of another version read as.
+            option::of(prop_oneof![select(Outcome::ALL), Just(Outcome::Other)]),
+            option::of(select(FinishReason::ALL)),
+            option::of(error()),
         ),
         usage in option::of(usage()),
-        times in vec(option::of(duration()), 6),
+        times in vec(option::of(duration()), 5),
         rates in vec(option::of(rate()), 2),
         counts in vec(0_u32..1_000_000, 6),
         gaps in option::of(gaps()),
-        errors in btree_map(select(&NetworkErrorKind::ALL[..]), any::<u32>(), 0..4),
+        errors in btree_map(
+            prop_oneof![select(NetworkErrorKind::ALL), Just(NetworkErrorKind::Other)],
+            any::<u32>(),
+            0..4,
+        ),
         violations in option::of(violations()),
-        drift in option::of((any::<bool>(), vec(text(), 0..3))),
+        drift in option::of(drift()),
         metadata in metadata(),
     ) -> Telemetry {
         let mut telemetry = Telemetry::default();
         telemetry.session_id = id;
         telemetry.start_time = Timestamp::from_millis(start_time);
-        (telemetry.outcome, telemetry.finish_reason) = ends;
+        (telemetry.outcome, telemetry.finish_reason, telemetry.error) = ends;
         telemetry.usage = usage;
         telemetry.duration = times[0];
         telemetry.guardrails = violations.and_then(|violations| {
@@ -135,12 +169,7 @@ prop_compose! {
             monitor.record_violations(&violations);
             monitor.telemetry().expect("measured").guardrails
         });
-        telemetry.drift = drift.map(|(detected, types)| {
-            let mut drift = DriftStats::default();
-            drift.detected = detected;
-            drift.types = types.into_iter().map(Into::into).collect();
-            drift
-        });
+        telemetry.drift = drift;
         telemetry.metadata = metadata;
         telemetry.network.error_count = errors.values().map(|count| u64::from(*count)).sum();
         telemetry.network.errors_by_type =
@@ -149,9 +178,9 @@ prop_compose! {
         let metrics = &mut telemetry.metrics;
         metrics.time_to_first_token = times[1];
         metrics.time_to_first_text = times[2];
-        metrics.avg_inter_token_time = times[3];
-        metrics.consumer_hold = times[4];
-        metrics.wait = times[5];
+        metrics.avg_inter_token_time = gaps.as_ref().and_then(Distribution::mean);
+        metrics.consumer_hold = times[3];
+        metrics.wait = times[4];
         (metrics.tokens_per_second, metrics.output_tokens_per_second) = (rates[0], rates[1]);
         (metrics.total_tokens, metrics.wasted_tokens) = (counts[0].into(), counts[1].into());
         (metrics.attempts, metrics.total_retries) = (counts[2], counts[3] + counts[4]);
