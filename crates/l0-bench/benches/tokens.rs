@@ -10,6 +10,7 @@
 //! ```
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
+use std::future::{Ready, ready};
 use std::hint::black_box;
 use std::io;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use l0_bench::{ANSWER, Source, drain, drain_with, source, waiting};
-use l0_core::{Checks, L0, L0Builder, Monitoring, Retry, RunBuilder, Timeouts};
+use l0_core::{Attempt, Checks, L0, L0Builder, Monitoring, Retry, Timeouts};
 use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -226,7 +227,7 @@ fn tokens(criterion: &mut Criterion) {
         });
         for (name, builder) in configurations() {
             let l0 = builder.build();
-            row(name, &|| drain(retried(&l0, source, tokens).start()));
+            row(name, &|| drain(l0.stream(once(source, tokens)).start()));
             // A watched stream has no timeouts.
             if !name.contains("timeouts") {
                 let watched = format!("{name}, watched");
@@ -238,7 +239,7 @@ fn tokens(criterion: &mut Criterion) {
         let l0 = on().build();
         row("on + until", &|| {
             let until = never.clone().cancelled_owned();
-            drain(retried(&l0, source, tokens).until(until).start());
+            drain(l0.stream(once(source, tokens)).until(until).start());
         });
 
         row("bare, waiting", &|| drain(waiting(ANSWER, tokens)));
@@ -248,7 +249,7 @@ fn tokens(criterion: &mut Criterion) {
             ("full stack, waiting", full_stack(three_rules())),
         ] {
             let l0 = builder.build();
-            row(name, &|| drain(retried(&l0, waiting, tokens).start()));
+            row(name, &|| drain(l0.stream(once(waiting, tokens)).start()));
         }
 
         for (name, peer) in [
@@ -263,13 +264,12 @@ fn tokens(criterion: &mut Criterion) {
     }
 }
 
-/// A run whose only attempt gives this source.
-fn retried(
-    l0: &L0,
+/// What gives this source at its only attempt.
+fn once(
     source: fn(&'static str, u64) -> Source,
     tokens: u64,
-) -> RunBuilder<'static, Source> {
-    l0.stream(move |_| async move { io::Result::Ok(source(ANSWER, tokens)) })
+) -> impl FnMut(Attempt) -> Ready<io::Result<Source>> {
+    move |_| ready(Ok(source(ANSWER, tokens)))
 }
 
 criterion_group! {

@@ -215,7 +215,9 @@ mod tests {
             };
             let check = |collector: &Collector, runs, failed| {
                 let text = collector.expose();
-                for outcome in Outcome::ALL {
+                // What never started does not finish.
+                assert_eq!(text.contains("streams_finished"), runs > 0);
+                for outcome in Outcome::ALL.iter().filter(|_| runs > 0) {
                     let count = if *outcome == end.outcome() { runs } else { 0 };
                     let line = expected("streams_finished", "outcome", outcome.as_str(), count);
                     assert!(text.contains(&line), "{line}{text}");
@@ -238,7 +240,6 @@ mod tests {
 
             let by_hand = Collector::builder().build().unwrap();
             by_hand.record(&telemetry, &Labels::none());
-            // What never started does not finish.
             check(&by_hand, 0, 1);
         }
     }

@@ -100,6 +100,9 @@ impl Metric {
             }
             Read::Histogram(at) => samples("", Value::Histogram(series.histograms[at].view())),
             Read::Breakdown(at) => series.breakdowns[at].each(&mut counts),
+            // No end is known where no start is.
+            Read::Ends(at)
+                if LAYOUT.ends[at].0.name == FINISHED && series.streams.started().is_none() => {}
             Read::Ends(at) => series.ends[at].each(&mut counts),
             Read::Own(read) => read(series, samples),
         }
