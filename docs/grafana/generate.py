@@ -29,6 +29,7 @@ OUTCOME_COLORS = {
     "truncated": "yellow",
     "failed": "red",
     "timed_out": "orange",
+    "limited": "dark-orange",
     "aborted": "blue",
     "dropped": "purple",
 }
@@ -179,7 +180,7 @@ def number(title, description, unit, expr, *steps):
 
 # ---- the dashboard: rows of panels with their widths, of 24
 
-FAILED = 'outcome=~"failed|timed_out|truncated"'
+FAILED = 'outcome=~"failed|timed_out|truncated|limited"'
 TTFT = "l0_time_to_first_token_seconds"
 GAP = "l0_inter_token_seconds"
 DURATION = "l0_request_duration_seconds"
@@ -193,7 +194,8 @@ OVERVIEW = [
         rate("l0_streams_finished_total"))),
     (4, number(
         "Failure share",
-        f"Runs that failed, timed out or were truncated, out of all that ended. {ALL}", SHARE,
+        f"Runs that failed, timed out, were truncated or reached a limit, out of all that ended. "
+        f"{ALL}", SHARE,
         ratio(rate("l0_streams_finished_total", more=FAILED), rate("l0_streams_finished_total")),
         0.05, 0.25)),
     (4, number(
@@ -239,11 +241,23 @@ ALL_RUNS = [
         stack="normal", colors=OUTCOME_COLORS, most=1)),
     (8, graph(
         "Failure share by model",
-        f"Failed, timed out or truncated, out of all that ended. {ALL}", SHARE,
+        f"Failed, timed out, truncated or limited, out of all that ended. {ALL}", SHARE,
         target(
             ratio(rate("l0_streams_finished_total", "model", FAILED),
                   rate("l0_streams_finished_total", "model")),
             "{{model}}"))),
+    (12, graph(
+        "Failures by error type",
+        f"Why runs failed: a status, the type of a network error, or what went wrong on our side. A "
+        f"type appears with its first failure, which rate does not see. {ALL}", RUNS_PER_SECOND,
+        target(rate("l0_failures_total", "error_type"), "{{error_type}}"), stack="normal")),
+    (12, graph(
+        "Failures by model and error type",
+        f"The ten pairs with the most: whether all models fail in the same way, or one by itself. "
+        f"{ALL}", RUNS_PER_SECOND,
+        target(
+            f"topk(10, {rate('l0_failures_total', 'model, error_type')})",
+            "{{model}} {{error_type}}"))),
     (12, graph(
         "Active streams by model", f"Runs that started and did not end. {ALL}", COUNT,
         target(f"sum by (model) (l0_streams_active{{{RUNS}}})", "{{model}}"), stack="normal")),
@@ -287,7 +301,7 @@ LATENCY = [
         f"The share of the duration in which a run had an item and its consumer did not ask for "
         f"the next. High: the application or its client is slow, not the model. {MEASURED}", SHARE,
         target(
-            ratio(rate("l0_consumer_wait_seconds_total", "model"),
+            ratio(rate("l0_consumer_hold_seconds_total", "model"),
                   rate(DURATION + "_sum", "model")),
             "{{model}}"))),
 ]

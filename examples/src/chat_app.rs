@@ -25,12 +25,12 @@ use axum::routing::post;
 use axum::{BoxError, Router};
 use futures_util::{Stream, StreamExt, stream};
 use l0_core::{
-    Backoff, Chunk, Drift, Error, Guardrails, L0, Monitoring, Outcome, Retry, Run, Timeouts,
-    TokenKind, keys,
+    Backoff, Chunk, Error, KeyError, L0, Monitoring, Outcome, Retry, Run, Timeouts, TokenKind, keys,
 };
-use l0_prometheus::{Collector, LabelError, metrics_route};
-use l0_providers::ProviderStream;
+use l0_guardrails::{Drift, Guardrails};
+use l0_prometheus::{Collector, metrics_route};
 use l0_providers::openai::{ChatRequest, Client};
+use l0_providers::{ProviderError, ProviderToken};
 use l0_sentry::SentryInterceptor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ impl ChatApp {
     /// # Errors
     ///
     /// If the collector refuses the names of the labels, which it does not.
-    pub fn router(self) -> Result<Router, LabelError> {
+    pub fn router(self) -> Result<Router, KeyError> {
         let l0 = L0::builder()
             .monitoring(Monitoring::new())
             .retry(Retry::new().backoff(Backoff::fixed_jitter(
@@ -149,7 +149,9 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
 
 /// The events of an answer. They own the run: a client that goes away drops the response's body, and
 /// the run with it, which counts it as dropped and closes the connection to the model.
-fn events(run: Run<'static, ProviderStream>) -> impl Stream<Item = Result<Event, BoxError>> + Send {
+fn events(
+    run: Run<'static, ProviderToken, ProviderError<reqwest::Error>>,
+) -> impl Stream<Item = Result<Event, BoxError>> + Send {
     let events = stream::unfold(Some(run), |run| async {
         let mut run = run?;
         loop {
@@ -160,8 +162,9 @@ fn events(run: Run<'static, ProviderStream>) -> impl Stream<Item = Result<Event,
                     }
                     ("token", json!({ "text": token.text }))
                 }
-                Some(Ok(Chunk::Restart { attempt })) => ("restart", json!({ "attempt": attempt })),
-                Some(Ok(_)) => continue,
+                Some(Ok(Chunk::Restart { attempt, .. })) => {
+                    ("restart", json!({ "attempt": attempt }))
+                }
                 Some(Err(error)) => return Some((failed(&error), None)),
                 None => {
                     let outcome = run.outcome().map(Outcome::as_str);

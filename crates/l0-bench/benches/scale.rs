@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use allocation_counter::measure;
 use futures_core::Stream;
 use l0_bench::{ANSWER, Source, source};
-use l0_core::guardrail::{Json, Markdown};
-use l0_core::{Drift, Guardrails, L0, L0Builder, Monitoring, Retry, Run, Timeouts};
+use l0_core::{L0, L0Builder, Monitoring, Retry, Run, Timeouts};
+use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
 use tokio::runtime::Builder;
 
@@ -49,7 +49,7 @@ fn configurations() -> [(&'static str, L0Builder); 4] {
     let rules = Guardrails::none()
         .with(Json::new)
         .with(Markdown::new)
-        .with_zero_output();
+        .with(ZeroOutput::new);
     [
         ("off", on().monitoring(Monitoring::off())),
         ("on", on()),
@@ -79,7 +79,7 @@ impl<S: Stream + Unpin> Tokens for S {
 }
 
 /// Runs under way: some tokens were taken from each.
-fn live(l0: &L0, runs: usize) -> Vec<Run<'static, Source>> {
+fn live(l0: &L0, runs: usize) -> Vec<Run<'static, &'static str, io::Error>> {
     let endless = |_| async { io::Result::Ok(source(ANSWER, ENDLESS)) };
     let start = |_| {
         let mut run = l0.stream(endless).start();

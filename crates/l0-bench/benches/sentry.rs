@@ -65,7 +65,7 @@ fn told(config: SentryConfig) -> L0 {
     plain().interceptor(SentryInterceptor::new(config)).build()
 }
 
-fn start(l0: &L0, tokens: u64) -> Run<'static, Source> {
+fn start(l0: &L0, tokens: u64) -> Run<'static, &'static str, io::Error> {
     l0.stream(move |_| async move { io::Result::Ok(source(ANSWER, tokens)) })
         .metadata(keys::MODEL, "gpt-4o")
         .metadata(keys::PROVIDER, "openai")

@@ -18,8 +18,8 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use l0_bench::{ANSWER, Source, drain, drain_with, source, waiting};
-use l0_core::guardrail::{Json, Markdown};
-use l0_core::{Drift, Guardrails, L0, L0Builder, Monitoring, Retry, RunBuilder, Timeouts};
+use l0_core::{Checks, L0, L0Builder, Monitoring, Retry, RunBuilder, Timeouts};
+use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use opentelemetry::KeyValue;
@@ -38,11 +38,11 @@ fn on() -> L0Builder {
         .retry(Retry::none())
 }
 
-fn three_rules() -> Guardrails {
+fn three_rules() -> Checks {
     Guardrails::none()
         .with(Json::new)
         .with(Markdown::new)
-        .with_zero_output()
+        .with(ZeroOutput::new)
 }
 
 fn timeouts() -> Timeouts {
@@ -54,7 +54,7 @@ fn timeouts() -> Timeouts {
 }
 
 /// Everything that core has, and an adapter.
-fn full_stack(guardrails: Guardrails) -> L0Builder {
+fn full_stack(guardrails: Checks) -> L0Builder {
     let collector = Collector::builder().build().expect("valid");
     on().guardrails(guardrails)
         .drift(Drift::new())

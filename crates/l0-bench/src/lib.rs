@@ -138,7 +138,7 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
         gaps.record(spread(rng, 20.0, 0.7));
     }
     let first = spread(rng, 400.0, 0.5);
-    let duration = first + gaps.sum;
+    let duration = first + gaps.sum();
     telemetry.duration = Some(duration);
     let metrics = &mut telemetry.metrics;
     metrics.total_tokens = tokens;
@@ -147,7 +147,7 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
     let per_second =
         |count: u64, over: Duration| Some((count as f64 / over.as_secs_f64() * 1e3).round() / 1e3);
     metrics.tokens_per_second = per_second(tokens, duration);
-    metrics.output_tokens_per_second = per_second(gaps.count, gaps.sum);
+    metrics.output_tokens_per_second = per_second(gaps.count(), gaps.sum());
     metrics.inter_token = Some(gaps);
     if rng.u8(..10) > 0 {
         telemetry.network = Network::default();

@@ -6,9 +6,9 @@
 //! the model's fault, and completes once retries are exhausted. Everything else is only recorded.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::observe::contain;
 use crate::verdict::{DriftReport, Severity, Violation};
 
 /// Judges the text of one attempt.
@@ -154,7 +154,8 @@ pub struct Findings<F = Violation> {
 }
 
 impl<F: Finding> Findings<F> {
-    /// How many distinct findings are kept per attempt; further ones are dropped.
+    /// How many distinct findings are kept per attempt. Further ones are dropped, unless they have a
+    /// stronger [`Effect`] than all before.
     pub const MAX: usize = 100;
 
     /// Creates an empty sink.
@@ -172,7 +173,9 @@ impl<F: Finding> Findings<F> {
         let effect = finding.effect();
         match self.found.iter().position(|one| one.is_same(&finding)) {
             Some(known) if self.found[known].effect() < effect => self.found[known] = finding,
-            None if self.found.len() < Self::MAX => self.found.push(finding),
+            None if self.found.len() < Self::MAX || self.effect < effect => {
+                self.found.push(finding);
+            }
             _ => return,
         }
         self.effect = self.effect.max(effect);
@@ -244,7 +247,7 @@ impl<F: Finding> Checks<F> {
 
     /// Returns whether there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.makers.is_empty()
     }
 }
@@ -301,18 +304,25 @@ impl<F: Finding> Running<F> {
         let Self { checks, findings } = self;
         let mut next = 0;
         while next < checks.len() {
-            let run = catch_unwind(AssertUnwindSafe(|| {
+            let done = contain(|| {
                 while let Some(check) = checks.get_mut(next) {
                     call(&mut **check, findings);
                     next += 1;
                 }
-            }));
-            if run.is_err() {
-                let check = checks.remove(next);
-                if let Some(finding) = F::of_panic(check.name()) {
-                    findings.report(finding);
-                }
+            });
+            if done.is_none() {
+                discard(checks.remove(next), findings);
             }
         }
+    }
+}
+
+/// Drops a check that panicked, and says so. Whatever else it does may panic as well.
+#[cold]
+fn discard<F: Finding>(check: Box<dyn Check<F>>, findings: &mut Findings<F>) {
+    let finding = contain(|| F::of_panic(check.name()));
+    let _ = contain(|| drop(check));
+    if let Some(finding) = finding.flatten() {
+        findings.report(finding);
     }
 }

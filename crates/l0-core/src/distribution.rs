@@ -139,24 +139,21 @@ fn middle(index: usize) -> Option<Duration> {
 /// }
 /// let p90 = gaps.p90().expect("not empty");
 /// assert!(p90.abs_diff(Duration::from_millis(90)) <= Duration::from_micros(1_800));
-/// assert_eq!(gaps.max, Duration::from_millis(100));
+/// assert_eq!(gaps.max(), Duration::from_millis(100));
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Json")]
 #[non_exhaustive]
 pub struct Distribution {
-    /// How many durations.
-    pub count: u64,
-    /// Their exact sum. JSON: ms.
-    pub sum: Duration,
-    /// The longest, exact; zero if empty. JSON: ms.
-    pub max: Duration,
+    count: u64,
+    sum: Duration,
+    max: Duration,
     /// Index and count of the buckets that are not empty, by index: at most [`BUCKETS`].
     buckets: Vec<(u16, u64)>,
 }
 
 impl Distribution {
-    /// An empty distribution; allocates nothing.
+    /// Creates an empty distribution; allocates nothing.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -196,13 +193,31 @@ impl Distribution {
         }
     }
 
-    /// Whether nothing was recorded.
+    /// Returns how many durations were recorded.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Returns the sum of the durations, which is exact.
+    #[must_use]
+    pub const fn sum(&self) -> Duration {
+        self.sum
+    }
+
+    /// Returns the longest duration, which is exact; zero if empty.
+    #[must_use]
+    pub const fn max(&self) -> Duration {
+        self.max
+    }
+
+    /// Returns whether nothing was recorded.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The duration that a share `q` of all durations does not exceed, by nearest rank: an estimate
+    /// Returns the duration that a share `q` of all durations does not exceed, by nearest rank: an estimate
     /// of the `ceil(q * count)`-th shortest, never above [`max`](Self::max), and `max` itself at the
     /// highest rank. `q` below 0 counts as 0, above 1 as 1. Absent if empty or if `q` is NaN.
     #[must_use]
@@ -226,32 +241,33 @@ impl Distribution {
         Some(estimate.map_or(self.max, |estimate| estimate.min(self.max)))
     }
 
-    /// The median, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the median, as [`quantile`](Self::quantile) estimates it; absent if empty.
     #[must_use]
     pub fn p50(&self) -> Option<Duration> {
         self.quantile(0.5)
     }
 
-    /// The 90th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the 90th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
     #[must_use]
     pub fn p90(&self) -> Option<Duration> {
         self.quantile(0.9)
     }
 
-    /// The 99th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the 99th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
     #[must_use]
     pub fn p99(&self) -> Option<Duration> {
         self.quantile(0.99)
     }
 
-    /// The mean, rounded down to the nanosecond; absent if empty.
+    /// Returns the mean, rounded down to the nanosecond; absent if empty.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
         let nanos = self.sum.as_nanos().checked_div(u128::from(self.count))?;
-        Some(Duration::from_nanos_u128(nanos))
+        let seconds = u64::try_from(nanos / 1_000_000_000).ok()?;
+        Some(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
     }
 
-    /// The buckets that are not empty, shortest durations first.
+    /// Iterates over the buckets that are not empty, shortest durations first.
     ///
     /// To fold them into a histogram with bounds of its own, give each bucket to the first of those
     /// bounds that is not below its `upper`:

@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::end::{Cause, End, LimitKind, TimeoutKind};
 use crate::failure::{Failure, NetworkErrorKind};
+use crate::redact;
 use crate::verdict::{Outcome, Violation};
 
 /// What a source's error type must be: a standard error that can cross threads.
@@ -58,25 +59,41 @@ pub enum Error<E> {
     Ended(End),
 }
 
-impl<E> fmt::Display for Error<E> {
+/// No text stands twice in an error's chain: what another link says already is left out here, or said in
+/// another word.
+impl<E: StdError + 'static> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source {
-                failure, attempts, ..
+                source,
+                failure,
+                attempts,
             } => {
+                let links = links(source);
+                f.write_str("the source")?;
+                // The source may be a run itself.
+                match links.iter().filter(|link| is_of_run(link)).count() {
+                    0 => {}
+                    1 => f.write_str(", 1 run deep,")?,
+                    depth => write!(f, ", {depth} runs deep,")?,
+                }
                 let plural = if *attempts == 1 { "" } else { "s" };
-                write!(f, "the source failed after {attempts} attempt{plural}")?;
-                let known = failure.describe();
-                if known.is_empty() {
-                    Ok(())
-                } else {
-                    write!(f, " ({known})")
+                write!(f, " failed after {attempts} attempt{plural}")?;
+                let words = failure.describe();
+                if words.is_empty() {
+                    return Ok(());
+                }
+                let known = [words, failure.error_type().into_owned()];
+                match known.iter().find(|known| !repeats(known, &links)) {
+                    Some(known) => write!(f, " ({known})"),
+                    None => Ok(()),
                 }
             }
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
             Self::Ended(end) => {
                 write!(f, "the run had ended as {}", end.outcome())?;
-                match end.message() {
+                let links = self.source().map(links).unwrap_or_default();
+                match end.message().filter(|message| !repeats(message, &links)) {
                     Some(message) => write!(f, ": {message}"),
                     None => Ok(()),
                 }
@@ -90,6 +107,27 @@ impl<E> fmt::Display for Error<E> {
             Self::NoTimer => Cause::NoTimer.fmt(f),
         }
     }
+}
+
+/// The texts of an error and of its source chain, in lower case.
+fn links(error: &(dyn StdError + 'static)) -> Vec<String> {
+    // A chain that leads back to itself would have no end.
+    const MAX: usize = 32;
+    let chain = std::iter::successors(Some(error), |link| (*link).source());
+    let texts = chain.take(MAX).map(|link| link.to_string().to_lowercase());
+    texts.collect()
+}
+
+/// Whether a link holds the text of an [`Error::Source`].
+fn is_of_run(link: &str) -> bool {
+    link.contains("the source failed after ") || link.contains(" deep, failed after ")
+}
+
+/// Whether the text holds all that a link says.
+fn repeats(text: &str, links: &[String]) -> bool {
+    let text = text.to_lowercase();
+    let said = |link: &String| !link.is_empty() && text.contains(&**link);
+    links.iter().any(said)
 }
 
 /// The source is the source's own error, or a [`Failure`] that says what this one means for a run
@@ -141,6 +179,27 @@ impl<E> Error<E> {
             Self::Source { source, .. } => Some(source),
             _ => None,
         }
+    }
+}
+
+impl<E: StdError + 'static> Error<E> {
+    /// Returns the end of a run that fails with this error, with a message in L0's own words.
+    #[must_use]
+    pub fn end(&self) -> End {
+        End::of(match self {
+            Self::Source {
+                source, failure, ..
+            } => return End::of_source(*failure, &redact::message_of(source, failure)),
+            Self::Refused(refusal) => return End::refused(&refusal.message),
+            Self::Ended(end) => return end.clone(),
+            Self::Guardrail(violation) => Cause::Violation(violation.clone()),
+            Self::ZeroOutput => Cause::ZeroOutput,
+            Self::Truncated => Cause::Truncated,
+            Self::Timeout(kind) => Cause::Timeout(*kind),
+            Self::Limit(kind) => Cause::Limit(*kind),
+            Self::Aborted => Cause::Aborted,
+            Self::NoTimer => Cause::NoTimer,
+        })
     }
 }
 

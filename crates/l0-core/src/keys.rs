@@ -207,7 +207,7 @@ impl KeyList {
 
     /// Returns whether no key is listed.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 }

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_core::stream::Stream;
 
 use crate::error::SourceError;
+use crate::failure;
 use crate::options::{Builder, Options, sealed};
+use crate::redact;
 use crate::run::{RunBuilder, WatchBuilder};
 use crate::source::{Attempt, FnSource};
-use crate::{failure, redact};
 
 /// An application's configuration of its runs: make one, share it. Cheap to clone.
 ///

@@ -58,6 +58,7 @@ pub mod keys;
 mod l0;
 mod label;
 mod monitor;
+mod monitoring;
 mod observe;
 mod options;
 mod quantity;
@@ -84,7 +85,8 @@ pub use event::{Event, RetryKind, RetryReason};
 pub use failure::{Failure, FailureKind, NetworkErrorKind};
 pub use keys::{KeyError, KeyList, KeyRules};
 pub use l0::{Configuration, L0, L0Builder};
-pub use monitor::{Monitor, Monitoring};
+pub use monitor::Monitor;
+pub use monitoring::Monitoring;
 pub use observe::{
     Finished, Interceptor, Interest, NewRun, ObserveFn, Observer, Observers, OnFinish, RunInfo,
     observe_fn, on_finish,

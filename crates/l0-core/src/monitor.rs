@@ -1,9 +1,7 @@
-//! Monitoring: what is measured. Monitor: measures a run that is reported by hand.
+//! Monitor: measures a run that is reported by hand.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -13,123 +11,11 @@ use crate::clock;
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::{self, NetworkErrorKind};
-use crate::recording::{MAX_CUSTOM_EVENTS, Recording};
-use crate::redact;
+use crate::monitoring::Monitoring;
+use crate::recording::{MAX_CUSTOM_EVENTS, Recording, session_id};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
-
-/// What is measured, of which runs.
-///
-/// [`Monitoring::new`] is on, for every run, with timings and network details.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-#[must_use]
-pub struct Monitoring {
-    enabled: bool,
-    sample_rate: f64,
-    pub(crate) include_network_details: bool,
-    pub(crate) include_timings: bool,
-    error_text: bool,
-    metadata: Arc<BTreeMap<String, Value>>,
-}
-
-impl Monitoring {
-    /// Creates the default: on.
-    pub fn new() -> Self {
-        Self {
-            enabled: true,
-            sample_rate: 1.0,
-            include_network_details: true,
-            include_timings: true,
-            error_text: false,
-            metadata: Arc::default(),
-        }
-    }
-
-    /// Creates a configuration that is off: no telemetry, no clock reads. Events and metadata are there
-    /// all the same.
-    pub fn off() -> Self {
-        Self::new().enabled(false)
-    }
-
-    /// Switches on or off by a condition.
-    pub fn enabled(mut self, enabled: bool) -> Self {
-        self.enabled = enabled;
-        self
-    }
-
-    /// Sets which share of the runs is measured, drawn once per run, when it starts. It is clamped to
-    /// 0..=1; NaN is 0. Default: 1.
-    pub fn sample_rate(mut self, rate: f64) -> Self {
-        self.sample_rate = if rate.is_nan() {
-            0.0
-        } else {
-            rate.clamp(0.0, 1.0)
-        };
-        self
-    }
-
-    /// Sets whether telemetry lists each network error, with its message. The counts by type are there
-    /// in any case. Default: true.
-    pub fn include_network_details(mut self, include: bool) -> Self {
-        self.include_network_details = include;
-        self
-    }
-
-    /// Sets whether tokens are timed. If not, no clock is read per token: the time to the first token,
-    /// gaps, rates and waits are absent; the duration is there. Default: true.
-    pub fn include_timings(mut self, include: bool) -> Self {
-        self.include_timings = include;
-        self
-    }
-
-    /// Sets whether messages carry the redacted texts of errors, whatever they are. Default: false.
-    ///
-    /// By default a message is in L0's own words, made of kind, status and type, with the texts of
-    /// [`io::Error`](std::io::Error)s and of transports: see [`redact::message`]. Any other text of an
-    /// error may quote a prompt or an answer, and leaves only if this is on: in
-    /// [`End::message`], in the messages of network errors, and so through every exporter. It holds for
-    /// runs that are not measured, too.
-    pub fn error_text(mut self, include: bool) -> Self {
-        self.error_text = include;
-        self
-    }
-
-    /// Adds an entry to the metadata of every run, over an entry of the same key.
-    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
-        self
-    }
-
-    /// Returns the message of an error, from which `failure` was read.
-    pub(crate) fn message(
-        &self,
-        error: &(dyn StdError + 'static),
-        failure: &failure::Failure,
-    ) -> String {
-        if self.error_text {
-            redact::error_text(error)
-        } else {
-            redact::message_of(error, failure)
-        }
-    }
-
-    /// Draws whether to measure the next run.
-    pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> bool {
-        self.enabled && rng.f64() < self.sample_rate
-    }
-
-    pub(crate) fn shared_metadata(&self) -> Arc<BTreeMap<String, Value>> {
-        Arc::clone(&self.metadata)
-    }
-}
-
-impl Default for Monitoring {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// Measures a run that is reported by hand, where there is no stream to wrap.
 ///
@@ -225,8 +111,8 @@ impl Monitor {
         }
     }
 
-    /// Records a network error: whether it was retried, after which delay, and in which attempt (from
-    /// 1) it happened. Its type is read from the error; one that is no network error is of type
+    /// Records a network error: whether it was retried, after which delay, and in which attempt it
+    /// happened, from 1. Its type is read from the error; one that is no network error is of type
     /// `unknown`.
     pub fn record_network_error(
         &mut self,
@@ -336,19 +222,4 @@ impl fmt::Debug for Monitor {
             .field("measured", &self.recording.is_some())
             .finish_non_exhaustive()
     }
-}
-
-/// Makes a new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
-pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
-    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    // 13 digits to the base of 36 hold 64 bits.
-    let mut random = rng.u64(..);
-    let digits: [char; 13] = std::array::from_fn(|_| {
-        let digit = DIGITS[(random % 36) as usize];
-        random /= 36;
-        char::from(digit)
-    });
-    let mut id = format!("l0_{number}_");
-    id.extend(digits);
-    id.into()
 }

@@ -101,7 +101,7 @@ impl NewRun {
         Self { metadata }
     }
 
-    /// The metadata so far: that of the `L0`, the run's own over it, and what interceptors before
+    /// Returns the metadata so far: that of the `L0`, the run's own over it, and what interceptors before
     /// this one set.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
@@ -149,13 +149,13 @@ impl RunInfo {
         }))
     }
 
-    /// The run's id: the `sessionId` of its telemetry.
+    /// Returns the run's id: the `sessionId` of its telemetry.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.0.id
     }
 
-    /// The run's metadata: that of the `L0`, the run's own over it, then what interceptors set.
+    /// Returns the run's metadata: that of the `L0`, the run's own over it, then what interceptors set.
     #[must_use]
     pub fn metadata(&self) -> &BTreeMap<String, Value> {
         &self.0.metadata
@@ -169,19 +169,19 @@ impl RunInfo {
         Arc::clone(&self.0.metadata)
     }
 
-    /// When the run started, by the wall clock.
+    /// Returns when the run started, by the wall clock.
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
         self.0.started_at
     }
 
-    /// Whether the run is measured: monitoring is on and the run was sampled.
+    /// Returns whether the run is measured: monitoring is on and the run was sampled.
     #[must_use]
     pub fn measured(&self) -> bool {
         self.0.measured
     }
 
-    /// How many panics of this run's observers were contained so far.
+    /// Returns how many panics of this run's observers were contained so far.
     #[must_use]
     pub fn observer_panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
@@ -438,7 +438,7 @@ impl<F> fmt::Debug for OnFinish<F> {
     }
 }
 
-/// An interceptor that calls `on_event` for every event of every run.
+/// Creates an interceptor that calls `on_event` for every event of every run.
 ///
 /// ```
 /// use l0_core::{Event, L0, observe_fn};
@@ -480,7 +480,7 @@ impl<F> ObserveFn<F> {
         self
     }
 
-    /// Which events are delivered at all. Without [`Event::Token`] a token costs nothing.
+    /// Sets which events are delivered at all. Without [`Event::Token`] a token costs nothing.
     pub fn interest(mut self, interest: Interest) -> Self {
         self.interest = interest;
         self

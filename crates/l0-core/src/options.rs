@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::check::Checks;
-use crate::monitor::Monitoring;
+use crate::monitoring::Monitoring;
 use crate::observe::Interceptor;
 use crate::retry::Retry;
 use crate::timeout::Timeouts;

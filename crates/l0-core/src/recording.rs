@@ -12,7 +12,7 @@ use crate::distribution::Histogram;
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
-use crate::monitor::Monitoring;
+use crate::monitoring::Monitoring;
 use crate::telemetry::{
     DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry,
     Timestamp,
@@ -325,4 +325,28 @@ impl Recording {
             metadata,
         }
     }
+}
+
+/// Makes a new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
+pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
+    // 20 digits hold any u64; 13 digits to the base of 36 hold 64 random bits.
+    let mut id = String::with_capacity(3 + 20 + 1 + 13);
+    id.push_str("l0_");
+    push_digits(&mut id, number, 10, 1);
+    id.push('_');
+    push_digits(&mut id, rng.u64(..), 36, 13);
+    id.into()
+}
+
+/// Appends a number, with at least so many digits.
+fn push_digits(text: &mut String, mut number: u64, base: u64, at_least: usize) {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut digits = ['0'; 20];
+    let mut first = digits.len();
+    while number > 0 {
+        first -= 1;
+        digits[first] = char::from(DIGITS[(number % base) as usize]);
+        number /= base;
+    }
+    text.extend(&digits[first.min(digits.len() - at_least)..]);
 }

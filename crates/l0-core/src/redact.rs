@@ -1,7 +1,11 @@
-//! Takes credentials out of error texts before they reach an observer or an exporter.
+//! What may be said of an error outside of the process.
 //!
-//! Events and telemetry carry messages that were redacted so. The functions are for those who tell of
-//! an error by hand. Known are the places where credentials stand, and the forms that they have:
+//! Events and telemetry carry a [`message`]: words of L0 and the texts of io errors and transports,
+//! and nothing else that an error says, since a provider's words may repeat a prompt. With
+//! [`Monitoring::error_text`](crate::Monitoring::error_text) they carry the [`error_text`]: the texts of the error and its source
+//! chain, without credentials. The functions are for those who report errors manually.
+//!
+//! [`text`] knows the places where credentials stand, and the forms that they have:
 //!
 //! - private keys in PEM form;
 //! - URLs: user and password, query and fragment;
@@ -23,11 +27,7 @@ use std::sync::LazyLock;
 
 use regex_lite::Regex;
 
-use crate::failure::{capped, texts};
-
-/// How much of a text is read, in bytes: a server's answer of any length may end up in it, and
-/// this much takes about 4 ms inside a poll. A usual message takes 0.05 ms.
-const MAX_RAW: usize = 8 * 1024;
+use crate::failure::{self, Beginning, Failure, char_boundary};
 
 /// The longest message that leaves, in bytes.
 const MAX_MESSAGE: usize = 512;
@@ -38,15 +38,62 @@ const ELLIPSIS: &str = "…";
 /// How often a text is redacted at most until nothing changes any more.
 const MAX_PASSES: usize = 4;
 
-/// The texts of an error and of its source chain, joined by `": "`, without credentials and cut to
-/// 512 bytes.
-#[must_use]
-pub fn message(error: &(dyn StdError + 'static)) -> String {
-    text(&texts(error))
+/// Compiles the patterns, which would otherwise happen inside a poll.
+pub(crate) fn prepare() {
+    LazyLock::force(&RULES);
 }
 
-/// A text without credentials and control characters, cut to 512 bytes. Redacting a text again
-/// changes nothing.
+/// Returns what may be said of an error by default, in at most 512 bytes: what
+/// [`Failure::read`](crate::Failure::read) knows of it, in L0's own words, and the texts of io errors
+/// and transports in its source chain.
+///
+/// Such a text is one of an [`io::Error`](std::io::Error) without a payload, or one of the exact
+/// texts that `Failure::read` knows. Nothing else of what the error says is repeated.
+///
+/// ```
+/// use std::io;
+/// use l0_core::redact;
+///
+/// let error = io::Error::other("status 401: Incorrect API key provided: sk-...");
+/// assert_eq!(redact::message(&error), "status 401 Unauthorized");
+///
+/// let error = io::Error::other("tcp connect error: Connection refused (os error 111)");
+/// assert_eq!(redact::message(&error), "tcp connect error: Connection refused");
+/// ```
+#[must_use]
+pub fn message(error: &(dyn StdError + 'static)) -> String {
+    message_of(error, &failure::read(error))
+}
+
+/// [`message`] of an error that was read already.
+pub(crate) fn message_of(error: &(dyn StdError + 'static), failure: &Failure) -> String {
+    let mut message = failure.describe_in_full();
+    let texts = failure::transport_texts(error);
+    if texts.to_ascii_lowercase().contains(&message) {
+        message.clear();
+    }
+    if !message.is_empty() && !texts.is_empty() {
+        message.push_str(": ");
+    }
+    message.push_str(&texts);
+    if message.is_empty() {
+        message.push_str("unknown error");
+    }
+    cut(&mut message);
+    message
+}
+
+/// Returns the texts of an error and of its source chain, joined by `": "`, without credentials and
+/// cut to 512 bytes. About 1 KiB of them is read.
+///
+/// They may repeat prompts and outputs: providers quote what they refuse.
+#[must_use]
+pub fn error_text(error: &(dyn StdError + 'static)) -> String {
+    redact(&failure::texts(error))
+}
+
+/// Returns a text without credentials and control characters, cut to 512 bytes. About 1 KiB of it is
+/// read. Redacting a text again changes nothing.
 ///
 /// ```
 /// let text = l0_core::redact::text("401 from https://user:hunter2@api.example/v1");
@@ -54,8 +101,12 @@ pub fn message(error: &(dyn StdError + 'static)) -> String {
 /// ```
 #[must_use]
 pub fn text(raw: &str) -> String {
-    let mut text = capped(raw, MAX_RAW).to_owned();
-    if text.len() < raw.len() {
+    redact(&Beginning::of(raw))
+}
+
+fn redact(raw: &Beginning) -> String {
+    let mut text = raw.as_str().to_owned();
+    if raw.cut {
         text.push_str(ELLIPSIS);
     }
     // What is left beside a secret or before a cut may look like a secret itself. Nearly always
@@ -76,12 +127,16 @@ fn redact_and_cut(raw: &str) -> String {
     for (pattern, replacement) in RULES.iter() {
         text = pattern.replace_all(&text, *replacement).into_owned();
     }
+    cut(&mut text);
+    text
+}
+
+fn cut(text: &mut String) {
     if text.len() > MAX_MESSAGE {
-        text.truncate(text.floor_char_boundary(MAX_MESSAGE - ELLIPSIS.len()));
+        text.truncate(char_boundary(text, MAX_MESSAGE - ELLIPSIS.len()));
         text.truncate(text.trim_end().len());
         text.push_str(ELLIPSIS);
     }
-    text
 }
 
 /// Parts that the rules share.
@@ -186,6 +241,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::failure::MAX_TEXT;
 
     /// Texts with a secret in them, which has `CANARY` in it, and what must be left of them.
     const SECRETS: &[(&str, &str)] = &[
@@ -509,7 +565,7 @@ mod tests {
     fn a_cut_leaves_no_half_of_a_secret() {
         let secret = "CANARY0123456789abcdefCANARY0123456789abcdefCANARY0123456789abcdef";
         // Long words that are taken out themselves bring the end of the read text into sight.
-        let filler = format!("password={} ", "y".repeat(1000));
+        let filler = format!("password={} ", "y".repeat(200));
         for shift in (0..secret.len() + 40).step_by(7) {
             for form in [
                 format!("sk-{secret}"),
@@ -519,7 +575,7 @@ mod tests {
                 format!("Authorization: Bearer {secret}"),
             ] {
                 let mut raw = filler.repeat(8);
-                raw.truncate(8 * 1024 - shift - 1);
+                raw.truncate(MAX_TEXT - shift - 1);
                 raw.push(' ');
                 raw.push_str(&form);
                 raw.push_str(&form);
@@ -530,25 +586,135 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_message_is_the_redacted_chain() {
-        let inner = io::Error::other("https://u:p@host/?a=b");
-        assert_eq!(message(&inner), "https://[redacted]@host/?[redacted]");
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Say(String, #[source] Option<io::Error>);
 
-        #[derive(Debug, thiserror::Error)]
-        #[error("the call with api_key={key} failed")]
-        struct Call {
-            key: &'static str,
-            source: io::Error,
-        }
-        let error = Call {
-            key: "abc",
-            source: inner,
-        };
+    fn say(text: &str) -> Say {
+        Say(text.to_owned(), None)
+    }
+
+    #[test]
+    fn an_error_text_is_the_redacted_chain() {
+        let inner = io::Error::other("https://u:p@host/?a=b");
+        assert_eq!(error_text(&inner), "https://[redacted]@host/?[redacted]");
+        let error = Say("the call with api_key=abc failed".to_owned(), Some(inner));
         assert_eq!(
-            message(&error),
+            error_text(&error),
             "the call with api_key=[redacted] failed: https://[redacted]@host/?[redacted]"
         );
+        assert_eq!(message(&error), "unknown error");
+    }
+
+    #[test]
+    fn a_message_says_what_is_known_and_repeats_texts_of_transports_only() {
+        for (text, expected) in [
+            ("", "unknown error"),
+            ("my secret prompt", "unknown error"),
+            (
+                "failed to deserialize api response: error:missing field `id` content:my secret prompt",
+                "unknown error",
+            ),
+            (
+                "status 401: Incorrect API key provided: sk-1234",
+                "status 401 Unauthorized",
+            ),
+            ("status 499: my secret prompt", "status 499"),
+            ("429 Too Many Requests", "status 429 Too Many Requests"),
+            (
+                "HTTP status server error (503 my secret prompt) for url (https://u:p@host/?a=b)",
+                "status 503 Service Unavailable",
+            ),
+            (
+                "error sending request for url (https://u:p@host/?a=b): client error (Connect): tcp connect error: Connection refused (os error 111)",
+                "error sending request: client error (Connect): tcp connect error: Connection refused",
+            ),
+            (
+                "error decoding response body: error reading a body from connection: end of file before message length reached",
+                "answer cut short: error reading a body from connection: end of file before message length reached",
+            ),
+            (
+                "my secret prompt: invalid peer certificate: UnknownIssuer",
+                "no secure connection: invalid peer certificate",
+            ),
+            (
+                r#"Os { code: 111, kind: ConnectionRefused, message: "my secret prompt" }"#,
+                "connection refused",
+            ),
+            (
+                "status: Unavailable, message: \"my secret prompt\"",
+                "server error",
+            ),
+        ] {
+            assert_eq!(message(&say(text)), expected, "{text:?}");
+            let inner = io::Error::other(say(text));
+            assert_eq!(message(&inner), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_has_the_texts_of_io_errors_without_a_payload() {
+        let of = |io: io::Error| message(&Say("my secret prompt".to_owned(), Some(io)));
+        let kind = io::ErrorKind::TimedOut;
+        assert_eq!(of(kind.into()), "timed out");
+        assert_eq!(of(io::Error::new(kind, "my secret prompt")), "timed out");
+        assert_eq!(
+            of(io::ErrorKind::NotConnected.into()),
+            "connection dropped: not connected"
+        );
+        assert_eq!(of(io::Error::other("my secret prompt")), "unknown error");
+        if cfg!(target_os = "linux") {
+            let message = of(io::Error::from_raw_os_error(111));
+            assert_eq!(message, "Connection refused (os error 111)");
+            let message = of(io::Error::from_raw_os_error(24));
+            assert_eq!(message, "Too many open files (os error 24)");
+        }
+    }
+
+    #[test]
+    fn a_message_has_the_failure_that_a_hook_or_the_source_gave() {
+        let no_credit = Failure::status(402).detail("no credit left");
+        for (failure, expected) in [
+            (no_credit, "status 402 Payment Required, no credit left"),
+            (Failure::fatal().detail("no credit left"), "no credit left"),
+            (Failure::fatal(), "unknown error"),
+            (Failure::model(), "faulty answer"),
+            (Failure::rate_limited(), "rate limited"),
+            (
+                Failure::server().retry_after(std::time::Duration::MAX),
+                "server error",
+            ),
+        ] {
+            assert_eq!(message_of(&say("my secret prompt"), &failure), expected);
+            let source = io::Error::other(failure);
+            let error = Say("status 401: my secret prompt".to_owned(), Some(source));
+            assert_eq!(message(&error), expected);
+        }
+        let error = say("status 401: my secret prompt: Connection refused");
+        let message = message_of(&error, &Failure::status(503));
+        assert_eq!(
+            message,
+            "status 503 Service Unavailable: Connection refused"
+        );
+    }
+
+    #[test]
+    fn a_message_is_short() {
+        let rows = [
+            "Connection refused",
+            "Broken pipe",
+            "dns error",
+            "tcp connect error",
+        ];
+        let other = "error reading a body from connection: end of file before message length reached: \
+            peer closed connection without sending complete message body (incomplete chunked read): \
+            A connection attempt failed because the connected party did not properly respond after a \
+            period of time, or established connection failed because connected host has failed to \
+            respond.: ('Connection aborted.', RemoteDisconnected('Remote end closed connection \
+            without response')): peer closed connection without sending TLS close_notify";
+        let message = message(&say(&format!("{}: {other}", rows.join(": "))));
+        assert_eq!(message.len(), MAX_MESSAGE);
+        assert!(message.ends_with('…'));
     }
 
     /// Each way to write a secret that a canary is put through.
@@ -653,6 +819,13 @@ mod tests {
         }
 
         #[test]
+        fn a_message_of_any_text_is_a_short_line(raw in prop_oneof![any::<String>(), tangle()]) {
+            let message = message(&say(&raw));
+            prop_assert!(!message.is_empty() && message.len() <= MAX_MESSAGE);
+            prop_assert!(!message.contains(char::is_control));
+        }
+
+        #[test]
         fn a_canary_never_survives(
             before in prop_oneof!["(\\PC{0,12} ){0,60}", tangle()],
             form in prop::sample::select(&FORMS[..]),
@@ -661,14 +834,7 @@ mod tests {
         ) {
             let raw = format!("{before} {} {after}", form.replace("CANARY", &key));
             prop_assert!(!text(&raw).contains(&key[..8]));
+            prop_assert!(!message(&say(&raw)).contains(&key[..8]));
         }
     }
 }
-/// placeholder
-pub fn error_text(error: &(dyn StdError + 'static)) -> String {
-    message(error)
-}
-pub(crate) fn message_of(error: &(dyn StdError + 'static), _: &crate::failure::Failure) -> String {
-    message(error)
-}
-pub(crate) fn prepare() {}

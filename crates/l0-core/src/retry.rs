@@ -37,7 +37,7 @@ pub struct Retry {
 type Decide = Arc<dyn Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync>;
 
 impl Retry {
-    /// 2 model retries, 6 retries in all, [`Backoff::default`], and at most 60 s of `Retry-After`.
+    /// Creates the default: 2 model retries, 6 retries in all, [`Backoff::default`], and at most 60 s of `Retry-After`.
     pub fn new() -> Self {
         Self {
             model_retries: 2,
@@ -48,19 +48,19 @@ impl Retry {
         }
     }
 
-    /// No retries.
+    /// Creates a policy without retries.
     pub fn none() -> Self {
         Self::new().max_retries(0)
     }
 
-    /// How many retries the model's faulty answers may cause. Default 2. Network errors, rate
+    /// Sets how many retries the model's faulty answers may cause. Default: 2. Network errors, rate
     /// limits and server errors do not count toward it.
     pub fn model_retries(mut self, retries: u32) -> Self {
         self.model_retries = retries;
         self
     }
 
-    /// How many retries of any kind there may be. Default 6.
+    /// Sets how many retries of any kind there may be. Default: 6.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
         self
@@ -78,7 +78,7 @@ impl Retry {
         self
     }
 
-    /// The longest `Retry-After` to wait for. Default 60 s. If a server asks for more, the run
+    /// Sets the longest `Retry-After` to wait for. Default: 60 s. If a server asks for more, the run
     /// fails at once.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
@@ -155,27 +155,27 @@ impl Backoff {
         Self { shape, base, cap }
     }
 
-    /// No delay. The only back-off that needs no Tokio timer.
+    /// Creates a back-off without delay: the only back-off that needs no Tokio timer.
     pub const fn none() -> Self {
         Self::fixed(Duration::ZERO)
     }
 
-    /// Always this delay.
+    /// Waits this long, always.
     pub const fn fixed(delay: Duration) -> Self {
         Self::new(Shape::Fixed, delay, delay)
     }
 
-    /// `base`, then twice as long each time, at most `cap`.
+    /// Waits for `base`, then twice as long each time, at most `cap`.
     pub const fn exponential(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::Exponential, base, cap)
     }
 
-    /// Uniformly between 0 and the exponential delay.
+    /// Waits for a random time between 0 and the exponential delay.
     pub const fn full_jitter(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::FullJitter, base, cap)
     }
 
-    /// Uniformly between `base` and one and a half times `base`, at most `cap`.
+    /// Waits for a random time between `base` and one and a half times `base`, at most `cap`.
     pub const fn fixed_jitter(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::FixedJitter, base, cap)
     }

@@ -24,13 +24,13 @@ use crate::verdict::{DriftReport, Outcome, Severity, Violation};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     #[must_use]
     pub const fn as_millis(self) -> u64 {
         self.0
@@ -319,7 +319,7 @@ pub struct SeverityCounts {
 }
 
 impl SeverityCounts {
-    /// The count of one severity.
+    /// Returns the count of one severity.
     #[must_use]
     pub const fn get(&self, severity: Severity) -> u64 {
         match severity {
@@ -416,14 +416,14 @@ pub struct Summary<'a> {
 }
 
 impl Telemetry {
-    /// When the run ended, by the wall clock of its start and the monotonic clock since, in whole
+    /// Returns when the run ended, by the wall clock of its start and the monotonic clock since, in whole
     /// milliseconds; absent while it runs. JSON carries it as `endTime`.
     #[must_use]
     pub fn end_time(&self) -> Option<Timestamp> {
         Some(self.start_time.after(self.duration?))
     }
 
-    /// The high-level numbers.
+    /// Returns the high-level numbers.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
         Summary {
@@ -437,13 +437,13 @@ impl Telemetry {
         }
     }
 
-    /// Network errors by type.
+    /// Returns the network errors by type.
     #[must_use]
     pub fn network_error_breakdown(&self) -> &BTreeMap<NetworkErrorKind, u64> {
         &self.network.errors_by_type
     }
 
-    /// The network error type that occurred most; of several, the first in the order of
+    /// Returns the network error type that occurred most; of several, the first in the order of
     /// [`NetworkErrorKind::ALL`]. Absent without network errors.
     #[must_use]
     pub fn most_common_network_error(&self) -> Option<NetworkErrorKind> {
@@ -456,13 +456,13 @@ impl Telemetry {
             .map(|(kind, _)| *kind)
     }
 
-    /// Whether there were network errors, retried ones included.
+    /// Returns whether there were network errors, retried ones included.
     #[must_use]
     pub fn has_network_errors(&self) -> bool {
         self.network.error_count > 0
     }
 
-    /// Whether there were guardrail violations.
+    /// Returns whether there were guardrail violations.
     #[must_use]
     pub fn has_violations(&self) -> bool {
         self.violation_count() > 0
@@ -562,7 +562,7 @@ impl fmt::Display for Telemetry {
                     "Gaps: p50 {}, p99 {}, max {}",
                     millis(p50),
                     millis(p99),
-                    millis(gaps.max)
+                    millis(gaps.max())
                 )?;
             }
         }

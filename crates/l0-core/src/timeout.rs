@@ -18,7 +18,7 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// None.
+    /// Creates a set without timeouts.
     pub const fn new() -> Self {
         Self {
             first_token: None,
@@ -27,20 +27,20 @@ impl Timeouts {
         }
     }
 
-    /// How long each attempt may take until its first item, the factory's work included. Retried
+    /// Sets how long each attempt may take until its first item, the factory's work included. Retried
     /// as a network error.
     pub const fn first_token(mut self, limit: Duration) -> Self {
         self.first_token = Some(limit);
         self
     }
 
-    /// How long the source may take from one item to the next. Retried as a network error.
+    /// Sets how long the source may take from one item to the next. Retried as a network error.
     pub const fn inter_token(mut self, limit: Duration) -> Self {
         self.inter_token = Some(limit);
         self
     }
 
-    /// How long the whole run may wait, retries and back-off included. Not retried.
+    /// Sets how long the whole run may wait, retries and back-off included. Not retried.
     pub const fn total(mut self, limit: Duration) -> Self {
         self.total = Some(limit);
         self

@@ -117,25 +117,25 @@ impl<'a> TokenView<'a> {
         }
     }
 
-    /// A piece of the answer.
+    /// Creates a piece of the answer.
     #[must_use]
     pub const fn text(text: &'a str) -> Self {
         Self::new(TokenKind::Text, text)
     }
 
-    /// A piece of the model's reasoning.
+    /// Creates a piece of the model's reasoning.
     #[must_use]
     pub const fn reasoning(text: &'a str) -> Self {
         Self::new(TokenKind::Reasoning, text)
     }
 
-    /// A piece of a tool call: its name or its arguments.
+    /// Creates a piece of a tool call: its name or its arguments.
     #[must_use]
     pub const fn tool_call(text: &'a str) -> Self {
         Self::new(TokenKind::ToolCall, text)
     }
 
-    /// An item without text: a role, a usage report, a finish reason, a keep-alive.
+    /// Creates an item without text: a role, a usage report, a finish reason, a keep-alive.
     #[must_use]
     pub const fn other() -> Self {
         Self::new(TokenKind::Other, "")
@@ -169,7 +169,7 @@ impl<'a> TokenView<'a> {
         self
     }
 
-    /// Whether the item counts as a token: text of any kind but [`TokenKind::Other`].
+    /// Returns whether the item counts as a token: text of any kind but [`TokenKind::Other`].
     #[must_use]
     pub const fn is_token(&self) -> bool {
         !self.text.is_empty() && !matches!(self.kind, TokenKind::Other)
@@ -220,7 +220,7 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// No counts yet.
+    /// Creates a usage without counts.
     #[must_use]
     pub const fn new() -> Self {
         Self {

@@ -105,7 +105,7 @@ async fn an_abort_interrupts_whatever_the_run_waits_for_at_once() {
 
                 let error = text.expect_err("aborted");
                 assert!(matches!(error, Error::Aborted), "{what}: {error:?}");
-                assert_eq!(error.to_string(), "Stream aborted");
+                assert_eq!(error.to_string(), "the run was aborted");
                 assert_eq!(ended_at, aborted_at, "{what}: at once");
                 assert_eq!(telemetry.outcome, Some(Outcome::Aborted), "{what}");
                 assert_eq!(telemetry.duration, Some(10 * MS), "{what}");
@@ -486,7 +486,7 @@ async fn an_abort_after_the_end_changes_nothing() {
             let finished = captured.events().into_iter();
             let finished: Vec<_> = finished
                 .filter_map(|event| match event {
-                    OwnedEvent::Finished { outcome, .. } => Some(outcome),
+                    OwnedEvent::Finished { end, .. } => Some(end.outcome()),
                     _ => None,
                 })
                 .collect();
@@ -571,7 +571,7 @@ fn a_future_that_panics_fails_the_run_exactly_once() {
     let finished = |captured: &Captured| {
         let events = captured.events().into_iter();
         let outcomes = events.filter_map(|event| match event {
-            OwnedEvent::Finished { outcome, .. } => Some(outcome),
+            OwnedEvent::Finished { end, .. } => Some(end.outcome()),
             _ => None,
         });
         outcomes.collect::<Vec<_>>()

@@ -3,8 +3,9 @@
 
 #![allow(dead_code, reason = "most of it is only compiled")]
 
-use std::fmt::Debug;
-use std::future::ready;
+use std::fmt::{Debug, Display};
+use std::future::{Ready, ready};
+use std::hash::Hash;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,17 +17,21 @@ use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
 use l0_core::{
-    Attempt, Backoff, Bucket, Chunk, Distribution, DriftReport, DriftStats, Error, Event, Failure,
-    FailureKind, FinishReason, GuardrailStats, Interceptor, Interest, L0, L0Builder, Metrics,
-    Monitor, Monitoring, Network, NetworkErrorKind, NetworkErrorRecord, Observer, Observers,
-    Outcome, Refusal, Request, Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder,
-    RunHandle, RunInfo, Severity, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts,
-    Timestamp, Token, TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
+    Attempt, Backoff, Bucket, Cause, Check, Checks, Chunk, Distribution, DriftReport, DriftStats,
+    End, Error, ErrorRecord, Event, Failure, FailureKind, Findings, FinishReason, FnSource,
+    GuardrailStats, Interceptor, Interest, L0, L0Builder, LimitKind, Metrics, Monitor, Monitoring,
+    Network, NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal,
+    Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
+    SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token, TokenKind,
+    TokenView, Usage, Violation, WatchBuilder, Watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 type BoxedSource = Pin<Box<dyn Stream<Item = Result<String, io::Error>> + Send>>;
+
+/// A source whose attempts give such a stream.
+type Calls<S> = FnSource<fn(Attempt) -> Ready<io::Result<S>>>;
 
 /// Each of the types has all of the traits.
 macro_rules! assert_all {
@@ -39,30 +44,46 @@ macro_rules! assert_all {
 }
 
 assert_all!([Send + Unpin + Debug + FusedStream]
-    Run<'static, ScriptedStream>,
-    Run<'static, BoxedSource>,
-    Run<'_, ScriptedStream>,
+    Run<'static, ScriptedToken, ScriptedError>,
+    Run<'static, String, io::Error>,
+    Run<'_, ScriptedToken, ScriptedError>,
+    // An item crosses no thread inside of a run.
+    Run<'static, std::rc::Rc<str>, io::Error>,
+    Run<'static, std::marker::PhantomPinned, io::Error>,
 );
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
 // A source need be neither `Unpin` nor `Debug`.
-assert_all!([Send + Unpin + Debug + FusedStream] Run<'static, NotUnpin>);
 assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
-assert_all!([Send] RunBuilder<'static, ScriptedStream>);
+assert_all!([Send + Debug]
+    RunBuilder<'static, Calls<BoxedSource>>, RunBuilder<'static, Calls<NotUnpin>>,
+);
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    L0, L0Builder, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
+    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
 );
-assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, Request, Refusal);
+assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);
 assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync]
-    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, DriftReport, Usage,
+    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, Usage,
     Distribution, Timestamp,
 );
 assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync]
-    NetworkErrorRecord, Violation, Outcome, Severity, FinishReason, NetworkErrorKind, TokenKind,
+    NetworkErrorRecord, ErrorRecord, Outcome, FinishReason, NetworkErrorKind, TokenKind,
 );
-assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync] Summary<'_>);
+assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync]
+    Summary<'_>, Violation, DriftReport,
+);
+// Every enum of labels has the same.
+assert_all!([Copy + Debug + Display + Eq + Hash + Ord + Serialize + Send + Sync + 'static]
+    Outcome, Severity, FinishReason, TokenKind, NetworkErrorKind, RetryKind, RetryReason, TimeoutKind,
+    LimitKind,
+);
+assert_all!([Clone + Debug + PartialEq + Send + Sync + 'static] End, Cause);
+assert_all!([Clone + Debug + Default + Send + Sync + 'static] Checks, Checks<DriftReport>);
+assert_all!([Clone + Debug + Default + Send + Sync] Findings, Findings<DriftReport>);
+assert_all!([Check + Send] dyn Check);
+assert_all!([Check<DriftReport> + Send] dyn Check<DriftReport>);
 assert_all!([Copy + Debug + Send + Sync] TokenView<'_>);
 // An error behind a reference is what it is, so these stay on the thread that made them.
 assert_all!([Copy + Debug] Event<'_>, RetryContext<'_>);
@@ -107,7 +128,7 @@ fn script() -> Script {
 #[tokio::test]
 async fn a_run_can_be_named_kept_and_spawned() {
     struct Kept {
-        run: Run<'static, ScriptedStream>,
+        run: Run<'static, ScriptedToken, ScriptedError>,
     }
     let mut kept = Kept {
         run: L0::default().stream(script().source()).start(),
@@ -127,7 +148,7 @@ async fn factory_future_source_classify_and_until_may_borrow_from_the_stack() {
     let fatal = ["bad key"];
     let mut asked = Vec::new();
     let text = {
-        let mut run: Run<'_, _> = L0::default()
+        let mut run: Run<'_, _, _> = L0::default()
             .stream(|attempt| {
                 asked.push(attempt.number());
                 async {
@@ -176,7 +197,7 @@ async fn errors_that_are_no_standard_errors_come_in_through_io_error() {
     let source = error.into_source().expect("the source's own");
     assert_eq!(source.to_string(), "no such model");
 
-    let items = || futures_util::stream::iter([Ok("a"), Err(String::from("connection dropped"))]);
+    let items = || futures_util::stream::iter([Ok("a"), Err(String::from("Broken pipe"))]);
     let mut run = L0::builder()
         .retry(Retry::none())
         .monitoring(Monitoring::new())

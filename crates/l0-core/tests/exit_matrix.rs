@@ -1,449 +1,21 @@
-//! Every way a run can end, measured and not, retried and watched: exactly one `Finished`, with
-//! the outcome that the architecture names, before the last item, and telemetry that agrees.
+//! Every way a run can end, measured and not, retried and watched: exactly one `Finished`, with the
+//! end that the architecture names, before the last item, and everything that carries it agrees.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_core::Stream;
-use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedStream};
-use l0_core::{
-    Backoff, Error, Failure, Interceptor, L0, L0Builder, Monitoring, Outcome, Refusal, Request,
-    Retry, Run, RunHandle, Telemetry, TimeoutKind, Timeouts, Watched,
-};
+use l0_core::testing::exits::{self, Exit, Exited, Last, Subject};
+use l0_core::testing::{Captured, OwnedEvent, Script};
+use l0_core::{Cause, End, ErrorRecord, L0, Monitoring, Outcome, Retry};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
-
-const MS: Duration = Duration::from_millis(1);
-
-/// What the consumer does with the stream.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Consumer {
-    ReadsToTheEnd,
-    DropsBeforeTheFirstPoll,
-    DropsAfterOneItem,
-    AbortsByHandleAfterOneItem,
-    CancelsTheFutureAfterOneItem,
-    AbortsByHandleThenDrops,
-    CancelsTheFutureThenDrops,
-    IsATaskThatIsAborted,
-    Panics,
-    OutlivesItsRuntime,
-}
-use Consumer::*;
-
-/// The last item that the consumer saw.
-#[derive(Debug, Clone, PartialEq)]
-enum Last {
-    /// It saw none: it dropped the stream.
-    Unseen,
-    End,
-    Error(String),
-    Panic,
-}
-
-struct Case {
-    name: &'static str,
-    script: Script,
-    consumer: Consumer,
-    configure: fn(L0Builder) -> L0Builder,
-    expect_finish: bool,
-    stream: (Outcome, Last),
-    /// `None` where a watched stream cannot end this way.
-    watch: Option<(Outcome, Last)>,
-    /// Network errors that telemetry counts: retried, and watched.
-    network_errors: (u64, u64),
-}
-
-fn case(name: &'static str, script: Script, outcome: Outcome, last: Last) -> Case {
-    Case {
-        name,
-        script,
-        consumer: ReadsToTheEnd,
-        configure: |builder| builder,
-        expect_finish: false,
-        watch: Some((outcome, last.clone())),
-        stream: (outcome, last),
-        network_errors: (0, 0),
-    }
-}
-
-impl Case {
-    fn consumer(mut self, consumer: Consumer) -> Self {
-        self.consumer = consumer;
-        self
-    }
-
-    fn configure(mut self, configure: fn(L0Builder) -> L0Builder) -> Self {
-        self.configure = configure;
-        self
-    }
-
-    fn expect_finish(mut self) -> Self {
-        self.expect_finish = true;
-        self
-    }
-
-    fn watch(mut self, watch: Option<(Outcome, Last)>) -> Self {
-        self.watch = watch;
-        self
-    }
-
-    fn network_errors(mut self, retried: u64, watched: u64) -> Self {
-        self.network_errors = (retried, watched);
-        self
-    }
-}
-
-struct Refuses;
-
-impl Interceptor for Refuses {
-    fn before(&self, _: &mut Request) -> Result<(), Refusal> {
-        Err(Refusal::new("too many runs"))
-    }
-}
-
-fn error(error: &str) -> Last {
-    Last::Error(error.to_owned())
-}
-
-fn cases() -> Vec<Case> {
-    let tokens = || Script::new().attempt(|a| a.tokens(["a", "b", "c"]));
-    let hangs = || Script::new().attempt(|a| a.token("a").hang());
-    let fails = |kind: ErrorKind| Script::new().attempt(move |a| a.token("a").fail(kind));
-    let source_error = |attempts| error(&format!("Source after {attempts}"));
-    let timeout = |kind: TimeoutKind| error(&format!("Timeout({kind:?})"));
-
-    vec![
-        case("completed", tokens(), Outcome::Completed, Last::End),
-        case(
-            "empty but allowed",
-            Script::new(),
-            Outcome::Completed,
-            Last::End,
-        )
-        .configure(|builder| builder.detect_zero_output(false)),
-        case(
-            "truncated",
-            tokens(),
-            Outcome::Truncated,
-            error("Truncated"),
-        )
-        .expect_finish()
-        .watch(Some((Outcome::Truncated, Last::End)))
-        .network_errors(1, 1),
-        case(
-            "fatal error before the first token",
-            Script::new().attempt(|a| a.fail(Failure::status(401))),
-            Outcome::Failed,
-            source_error(1),
-        )
-        .watch(Some((Outcome::Failed, error("Item")))),
-        case(
-            "error while connecting",
-            Script::new().attempt(|a| a.connect_error(Failure::status(401))),
-            Outcome::Failed,
-            source_error(1),
-        )
-        .watch(None),
-        case(
-            "error in mid-stream",
-            fails(ErrorKind::ConnectionReset),
-            Outcome::Failed,
-            source_error(1),
-        )
-        .watch(Some((Outcome::Failed, error("Item"))))
-        .network_errors(1, 1),
-        case(
-            "retries exhausted",
-            fails(ErrorKind::ConnectionReset),
-            Outcome::Failed,
-            source_error(4),
-        )
-        .configure(|builder| builder.retry(Retry::new().max_retries(3).backoff(Backoff::fixed(MS))))
-        .watch(None)
-        .network_errors(4, 0),
-        case("refused", tokens(), Outcome::Failed, error("Refused"))
-            .configure(|builder| builder.interceptor(Refuses))
-            .watch(Some((Outcome::Failed, Last::End))),
-        case(
-            "dropped before the first poll",
-            tokens(),
-            Outcome::Dropped,
-            Last::Unseen,
-        )
-        .consumer(DropsBeforeTheFirstPoll),
-        case(
-            "dropped in mid-stream",
-            tokens(),
-            Outcome::Dropped,
-            Last::Unseen,
-        )
-        .consumer(DropsAfterOneItem),
-        case(
-            "aborted by handle",
-            hangs(),
-            Outcome::Aborted,
-            error("Aborted"),
-        )
-        .consumer(AbortsByHandleAfterOneItem)
-        .watch(Some((Outcome::Aborted, Last::End))),
-        case(
-            "aborted by future",
-            hangs(),
-            Outcome::Aborted,
-            error("Aborted"),
-        )
-        .consumer(CancelsTheFutureAfterOneItem)
-        .watch(Some((Outcome::Aborted, Last::End))),
-        case(
-            "aborted by handle, source ready",
-            tokens(),
-            Outcome::Aborted,
-            error("Aborted"),
-        )
-        .consumer(AbortsByHandleAfterOneItem)
-        .watch(Some((Outcome::Aborted, Last::End))),
-        case(
-            "aborted by handle, then dropped unpolled",
-            tokens(),
-            Outcome::Aborted,
-            Last::Unseen,
-        )
-        .consumer(AbortsByHandleThenDrops),
-        case(
-            "aborted by future, then dropped unpolled",
-            tokens(),
-            Outcome::Aborted,
-            Last::Unseen,
-        )
-        .consumer(CancelsTheFutureThenDrops),
-        case("task aborted", hangs(), Outcome::Dropped, Last::Unseen)
-            .consumer(IsATaskThatIsAborted),
-        case(
-            "panic in the consumer",
-            tokens(),
-            Outcome::Dropped,
-            Last::Panic,
-        )
-        .consumer(Panics),
-        case(
-            "panic in the source",
-            Script::new().attempt(|a| a.token("a").panic("the source panics")),
-            Outcome::Failed,
-            Last::Panic,
-        ),
-        case(
-            "panic in the factory",
-            Script::new().attempt(|a| a.connect_panic("the factory panics")),
-            Outcome::Failed,
-            Last::Panic,
-        )
-        .watch(None),
-        case(
-            "first-token timeout of a slow source",
-            Script::new().attempt(|a| a.hang()),
-            Outcome::TimedOut,
-            timeout(TimeoutKind::FirstToken),
-        )
-        .configure(|builder| builder.timeouts(Timeouts::new().first_token(50 * MS)))
-        .watch(None)
-        .network_errors(1, 0),
-        case(
-            "first-token timeout of a slow factory",
-            Script::new().attempt(|a| a.connect_hang()),
-            Outcome::TimedOut,
-            timeout(TimeoutKind::FirstToken),
-        )
-        .configure(|builder| builder.timeouts(Timeouts::new().first_token(50 * MS)))
-        .watch(None)
-        .network_errors(1, 0),
-        case(
-            "inter-token timeout",
-            hangs(),
-            Outcome::TimedOut,
-            timeout(TimeoutKind::InterToken),
-        )
-        .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS)))
-        .watch(None)
-        .network_errors(1, 0),
-        case(
-            "total timeout",
-            hangs(),
-            Outcome::TimedOut,
-            timeout(TimeoutKind::Total),
-        )
-        .configure(|builder| {
-            builder
-                .retry(Retry::new())
-                .timeouts(Timeouts::new().total(50 * MS))
-        })
-        .watch(None)
-        .network_errors(1, 0),
-        case(
-            "zero output",
-            Script::new().attempt(|a| a.tokens([" ", "...", "\n"]).reasoning("thinking")),
-            Outcome::Failed,
-            error("ZeroOutput"),
-        )
-        .watch(Some((Outcome::Failed, Last::End))),
-        case("runtime shut down", hangs(), Outcome::Dropped, Last::Unseen)
-            .consumer(OutlivesItsRuntime),
-    ]
-}
-
-/// A run or a watched stream, which both hand out items and end.
-enum Subject {
-    Run(Box<Run<'static, ScriptedStream>>),
-    Watched(Box<Watched<ScriptedStream>>),
-}
-
-impl Subject {
-    /// `Ok` for an item or a restart, else what came last.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Last>> {
-        match self {
-            Self::Run(run) => Pin::new(run).poll_next(cx).map(|item| match item {
-                Some(Ok(_)) => Ok(()),
-                Some(Err(Error::Source { attempts, .. })) => {
-                    Err(Last::Error(format!("Source after {attempts}")))
-                }
-                Some(Err(Error::Refused(_))) => Err(error("Refused")),
-                Some(Err(other)) => Err(Last::Error(format!("{other:?}"))),
-                None => Err(Last::End),
-            }),
-            Self::Watched(watched) => Pin::new(watched).poll_next(cx).map(|item| match item {
-                Some(Ok(_)) => Ok(()),
-                Some(Err(_)) => Err(error("Item")),
-                None => Err(Last::End),
-            }),
-        }
-    }
-
-    async fn next(&mut self) -> Result<(), Last> {
-        poll_fn(|cx| self.poll(cx)).await
-    }
-
-    fn handle(&self) -> RunHandle {
-        match self {
-            Self::Run(run) => run.handle(),
-            Self::Watched(watched) => watched.handle(),
-        }
-    }
-
-    fn outcome(&self) -> Option<Outcome> {
-        match self {
-            Self::Run(run) => run.outcome(),
-            Self::Watched(watched) => watched.outcome(),
-        }
-    }
-
-    fn telemetry(&self) -> Option<Telemetry> {
-        match self {
-            Self::Run(run) => run.telemetry(),
-            Self::Watched(watched) => watched.telemetry(),
-        }
-    }
-}
 
 fn finished(captured: &Captured) -> Vec<OwnedEvent> {
     let events = captured.events().into_iter();
     events.filter(|event| event.name() == "finished").collect()
-}
-
-/// Reads to the end, and looks at the run when it hands its last item out.
-async fn read_to_the_end(subject: &mut Subject, captured: &Captured, what: &str) -> Last {
-    loop {
-        if let Err(last) = subject.next().await {
-            assert_eq!(
-                finished(captured).len(),
-                1,
-                "{what}: finished before the last item"
-            );
-            assert!(subject.outcome().is_some(), "{what}: outcome is final");
-            assert_eq!(
-                subject.telemetry(),
-                subject.handle().telemetry(),
-                "{what}: telemetry is final"
-            );
-            if let Subject::Run(run) = subject {
-                use futures_core::stream::FusedStream;
-                assert!(run.is_terminated(), "{what}: fused");
-                let again = poll_fn(|cx| Pin::new(&mut *run).poll_next(cx)).await;
-                assert!(again.is_none(), "{what}: nothing after the last item");
-            }
-            return last;
-        }
-        assert_eq!(
-            finished(captured),
-            [],
-            "{what}: not finished while items come"
-        );
-    }
-}
-
-async fn consume(
-    mut subject: Subject,
-    consumer: Consumer,
-    cancel: CancellationToken,
-    captured: Captured,
-    what: &str,
-) -> Last {
-    match consumer {
-        ReadsToTheEnd => read_to_the_end(&mut subject, &captured, what).await,
-        DropsBeforeTheFirstPoll => Last::Unseen,
-        DropsAfterOneItem => {
-            subject.next().await.expect("an item");
-            Last::Unseen
-        }
-        AbortsByHandleAfterOneItem | CancelsTheFutureAfterOneItem => {
-            subject.next().await.expect("an item");
-            let handle = subject.handle();
-            // From elsewhere, while the run may be waiting.
-            tokio::spawn(async move {
-                if consumer == AbortsByHandleAfterOneItem {
-                    handle.abort();
-                } else {
-                    cancel.cancel();
-                }
-            });
-            tokio::time::sleep(MS).await;
-            read_to_the_end(&mut subject, &captured, what).await
-        }
-        AbortsByHandleThenDrops => {
-            subject.next().await.expect("an item");
-            subject.handle().abort();
-            assert_eq!(
-                finished(&captured),
-                [],
-                "{what}: nothing acts while nobody polls"
-            );
-            Last::Unseen
-        }
-        CancelsTheFutureThenDrops => {
-            subject.next().await.expect("an item");
-            cancel.cancel();
-            Last::Unseen
-        }
-        IsATaskThatIsAborted => {
-            let task = tokio::spawn(async move { while subject.next().await.is_ok() {} });
-            tokio::time::sleep(MS).await;
-            task.abort();
-            assert!(task.await.expect_err("aborted").is_cancelled());
-            Last::Unseen
-        }
-        Panics => {
-            subject.next().await.expect("an item");
-            panic!("the consumer panics");
-        }
-        OutlivesItsRuntime => {
-            tokio::spawn(async move { while subject.next().await.is_ok() {} });
-            tokio::time::sleep(MS).await;
-            Last::Unseen
-        }
-    }
 }
 
 fn runtime() -> Runtime {
@@ -454,55 +26,56 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-fn check(case: &Case, watch: bool, measurement: &str, monitoring: Monitoring) {
-    let what = format!("{}, watch: {watch}, {measurement}", case.name);
-    let (outcome, expected_last) = match (watch, &case.watch) {
-        (false, _) => case.stream.clone(),
-        (true, Some(watch)) => watch.clone(),
-        (true, None) => return,
+/// The end comes once, before the last item, and nothing comes after that.
+fn assert_in_order(exited: &Exited, what: &str) {
+    let trace = &exited.trace;
+    let places = |name: &str| {
+        let places = trace.iter().enumerate().filter(|(_, one)| **one == name);
+        Vec::from_iter(places.map(|(place, _)| place))
     };
+    assert_eq!(trace.first(), Some(&"started"), "{what}");
+    let finished = places("finished");
+    assert_eq!(finished.len(), 1, "{what}: {trace:?}");
+    let after = &trace[finished[0] + 1..];
+    match &exited.at_last_item {
+        Some(_) => assert_eq!(after, ["last"], "{what}: finished, and then the last item"),
+        None => assert!(after.is_empty(), "{what}: finished, and then {after:?}"),
+    }
+    for aborted in places("abort") {
+        assert!(
+            aborted < finished[0],
+            "{what}: nothing acts while nobody polls"
+        );
+    }
+}
+
+fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
+    let what = format!("{exit}, {measurement}");
     let captured = Captured::new();
     let builder = L0::builder()
         .monitoring(monitoring)
-        .retry(Retry::none())
         .interceptor(captured.clone());
-    let l0 = (case.configure)(builder).build();
-    let cancel = CancellationToken::new();
-    let until = cancel.clone().cancelled_owned();
-    let (sender, receiver) = std::sync::mpsc::channel();
+    let exited = exit.run(runtime(), builder);
+    let handle = &exited.handle;
 
-    let runtime = runtime();
-    let ended = catch_unwind(AssertUnwindSafe(|| {
-        runtime.block_on(async {
-            let subject = if watch {
-                let mut builder = l0.watch(case.script.stream()).until(until);
-                if case.expect_finish {
-                    builder = builder.expect_finish();
-                }
-                Subject::Watched(Box::new(builder.start()))
-            } else {
-                let mut builder = l0.stream(case.script.source()).until(until);
-                if case.expect_finish {
-                    builder = builder.expect_finish();
-                }
-                Subject::Run(Box::new(builder.start()))
-            };
-            sender.send(subject.handle()).expect("received below");
-            consume(
-                subject,
-                case.consumer,
-                cancel.clone(),
-                captured.clone(),
-                &what,
-            )
-            .await
-        })
-    }));
-    drop(runtime);
-    let handle = receiver.recv().expect("sent above");
-
-    assert_eq!(ended.unwrap_or(Last::Panic), expected_last, "{what}");
+    assert_eq!(exited.last, exit.last, "{what}");
+    assert_in_order(&exited, &what);
+    let seen = matches!(exit.last, Last::End | Last::Error(_));
+    assert_eq!(exited.at_last_item.is_some(), seen, "{what}");
+    if let Some(run) = &exited.at_last_item {
+        assert_eq!(
+            run.end.as_ref(),
+            Some(&exit.end),
+            "{what}: the end is final"
+        );
+        assert_eq!(run.telemetry, handle.telemetry(), "{what}: so is telemetry");
+        assert_ne!(run.is_terminated, Some(false), "{what}: fused");
+    }
     assert!(handle.is_finished(), "{what}");
+    assert_eq!(handle.end().as_ref(), Some(&exit.end), "{what}");
+    let outcome = exit.end.outcome();
+    assert_eq!(handle.outcome(), Some(outcome), "{what}");
+
     let events = captured.events();
     assert_eq!(
         events.first().map(OwnedEvent::name),
@@ -511,33 +84,33 @@ fn check(case: &Case, watch: bool, measurement: &str, monitoring: Monitoring) {
     );
     assert_eq!(finished(&captured).len(), 1, "{what}");
     let Some(OwnedEvent::Finished {
-        outcome: told,
+        end,
         telemetry,
-        message,
-        duration,
+        error,
         ..
     }) = events.last()
     else {
         panic!("{what}: the last event is {:?}", events.last());
     };
-    assert_eq!(*told, outcome, "{what}");
-    let silent = matches!(outcome, Outcome::Completed | Outcome::Dropped)
-        || matches!(expected_last, Last::Panic | Last::Unseen);
-    assert_eq!(message.is_none(), silent, "{what}: {message:?}");
+    assert_eq!(*end, exit.end, "{what}");
+    let of_source = exit.end.cause() == Some(&Cause::Source);
+    assert_eq!(error.is_some(), of_source, "{what}: {error:?}");
 
     let measured = measurement == "measured";
     assert_eq!(telemetry.is_some(), measured, "{what}");
-    assert_eq!(duration.is_some(), measured, "{what}");
     assert_eq!(telemetry.as_deref(), handle.telemetry().as_ref(), "{what}");
+    assert_eq!(exited.info.measured(), measured, "{what}");
+    let count = |name: &str| events.iter().filter(|event| event.name() == name).count() as u64;
+    assert_eq!(count("network_error"), exit.network_errors, "{what}");
     let Some(telemetry) = telemetry else {
         for event in &events {
             assert_untimed(event, &what);
         }
         return;
     };
+    assert_eq!(telemetry.session_id, exited.info.id(), "{what}");
     assert_eq!(telemetry.outcome, Some(outcome), "{what}");
-    assert_eq!(telemetry.duration, *duration, "{what}");
-    let count = |name: &str| events.iter().filter(|event| event.name() == name).count() as u64;
+    assert_eq!(telemetry.error, ErrorRecord::of(&exit.end), "{what}");
     let metrics = &telemetry.metrics;
     assert_eq!(metrics.total_tokens, count("token"), "{what}");
     assert_eq!(
@@ -551,9 +124,7 @@ fn check(case: &Case, watch: bool, measurement: &str, monitoring: Monitoring) {
         count("network_error"),
         "{what}"
     );
-    let (retried, watched) = case.network_errors;
-    let network_errors = if watch { watched } else { retried };
-    assert_eq!(telemetry.network.error_count, network_errors, "{what}");
+    assert!(telemetry.duration.is_some(), "{what}");
     assert_eq!(
         metrics
             .wait
@@ -566,27 +137,143 @@ fn check(case: &Case, watch: bool, measurement: &str, monitoring: Monitoring) {
 
 fn assert_untimed(event: &OwnedEvent, what: &str) {
     match event {
-        OwnedEvent::Started { at } => assert_eq!(*at, None, "{what}"),
-        OwnedEvent::FirstToken { after } => assert_eq!(*after, None, "{what}"),
+        OwnedEvent::Started { at, .. } => assert_eq!(*at, None, "{what}"),
+        OwnedEvent::FirstToken { after, .. } => assert_eq!(*after, None, "{what}"),
         OwnedEvent::Token { gap, .. } => assert_eq!(*gap, None, "{what}"),
         _ => {}
     }
 }
 
 #[test]
-fn every_exit_finishes_exactly_once_with_its_outcome() {
-    for case in cases() {
-        for watch in [false, true] {
-            check(&case, watch, "measured", Monitoring::new());
-            check(
-                &case,
-                watch,
-                "sampled out",
-                Monitoring::new().sample_rate(0.0),
-            );
-            check(&case, watch, "off", Monitoring::off());
-        }
+fn every_exit_finishes_exactly_once_with_its_end() {
+    for exit in exits::all() {
+        check(&exit, "measured", Monitoring::new());
+        check(&exit, "sampled out", Monitoring::new().sample_rate(0.0));
+        check(&exit, "off", Monitoring::off());
     }
+}
+
+/// With the texts of errors, only the message of the source's own failure may be another, and it is the
+/// same everywhere.
+#[test]
+fn the_text_of_an_error_changes_nothing_of_the_end_but_its_message() {
+    for exit in exits::all() {
+        let captured = Captured::new();
+        let builder = L0::builder()
+            .monitoring(Monitoring::new().error_text(true))
+            .interceptor(captured.clone());
+        let exited = exit.run(runtime(), builder);
+        let handle = &exited.handle;
+        let end = handle.end().expect("it has ended");
+        assert_eq!(end.cause(), exit.end.cause(), "{exit}");
+        assert_eq!(end.failure(), exit.end.failure(), "{exit}");
+        assert_eq!(end.outcome(), exit.end.outcome(), "{exit}");
+        if end.cause() != Some(&Cause::Source) {
+            assert_eq!(end, exit.end, "{exit}");
+        }
+        if let Some(run) = &exited.at_last_item {
+            assert_eq!(run.end.as_ref(), Some(&end), "{exit}");
+        }
+        let Some(OwnedEvent::Finished { end: told, .. }) = captured.events().pop() else {
+            panic!("{exit}");
+        };
+        assert_eq!(told, end, "{exit}");
+        let telemetry = handle.telemetry().expect("measured");
+        assert_eq!(telemetry.error, ErrorRecord::of(&end), "{exit}");
+    }
+}
+
+/// What an end says does not contradict itself, and the record in telemetry says the same.
+#[test]
+fn an_end_agrees_with_itself() {
+    for exit in exits::all() {
+        let end = &exit.end;
+        let outcome = end.outcome();
+        let unexplained = matches!(outcome, Outcome::Completed | Outcome::Dropped);
+        assert_eq!(end.cause().is_none(), unexplained, "{exit}");
+        assert_eq!(end.failure().is_none(), unexplained, "{exit}");
+        assert_eq!(end.message().is_none(), unexplained, "{exit}");
+        assert_eq!(end.error_type().is_none(), unexplained, "{exit}");
+        assert_ne!(end.message(), Some(""), "{exit}");
+        assert_eq!(end.is_failure(), outcome.is_failure(), "{exit}");
+        if let Some(cause) = end.cause() {
+            assert_eq!(cause.outcome(), outcome, "{exit}");
+        }
+        let record = ErrorRecord::of(end);
+        assert_eq!(record.is_none(), unexplained, "{exit}");
+        if let Some(record) = record {
+            assert_eq!(Some(record.error_type), end.error_type(), "{exit}");
+            assert_eq!(Some(&*record.message), end.message(), "{exit}");
+            assert_eq!(record.status, end.failure().expect("it has one").status);
+        }
+        // A clone is the same value.
+        assert_eq!(end.clone(), *end);
+    }
+}
+
+#[test]
+fn the_table_holds_every_outcome_and_tells_apart_what_people_ask_for() {
+    let exits = exits::all();
+    let names = BTreeSet::from_iter(exits.iter().map(ToString::to_string));
+    assert_eq!(names.len(), exits.len(), "each has a name of its own");
+    let outcomes = BTreeSet::from_iter(exits.iter().map(|exit| exit.end.outcome()));
+    let known = BTreeSet::from_iter(Outcome::ALL.iter().copied());
+    let never = Vec::from_iter(known.difference(&outcomes));
+    assert_eq!(never, [&Outcome::Limited], "a run has no limits yet");
+
+    let types = exits.iter().filter_map(|exit| exit.end.error_type());
+    let types = BTreeSet::from_iter(types);
+    for expected in [
+        "400",
+        "401",
+        "402",
+        "404",
+        "rate_limited",
+        "server_error",
+        "econnreset",
+        "model_error",
+        "truncated",
+        "zero_output",
+        "timeout",
+        "guardrail_violation",
+        "refused",
+        "aborted",
+        "no_timer",
+        "panic",
+        "_OTHER",
+    ] {
+        assert!(types.contains(expected), "{expected} is not in {types:?}");
+    }
+    let watched = exits.iter().filter(|exit| exit.subject == Subject::Watch);
+    assert!(watched.count() > 20);
+}
+
+#[test]
+fn an_exit_can_be_run_again() {
+    let exits = exits::all();
+    let retried = exits
+        .iter()
+        .find(|exit| exit.name == "completed after a retry");
+    let retried = retried.expect("it is in the table");
+    let [first, again] = [(); 2].map(|()| retried.run(runtime(), L0::builder()));
+    assert_eq!(first.trace, again.trace);
+    assert_eq!(
+        first.trace,
+        [
+            "started",
+            "attempt_started",
+            "first_token",
+            "item",
+            "network_error",
+            "retry",
+            "restart",
+            "attempt_started",
+            "item",
+            "finished",
+            "last",
+        ]
+    );
+    assert_eq!(first.handle.end(), Some(End::completed()));
 }
 
 #[test]
@@ -620,6 +307,7 @@ fn a_panic_in_classify_in_decide_or_in_the_view_goes_on_and_fails_the_run() {
         }));
         assert!(panicked.is_err(), "{hook}: the panic goes on");
         assert_eq!(run.outcome(), Some(Outcome::Failed), "{hook}");
+        assert_eq!(run.end(), Some(&End::of(Cause::Panic)), "{hook}");
         assert_eq!(finished(&captured).len(), 1, "{hook}");
         let again = runtime().block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)));
         assert!(again.is_none(), "{hook}: fused");

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_core::Stream;
 use l0_core::{
-    Backoff, Event, Interceptor, L0, Monitoring, Observer, Observers, Outcome, Retry, Run,
+    Backoff, Event, Failure, Interceptor, L0, Monitoring, Observer, Observers, Outcome, Retry, Run,
     RunHandle, RunInfo, Watched,
 };
 
@@ -76,7 +76,7 @@ impl Observer for RunTally {
 }
 
 enum Subject {
-    Run(Box<Run<'static, Fed>>),
+    Run(Box<Run<'static, &'static str, io::Error>>),
     Watched(Box<Watched<Fed>>),
 }
 
@@ -165,9 +165,7 @@ fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
                     run.handle.abort();
                     run.aborted = true;
                 }
-                (3, Some(run)) => run
-                    .fed
-                    .feed(Some(Err(io::Error::other("the source failed")))),
+                (3, Some(run)) => run.fed.feed(Some(Err(io::Error::other(Failure::fatal())))),
                 (4, Some(run)) => {
                     let reset = io::Error::from(io::ErrorKind::ConnectionReset);
                     run.fed.feed(Some(Err(reset)));

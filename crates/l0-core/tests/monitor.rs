@@ -4,8 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use l0_core::{
-    DriftReport, DriftStats, Failure, GuardrailStats, Monitor, Monitoring, NetworkErrorKind,
-    Outcome, RetryKind, Severity, Telemetry, Violation,
+    Cause, DriftReport, DriftStats, End, Failure, GuardrailStats, Monitor, Monitoring,
+    NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry, Violation,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
@@ -20,8 +20,8 @@ fn telemetry(monitor: &Monitor) -> Telemetry {
     monitor.telemetry().expect("measured")
 }
 
-fn failing(text: &str) -> io::Error {
-    io::Error::other(text)
+fn failing(kind: io::ErrorKind) -> io::Error {
+    kind.into()
 }
 
 #[tokio::test(start_paused = true)]
@@ -31,11 +31,11 @@ async fn the_guides_manual_monitor_works() {
     monitor.start();
     monitor.record_token();
     monitor.record_token();
-    let error = failing("connection dropped");
+    let error = failing(io::ErrorKind::BrokenPipe);
     monitor.record_network_error(&error, true, Some(Duration::from_secs(1)), Some(1));
     monitor.record_retry(RetryKind::Network);
     advance(100 * MS).await;
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
 
     let telemetry = telemetry(&monitor);
     assert_eq!(telemetry.duration, Some(100 * MS));
@@ -78,12 +78,12 @@ fn a_monitor_measures_if_it_is_on_and_sampled() {
         monitor.record_attempt();
         monitor.record_token();
         monitor.record_token_at(Instant::now());
-        monitor.record_network_error(&failing("timeout"), false, None, None);
+        monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
         monitor.record_retry(RetryKind::Model);
         monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
-        monitor.record_drift(&DriftReport::detected(["tone"], 1.0));
+        monitor.record_drift(&DriftReport::new(["tone"], 1.0));
         monitor.log_event("cache", [("hit", true)]);
-        monitor.complete(Outcome::Completed);
+        monitor.complete(End::completed());
         assert_eq!(monitor.telemetry().is_some(), measured, "{name}");
         monitor.reset();
         assert_eq!(monitor.telemetry().is_some(), measured, "{name}, reset");
@@ -128,7 +128,7 @@ async fn tokens_are_counted_and_timed_from_start() {
     assert_eq!(metrics.avg_inter_token_time, Some(100 * MS));
     assert_eq!(metrics.tokens_per_second, None, "not before the end");
     advance(600 * MS).await;
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     assert_eq!(telemetry(&monitor).metrics.tokens_per_second, Some(5.0));
 
     let mut one = on();
@@ -139,7 +139,7 @@ async fn tokens_are_counted_and_timed_from_start() {
     untimed.record_token();
     untimed.record_token_at(start);
     advance(MS).await;
-    untimed.complete(Outcome::Completed);
+    untimed.complete(End::completed());
     let untimed = telemetry(&untimed);
     assert_eq!(untimed.metrics.total_tokens, 2);
     assert_eq!(untimed.metrics.avg_inter_token_time, None);
@@ -155,11 +155,11 @@ async fn times_out_of_order_count_as_zero_and_panic_nowhere() {
     monitor.record_token_at(early);
     monitor.record_token_at(early + Duration::from_secs(3));
     monitor.record_token_at(early + Duration::from_secs(2));
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     let metrics = telemetry(&monitor).metrics;
     assert_eq!(metrics.time_to_first_token, Some(Duration::ZERO));
     let gaps = metrics.inter_token.expect("gaps");
-    assert_eq!((gaps.count, gaps.max), (2, Duration::from_secs(2)));
+    assert_eq!((gaps.count(), gaps.max()), (2, Duration::from_secs(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +172,7 @@ async fn completing_ends_once_and_nothing_is_recorded_after_it() {
         (None, None, None)
     );
     advance(250 * MS).await;
-    monitor.complete(Outcome::Aborted);
+    monitor.complete(End::of(Cause::Aborted));
     let ended = telemetry(&monitor);
     assert_eq!(ended.duration, Some(250 * MS));
     assert_eq!(ended.outcome, Some(Outcome::Aborted));
@@ -184,25 +184,25 @@ async fn completing_ends_once_and_nothing_is_recorded_after_it() {
     monitor.record_attempt();
     monitor.record_token();
     monitor.record_token_at(Instant::now());
-    monitor.record_network_error(&failing("timeout"), true, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), true, None, None);
     monitor.record_retry(RetryKind::Network);
     monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
     monitor.record_drift(&DriftReport::none());
     monitor.log_event("late", [("a", 1)]);
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     assert_eq!(telemetry(&monitor), ended);
 }
 
 #[tokio::test(start_paused = true)]
 async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     let mut monitor = on();
-    let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+    let reset = failing(io::ErrorKind::ConnectionReset);
     monitor.record_network_error(&reset, true, Some(500 * MS), Some(1));
     advance(20 * MS).await;
     monitor.record_network_error(&reset, true, Some(MS), Some(2));
-    monitor.record_network_error(&failing("ETIMEDOUT"), false, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
     monitor.record_network_error(&Failure::status(429), false, None, Some(3));
-    monitor.record_network_error(&failing("nobody knows"), false, None, None);
+    monitor.record_network_error(&io::Error::other("nobody knows"), false, None, None);
     monitor.record_network_error(&Failure::fatal(), false, None, None);
     let telemetry = telemetry(&monitor);
     assert_eq!(telemetry.network.error_count, 6);
@@ -224,10 +224,13 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     let errors = telemetry.network.errors.expect("details");
     let start = telemetry.start_time.as_millis();
     assert_eq!(errors[1].timestamp.as_millis(), start + 20);
-    assert_eq!((errors[0].retried, errors[0].delay), (true, Some(500 * MS)));
-    assert_eq!((errors[2].retried, errors[2].delay), (false, None));
+    assert_eq!(
+        (errors[0].was_retried(), errors[0].delay()),
+        (true, Some(500 * MS))
+    );
+    assert_eq!((errors[2].was_retried(), errors[2].delay()), (false, None));
     assert_eq!((errors[1].attempt, errors[2].attempt), (Some(2), None));
-    assert_eq!(errors[2].message, "ETIMEDOUT");
+    assert_eq!(errors[2].message, "timed out");
     assert_eq!(telemetry.metrics.total_retries, 0, "errors are no retries");
 
     let mut brief = Monitor::new(Monitoring::new().include_network_details(false));
@@ -258,7 +261,7 @@ fn retries_are_told_apart_and_their_tokens_are_wasted() {
     assert_eq!((metrics.total_retries, metrics.attempts), (3, 4));
     assert_eq!((metrics.total_tokens, metrics.wasted_tokens), (7, 6));
     let gaps = metrics.inter_token.expect("gaps");
-    assert_eq!(gaps.count, 3, "none over a retry");
+    assert_eq!(gaps.count(), 3, "none over a retry");
 }
 
 #[test]
@@ -318,11 +321,11 @@ fn kinds_of_drift_add_up_and_what_was_detected_stays_so() {
     assert_eq!(telemetry(&monitor).drift, None);
     monitor.record_drift(&DriftReport::none());
     assert_eq!(telemetry(&monitor).drift, Some(DriftStats::default()));
-    monitor.record_drift(&DriftReport::detected(["semantic", "format"], 0.9));
-    monitor.record_drift(&DriftReport::detected(["tone", "semantic"], 0.4));
+    monitor.record_drift(&DriftReport::new(["semantic", "format"], 0.9));
+    monitor.record_drift(&DriftReport::new(["tone", "semantic"], 0.4));
     monitor.record_drift(&DriftReport::none());
     let drift = telemetry(&monitor).drift.expect("checked");
-    assert!(drift.detected);
+    assert!(drift.detected());
     assert_eq!(drift.types, ["semantic", "format", "tone"]);
 }
 
@@ -357,12 +360,12 @@ async fn a_reset_begins_a_new_run_with_the_same_settings() {
     monitor.record_attempt();
     monitor.record_token();
     monitor.record_retry(RetryKind::Model);
-    monitor.record_network_error(&failing("timeout"), false, None, None);
+    monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
     monitor.record_violations(&[Violation::new("a", Severity::Error, "wrong")]);
-    monitor.record_drift(&DriftReport::detected(["tone"], 1.0));
+    monitor.record_drift(&DriftReport::new(["tone"], 1.0));
     monitor.log_event("cache", [("hit", true)]);
     advance(20 * MS).await;
-    monitor.complete(Outcome::Failed);
+    monitor.fail(&failing(io::ErrorKind::TimedOut));
     let before = telemetry(&monitor);
     monitor.reset();
     let mut after = telemetry(&monitor);
@@ -374,7 +377,7 @@ async fn a_reset_begins_a_new_run_with_the_same_settings() {
     assert_eq!(after, fresh);
     monitor.record_token();
     advance(5 * MS).await;
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     let again = telemetry(&monitor);
     assert_eq!(again.duration, Some(5 * MS), "since the reset");
     assert_eq!(again.metrics.total_tokens, 1);
@@ -423,7 +426,7 @@ async fn items_tell_usage_finish_reason_and_whether_a_token_is_text() {
         .usage(Usage::new().output(2))
         .finish(FinishReason::Stop);
     monitor.record_item(&last);
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     let telemetry = monitor.telemetry().expect("measured");
     assert_eq!(telemetry.metrics.total_tokens, 2);
     assert_eq!(

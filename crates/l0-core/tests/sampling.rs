@@ -12,8 +12,8 @@ use std::time::Duration;
 use futures_core::Stream;
 use l0_core::testing::{Captured, OwnedEvent, Script};
 use l0_core::{
-    Backoff, Event, Failure, Interceptor, Interest, L0, Monitoring, NetworkErrorKind, Observer,
-    Observers, Outcome, Retry, RunInfo,
+    Backoff, End, Event, Failure, Interceptor, Interest, L0, Monitoring, NetworkErrorKind,
+    Observer, Observers, Outcome, Retry, RunInfo,
 };
 use regex_lite::Regex;
 
@@ -69,17 +69,14 @@ impl Observer for RunTally {
             Event::Started { at, .. } => at.is_some(),
             Event::FirstToken { after, .. } => after.is_some(),
             Event::Token { gap, .. } => gap.is_some(),
-            Event::Finished { duration, .. } => duration.is_some(),
+            Event::Finished { telemetry, .. } => telemetry.is_some(),
             _ => false,
         };
         self.counts.times += usize::from(time);
-        let Event::Finished {
-            outcome, telemetry, ..
-        } = event
-        else {
+        let Event::Finished { end, telemetry, .. } = event else {
             return;
         };
-        assert_eq!(*outcome, Outcome::Completed);
+        assert_eq!(**end, End::completed());
         assert_eq!(telemetry.is_some(), self.run.measured());
         let complete = telemetry.is_some_and(|telemetry| {
             let metrics = &telemetry.metrics;
@@ -92,7 +89,7 @@ impl Observer for RunTally {
                 && metrics
                     .inter_token
                     .as_ref()
-                    .is_some_and(|gaps| gaps.count == 1)
+                    .is_some_and(|gaps| gaps.count() == 1)
                 && metrics.wait.is_some()
                 && telemetry.metadata["model"] == "gpt-4"
         });

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use l0_core::testing::Script;
 use l0_core::{
-    Distribution, DriftReport, DriftStats, Failure, FinishReason, GuardrailStats, L0, Monitor,
-    Monitoring, NetworkErrorKind, NetworkErrorRecord, Outcome, Retry, Severity, Telemetry,
-    Timestamp, Usage, Violation,
+    Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure, FinishReason,
+    GuardrailStats, L0, Monitor, Monitoring, NetworkErrorKind, NetworkErrorRecord, Outcome, Retry,
+    Severity, Telemetry, Timestamp, Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -59,6 +59,10 @@ const GUIDE: &[(&str, &str, bool)] = &[
 /// What is written besides: added to the guide's structure, never in place of a part of it.
 const ADDED: &[(&str, &str)] = &[
     ("outcome", "string"),
+    ("error", "object"),
+    ("error.type", "string"),
+    ("error.status", "number"),
+    ("error.message", "string"),
     ("finishReason", "string"),
     ("usage", "object"),
     ("usage.input", "number"),
@@ -140,6 +144,8 @@ fn places(value: &Value) -> BTreeMap<String, &'static str> {
 /// Telemetry in which nothing is unknown.
 fn full() -> Telemetry {
     let mut telemetry = Telemetry::example();
+    telemetry.outcome = Some(Outcome::Failed);
+    telemetry.error = Some(denied());
     telemetry.usage = Some(
         Usage::new()
             .input(12)
@@ -154,11 +160,19 @@ fn full() -> Telemetry {
         Violation::new("json", Severity::Warning, "odd"),
         Violation::new("pattern", Severity::Fatal, "leaked"),
     ]);
-    monitor.record_drift(&DriftReport::detected(["tone_shift", "format"], 0.8));
+    monitor.record_drift(&DriftReport::new(["tone_shift", "format"], 0.8));
     let recorded = monitor.telemetry().expect("measured");
     telemetry.guardrails = recorded.guardrails;
     telemetry.drift = recorded.drift;
     telemetry
+}
+
+fn denied() -> ErrorRecord {
+    let mut error = ErrorRecord::default();
+    error.error_type = "401".into();
+    error.status = Some(401);
+    error.message = "status 401 Unauthorized".to_owned();
+    error
 }
 
 fn json_of(telemetry: &Telemetry) -> Value {
@@ -199,7 +213,14 @@ async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_
     run.text().await.expect_err("fails");
     let ended = run.telemetry().expect("measured");
 
-    let ends = ["duration", "endTime", "outcome"];
+    let ends = [
+        "duration",
+        "endTime",
+        "error",
+        "error.message",
+        "error.type",
+        "outcome",
+    ];
     for (name, telemetry, more) in [
         ("default", Telemetry::default(), &[][..]),
         ("live", live, &[]),
@@ -241,7 +262,8 @@ fn the_json_of_the_example_is_this() {
             "startTime": 1_700_000_000_000_u64,
             "endTime": 1_700_000_001_500_u64,
             "duration": 1_500,
-            "outcome": "completed",
+            "outcome": "failed",
+            "error": {"type": "401", "status": 401, "message": "status 401 Unauthorized"},
             "finishReason": "stop",
             "usage": {"input": 12, "output": 160, "total": 172, "cachedInput": 8, "reasoning": 40},
             "metrics": {
@@ -344,6 +366,126 @@ fn the_later_names_of_the_retries_and_unknown_fields_are_read() {
 }
 
 #[test]
+fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
+    let newer = json!({
+        "sessionId": "l0_1_a",
+        "startTime": 1,
+        "duration": 1_500,
+        "outcome": "postponed",
+        "error": {"type": "novel", "status": 599, "message": "new", "cause": {"deep": [1]}},
+        "finishReason": "bored",
+        "metrics": {"totalTokens": 5, "attempts": 1, "novel": {"a": 1}},
+        "network": {
+            "errorCount": 10,
+            "errorsByType": {
+                "timeout": 1, "of_tomorrow": 2, "of_next_year": 3, "other": 4,
+            },
+            "errors": [{
+                "type": "of_tomorrow", "message": "m", "timestamp": 2, "retried": true, "delay": 100,
+                "novel": true,
+            }],
+        },
+        "guardrails": {
+            "violationCount": 3,
+            "violationsByRule": {"json": 3},
+            "violationsBySeverity": {"warning": 1, "error": 1, "fatal": 0, "curious": 1},
+        },
+        "drift": {"detected": true, "types": ["novel"], "confidence": 0.5},
+        "metadata": {"model": "gpt-9"},
+        "attempts": [{"number": 1}],
+    });
+    let text = newer.to_string();
+    let read: Telemetry = serde_json::from_value(newer).expect("reads");
+    assert_eq!(read.session_id, "l0_1_a");
+    assert_eq!(read.duration, Some(Duration::from_millis(1_500)));
+    assert_eq!(read.outcome, Some(Outcome::Other));
+    assert_eq!(read.finish_reason, Some(FinishReason::Other));
+    let error = read.error.as_ref().expect("there");
+    assert_eq!((&*error.error_type, error.status), ("novel", Some(599)));
+    assert_eq!(error.message, "new");
+    assert_eq!((read.metrics.total_tokens, read.metrics.attempts), (5, 1));
+    assert_eq!(read.network.error_count, 10);
+    assert_eq!(
+        Vec::from_iter(read.network.errors_by_type.clone()),
+        [(NetworkErrorKind::Timeout, 1), (NetworkErrorKind::Other, 9),],
+        "what is unknown adds up"
+    );
+    let errors = read.network.errors.as_ref().expect("details");
+    assert_eq!(errors[0].kind, NetworkErrorKind::Other);
+    assert_eq!(errors[0].delay(), Some(Duration::from_millis(100)));
+    let guardrails = read.guardrails.as_ref().expect("checked");
+    assert_eq!(guardrails.violations_by_rule["json"], 3);
+    assert_eq!(guardrails.violations_by_severity.error, 1);
+    assert_eq!(read.drift.as_ref().expect("checked").types, ["novel"]);
+    assert_eq!(read.metadata["model"], "gpt-9");
+
+    // From a file as from memory; and what was read is written, and reads back.
+    let from_file: Telemetry = serde_json::from_reader(text.as_bytes()).expect("reads");
+    assert_eq!(from_file, read);
+    let again: Telemetry = serde_json::from_value(json_of(&read)).expect("reads");
+    assert_eq!(again, read);
+}
+
+#[test]
+fn counts_of_unknown_types_do_not_overflow() {
+    let json = json!({"network": {"errorsByType": {"novel": u64::MAX, "another": 1}}});
+    let read: Telemetry = serde_json::from_value(json).expect("reads");
+    assert_eq!(
+        Vec::from_iter(read.network.errors_by_type),
+        [(NetworkErrorKind::Other, u64::MAX)]
+    );
+}
+
+#[test]
+fn records_from_before_errors_were_recorded_read_without_one() {
+    let older = json!({
+        "sessionId": "l0_1_a",
+        "startTime": 1,
+        "duration": 20,
+        "outcome": "failed",
+        "metrics": {"totalTokens": 0, "totalRetries": 0, "networkRetries": 0, "modelRetries": 0},
+        "network": {"errorCount": 0, "errorsByType": {}},
+    });
+    let read: Telemetry = serde_json::from_value(older).expect("reads");
+    assert_eq!(read.outcome, Some(Outcome::Failed));
+    assert_eq!(read.error, None);
+    assert_eq!(json_of(&read).get("error"), None);
+}
+
+#[test]
+fn an_error_is_written_as_type_status_and_message_unless_the_run_completed_or_was_dropped() {
+    fn error_of(end: End) -> Option<Value> {
+        let mut monitor = Monitor::new(Monitoring::new());
+        monitor.complete(end);
+        let telemetry = monitor.telemetry().expect("measured");
+        let mut json = json_of(&telemetry);
+        let read: Telemetry = serde_json::from_value(json.clone()).expect("reads");
+        assert_eq!(read, telemetry);
+        json.as_object_mut().expect("an object").remove("error")
+    }
+    assert_eq!(error_of(End::completed()), None);
+    assert_eq!(error_of(End::dropped()), None);
+    assert_eq!(
+        error_of(End::of(Cause::Truncated)),
+        Some(json!({
+            "type": "truncated",
+            "message": "the stream ended without a finish reason",
+        }))
+    );
+    assert_eq!(
+        error_of(End::refused("the budget is spent")),
+        Some(json!({"type": "refused", "message": "refused: the budget is spent"}))
+    );
+    let quota = End::failed(&Failure::status(429));
+    let message = quota.message().expect("it failed").to_owned();
+    assert!(message.contains("status 429"), "{message}");
+    assert_eq!(
+        error_of(quota),
+        Some(json!({"type": "rate_limited", "status": 429, "message": message}))
+    );
+}
+
+#[test]
 fn durations_that_are_none_are_refused() {
     for bad in [json!(-1), json!(1e300), json!("1"), json!([1])] {
         let json = json!({"duration": bad});
@@ -355,15 +497,29 @@ fn durations_that_are_none_are_refused() {
 fn every_label_of_every_enum_is_written_and_read() {
     for outcome in Outcome::ALL {
         assert_eq!(json!(outcome), json!(outcome.as_str()));
+        let read: Outcome = serde_json::from_value(json!(outcome)).expect("reads");
+        assert_eq!(read, *outcome);
     }
     for kind in NetworkErrorKind::ALL {
         assert_eq!(json!(kind), json!(kind.as_str()));
+        let read: NetworkErrorKind = serde_json::from_value(json!(kind)).expect("reads");
+        assert_eq!(read, *kind);
     }
-    for finish in FINISHES {
+    for finish in FinishReason::ALL {
         assert_eq!(json!(finish), json!(finish.as_str()));
+        let read: FinishReason = serde_json::from_value(json!(finish)).expect("reads");
+        assert_eq!(read, *finish);
     }
-    let unknown: FinishReason = serde_json::from_value(json!("novel")).expect("reads");
+    let novel = || json!("novel");
+    let unknown: FinishReason = serde_json::from_value(novel()).expect("reads");
     assert_eq!(unknown, FinishReason::Other);
+    let unknown: Outcome = serde_json::from_value(novel()).expect("reads");
+    assert_eq!(unknown, Outcome::Other);
+    let unknown: NetworkErrorKind = serde_json::from_value(novel()).expect("reads");
+    assert_eq!(unknown, NetworkErrorKind::Other);
+    // What is only read is in no list of what is written.
+    assert!(!Outcome::ALL.contains(&Outcome::Other));
+    assert!(!NetworkErrorKind::ALL.contains(&NetworkErrorKind::Other));
 }
 
 #[tokio::test(start_paused = true)]
@@ -391,14 +547,6 @@ async fn the_telemetry_of_real_runs_reads_back_equal() {
         telemetry
     );
 }
-
-const FINISHES: [FinishReason; 5] = [
-    FinishReason::Stop,
-    FinishReason::Length,
-    FinishReason::ToolCalls,
-    FinishReason::ContentFilter,
-    FinishReason::Other,
-];
 
 /// Up to a hundred days: beyond them a JSON number does not carry nanoseconds.
 fn duration() -> impl Strategy<Value = Duration> {
@@ -445,7 +593,7 @@ fn distribution() -> impl Strategy<Value = Distribution> {
 }
 
 fn record() -> impl Strategy<Value = NetworkErrorRecord> {
-    let kind = proptest::sample::select(&NetworkErrorKind::ALL[..]);
+    let kind = proptest::sample::select(NetworkErrorKind::ALL);
     let rest = (
         any::<String>(),
         any::<u64>(),
@@ -454,15 +602,24 @@ fn record() -> impl Strategy<Value = NetworkErrorRecord> {
         option::of(any::<u32>()),
     );
     (kind, rest).prop_map(|(kind, (message, timestamp, retried, delay, attempt))| {
-        let errors = Telemetry::example().network.errors;
-        let mut record = errors.expect("details").remove(0);
-        record.kind = kind;
-        record.message = message;
-        record.timestamp = Timestamp::from_millis(timestamp);
-        record.retried = retried;
-        record.delay = delay;
+        let timestamp = Timestamp::from_millis(timestamp);
+        let mut record = NetworkErrorRecord::new(kind, message, timestamp);
         record.attempt = attempt;
+        if retried {
+            record = record.retried(delay);
+        }
         record
+    })
+}
+
+fn error() -> impl Strategy<Value = ErrorRecord> {
+    let parts = (any::<String>(), option::of(any::<u16>()), any::<String>());
+    parts.prop_map(|(error_type, status, message)| {
+        let mut error = ErrorRecord::default();
+        error.error_type = error_type.into();
+        error.status = status;
+        error.message = message;
+        error
     })
 }
 
@@ -494,9 +651,8 @@ fn guardrails() -> impl Strategy<Value = GuardrailStats> {
 }
 
 fn drift() -> impl Strategy<Value = DriftStats> {
-    (any::<bool>(), vec(any::<String>(), 0..4)).prop_map(|(detected, types)| {
+    vec(any::<String>(), 0..4).prop_map(|types| {
         let mut drift = DriftStats::default();
-        drift.detected = detected;
         drift.types = types.into_iter().map(Cow::Owned).collect();
         drift
     })
@@ -505,15 +661,16 @@ fn drift() -> impl Strategy<Value = DriftStats> {
 prop_compose! {
     fn telemetry()(
         ids in (any::<String>(), any::<u64>()),
-        outcome in option::of(proptest::sample::select(&Outcome::ALL[..])),
-        finish in option::of(proptest::sample::select(&FINISHES[..])),
+        error in option::of(error()),
+        outcome in option::of(proptest::sample::select(Outcome::ALL)),
+        finish in option::of(proptest::sample::select(FinishReason::ALL)),
         usage in option::of(usage()),
         times in vec(option::of(duration()), 6),
         rates in (option::of(rate()), option::of(rate())),
         counts in (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>()),
         inter_token in option::of(distribution()),
         errors_by_type in btree_map(
-            proptest::sample::select(&NetworkErrorKind::ALL[..]), any::<u64>(), 0..5),
+            proptest::sample::select(NetworkErrorKind::ALL), any::<u64>(), 0..5),
         errors in option::of(vec(record(), 0..3)),
         judged in (option::of(guardrails()), option::of(drift())),
         metadata in metadata(),
@@ -522,6 +679,7 @@ prop_compose! {
         telemetry.session_id = ids.0;
         telemetry.start_time = Timestamp::from_millis(ids.1);
         telemetry.outcome = outcome;
+        telemetry.error = error;
         telemetry.finish_reason = finish;
         telemetry.usage = usage;
         telemetry.duration = times[0];

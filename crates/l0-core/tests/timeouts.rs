@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
 use l0_core::{
     Backoff, Chunk, Error, Failure, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry,
-    RetryReason, TimeoutKind, Timeouts,
+    RetryKind, RetryReason, TimeoutKind, Timeouts,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
@@ -313,8 +313,12 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
 #[tokio::test(start_paused = true)]
 async fn a_timeout_is_a_network_error_of_its_own_type() {
     for (timeouts, retries, message) in [
-        (Timeouts::new().first_token(SEC), 1, "first-token timeout"),
-        (Timeouts::new().total(SEC), 0, "total timeout"),
+        (
+            Timeouts::new().first_token(SEC),
+            1,
+            "the first token did not arrive in time",
+        ),
+        (Timeouts::new().total(SEC), 0, "the run took too long"),
     ] {
         let captured = Captured::new();
         let l0 = L0::builder()
@@ -336,19 +340,15 @@ async fn a_timeout_is_a_network_error_of_its_own_type() {
         let errors = network.errors.expect("details");
         assert!(errors.iter().all(|error| error.message == message));
         let last = errors.last().expect("one at least");
-        assert_eq!((last.retried, last.delay), (false, None));
+        assert_eq!((last.was_retried(), last.delay()), (false, None));
         for event in captured.events() {
             match event {
-                OwnedEvent::Retry {
-                    reason, network, ..
-                } => assert_eq!((reason, network), (RetryReason::Timeout, true)),
-                OwnedEvent::Finished {
-                    outcome,
-                    message: told,
-                    ..
-                } => {
-                    assert_eq!(outcome, Outcome::TimedOut);
-                    assert_eq!(told.as_deref(), Some(message));
+                OwnedEvent::Retry { reason, kind, .. } => {
+                    assert_eq!((reason, kind), (RetryReason::Timeout, RetryKind::Network))
+                }
+                OwnedEvent::Finished { end, .. } => {
+                    assert_eq!(end.outcome(), Outcome::TimedOut);
+                    assert_eq!(end.message(), Some(message));
                 }
                 _ => {}
             }
@@ -468,7 +468,7 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
             let telemetry = captured.telemetry().expect("measured");
             assert_eq!(telemetry.metrics.total_retries, 0);
             let errors = telemetry.network.errors.expect("details");
-            assert_eq!((errors[0].retried, errors[0].delay), (false, None));
+            assert_eq!((errors[0].was_retried(), errors[0].delay()), (false, None));
         }
         let l0 = timed_l0(
             Retry::new().backoff(Backoff::none()),
@@ -710,8 +710,11 @@ async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn a_timeout_after_the_answer_is_told_as_the_one_it_is() {
     for (timeouts, message) in [
-        (Timeouts::new().inter_token(SEC), "inter-token timeout"),
-        (Timeouts::new().total(SEC), "total timeout"),
+        (
+            Timeouts::new().inter_token(SEC),
+            "the next token did not arrive in time",
+        ),
+        (Timeouts::new().total(SEC), "the run took too long"),
     ] {
         let l0 = timed_l0(Retry::new(), timeouts, &Captured::new());
         let script = Script::new().attempt(|a| a.token("a").finish(FinishReason::Stop).hang());

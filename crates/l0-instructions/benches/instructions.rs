@@ -34,6 +34,8 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
     config
 }
 
+type Counted = Run<'static, &'static str, io::Error>;
+
 #[library_benchmark]
 #[bench::off(args = (off(), source), setup = run, config = kept(184_079))]
 #[bench::on(args = (on(), source), setup = run, config = kept(406_079))]
@@ -41,7 +43,7 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(325_154))]
 #[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(837_154))]
 #[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_110_183))]
-fn tokens(mut run: Run<'static, Source>) -> Run<'static, Source> {
+fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run
 }

@@ -14,10 +14,8 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_core::Stream;
 use l0_bench::{ANSWER, Source};
-use l0_core::guardrail::{Json, Markdown};
-use l0_core::{
-    Drift, Guardrails, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched,
-};
+use l0_core::{Checks, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched};
+use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
 use tokio::runtime::Builder;
 use tokio::time::Instant;
@@ -41,10 +39,10 @@ pub fn on() -> L0Builder {
 /// Three rules, drift, all timeouts, and metrics for Prometheus.
 pub fn full_stack() -> L0Builder {
     let collector = Collector::builder().build().expect("valid");
-    let rules = Guardrails::none()
+    let rules = Checks::none()
         .with(Json::new)
         .with(Markdown::new)
-        .with_zero_output();
+        .with(ZeroOutput::new);
     let minute = Duration::from_secs(60);
     let timeouts = Timeouts::new()
         .first_token(minute)
@@ -57,7 +55,7 @@ pub fn full_stack() -> L0Builder {
 }
 
 /// A run whose first token was taken, and which has more than are counted.
-pub fn run(builder: L0Builder, make: MakeSource) -> Run<'static, Source> {
+pub fn run(builder: L0Builder, make: MakeSource) -> Run<'static, &'static str, io::Error> {
     stop_clock();
     let l0 = builder.build();
     let source = move |_| async move { io::Result::Ok(make(ANSWER, 2 * TOKENS)) };

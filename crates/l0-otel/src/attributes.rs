@@ -1,68 +1,44 @@
 //! Attributes: what a run's metadata becomes.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use l0_core::{RunInfo, keys};
+use l0_core::keys::{self, cut};
+use l0_core::{KeyList, KeyRules, Quantity, RunInfo};
 use opentelemetry::{Key, KeyValue, StringValue};
 
-use crate::conventions::{Conventions, Keys, Metric};
+use crate::conventions::{CURRENT, Conventions, Keys};
+use crate::numbers::{self, SpanNumber};
 
-/// How much of a text becomes the value of an attribute, in bytes.
-pub(crate) const MAX_TEXT: usize = 256;
+/// Which keys of metadata may become attributes.
+pub(crate) const RULES: KeyRules = KeyRules::new(
+    |key| (!key.is_empty()).then(|| key.to_owned()),
+    "a name of at least one character",
+)
+.reserved(|name| is_sent(CURRENT, name));
 
-/// The keys of metadata that an application wants as attributes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Chosen(Vec<(String, Key)>);
-
-impl Chosen {
-    /// Adds a key, unless it is there, its entry leaves under a name of the conventions anyway, or it
-    /// could be taken for one of those names.
-    pub(crate) fn add(&mut self, conventions: &Conventions, key: String) {
-        const NAMED: [&str; 4] = [
-            keys::MODEL,
-            keys::PROVIDER,
-            keys::OPERATION,
-            keys::CONVERSATION_ID,
-        ];
-        let reserved = &mut conventions.reserved.iter();
-        let taken = key.is_empty()
-            || NAMED.contains(&&*key)
-            || reserved.any(|start| key.starts_with(start))
-            || self.0.iter().any(|(chosen, _)| *chosen == key);
-        if !taken {
-            let name = Arc::<str>::from(&*key).into();
-            self.0.push((key, name));
-        }
-    }
-
-    /// Those that are not in the other one.
-    pub(crate) fn without(mut self, other: &Self) -> Self {
-        let repeated = |key: &String| other.0.iter().any(|(chosen, _)| chosen == key);
-        self.0.retain(|(key, _)| !repeated(key));
-        self
-    }
-
-    fn of<'a>(&'a self, run: &'a RunInfo) -> impl Iterator<Item = KeyValue> + 'a {
-        self.0
+/// Returns whether an attribute of this name is sent whatever the metadata.
+fn is_sent(conventions: &Conventions, name: &str) -> bool {
+    let mut labels = Quantity::ALL.iter().filter_map(Quantity::label);
+    conventions.keys.all().contains(&name)
+        || SpanNumber::all(conventions)
             .iter()
-            .filter_map(|(key, name)| Some(KeyValue::new(name.clone(), value(run, key)?)))
-    }
+            .any(|number| number.key.as_str() == name)
+        || labels.any(|label| numbers::label(conventions, label) == name)
 }
 
 /// The attributes that one run has from its start on.
 #[derive(Debug)]
 pub(crate) struct RunAttributes {
-    /// What is done, and which model does it: the span's name.
+    /// The operation and the model: the span's name.
     pub(crate) title: String,
-    /// Those that the conventions name.
-    named: Vec<KeyValue>,
-    /// Those that the application chose.
-    chosen: Vec<KeyValue>,
+    /// Those of every point of the run: first those of the conventions, then the listed ones.
+    pub(crate) of_points: Vec<KeyValue>,
+    /// How many of them are of the conventions.
+    named: usize,
 }
 
 impl RunAttributes {
-    pub(crate) fn new(conventions: &Conventions, run: &RunInfo, chosen: &Chosen) -> Self {
+    pub(crate) fn new(conventions: &Conventions, run: &RunInfo, listed: &KeyList) -> Self {
         let Keys {
             operation,
             provider,
@@ -76,61 +52,62 @@ impl RunAttributes {
             Some(model) => format!("{} {}", done.as_str(), model.as_str()),
             None => done.as_str().to_owned(),
         };
-        let mut named = vec![KeyValue::new(operation, done)];
+        let mut of_points = vec![KeyValue::new(operation, done)];
         let asked = [
             (provider, value(run, keys::PROVIDER)),
             (request_model, model),
         ];
         for (name, value) in asked {
-            named.extend(value.map(|value| KeyValue::new(name, value)));
+            of_points.extend(value.map(|value| KeyValue::new(name, value)));
         }
+        let named = of_points.len();
+        of_points.extend(pick(run, listed));
         Self {
             title,
+            of_points,
             named,
-            chosen: chosen.of(run).collect(),
         }
     }
 
-    /// Those of a point of this metric, of which `more` are known besides.
-    pub(crate) fn of_point(&self, metric: &Metric, more: &[KeyValue]) -> Vec<KeyValue> {
-        self.named
-            .iter()
-            .chain(more)
-            .filter(|known| metric.attributes.contains(&known.key.as_str()))
-            .chain(&self.chosen)
-            .cloned()
-            .collect()
-    }
-
-    /// Those of the span at its start; `chosen` are for spans only.
+    /// Returns those of the span at its start; `listed` are the keys for spans, those for points
+    /// included.
     pub(crate) fn of_span(
         &self,
         conventions: &Conventions,
         run: &RunInfo,
-        chosen: &Chosen,
+        listed: &KeyList,
     ) -> Vec<KeyValue> {
         let Keys {
             request_stream,
             conversation_id,
+            session_id,
             ..
         } = conventions.keys;
-        let mut attributes = vec![KeyValue::new(request_stream, true)];
+        let mut attributes = self.of_points[..self.named].to_vec();
+        attributes.push(KeyValue::new(request_stream, true));
+        attributes.push(KeyValue::new(session_id, text(run.id())));
         let conversation = value(run, keys::CONVERSATION_ID);
         attributes.extend(conversation.map(|id| KeyValue::new(conversation_id, id)));
-        attributes.extend(self.named.iter().chain(&self.chosen).cloned());
-        attributes.extend(chosen.of(run));
+        attributes.extend(pick(run, listed));
         attributes
     }
 }
 
-/// A text as the value of an attribute.
-pub(crate) fn text(text: &str) -> StringValue {
-    Arc::<str>::from(&text[..text.floor_char_boundary(MAX_TEXT)]).into()
+/// Picks the listed entries of a run's metadata.
+fn pick<'a>(run: &'a RunInfo, listed: &'a KeyList) -> impl Iterator<Item = KeyValue> + 'a {
+    // Shared, since every point gets them.
+    let shared = |text: &str| Arc::<str>::from(text);
+    let picked = listed.pick(run.metadata());
+    picked.map(move |(name, value)| KeyValue::new(Key::from(shared(name)), shared(&value)))
 }
 
-/// An entry of the metadata of a run; none if it is empty.
+/// Returns a text as the value of an attribute, cut.
+pub(crate) fn text(text: &str) -> StringValue {
+    Arc::<str>::from(cut(text, KeyList::MAX_VALUE)).into()
+}
+
+/// Returns an entry of the metadata of a run; none if it is empty.
 fn value(run: &RunInfo, key: &str) -> Option<StringValue> {
-    keys::text(run.metadata(), key)
-        .filter(|value| !value.is_empty())
-        .map(|value: Cow<'_, str>| text(&value))
+    let value = keys::text(run.metadata(), key)?;
+    (!value.is_empty()).then(|| text(&value))
 }

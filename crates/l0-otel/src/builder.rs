@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
+use l0_core::{KeyError, KeyList};
 use opentelemetry::InstrumentationScope;
 use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::metrics::Meter;
 use opentelemetry::trace::Tracer;
 
-use crate::attributes::Chosen;
+use crate::attributes::RULES;
 use crate::conventions::CURRENT;
 use crate::instruments::Instruments;
 use crate::interceptor::OtelInterceptor;
-use crate::run::Outlets;
+use crate::numbers::SpanNumber;
+use crate::run::Destination;
 
-/// What metrics and spans are said to come from: this crate, its version, and the version of the
-/// semantic conventions. For a meter or tracer of a provider of one's own.
+/// Returns the instrumentation scope of this crate: its name, its version, and the version of the
+/// semantic conventions. Use it to get a meter or a tracer from your own provider.
 ///
 /// ```
 /// use l0_otel::OtelInterceptor;
@@ -34,7 +36,7 @@ pub fn scope() -> InstrumentationScope {
         .build()
 }
 
-/// Makes an [`OtelInterceptor`]: see [`OtelInterceptor::builder`].
+/// A builder of [`OtelInterceptor`]s: see [`OtelInterceptor::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct OtelBuilder {
@@ -42,33 +44,34 @@ pub struct OtelBuilder {
     tracer: Option<Arc<BoxedTracer>>,
     metrics: bool,
     spans: bool,
-    chosen: Chosen,
-    chosen_for_spans: Chosen,
+    keys: KeyList,
+    /// Those for points included.
+    span_keys: KeyList,
 }
 
 impl OtelInterceptor {
-    /// Metrics and spans, through the global providers unless a meter and a tracer are given.
+    /// Creates a builder. Its default is metrics and spans, through the global providers.
     pub fn builder() -> OtelBuilder {
         OtelBuilder {
             meter: None,
             tracer: None,
             metrics: true,
             spans: true,
-            chosen: Chosen::default(),
-            chosen_for_spans: Chosen::default(),
+            keys: KeyList::new(),
+            span_keys: KeyList::new(),
         }
     }
 }
 
 impl OtelBuilder {
-    /// Makes the instruments with this meter. Default: one of the global provider, of the
+    /// Sets the meter that makes the instruments. Default: one of the global provider, of the
     /// [`scope`].
     pub fn meter(mut self, meter: Meter) -> Self {
         self.meter = Some(meter);
         self
     }
 
-    /// Makes the spans with this tracer. Default: one of the global provider, of the [`scope`].
+    /// Sets the tracer that makes the spans. Default: one of the global provider, of the [`scope`].
     pub fn tracer<T>(mut self, tracer: T) -> Self
     where
         T: Tracer + Send + Sync + 'static,
@@ -78,14 +81,14 @@ impl OtelBuilder {
         self
     }
 
-    /// Whether there are metrics. Default true.
+    /// Sets whether there are metrics. Default: true.
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Whether there are spans. Default true. Without, the context of [`start()`] is still current
-    /// while the source connects, so that what the HTTP client does belongs to the caller's span.
+    /// Sets whether there are spans. Default: true. Without spans, the context of [`start()`] is still
+    /// current while the source connects, so a span of the HTTP client is a child of the caller's span.
     ///
     /// [`start()`]: l0_core::RunBuilder::start
     pub fn spans(mut self, spans: bool) -> Self {
@@ -93,39 +96,48 @@ impl OtelBuilder {
         self
     }
 
-    /// Adds these entries of a run's metadata, under their own keys, to the span and to every point of
-    /// the run. May be called again. How a value is written [`keys::text`](l0_core::keys::text) says;
-    /// what is longer than 256 bytes is cut, and what is empty is left out.
+    /// Adds keys of metadata. A run's values of these keys become attributes, of the same names, of
+    /// its span and of its metrics. Values are read by [`keys::text`](l0_core::keys::text) and cut to
+    /// 256 bytes; empty values are left out.
     ///
-    /// SDKs keep a series for each set of values, up to a limit (2000 in the one for Rust, beyond
-    /// which all are one): list what has few. Keys that the conventions have a name for (`model`,
-    /// `provider`, `operation`, `conversation_id`) leave under that name anyway, and are not repeated. Keys that begin as the names
-    /// of L0's own attributes do, with `gen_ai.`, `l0.`, `error.` or `exception.`, are passed over.
-    pub fn attribute_keys<I>(mut self, keys: I) -> Self
+    /// SDKs keep a series for each set of values, up to a limit (2,000 in the SDK for Rust; all further
+    /// sets share one series). List keys that have few values. `model`, `provider` and `operation` need
+    /// not be listed: they are sent under the names that the conventions have for them.
+    ///
+    /// # Errors
+    ///
+    /// If a key is empty, or if this crate itself sends an attribute of that name, such as
+    /// `gen_ai.request.model` or `l0.outcome`.
+    pub fn attribute_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        keys.into_iter()
-            .for_each(|key| self.chosen.add(CURRENT, key.into()));
-        self
+        for key in keys {
+            let key = [key.into()];
+            self.keys.add(key.clone(), &RULES)?;
+            self.span_keys.add(key, &RULES)?;
+        }
+        Ok(self)
     }
 
-    /// As [`attribute_keys`](Self::attribute_keys), for the span only: for what has many values, such
-    /// as a user's id.
-    pub fn span_attribute_keys<I>(mut self, keys: I) -> Self
+    /// Adds keys of metadata, as [`attribute_keys`](Self::attribute_keys) does, for the span only. Use
+    /// it for keys that have many values, such as a user's id.
+    ///
+    /// # Errors
+    ///
+    /// If a key is empty, or if this crate itself sends an attribute of that name.
+    pub fn span_attribute_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        let chosen = &mut self.chosen_for_spans;
-        keys.into_iter()
-            .for_each(|key| chosen.add(CURRENT, key.into()));
-        self
+        self.span_keys.add(keys, &RULES)?;
+        Ok(self)
     }
 
-    /// Makes the instruments. Global providers must have been set before: what is set later is not
-    /// seen.
+    /// Creates the interceptor, and its instruments. Set the global providers before: one that is set
+    /// later is not used.
     #[must_use]
     pub fn build(self) -> OtelInterceptor {
         let meter = || {
@@ -136,12 +148,13 @@ impl OtelBuilder {
             self.tracer
                 .unwrap_or_else(|| Arc::new(global::tracer_with_scope(scope())))
         };
-        OtelInterceptor::new(Outlets {
+        OtelInterceptor::new(Destination {
             conventions: CURRENT,
             instruments: self.metrics.then(|| Instruments::new(CURRENT, &meter())),
             tracer: self.spans.then(tracer),
-            chosen_for_spans: self.chosen_for_spans.without(&self.chosen),
-            chosen: self.chosen,
+            span_numbers: SpanNumber::all(CURRENT),
+            keys: self.keys,
+            span_keys: self.span_keys,
         })
     }
 }

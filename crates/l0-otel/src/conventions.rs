@@ -1,44 +1,69 @@
 //! Conventions: the one table of names, units, boundaries and attributes. Data only: the next version
 //! of the semantic conventions is another value of the same type.
 
+use std::borrow::Cow;
+
 /// What a version of OpenTelemetry's semantic conventions for generative AI calls things, and what
 /// L0 calls the things that it has no name for.
 #[derive(Debug)]
 pub(crate) struct Conventions {
     pub(crate) schema_url: &'static str,
-    /// What is done, where metadata does not say.
+    /// The operation, where metadata does not say.
     pub(crate) default_operation: &'static str,
-    /// How names of attributes begin that no metadata may have.
-    pub(crate) reserved: &'static [&'static str],
     pub(crate) metrics: Metrics,
+    /// The numbers of runs that are not sent under their own names.
+    pub(crate) numbers: &'static [Number],
+    /// What the points of the other numbers have.
+    pub(crate) attributes_of_numbers: &'static [&'static str],
     pub(crate) keys: Keys,
     pub(crate) events: Events,
 }
 
+/// The metrics that count things as they happen, in every run.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    pub(crate) operation_duration: Metric,
-    pub(crate) time_to_first_chunk: Metric,
-    pub(crate) time_per_output_chunk: Metric,
-    pub(crate) token_usage: Metric,
     pub(crate) active_runs: Metric,
     pub(crate) runs: Metric,
+    pub(crate) failures: Metric,
     pub(crate) retries: Metric,
     pub(crate) network_errors: Metric,
     pub(crate) violations: Metric,
     pub(crate) drift: Metric,
 }
 
-/// One instrument. Which kind it is, the code that records into it knows.
-#[derive(Debug)]
+/// One instrument.
+#[derive(Debug, Clone)]
 pub(crate) struct Metric {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) unit: Cow<'static, str>,
     pub(crate) description: &'static str,
-    /// Of a histogram.
+    /// Of a histogram; empty for any other instrument.
     pub(crate) boundaries: &'static [f64],
-    /// Those that it may have, besides the ones that an application adds.
+    /// Which attributes its points may have, besides those that every point of a run has.
     pub(crate) attributes: &'static [&'static str],
+}
+
+/// How one number of [`Quantity::ALL`](l0_core::Quantity::ALL) is sent.
+#[derive(Debug)]
+pub(crate) struct Number {
+    /// Its name there.
+    pub(crate) quantity: &'static str,
+    pub(crate) metric: Spelling<&'static Metric>,
+    /// Its `gen_ai.token.type`, in a metric that holds several numbers.
+    pub(crate) token_type: Option<&'static str>,
+    /// The attributes of a span at its end.
+    pub(crate) attributes: Spelling<&'static [&'static str]>,
+}
+
+/// The name under which something is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Spelling<T> {
+    /// Its own, after `l0.`.
+    Own,
+    /// That of the conventions.
+    Named(T),
+    /// None: something else says the same.
+    Nowhere,
 }
 
 /// The names of attributes.
@@ -52,18 +77,12 @@ pub(crate) struct Keys {
     pub(crate) response_model: &'static str,
     pub(crate) response_id: &'static str,
     pub(crate) finish_reasons: &'static str,
-    pub(crate) time_to_first_chunk: &'static str,
-    pub(crate) input_tokens: &'static str,
-    pub(crate) output_tokens: &'static str,
-    pub(crate) cached_input_tokens: &'static str,
-    pub(crate) reasoning_tokens: &'static str,
     pub(crate) token_type: &'static str,
     pub(crate) error_type: &'static str,
     pub(crate) error_message: &'static str,
     pub(crate) session_id: &'static str,
     pub(crate) outcome: &'static str,
     pub(crate) attempts: &'static str,
-    pub(crate) tokens: &'static str,
     pub(crate) attempt: &'static str,
     pub(crate) retried: &'static str,
     pub(crate) retry_reason: &'static str,
@@ -74,6 +93,65 @@ pub(crate) struct Keys {
     pub(crate) recoverable: &'static str,
     pub(crate) drift_types: &'static str,
     pub(crate) drift_confidence: &'static str,
+}
+
+impl Keys {
+    /// Returns every name.
+    pub(crate) fn all(&self) -> [&'static str; 24] {
+        // Without `..`, so that no field is forgotten.
+        let Self {
+            operation,
+            provider,
+            request_model,
+            request_stream,
+            conversation_id,
+            response_model,
+            response_id,
+            finish_reasons,
+            token_type,
+            error_type,
+            error_message,
+            session_id,
+            outcome,
+            attempts,
+            attempt,
+            retried,
+            retry_reason,
+            retry_kind,
+            retry_delay,
+            rule,
+            severity,
+            recoverable,
+            drift_types,
+            drift_confidence,
+        } = *self;
+        [
+            operation,
+            provider,
+            request_model,
+            request_stream,
+            conversation_id,
+            response_model,
+            response_id,
+            finish_reasons,
+            token_type,
+            error_type,
+            error_message,
+            session_id,
+            outcome,
+            attempts,
+            attempt,
+            retried,
+            retry_reason,
+            retry_kind,
+            retry_delay,
+            rule,
+            severity,
+            recoverable,
+            drift_types,
+            drift_confidence,
+        ]
+    }
 }
 
 /// The names of a span's events.
@@ -89,11 +167,13 @@ pub(crate) struct Events {
 /// The version in use.
 pub(crate) static CURRENT: &Conventions = &V1_41;
 
-const SECONDS: &[f64] = &[
+/// Boundaries of times.
+pub(crate) const SECONDS: &[f64] = &[
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
 ];
 
-const TOKENS: &[f64] = &[
+/// Boundaries of counts.
+pub(crate) const COUNTS: &[f64] = &[
     1.0,
     4.0,
     16.0,
@@ -110,11 +190,13 @@ const TOKENS: &[f64] = &[
     67_108_864.0,
 ];
 
-const OPERATION: &str = "gen_ai.operation.name";
-const PROVIDER: &str = "gen_ai.provider.name";
-const REQUEST_MODEL: &str = "gen_ai.request.model";
+/// Boundaries of rates, which the conventions have none for.
+pub(crate) const RATES: &[f64] = &[
+    1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 500.0,
+    1_000.0,
+];
+
 const RESPONSE_MODEL: &str = "gen_ai.response.model";
-const TOKEN_TYPE: &str = "gen_ai.token.type";
 const ERROR_TYPE: &str = "error.type";
 const OUTCOME: &str = "l0.outcome";
 const RETRY_REASON: &str = "l0.retry.reason";
@@ -122,116 +204,160 @@ const RETRY_KIND: &str = "l0.retry.kind";
 const RULE: &str = "l0.rule";
 const SEVERITY: &str = "l0.severity";
 
+static OPERATION_DURATION: Metric = histogram(
+    "gen_ai.client.operation.duration",
+    "s",
+    "Duration of runs, retries included",
+    SECONDS,
+    &[RESPONSE_MODEL, ERROR_TYPE, OUTCOME],
+);
+
+static TIME_TO_FIRST_CHUNK: Metric = histogram(
+    "gen_ai.client.operation.time_to_first_chunk",
+    "s",
+    "Time from the start of runs to their first token",
+    SECONDS,
+    &[RESPONSE_MODEL],
+);
+
+static TIME_PER_OUTPUT_CHUNK: Metric = histogram(
+    "gen_ai.client.operation.time_per_output_chunk",
+    "s",
+    "Time between two tokens of one attempt",
+    SECONDS,
+    &[RESPONSE_MODEL],
+);
+
+static TOKEN_USAGE: Metric = histogram(
+    "gen_ai.client.token.usage",
+    "{token}",
+    "Tokens of prompts and answers, as providers told them",
+    COUNTS,
+    &[RESPONSE_MODEL],
+);
+
 static V1_41: Conventions = Conventions {
     schema_url: "https://opentelemetry.io/schemas/1.41.0",
     default_operation: "chat",
-    reserved: &["error.", "exception.", "gen_ai.", "l0."],
     metrics: Metrics {
-        operation_duration: Metric {
-            name: "gen_ai.client.operation.duration",
-            unit: "s",
-            description: "Duration of runs, retries included",
-            boundaries: SECONDS,
-            attributes: &[
-                OPERATION,
-                PROVIDER,
-                REQUEST_MODEL,
-                RESPONSE_MODEL,
-                ERROR_TYPE,
-                OUTCOME,
-            ],
-        },
-        time_to_first_chunk: Metric {
-            name: "gen_ai.client.operation.time_to_first_chunk",
-            unit: "s",
-            description: "Time from the start of runs to their first token",
-            boundaries: SECONDS,
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL],
-        },
-        time_per_output_chunk: Metric {
-            name: "gen_ai.client.operation.time_per_output_chunk",
-            unit: "s",
-            description: "Time between two tokens of one attempt",
-            boundaries: SECONDS,
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, RESPONSE_MODEL],
-        },
-        token_usage: Metric {
-            name: "gen_ai.client.token.usage",
-            unit: "{token}",
-            description: "Tokens of prompts and answers, as providers told them",
-            boundaries: TOKENS,
-            attributes: &[
-                OPERATION,
-                PROVIDER,
-                REQUEST_MODEL,
-                RESPONSE_MODEL,
-                TOKEN_TYPE,
-            ],
-        },
-        active_runs: Metric {
-            name: "l0.runs.active",
-            unit: "{run}",
-            description: "Runs that have started and not finished",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL],
-        },
-        runs: Metric {
-            name: "l0.runs",
-            unit: "{run}",
-            description: "Runs that have finished, by outcome",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, OUTCOME],
-        },
-        retries: Metric {
-            name: "l0.retries",
-            unit: "{retry}",
-            description: "Retries",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, RETRY_REASON, RETRY_KIND],
-        },
-        network_errors: Metric {
-            name: "l0.network.errors",
-            unit: "{error}",
-            description: "Network errors, retried ones included",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, ERROR_TYPE],
-        },
-        violations: Metric {
-            name: "l0.guardrails.violations",
-            unit: "{violation}",
-            description: "Guardrail violations",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL, RULE, SEVERITY],
-        },
-        drift: Metric {
-            name: "l0.drift.detected",
-            unit: "{detection}",
-            description: "Times that drift was found",
-            boundaries: &[],
-            attributes: &[OPERATION, PROVIDER, REQUEST_MODEL],
-        },
+        active_runs: count(
+            "l0.runs.active",
+            "{run}",
+            "Runs that have started and not finished",
+            &[],
+        ),
+        runs: count(
+            "l0.runs",
+            "{run}",
+            "Runs that have finished, by outcome",
+            &[OUTCOME],
+        ),
+        failures: count(
+            "l0.failures",
+            "{run}",
+            "Runs that failed, by what went wrong",
+            &[ERROR_TYPE],
+        ),
+        retries: count(
+            "l0.retries",
+            "{retry}",
+            "Retries",
+            &[RETRY_REASON, RETRY_KIND],
+        ),
+        network_errors: count(
+            "l0.network.errors",
+            "{error}",
+            "Network errors, retried ones included",
+            &[ERROR_TYPE],
+        ),
+        violations: count(
+            "l0.guardrails.violations",
+            "{violation}",
+            "Guardrail violations",
+            &[RULE, SEVERITY],
+        ),
+        drift: count(
+            "l0.drift.detected",
+            "{detection}",
+            "Times that drift was found",
+            &[],
+        ),
     },
+    numbers: &[
+        // The span is as long as the run.
+        number(
+            "duration",
+            Spelling::Named(&OPERATION_DURATION),
+            Spelling::Nowhere,
+        ),
+        number(
+            "time_to_first_token",
+            Spelling::Named(&TIME_TO_FIRST_CHUNK),
+            Spelling::Named(&["gen_ai.response.time_to_first_chunk"]),
+        ),
+        number(
+            "inter_token",
+            Spelling::Named(&TIME_PER_OUTPUT_CHUNK),
+            Spelling::Own,
+        ),
+        usage("usage.input", Some("input"), &["gen_ai.usage.input_tokens"]),
+        usage(
+            "usage.output",
+            Some("output"),
+            &["gen_ai.usage.output_tokens"],
+        ),
+        usage(
+            "usage.cached_input",
+            None,
+            &["gen_ai.usage.cache_read.input_tokens"],
+        ),
+        // The first name is that of the conventions to come, the second that of this version, which
+        // is what most backends read.
+        usage(
+            "usage.cache_write_input",
+            None,
+            &[
+                "gen_ai.usage.cache_write.input_tokens",
+                "gen_ai.usage.cache_creation.input_tokens",
+            ],
+        ),
+        usage(
+            "usage.reasoning",
+            None,
+            &["gen_ai.usage.reasoning.output_tokens"],
+        ),
+        // These are counted as they happen, in every run: `Metrics` has them, by reason, type or rule.
+        counted("retries.total", Spelling::Own),
+        counted("retries.network", Spelling::Own),
+        counted("retries.model", Spelling::Own),
+        counted("network.errors", Spelling::Own),
+        counted("guardrails.violations", Spelling::Own),
+        counted("drift.detected", Spelling::Own),
+        // So are these, and the span says each in its events, its `l0.outcome` and its `error.type`.
+        counted("network.errors_by_type", Spelling::Nowhere),
+        counted("guardrails.violations_by_severity", Spelling::Nowhere),
+        counted("guardrails.violations_by_rule", Spelling::Nowhere),
+        counted("runs", Spelling::Nowhere),
+        counted("failures", Spelling::Nowhere),
+        // The span of every run has them, measured or not.
+        number("attempts", Spelling::Own, Spelling::Nowhere),
+    ],
+    attributes_of_numbers: &[RESPONSE_MODEL],
     keys: Keys {
-        operation: OPERATION,
-        provider: PROVIDER,
-        request_model: REQUEST_MODEL,
+        operation: "gen_ai.operation.name",
+        provider: "gen_ai.provider.name",
+        request_model: "gen_ai.request.model",
         request_stream: "gen_ai.request.stream",
         conversation_id: "gen_ai.conversation.id",
         response_model: RESPONSE_MODEL,
         response_id: "gen_ai.response.id",
         finish_reasons: "gen_ai.response.finish_reasons",
-        time_to_first_chunk: "gen_ai.response.time_to_first_chunk",
-        input_tokens: "gen_ai.usage.input_tokens",
-        output_tokens: "gen_ai.usage.output_tokens",
-        cached_input_tokens: "gen_ai.usage.cache_read.input_tokens",
-        reasoning_tokens: "gen_ai.usage.reasoning.output_tokens",
-        token_type: TOKEN_TYPE,
+        token_type: "gen_ai.token.type",
         error_type: ERROR_TYPE,
         error_message: "exception.message",
         session_id: "l0.session_id",
         outcome: OUTCOME,
         attempts: "l0.attempts",
-        tokens: "l0.tokens",
         attempt: "l0.attempt",
         retried: "l0.retried",
         retry_reason: RETRY_REASON,
@@ -251,3 +377,63 @@ static V1_41: Conventions = Conventions {
         drift: "l0.drift",
     },
 };
+
+const fn count(
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    attributes: &'static [&'static str],
+) -> Metric {
+    histogram(name, unit, description, &[], attributes)
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    boundaries: &'static [f64],
+    attributes: &'static [&'static str],
+) -> Metric {
+    Metric {
+        name: Cow::Borrowed(name),
+        unit: Cow::Borrowed(unit),
+        description,
+        boundaries,
+        attributes,
+    }
+}
+
+const fn number(
+    quantity: &'static str,
+    metric: Spelling<&'static Metric>,
+    attributes: Spelling<&'static [&'static str]>,
+) -> Number {
+    Number {
+        quantity,
+        metric,
+        token_type: None,
+        attributes,
+    }
+}
+
+/// Tokens as the provider counts them. The metric of the conventions takes those of two types.
+const fn usage(
+    quantity: &'static str,
+    token_type: Option<&'static str>,
+    attributes: &'static [&'static str],
+) -> Number {
+    Number {
+        quantity,
+        metric: match token_type {
+            Some(_) => Spelling::Named(&TOKEN_USAGE),
+            None => Spelling::Own,
+        },
+        token_type,
+        attributes: Spelling::Named(attributes),
+    }
+}
+
+/// What is no metric, since [`Metrics`] counts it.
+const fn counted(quantity: &'static str, attributes: Spelling<&'static [&'static str]>) -> Number {
+    number(quantity, Spelling::Nowhere, attributes)
+}

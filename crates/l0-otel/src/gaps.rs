@@ -6,7 +6,7 @@ use l0_core::Distribution;
 /// exact. Each other one lies in the bucket of the distribution that it was counted in: all of them at
 /// the same share of the way through it, which is the share that makes the sum exact.
 pub(crate) fn replay(gaps: &Distribution, mut record: impl FnMut(f64)) {
-    let max = gaps.max.as_secs_f64();
+    let max = gaps.max().as_secs_f64();
     let buckets = || {
         let last = gaps.buckets().count().saturating_sub(1);
         gaps.buckets().enumerate().map(move |(index, bucket)| {
@@ -22,7 +22,7 @@ pub(crate) fn replay(gaps: &Distribution, mut record: impl FnMut(f64)) {
         lowest += lower * count as f64;
         span += width * count as f64;
     }
-    let above = gaps.sum.as_secs_f64() - max - lowest;
+    let above = gaps.sum().as_secs_f64() - max - lowest;
     let share = if span > 0.0 {
         (above / span).clamp(0.0, 1.0)
     } else {
@@ -33,7 +33,7 @@ pub(crate) fn replay(gaps: &Distribution, mut record: impl FnMut(f64)) {
             record(lower + width * share);
         }
     }
-    if gaps.count > 0 {
+    if gaps.count() > 0 {
         record(max);
     }
 }

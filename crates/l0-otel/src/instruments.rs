@@ -1,157 +1,340 @@
-//! Instruments: made by the table, and recorded into.
+//! Instruments: made by the tables, and recorded into.
 
 use std::fmt;
 
-use l0_core::Telemetry;
+use l0_core::{Quantity, Telemetry, Unit, Value};
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::{Key, KeyValue};
 
-use crate::attributes::RunAttributes;
+use crate::attributes::{RunAttributes, text};
 use crate::conventions::{Conventions, Metric};
-use crate::gaps;
-
-/// An instrument, and its row of the table.
-struct Instrument<I> {
-    metric: &'static Metric,
-    instrument: I,
-}
+use crate::{gaps, numbers};
 
 pub(crate) struct Instruments {
-    conventions: &'static Conventions,
-    operation_duration: Instrument<Histogram<f64>>,
-    time_to_first_chunk: Instrument<Histogram<f64>>,
-    time_per_output_chunk: Instrument<Histogram<f64>>,
-    token_usage: Instrument<Histogram<u64>>,
-    active_runs: Instrument<UpDownCounter<i64>>,
-    runs: Instrument<Counter<u64>>,
-    retries: Instrument<Counter<u64>>,
-    network_errors: Instrument<Counter<u64>>,
-    violations: Instrument<Counter<u64>>,
-    drift: Instrument<Counter<u64>>,
+    schema_url: &'static str,
+    active_runs: UpDownCounter<i64>,
+    runs: LiveCounter,
+    failures: LiveCounter,
+    retries: LiveCounter,
+    network_errors: LiveCounter,
+    violations: LiveCounter,
+    drift: LiveCounter,
+    numbers: Vec<NumberInstrument>,
 }
 
 impl Instruments {
     pub(crate) fn new(conventions: &'static Conventions, meter: &Meter) -> Self {
-        let metrics = &conventions.metrics;
-        let seconds = |metric: &'static Metric| Instrument {
-            metric,
-            instrument: meter
-                .f64_histogram(metric.name)
-                .with_unit(metric.unit)
-                .with_description(metric.description)
-                .with_boundaries(metric.boundaries.to_vec())
-                .build(),
+        let live = &conventions.metrics;
+        let counter = |metric: &'static Metric| LiveCounter {
+            counter: counter(meter, metric),
+            attributes: metric.attributes,
         };
-        let counter = |metric: &'static Metric| Instrument {
-            metric,
-            instrument: meter
-                .u64_counter(metric.name)
-                .with_unit(metric.unit)
-                .with_description(metric.description)
-                .build(),
-        };
-        let usage = &metrics.token_usage;
-        let active = &metrics.active_runs;
+        let numbers = Quantity::ALL.iter().filter_map(|quantity| {
+            let (metric, token_type) = numbers::metric(conventions, quantity)?;
+            let mut number = NumberInstrument::new(conventions, meter, quantity, &metric);
+            let token_type =
+                token_type.map(|kind| KeyValue::new(conventions.keys.token_type, kind));
+            number.token_type = token_type;
+            Some(number)
+        });
         Self {
-            conventions,
-            operation_duration: seconds(&metrics.operation_duration),
-            time_to_first_chunk: seconds(&metrics.time_to_first_chunk),
-            time_per_output_chunk: seconds(&metrics.time_per_output_chunk),
-            token_usage: Instrument {
-                metric: usage,
-                instrument: meter
-                    .u64_histogram(usage.name)
-                    .with_unit(usage.unit)
-                    .with_description(usage.description)
-                    .with_boundaries(usage.boundaries.to_vec())
-                    .build(),
-            },
-            active_runs: Instrument {
-                metric: active,
-                instrument: meter
-                    .i64_up_down_counter(active.name)
-                    .with_unit(active.unit)
-                    .with_description(active.description)
-                    .build(),
-            },
-            runs: counter(&metrics.runs),
-            retries: counter(&metrics.retries),
-            network_errors: counter(&metrics.network_errors),
-            violations: counter(&metrics.violations),
-            drift: counter(&metrics.drift),
+            schema_url: conventions.schema_url,
+            active_runs: meter
+                .i64_up_down_counter(live.active_runs.name.clone())
+                .with_unit(live.active_runs.unit.clone())
+                .with_description(live.active_runs.description)
+                .build(),
+            runs: counter(&live.runs),
+            failures: counter(&live.failures),
+            retries: counter(&live.retries),
+            network_errors: counter(&live.network_errors),
+            violations: counter(&live.violations),
+            drift: counter(&live.drift),
+            numbers: numbers.collect(),
         }
     }
 
     /// A run starts (1) or ends (-1).
     pub(crate) fn active(&self, run: &RunAttributes, change: i64) {
-        let Instrument { metric, instrument } = &self.active_runs;
-        instrument.add(change, &run.of_point(metric, &[]));
+        self.active_runs.add(change, &run.of_points);
     }
 
     /// A run has ended; `end` says how.
-    pub(crate) fn ended(&self, run: &RunAttributes, end: &[KeyValue]) {
-        count(&self.runs, run, end);
+    pub(crate) fn ended(&self, run: &RunAttributes, end: &[KeyValue], failed: bool) {
+        self.runs.count(run, end);
+        if failed {
+            self.failures.count(run, end);
+        }
     }
 
     pub(crate) fn retry(&self, run: &RunAttributes, what: &[KeyValue]) {
-        count(&self.retries, run, what);
+        self.retries.count(run, what);
     }
 
     pub(crate) fn network_error(&self, run: &RunAttributes, what: &[KeyValue]) {
-        count(&self.network_errors, run, what);
+        self.network_errors.count(run, what);
     }
 
     pub(crate) fn violation(&self, run: &RunAttributes, what: &[KeyValue]) {
-        count(&self.violations, run, what);
+        self.violations.count(run, what);
     }
 
     pub(crate) fn drift(&self, run: &RunAttributes) {
-        count(&self.drift, run, &[]);
+        self.drift.count(run, &[]);
     }
 
-    /// What a run measured; `end` says how it ended, and who answered.
+    /// Records what a run measured; `end` says how it ended, and who answered.
     pub(crate) fn measured(&self, run: &RunAttributes, telemetry: &Telemetry, end: &[KeyValue]) {
-        let durations = [
-            (&self.operation_duration, telemetry.duration),
-            (
-                &self.time_to_first_chunk,
-                telemetry.metrics.time_to_first_token,
-            ),
-        ];
-        for (Instrument { metric, instrument }, duration) in durations {
-            if let Some(duration) = duration {
-                instrument.record(duration.as_secs_f64(), &run.of_point(metric, end));
-            }
-        }
-
-        if let Some(between) = &telemetry.metrics.inter_token {
-            let Instrument { metric, instrument } = &self.time_per_output_chunk;
-            let attributes = run.of_point(metric, end);
-            gaps::replay(between, |gap| instrument.record(gap, &attributes));
-        }
-
-        let Some(usage) = telemetry.usage else { return };
-        let Instrument { metric, instrument } = &self.token_usage;
-        for (kind, tokens) in [("input", usage.input), ("output", usage.output)] {
-            if let Some(tokens) = tokens {
-                let mut attributes = run.of_point(metric, end);
-                let kind = StringValue::from(kind);
-                attributes.push(KeyValue::new(self.conventions.keys.token_type, kind));
-                instrument.record(tokens, &attributes);
-            }
+        // Made once, since nearly all are the same.
+        let mut attributes = run.of_points.clone();
+        for number in &self.numbers {
+            attributes.truncate(run.of_points.len());
+            number.record(telemetry, end, &mut attributes);
         }
     }
-}
-
-fn count(counter: &Instrument<Counter<u64>>, run: &RunAttributes, what: &[KeyValue]) {
-    let attributes = run.of_point(counter.metric, what);
-    counter.instrument.add(1, &attributes);
 }
 
 impl fmt::Debug for Instruments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instruments")
-            .field("conventions", &self.conventions.schema_url)
+            .field("conventions", &self.schema_url)
             .finish_non_exhaustive()
+    }
+}
+
+/// A counter of what happens.
+struct LiveCounter {
+    counter: Counter<u64>,
+    attributes: &'static [&'static str],
+}
+
+impl LiveCounter {
+    fn count(&self, run: &RunAttributes, known: &[KeyValue]) {
+        let mut attributes = run.of_points.clone();
+        attributes.extend(only(self.attributes, known));
+        self.counter.add(1, &attributes);
+    }
+}
+
+/// A number of the telemetry, and what takes it.
+struct NumberInstrument {
+    quantity: &'static Quantity,
+    instrument: Instrument,
+    attributes: &'static [&'static str],
+    token_type: Option<KeyValue>,
+    /// The attribute that a label becomes.
+    label: Option<Key>,
+}
+
+enum Instrument {
+    Count(Counter<u64>),
+    Sum(Counter<f64>),
+    Histogram(Histogram<f64>),
+}
+
+impl NumberInstrument {
+    fn new(
+        conventions: &Conventions,
+        meter: &Meter,
+        quantity: &'static Quantity,
+        metric: &Metric,
+    ) -> Self {
+        let label = quantity.label();
+        Self {
+            quantity,
+            instrument: Instrument::new(quantity, meter, metric),
+            attributes: metric.attributes,
+            token_type: None,
+            label: label.map(|label| numbers::label(conventions, label).into()),
+        }
+    }
+
+    /// Records the number, if it is known. `attributes` are those of every point of the run; those
+    /// of this metric are added.
+    fn record(&self, telemetry: &Telemetry, end: &[KeyValue], attributes: &mut Vec<KeyValue>) {
+        let value = self.quantity.value(telemetry);
+        if value.is_none() && self.label.is_none() {
+            return;
+        }
+        attributes.extend(only(self.attributes, end));
+        attributes.extend(self.token_type.clone());
+        if let Some(value) = value {
+            self.instrument.record(value, attributes);
+        }
+        if let Some(label) = &self.label {
+            self.quantity.each(telemetry, &mut |of, count| {
+                attributes.push(KeyValue::new(label.clone(), text(of)));
+                self.instrument.record(Value::Count(count), attributes);
+                attributes.pop();
+            });
+        }
+    }
+}
+
+impl Instrument {
+    fn new(quantity: &Quantity, meter: &Meter, metric: &Metric) -> Self {
+        let Metric {
+            name,
+            unit,
+            description,
+            boundaries,
+            ..
+        } = metric;
+        if !boundaries.is_empty() {
+            let histogram = meter
+                .f64_histogram(name.clone())
+                .with_unit(unit.clone())
+                .with_description(*description)
+                .with_boundaries(boundaries.to_vec());
+            Self::Histogram(histogram.build())
+        } else if matches!(quantity.unit, Unit::Each(_)) {
+            Self::Count(counter(meter, metric))
+        } else {
+            let sum = meter
+                .f64_counter(name.clone())
+                .with_unit(unit.clone())
+                .with_description(*description);
+            Self::Sum(sum.build())
+        }
+    }
+
+    fn record(&self, value: Value<'_>, attributes: &[KeyValue]) {
+        match (self, value) {
+            (Self::Count(counter), Value::Count(count)) => counter.add(count, attributes),
+            // A count of things is one, or the list of numbers is wrong.
+            (Self::Count(_), _) => {}
+            (Self::Sum(sum), value) => sum.add(value.as_f64(), attributes),
+            (Self::Histogram(histogram), Value::Distribution(all)) => {
+                gaps::replay(all, |gap| histogram.record(gap, attributes));
+            }
+            (Self::Histogram(histogram), value) => histogram.record(value.as_f64(), attributes),
+        }
+    }
+}
+
+fn counter(meter: &Meter, metric: &Metric) -> Counter<u64> {
+    meter
+        .u64_counter(metric.name.clone())
+        .with_unit(metric.unit.clone())
+        .with_description(metric.description)
+        .build()
+}
+
+/// Those that a metric may have.
+fn only<'a>(
+    allowed: &'a [&'static str],
+    known: &'a [KeyValue],
+) -> impl Iterator<Item = KeyValue> + 'a {
+    let of_metric = known
+        .iter()
+        .filter(|known| allowed.contains(&known.key.as_str()));
+    of_metric.cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use l0_core::{DriftStats, ErrorRecord, GuardrailStats, Outcome, Usage};
+    use opentelemetry::metrics::MeterProvider;
+    use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+    use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
+
+    use super::*;
+    use crate::conventions::CURRENT;
+
+    /// Telemetry in which every number is known.
+    fn telemetry() -> Telemetry {
+        let mut telemetry = Telemetry::example();
+        let usage = Usage::new().input(12).output(160).total(172);
+        telemetry.usage = Some(usage.cached_input(4).cache_write_input(3).reasoning(9));
+        telemetry.outcome = Some(Outcome::Failed);
+        telemetry.error = Some(ErrorRecord::default());
+        let mut guardrails = GuardrailStats::default();
+        guardrails.violation_count = 1;
+        guardrails.violations_by_severity.error = 1;
+        guardrails.violations_by_rule.insert("json".to_owned(), 1);
+        telemetry.guardrails = Some(guardrails);
+        telemetry.drift = Some(DriftStats::default());
+        telemetry
+    }
+
+    /// Adds up a metric's points, whose attributes are among these.
+    fn sum(metric: &AggregatedMetrics, allowed: &[&str]) -> f64 {
+        let check = |attributes: &mut dyn Iterator<Item = &KeyValue>| {
+            attributes.for_each(|one| assert!(allowed.contains(&one.key.as_str()), "{one:?}"));
+        };
+        let mut total = 0.0;
+        match metric {
+            AggregatedMetrics::F64(MetricData::Sum(sum)) => {
+                for point in sum.data_points() {
+                    check(&mut point.attributes());
+                    total += point.value();
+                }
+            }
+            AggregatedMetrics::U64(MetricData::Sum(sum)) => {
+                for point in sum.data_points() {
+                    check(&mut point.attributes());
+                    total += point.value() as f64;
+                }
+            }
+            AggregatedMetrics::F64(MetricData::Histogram(all)) => {
+                for point in all.data_points() {
+                    check(&mut point.attributes());
+                    total += point.sum();
+                }
+            }
+            _ => panic!("neither a sum nor a histogram"),
+        }
+        total
+    }
+
+    /// Under their own names, all of them: also those that leave another way today.
+    #[test]
+    fn every_number_can_be_recorded() {
+        let exporter = InMemoryMetricExporter::default();
+        let provider = SdkMeterProvider::builder()
+            .with_periodic_exporter(exporter.clone())
+            .build();
+        let meter = provider.meter("test");
+        let telemetry = telemetry();
+        let end = [
+            KeyValue::new(CURRENT.keys.response_model, "gpt-4o"),
+            KeyValue::new(CURRENT.keys.outcome, "failed"),
+        ];
+        for quantity in Quantity::ALL {
+            let metric = numbers::own_metric(CURRENT, quantity);
+            let number = NumberInstrument::new(CURRENT, &meter, quantity, &metric);
+            number.record(&telemetry, &end, &mut Vec::new());
+        }
+
+        provider.force_flush().unwrap();
+        let exported = exporter.get_finished_metrics().unwrap();
+        let scopes = exported.iter().flat_map(|all| all.scope_metrics());
+        let metrics: Vec<_> = scopes.flat_map(|scope| scope.metrics()).collect();
+        for quantity in Quantity::ALL {
+            let (mut expected, mut known) = (0.0, false);
+            quantity.each(&telemetry, &mut |_, count| {
+                (expected, known) = (expected + count as f64, true);
+            });
+            if let Some(value) = quantity.value(&telemetry) {
+                known = true;
+                expected = match value {
+                    Value::Distribution(all) => all.sum().as_secs_f64(),
+                    value => value.as_f64(),
+                };
+            }
+            let name = format!("l0.{}", quantity.name);
+            let metric = metrics.iter().find(|metric| metric.name() == name);
+            assert_eq!(metric.is_some(), known, "{name}");
+            let label = quantity.label().map(|label| numbers::label(CURRENT, label));
+            let allowed = [
+                "gen_ai.response.model",
+                label.as_deref().unwrap_or_default(),
+            ];
+            let sent = metric.map_or(0.0, |metric| sum(metric.data(), &allowed));
+            assert!(
+                (sent - expected).abs() <= expected * 1e-9,
+                "{name}: {sent} {expected}"
+            );
+        }
     }
 }

@@ -1,25 +1,25 @@
-//! Interceptor: has every run observed.
+//! Interceptor: adds an observer to every run.
 
 use std::sync::Arc;
 
 use l0_core::{Interceptor, Observers, RunInfo};
 
-use crate::run::{ObservedRun, Outlets};
+use crate::run::{Destination, ObservedRun};
 
-/// Sends every run to OpenTelemetry: an [`Interceptor`]. Clones share everything.
+/// An [`Interceptor`] that sends every run to OpenTelemetry. Clones share everything.
 ///
-/// One for an application: a run that goes through two of them counts twice.
+/// Use one for an application: a run that goes through two of them is counted twice.
 #[derive(Debug, Clone)]
-pub struct OtelInterceptor(Arc<Outlets>);
+pub struct OtelInterceptor(Arc<Destination>);
 
 impl OtelInterceptor {
-    pub(crate) fn new(outlets: Outlets) -> Self {
-        Self(Arc::new(outlets))
+    pub(crate) fn new(destination: Destination) -> Self {
+        Self(Arc::new(destination))
     }
 }
 
 impl Default for OtelInterceptor {
-    /// Metrics and spans, through the global providers.
+    /// Creates an interceptor of metrics and spans, through the global providers.
     fn default() -> Self {
         Self::builder().build()
     }

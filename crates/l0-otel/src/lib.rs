@@ -1,4 +1,4 @@
-//! The runs of [`l0_core`] as OpenTelemetry metrics and spans, by the conventions for generative AI.
+//! Sends the runs of [`l0_core`] to OpenTelemetry, as metrics and spans by the conventions for generative AI.
 //!
 //! ```
 //! use l0_core::{L0, keys};
@@ -8,9 +8,9 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
 //!
-//! // After the application has set its providers, with `opentelemetry::global`.
+//! // After your application has set its providers, with `opentelemetry::global`.
 //! let otel = OtelInterceptor::builder()
-//!     .attribute_keys(["environment"])
+//!     .attribute_keys(["environment"])?
 //!     .build();
 //! let l0 = L0::builder().interceptor(otel).build();
 //!
@@ -25,9 +25,9 @@
 //! # }
 //! ```
 //!
-//! This crate needs the API of OpenTelemetry only. The SDK, which aggregates, samples and exports, is the
-//! application's: through the global providers, or through the meter and tracer that the
-//! [builder](OtelBuilder) is given. Without an SDK all of it does nothing.
+//! This crate needs the API of OpenTelemetry only. Your application brings the SDK, which aggregates, samples
+//! and exports: through the global providers, or through the meter and the tracer that you give to the
+//! [builder](OtelBuilder). Without an SDK nothing is sent.
 //!
 //! # Traces
 //!
@@ -38,37 +38,40 @@
 //!
 //! # Content
 //!
-//! No prompt and no output leaves, since core hands neither out. Of the metadata what the tables below name
-//! leaves, and what is [listed](OtelBuilder::attribute_keys), each value cut to 256 bytes. Messages of errors
-//! are those that core has redacted. A session or conversation id is never an attribute of a metric.
+//! No prompt and no output is sent, since core hands neither out. Of the metadata, only what the tables below
+//! name and the keys that you [list](OtelBuilder::attribute_keys) are sent, each value cut to 256 bytes. The
+//! messages of errors are those that core has redacted. The id of a session is never an attribute of a metric.
 //!
 //! # Cost
 //!
-//! A token costs nothing when it arrives: the interceptor does not ask for tokens. Gaps are recorded when the
-//! run ends, from its [`Distribution`](l0_core::Distribution), since instruments of OpenTelemetry take one
-//! value at a time: one call of the SDK's histogram for each gap, about 0.1 µs. So a run of 1,000 tokens spends
-//! 0.1 ms on them, once, after its last token was handed out, and shows its gaps at its end only. Number, sum and
-//! maximum of the gaps are exact; one that lies within 4 % of a boundary may be counted on its other side.
-//! Recording each gap as it happens would make all of them exact, at the cost of the same call, with its locks,
-//! between two tokens. All the rest of a run takes about 2 µs. `cargo bench -p l0-bench --bench otel` measures
-//! it. Where it is too much, a view of the SDK that drops the histogram saves it.
+//! A token costs nothing when it arrives: the interceptor does not ask for tokens. Numbers are recorded when
+//! the run ends, with one call of the SDK each, about 0.1 µs. Only the gaps between tokens take a call each,
+//! since a histogram of OpenTelemetry takes one value at a time; they come from the run's
+//! [`Distribution`](l0_core::Distribution). So a run of 1,000 tokens spends 0.1 ms on them, once, after its
+//! last token was handed out, and shows its gaps at its end only. Number, sum and maximum of the gaps are
+//! exact; a gap that lies within 4 % of a boundary may be counted on its other side. Recording each gap as it
+//! happens would make all of them exact, at the cost of the same call, with its locks, between two tokens.
+//! All the rest of a run takes a few µs. `cargo bench -p l0-bench --bench otel` measures it. A view of the SDK
+//! that drops a metric saves its cost.
 //!
-//! Nothing waits for a network, as long as the SDK exports from a thread of its own: batch span processors and
+//! Every metric of a number has one series for each set of attributes: the operation, the provider, the model
+//! asked for, the model that answered, and the metadata that you list.
+//!
+//! No run waits for a network, as long as the SDK exports from a thread of its own: batch span processors and
 //! periodic readers do, a `SimpleSpanProcessor` does not.
 //!
 //! # Features
 //!
-//! None: which providers and exporters there are is the application's choice, of crates and features of
-//! OpenTelemetry.
+//! None: your application chooses its providers and exporters, of crates and features of OpenTelemetry.
 #![doc = include_str!("../names.md")]
 
 mod attributes;
 mod builder;
 mod conventions;
-mod error_type;
 mod gaps;
 mod instruments;
 mod interceptor;
+mod numbers;
 mod run;
 
 pub use builder::{OtelBuilder, scope};

@@ -1,43 +1,44 @@
 //! Run: one run's span and counts, from its start to its end.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use l0_core::{Event, Observer, Outcome, RunInfo, Telemetry};
+use l0_core::{End, Event, KeyList, Observer, RunInfo, Telemetry};
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use tokio::time::Instant;
 
-use crate::attributes::{Chosen, RunAttributes, text};
+use crate::attributes::{RunAttributes, text};
 use crate::conventions::Conventions;
-use crate::error_type::LastFailure;
 use crate::instruments::Instruments;
+use crate::numbers::SpanNumber;
 
-/// Where runs are sent to: what they share.
+/// Where runs are sent to, and what of them: what all runs share.
 #[derive(Debug)]
-pub(crate) struct Outlets {
+pub(crate) struct Destination {
     pub(crate) conventions: &'static Conventions,
     /// Absent without metrics.
     pub(crate) instruments: Option<Instruments>,
     /// Absent without spans.
     pub(crate) tracer: Option<Arc<BoxedTracer>>,
-    pub(crate) chosen: Chosen,
-    pub(crate) chosen_for_spans: Chosen,
+    pub(crate) span_numbers: Vec<SpanNumber>,
+    /// The metadata for spans and points.
+    pub(crate) keys: KeyList,
+    /// The metadata for spans, that for points included.
+    pub(crate) span_keys: KeyList,
 }
 
 /// A run that has started. Its drop is its end, at the latest.
 pub(crate) struct ObservedRun {
-    outlets: Arc<Outlets>,
+    destination: Arc<Destination>,
     attributes: RunAttributes,
     /// That of `start()`, with the run's span if there is one.
     context: Context,
     started: Started,
     attempts: u32,
-    last_failure: LastFailure,
-    /// How it ended, once it has.
-    outcome: Outcome,
+    /// How it ended, once it has; dropped before.
+    end: End,
     /// What is still to be done at the end: each is done once, even if the other panics.
     span_is_open: bool,
     is_active: bool,
@@ -64,48 +65,42 @@ impl Started {
     }
 }
 
-/// What is known of a run's end, besides its outcome.
+/// What is known of a run once it has ended, besides its end.
 #[derive(Default)]
-struct End<'a> {
+struct Results<'a> {
     telemetry: Option<&'a Telemetry>,
-    error_type: Option<Cow<'static, str>>,
-    message: Option<&'a str>,
     response_model: Option<&'a str>,
     response_id: Option<&'a str>,
 }
 
 impl ObservedRun {
     /// Called inside `start()`: the context that is current there is the caller's.
-    pub(crate) fn start(outlets: Arc<Outlets>, run: &RunInfo) -> Self {
+    pub(crate) fn start(destination: Arc<Destination>, run: &RunInfo) -> Self {
         let started = Started::now();
-        let conventions = outlets.conventions;
-        let attributes = RunAttributes::new(conventions, run, &outlets.chosen);
+        let conventions = destination.conventions;
+        let attributes = RunAttributes::new(conventions, run, &destination.keys);
         let context = thread_has_context().then(Context::current);
         let mut context = context.unwrap_or_default();
-        if let Some(tracer) = &outlets.tracer {
-            let for_spans = &outlets.chosen_for_spans;
-            let mut known = attributes.of_span(conventions, run, for_spans);
-            let id = text(run.id());
-            known.push(KeyValue::new(conventions.keys.session_id, id));
+        if let Some(tracer) = &destination.tracer {
+            let known = attributes.of_span(conventions, run, &destination.span_keys);
             let span = SpanBuilder::from_name(attributes.title.clone())
                 .with_kind(SpanKind::Client)
                 .with_start_time(started.at)
                 .with_attributes(known);
             context = context.with_span(tracer.build_with_context(span, &context));
         }
-        if let Some(instruments) = &outlets.instruments {
+        if let Some(instruments) = &destination.instruments {
             instruments.active(&attributes, 1);
         }
         Self {
-            span_is_open: outlets.tracer.is_some(),
-            is_active: outlets.instruments.is_some(),
-            outlets,
+            span_is_open: destination.tracer.is_some(),
+            is_active: destination.instruments.is_some(),
+            destination,
             attributes,
             context,
             started,
             attempts: 0,
-            last_failure: LastFailure::default(),
-            outcome: Outcome::Dropped,
+            end: End::dropped(),
         }
     }
 
@@ -121,84 +116,79 @@ impl ObservedRun {
 
     /// Counts something, while the span is current: it is what an exemplar leads to.
     fn count(&self, count: impl FnOnce(&Instruments, &RunAttributes)) {
-        if let Some(instruments) = &self.outlets.instruments {
+        if let Some(instruments) = &self.destination.instruments {
             let _current = thread_has_context().then(|| self.context.clone().attach());
             count(instruments, &self.attributes);
         }
     }
 
-    fn finish(&mut self, end: &End<'_>) {
+    fn finish(&mut self, results: &Results<'_>) {
         if std::mem::take(&mut self.span_is_open) {
-            self.end_span(end);
+            self.end_span(results);
         }
         if std::mem::take(&mut self.is_active) {
-            let keys = &self.outlets.conventions.keys;
-            let mut known = vec![KeyValue::new(keys.outcome, self.outcome.as_str())];
-            let error = end.error_type.clone();
-            known.extend(error.map(|error| KeyValue::new(keys.error_type, error)));
-            let model = end.response_model.filter(|model| !model.is_empty());
-            known.extend(model.map(|model| KeyValue::new(keys.response_model, text(model))));
+            let known = self.end_attributes(results.response_model);
             self.count(|instruments, run| {
                 instruments.active(run, -1);
-                instruments.ended(run, &known);
-                if let Some(telemetry) = end.telemetry {
+                instruments.ended(run, &known, self.end.is_failure());
+                if let Some(telemetry) = results.telemetry {
                     instruments.measured(run, telemetry, &known);
                 }
             });
         }
     }
 
-    fn end_span(&self, end: &End<'_>) {
+    /// Returns what both the span and the points of a run that has ended say.
+    fn end_attributes(&self, response_model: Option<&str>) -> Vec<KeyValue> {
+        let keys = &self.destination.conventions.keys;
+        let mut known = vec![KeyValue::new(keys.outcome, self.end.outcome().as_str())];
+        // An abort has a type too, but is no error.
+        if self.end.is_failure() {
+            let error_type = self.end.error_type();
+            known.extend(error_type.map(|error| KeyValue::new(keys.error_type, error)));
+        }
+        let model = not_empty(response_model);
+        known.extend(model.map(|model| KeyValue::new(keys.response_model, model)));
+        known
+    }
+
+    fn end_span(&self, results: &Results<'_>) {
         let span = self.context.span();
         if span.is_recording() {
-            span.set_attributes(self.end_attributes(end));
-            if end.error_type.is_some() {
-                span.set_status(Status::error(end.message.unwrap_or_default().to_owned()));
+            let mut known = self.end_attributes(results.response_model);
+            self.add_results(results, &mut known);
+            span.set_attributes(known);
+            if self.end.is_failure() {
+                let message = self.end.message().unwrap_or_default();
+                span.set_status(Status::error(message.to_owned()));
             }
         }
         span.end_with_timestamp(self.started.time());
     }
 
-    fn end_attributes(&self, end: &End<'_>) -> Vec<KeyValue> {
-        let keys = &self.outlets.conventions.keys;
-        let mut known = vec![
-            KeyValue::new(keys.outcome, self.outcome.as_str()),
-            KeyValue::new(keys.attempts, i64::from(self.attempts)),
-        ];
-        let mut add = |key: &'static str, value: Option<Value>| {
-            known.extend(value.map(|value| KeyValue::new(key, value)));
+    /// Adds what only the span says.
+    fn add_results(&self, results: &Results<'_>, known: &mut Vec<KeyValue>) {
+        let keys = &self.destination.conventions.keys;
+        known.push(KeyValue::new(keys.attempts, i64::from(self.attempts)));
+        let id = not_empty(results.response_id);
+        known.extend(id.map(|id| KeyValue::new(keys.response_id, id)));
+        let Some(telemetry) = results.telemetry else {
+            return;
         };
-        let said = |said: Option<&str>| {
-            let said = said.filter(|said| !said.is_empty());
-            said.map(|said| Value::String(text(said)))
-        };
-        add(keys.error_type, end.error_type.clone().map(Value::from));
-        add(keys.response_model, said(end.response_model));
-        add(keys.response_id, said(end.response_id));
-        let Some(telemetry) = end.telemetry else {
-            return known;
-        };
-
-        let reason = telemetry.finish_reason.map(|reason| {
+        known.extend(telemetry.finish_reason.map(|reason| {
             let reasons = vec![StringValue::from(reason.as_str())];
-            Value::Array(Array::String(reasons))
-        });
-        add(keys.finish_reasons, reason);
-        let first = telemetry.metrics.time_to_first_token;
-        add(keys.time_to_first_chunk, first.map(seconds));
-        add(keys.tokens, Some(whole(telemetry.metrics.total_tokens)));
-        let usage = telemetry.usage.unwrap_or_default();
-        add(keys.input_tokens, usage.input.map(whole));
-        add(keys.output_tokens, usage.output.map(whole));
-        add(keys.cached_input_tokens, usage.cached_input.map(whole));
-        add(keys.reasoning_tokens, usage.reasoning.map(whole));
-        known
+            KeyValue::new(keys.finish_reasons, Value::Array(Array::String(reasons)))
+        }));
+        for number in &self.destination.span_numbers {
+            let value = number.value(telemetry);
+            known.extend(value.map(|value| KeyValue::new(number.key.clone(), value)));
+        }
     }
 }
 
 impl Observer for ObservedRun {
     fn on_event(&mut self, event: &Event<'_>) {
-        let Conventions { keys, events, .. } = self.outlets.conventions;
+        let Conventions { keys, events, .. } = self.destination.conventions;
         match *event {
             Event::AttemptStarted { number, .. } => {
                 self.attempts = number;
@@ -209,7 +199,7 @@ impl Observer for ObservedRun {
             Event::NetworkError {
                 kind,
                 message,
-                retried,
+                delay,
                 ..
             } => {
                 let kind = KeyValue::new(keys.error_type, kind.as_str());
@@ -218,7 +208,7 @@ impl Observer for ObservedRun {
                     vec![
                         kind,
                         KeyValue::new(keys.error_message, message.to_owned()),
-                        KeyValue::new(keys.retried, retried),
+                        KeyValue::new(keys.retried, delay.is_some()),
                     ]
                 });
             }
@@ -226,18 +216,18 @@ impl Observer for ObservedRun {
                 attempt,
                 reason,
                 delay,
-                network,
+                kind,
                 ..
             } => {
                 let what = [
                     KeyValue::new(keys.retry_reason, reason.as_str()),
-                    KeyValue::new(keys.retry_kind, if network { "network" } else { "model" }),
+                    KeyValue::new(keys.retry_kind, kind.as_str()),
                 ];
                 self.count(|to, run| to.retry(run, &what));
                 self.add_event(events.retry, || {
                     let mut known = what.to_vec();
                     known.push(KeyValue::new(keys.attempt, i64::from(attempt)));
-                    known.push(KeyValue::new(keys.retry_delay, seconds(delay)));
+                    known.push(KeyValue::new(keys.retry_delay, delay.as_secs_f64()));
                     known
                 });
             }
@@ -265,27 +255,21 @@ impl Observer for ObservedRun {
                 });
             }
             Event::Finished {
-                outcome,
+                end,
                 telemetry,
-                error,
-                message,
                 response_model,
                 response_id,
                 ..
             } => {
-                self.outcome = outcome;
-                let error_type = self.last_failure.error_type(outcome, error);
-                self.finish(&End {
+                self.end = end.clone();
+                self.finish(&Results {
                     telemetry,
-                    error_type,
-                    message,
                     response_model,
                     response_id,
                 });
             }
             _ => {}
         }
-        self.last_failure.note(event);
     }
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
@@ -296,7 +280,7 @@ impl Observer for ObservedRun {
 
 impl Drop for ObservedRun {
     fn drop(&mut self) {
-        self.finish(&End::default());
+        self.finish(&Results::default());
     }
 }
 
@@ -315,10 +299,6 @@ fn thread_has_context() -> bool {
     AFTER_CONTEXT.try_with(|_| ()).is_ok()
 }
 
-fn seconds(duration: Duration) -> Value {
-    Value::F64(duration.as_secs_f64())
-}
-
-fn whole(number: u64) -> Value {
-    Value::I64(i64::try_from(number).unwrap_or(i64::MAX))
+fn not_empty(value: Option<&str>) -> Option<StringValue> {
+    value.filter(|value| !value.is_empty()).map(text)
 }

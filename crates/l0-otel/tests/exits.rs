@@ -12,13 +12,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use common::{MS, Sdk, length, value};
+use common::{MS, Sdk, length, number_attributes, own_points, value};
 use futures_util::{FutureExt, StreamExt};
-use l0_core::guardrail::{Guardrail, Violations};
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Failure, FinishReason, Guardrails, Interceptor, L0, Monitoring, Refusal, Request, Retry,
-    Severity, Timeouts, TokenKind, Usage, Violation,
+    Check, DriftReport, Failure, Findings, FinishReason, Interceptor, L0, Monitoring, NewRun,
+    Refusal, Retry, Severity, Timeouts, TokenKind, Usage, Violation,
 };
 use l0_otel::OtelInterceptor;
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, Tracer};
@@ -29,34 +28,45 @@ struct Exit {
     run: fn(L0) -> Pin<Box<dyn Future<Output = ()>>>,
     /// The outcome and the type of the error.
     end: (&'static str, Option<&'static str>),
-    /// The description of the span's status; `None` if it is no error.
+    /// What the description of the span's status says; `None` if it is no error.
     error: Option<&'static str>,
     millis: u64,
     events: &'static [&'static str],
-    /// The points besides those that every measured run has.
+    /// The points besides those that every measured run has, and those of numbers under their own
+    /// names.
     points: &'static [&'static str],
 }
 
 struct Rule(Severity);
 
-impl Guardrail for Rule {
+impl Check for Rule {
     fn name(&self) -> &'static str {
         "no-b"
     }
 
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         if delta.contains('b') {
-            violations.report(Violation::new("no-b", self.0, "There is a b"));
+            findings.report(Violation::new("no-b", self.0, "There is a b"));
         }
     }
+}
 
-    fn end(&mut self, _: &mut Violations) {}
+struct Drifts;
+
+impl Check<DriftReport> for Drifts {
+    fn name(&self) -> &'static str {
+        "drifts"
+    }
+
+    fn text(&mut self, _: &str, findings: &mut Findings<DriftReport>) {
+        findings.report(DriftReport::new(["meta_commentary"], 0.9));
+    }
 }
 
 struct Refuse;
 
 impl Interceptor for Refuse {
-    fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+    fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
         Err(Refusal::new("over budget"))
     }
 }
@@ -145,8 +155,8 @@ fn exits() -> Vec<Exit> {
             run: |l0| {
                 let l0 = l0
                     .to_builder()
-                    .guardrails(Guardrails::none().with(|| Rule(Severity::Error)))
-                    .drift(l0_core::Drift::new())
+                    .guardrails(|| Rule(Severity::Error))
+                    .drift(|| Drifts)
                     .build();
                 let drifts = "As an AI language model, I have no b. ";
                 read(l0, Script::new().attempt(|a| a.token(drifts))).boxed()
@@ -210,7 +220,7 @@ fn exits() -> Vec<Exit> {
                 read(l0, script).boxed()
             },
             end: ("failed", Some("401")),
-            error: Some("fatal error, status 401"),
+            error: Some("status 401"),
             millis: 0,
             events: ONE_ATTEMPT,
             points: &[],
@@ -222,7 +232,7 @@ fn exits() -> Vec<Exit> {
                 read(l0, script).boxed()
             },
             end: ("failed", Some("server_error")),
-            error: Some("server error, status 503"),
+            error: Some("status 503"),
             millis: 5,
             events: &[
                 "l0.attempt",
@@ -239,8 +249,7 @@ fn exits() -> Vec<Exit> {
         Exit {
             name: "stopped by a rule",
             run: |l0| {
-                let rules = Guardrails::none().with(|| Rule(Severity::Fatal));
-                let l0 = l0.to_builder().guardrails(rules).build();
+                let l0 = l0.to_builder().guardrails(|| Rule(Severity::Fatal)).build();
                 read(l0, Script::new().attempt(|a| a.tokens(["a", "b"]))).boxed()
             },
             end: ("failed", Some("guardrail_violation")),
@@ -263,7 +272,7 @@ fn exits() -> Vec<Exit> {
                 }
                 .boxed()
             },
-            end: ("failed", Some("model_error")),
+            end: ("failed", Some("zero_output")),
             error: Some("the answer is empty: no text with a letter or digit, and no tool call"),
             millis: 0,
             events: ONE_ATTEMPT,
@@ -277,7 +286,7 @@ fn exits() -> Vec<Exit> {
                 read(l0, Script::new().attempt(|a| a.token("a").hang())).boxed()
             },
             end: ("timed_out", Some("timeout")),
-            error: Some("total timeout"),
+            error: Some("the run took too long"),
             millis: 30,
             events: &["l0.attempt", "l0.network_error"],
             points: &[FIRST_AT_ONCE, "l0.network.errors[error.type=timeout] 1"],
@@ -286,7 +295,7 @@ fn exits() -> Vec<Exit> {
             name: "refused",
             run: |l0| read(l0.to_builder().interceptor(Refuse).build(), two_tokens()).boxed(),
             end: ("failed", Some("refused")),
-            error: Some("over budget"),
+            error: Some("refused: over budget"),
             millis: 0,
             events: &[],
             points: &[],
@@ -396,7 +405,7 @@ fn exits() -> Vec<Exit> {
                     .boxed()
             },
             end: ("failed", Some("panic")),
-            error: Some(""),
+            error: Some("the source, the factory or a hook panicked"),
             millis: 0,
             events: ONE_ATTEMPT,
             points: &[],
@@ -411,7 +420,7 @@ fn exits() -> Vec<Exit> {
                     .boxed()
             },
             end: ("failed", Some("panic")),
-            error: Some(""),
+            error: Some("the source, the factory or a hook panicked"),
             millis: 0,
             events: ONE_ATTEMPT,
             points: &[FIRST_AT_ONCE],
@@ -496,8 +505,13 @@ async fn every_exit_gives_one_span_and_the_exact_points() {
         let of_span = |key| value(&span.attributes, key);
         assert_eq!(of_span("l0.outcome").as_deref(), Some(end.0), "{name}");
         assert_eq!(of_span("error.type").as_deref(), end.1, "{name}");
-        let status = exit.error.map_or(Status::Unset, Status::error);
-        assert_eq!(span.status, status, "{name}");
+        let ended = sdk.ended().remove(0);
+        let said = ended.end.message().unwrap_or_default().to_owned();
+        let status = exit.error.map(|part| {
+            assert!(said.contains(part), "{name}: {said}");
+            Status::error(said)
+        });
+        assert_eq!(span.status, status.unwrap_or(Status::Unset), "{name}");
         assert_eq!(length(&span), Duration::from_millis(exit.millis), "{name}");
         let events: Vec<_> = span.events.iter().map(|event| &*event.name).collect();
         assert_eq!(events, exit.events, "{name}");
@@ -508,13 +522,14 @@ async fn every_exit_gives_one_span_and_the_exact_points() {
             .iter()
             .any(|point| point.contains("gen_ai.response.model"));
         let model = if model {
-            "gen_ai.response.model=gpt-4o-2024-08-06 "
+            "gen_ai.response.model=gpt-4o-2024-08-06"
         } else {
             ""
         };
         let duration = format!(
-            "gen_ai.client.operation.duration[{}{model}l0.outcome={}] 1 x {}",
+            "gen_ai.client.operation.duration[{}{model}{}l0.outcome={}] 1 x {}",
             error.unwrap_or_default(),
+            if model.is_empty() { "" } else { " " },
             end.0,
             exit.millis as f64 / 1e3,
         );
@@ -523,9 +538,19 @@ async fn every_exit_gives_one_span_and_the_exact_points() {
             format!("l0.runs[l0.outcome={}] 1", end.0),
             "l0.runs.active[] 0".to_owned(),
         ];
+        let failure = end
+            .1
+            .map(|error| format!("l0.failures[error.type={error}] 1"));
+        points.extend(failure);
         points.extend(exit.points.iter().map(|point| (*point).to_owned()));
+        let telemetry = ended.telemetry.unwrap();
+        points.extend(own_points(&telemetry, model));
         points.sort();
         assert_eq!(sdk.points(), points, "{name}");
+        for (key, expected) in number_attributes(&telemetry) {
+            let sent = value(&span.attributes, &key);
+            assert_eq!(sent, Some(expected), "{name}: {key}");
+        }
     }
 }
 
@@ -583,6 +608,72 @@ async fn every_exit_ends_the_span_once_and_then_leaves_it_alone() {
         (exit.run)(l0.clone()).await;
         assert_eq!(ends.0.load(Ordering::Relaxed), 1, "{}", exit.name);
         assert_eq!(l0.observer_panics(), 0, "{}", exit.name);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
+    let sdk = Sdk::new();
+    let script = Script::new()
+        .attempt(|a| a.token("a").fail(ErrorKind::ConnectionReset))
+        .attempt(|a| {
+            let usage = Usage::new().input(12).output(3).total(15);
+            a.wait(10 * MS)
+                .reasoning("hm")
+                .wait(8 * MS)
+                .token("a")
+                .wait(2 * MS)
+                .token("c")
+                .usage(usage.cached_input(5).cache_write_input(4).reasoning(1))
+        });
+    read(sdk.l0(), script).await;
+
+    let points = sdk.points();
+    for point in [
+        "gen_ai.client.token.usage[gen_ai.token.type=input] 1 x 12",
+        "gen_ai.client.token.usage[gen_ai.token.type=output] 1 x 3",
+        "l0.attempts[] 2",
+        "l0.output_tokens.per_second[] 1 x 200",
+        "l0.time_to_first_text[] 1 x 0",
+        "l0.tokens.total[] 4",
+        "l0.tokens.wasted[] 1",
+        "l0.usage.cache_write_input[] 4",
+        "l0.usage.cached_input[] 5",
+        "l0.usage.reasoning[] 1",
+        "l0.usage.total[] 15",
+        "l0.wait[] 0.025",
+    ] {
+        assert!(points.contains(&point.to_owned()), "{point}: {points:#?}");
+    }
+    // What is counted as it happens is not counted again.
+    for name in ["l0.retries.", "l0.network.errors_by", "l0.usage.input"] {
+        let again = points.iter().find(|point| point.starts_with(name));
+        assert_eq!(again, None);
+    }
+
+    let span = sdk.span();
+    for (key, expected) in [
+        ("gen_ai.usage.cache_creation.input_tokens", Some("4")),
+        ("gen_ai.usage.cache_write.input_tokens", Some("4")),
+        ("gen_ai.usage.cache_read.input_tokens", Some("5")),
+        ("gen_ai.usage.input_tokens", Some("12")),
+        ("gen_ai.usage.output_tokens", Some("3")),
+        ("gen_ai.usage.reasoning.output_tokens", Some("1")),
+        ("gen_ai.response.time_to_first_chunk", Some("0")),
+        ("l0.attempts", Some("2")),
+        ("l0.inter_token.avg", Some("0.005")),
+        ("l0.inter_token.max", Some("0.008")),
+        ("l0.retries.network", Some("1")),
+        ("l0.retries.model", Some("0")),
+        ("l0.time_to_first_text", Some("0")),
+        ("l0.tokens.wasted", Some("1")),
+        ("l0.wait", Some("0.025")),
+        // Nobody judged the text.
+        ("l0.guardrails.violations", None),
+        ("l0.duration", None),
+        ("l0.usage.input", None),
+    ] {
+        assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
     }
 }
 

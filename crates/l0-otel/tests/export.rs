@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Sdk, value};
+use common::{Sdk, own_points, value};
 use l0_core::testing::Script;
 use l0_core::{Backoff, L0, Retry};
 use l0_otel::OtelInterceptor;
@@ -247,9 +247,11 @@ fn a_run_that_outlives_the_context_of_its_thread_is_counted() {
     assert_eq!(l0.observer_panics(), 0);
     let counted = sdk.points().into_iter();
     let counted: Vec<_> = counted.filter(|line| line.starts_with("l0.")).collect();
-    assert_eq!(
-        counted,
-        ["l0.runs.active[] 0", "l0.runs[l0.outcome=dropped] 1"]
-    );
+    let telemetry = sdk.ended()[0].telemetry.clone().unwrap();
+    let mut expected = own_points(&telemetry, "");
+    expected.push("l0.runs.active[] 0".to_owned());
+    expected.push("l0.runs[l0.outcome=dropped] 1".to_owned());
+    expected.sort();
+    assert_eq!(counted, expected);
     assert_eq!(sdk.spans().len(), 1);
 }

@@ -4,15 +4,17 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use common::{Sdk, value};
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Backoff, Drift, Guardrails, L0, Monitoring, Retry, RunInfo, Severity, TokenKind, Violation,
+    Backoff, Check, DriftReport, Findings, FinishReason, KeyError, L0, Monitoring, Retry, RunInfo,
+    Severity, TokenKind, Usage, Violation,
 };
-use l0_otel::OtelBuilder;
+use l0_otel::{OtelBuilder, OtelInterceptor};
+use opentelemetry::trace::Status;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -55,7 +57,8 @@ async fn metadata_is_read_as_labels_are_and_cut() {
     for (model, expected) in cases {
         let sdk = Sdk::new();
         let metadata = metadata([("model", model.clone()), ("tier", model)]);
-        run(&sdk, &metadata, sdk.builder().attribute_keys(["tier"])).await;
+        let builder = sdk.builder().attribute_keys(["tier"]).unwrap();
+        run(&sdk, &metadata, builder).await;
         let span = sdk.span();
         let name = expected.map_or("chat".to_owned(), |model| format!("chat {model}"));
         assert_eq!(span.name, name);
@@ -80,6 +83,7 @@ async fn only_what_is_listed_leaves_and_only_once() {
         ("tier", json!("free")),
         ("user", json!("u-1")),
         ("secret", json!(CANARY)),
+        ("gen_ai.agent.name", json!("planner")),
         ("gen_ai.request.model", json!(CANARY)),
         ("error.type", json!(CANARY)),
         ("l0.outcome", json!(CANARY)),
@@ -87,9 +91,10 @@ async fn only_what_is_listed_leaves_and_only_once() {
     ]);
     let builder = sdk
         .builder()
-        .attribute_keys(["tier", "endpoint", "tier", "model", "conversation_id", ""])
-        .attribute_keys(["gen_ai.request.model", "error.type", "l0.outcome"])
-        .span_attribute_keys(["user", "tier", "conversation_id"]);
+        .attribute_keys(["tier", "endpoint", "tier", "gen_ai.agent.name"])
+        .and_then(|builder| builder.attribute_keys(["tier", "absent"]))
+        .and_then(|builder| builder.span_attribute_keys(["user", "tier", "model"]))
+        .unwrap();
     run(&sdk, &metadata, builder).await;
 
     let span = sdk.span();
@@ -98,11 +103,13 @@ async fn only_what_is_listed_leaves_and_only_once() {
         ("tier", Some("free")),
         ("endpoint", Some("/chat")),
         ("user", Some("u-1")),
+        ("gen_ai.agent.name", Some("planner")),
+        ("absent", None),
         ("gen_ai.conversation.id", Some("c-1")),
         ("gen_ai.request.model", Some("gpt-4o")),
         ("l0.outcome", Some("completed")),
         ("conversation_id", None),
-        ("model", None),
+        ("model", Some("gpt-4o")),
     ];
     for (key, expected) in keys {
         assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
@@ -112,7 +119,9 @@ async fn only_what_is_listed_leaves_and_only_once() {
             let of_point = |key| value(&point.attributes, key);
             assert_eq!(of_point("tier").as_deref(), Some("free"));
             assert_eq!(of_point("endpoint").as_deref(), Some("/chat"));
+            assert_eq!(of_point("gen_ai.agent.name").as_deref(), Some("planner"));
             assert_eq!(of_point("user"), None);
+            assert_eq!(of_point("model"), None);
             let text = common::text(&point.attributes);
             for hidden in [CANARY, "c-1", "l0_", "session"] {
                 assert!(!text.contains(hidden), "{text}");
@@ -122,26 +131,101 @@ async fn only_what_is_listed_leaves_and_only_once() {
     assert!(!format!("{span:?}").contains(CANARY));
 }
 
+/// Whichever of the two setters takes it.
+fn add_key(key: &str) -> Result<OtelBuilder, KeyError> {
+    let of_points = OtelInterceptor::builder().attribute_keys([key]);
+    let of_spans = OtelInterceptor::builder().span_attribute_keys([key]);
+    assert_eq!(of_points.as_ref().err(), of_spans.as_ref().err(), "{key}");
+    of_points
+}
+
+#[tokio::test]
+async fn a_name_that_is_sent_anyway_is_refused_and_no_other() {
+    // What a run with everything sends.
+    let sdk = Sdk::new();
+    let usage = Usage::new().input(3).output(2).total(5).cached_input(1);
+    let usage = usage.cache_write_input(1).reasoning(1);
+    let script =
+        Script::new().attempt(|a| a.tokens(["a", "c"]).usage(usage).finish(FinishReason::Stop));
+    let l0 = sdk.l0();
+    let run = l0
+        .stream(script.source())
+        .metadata("conversation_id", "c-1");
+    run.start().text().await.unwrap();
+    let failing = Script::new().attempt(|a| a.token("a").fail(io::ErrorKind::ConnectionReset));
+    l0.stream(failing.source())
+        .start()
+        .text()
+        .await
+        .unwrap_err();
+    let mut sent = BTreeSet::new();
+    for span in sdk.spans() {
+        sent.extend(span.attributes.iter().map(|one| one.key.to_string()));
+        let of_events = span.events.iter().flat_map(|event| &event.attributes);
+        sent.extend(of_events.map(|one| one.key.to_string()));
+    }
+    for metric in sdk.metrics() {
+        let of_points = metric.points.iter().flat_map(|point| &point.attributes);
+        sent.extend(of_points.map(|one| one.key.to_string()));
+    }
+    assert!(sent.len() > 30, "{sent:?}");
+    for name in sent {
+        let error = add_key(&name).unwrap_err();
+        assert!(matches!(error, KeyError::Reserved { .. }), "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+    for rare in ["l0.rule", "l0.drift.types", "gen_ai.conversation.id"] {
+        assert!(add_key(rare).is_err(), "{rare}");
+    }
+
+    let error = add_key("").unwrap_err();
+    assert!(matches!(error, KeyError::Invalid { .. }), "{error}");
+    for free in [
+        "model",
+        "provider",
+        "user.id",
+        "gen_ai.agent.name",
+        "gen_ai.request.temperature",
+        "error.code",
+        "l0.mine",
+        "é \u{202e}",
+    ] {
+        assert!(add_key(free).is_ok(), "{free}");
+    }
+}
+
 #[tokio::test]
 async fn no_prompt_no_output_and_no_credential_leaves() {
-    /// A rule whose message is not what it should be.
+    /// Checks whose words are not what they should be.
     struct Tells;
-    impl l0_core::guardrail::Guardrail for Tells {
+
+    impl Check for Tells {
         fn name(&self) -> &'static str {
             "tells"
         }
-        fn text(&mut self, delta: &str, found: &mut l0_core::guardrail::Violations) {
-            found.report(Violation::new("tells", Severity::Error, delta));
+
+        fn text(&mut self, delta: &str, findings: &mut Findings) {
+            findings.report(Violation::new("tells", Severity::Error, delta));
+            findings.report(Violation::new("tells", Severity::Warning, "It began"));
         }
-        fn end(&mut self, _: &mut l0_core::guardrail::Violations) {}
+    }
+
+    impl Check<DriftReport> for Tells {
+        fn name(&self) -> &'static str {
+            "tells"
+        }
+
+        fn text(&mut self, _: &str, findings: &mut Findings<DriftReport>) {
+            findings.report(DriftReport::new(["meta_commentary"], 0.9));
+        }
     }
 
     let sdk = Sdk::new();
     let l0 = L0::builder()
         .monitoring(Monitoring::new().metadata("prompt", CANARY))
         .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
-        .guardrails(Guardrails::recommended().with(|| Tells))
-        .drift(Drift::new())
+        .guardrails(|| Tells)
+        .drift(|| Tells)
         .interceptor(sdk.builder().build())
         .build();
     let told = "connection reset by https://user:canary@host/?key=canary: Bearer canary-0123456789abcdef, sk-canary0123456789abcdef";
@@ -155,8 +239,12 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
     l0.stream(script.source()).start().text().await.unwrap_err();
 
     let span = sdk.span();
+    // Twice an attempt, drift, two violations and a network error; a retry.
     assert_eq!(span.events.len(), 11, "{:?}", span.events);
-    assert!(format!("{span:?}").contains("connection reset by https://"));
+    let Status::Error { description } = &span.status else {
+        panic!("{:?}", span.status);
+    };
+    assert!(description.contains("connection reset"), "{description}");
     let mut sent = format!("{span:?}");
     for metric in sdk.metrics() {
         for point in metric.points {
@@ -205,8 +293,13 @@ proptest! {
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let sdk = Sdk::new();
-        let keys: Vec<_> = entries.keys().cloned().collect();
-        let builder = sdk.builder().attribute_keys(keys.clone()).span_attribute_keys(keys);
+        let mut builder = sdk.builder();
+        for key in entries.keys() {
+            let added = builder.clone().attribute_keys([key]);
+            let added = added.and_then(|builder| builder.span_attribute_keys([key]));
+            prop_assert_eq!(added.is_err(), key.is_empty());
+            builder = added.unwrap_or(builder);
+        }
         runtime.block_on(run(&sdk, &entries, builder));
         let span = sdk.span();
         for one in &span.attributes {

@@ -7,9 +7,9 @@ mod common;
 use std::collections::{BTreeMap, HashMap};
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use common::{Sdk, value};
+use common::{Sdk, number_attributes, own_metrics, own_points, value};
 use futures_util::StreamExt;
-use l0_core::testing::{Script, ScriptedError, ScriptedStream, ScriptedToken};
+use l0_core::testing::{Script, ScriptedError, ScriptedToken};
 use l0_core::{Failure, L0, Retry, Run, TokenKind, Usage, keys};
 use opentelemetry::Context;
 use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
@@ -22,7 +22,7 @@ fn plan(number: usize) -> (usize, &'static str) {
     (1 + number % 7, ends[number % 4])
 }
 
-fn start(sdk: &Sdk, l0: &L0, number: usize) -> Run<'static, ScriptedStream> {
+fn start(sdk: &Sdk, l0: &L0, number: usize) -> Run<'static, ScriptedToken, ScriptedError> {
     let (tokens, end) = plan(number);
     let script = Script::new().attempt(|mut a| {
         let mut first = ScriptedToken::new(TokenKind::Text, "a");
@@ -58,6 +58,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     let l0 = L0::builder()
         .retry(Retry::none())
         .interceptor(sdk.builder().build())
+        .interceptor(sdk.notes_ends())
         .build();
     let mut runs: Vec<_> = (0..RUNS)
         .map(|number| (number, start(&sdk, &l0, number), 0))
@@ -99,6 +100,14 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
         .iter()
         .map(|span| (span.span_context.span_id(), span))
         .collect();
+    let telemetry: HashMap<_, _> = sdk
+        .ended()
+        .into_iter()
+        .map(|ended| {
+            let telemetry = ended.telemetry.unwrap();
+            (ids[&telemetry.session_id], telemetry)
+        })
+        .collect();
     let mut chats = 0;
     for span in &spans {
         let parent = by_id.get(&span.parent_span_id);
@@ -115,39 +124,62 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
         let of_span = |key| value(&span.attributes, key).unwrap();
         assert_eq!(ids[&of_span("l0.session_id")], number);
         assert_eq!(of_span("l0.outcome"), end);
-        assert_eq!(of_span("l0.tokens"), tokens.to_string());
+        assert_eq!(of_span("l0.tokens.total"), tokens.to_string());
         assert_eq!(of_span("gen_ai.response.id"), format!("response-{number}"));
         assert_eq!(of_span("gen_ai.usage.output_tokens"), number.to_string());
+        for (key, expected) in number_attributes(&telemetry[&number]) {
+            let sent = value(&span.attributes, &key);
+            assert_eq!(sent, Some(expected), "{key}");
+        }
         assert_eq!(span.events.len(), 1);
     }
     assert_eq!((chats, spans.len()), (RUNS, 4 * RUNS));
 
-    // One point of each metric for each run.
+    // One point of each metric for each run: of those of the conventions, how many values it has.
     let mut expected: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for number in 0..RUNS {
-        let (tokens, end) = plan(number);
-        let mut add = |metric, more: &str, value| {
+    for (number, telemetry) in &telemetry {
+        let (tokens, end) = plan(*number);
+        let mut add = |metric: &str, more: &str, value: String| {
             let key = format!("model-{number} {more}");
-            expected.entry(metric).or_default().insert(key, value);
+            let points = expected.entry(metric.to_owned()).or_default();
+            points.insert(key, value);
         };
         let model = format!("answers-{number}");
         let duration = format!("{model} {end}");
-        add("gen_ai.client.operation.duration", &duration, 1);
-        add("gen_ai.client.operation.time_to_first_chunk", &model, 1);
+        let one = || "1".to_owned();
+        add("gen_ai.client.operation.duration", &duration, one());
+        add("gen_ai.client.operation.time_to_first_chunk", &model, one());
         if tokens > 1 {
-            let gaps = tokens - 1;
+            let gaps = (tokens - 1).to_string();
             add(
                 "gen_ai.client.operation.time_per_output_chunk",
                 &model,
                 gaps,
             );
         }
-        add("gen_ai.client.token.usage", &model, 1);
-        add("l0.runs", end, 1);
-        add("l0.runs.active", "", 0);
+        add("gen_ai.client.token.usage", &model, one());
+        add("l0.runs", end, one());
+        add("l0.runs.active", "", "0".to_owned());
+        if end == "failed" {
+            add("l0.failures", "", one());
+        }
+        for point in own_points(telemetry, "") {
+            if let Some((metric, value)) = point.split_once("[] ") {
+                add(metric, &model, value.to_owned());
+            }
+        }
     }
     let mut emitted: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    // Of one that has a label there is a point for each of its values.
+    let labelled: Vec<_> = own_metrics()
+        .filter(|(_, quantity)| quantity.label().is_some())
+        .map(|(name, _)| name)
+        .collect();
     for metric in sdk.metrics() {
+        if labelled.contains(&metric.name) {
+            continue;
+        }
+        let of_conventions = metric.name.starts_with("gen_ai.");
         let points = metric.points.into_iter().map(|point| {
             let keys = [
                 "gen_ai.request.model",
@@ -160,14 +192,11 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
                 [model] => format!("{model} "),
                 values => values.join(" "),
             };
-            let (count, _) = point.value.split_once(" x ").unwrap_or((&point.value, ""));
-            (key, count.parse().unwrap())
+            let count = point.value.split_once(" x ").filter(|_| of_conventions);
+            let value = count.map_or(&*point.value, |(count, _)| count).to_owned();
+            (key, value)
         });
         emitted.insert(metric.name, points.collect());
     }
-    let expected: BTreeMap<_, _> = expected
-        .into_iter()
-        .map(|(metric, points)| (metric.to_owned(), points))
-        .collect();
     assert_eq!(emitted, expected);
 }

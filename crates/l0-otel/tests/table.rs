@@ -7,38 +7,45 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 
-use common::{Metric, Sdk};
+use common::{Ended, Metric, Sdk, attribute_of, list, number_attributes, own_metrics, table};
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Backoff, Drift, Failure, FinishReason, Guardrails, L0, Monitoring, Retry, TokenKind, Usage,
+    Backoff, Check, DriftReport, Failure, Findings, FinishReason, L0, Monitoring, Quantity,
+    QuantityKind, Retry, Severity, TokenKind, Unit, Usage, Violation,
 };
 use opentelemetry::trace::SpanKind;
 use opentelemetry::{Array, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
-/// The cells of the rows of the table whose first column is headed so.
-fn table(first: &str) -> Vec<Vec<String>> {
-    let head = format!("| {first} |");
-    let lines = include_str!("../names.md").lines();
-    let rows = lines.skip_while(|line| !line.starts_with(&head)).skip(2);
-    let rows: Vec<_> = rows
-        .take_while(|line| line.starts_with('|'))
-        .map(|row| {
-            let row = row.trim_matches('|').replace('`', "");
-            row.split('|').map(|cell| cell.trim().to_owned()).collect()
-        })
-        .collect();
-    assert!(!rows.is_empty(), "{first}");
-    rows
-}
-
-fn list(cell: &str) -> BTreeSet<String> {
-    let items = cell.split(", ").filter(|item| !item.is_empty());
-    items.map(str::to_owned).collect()
-}
-
 fn keys(attributes: &[KeyValue]) -> BTreeSet<String> {
     attributes.iter().map(|one| one.key.to_string()).collect()
+}
+
+/// Finds fault with answers that begin a list.
+struct Finds;
+
+impl Check for Finds {
+    fn name(&self) -> &'static str {
+        "finds"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        if delta.contains('{') {
+            findings.report(Violation::new("finds", Severity::Error, "A list begins"));
+        }
+    }
+}
+
+impl Check<DriftReport> for Finds {
+    fn name(&self) -> &'static str {
+        "finds"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings<DriftReport>) {
+        if delta.contains('{') {
+            findings.report(DriftReport::new(["lists"], 0.5));
+        }
+    }
 }
 
 /// Runs after which there is every metric, every attribute and every event, once with and once
@@ -53,13 +60,14 @@ async fn everything(sdk: &Sdk) {
     let usage = Usage::new()
         .input(12)
         .output(2)
+        .total(14)
         .cached_input(5)
+        .cache_write_input(3)
         .reasoning(1);
-    let drifts = "As an AI language model, I have {";
     let script = Script::new()
         .attempt(|a| a.item(token("a")).fail(ErrorKind::ConnectionReset))
         .attempt(|a| {
-            a.item(token(drifts))
+            a.item(token("{"))
                 .item(token("\"b\": 1"))
                 .usage(usage)
                 .finish(FinishReason::Stop)
@@ -78,9 +86,10 @@ async fn everything(sdk: &Sdk) {
         let l0 = L0::builder()
             .monitoring(monitoring)
             .retry(Retry::new().backoff(Backoff::none()))
-            .guardrails(Guardrails::recommended())
-            .drift(Drift::new())
+            .guardrails(|| Finds)
+            .drift(|| Finds)
             .interceptor(sdk.builder().build())
+            .interceptor(sdk.notes_ends())
             .build();
         l0.stream(script.source()).start().text().await.unwrap_err();
         let script = Script::new().attempt(|a| a.finish(FinishReason::Stop));
@@ -89,52 +98,135 @@ async fn everything(sdk: &Sdk) {
     }
 }
 
+/// A metric as it should be.
+#[derive(Debug)]
+struct Expected {
+    instrument: String,
+    unit: String,
+    boundaries: Vec<f64>,
+    always: BTreeSet<String>,
+    if_known: BTreeSet<String>,
+    description: String,
+}
+
+/// Boundaries by their names, from the table.
+fn boundaries(name: &str) -> Vec<f64> {
+    let rows = table("boundaries");
+    let row = rows.iter().find(|row| row[0] == name);
+    row.map_or_else(Vec::new, |row| {
+        let values = row[1].split(", ");
+        values.map(|value| value.parse().unwrap()).collect()
+    })
+}
+
+/// The metrics of the tables.
+fn listed_metrics() -> BTreeMap<String, Expected> {
+    let rows = table("metric").into_iter();
+    let rows = rows.chain(table("metric of a number"));
+    rows.map(|row| {
+        let expected = Expected {
+            instrument: row[1].clone(),
+            unit: row[2].clone(),
+            boundaries: boundaries(&row[3]),
+            always: list(&row[4]),
+            if_known: list(&row[5]),
+            description: row[6].clone(),
+        };
+        (row[0].clone(), expected)
+    })
+    .collect()
+}
+
+/// The metric of a number that has its own name.
+fn own_metric(quantity: &Quantity) -> Expected {
+    let sum = quantity.kind == QuantityKind::Sum;
+    let (unit, values) = match quantity.unit {
+        Unit::Each(thing) => (format!("{{{thing}}}"), "count"),
+        Unit::PerSecond(thing) => (format!("{{{thing}}}/s"), "rate"),
+        _ => ("s".to_owned(), "time"),
+    };
+    Expected {
+        instrument: if sum { "counter" } else { "histogram" }.to_owned(),
+        unit,
+        boundaries: boundaries(if sum { "" } else { values }),
+        always: quantity.label().map(attribute_of).into_iter().collect(),
+        if_known: list("gen_ai.response.model"),
+        description: quantity.description.to_owned(),
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn metrics_are_those_of_the_table() {
+async fn metrics_are_those_of_the_tables() {
     let sdk = Sdk::new();
     everything(&sdk).await;
-    let emitted: BTreeMap<_, _> = sdk
-        .metrics()
-        .into_iter()
-        .map(|metric| (metric.name.clone(), metric))
-        .collect();
-
-    let boundaries: BTreeMap<_, _> = table("boundaries")
-        .into_iter()
-        .map(|row| {
-            let values = row[1]
-                .split(", ")
-                .map(|value| value.parse::<f64>().unwrap());
-            (row[0].clone(), values.collect::<Vec<_>>())
+    let ended = sdk.ended();
+    let known = |quantity: &Quantity| {
+        let mut telemetry = ended.iter().flat_map(|one: &Ended| &one.telemetry);
+        telemetry.any(|telemetry| {
+            let mut known = quantity.value(telemetry).is_some();
+            quantity.each(telemetry, &mut |_, _| known = true);
+            known
         })
-        .collect();
-    let rows = table("metric");
-    assert_eq!(
-        rows.iter().map(|row| &row[0]).collect::<BTreeSet<_>>(),
-        emitted.keys().collect()
+    };
+    let mut expected = listed_metrics();
+    for (name, quantity) in own_metrics() {
+        if known(quantity) {
+            let before = expected.insert(name, own_metric(quantity));
+            assert!(before.is_none(), "{before:?}");
+        }
+    }
+
+    let (asked, always) = (
+        list("gen_ai.provider.name, gen_ai.request.model"),
+        list("gen_ai.operation.name"),
     );
-    for row in rows {
+    let mut emitted = BTreeSet::new();
+    for metric in sdk.metrics() {
         let Metric {
             name,
             unit,
             description,
             instrument,
-            boundaries: bounds,
+            boundaries,
             points,
-        } = &emitted[&row[0]];
-        assert_eq!(&row[1], instrument, "{name}");
-        assert_eq!(&row[2], unit, "{name}");
-        let expected = boundaries.get(&row[3]).cloned().unwrap_or_default();
-        assert_eq!(bounds, &expected, "{name}");
-        let (always, if_known) = (list(&row[4]), list(&row[5]));
+        } = metric;
+        let expected = expected.get(&name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(expected.instrument, instrument, "{name}");
+        assert_eq!(expected.unit, unit, "{name}");
+        assert_eq!(expected.boundaries, boundaries, "{name}");
+        assert_eq!(expected.description, description, "{name}");
+        let always = &always | &expected.always;
         let mut seen = BTreeSet::new();
         for point in points {
             let keys = keys(&point.attributes);
             assert!(keys.is_superset(&always), "{name}: {keys:?}");
             seen.extend(keys);
         }
-        assert_eq!(seen, &always | &if_known, "{name}");
-        assert_eq!(&row[6], description, "{name}");
+        assert_eq!(seen, &(&always | &asked) | &expected.if_known, "{name}");
+        emitted.insert(name);
+    }
+    assert_eq!(expected.into_keys().collect::<BTreeSet<_>>(), emitted);
+}
+
+#[test]
+fn the_examples_of_numbers_are_as_they_are_sent() {
+    let own: BTreeMap<_, _> = own_metrics().collect();
+    for row in table("metric of its own") {
+        let metric = own_metric(own[&row[0]]);
+        assert_eq!(metric.instrument, row[1], "{row:?}");
+        assert_eq!(metric.unit, row[2], "{row:?}");
+        assert_eq!(metric.boundaries, boundaries(&row[3]), "{row:?}");
+    }
+}
+
+#[test]
+fn the_numbers_with_other_names_are_numbers() {
+    let numbers: BTreeSet<_> = Quantity::ALL.iter().map(|one| one.name).collect();
+    let metrics = listed_metrics();
+    for row in table("number") {
+        assert!(numbers.contains(&*row[0]), "{row:?}");
+        let named = !["", "-"].contains(&&*row[1]);
+        assert!(!named || metrics.contains_key(&row[1]), "{row:?}");
     }
 }
 
@@ -184,7 +276,7 @@ async fn spans_are_those_of_the_tables() {
 
     let (mut seen, mut seen_events) = (BTreeMap::new(), BTreeMap::new());
     let mut names = BTreeSet::new();
-    for span in sdk.spans() {
+    for (span, ended) in sdk.spans().into_iter().zip(sdk.ended()) {
         let SpanData {
             name,
             span_kind,
@@ -196,7 +288,16 @@ async fn spans_are_those_of_the_tables() {
         assert_eq!(span_kind, SpanKind::Client);
         assert_eq!(instrumentation_scope, l0_otel::scope());
         names.insert(name.into_owned());
-        let types = types(&attributes);
+        let mut types = types(&attributes);
+        for (key, value) in number_attributes(&ended.telemetry.unwrap()) {
+            let kind = types.remove(&key);
+            assert!(
+                ["integer", "double"].contains(&kind.as_deref().unwrap_or("absent")),
+                "{key}"
+            );
+            let sent = common::value(&attributes, &key);
+            assert_eq!(sent, Some(value), "{key}");
+        }
         assert!(
             always.iter().all(|key| types.contains_key(key)),
             "{types:?}"

@@ -1,15 +1,23 @@
-//! Buckets: where the histograms of runs have their bounds.
+//! Buckets: the bounds of the histograms of runs.
 
 use std::sync::Arc;
 
+use l0_core::Unit;
+
 use crate::error::BuildError;
 use crate::histogram::UnitBounds;
-use crate::number::NANOS;
+use crate::metrics::{HistogramRow, LAYOUT};
+use crate::number::scale;
 
 /// The upper bounds of the buckets of each histogram, without `+Inf`, which is always there.
 ///
 /// Bounds must be finite, not negative, and ascend. Every bound is one more line in every scrape, for
 /// every label set.
+///
+/// Five histograms have a setter. Any other one has the bounds of its kind: a histogram of times has
+/// those of [`time_to_first_token`](Self::time_to_first_token), one of rates those of
+/// [`output_tokens_per_second`](Self::output_tokens_per_second), and one of counts powers of four, from 1
+/// to 1,048,576.
 ///
 /// ```
 /// use l0_prometheus::{Buckets, Collector};
@@ -33,8 +41,8 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// The defaults, which reach from fast models to reasoning ones that think for minutes. Each
-    /// setter says what they are.
+    /// Creates the default bounds, which reach from fast models to reasoning ones that think for
+    /// minutes. Each setter says what they are.
     pub fn new() -> Self {
         Self {
             request_duration: vec![
@@ -59,8 +67,8 @@ impl Buckets {
         }
     }
 
-    /// The bounds that the OpenTelemetry conventions for generative AI advise for the durations of
-    /// a client, doubling from 0.01 s to 81.92 s, for all four histograms of durations. They tell
+    /// Creates the bounds that the OpenTelemetry conventions for generative AI recommend for the
+    /// durations of a client, doubling from 0.01 s to 81.92 s, for all histograms of durations. They tell
     /// nothing apart below 10 ms, so models faster than 100 tokens per second look alike.
     pub fn otel() -> Self {
         let seconds: Vec<f64> = (0..14).map(|power| f64::from(1 << power) / 100.0).collect();
@@ -73,56 +81,74 @@ impl Buckets {
         }
     }
 
-    /// For `request_duration_seconds`: 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180,
-    /// 300, 600, 1200.
+    /// Sets the bounds of `request_duration_seconds`.
+    ///
+    /// Default: 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180, 300, 600, 1200.
     pub fn request_duration(mut self, seconds: impl IntoIterator<Item = f64>) -> Self {
         self.request_duration = seconds.into_iter().collect();
         self
     }
 
-    /// For `time_to_first_token_seconds`: 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 1.5,
-    /// 2.5, 5, 7.5, 10, 20, 40, 80, 160, 320.
+    /// Sets the bounds of `time_to_first_token_seconds` and of every other histogram of times
+    /// that has no setter.
+    ///
+    /// Default: 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 320.
     pub fn time_to_first_token(mut self, seconds: impl IntoIterator<Item = f64>) -> Self {
         self.time_to_first_token = seconds.into_iter().collect();
         self
     }
 
-    /// For `inter_token_seconds`: 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03,
-    /// 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80.
+    /// Sets the bounds of `inter_token_seconds`.
+    ///
+    /// Default: 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15,
+    /// 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80.
     pub fn inter_token(mut self, seconds: impl IntoIterator<Item = f64>) -> Self {
         self.inter_token = seconds.into_iter().collect();
         self
     }
 
-    /// For `stream_max_gap_seconds`: 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120.
+    /// Sets the bounds of `stream_max_gap_seconds`.
+    ///
+    /// Default: 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 15, 30, 60, 120.
     pub fn max_gap(mut self, seconds: impl IntoIterator<Item = f64>) -> Self {
         self.max_gap = seconds.into_iter().collect();
         self
     }
 
-    /// For `output_tokens_per_second`: 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500,
-    /// 1000.
+    /// Sets the bounds of `output_tokens_per_second` and of every other histogram of rates.
+    ///
+    /// Default: 1, 2, 5, 10, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000.
     pub fn output_tokens_per_second(mut self, rates: impl IntoIterator<Item = f64>) -> Self {
         self.output_tokens_per_second = rates.into_iter().collect();
         self
     }
 
-    pub(crate) fn bounds(&self) -> Result<RunBounds, BuildError> {
-        let bounds = |histogram, values: &[f64], scale| match UnitBounds::new(values, scale) {
+    /// The bounds of each histogram, in the order of the layout.
+    pub(crate) fn bounds(&self) -> Result<Box<[Arc<UnitBounds>]>, BuildError> {
+        let bounds = |histogram, values: &[f64], unit| match UnitBounds::new(values, scale(unit)) {
             Ok(bounds) => Ok(Arc::new(bounds)),
             Err(bound) => Err(BuildError::Buckets { histogram, bound }),
         };
-        Ok(RunBounds {
-            request_duration: bounds("request_duration", &self.request_duration, NANOS)?,
-            time_to_first_token: bounds("time_to_first_token", &self.time_to_first_token, NANOS)?,
-            inter_token: bounds("inter_token", &self.inter_token, NANOS)?,
-            max_gap: bounds("max_gap", &self.max_gap, NANOS)?,
-            output_tokens_per_second: bounds(
-                "output_tokens_per_second",
-                &self.output_tokens_per_second,
-                THOUSANDTHS,
-            )?,
-        })
+        let seconds = |histogram, values| bounds(histogram, values, Unit::Seconds);
+        let request_duration = seconds("request_duration", &self.request_duration)?;
+        let time_to_first_token = seconds("time_to_first_token", &self.time_to_first_token)?;
+        let inter_token = seconds("inter_token", &self.inter_token)?;
+        let max_gap = seconds("max_gap", &self.max_gap)?;
+        let rates = bounds(
+            "output_tokens_per_second",
+            &self.output_tokens_per_second,
+            Unit::PerSecond("token"),
+        )?;
+        let counts = bounds("counts", &COUNTS, Unit::Each("token"))?;
+        let of = |row: &HistogramRow| match (row.quantity.name, row.quantity.unit) {
+            ("duration", _) => &request_duration,
+            ("inter_token", _) if row.longest => &max_gap,
+            ("inter_token", _) => &inter_token,
+            (_, Unit::Seconds) => &time_to_first_token,
+            (_, Unit::Each(_)) => &counts,
+            _ => &rates,
+        };
+        Ok(LAYOUT.histograms.iter().map(of).map(Arc::clone).collect())
     }
 }
 
@@ -132,23 +158,25 @@ impl Default for Buckets {
     }
 }
 
-/// Telemetry gives rates to three decimals.
-pub(crate) const THOUSANDTHS: f64 = 1e3;
+/// Of histograms of counts, in powers of four.
+const COUNTS: [f64; 11] = [
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+];
 
 /// What custom histograms have unless they were declared with bounds of their own.
 pub(crate) const CUSTOM: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
-
-/// The bounds that all series of a registry share.
-#[derive(Debug)]
-pub(crate) struct RunBounds {
-    pub(crate) request_duration: Arc<UnitBounds>,
-    pub(crate) time_to_first_token: Arc<UnitBounds>,
-    pub(crate) inter_token: Arc<UnitBounds>,
-    pub(crate) max_gap: Arc<UnitBounds>,
-    pub(crate) output_tokens_per_second: Arc<UnitBounds>,
-}
 
 #[cfg(test)]
 mod tests {

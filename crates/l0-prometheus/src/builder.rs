@@ -11,7 +11,7 @@ use crate::labels::Labels;
 use crate::names::is_metric_name;
 use crate::registry::{Registry, Settings};
 
-/// Makes a [`Collector`] or a [`Registry`], whichever it was asked of.
+/// Builds a [`Collector`] or a [`Registry`].
 #[must_use]
 pub struct Builder<T> {
     prefix: String,
@@ -24,14 +24,14 @@ pub struct Builder<T> {
 }
 
 impl Collector {
-    /// Begins a collector with the prefix `l0` and no default labels.
+    /// Creates a builder with the prefix `l0` and no default labels.
     pub fn builder() -> Builder<Self> {
         Builder::new()
     }
 }
 
 impl Registry {
-    /// Begins a registry with the prefix `l0` and no default labels.
+    /// Creates a builder with the prefix `l0` and no default labels.
     pub fn builder() -> Builder<Self> {
         Builder::new()
     }
@@ -50,7 +50,7 @@ impl<T: From<Registry>> Builder<T> {
         }
     }
 
-    /// What all metric names begin with, before an underscore. Default: `l0`.
+    /// Sets what all metric names begin with, before an underscore. Default: `l0`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
@@ -68,22 +68,23 @@ impl<T: From<Registry>> Builder<T> {
         self
     }
 
-    /// How many label sets are told apart, and how many by each custom metric. Default: 10,000.
+    /// Sets how many label sets are told apart, those of runs and those of each custom metric. Default:
+    /// 10,000.
     ///
-    /// A further one is counted under one more label set, with the label names of the first that
-    /// was too many and `other` for every value, so that sums over all series stay exact;
-    /// `l0_series_overflow_total` tells how often that was done. Default labels keep their value.
+    /// Further ones are counted together under one more label set, with the label names of the first
+    /// beyond the limit and `other` for every value, so that sums over all series stay exact;
+    /// `l0_series_overflow_total` counts how often that was done. Default labels keep their value.
     ///
-    /// With the default buckets, a label set takes about 1.6 kB of memory, and 127 lines in a scrape,
-    /// and one more for each type of error and each rule that it has seen.
+    /// With the default buckets, a label set takes about 2 kB of memory and 160 lines in a scrape, and
+    /// one more line for each type of error and each rule that it has seen.
     pub fn max_series(mut self, max: usize) -> Self {
         self.max_series = max;
         self
     }
 
-    /// Drops label sets of runs that were not used for so long. Default: never.
+    /// Drops label sets of runs that were not used for this long. Default: never.
     ///
-    /// It is looked for whenever metrics are read, so to the precision of a scrape. What is in use,
+    /// It happens when metrics are read, so to the precision of a scrape. What is in use,
     /// by a live run or a [`LabelledCollector`](crate::LabelledCollector), stays. A label set that
     /// comes back starts at 0, which `rate` and `increase` take for a restart of the counter; that
     /// is right as long as the timeout is longer than the range that is asked for.
@@ -96,18 +97,18 @@ impl<T: From<Registry>> Builder<T> {
     /// the last in it. Default: off.
     ///
     /// They are the ids of runs, the `sessionId` of logs and JSON, so that a slow bucket leads to a
-    /// run that was slow. Only [OpenMetrics](Registry::expose_openmetrics) can tell them, and with this
+    /// run that was slow. Only [OpenMetrics](Registry::expose_openmetrics) has them, and with this
     /// on, the route for axum gives OpenMetrics to those who prefer it, as Prometheus does. It keeps
     /// them if it runs with `--enable-feature=exemplar-storage`. OpenMetrics spells bounds with a point,
     /// `le="1.0"`; Prometheus before version 3 takes that for another series than `le="1"`.
     ///
-    /// A label set takes 4 kB more memory, and a run 0.1 µs more to count.
+    /// A label set takes 5 kB more memory, and a run 0.1 µs more to count.
     pub fn exemplars(mut self, exemplars: bool) -> Self {
         self.exemplars = exemplars;
         self
     }
 
-    /// Checks everything and makes it.
+    /// Checks the settings, and builds the collector or the registry.
     ///
     /// # Errors
     ///

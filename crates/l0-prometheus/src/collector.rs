@@ -15,15 +15,15 @@ use crate::series::Series;
 ///
 /// There are three ways in: [`record`](Self::record) after a run, the same through
 /// [`with_labels`](Self::with_labels) where labels do not change, and as an interceptor, through
-/// [`label_keys`](Self::label_keys), which also sees runs while they are live. A run that takes two
-/// of them counts twice.
+/// [`interceptor`](Self::interceptor) or [`label_keys`](Self::label_keys), which also sees runs while
+/// they are live. A run that takes two of them counts twice.
 #[derive(Debug, Clone)]
 pub struct Collector {
     registry: Registry,
 }
 
 impl Collector {
-    /// Counts one measured run: its final telemetry.
+    /// Counts one measured run: its final telemetry. How it ended and why it failed is counted too.
     ///
     /// ```
     /// use l0_core::Telemetry;
@@ -45,8 +45,8 @@ impl Collector {
         self.registry.record_telemetry(telemetry, labels);
     }
 
-    /// A collector for these labels only, which are looked up now and not for each run. If they are
-    /// too many at this time, it is one for `other`, and stays that.
+    /// Creates a collector for these labels only, which are looked up now and not for each run. If
+    /// there is no room for them at this time, it is one for `other`, and stays that.
     #[must_use]
     pub fn with_labels(&self, labels: &Labels) -> LabelledCollector {
         LabelledCollector {
@@ -56,13 +56,13 @@ impl Collector {
         }
     }
 
-    /// All metrics in the text format of Prometheus: see [`Registry::expose`].
+    /// Writes all metrics in the text format of Prometheus: see [`Registry::expose`].
     #[must_use]
     pub fn expose(&self) -> String {
         self.registry.expose()
     }
 
-    /// All metrics in the format of OpenMetrics: see [`Registry::expose_openmetrics`].
+    /// Writes all metrics in the format of OpenMetrics: see [`Registry::expose_openmetrics`].
     #[must_use]
     pub fn expose_openmetrics(&self) -> String {
         self.registry.expose_openmetrics()
@@ -78,8 +78,8 @@ impl Collector {
         self.registry.retain(keep)
     }
 
-    /// The registry that this collector keeps its metrics in; custom metrics that are added to it are
-    /// exposed along with them.
+    /// Returns the registry that this collector keeps its metrics in. Custom metrics that are added to it
+    /// are exposed along with them.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
@@ -92,7 +92,7 @@ impl From<Registry> for Collector {
     }
 }
 
-/// Joins a [`prometheus::Registry`] that an application has, as its [`Registry`] does.
+/// Joins an existing [`prometheus::Registry`], as its [`Registry`] does.
 ///
 /// ```
 /// use l0_prometheus::Collector;
@@ -126,11 +126,20 @@ pub struct LabelledCollector {
 impl LabelledCollector {
     /// Counts one measured run: its final telemetry.
     pub fn record(&self, telemetry: &Telemetry) {
+        self.with_series(|series| series.record(telemetry));
+    }
+
+    /// The same for a run whose end is counted by [`Series::finish`].
+    pub(crate) fn record_measured(&self, telemetry: &Telemetry) {
+        self.with_series(|series| series.record_measured(telemetry));
+    }
+
+    fn with_series(&self, record: impl FnOnce(&Series)) {
         if self.series.is_forgotten() {
             // After a `clear`, the labels belong to another series.
-            self.registry.record_telemetry(telemetry, &self.labels);
+            record(&self.registry.series(&self.labels).value);
         } else {
-            self.series.value.record(telemetry);
+            record(&self.series.value);
         }
     }
 

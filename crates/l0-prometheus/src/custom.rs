@@ -9,7 +9,7 @@ use crate::exposition::{Family, Sample, Sink};
 use crate::histogram::{Bounds, FloatHistogram};
 use crate::label_sets::{Found, LabelSets};
 use crate::labels::Labels;
-use crate::metrics::{HEALTH, Kind, METRICS, Value};
+use crate::metrics::{HEALTH, Kind, LAYOUT, Value};
 use crate::names::is_metric_name;
 use crate::number::Float;
 
@@ -37,8 +37,8 @@ impl CustomMetrics {
             metrics: BTreeMap::new(),
             taken: HashMap::new(),
         };
-        for metric in &METRICS {
-            named.take(metric.name, metric.kind);
+        for metric in &LAYOUT.metrics {
+            named.take(&metric.name, metric.kind);
         }
         for metric in &HEALTH {
             named.take(metric.name, Kind::Counter);

@@ -5,7 +5,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use l0_core::{Distribution, Telemetry};
 
@@ -186,12 +185,6 @@ impl UnitHistogram {
         }
     }
 
-    /// Adds one duration to a histogram of nanoseconds.
-    #[inline]
-    pub(crate) fn observe_duration(&self, duration: Duration, run: &Telemetry) {
-        self.observe(nanos(duration), run);
-    }
-
     /// Adds all durations of a distribution to a histogram of nanoseconds, with one addition for
     /// each bucket of ours. A bucket of theirs that straddles one of our bounds goes to its upper
     /// side, so a duration up to 4 % below a bound may be counted above it. Sum and count are exact.
@@ -268,6 +261,8 @@ impl FloatHistogram {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -275,6 +270,10 @@ mod tests {
 
     fn seconds(bounds: &[f64]) -> UnitHistogram {
         UnitHistogram::new(&Arc::new(UnitBounds::new(bounds, NANOS).unwrap()))
+    }
+
+    fn observe(histogram: &UnitHistogram, millis: u64, run: &Telemetry) {
+        histogram.observe(nanos(Duration::from_millis(millis)), run);
     }
 
     fn cumulative(view: HistogramView<'_>) -> Vec<u64> {
@@ -285,7 +284,7 @@ mod tests {
     fn a_value_on_a_bound_belongs_to_its_bucket() {
         let histogram = seconds(&[0.1, 0.3, 1.0]);
         for millis in [100, 300, 301, 1_000, 1_001] {
-            histogram.observe_duration(Duration::from_millis(millis), &Telemetry::default());
+            observe(&histogram, millis, &Telemetry::default());
         }
         assert_eq!(cumulative(histogram.view()), [1, 2, 4, 5]);
         assert_eq!(histogram.view().sum, 2.702);
@@ -294,7 +293,7 @@ mod tests {
     #[test]
     fn without_bounds_everything_is_in_the_last_bucket() {
         let histogram = seconds(&[]);
-        histogram.observe_duration(Duration::from_secs(1), &Telemetry::default());
+        observe(&histogram, 1_000, &Telemetry::default());
         let mut gaps = Distribution::new();
         gaps.record(Duration::from_millis(5));
         gaps.record(Duration::from_secs(10_000));
@@ -339,9 +338,9 @@ mod tests {
             run
         };
         for (id, millis) in [("a", 500), ("b", 700), ("c", 2_000)] {
-            histogram.observe_duration(Duration::from_millis(millis), &run(id));
+            observe(&histogram, millis, &run(id));
         }
-        histogram.observe_duration(Duration::from_secs(3), &run(&"x".repeat(200)));
+        observe(&histogram, 3_000, &run(&"x".repeat(200)));
         let mut seen = Vec::new();
         for bucket in 0..3 {
             let show = |one: &Exemplar| seen.push((one.id.clone(), one.value, one.at));

@@ -1,15 +1,38 @@
 //! Interceptor: records runs as they happen, under labels from their metadata.
 
-use l0_core::{Event, Interceptor, Observer, Observers, Outcome, RunInfo, keys};
+use l0_core::{End, Event, Interceptor, KeyError, KeyList, Observer, Observers, RunInfo};
 
 use crate::collector::{Collector, LabelledCollector};
-use crate::error::LabelError;
 use crate::labels::{Labels, LabelsText};
-use crate::names::check_label;
+use crate::names::KEYS;
 
 impl Collector {
-    /// An interceptor that records every run, under the values that its metadata has for these keys.
-    /// No other metadata becomes a label. A key that a run does not have gives no label.
+    /// Creates an interceptor that records every run, all under the default labels.
+    ///
+    /// ```
+    /// use l0_core::L0;
+    /// use l0_prometheus::Collector;
+    ///
+    /// # fn main() -> Result<(), l0_prometheus::BuildError> {
+    /// let collector = Collector::builder().label("service", "my-app").build()?;
+    /// let l0 = L0::builder().interceptor(collector.interceptor()).build();
+    /// # drop(l0);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn interceptor(&self) -> MetricsInterceptor {
+        MetricsInterceptor {
+            collector: self.clone(),
+            keys: KeyList::new(),
+        }
+    }
+
+    /// Creates an interceptor that records every run under the values that its metadata has for these
+    /// keys.
+    ///
+    /// No other metadata becomes a label. A key that a run does not have, or whose value is empty, gives
+    /// no label. Values are cut to 256 bytes.
     ///
     /// ```
     /// use l0_core::L0;
@@ -27,44 +50,35 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// If a key is no name that a label may have: see [`Labels`].
-    pub fn label_keys<I>(&self, keys: I) -> Result<MetricsInterceptor, LabelError>
+    /// If a key is not a name that a label may have: see [`Labels`].
+    pub fn label_keys<I>(&self, keys: I) -> Result<MetricsInterceptor, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        MetricsInterceptor::new(self.clone(), keys.into_iter().map(Into::into).collect())
+        let mut interceptor = self.interceptor();
+        interceptor.keys.add(keys, &KEYS)?;
+        Ok(interceptor)
     }
 }
 
-/// Records every run: what [`Collector::label_keys`] makes.
+/// Records every run: what [`Collector::interceptor`] and [`Collector::label_keys`] create.
 ///
 /// The telemetry of a measured run is recorded when it ends. That a run is live shows at once, also
-/// if it is not measured: `streams_started_total`, `streams_active`, `backoff_seconds_total`. Tokens
-/// and gaps show at its end only, since showing them earlier would cost time for each token.
+/// if it is not measured: `streams_started_total`, `streams_active`, `backoff_seconds_total`. How it
+/// ended and why it failed is counted of every run. Tokens and gaps show at its end only, since showing
+/// them earlier would cost time for each token.
 #[derive(Debug, Clone)]
 pub struct MetricsInterceptor {
     collector: Collector,
-    /// In ascending order, each once.
-    keys: Vec<String>,
+    keys: KeyList,
 }
 
 impl MetricsInterceptor {
-    pub(crate) fn new(collector: Collector, mut keys: Vec<String>) -> Result<Self, LabelError> {
-        for key in &keys {
-            check_label(key)?;
-        }
-        keys.sort_unstable();
-        keys.dedup();
-        Ok(Self { collector, keys })
-    }
-
     fn labels(&self, run: &RunInfo) -> Labels {
         let mut text = LabelsText::default();
-        for key in &self.keys {
-            if let Some(value) = keys::text(run.metadata(), key) {
-                text.push(key, &value);
-            }
+        for (name, value) in self.keys.pick(run.metadata()) {
+            text.push(name, &value);
         }
         text.into()
     }
@@ -98,9 +112,9 @@ impl LiveRun {
         }
     }
 
-    fn finish(&mut self, outcome: Outcome) {
+    fn finish(&mut self, end: &End) {
         if !std::mem::replace(&mut self.finished, true) {
-            self.collector.series().streams.finish(outcome);
+            self.collector.series().finish(end);
         }
     }
 }
@@ -109,13 +123,11 @@ impl Observer for LiveRun {
     fn on_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Retry { delay, .. } => self.collector.series().streams.back_off(delay),
-            Event::Finished {
-                outcome, telemetry, ..
-            } => {
+            Event::Finished { end, telemetry, .. } => {
                 if let Some(telemetry) = telemetry {
-                    self.collector.record(telemetry);
+                    self.collector.record_measured(telemetry);
                 }
-                self.finish(outcome);
+                self.finish(end);
             }
             _ => {}
         }
@@ -124,7 +136,7 @@ impl Observer for LiveRun {
 
 impl Drop for LiveRun {
     fn drop(&mut self) {
-        self.finish(Outcome::Dropped);
+        self.finish(&End::dropped());
         // Now that all observers were told of the end.
         let health = self.collector.registry().health();
         health.observer_panics.add(self.run.observer_panics());
@@ -135,13 +147,13 @@ impl Drop for LiveRun {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use l0_core::L0;
     use l0_core::testing::Script;
+    use l0_core::{Cause, Failure, L0, LimitKind, Outcome, Severity, TimeoutKind, Violation};
 
     use super::*;
 
-    #[test]
-    fn an_observer_that_is_never_told_of_the_end_ends_with_its_drop() {
+    /// A run that is observed by nobody.
+    fn run() -> RunInfo {
         // The only way to a `RunInfo`.
         struct Keep(Arc<Mutex<Option<RunInfo>>>);
         impl Interceptor for Keep {
@@ -152,21 +164,81 @@ mod tests {
         let kept = Arc::new(Mutex::new(None));
         let l0 = L0::builder().interceptor(Keep(Arc::clone(&kept))).build();
         drop(l0.stream(Script::new().source()).start());
-        let run = kept.lock().unwrap().take().unwrap();
+        kept.lock().unwrap().take().unwrap()
+    }
 
-        let collector = Collector::builder()
-            .build()
-            .unwrap()
-            .with_labels(&Labels::none());
-        let mut live = LiveRun::start(collector.clone(), run);
+    #[test]
+    fn an_observer_that_is_never_told_of_the_end_ends_with_its_drop() {
+        let collector = Collector::builder().build().unwrap();
+        let labelled = collector.with_labels(&Labels::none());
+        let mut live = LiveRun::start(labelled.clone(), run());
         live.on_event(&Event::attempt_started(1));
-        let streams = &collector.series().streams;
-        assert_eq!(streams.active(), 1);
+        assert_eq!(labelled.series().streams.active(), 1);
         drop(live);
-        assert_eq!(streams.active(), 0);
-        let dropped = streams
-            .finished()
-            .find(|(outcome, _)| *outcome == Outcome::Dropped);
-        assert_eq!(dropped, Some((Outcome::Dropped, 1)));
+        assert_eq!(labelled.series().streams.active(), 0);
+        let text = collector.expose();
+        assert!(text.contains("l0_streams_finished_total{outcome=\"dropped\"} 1\n"));
+    }
+
+    #[test]
+    fn every_end_is_counted_by_outcome_and_every_failure_by_type_whether_measured_or_not() {
+        let error = |failure| End::failed(&std::io::Error::other(failure));
+        let violation = Violation::new("json", Severity::Fatal, "wrong");
+        for (end, error_type) in [
+            (End::completed(), None),
+            (End::dropped(), None),
+            (End::of(Cause::Aborted), None),
+            (error(Failure::status(401)), Some("401")),
+            (error(Failure::status(429)), Some("rate_limited")),
+            (error(Failure::model()), Some("model_error")),
+            (error(Failure::fatal()), Some("_OTHER")),
+            (End::refused("no"), Some("refused")),
+            (End::of(Cause::Truncated), Some("truncated")),
+            (End::of(Cause::ZeroOutput), Some("zero_output")),
+            (End::of(Cause::Timeout(TimeoutKind::Total)), Some("timeout")),
+            (
+                End::of(Cause::Limit(LimitKind::OutputTokens)),
+                Some("limit"),
+            ),
+            (
+                End::of(Cause::Violation(violation)),
+                Some("guardrail_violation"),
+            ),
+            (End::of(Cause::NoTimer), Some("no_timer")),
+            (End::of(Cause::Panic), Some("panic")),
+        ] {
+            let mut telemetry = l0_core::Telemetry::default();
+            telemetry.outcome = Some(end.outcome());
+            telemetry.error = l0_core::ErrorRecord::of(&end);
+            let expected = |name: &str, label: &str, value: &str, count: u32| {
+                format!("l0_{name}_total{{{label}=\"{value}\"}} {count}\n")
+            };
+            let check = |collector: &Collector, runs| {
+                let text = collector.expose();
+                for outcome in Outcome::ALL {
+                    let count = if *outcome == end.outcome() { runs } else { 0 };
+                    let line = expected("streams_finished", "outcome", outcome.as_str(), count);
+                    assert!(text.contains(&line), "{line}{text}");
+                }
+                let failures = text.matches("\nl0_failures_total{").count();
+                assert_eq!(failures, usize::from(error_type.is_some()), "{end:?}");
+                if let Some(error_type) = error_type {
+                    let line = expected("failures", "error_type", error_type, runs);
+                    assert!(text.contains(&line), "{line}{text}");
+                }
+            };
+
+            let live = Collector::builder().build().unwrap();
+            for telemetry in [None, Some(&telemetry)] {
+                let collector = live.with_labels(&Labels::none());
+                let mut live = LiveRun::start(collector, run());
+                live.on_event(&Event::finished(&end, telemetry));
+            }
+            check(&live, 2);
+
+            let by_hand = Collector::builder().build().unwrap();
+            by_hand.record(&telemetry, &Labels::none());
+            check(&by_hand, 1);
+        }
     }
 }

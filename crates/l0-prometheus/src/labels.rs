@@ -8,12 +8,12 @@ use crate::names::check_label;
 
 /// A label set: names and values, sorted by name.
 ///
-/// Names are those that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, but for the ones that mean
-/// something already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own
-/// metrics, `error_type`, `severity`, `rule`, `outcome` and `reason`. Values are any text.
+/// A name may be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except those that have a meaning
+/// already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own metrics, `error_type`,
+/// `severity`, `rule` and `outcome`. A value may be any text.
 ///
-/// To Prometheus an empty value is no label. So two sets that differ by labels with empty values
-/// only are counted as one, which is shown as it was first seen.
+/// To Prometheus an empty value is no label. So two sets that differ only by labels with empty values
+/// are counted as one, which is shown as it was first seen.
 ///
 /// ```
 /// use l0_prometheus::Labels;
@@ -36,7 +36,7 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Labels of these names and values, in any order.
+    /// Creates labels of these names and values, given in any order.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Labels {
         Ok(text.into())
     }
 
-    /// No labels.
+    /// Creates an empty label set.
     #[must_use]
     pub const fn none() -> Self {
         Self {
@@ -69,19 +69,19 @@ impl Labels {
         }
     }
 
-    /// The value of a label.
+    /// Returns the value of a label.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.iter()
             .find_map(|(key, value)| (key == name).then_some(value))
     }
 
-    /// The names and values.
+    /// Iterates over the names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Cow<'_, str>)> {
         Pairs { rest: &self.text }.map(|pair| (pair.name, unescape(pair.value)))
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()

@@ -1,17 +1,15 @@
 //! Names: what Prometheus allows, and what is taken.
 
+use l0_core::{KeyRules, Quantity};
+
 use crate::error::LabelError;
 
-/// Names that metrics of this crate, or the format itself, give a meaning to.
-const RESERVED: [&str; 7] = [
-    "le",
-    "quantile",
-    "error_type",
-    "severity",
-    "rule",
-    "outcome",
-    "reason",
-];
+/// Which metadata keys can be labels, under their own names.
+pub(crate) const KEYS: KeyRules = KeyRules::new(
+    |key| is_label_name(key).then(|| key.to_owned()),
+    "of the form [a-zA-Z_][a-zA-Z0-9_]*: letters, digits and underscores",
+)
+.reserved(is_reserved);
 
 /// Whether Prometheus allows this as the name of a metric.
 pub(crate) fn is_metric_name(name: &str) -> bool {
@@ -19,12 +17,23 @@ pub(crate) fn is_metric_name(name: &str) -> bool {
     !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
 }
 
+/// Whether Prometheus allows this as the name of a label.
+fn is_label_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
+}
+
+/// Whether the format or a metric of runs gives the name a meaning.
+fn is_reserved(name: &str) -> bool {
+    let of_format = name.starts_with("__") || name == "le" || name == "quantile";
+    of_format || Quantity::ALL.iter().any(|one| one.label() == Some(name))
+}
+
 /// Gives the name back if a caller may use it.
 pub(crate) fn check_label(name: &str) -> Result<&str, LabelError> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if name.is_empty() || name.as_bytes()[0].is_ascii_digit() || !name.bytes().all(allowed) {
+    if !is_label_name(name) {
         Err(LabelError::Invalid(name.to_owned()))
-    } else if name.starts_with("__") || RESERVED.contains(&name) {
+    } else if is_reserved(name) {
         Err(LabelError::Reserved(name.to_owned()))
     } else {
         Ok(name)
@@ -37,7 +46,7 @@ mod tests {
 
     #[test]
     fn label_names_have_letters_digits_and_underscores() {
-        for name in ["a", "_", "_9", "modelName", "user_tier"] {
+        for name in ["a", "_", "_9", "modelName", "user_tier", "reason"] {
             assert_eq!(check_label(name), Ok(name));
         }
         for name in ["", "9a", "a-b", "a b", "ü", "a:b", "a=", "a\"", "a\n"] {
@@ -47,7 +56,17 @@ mod tests {
 
     #[test]
     fn names_that_mean_something_are_reserved() {
-        for name in RESERVED.into_iter().chain(["__name__", "__", "__x"]) {
+        for name in [
+            "le",
+            "quantile",
+            "error_type",
+            "severity",
+            "rule",
+            "outcome",
+            "__name__",
+            "__",
+            "__x",
+        ] {
             assert_eq!(
                 check_label(name),
                 Err(LabelError::Reserved(name.to_owned()))

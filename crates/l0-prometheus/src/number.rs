@@ -1,7 +1,10 @@
-//! Numbers that many threads write: counters and floating-point cells.
+//! Numbers that many threads write: counters and floating-point cells; and the whole units in which
+//! quantities are added up, so that sums are exact.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use l0_core::{Unit, Value};
 
 /// A count that only grows. It wraps after 2^64, as every counter of Prometheus may.
 #[derive(Debug, Default)]
@@ -69,9 +72,33 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 /// How many nanoseconds a second has.
 pub(crate) const NANOS: f64 = 1e9;
 
+/// Telemetry gives rates to three decimals.
+pub(crate) const THOUSANDTHS: f64 = 1e3;
+
+/// How many whole units make one of what a quantity is measured in.
+pub(crate) const fn scale(unit: Unit) -> f64 {
+    match unit {
+        Unit::Each(_) => 1.0,
+        Unit::Seconds => NANOS,
+        _ => THOUSANDTHS,
+    }
+}
+
+/// A value in whole units.
+#[inline]
+pub(crate) fn units(value: Value<'_>) -> u64 {
+    match value {
+        Value::Count(count) => count,
+        Value::Duration(duration) => nanos(duration),
+        value => (value.as_f64() * THOUSANDTHS).round() as u64,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::thread;
+
+    use l0_core::{Quantity, QuantityKind, Telemetry};
 
     use super::*;
 
@@ -96,5 +123,17 @@ mod tests {
     fn a_duration_beyond_the_range_saturates() {
         assert_eq!(nanos(Duration::from_millis(1_500)), 1_500_000_000);
         assert_eq!(nanos(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn values_have_the_units_of_their_quantity() {
+        let telemetry = Telemetry::example();
+        let one_number = |quantity: &&Quantity| quantity.kind != QuantityKind::Distribution;
+        for quantity in Quantity::ALL.iter().filter(one_number) {
+            if let Some(value) = quantity.value(&telemetry) {
+                let read = units(value) as f64 / scale(quantity.unit);
+                assert_eq!(read, value.as_f64(), "{quantity:?}");
+            }
+        }
     }
 }

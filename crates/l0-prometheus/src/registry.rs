@@ -8,18 +8,17 @@ use l0_core::Telemetry;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
-use crate::buckets::RunBounds;
 use crate::custom::{CustomMetric, CustomMetrics, CustomValue};
 use crate::error::MetricError;
 use crate::exposition::{Family, Format, Sample, Sink, Writer};
 use crate::families::Families;
-use crate::histogram::Bounds;
+use crate::histogram::{Bounds, UnitBounds};
 use crate::label_sets::{Cell, Found, LabelSets};
 use crate::labels::Labels;
-use crate::metrics::{HEALTH, Health, Kind, METRICS, Value};
+use crate::metrics::{HEALTH, Health, Kind, LAYOUT, Value};
 use crate::series::Series;
 
-/// Metrics of runs, and metrics of one's own beside them. Clones share what is recorded.
+/// Holds the metrics of runs, and custom metrics beside them. Clones share what is recorded.
 ///
 /// It is what a [`Collector`](crate::Collector) keeps its metrics in, and can be used by itself:
 ///
@@ -43,14 +42,16 @@ use crate::series::Series;
 /// # }
 /// ```
 ///
-/// A custom metric is what its first use says: a later use with the same name and another type or
-/// help text is an error. Its label sets are limited like those of runs, each metric by itself.
+/// The first use of a custom metric settles its type and its help text: a later use with the same name
+/// and another of these is an error. Its label sets are limited like those of runs, each metric by
+/// itself.
 #[derive(Clone)]
 pub struct Registry(Arc<Shared>);
 
 struct Shared {
-    bounds: RunBounds,
-    /// Of [`METRICS`], with the prefix.
+    /// Of each histogram of runs.
+    bounds: Box<[Arc<UnitBounds>]>,
+    /// Of the metrics of runs, with the prefix.
     names: Box<[String]>,
     /// Of [`HEALTH`], with the prefix.
     health_names: Box<[String]>,
@@ -75,7 +76,7 @@ pub(crate) struct Settings {
 }
 
 impl Registry {
-    pub(crate) fn new(settings: Settings, bounds: RunBounds) -> Self {
+    pub(crate) fn new(settings: Settings, bounds: Box<[Arc<UnitBounds>]>) -> Self {
         let Settings {
             prefix,
             labels: defaults,
@@ -84,9 +85,10 @@ impl Registry {
             exemplars,
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
-        let fixed = METRICS.iter().map(|one| (one.name, one.help, one.label));
+        let metrics = &LAYOUT.metrics;
+        let runs = metrics.iter().map(|one| (&*one.name, one.help, one.label));
         let health = HEALTH.iter().map(|one| (one.name, one.help, None));
-        let descs = fixed.chain(health).filter_map(|(name, help, label)| {
+        let descs = runs.chain(health).filter_map(|(name, help, label)| {
             let own = label.map(str::to_owned).into_iter().collect();
             let constant = defaults
                 .iter()
@@ -96,7 +98,7 @@ impl Registry {
         });
         Self(Arc::new(Shared {
             bounds,
-            names: METRICS.iter().map(|metric| full(metric.name)).collect(),
+            names: metrics.iter().map(|metric| full(&metric.name)).collect(),
             health_names: HEALTH.iter().map(|metric| full(metric.name)).collect(),
             descs: descs.collect(),
             idle_timeout,
@@ -109,7 +111,7 @@ impl Registry {
         }))
     }
 
-    /// Counts one measured run: its final telemetry.
+    /// Counts one measured run: its final telemetry. How it ended and why it failed is counted too.
     pub fn record_telemetry(&self, telemetry: &Telemetry, labels: &Labels) {
         self.series(labels).value.record(telemetry);
     }
@@ -181,7 +183,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Says what buckets a histogram has, before its first use.
+    /// Sets the buckets of a histogram, before its first use.
     ///
     /// # Errors
     ///
@@ -204,7 +206,7 @@ impl Registry {
         Ok(())
     }
 
-    /// All metrics in the text format of Prometheus, version 0.0.4; empty if nothing was recorded.
+    /// Writes all metrics in the text format of Prometheus, version 0.0.4; empty if nothing was recorded.
     ///
     /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate),
     /// then custom ones by name, and the label sets of each in the order of their labels. Runs may be
@@ -215,7 +217,7 @@ impl Registry {
         self.write(Format::Text)
     }
 
-    /// All metrics in the format of OpenMetrics, version 1.0.0, to be served as
+    /// Writes all metrics in the format of OpenMetrics, version 1.0.0, to be served as
     /// [`OPENMETRICS_CONTENT_TYPE`](crate::OPENMETRICS_CONTENT_TYPE), with
     /// [exemplars](crate::Builder::exemplars) if they are kept.
     #[must_use]
@@ -248,7 +250,8 @@ impl Registry {
         self.0.health.clear();
     }
 
-    /// Drops the label sets, of runs and of custom metrics, that `keep` does not want; says how many.
+    /// Drops the label sets, of runs and of custom metrics, for which `keep` returns `false`, and returns
+    /// how many.
     ///
     /// A label set in use at this moment stays: by a live run, a
     /// [`LabelledCollector`](crate::LabelledCollector), a thread that records, or a scrape. So no
@@ -261,7 +264,7 @@ impl Registry {
         runs + custom.sum::<usize>()
     }
 
-    /// How many label sets of runs there are, the one for what is too many included.
+    /// Returns how many label sets of runs there are, the one for what is beyond the limit included.
     #[must_use]
     pub fn series_count(&self) -> usize {
         self.0.runs.len()
@@ -305,7 +308,7 @@ impl Registry {
             self.0.runs.sweep(timeout, Instant::now());
         }
         let all = self.0.runs.all();
-        for (metric, name) in METRICS.iter().zip(&self.0.names) {
+        for (metric, name) in LAYOUT.metrics.iter().zip(&self.0.names) {
             let mut began = false;
             for series in &all {
                 metric.read(&series.value, &mut |own, value| {
@@ -347,12 +350,12 @@ impl Registry {
     }
 }
 
-/// Joins a [`prometheus::Registry`] that an application has.
+/// Joins an existing [`prometheus::Registry`].
 ///
 /// Labels that such a registry adds by itself ([`prometheus::Registry::new_custom`]) must not repeat
-/// ours: it does not look, and a scrape with a label twice is invalid.
+/// ours: it does not check, and a scrape with a label twice is invalid.
 impl prometheus::core::Collector for Registry {
-    /// The metrics of runs, whether or not there are any yet. Two collectors can join one registry if
+    /// Describes the metrics of runs, whether or not there are any yet. Two collectors can join one registry if
     /// their prefixes or the values of their default labels differ.
     fn desc(&self) -> Vec<&Desc> {
         self.0.descs.iter().collect()

@@ -16,13 +16,13 @@ use crate::collector::Collector;
 /// than a thread for blocking work is worth.
 const INLINE: usize = 16;
 
-/// The metrics of a collector, as a route of axum for `GET` and `HEAD`.
+/// Serves the metrics of a collector, as a route of axum for `GET` and `HEAD`.
 ///
-/// It gives the text format, version 0.0.4, and to those who prefer it delimited protobuf, with the
-/// feature of that name, or OpenMetrics, if the collector keeps
-/// [exemplars](crate::Builder::exemplars), which the other two formats leave out; all of it compressed
-/// with gzip to those who accept that. More than a few label sets are written on a thread for blocking
-/// work, so that a scrape does not hold up the streams that the serving thread drives.
+/// It answers in the text format, version 0.0.4. Who prefers it gets delimited protobuf, with the feature
+/// of that name, or OpenMetrics, if the collector keeps [exemplars](crate::Builder::exemplars), which the
+/// other two formats leave out. All of it is compressed with gzip for those who accept that. More than a
+/// few label sets are written on a thread for blocking work, so that a scrape does not hold up the
+/// streams that the serving thread drives.
 ///
 /// ```
 /// use axum::Router;

@@ -1,192 +1,176 @@
 //! Series: the numbers of one label set of runs, and how a run is counted into them.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use l0_core::{GuardrailStats, NetworkErrorKind, Outcome, Severity, Telemetry};
+use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value};
 
-use crate::buckets::{RunBounds, THOUSANDTHS};
-use crate::histogram::UnitHistogram;
-use crate::number::{Count, Float, nanos};
+use crate::histogram::{UnitBounds, UnitHistogram};
+use crate::metrics::LAYOUT;
+use crate::number::{Count, Float, nanos, units};
 
-pub(crate) const SEVERITIES: [Severity; 3] = [Severity::Warning, Severity::Error, Severity::Fatal];
-
-/// What is known of the runs of one label set.
+/// What is known of the runs of one label set. Arrays are in the order of the layout.
 #[derive(Debug)]
 pub(crate) struct Series {
-    // Of measured runs, counted at their end.
+    /// Measured runs, counted at their end.
     pub(crate) requests: Count,
-    pub(crate) request_duration: UnitHistogram,
-    pub(crate) tokens: Count,
+    /// In whole units.
+    pub(crate) sums: Box<[Count]>,
     /// NaN until it is known.
-    pub(crate) tokens_per_second: Float,
-    pub(crate) time_to_first_token: UnitHistogram,
-    pub(crate) retries: Count,
-    pub(crate) network_retries: Count,
-    pub(crate) model_retries: Count,
-    pub(crate) network_errors: Count,
-    /// In the order of [`NetworkErrorKind::ALL`].
-    pub(crate) network_errors_by_type: [Count; NetworkErrorKind::ALL.len()],
-    pub(crate) violations: Count,
-    /// In the order of [`SEVERITIES`].
-    pub(crate) violations_by_severity: [Count; SEVERITIES.len()],
-    pub(crate) violations_by_rule: Rules,
-    pub(crate) drifted: Count,
-    pub(crate) inter_token: UnitHistogram,
-    pub(crate) max_gap: UnitHistogram,
-    pub(crate) output_tokens_per_second: UnitHistogram,
-    pub(crate) wasted_tokens: Count,
-    pub(crate) usage_input_tokens: Count,
-    pub(crate) usage_output_tokens: Count,
-    /// In nanoseconds.
-    pub(crate) consumer_wait: Count,
+    pub(crate) last: Box<[Float]>,
+    pub(crate) histograms: Box<[UnitHistogram]>,
+    pub(crate) breakdowns: Box<[Breakdown]>,
+    /// Of all runs, measured or not.
+    pub(crate) ends: Box<[Breakdown]>,
     pub(crate) streams: Streams,
 }
 
 impl Series {
-    pub(crate) fn new(bounds: &RunBounds, exemplars: bool) -> Self {
-        let histogram = |bounds| {
+    pub(crate) fn new(bounds: &[Arc<UnitBounds>], exemplars: bool) -> Self {
+        let histograms = LAYOUT.histograms.iter().zip(bounds).map(|(row, bounds)| {
             let histogram = UnitHistogram::new(bounds);
-            if exemplars {
+            if exemplars && row.is_of_runs() {
                 histogram.with_exemplars()
             } else {
                 histogram
             }
-        };
+        });
+        let breakdown = |quantity: &Quantity| Breakdown::new(quantity.label());
         Self {
             requests: Count::default(),
-            request_duration: histogram(&bounds.request_duration),
-            tokens: Count::default(),
-            tokens_per_second: Float::new(f64::NAN),
-            time_to_first_token: histogram(&bounds.time_to_first_token),
-            retries: Count::default(),
-            network_retries: Count::default(),
-            model_retries: Count::default(),
-            network_errors: Count::default(),
-            network_errors_by_type: Default::default(),
-            violations: Count::default(),
-            violations_by_severity: Default::default(),
-            violations_by_rule: Rules::default(),
-            drifted: Count::default(),
-            inter_token: UnitHistogram::new(&bounds.inter_token),
-            max_gap: histogram(&bounds.max_gap),
-            output_tokens_per_second: histogram(&bounds.output_tokens_per_second),
-            wasted_tokens: Count::default(),
-            usage_input_tokens: Count::default(),
-            usage_output_tokens: Count::default(),
-            consumer_wait: Count::default(),
+            sums: LAYOUT.sums.iter().map(|_| Count::default()).collect(),
+            last: LAYOUT.last.iter().map(|_| Float::new(f64::NAN)).collect(),
+            histograms: histograms.collect(),
+            breakdowns: LAYOUT.breakdowns.iter().map(|one| breakdown(one)).collect(),
+            ends: LAYOUT.ends.iter().map(|(one, _)| breakdown(one)).collect(),
             streams: Streams::default(),
         }
     }
 
-    /// Counts one measured run.
-    pub(crate) fn record(&self, telemetry: &Telemetry) {
-        let metrics = &telemetry.metrics;
+    /// Counts one measured run, but not how it ended.
+    pub(crate) fn record_measured(&self, telemetry: &Telemetry) {
+        let layout = &*LAYOUT;
         self.requests.add(1);
-        if let Some(duration) = telemetry.duration {
-            self.request_duration.observe_duration(duration, telemetry);
-        }
-        self.tokens.add(metrics.total_tokens);
-        if let Some(rate) = metrics.tokens_per_second {
-            self.tokens_per_second.set(rate);
-        }
-        if let Some(after) = metrics.time_to_first_token {
-            self.time_to_first_token.observe_duration(after, telemetry);
-        }
-        self.retries.add(metrics.total_retries.into());
-        self.network_retries.add(metrics.network_retries.into());
-        self.model_retries.add(metrics.model_retries.into());
-        let gaps = metrics.inter_token.as_ref();
-        if let Some(gaps) = gaps.filter(|gaps| !gaps.is_empty()) {
-            self.inter_token.fold(gaps);
-            self.max_gap.observe_duration(gaps.max, telemetry);
-        }
-        let rate = metrics.output_tokens_per_second;
-        if let Some(rate) = rate.filter(|rate| rate.is_finite()) {
-            let thousandths = (rate * THOUSANDTHS).round() as u64;
-            self.output_tokens_per_second
-                .observe(thousandths, telemetry);
-        }
-        self.wasted_tokens.add(metrics.wasted_tokens);
-        if let Some(hold) = metrics.consumer_hold {
-            self.consumer_wait.add(nanos(hold));
-        }
-        if let Some(usage) = &telemetry.usage {
-            self.usage_input_tokens.add(usage.input.unwrap_or(0));
-            self.usage_output_tokens.add(usage.output.unwrap_or(0));
-        }
-        self.network_errors.add(telemetry.network.error_count);
-        for (kind, count) in &telemetry.network.errors_by_type {
-            // The types are few, and most runs have none.
-            if let Some(index) = NetworkErrorKind::ALL.iter().position(|one| one == kind) {
-                self.network_errors_by_type[index].add(*count);
+        for (quantity, sum) in layout.sums.iter().zip(&self.sums) {
+            if let Some(value) = quantity.value(telemetry) {
+                sum.add(units(value));
             }
         }
-        if let Some(guardrails) = &telemetry.guardrails {
-            self.record_violations(guardrails);
+        for (quantity, last) in layout.last.iter().zip(&self.last) {
+            if let Some(value) = quantity.value(telemetry) {
+                last.set(value.as_f64());
+            }
         }
-        let drift = telemetry.drift.as_ref();
-        self.drifted
-            .add(drift.is_some_and(|drift| drift.detected).into());
+        for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
+            match row.quantity.value(telemetry) {
+                Some(Value::Distribution(all)) if row.longest => {
+                    histogram.observe(nanos(all.max), telemetry);
+                }
+                Some(Value::Distribution(all)) => histogram.fold(all),
+                Some(value) => histogram.observe(units(value), telemetry),
+                None => {}
+            }
+        }
+        for (quantity, counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
+            quantity.each(telemetry, &mut |value, count| counts.add(value, count));
+        }
     }
 
-    fn record_violations(&self, guardrails: &GuardrailStats) {
-        self.violations.add(guardrails.violation_count);
-        for (severity, count) in SEVERITIES.into_iter().zip(&self.violations_by_severity) {
-            count.add(guardrails.violations_by_severity.get(severity));
+    /// Counts one measured run, and how it ended, as far as its telemetry tells.
+    pub(crate) fn record(&self, telemetry: &Telemetry) {
+        self.record_measured(telemetry);
+        for ((quantity, _), counts) in LAYOUT.ends.iter().zip(&self.ends) {
+            quantity.each(telemetry, &mut |value, count| counts.add(value, count));
         }
-        for (rule, count) in &guardrails.violations_by_rule {
-            self.violations_by_rule.add(rule, *count);
+    }
+
+    /// Counts the end of a run that was counted as started.
+    pub(crate) fn finish(&self, end: &End) {
+        self.streams.finish();
+        for ((_, of_end), counts) in LAYOUT.ends.iter().zip(&self.ends) {
+            if let Some(value) = of_end(end) {
+                counts.add(&value, 1);
+            }
         }
     }
 }
 
-/// Violations by the name of the rule: the first [`GuardrailStats::MAX_RULES`] names, and `other`.
-#[derive(Debug, Default)]
-pub(crate) struct Rules(RwLock<BTreeMap<Box<str>, Count>>);
+/// Counts by the value of a label: the first 64 values, and `other`.
+#[derive(Debug)]
+pub(crate) struct Breakdown(RwLock<Vec<Part>>);
 
-impl Rules {
+/// A value and its count, in ascending order of the values.
+type Part = (Cow<'static, str>, AtomicU64);
+
+impl Breakdown {
+    /// As many as telemetry has rules.
+    const MAX: usize = GuardrailStats::MAX_RULES;
     const OTHER: &str = "other";
 
-    fn add(&self, rule: &str, violations: u64) {
-        if !self.add_to_known(rule, violations) {
-            let rules = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner);
-            let known = rules.contains_key(rule);
-            let rule = if known || rules.len() < GuardrailStats::MAX_RULES {
-                rule
-            } else {
-                Self::OTHER
-            };
-            rules.entry(rule.into()).or_default().add(violations);
+    /// Counts by this label. Where its values are few and known, they begin at 0, so that `rate` sees
+    /// the first of each.
+    fn new(label: Option<&str>) -> Self {
+        let mut known: Vec<_> = match label {
+            Some("outcome") => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
+            Some("severity") => Severity::ALL.iter().map(|one| one.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        known.sort_unstable();
+        let parts = known.into_iter().map(|value| (value.into(), 0.into()));
+        Self(RwLock::new(parts.collect()))
+    }
+
+    fn add(&self, value: &str, count: u64) {
+        // To Prometheus an empty value is no label.
+        let value = if value.is_empty() { Self::OTHER } else { value };
+        if count == 0 || self.add_to_known(value, count) {
+            return;
+        }
+        let parts = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let room = parts.len() < Self::MAX;
+        let value = if room || find(parts, value).is_ok() {
+            value
+        } else {
+            Self::OTHER
+        };
+        match find(parts, value) {
+            Ok(at) => *parts[at].1.get_mut() += count,
+            Err(at) => parts.insert(at, (value.to_owned().into(), count.into())),
         }
     }
 
-    fn add_to_known(&self, rule: &str, violations: u64) -> bool {
-        let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let known = rules.get(rule).or_else(|| {
-            let full = rules.len() >= GuardrailStats::MAX_RULES;
-            full.then(|| rules.get(Self::OTHER)).flatten()
-        });
-        known.inspect(|count| count.add(violations)).is_some()
+    fn add_to_known(&self, value: &str, count: u64) -> bool {
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = match find(&parts, value) {
+            Err(_) if parts.len() >= Self::MAX => find(&parts, Self::OTHER),
+            known => known,
+        };
+        // A start happened before its end, and whoever sees the end is to see the start.
+        known.is_ok_and(|at| {
+            parts[at].1.fetch_add(count, Ordering::Release);
+            true
+        })
     }
 
     pub(crate) fn each(&self, mut f: impl FnMut(&str, u64)) {
-        let rules = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        for (rule, count) in &*rules {
-            f(rule, count.get());
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        for (value, count) in &*parts {
+            f(value, count.load(Ordering::Acquire));
         }
     }
 }
 
-/// All runs that an interceptor saw, measured or not, counted as they happen.
+fn find(parts: &[Part], value: &str) -> Result<usize, usize> {
+    parts.binary_search_by(|(known, _)| (**known).cmp(value))
+}
+
+/// The runs that an interceptor saw start, measured or not.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     started: Count,
     active: AtomicU64,
-    /// In the order of [`Outcome::ALL`].
-    finished: [AtomicU64; Outcome::ALL.len()],
     /// In nanoseconds.
     pub(crate) backoff: Count,
 }
@@ -202,12 +186,8 @@ impl Streams {
     }
 
     /// To be called once for each start.
-    pub(crate) fn finish(&self, outcome: Outcome) {
+    fn finish(&self) {
         self.active.fetch_sub(1, Ordering::Relaxed);
-        // They are all in there.
-        let index = Outcome::ALL.iter().position(|one| *one == outcome);
-        // A start happened before its end, and whoever sees the end is to see the start.
-        self.finished[index.unwrap_or_default()].fetch_add(1, Ordering::Release);
     }
 
     /// How many started; `None` if no interceptor ever saw a run of this label set.
@@ -218,30 +198,40 @@ impl Streams {
     pub(crate) fn active(&self) -> u64 {
         self.active.load(Ordering::Relaxed)
     }
-
-    pub(crate) fn finished(&self) -> impl Iterator<Item = (Outcome, u64)> {
-        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
-        Outcome::ALL.into_iter().zip(self.finished.iter().map(load))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn all(counts: &Breakdown) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        counts.each(|value, count| all.push((value.to_owned(), count)));
+        all
+    }
+
     #[test]
-    fn rule_names_are_capped_and_their_sum_is_exact() {
-        let rules = Rules::default();
+    fn values_are_capped_and_their_sum_is_exact() {
+        let rules = Breakdown::new(Some("rule"));
         for _ in 0..2 {
             for index in 0..1_000 {
                 rules.add(&format!("rule-{index:04}"), 3);
             }
         }
-        let mut all = Vec::new();
-        rules.each(|rule, count| all.push((rule.to_owned(), count)));
+        let all = all(&rules);
         assert_eq!(all.len(), GuardrailStats::MAX_RULES + 1);
         assert_eq!(all[0], ("other".to_owned(), 3 * 2 * 936));
         assert_eq!(all[64], ("rule-0063".to_owned(), 6));
+    }
+
+    #[test]
+    fn known_values_begin_at_zero_and_one_without_a_name_is_other() {
+        let severities = Breakdown::new(Some("severity"));
+        severities.add("error", 2);
+        severities.add("", 1);
+        severities.add("absurd", 0);
+        let expected = [("error", 2), ("fatal", 0), ("other", 1), ("warning", 0)];
+        assert_eq!(all(&severities), expected.map(|(v, n)| (v.to_owned(), n)));
     }
 
     #[test]
@@ -251,8 +241,8 @@ mod tests {
         streams.start();
         streams.start();
         assert_eq!(streams.active(), 2);
-        streams.finish(Outcome::Dropped);
-        streams.finish(Outcome::Completed);
+        streams.finish();
+        streams.finish();
         assert_eq!(streams.active(), 0);
         assert_eq!(streams.started(), Some(2));
     }

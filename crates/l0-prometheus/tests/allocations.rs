@@ -1,7 +1,7 @@
 //! What allocates: a label set that is new. Counting a run does not.
 
 use allocation_counter::measure;
-use l0_core::{Monitor, Monitoring, Outcome, Severity, Telemetry, Violation};
+use l0_core::{Cause, End, ErrorRecord, Monitor, Monitoring, Severity, Telemetry, Violation};
 use l0_prometheus::{Collector, Labels};
 
 #[test]
@@ -9,9 +9,12 @@ fn counting_a_run_allocates_nothing() {
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.start();
     monitor.record_violations(&[Violation::new("json", Severity::Error, "wrong")]);
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     let mut telemetry = Telemetry::example();
     telemetry.guardrails = monitor.telemetry().unwrap().guardrails;
+    let end = End::of(Cause::ZeroOutput);
+    telemetry.outcome = Some(end.outcome());
+    telemetry.error = ErrorRecord::of(&end);
 
     let collector = Collector::builder()
         .max_series(2)

@@ -10,10 +10,11 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use l0_core::testing::{Script, ScriptedAttempt};
 use l0_core::{
-    Backoff, Event, Interceptor, L0, Monitoring, Observer, Observers, Outcome, Refusal, Request,
-    Retry, RunInfo, Timeouts,
+    Backoff, Check, Ended, Event, Failure, Findings, Interceptor, KeyError, L0, L0Builder,
+    Monitoring, NewRun, Observer, Observers, Outcome, Refusal, Retry, RunInfo, Severity, Timeouts,
+    Violation,
 };
-use l0_prometheus::{Collector, LabelError};
+use l0_prometheus::Collector;
 use support::Exposition;
 use tokio::time::sleep;
 
@@ -21,7 +22,7 @@ fn collector() -> Collector {
     Collector::builder().build().expect("valid")
 }
 
-fn l0(collector: &Collector) -> l0_core::L0Builder {
+fn l0(collector: &Collector) -> L0Builder {
     let interceptor = collector.label_keys(["model"]).expect("valid");
     L0::builder()
         .retry(
@@ -45,18 +46,32 @@ fn finished(read: &Exposition, outcome: Outcome) -> f64 {
     .expect("a sample of each outcome")
 }
 
-/// How a run may end; each is driven to its end on the paused clock.
+/// How a run may end by itself.
+const DRIVEN: [Outcome; 6] = [
+    Outcome::Completed,
+    Outcome::Truncated,
+    Outcome::Failed,
+    Outcome::TimedOut,
+    Outcome::Aborted,
+    Outcome::Dropped,
+];
+
+/// Drives a run to such an end, on the paused clock.
 async fn drive(outcome: Outcome, l0: &L0) {
     let script = |attempt: fn(ScriptedAttempt) -> ScriptedAttempt| Script::new().attempt(attempt);
-    let begin = |script: &Script| l0.stream(script.source()).metadata("model", "m");
+    let begin = |source| l0.stream(source).metadata("model", "m");
     match outcome {
         Outcome::Completed => {
             let script = script(|a| a.tokens(["a", "b"]));
-            begin(&script).start().text().await.expect("it completes");
+            begin(script.source())
+                .start()
+                .text()
+                .await
+                .expect("it completes");
         }
         Outcome::Truncated => {
             let script = script(|a| a.token("a"));
-            begin(&script)
+            begin(script.source())
                 .expect_finish()
                 .start()
                 .text()
@@ -65,12 +80,16 @@ async fn drive(outcome: Outcome, l0: &L0) {
         }
         Outcome::Failed => {
             let script = script(|a| a.token("a").fail("no"));
-            begin(&script).start().text().await.expect_err("failed");
+            begin(script.source())
+                .start()
+                .text()
+                .await
+                .expect_err("failed");
         }
         Outcome::TimedOut => {
             let script = script(|a| a.token("a").hang());
             let timeouts = Timeouts::new().total(Duration::from_secs(1));
-            begin(&script)
+            begin(script.source())
                 .timeouts(timeouts)
                 .start()
                 .text()
@@ -79,7 +98,7 @@ async fn drive(outcome: Outcome, l0: &L0) {
         }
         Outcome::Aborted => {
             let script = script(|a| a.token("a").hang());
-            let mut run = begin(&script).start();
+            let mut run = begin(script.source()).start();
             let handle = run.handle();
             tokio::join!(run.text(), async {
                 sleep(Duration::from_secs(1)).await;
@@ -90,7 +109,7 @@ async fn drive(outcome: Outcome, l0: &L0) {
         }
         Outcome::Dropped => {
             let script = script(|a| a.token("a").hang());
-            let mut run = begin(&script).start();
+            let mut run = begin(script.source()).start();
             run.next().await.expect("an item").expect("no error");
         }
         _ => panic!("{outcome} has no script"),
@@ -100,7 +119,7 @@ async fn drive(outcome: Outcome, l0: &L0) {
 #[tokio::test(start_paused = true)]
 async fn every_outcome_is_counted_and_leaves_nothing_active() {
     for monitoring in [Monitoring::new(), Monitoring::off()] {
-        for outcome in Outcome::ALL {
+        for outcome in DRIVEN {
             let collector = collector();
             let l0 = l0(&collector).monitoring(monitoring.clone()).build();
             drive(outcome, &l0).await;
@@ -109,10 +128,12 @@ async fn every_outcome_is_counted_and_leaves_nothing_active() {
             let of = |name| read.get(name, [("model", "m")]);
             assert_eq!(of("l0_streams_active"), Some(0.0), "{outcome}");
             assert_eq!(of("l0_streams_started_total"), Some(2.0), "{outcome}");
-            for other in Outcome::ALL {
+            for &other in Outcome::ALL {
                 let expected = if other == outcome { 2.0 } else { 0.0 };
                 assert_eq!(finished(&read, other), expected, "{outcome}, {other}");
             }
+            let failed = if outcome.is_failure() { 2.0 } else { 0.0 };
+            assert_eq!(read.sum("l0_failures_total"), failed, "{outcome}");
             let measured = if monitoring == Monitoring::off() {
                 0.0
             } else {
@@ -121,6 +142,73 @@ async fn every_outcome_is_counted_and_leaves_nothing_active() {
             assert_eq!(of("l0_requests_total"), Some(measured), "{outcome}");
             support::check_with_peers(&collector.expose());
         }
+    }
+}
+
+type Setup = fn(L0Builder) -> L0Builder;
+
+/// Ends that look alike by their outcome are told apart by what went wrong.
+#[tokio::test(start_paused = true)]
+async fn every_failed_run_says_why_whether_measured_or_not() {
+    struct Halt;
+    impl Check for Halt {
+        fn name(&self) -> &'static str {
+            "halt"
+        }
+        fn text(&mut self, _: &str, findings: &mut Findings) {
+            findings.report(Violation::new("halt", Severity::Fatal, "wrong"));
+        }
+        fn end(&mut self, _: &Ended, _: &mut Findings) {}
+    }
+    struct Refuses;
+    impl Interceptor for Refuses {
+        fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
+            Err(Refusal::new("no"))
+        }
+    }
+
+    let status = |status| Script::new().attempt(|a| a.connect_error(Failure::status(status)));
+    let plain = || Script::new().attempt(|a| a.token("a"));
+    let same: Setup = |builder| builder;
+    let table: [(Script, Setup, &str); 11] = [
+        (status(401), same, "401"),
+        (status(400), same, "400"),
+        (status(404), same, "404"),
+        (status(402), same, "402"),
+        (status(429), same, "rate_limited"),
+        (status(500), same, "server_error"),
+        (Script::new(), same, "zero_output"),
+        (
+            plain(),
+            |builder| builder.guardrails(|| Halt),
+            "guardrail_violation",
+        ),
+        (plain(), |builder| builder.interceptor(Refuses), "refused"),
+        (
+            Script::new().attempt(|a| a.token("a").hang()),
+            |builder| builder.timeouts(Timeouts::new().total(Duration::from_secs(1))),
+            "timeout",
+        ),
+        (
+            Script::new().attempt(|a| a.token("a").panic("no")),
+            same,
+            "panic",
+        ),
+    ];
+    for monitoring in [Monitoring::new(), Monitoring::off()] {
+        let collector = collector();
+        for (script, setup, error_type) in &table {
+            let builder = l0(&collector).monitoring(monitoring.clone());
+            let l0 = setup(builder).build();
+            let mut run = l0.stream(script.source()).metadata("model", "m").start();
+            let _ = AssertUnwindSafe(run.text()).catch_unwind().await;
+            let labels = [("error_type", *error_type), ("model", "m")];
+            let count = read(&collector).get("l0_failures_total", labels);
+            assert_eq!(count, Some(1.0), "{error_type}");
+        }
+        let read = read(&collector);
+        assert_eq!(read.sum("l0_failures_total"), table.len() as f64);
+        support::check_with_peers(&collector.expose());
     }
 }
 
@@ -195,7 +283,7 @@ async fn panics_leave_nothing_active() {
 async fn a_refused_run_failed() {
     struct Refuses;
     impl Interceptor for Refuses {
-        fn before(&self, _: &mut Request) -> Result<(), Refusal> {
+        fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
             Err(Refusal::new("no"))
         }
     }
@@ -232,7 +320,9 @@ async fn back_off_shows_before_the_end() {
 #[tokio::test]
 async fn only_the_named_metadata_becomes_labels() {
     let collector = collector();
-    let keys = ["model", "tier", "stream", "tags", "user", "missing"];
+    let keys = [
+        "model", "tier", "stream", "tags", "user", "empty", "missing",
+    ];
     let l0 = L0::builder()
         .interceptor(collector.label_keys(keys).unwrap())
         .build();
@@ -244,6 +334,7 @@ async fn only_the_named_metadata_becomes_labels() {
         .metadata("stream", true)
         .metadata("tags", vec!["a", "b"])
         .metadata("user", ())
+        .metadata("empty", "")
         .metadata("secret", "s")
         .start();
     run.text().await.unwrap();
@@ -260,12 +351,51 @@ async fn only_the_named_metadata_becomes_labels() {
 }
 
 #[test]
+fn an_interceptor_may_have_no_label_keys() {
+    let collector = Collector::builder().label("service", "my-app");
+    let collector = collector.build().unwrap();
+    let l0 = L0::builder().interceptor(collector.interceptor()).build();
+    let script = Script::new();
+    drop(l0.stream(script.source()).metadata("model", "m").start());
+    let requests = read(&collector).get("l0_requests_total", [("service", "my-app")]);
+    assert_eq!(requests, Some(1.0));
+}
+
+#[test]
+fn a_value_that_is_too_long_is_cut() {
+    let collector = collector();
+    let run = l0(&collector).build();
+    let run = run.stream(Script::new().source());
+    drop(run.metadata("model", "x".repeat(300)).start());
+    let model = "x".repeat(256);
+    let requests = read(&collector).get("l0_requests_total", [("model", &*model)]);
+    assert_eq!(requests, Some(1.0));
+}
+
+#[test]
 fn a_key_that_cannot_be_a_label_is_named() {
     let collector = collector();
     let error = collector.label_keys(["model", "user.id"]).unwrap_err();
-    assert_eq!(error, LabelError::Invalid("user.id".to_owned()));
-    let error = collector.label_keys(["outcome"]).unwrap_err();
-    assert_eq!(error, LabelError::Reserved("outcome".to_owned()));
+    assert!(matches!(error, KeyError::Invalid { .. }));
+    assert_eq!(
+        error.to_string(),
+        "the metadata key \"user.id\" cannot be sent: it is not of the form \
+         [a-zA-Z_][a-zA-Z0-9_]*: letters, digits and underscores"
+    );
+    for key in [
+        "outcome",
+        "error_type",
+        "severity",
+        "rule",
+        "le",
+        "quantile",
+        "__name__",
+    ] {
+        let error = collector.label_keys([key]).unwrap_err();
+        assert!(matches!(error, KeyError::Reserved { .. }), "{error}");
+    }
+    // Names that nothing of ours has.
+    collector.label_keys(["reason", "job", "status"]).unwrap();
 }
 
 #[test]

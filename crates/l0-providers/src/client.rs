@@ -227,7 +227,8 @@ impl<P: Provider> Client<P> {
             let body =
                 body.map_err(|problem| ProviderError::Request(InvalidRequest { problem }))?;
             let response = request.body(body).send().await;
-            let response = response.map_err(reqwest::Error::without_url)?;
+            let response =
+                response.map_err(|error| ProviderError::Transport(error.without_url()))?;
             let stream = read_response(response, Box::new(dialect), &secrets).await?;
             Ok(stream.max_event_bytes(max_event_bytes))
         }

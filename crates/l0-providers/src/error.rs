@@ -76,16 +76,26 @@ impl Fault {
     }
 }
 
-impl<E> From<E> for ProviderError<E> {
-    fn from(error: E) -> Self {
+// For `?` in a source. One for every `E` would stand in the way of all others.
+
+impl From<std::io::Error> for ProviderError<std::io::Error> {
+    fn from(error: std::io::Error) -> Self {
         Self::Transport(error)
     }
 }
 
-impl<E: fmt::Display> fmt::Display for ProviderError<E> {
+#[cfg(feature = "reqwest")]
+impl From<reqwest::Error> for ProviderError<reqwest::Error> {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Transport(error)
+    }
+}
+
+/// Without the text of the transport's error, which [`source()`](StdError::source) gives.
+impl<E> fmt::Display for ProviderError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Transport(error) => write!(f, "transport: {error}"),
+            Self::Transport(_) => f.write_str("the connection to the provider failed"),
             Self::Api(error) => error.fmt(f),
             Self::Json(error) => error.fmt(f),
             Self::Utf8(error) => error.fmt(f),

@@ -72,7 +72,8 @@ pub(crate) async fn read_response(
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
     if status.is_success() {
         if is_json {
-            let body = read_up_to(response, MAX_ERROR_BODY).await?;
+            let body = read_up_to(response, MAX_ERROR_BODY).await;
+            let body = body.map_err(ProviderError::Transport)?;
             let body = String::from_utf8_lossy(&body);
             return Err(match in_band_error(&body) {
                 Some(error) => ProviderError::Api(Box::new(error.into_api_error(None, secrets))),

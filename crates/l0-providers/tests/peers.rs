@@ -204,6 +204,7 @@ async fn recorded_streams_over_http_with_faults() {
         let Some(Error::Source {
             source,
             attempts: 2,
+            ..
         }) = &ended.error
         else {
             panic!("{name}: {ended:?}");
@@ -340,6 +341,7 @@ async fn a_mock_of_the_providers_with_faults() {
             let Some(Error::Source {
                 source,
                 attempts: 2,
+                ..
             }) = &ended.error
             else {
                 panic!("{name} {fault}: {ended:?}");

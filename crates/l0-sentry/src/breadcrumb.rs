@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use l0_core::{DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Telemetry};
+use l0_core::{
+    DriftReport, NetworkErrorKind, Outcome, RetryKind, RetryReason, Severity, Telemetry,
+};
 use sentry_core::protocol::Breadcrumb;
 use sentry_core::{Level, protocol::Value};
 
@@ -74,13 +76,16 @@ pub(crate) fn network_error(kind: NetworkErrorKind, message: &str, retried: bool
 pub(crate) fn retry(
     attempt: u32,
     reason: RetryReason,
-    network: bool,
+    kind: RetryKind,
     delay: Option<Duration>,
 ) -> Breadcrumb {
     let data = data([
         ("attempt", Some(attempt.into())),
         ("reason", Some(reason.as_str().into())),
-        ("is_network_error", Some(network.into())),
+        (
+            "is_network_error",
+            Some((kind == RetryKind::Network).into()),
+        ),
         ("delay_ms", delay.map(millis)),
     ]);
     let text = format!("Retry attempt {attempt}");
@@ -117,9 +122,10 @@ pub(crate) fn stream_completed(tokens: Option<u64>) -> Breadcrumb {
 }
 
 pub(crate) fn execution_finished(outcome: Outcome, telemetry: Option<&Telemetry>) -> Breadcrumb {
-    let level = match outcome {
-        Outcome::Completed | Outcome::Aborted | Outcome::Dropped => Level::Info,
-        _ => Level::Error,
+    let level = if outcome.is_failure() {
+        Level::Error
+    } else {
+        Level::Info
     };
     let metrics = telemetry.map(|telemetry| &telemetry.metrics);
     let data = data([

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use l0_core::Severity;
+use l0_core::{KeyError, KeyList, Severity};
 use sentry_core::Hub;
 
 use crate::tags;
@@ -18,9 +18,10 @@ use crate::tags;
 /// let config = SentryConfig::new()
 ///     .min_guardrail_severity(Severity::Fatal)
 ///     .tag("environment", "production")
-///     .tag_keys(["model"])
-///     .parent(Parent::Child);
+///     .parent(Parent::Child)
+///     .tag_keys(["model"])?;
 /// # drop(config);
+/// # Ok::<_, l0_core::KeyError>(())
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use]
@@ -34,12 +35,12 @@ pub(crate) struct Settings {
     pub(crate) min_guardrail_severity: Severity,
     pub(crate) breadcrumbs_for_tokens: bool,
     pub(crate) include_token_text: bool,
+    pub(crate) error_text: bool,
     pub(crate) enable_tracing: bool,
     pub(crate) parent: Parent,
     /// As they are sent.
     pub(crate) tags: BTreeMap<String, String>,
-    /// Key of the tag, key of the metadata.
-    pub(crate) tag_keys: BTreeMap<String, String>,
+    pub(crate) tag_keys: KeyList,
 }
 
 /// Where an execution's span belongs.
@@ -51,72 +52,82 @@ pub enum Parent {
     #[default]
     Trace,
     /// A child of the span in scope, for runs that end before it does, as those of an agent's loop.
-    /// Lost without trace if that span's transaction ends first. Without a span in scope, the same
+    /// Lost without a trace if that span's transaction ends first. Without a span in scope, the same
     /// as [`Trace`](Self::Trace).
     Child,
 }
 
 impl SentryConfig {
-    /// The defaults: all is sent but tokens.
+    /// Creates the default: everything is sent, except tokens.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The hub whose client and scope executions take, as they are when an execution starts. Default:
-    /// the hub that is current then.
+    /// Sets the hub whose client and scope executions take, as they are when an execution starts.
+    /// Default: the hub that is current then.
     ///
     /// Every execution has a hub of its own, made from this one; this one is not changed.
     pub fn hub(self, hub: impl Into<Arc<Hub>>) -> Self {
         self.with(|settings| settings.hub = Some(hub.into()))
     }
 
-    /// Whether network errors that end an execution are captured. Default: yes. If not, the failure
-    /// that they are the cause of is not captured either; the trail and the spans still tell of it.
+    /// Sets whether a network error that an execution ends with is captured. Default: yes. If not,
+    /// nothing else is captured in its place; the trail and the spans still show it.
     pub fn capture_network_errors(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_network_errors = capture)
     }
 
-    /// Whether guardrail violations are captured, each once for its rule and message, and up to 32 of
-    /// an execution. Default: yes. If not, the failure that one is the cause of is not captured
-    /// either; the trail and the spans still tell of it.
+    /// Sets whether guardrail violations are captured, each once for its rule and message, and up to
+    /// 32 of an execution. Default: yes. If not, and one ends an execution, nothing else is captured
+    /// in its place; the trail and the spans still show it.
     pub fn capture_guardrail_violations(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_guardrail_violations = capture)
     }
 
-    /// From which severity on violations are captured. Default: [`Severity::Error`]. A run that a
-    /// less severe one ends is captured as any other failure.
+    /// Sets the severity from which on violations are captured. Default: [`Severity::Error`]. If a
+    /// less severe one ends an execution, that is captured like any other failure.
     pub fn min_guardrail_severity(self, severity: Severity) -> Self {
         self.with(|settings| settings.min_guardrail_severity = severity)
     }
 
-    /// Whether each token leaves a breadcrumb, which pushes out older ones. Default: no, and then a
-    /// token costs nothing.
+    /// Sets whether each token leaves a breadcrumb, which pushes out older ones. Default: no, and
+    /// then a token costs nothing.
     pub fn breadcrumbs_for_tokens(self, breadcrumbs: bool) -> Self {
         self.with(|settings| settings.breadcrumbs_for_tokens = breadcrumbs)
     }
 
-    /// Whether the breadcrumbs of tokens carry the beginning of their text, which is the model's
+    /// Sets whether the breadcrumbs of tokens show the beginning of their text, which is the model's
     /// output. Default: no.
     pub fn include_token_text(self, include: bool) -> Self {
         self.with(|settings| settings.include_token_text = include)
     }
 
-    /// Whether there are spans, if the client traces. Default: yes.
+    /// Sets whether messages carry the redacted texts of errors, whatever they are, in what is
+    /// reported manually or by [`with_sentry`](crate::with_sentry). Default: no.
+    ///
+    /// By default a message is in L0's own words: see [`redact::message`](l0_core::redact::message).
+    /// Any other text of an error may quote a prompt or an answer. For runs that an interceptor
+    /// reports, [`Monitoring::error_text`](l0_core::Monitoring::error_text) decides instead.
+    pub fn error_text(self, include: bool) -> Self {
+        self.with(|settings| settings.error_text = include)
+    }
+
+    /// Sets whether there are spans, if the client traces. Default: yes.
     pub fn enable_tracing(self, enable: bool) -> Self {
         self.with(|settings| settings.enable_tracing = enable)
     }
 
-    /// Where an execution's span belongs. Default: [`Parent::Trace`].
+    /// Sets where an execution's span belongs. Default: [`Parent::Trace`].
     pub fn parent(self, parent: Parent) -> Self {
         self.with(|settings| settings.parent = parent)
     }
 
-    /// Adds a tag to all that executions send. Of two with the same key the later wins, and over
-    /// both the metadata, if the key is among the [`tag_keys`](Self::tag_keys).
+    /// Adds a tag to everything that executions send. Of two with the same key the later wins, and
+    /// over both the metadata, if the key is among the [`tag_keys`](Self::tag_keys).
     ///
     /// Sentry takes keys of up to 200 ASCII letters, digits, `_`, `.`, `:` and `-`, and values of up
-    /// to 200 characters on one line: `_` stands for other characters in a key, a space for a line
-    /// break in a value, and what is longer is cut. A tag with an empty key or value is left out.
+    /// to 200 characters on one line: other characters in a key become `_`, line breaks in a value
+    /// become spaces, and what is longer is cut. A tag with an empty key or value is left out.
     pub fn tag(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.with(|settings| {
             let tag = tags::key(key.as_ref()).zip(tags::value(value.as_ref()));
@@ -124,19 +135,23 @@ impl SentryConfig {
         })
     }
 
-    /// Adds these entries of a run's metadata as tags to all that the run sends. May be called
-    /// again. A run without the entry has no such tag. How a value is written say
-    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag).
-    pub fn tag_keys<I>(self, keys: I) -> Self
+    /// Adds keys of metadata: a run's entries with these keys become tags of everything that the run
+    /// sends. You may call it again. A run without the entry has no such tag. See
+    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag) for how keys and values are
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// If a key is empty, if it would be sent as `component`, `error_type` or `rule`, which are tags of
+    /// errors, or if two keys would be sent as the same tag.
+    pub fn tag_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        self.with(|settings| {
-            let keys = keys.into_iter().map(Into::into);
-            let keys = keys.filter_map(|key| Some((tags::key(&key)?, key)));
-            settings.tag_keys.extend(keys);
-        })
+        let settings = Arc::make_mut(&mut self.0);
+        settings.tag_keys.add(keys, &tags::RULES)?;
+        Ok(self)
     }
 
     fn with(mut self, set: impl FnOnce(&mut Settings)) -> Self {
@@ -158,10 +173,11 @@ impl Default for Settings {
             min_guardrail_severity: Severity::Error,
             breadcrumbs_for_tokens: false,
             include_token_text: false,
+            error_text: false,
             enable_tracing: true,
             parent: Parent::Trace,
             tags: BTreeMap::new(),
-            tag_keys: BTreeMap::new(),
+            tag_keys: KeyList::new(),
         }
     }
 }
@@ -178,6 +194,7 @@ impl fmt::Debug for Settings {
             .field("min_guardrail_severity", &self.min_guardrail_severity)
             .field("breadcrumbs_for_tokens", &self.breadcrumbs_for_tokens)
             .field("include_token_text", &self.include_token_text)
+            .field("error_text", &self.error_text)
             .field("enable_tracing", &self.enable_tracing)
             .field("parent", &self.parent)
             .field("tags", &self.tags)

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use l0_core::Telemetry;
+use l0_core::{Distribution, KeyList, Quantity, Telemetry, Unit, Value as Number, keys};
 use sentry_core::protocol::Value;
 
 /// What breadcrumbs, contexts and spans carry.
@@ -18,28 +18,91 @@ pub(crate) fn data<const N: usize>(entries: [(&str, Option<Value>); N]) -> Data 
         .collect()
 }
 
-/// The numbers of a run: the guide's eight.
+/// What the guide calls a quantity, where that is not derived from its name.
+const GUIDE: [(&str, &str); 4] = [
+    ("tokens.total", "tokens"),
+    ("time_to_first_token", "ttft_ms"),
+    ("retries.total", "retries"),
+    ("guardrails.violations", VIOLATIONS),
+];
+
+const VIOLATIONS: &str = "guardrail_violations";
+
+/// The numbers of a run: a key for each quantity that is known.
 pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
-    let summary = telemetry.summary();
-    data([
-        ("session_id", Some(summary.session_id.into())),
-        ("duration_ms", summary.duration.map(millis)),
-        ("tokens", Some(summary.tokens.into())),
-        (
-            "tokens_per_second",
-            summary.tokens_per_second.map(Value::from),
-        ),
-        ("ttft_ms", telemetry.metrics.time_to_first_token.map(millis)),
-        ("retries", Some(summary.retries.into())),
-        ("network_errors", Some(summary.network_errors.into())),
-        ("guardrail_violations", Some(summary.violations.into())),
-    ])
+    let mut numbers = data([
+        ("session_id", Some((&*telemetry.session_id).into())),
+        // The guide has it in every run: none were found where nothing looks for any.
+        (VIOLATIONS, Some(0.into())),
+    ]);
+    for quantity in Quantity::ALL {
+        let value = quantity.value(telemetry);
+        numbers.extend(value.into_iter().flat_map(|value| entries(quantity, value)));
+        quantity.each(telemetry, &mut |label, count| {
+            numbers.extend(labelled(quantity, label, count));
+        });
+    }
+    numbers
+}
+
+/// A value of a quantity, or the few numbers that stand for a distribution.
+fn entries(quantity: &Quantity, value: Number<'_>) -> Vec<(String, Value)> {
+    let key = |part| key(quantity, part);
+    match value {
+        Number::Count(count) => vec![(key(""), count.into())],
+        Number::Rate(rate) => vec![(key(""), rate.into())],
+        Number::Duration(duration) => vec![(key(""), millis(duration))],
+        Number::Distribution(all) => {
+            let parts: [(_, fn(&Distribution) -> _); 5] = [
+                ("_avg", Distribution::mean),
+                ("_p50", Distribution::p50),
+                ("_p90", Distribution::p90),
+                ("_p99", Distribution::p99),
+                ("_max", |all| all.quantile(1.0)),
+            ];
+            let known = parts.into_iter();
+            let known = known.filter_map(|(part, read)| Some((key(part), millis(read(all)?))));
+            known.collect()
+        }
+        // Of a kind that a later version of core may have.
+        _ => Vec::new(),
+    }
+}
+
+/// The key of a quantity, or of this part of it.
+fn key(quantity: &Quantity, part: &str) -> String {
+    let mut guide = GUIDE.iter();
+    if let Some((_, key)) = guide.find(|(name, _)| *name == quantity.name) {
+        return (*key).to_owned();
+    }
+    let name = quantity.name.replace('.', "_");
+    let unit = if quantity.unit == Unit::Seconds {
+        "_ms"
+    } else {
+        ""
+    };
+    format!("{name}{part}{unit}")
+}
+
+/// The count of a quantity for a value of its label. One that counts runs is a word here, where there
+/// is one run: the value itself.
+fn labelled(quantity: &Quantity, label: &str, count: u64) -> Option<(String, Value)> {
+    let name = quantity.label()?;
+    let label = keys::cut(label, MAX_VALUE);
+    match quantity.unit {
+        _ if count == 0 => None,
+        Unit::Each("run") => Some((name.to_owned(), label.into())),
+        _ => {
+            let key = key(quantity, "");
+            Some((format!("{key}.{label}"), count.into()))
+        }
+    }
 }
 
 /// Milliseconds, as telemetry writes them: whole ones as integers.
 pub(crate) fn millis(duration: Duration) -> Value {
     match u64::try_from(duration.as_millis()) {
-        Ok(millis) if duration.subsec_nanos().is_multiple_of(1_000_000) => millis.into(),
+        Ok(millis) if duration == Duration::from_millis(millis) => millis.into(),
         _ => (duration.as_nanos() as f64 / 1e6).into(),
     }
 }
@@ -54,7 +117,7 @@ pub(crate) fn primitive(value: &Value) -> Value {
 
 /// How much of a value of a run's metadata leaves, in bytes. Whoever asks for a run may have a say in
 /// it, and Sentry takes nothing of what is too large in all.
-const MAX_VALUE: usize = 512;
+const MAX_VALUE: usize = KeyList::MAX_VALUE;
 
 /// A value of metadata, whose text is cut if it is too long. A list or map that is, becomes the
 /// beginning of its JSON.
@@ -67,15 +130,32 @@ pub(crate) fn cut(value: &Value) -> Value {
     if text.len() <= MAX_VALUE {
         return value.clone();
     }
-    text[..text.floor_char_boundary(MAX_VALUE)].into()
+    keys::cut(&text, MAX_VALUE).into()
 }
 
 #[cfg(test)]
 mod tests {
-    use l0_core::Telemetry;
+    use l0_core::{Monitor, Monitoring, Severity, Violation};
     use serde_json::json;
 
     use super::*;
+
+    /// What the guide shows.
+    const EIGHT: [&str; 8] = [
+        "session_id",
+        "duration_ms",
+        "tokens",
+        "tokens_per_second",
+        "ttft_ms",
+        "retries",
+        "network_errors",
+        "guardrail_violations",
+    ];
+
+    fn eight(mut numbers: Data) -> Value {
+        numbers.retain(|key, _| EIGHT.contains(&&**key));
+        json!(numbers)
+    }
 
     #[test]
     fn a_run_has_the_eight_numbers_of_the_guide() {
@@ -89,7 +169,7 @@ mod tests {
             "network_errors": 1,
             "guardrail_violations": 0,
         });
-        assert_eq!(json!(numbers(&Telemetry::example())), expected);
+        assert_eq!(eight(numbers(&Telemetry::example())), expected);
     }
 
     #[test]
@@ -101,7 +181,84 @@ mod tests {
             "network_errors": 0,
             "guardrail_violations": 0,
         });
-        assert_eq!(json!(numbers(&Telemetry::default())), expected);
+        assert_eq!(eight(numbers(&Telemetry::default())), expected);
+    }
+
+    #[test]
+    fn every_quantity_has_keys_of_its_own() {
+        let distribution = {
+            let mut all = Distribution::new();
+            all.record(Duration::from_millis(1));
+            all
+        };
+        let mut seen = BTreeMap::new();
+        for quantity in Quantity::ALL {
+            let value = match quantity.unit {
+                Unit::Seconds => Number::Distribution(&distribution),
+                _ => Number::Count(1),
+            };
+            let keys = match quantity.label() {
+                None => entries(quantity, value),
+                Some(_) => Vec::from_iter(labelled(quantity, "value", 1)),
+            };
+            assert!(!keys.is_empty(), "{quantity:?}");
+            for (key, _) in keys {
+                let allowed = |c: char| c.is_ascii_lowercase() || "_.0123456789".contains(c);
+                assert!(key.chars().all(allowed), "{key}");
+                let before = seen.insert(key, quantity.name);
+                assert!(
+                    before.is_none_or(|name| name == quantity.name),
+                    "{quantity:?} {before:?}"
+                );
+            }
+        }
+        for (name, _) in GUIDE {
+            assert!(seen.values().any(|known| *known == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn keys_are_derived_from_names_units_and_labels() {
+        let mut telemetry = Telemetry::example();
+        telemetry.metrics.time_to_first_text = Some(Duration::from_millis(300));
+        let numbers = numbers(&telemetry);
+        for (key, expected) in [
+            ("time_to_first_text_ms", json!(300)),
+            ("output_tokens_per_second", json!(133.574)),
+            ("tokens_wasted", json!(1)),
+            ("attempts", json!(2)),
+            ("usage_input", json!(12)),
+            ("consumer_hold_ms", json!(10)),
+            ("inter_token_max_ms", json!(11)),
+            ("network_errors_by_type.connection_dropped", json!(1)),
+            ("outcome", json!("completed")),
+        ] {
+            assert_eq!(numbers.get(key), Some(&expected), "{key}");
+        }
+        assert!(numbers.contains_key("inter_token_p90_ms"), "{numbers:?}");
+        assert!(!numbers.contains_key("error_type"), "{numbers:?}");
+    }
+
+    #[test]
+    fn counts_by_label_leave_out_what_did_not_occur() {
+        let mut monitor = Monitor::new(Monitoring::new());
+        let violation = Violation::new("json-structure", Severity::Warning, "Unbalanced braces");
+        monitor.record_violations(&[violation]);
+        monitor.complete(l0_core::End::of(l0_core::Cause::ZeroOutput));
+        let numbers = numbers(&monitor.telemetry().unwrap());
+        let broken_down = |key: &&String| key.contains('.');
+        assert_eq!(
+            numbers.keys().filter(broken_down).collect::<Vec<_>>(),
+            [
+                "guardrails_violations_by_rule.json-structure",
+                "guardrails_violations_by_severity.warning",
+            ]
+        );
+        assert_eq!(numbers["guardrail_violations"], 1);
+        assert_eq!(
+            (&numbers["outcome"], &numbers["error_type"]),
+            (&json!("failed"), &json!("zero_output"))
+        );
     }
 
     #[test]

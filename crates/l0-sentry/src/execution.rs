@@ -1,25 +1,26 @@
-//! Execution: one execution, in a hub of its own, told what happens by typed calls.
+//! Execution: one execution, in a hub of its own, which learns what happens by typed calls.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use l0_core::{DriftReport, NetworkErrorKind, Outcome, RetryReason, Severity, Violation, redact};
+use l0_core::{DriftReport, End, NetworkErrorKind, RetryKind, RetryReason, Violation, redact};
 use sentry_core::protocol::{Breadcrumb, Context, Event, Value};
 use sentry_core::{Hub, Scope, TracesSamplingStrategy};
 
 use crate::breadcrumb;
 use crate::config::SentryConfig;
 use crate::data::{Data, data, millis, numbers};
+use crate::ending::{Ending, GUARDRAIL};
 use crate::event;
-use crate::spans::{End, Spans};
+use crate::spans::Spans;
 use crate::tags;
 
 /// How many violations of one execution are captured.
 const MAX_VIOLATIONS: usize = 32;
 
-/// One execution: a run, a future, or what is told by hand.
+/// One execution: a run, a future, or what is reported manually.
 ///
 /// Errors are captured at its end, when the numbers that go with them are final.
 pub(crate) struct Execution {
@@ -29,9 +30,8 @@ pub(crate) struct Execution {
     session_id: Option<String>,
     stream: Stream,
     violations: Vec<Captured>,
-    network_error: Option<Event<'static>>,
-    /// Why it fails is told by another event than that of a failure, or is not to be told.
-    cause: Option<Cause>,
+    /// What the execution failed with, as was reported manually; the message is a redacted one.
+    network_error: Option<(NetworkErrorKind, String)>,
     finished: bool,
 }
 
@@ -42,12 +42,6 @@ enum Stream {
     Completed,
 }
 
-enum Cause {
-    Network,
-    /// A violation that halts a run, if the text of the error that ends it has this.
-    Violation(String),
-}
-
 /// A violation that was not seen before, and its event.
 struct Captured {
     rule: String,
@@ -56,7 +50,7 @@ struct Captured {
 }
 
 impl Execution {
-    /// Starts one; `None` if there is no client to tell.
+    /// Starts one; `None` if there is no client to report to.
     pub(crate) fn start(
         config: SentryConfig,
         name: &str,
@@ -81,12 +75,10 @@ impl Execution {
         let hub = Arc::new(Hub::new_from_top(host));
         let data = data();
 
-        let from_data = settings.tag_keys.iter().filter_map(|(tag, key)| {
-            let value = l0_core::keys::text(&data, key)?;
-            Some((tag, tags::value(&value)?))
-        });
         let mut all_tags = settings.tags.clone();
-        all_tags.extend(from_data.map(|(tag, value)| (tag.clone(), value)));
+        for (tag, value) in settings.tag_keys.pick(&data) {
+            all_tags.extend(tags::value(&value).map(|value| (tag.to_owned(), value)));
+        }
 
         let spans = Hub::run(Arc::clone(&hub), || {
             let spans = tracing.then(|| Spans::start(&hub, settings.parent, name, &data));
@@ -113,7 +105,6 @@ impl Execution {
             stream: Stream::Awaited,
             violations: Vec::new(),
             network_error: None,
-            cause: None,
             finished: false,
         })
     }
@@ -165,72 +156,62 @@ impl Execution {
     }
 
     /// The message is a redacted one.
-    pub(crate) fn network_error(&mut self, kind: NetworkErrorKind, message: &str, retried: bool) {
+    pub(crate) fn network_error(&self, kind: NetworkErrorKind, message: &str, retried: bool) {
         self.leave(breadcrumb::network_error(kind, message, retried));
-        if !retried {
-            self.cause = Some(Cause::Network);
-            let capture = self.config.settings().capture_network_errors;
-            self.network_error = capture.then(|| event::network_error(kind, message));
-        }
     }
 
-    /// The last network error did no harm after all.
-    pub(crate) fn forget_network_error(&mut self) {
-        self.network_error = None;
-        if matches!(self.cause, Some(Cause::Network)) {
-            self.cause = None;
-        }
+    /// The execution fails with this network error, whatever its end says.
+    pub(crate) fn fails_with(&mut self, kind: NetworkErrorKind, message: String) {
+        self.network_error = Some((kind, message));
     }
 
     pub(crate) fn retry(
-        &mut self,
+        &self,
         attempt: u32,
         reason: RetryReason,
-        network: bool,
+        kind: RetryKind,
         delay: Option<Duration>,
     ) {
-        self.leave(breadcrumb::retry(attempt, reason, network, delay));
+        self.leave(breadcrumb::retry(attempt, reason, kind, delay));
     }
 
     pub(crate) fn violation(&mut self, violation: &Violation) {
-        let Violation {
-            severity,
-            recoverable,
-            ..
-        } = *violation;
         // Rules of the application's own may say anything.
         let rule = redact::text(&violation.rule);
         let message = redact::text(&violation.message);
         self.leave(breadcrumb::violation(
             &rule,
-            severity,
+            violation.severity,
             &message,
-            recoverable,
+            violation.recoverable,
         ));
-
-        let settings = self.config.settings();
-        let seen = |captured: &Captured| captured.rule == rule && captured.message == message;
-        let known = self.violations.iter().any(seen);
-        let wanted = settings.capture_guardrail_violations
-            && severity >= settings.min_guardrail_severity
-            && self.violations.len() < MAX_VIOLATIONS;
-        // A watched stream goes on after it, and may fail for another reason.
-        let halts = severity == Severity::Fatal || (severity == Severity::Error && !recoverable);
-        if halts && (known || wanted || !settings.capture_guardrail_violations) {
-            self.cause = Some(Cause::Violation(format!("{rule} ({severity}): ")));
-        }
-        if wanted && !known {
-            let event = event::violation(&rule, severity, &message);
-            self.violations.push(Captured {
-                rule,
-                message,
-                event,
-            });
-        }
+        self.hold_violation(violation, rule, message);
     }
 
-    pub(crate) fn drift(&mut self, report: &DriftReport) {
-        if report.detected {
+    /// Returns whether the violation is captured at the end, because of this call or one before.
+    fn hold_violation(&mut self, violation: &Violation, rule: String, message: String) -> bool {
+        let settings = self.config.settings();
+        let severity = violation.severity;
+        if !settings.capture_guardrail_violations || severity < settings.min_guardrail_severity {
+            return false;
+        }
+        let same = |held: &Captured| held.rule == rule && held.message == message;
+        if self.violations.iter().any(same) {
+            return true;
+        }
+        let room = self.violations.len() < MAX_VIOLATIONS;
+        if room {
+            self.violations.push(Captured {
+                event: event::violation(&rule, severity, &message),
+                rule,
+                message,
+            });
+        }
+        room
+    }
+
+    pub(crate) fn drift(&self, report: &DriftReport) {
+        if report.detected() {
             self.leave(breadcrumb::drift(report));
         }
     }
@@ -249,38 +230,26 @@ impl Execution {
     /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
     /// client's callbacks goes on when all the rest has been done. Nothing of it can be done by a
     /// thread that has lost its hub.
-    pub(crate) fn finish(&mut self, end: &End<'_>) {
+    pub(crate) fn finish(&mut self, ending: &Ending<'_>) {
         if std::mem::replace(&mut self.finished, true) || !thread_has_hub() {
             return;
         }
-        let numbers = end.telemetry.map_or_else(
+        let numbers = ending.telemetry.map_or_else(
             || {
                 let id = self.session_id.take();
                 data([("session_id", id.map(Value::from))])
             },
             numbers,
         );
-        let failed = !matches!(
-            end.outcome,
-            Outcome::Completed | Outcome::Aborted | Outcome::Dropped
-        );
-        let told = match &self.cause {
-            None => false,
-            Some(Cause::Network) => true,
-            Some(Cause::Violation(text)) => end.message.is_some_and(|all| all.contains(text)),
-        };
-        let failure = (failed && !told).then(|| event::failure(end.outcome, end.message));
+        let last = self.last_event(ending);
         let violations = std::mem::take(&mut self.violations);
-        let events = violations
-            .into_iter()
-            .map(|captured| captured.event)
-            .chain(self.network_error.take())
-            .chain(failure);
+        let events = violations.into_iter().map(|captured| captured.event);
+        let events = events.chain(last);
         let spans = self.spans.take();
 
         let mut steps = Steps::default();
         self.inside(|| {
-            let last = breadcrumb::execution_finished(end.outcome, end.telemetry);
+            let last = breadcrumb::execution_finished(ending.outcome, ending.telemetry);
             steps.take(|| self.hub.add_breadcrumb(last));
             if !numbers.is_empty() {
                 let context = Context::Other(numbers.clone());
@@ -291,10 +260,44 @@ impl Execution {
                 steps.take(|| self.capture(event));
             }
             if let Some(spans) = spans {
-                steps.take(|| spans.finish(end, numbers));
+                steps.take(|| spans.finish(ending, numbers));
             }
         });
         steps.resume();
+    }
+
+    /// The error that says what the execution failed with; none if it did not fail, if that is a
+    /// violation, which is among those that are held, or if the config does not want it.
+    fn last_event(&mut self, ending: &Ending<'_>) -> Option<Event<'static>> {
+        let settings = self.config.settings();
+        let (of_networks, of_rules) = (
+            settings.capture_network_errors,
+            settings.capture_guardrail_violations,
+        );
+        if let Some((kind, message)) = self.network_error.take() {
+            return of_networks.then(|| event::network_error(kind, &message));
+        }
+        if !ending.outcome.is_failure() {
+            return None;
+        }
+        let Some(failed) = ending.failed() else {
+            // A record of a version that kept no reasons.
+            return Some(event::failure("_OTHER", "its telemetry does not say why"));
+        };
+        if let Some(kind) = failed.network_error {
+            return of_networks.then(|| event::network_error(kind, &failed.message));
+        }
+        let is_captured = failed.error_type == GUARDRAIL
+            && match failed.violation {
+                _ if !of_rules => true,
+                Some(violation) => {
+                    let rule = redact::text(&violation.rule);
+                    let message = redact::text(&violation.message);
+                    self.hold_violation(violation, rule, message)
+                }
+                None => !self.violations.is_empty(),
+            };
+        (!is_captured).then(|| event::failure(&failed.error_type, &failed.message))
     }
 
     fn capture(&self, event: Event<'static>) {
@@ -314,7 +317,7 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         // A panic must not leave a `Drop`.
-        let _ = contain(|| self.finish(&End::new(Outcome::Dropped)));
+        let _ = contain(|| self.finish(&Ending::of(&End::dropped())));
     }
 }
 

@@ -1,12 +1,44 @@
 //! Sentry's conventions for calls of models: what makes its AI dashboards show one.
 
-use l0_core::{Telemetry, keys};
+use l0_core::{Quantity, Telemetry, Value as Number, keys};
 use sentry_core::protocol::Value;
 
 use crate::data::{Data, data};
+use crate::ending::Ending;
 
 /// The operations that Sentry knows for calls of models. Any other is shown as the first.
 const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
+
+/// Which attribute a quantity is. The conventions take seconds.
+const NUMBERS: [(&str, &str); 8] = [
+    ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
+    (
+        "output_tokens.per_second",
+        "gen_ai.response.tokens_per_second",
+    ),
+    ("usage.input", "gen_ai.usage.input_tokens"),
+    ("usage.output", "gen_ai.usage.output_tokens"),
+    ("usage.total", "gen_ai.usage.total_tokens"),
+    ("usage.cached_input", "gen_ai.usage.cache_read.input_tokens"),
+    (
+        "usage.cache_write_input",
+        "gen_ai.usage.cache_creation.input_tokens",
+    ),
+    ("usage.reasoning", "gen_ai.usage.reasoning.output_tokens"),
+];
+
+/// The numbers of a run that are attributes.
+fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
+    Quantity::ALL.iter().filter_map(|quantity| {
+        let mut table = NUMBERS.iter();
+        let (_, attribute) = table.find(|(name, _)| *name == quantity.name)?;
+        let value = match quantity.value(telemetry)? {
+            Number::Count(count) => count.into(),
+            number => number.as_f64().into(),
+        };
+        Some(((*attribute).to_owned(), value))
+    })
+}
 
 /// A call of a model whose name and provider are known.
 #[derive(Debug, PartialEq)]
@@ -56,50 +88,26 @@ impl Call {
 
     /// What is known at its end. The model that answered is the one asked for, if the source did
     /// not say: the dashboards show no call without it.
-    pub(crate) fn response(
-        &self,
-        model: Option<&str>,
-        id: Option<&str>,
-        telemetry: Option<&Telemetry>,
-    ) -> Data {
-        let model = model.unwrap_or(&self.model);
-        let metrics = telemetry.map(|telemetry| &telemetry.metrics);
+    pub(crate) fn response(&self, ending: &Ending<'_>) -> Data {
+        let model = ending.response_model.unwrap_or(&self.model);
+        let telemetry = ending.telemetry;
         let finish = telemetry.and_then(|telemetry| telemetry.finish_reason);
-        let usage = telemetry
-            .and_then(|telemetry| telemetry.usage)
-            .unwrap_or_default();
-        let first_chunk = metrics.and_then(|metrics| metrics.time_to_first_token);
-        let rate = metrics.and_then(|metrics| metrics.output_tokens_per_second);
-        let count = |tokens: Option<u64>| tokens.map(Value::from);
-        data([
+        let mut response = data([
             ("gen_ai.response.model", Some(model.into())),
-            ("gen_ai.response.id", id.map(Value::from)),
+            ("gen_ai.response.id", ending.response_id.map(Value::from)),
             (
                 "gen_ai.response.finish_reasons",
                 finish.map(|finish| finish.as_str().into()),
             ),
-            (
-                "gen_ai.response.time_to_first_chunk",
-                first_chunk.map(|after| after.as_secs_f64().into()),
-            ),
-            ("gen_ai.response.tokens_per_second", rate.map(Value::from)),
-            ("gen_ai.usage.input_tokens", count(usage.input)),
-            ("gen_ai.usage.output_tokens", count(usage.output)),
-            ("gen_ai.usage.total_tokens", count(usage.total)),
-            (
-                "gen_ai.usage.cache_read.input_tokens",
-                count(usage.cached_input),
-            ),
-            (
-                "gen_ai.usage.reasoning.output_tokens",
-                count(usage.reasoning),
-            ),
-        ])
+        ]);
+        response.extend(telemetry.into_iter().flat_map(numbers));
+        response
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use l0_core::End;
     use serde_json::json;
 
     use super::*;
@@ -162,13 +170,20 @@ mod tests {
                 "gen_ai.conversation.id": "c-1",
             })
         );
+        let end = End::completed();
         assert_eq!(
-            json!(call.response(None, None, None)),
+            json!(call.response(&Ending::of(&end))),
             json!({ "gen_ai.response.model": "gpt-4" })
         );
         let telemetry = Telemetry::example();
+        let ending = Ending {
+            telemetry: Some(&telemetry),
+            response_model: Some("gpt-4-0613"),
+            response_id: Some("resp_1"),
+            ..Ending::of(&end)
+        };
         assert_eq!(
-            json!(call.response(Some("gpt-4-0613"), Some("resp_1"), Some(&telemetry))),
+            json!(call.response(&ending)),
             json!({
                 "gen_ai.response.model": "gpt-4-0613",
                 "gen_ai.response.id": "resp_1",
@@ -180,5 +195,12 @@ mod tests {
                 "gen_ai.usage.total_tokens": 172,
             })
         );
+    }
+    #[test]
+    fn every_attribute_is_a_quantity() {
+        for (name, _) in NUMBERS {
+            let mut all = Quantity::ALL.iter();
+            assert!(all.any(|quantity| quantity.name == name), "{name}");
+        }
     }
 }

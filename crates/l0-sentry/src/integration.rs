@@ -1,23 +1,23 @@
-//! Integration: an execution that is told by hand.
+//! Integration: an execution that is reported manually.
 
-use std::convert::Infallible;
 use std::error::Error as StdError;
-use std::fmt::{self, Display, Write};
+use std::fmt;
 use std::time::Duration;
 
 use l0_core::{
-    DriftReport, Failure, NetworkErrorKind, Outcome, RetryKind, RetryReason, Telemetry,
-    TimeoutKind, Violation, redact,
+    DriftReport, End, Failure, NetworkErrorKind, RetryKind, RetryReason, Telemetry, Violation,
+    redact,
 };
 use serde_json::Value;
 
 use crate::config::SentryConfig;
+use crate::ending::Ending;
 use crate::execution::{Execution, contain};
-use crate::spans::{EXECUTION, End};
+use crate::spans::EXECUTION;
 
-/// Starts executions that are told by hand, for what is not a run of L0 or wraps several.
+/// Starts executions that are reported manually, for what is not a run of L0 or wraps several.
 ///
-/// A run that has a [`SentryInterceptor`](crate::SentryInterceptor) needs none: it would be told
+/// A run that has a [`SentryInterceptor`](crate::SentryInterceptor) needs none: it would be reported
 /// twice.
 ///
 /// ```
@@ -36,7 +36,7 @@ use crate::spans::{EXECUTION, End};
 pub struct SentryIntegration(SentryConfig);
 
 impl SentryIntegration {
-    /// What starts executions as the config says.
+    /// Creates an integration that reports as the config says.
     #[must_use]
     pub fn new(config: SentryConfig) -> Self {
         Self(config)
@@ -68,8 +68,8 @@ impl SentryIntegration {
     }
 }
 
-/// One execution, from its start to [`complete`](Self::complete), [`fail`](Self::fail) or its drop,
-/// which counts as cancelled.
+/// One execution, from its start to [`complete`](Self::complete), [`fail`](Self::fail),
+/// [`finish`](Self::finish) or its drop, which counts as cancelled.
 ///
 /// Calls may come from any thread, and do all they do there, in the execution's own hub. Without a
 /// client that is enabled at the start, they do nothing.
@@ -77,23 +77,23 @@ impl SentryIntegration {
 pub struct SentryExecution(Option<Execution>);
 
 impl SentryExecution {
-    /// The stream starts. Only the first call counts.
+    /// Records that the stream starts. Only the first call counts.
     pub fn start_stream(&mut self) {
         self.tell(Execution::start_stream);
     }
 
-    /// The first token arrived, so long after the start.
+    /// Records that the first token arrived, so long after the start.
     pub fn record_first_token(&mut self, after: Duration) {
         self.tell(|execution| execution.first_token(Some(after)));
     }
 
-    /// A token arrived. A breadcrumb, if those of tokens are on.
+    /// Records that a token arrived: with a breadcrumb, if those of tokens are on.
     pub fn record_token(&mut self, text: &str) {
         self.tell(|execution| execution.token(text));
     }
 
-    /// A network error occurred. Its type is read from the error, as
-    /// [`Failure::read`] does, and its text is redacted.
+    /// Records a network error. Its type is read from the error, as [`Failure::read`] does; what its
+    /// message says, [`SentryConfig::error_text`] decides.
     ///
     /// The last one that was not retried is captured when the execution ends, and then stands for
     /// its failure.
@@ -101,18 +101,22 @@ impl SentryExecution {
         self.tell(|execution| {
             let kind = Failure::read(error).network_error_kind();
             let kind = kind.unwrap_or(NetworkErrorKind::Unknown);
-            execution.network_error(kind, &redact::message(error), retried);
+            let text = error_text(execution, error);
+            let message = text.unwrap_or_else(|| redact::message(error));
+            execution.network_error(kind, &message, retried);
+            if !retried {
+                execution.fails_with(kind, message);
+            }
         });
     }
 
-    /// The attempt of this number, from 2, follows for this reason.
+    /// Records that the attempt of this number, from 2, follows for this reason.
     pub fn record_retry(&mut self, attempt: u32, reason: RetryReason, kind: RetryKind) {
-        let network = kind == RetryKind::Network;
-        self.tell(|execution| execution.retry(attempt, reason, network, None));
+        self.tell(|execution| execution.retry(attempt, reason, kind, None));
     }
 
-    /// Rules found these violations. Each is captured when the execution ends, if it is severe
-    /// enough, once for each rule and message.
+    /// Records the violations that rules found. Each is captured when the execution ends, if it is
+    /// severe enough, once for each rule and message.
     pub fn record_violations(&mut self, violations: &[Violation]) {
         self.tell(|execution| {
             for violation in violations {
@@ -121,42 +125,79 @@ impl SentryExecution {
         });
     }
 
-    /// Drift was looked for. Nothing is sent if none was found.
+    /// Records a drift check. Nothing is sent if no drift was found.
     pub fn record_drift(&mut self, report: &DriftReport) {
         self.tell(|execution| execution.drift(report));
     }
 
-    /// The stream ended, after so many tokens.
+    /// Records that the stream ended, after so many tokens.
     pub fn complete_stream(&mut self, tokens: u64) {
         self.tell(|execution| execution.complete_stream(Some(tokens)));
     }
 
-    /// The execution ended: as the telemetry says, or else completed.
+    /// Ends the execution as its telemetry says, or else as completed.
     pub fn complete(mut self, telemetry: Option<&Telemetry>) {
-        let outcome = telemetry.and_then(|telemetry| telemetry.outcome);
-        self.finish(&End {
+        let completed = End::completed();
+        let ending = Ending::recorded(telemetry);
+        self.end(&Ending {
             telemetry,
-            ..End::new(outcome.unwrap_or(Outcome::Completed))
+            ..ending.unwrap_or_else(|| Ending::of(&completed))
         });
     }
 
-    /// The execution failed with this error, whose text is redacted.
+    /// Ends the execution as failed with this error, and for the reason that its telemetry says, if
+    /// that says any: an execution whose telemetry says that it was aborted or dropped did not fail,
+    /// and nothing is captured.
     ///
-    /// An abort is no failure, and not captured: [`Error::Aborted`](l0_core::Error::Aborted), or
-    /// any error when the telemetry says aborted or dropped.
+    /// Without telemetry, the class of the failure is read from the error, as [`Failure::read`] does,
+    /// and what its message says, [`SentryConfig::error_text`] decides. An error alone does not say
+    /// that a run was aborted: for a run that is not measured, call [`finish`](Self::finish) with the
+    /// run's end.
     pub fn fail(mut self, error: &(dyn StdError + 'static), telemetry: Option<&Telemetry>) {
-        let told = telemetry
-            .and_then(|telemetry| telemetry.outcome)
-            .filter(|outcome| *outcome != Outcome::Completed);
-        if self.0.is_some() {
-            let message = redact::message(error);
-            let outcome = told.unwrap_or_else(|| outcome_of(&text_of(error)));
-            self.finish(&End {
-                message: Some(&message),
-                telemetry,
-                ..End::new(outcome)
-            });
-        }
+        self.tell(|execution| {
+            let end = End::failed(error);
+            let failed = Ending::of(&end);
+            let mut ending = match Ending::recorded(telemetry) {
+                Some(recorded) => Ending {
+                    reason: recorded.reason.or(failed.reason),
+                    ..recorded
+                },
+                None => Ending {
+                    telemetry,
+                    ..failed
+                },
+            };
+            if let Some(text) = error_text(execution, error) {
+                ending.set_message(text);
+            }
+            execution.finish(&ending);
+        });
+    }
+
+    /// Ends the execution as this end says: that of a run, or one of your own making.
+    ///
+    /// ```
+    /// # use l0_core::{L0, testing::Script};
+    /// # use l0_sentry::{SentryConfig, SentryIntegration};
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() {
+    /// # let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
+    /// # let l0 = L0::default();
+    /// # let sentry = SentryIntegration::new(SentryConfig::new());
+    /// let execution = sentry.start_execution("my-chat-request", [("user_id", "123")]);
+    /// let mut run = l0.stream(|_attempt| client.connect()).start();
+    /// let text = run.text().await;
+    /// if let Some(end) = run.end() {
+    ///     execution.finish(end, run.telemetry().as_ref());
+    /// }
+    /// # assert_eq!(text.unwrap(), "Hello, world");
+    /// # }
+    /// ```
+    pub fn finish(mut self, end: &End, telemetry: Option<&Telemetry>) {
+        self.end(&Ending {
+            telemetry,
+            ..Ending::of(end)
+        });
     }
 
     fn tell(&mut self, tell: impl FnOnce(&mut Execution)) {
@@ -165,8 +206,8 @@ impl SentryExecution {
         }
     }
 
-    fn finish(&mut self, end: &End<'_>) {
-        self.tell(|execution| execution.finish(end));
+    fn end(&mut self, ending: &Ending<'_>) {
+        self.tell(|execution| execution.finish(ending));
     }
 }
 
@@ -176,26 +217,11 @@ impl fmt::Debug for SentryExecution {
     }
 }
 
-/// What an error says. Unlike `to_string`, this does not panic over a faulty `Display`.
-pub(crate) fn text_of(error: &(impl Display + ?Sized)) -> String {
-    let mut text = String::new();
-    let _ = write!(text, "{error}");
-    text
-}
-
-/// How an execution ended that failed with an error of this text. The errors of runs are generic,
-/// and may come wrapped: the texts of those that are no failures are all there is to know them by.
-pub(crate) fn outcome_of(text: &str) -> Outcome {
-    type Error = l0_core::Error<Infallible>;
-    let timeouts = [
-        TimeoutKind::FirstToken,
-        TimeoutKind::InterToken,
-        TimeoutKind::Total,
-    ];
-    timeouts
-        .map(Error::Timeout)
-        .into_iter()
-        .chain([Error::Aborted, Error::Truncated])
-        .find(|error| error.to_string() == text)
-        .map_or(Outcome::Failed, |error| error.outcome())
+/// The redacted text of an error, if the config lets it leave.
+pub(crate) fn error_text(
+    execution: &Execution,
+    error: &(dyn StdError + 'static),
+) -> Option<String> {
+    let leaves = execution.config().settings().error_text;
+    leaves.then(|| redact::error_text(error))
 }

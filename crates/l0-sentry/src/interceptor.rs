@@ -1,15 +1,13 @@
-//! Interceptor: tells Sentry of every run.
+//! Interceptor: reports every run.
 
-use l0_core::{
-    Event, Failure, FailureKind, Interceptor, Interest, Observer, Observers, Outcome, RunInfo,
-    keys, redact,
-};
+use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys, redact};
 use sentry_core::protocol::Value;
 
 use crate::config::SentryConfig;
 use crate::data::{Data, cut};
+use crate::ending::Ending;
 use crate::execution::Execution;
-use crate::spans::{EXECUTION, End};
+use crate::spans::EXECUTION;
 
 /// The metadata that leaves without being listed.
 const KNOWN_KEYS: [&str; 5] = [
@@ -20,14 +18,14 @@ const KNOWN_KEYS: [&str; 5] = [
     keys::CONVERSATION_ID,
 ];
 
-/// Tells Sentry of every run, measured or not, in a hub of the run's own.
+/// Reports every run to Sentry, measured or not, in a hub of the run's own.
 ///
 /// Without a client that is enabled when a run starts, nothing is done for that run.
 #[derive(Debug, Clone, Default)]
 pub struct SentryInterceptor(SentryConfig);
 
 impl SentryInterceptor {
-    /// What tells Sentry as the config says.
+    /// Creates an interceptor that reports as the config says.
     #[must_use]
     pub fn new(config: SentryConfig) -> Self {
         Self(config)
@@ -35,7 +33,7 @@ impl SentryInterceptor {
 
     /// What of the metadata leaves.
     fn data(&self, run: &RunInfo) -> Data {
-        let listed = self.0.settings().tag_keys.values().map(String::as_str);
+        let listed = self.0.settings().tag_keys.iter().map(|(key, _)| key);
         let entry = |key: &str| {
             let value = run.metadata().get(key)?;
             Some((key.to_owned(), shown(key, value)))
@@ -85,10 +83,6 @@ impl Observer for LiveRun {
 
     fn on_event(&mut self, event: &Event<'_>) {
         let execution = &mut self.0;
-        if !matches!(event, Event::NetworkError { .. } | Event::Finished { .. }) {
-            // It came when the answer was complete, or else the run would have ended.
-            execution.forget_network_error();
-        }
         match *event {
             Event::AttemptStarted { .. } => execution.start_stream(),
             Event::FirstToken { after, .. } => execution.first_token(after),
@@ -96,41 +90,33 @@ impl Observer for LiveRun {
             Event::NetworkError {
                 kind,
                 message,
-                retried,
+                delay,
                 ..
-            } => execution.network_error(kind, message, retried),
+            } => execution.network_error(kind, message, delay.is_some()),
             Event::Retry {
                 attempt,
                 reason,
                 delay,
-                network,
+                kind,
                 ..
-            } => execution.retry(attempt, reason, network, Some(delay)),
+            } => execution.retry(attempt, reason, kind, Some(delay)),
             Event::Violation { violation, .. } => execution.violation(violation),
             Event::Drift { report, .. } => execution.drift(report),
             Event::Finished {
-                outcome,
+                end,
                 telemetry,
-                error,
-                message,
                 response_model,
                 response_id,
                 ..
             } => {
-                let of_model = |error| matches!(Failure::read(error).kind, FailureKind::Model);
-                if outcome == Outcome::Completed || error.is_some_and(of_model) {
-                    // A connection that breaks when all has been said, or nothing.
-                    execution.forget_network_error();
-                }
-                if outcome == Outcome::Completed {
+                if end.outcome() == Outcome::Completed {
                     execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
                 }
-                execution.finish(&End {
-                    outcome,
-                    message,
+                execution.finish(&Ending {
                     telemetry,
                     response_model,
                     response_id,
+                    ..Ending::of(end)
                 });
             }
             _ => {}

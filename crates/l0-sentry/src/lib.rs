@@ -1,4 +1,4 @@
-//! Tell Sentry what happens in runs of [`l0_core`]: breadcrumbs, errors and spans, on every exit.
+//! Report runs of [`l0_core`] to Sentry: breadcrumbs, errors and spans, on every exit.
 //!
 //! ```
 //! use l0_core::L0;
@@ -14,9 +14,9 @@
 //! # drop(l0);
 //! ```
 //!
-//! [`SentryInterceptor`] tells of every run, [`with_sentry`] of a whole future, and
-//! [`SentryIntegration`] of what is told by hand. All take one [`SentryConfig`] and tell it in the
-//! same words.
+//! [`SentryInterceptor`] reports every run, [`with_sentry`] a whole future, and
+//! [`SentryIntegration`] what you report manually. All take one [`SentryConfig`] and use the same
+//! words.
 //!
 //! The `sentry` crate must be of the same version, 0.49: only then is its client found.
 //!
@@ -29,38 +29,49 @@
 //! | what | when |
 //! |---|---|
 //! | breadcrumbs | start and end of the execution and of its stream, first token, network errors, retries, violations, drift; tokens if [switched on](SentryConfig::breadcrumbs_for_tokens) |
-//! | errors | when the execution ends: the network error that ended it; violations, each once for its rule and message, up to 32; any other failure |
+//! | errors | when the execution ends: violations, each once for its rule and message, up to 32; and what it failed with, if that is not one of them: the network error, or any other failure |
 //! | spans | `l0.execution` with its child `l0.stream.consume`; with the metadata `model` and `provider`, a child `gen_ai.chat` for the AI dashboards |
 //! | context | `l0_telemetry`, the numbers of the run, with the errors and the transaction |
 //!
-//! A network error that was retried is no error, nor is one that comes when the answer is complete.
-//! Neither is an abort, nor a stream that was dropped. An error has the tags `component` and
-//! `error_type`, over tags of the same names in the application's scope, and is grouped by them.
+//! How an execution ended, its [`End`](l0_core::End) says. A network error that was retried is no
+//! error, nor is one that comes when the answer is complete. Neither is an abort, nor a stream that was
+//! dropped. An error has the tags `component` and `error_type`, over tags of the same names in the
+//! application's scope, and is grouped by them; `error_type` is the word of
+//! [`End::error_type`](l0_core::End::error_type), and for network errors their type.
 //!
 //! | outcome | status of the spans | error |
 //! |---|---|---|
 //! | completed | `ok` | |
 //! | failed, truncated | `internal_error` | yes |
 //! | timed out | `deadline_exceeded` | yes |
+//! | limited | `resource_exhausted` | yes |
 //! | aborted, dropped | `cancelled` | |
 //!
-//! A run that is not measured is told in the same way, without numbers: the client's own sample rates
-//! decide what of it is sent.
+//! The numbers are those of [`Quantity::ALL`](l0_core::Quantity::ALL). A key is the name in snake case,
+//! with `_ms` after times, except for those that are better known as `tokens`, `ttft_ms`, `retries` and
+//! `guardrail_violations`: `time_to_first_text_ms`, `tokens_wasted`, `inter_token_p90_ms`,
+//! `network_errors_by_type.rate_limited`. What is not known is absent.
+//!
+//! A run that is not measured is reported in the same way, without numbers: the client's own sample
+//! rates decide what of it is sent.
 //!
 //! No text of a prompt or an answer leaves unless it is [switched
-//! on](SentryConfig::include_token_text). Of errors the redacted text leaves, and of the metadata
-//! the well-known [`keys`](l0_core::keys), the endpoint redacted as well, and those listed with
-//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 512 bytes.
+//! on](SentryConfig::include_token_text). Messages of errors are in L0's own words, unless
+//! [`Monitoring::error_text`](l0_core::Monitoring::error_text) or, for what is reported manually,
+//! [`SentryConfig::error_text`] lets their texts out. Of the metadata, the well-known
+//! [`keys`](l0_core::keys) leave, the endpoint redacted, and those listed with
+//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 256 bytes.
 //!
 //! # Cost
 //!
-//! Nothing for a token, unless each leaves a breadcrumb; `cargo bench -p l0-bench --bench sentry`
-//! tells what a run costs. Sending is the client's transport's task, and no run waits for it. Nor does
-//! a run or a future fail if a callback of the client panics.
+//! A token costs nothing, unless each leaves a breadcrumb; `cargo bench -p l0-bench --bench sentry`
+//! measures what a run costs. Sending is the client's transport's task, and no run waits for it. Nor
+//! does a run or a future fail if a callback of the client panics.
 
 mod breadcrumb;
 mod config;
 mod data;
+mod ending;
 mod event;
 mod execution;
 mod gen_ai;
@@ -73,4 +84,4 @@ mod wrapper;
 pub use config::{Parent, SentryConfig};
 pub use integration::{SentryExecution, SentryIntegration};
 pub use interceptor::SentryInterceptor;
-pub use wrapper::with_sentry;
+pub use wrapper::{with_sentry, with_sentry_by};

@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use l0_core::{Outcome, Telemetry};
+use l0_core::Outcome;
 use sentry_core::protocol::{SpanStatus, Value};
 use sentry_core::{Hub, Span, TransactionContext, TransactionOrSpan};
 
 use crate::config::Parent;
 use crate::data::{Data, primitive};
+use crate::ending::Ending;
 use crate::gen_ai::Call;
 
 /// The name and operation of the span of an execution.
@@ -25,29 +26,6 @@ struct Stream {
     span: Span,
     /// When it completed; if it did not, it ends with the execution.
     completed: Option<SystemTime>,
-}
-
-/// How an execution ends.
-#[derive(Clone, Copy)]
-pub(crate) struct End<'a> {
-    pub(crate) outcome: Outcome,
-    /// What went wrong, redacted.
-    pub(crate) message: Option<&'a str>,
-    pub(crate) telemetry: Option<&'a Telemetry>,
-    pub(crate) response_model: Option<&'a str>,
-    pub(crate) response_id: Option<&'a str>,
-}
-
-impl End<'_> {
-    pub(crate) fn new(outcome: Outcome) -> Self {
-        Self {
-            outcome,
-            message: None,
-            telemetry: None,
-            response_model: None,
-            response_id: None,
-        }
-    }
 }
 
 impl Spans {
@@ -106,8 +84,8 @@ impl Spans {
     }
 
     /// Ends them all, with these numbers; a transaction is sent.
-    pub(crate) fn finish(self, end: &End<'_>, numbers: Data) {
-        let status = status(end.outcome);
+    pub(crate) fn finish(self, ending: &Ending<'_>, numbers: Data) {
+        let status = status(ending.outcome);
         let now = SystemTime::now();
 
         if let Some(Stream { span, completed }) = self.stream {
@@ -126,14 +104,19 @@ impl Spans {
             span.finish_with_timestamp(completed.unwrap_or(now));
         }
         if let Some((call, span)) = self.call {
-            let response = call.response(end.response_model, end.response_id, end.telemetry);
+            let response = call.response(ending);
             span.data().extend(response);
             span.set_status(status);
             span.finish_with_timestamp(now);
         }
         extend(&self.execution, numbers);
+        // Telemetry says the same, if there is any.
         self.execution
-            .set_data("outcome", end.outcome.as_str().into());
+            .set_data("outcome", ending.outcome.as_str().into());
+        if let Some(failed) = ending.failed() {
+            let error_type = (&*failed.error_type).into();
+            self.execution.set_data("error_type", error_type);
+        }
         self.execution.set_status(status);
         self.execution.finish_with_timestamp(now);
     }
@@ -163,7 +146,9 @@ fn status(outcome: Outcome) -> SpanStatus {
     match outcome {
         Outcome::Completed => SpanStatus::Ok,
         Outcome::Aborted | Outcome::Dropped => SpanStatus::Cancelled,
+        Outcome::Failed | Outcome::Truncated => SpanStatus::InternalError,
         Outcome::TimedOut => SpanStatus::DeadlineExceeded,
-        _ => SpanStatus::InternalError,
+        Outcome::Limited => SpanStatus::ResourceExhausted,
+        _ => SpanStatus::UnknownError,
     }
 }

@@ -1,7 +1,20 @@
 //! Tags: what Sentry takes as the key and the value of one.
 
+use l0_core::KeyRules;
+
 /// How many characters Sentry takes.
 const MAX: usize = 200;
+
+/// The part of L0 that an error is of.
+pub(crate) const COMPONENT: &str = "component";
+/// The class of an error.
+pub(crate) const ERROR_TYPE: &str = "error_type";
+/// The rule that a violation is of.
+pub(crate) const RULE: &str = "rule";
+
+/// What entries of metadata may be called as tags.
+pub(crate) const RULES: KeyRules = KeyRules::new(key, "a text of at least one character")
+    .reserved(|name| matches!(name, COMPONENT | ERROR_TYPE | RULE));
 
 /// The key as it is sent; `None` if it is empty.
 pub(crate) fn key(key: &str) -> Option<String> {

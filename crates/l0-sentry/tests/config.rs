@@ -6,22 +6,23 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Sentry, l0, paused, tags};
+use common::{Sentry, forbids, l0, message, paused, tags};
 use futures_util::StreamExt;
-use l0_core::guardrail::CustomPattern;
 use l0_core::testing::Script;
-use l0_core::{Guardrails, Interceptor, Retry, Severity};
-use l0_sentry::{SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry};
+use l0_core::{End, Error, Failure, Interceptor, Retry, Severity, Violation, redact};
+use l0_sentry::{
+    SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry,
+    with_sentry_by,
+};
 use sentry::{ClientOptions, Hub};
 use serde_json::json;
 
 /// Runs a source to its end.
 fn run(config: SentryConfig, script: &Script) {
-    let pattern = CustomPattern::phrases(["odd"]).unwrap();
-    let odd = pattern.severity(Severity::Warning).rule("no-odds");
+    let odd = Violation::new("no-odds", Severity::Warning, "an odd phrase");
     let l0 = l0(config)
         .retry(Retry::new().max_retries(0))
-        .guardrails(Guardrails::none().with(move || odd.clone()))
+        .guardrails(forbids("odd", odd))
         .build();
     let run = l0
         .stream(script.source())
@@ -33,17 +34,19 @@ fn run(config: SentryConfig, script: &Script) {
 }
 
 fn odd() -> Script {
-    Script::new().attempt(|a| a.token("an odd answer ").fail("broken"))
+    Script::new().attempt(|a| a.token("an odd answer ").fail(Failure::status(404)))
 }
 
 #[test]
 fn options_decide_what_is_captured() {
     type Change = fn(SentryConfig) -> SentryConfig;
     let reset = Script::new().attempt(|a| a.fail(std::io::ErrorKind::ConnectionReset));
-    let network = &["error Network error: econnreset: connection reset"][..];
-    let failure = "error L0 execution failed: broken";
-    let phrase = "A phrase was found that must not be in an answer";
-    let violation = format!("warning Guardrail violation: {phrase}");
+    let cause = message(std::io::ErrorKind::ConnectionReset);
+    let network = format!("error Network error: econnreset: {cause}");
+    let network = &[&*network][..];
+    let failure = message(Failure::status(404));
+    let failure = &*format!("error L0 execution failed: {failure}");
+    let violation = "warning Guardrail violation: an odd phrase";
     for (change, script, titles) in [
         ((|config| config) as Change, &reset, network),
         (|config| config.capture_network_errors(false), &reset, &[]),
@@ -51,7 +54,7 @@ fn options_decide_what_is_captured() {
         (
             |config| config.min_guardrail_severity(Severity::Warning),
             &odd(),
-            &[&*violation, failure],
+            &[violation, failure],
         ),
         (
             |config| {
@@ -150,7 +153,8 @@ fn tags_are_those_of_the_config_and_the_listed_metadata() {
         .tag("", "nothing")
         .tag("nothing", " ")
         .tag_keys(["model"])
-        .tag_keys(["tenant", "absent"]);
+        .and_then(|config| config.tag_keys(["tenant", "absent"]))
+        .unwrap();
     run(config, &odd());
     let sent = sentry.sent();
     let expected = [
@@ -167,11 +171,79 @@ fn tags_are_those_of_the_config_and_the_listed_metadata() {
 }
 
 #[test]
+fn a_key_that_cannot_be_a_tag_is_an_error() {
+    for (keys, error) in [
+        (
+            vec!["model", ""],
+            "the metadata key \"\" cannot be sent: it is not a text of at least one character",
+        ),
+        (
+            vec!["rule"],
+            "the metadata key \"rule\" cannot be sent as `rule`, which has a meaning already: \
+             choose another key",
+        ),
+        (
+            vec!["error type"],
+            "the metadata key \"error type\" cannot be sent as `error_type`, which has a meaning \
+             already: choose another key",
+        ),
+        (
+            vec!["user id", "user/id"],
+            "the metadata keys \"user/id\" and \"user id\" would both be sent as `user_id`",
+        ),
+    ] {
+        let refused = SentryConfig::new().tag_keys(keys).unwrap_err();
+        assert_eq!(refused.to_string(), error);
+    }
+    // Names that only others send are no concern of ours.
+    let config = SentryConfig::new().tag_keys(["environment", "level", "outcome"]);
+    assert!(config.is_ok());
+}
+
+/// For what is reported manually. Of runs, `Monitoring` decides.
+#[test]
+fn texts_of_errors_leave_when_switched_on() {
+    let error = || std::io::Error::other("the prompt is too long");
+    let text = redact::error_text(&error());
+    for (switch, expected) in [(false, redact::message(&error())), (true, text)] {
+        let sentry = Sentry::start();
+        let config = || sentry.config().error_text(switch);
+        let start = || SentryIntegration::new(config()).start_execution("", [("a", 1)]);
+        start().fail(&error(), None);
+
+        let mut execution = start();
+        execution.record_network_error(&error(), false);
+        execution.complete(None);
+
+        let l0 = l0_core::L0::default();
+        let run = async {
+            let mut run = l0
+                .stream(|_attempt| async { Err::<futures_util::stream::Empty<_>, _>(error()) })
+                .view_with(|_: &()| l0_core::TokenView::text(""))
+                .start();
+            run.text().await
+        };
+        paused().block_on(with_sentry(config(), run)).unwrap_err();
+        assert_eq!(
+            sentry.sent().titles(),
+            [
+                format!("error L0 execution failed: {expected}"),
+                format!("error Network error: unknown: {expected}"),
+                format!("error L0 execution failed: {expected}"),
+            ]
+        );
+        let trail = sentry.trail();
+        let left = format!(r#""message":"{expected}""#);
+        assert!(trail.iter().any(|line| line.contains(&left)), "{trail:?}");
+    }
+}
+
+#[test]
 fn metadata_leaves_if_it_is_well_known_or_listed() {
     for (config, expected) in [
         (SentryConfig::new(), json!({ "model": "gpt-4" })),
         (
-            SentryConfig::new().tag_keys(["tenant"]),
+            SentryConfig::new().tag_keys(["tenant"]).unwrap(),
             json!({ "model": "gpt-4", "tenant": "t-1" }),
         ),
     ] {
@@ -187,7 +259,7 @@ fn metadata_of_any_size_leaves_an_envelope_that_sentry_takes() {
     let long = "é".repeat(1_000_000);
     for value in [json!(long), json!([long, 1]), json!({ "a": [long] })] {
         let sentry = Sentry::start();
-        let l0 = l0(sentry.config().tag_keys(["tenant"])).build();
+        let l0 = l0(sentry.config().tag_keys(["tenant"]).unwrap()).build();
         let script = odd();
         let mut run = l0.stream(script.source());
         for key in ["model", "provider", "endpoint", "tenant"] {
@@ -235,7 +307,10 @@ fn types_cross_threads_and_show_no_hub() {
     check::<SentryExecution>();
     fn send(_: &(impl Send + Unpin)) {}
     send(&with_sentry(SentryConfig::new(), async {
-        Ok::<_, String>(())
+        Ok::<_, Error<std::io::Error>>(())
+    }));
+    send(&with_sentry_by(SentryConfig::new(), async {}, |()| {
+        End::completed()
     }));
     let interceptor: Box<dyn Interceptor> = Box::new(SentryInterceptor::default());
     assert!(interceptor.needs_telemetry());

@@ -7,38 +7,35 @@ mod common;
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
-use common::{Sentry, l0, paused, tags};
+use common::{Sentry, forbids, l0, message, paused, tags};
 use futures_util::StreamExt;
-use l0_core::guardrail::{CustomPattern, Guardrail, Violations};
 use l0_core::testing::Script;
 use l0_core::{
-    Backoff, Failure, FinishReason, Guardrails, L0Builder, NetworkErrorKind, Retry, Severity,
-    Violation,
+    Backoff, Cause, Check, End, Failure, Findings, FinishReason, L0Builder, Monitoring,
+    NetworkErrorKind, Retry, Severity, Violation,
 };
-use l0_sentry::SentryConfig;
+use l0_sentry::{SentryConfig, SentryIntegration};
 
 /// Reports violations at every piece of the answer.
 struct Reports(&'static [(&'static str, Severity, &'static str)]);
 
-impl Guardrail for Reports {
+impl Check for Reports {
     fn name(&self) -> &'static str {
         "reports"
     }
 
-    fn text(&mut self, _: &str, violations: &mut Violations) {
+    fn text(&mut self, _: &str, findings: &mut Findings) {
         for (rule, severity, message) in self.0 {
-            violations.report(Violation::new(*rule, *severity, *message));
+            findings.report(Violation::new(*rule, *severity, *message));
         }
     }
-
-    fn end(&mut self, _: &mut Violations) {}
 }
 
 fn reports(
     builder: L0Builder,
     violations: &'static [(&'static str, Severity, &'static str)],
 ) -> L0Builder {
-    builder.guardrails(Guardrails::none().with(move || Reports(violations)))
+    builder.guardrails(move || Reports(violations))
 }
 
 async fn read(builder: L0Builder, script: &Script) {
@@ -68,30 +65,37 @@ fn identity(sentry: &Sentry) -> (String, Vec<(String, String)>, Vec<String>) {
 
 #[test]
 fn errors_are_tagged_and_grouped_by_their_cause() {
-    let retry = || Retry::new().max_retries(0);
-    for (script, title, own, fingerprint) in [
+    let network = |kind: &str, error: Failure| {
+        let message = message(error);
+        format!("error Network error: {kind}: {message}")
+    };
+    let failure = |message: &str| format!("error L0 execution failed: {message}");
+    let dns = Failure::network(NetworkErrorKind::DnsError);
+    let cases = [
         (
             Script::new().attempt(|a| a.fail(ErrorKind::TimedOut)),
-            "error Network error: timeout: timed out",
+            format!(
+                "error Network error: timeout: {}",
+                message(ErrorKind::TimedOut)
+            ),
             &[("component", "l0.network"), ("error_type", "timeout")][..],
             &["l0.network", "timeout"][..],
         ),
         (
-            Script::new()
-                .attempt(|a| a.connect_error(Failure::network(NetworkErrorKind::DnsError))),
-            "error Network error: dns_error: network error: dns_error",
+            Script::new().attempt(|a| a.connect_error(dns)),
+            network("dns_error", dns),
             &[("component", "l0.network"), ("error_type", "dns_error")],
             &["l0.network", "dns_error"],
         ),
         (
             Script::new().attempt(|a| a.fail(Failure::status(429))),
-            "error Network error: rate_limited: rate limited, status 429",
+            network("rate_limited", Failure::status(429)),
             &[("component", "l0.network"), ("error_type", "rate_limited")],
             &["l0.network", "rate_limited"],
         ),
         (
             Script::new().attempt(|a| a.token("a deadly answer ")),
-            "fatal Guardrail violation: Not fit to be read",
+            "fatal Guardrail violation: Not fit to be read".to_owned(),
             &[
                 ("component", "l0.guardrail"),
                 ("error_type", "guardrail_violation"),
@@ -100,30 +104,36 @@ fn errors_are_tagged_and_grouped_by_their_cause() {
             &["l0.guardrail", "no-death"],
         ),
         (
-            Script::new().attempt(|a| a.fail("the prompt is too long")),
-            "error L0 execution failed: the prompt is too long",
-            &[("component", "l0"), ("error_type", "failed")],
-            &["l0", "failed", "{{ default }}"],
+            Script::new().attempt(|a| a.fail(Failure::status(401))),
+            failure(&message(Failure::status(401))),
+            &[("component", "l0"), ("error_type", "401")],
+            &["l0", "401", "{{ default }}"],
+        ),
+        (
+            Script::new().attempt(|a| a.fail(Failure::fatal())),
+            failure(&message(Failure::fatal())),
+            &[("component", "l0"), ("error_type", "_OTHER")],
+            &["l0", "_OTHER", "{{ default }}"],
         ),
         (
             Script::new().attempt(|a| a),
-            "error L0 execution failed: the answer is empty: no text with a letter or digit, and no tool call",
-            &[("component", "l0"), ("error_type", "failed")],
-            &["l0", "failed", "{{ default }}"],
+            failure(&Cause::ZeroOutput.to_string()),
+            &[("component", "l0"), ("error_type", "zero_output")],
+            &["l0", "zero_output", "{{ default }}"],
         ),
-    ] {
+    ];
+    for (script, title, own, fingerprint) in cases {
         let sentry = Sentry::start();
         // Tags of the host and the user do not hide those of the event.
         sentry.hub.configure_scope(|scope| {
             scope.set_tag("component", "api");
             scope.set_tag("error_type", "none");
         });
-        let pattern = CustomPattern::phrases(["deadly"]).unwrap();
-        let pattern = pattern.severity(Severity::Fatal).rule("no-death");
-        let pattern = pattern.message("Not fit to be read");
-        let builder = l0(sentry.config().tag("service", "chat").tag("rule", "none")).retry(retry());
-        let rules = Guardrails::none().with(move || pattern.clone());
-        paused().block_on(read(builder.guardrails(rules), &script));
+        let death = Violation::new("no-death", Severity::Fatal, "Not fit to be read");
+        let builder = l0(sentry.config().tag("service", "chat").tag("rule", "none"))
+            .retry(Retry::new().max_retries(0))
+            .guardrails(forbids("deadly", death));
+        paused().block_on(read(builder, &script));
 
         let (told, all, parts) = identity(&sentry);
         assert_eq!(told, title);
@@ -161,21 +171,20 @@ fn a_connection_that_breaks_after_an_answer_without_output_is_not_what_the_run_f
                 .fail(ErrorKind::ConnectionReset)
         })
     };
-    let failed = |script: Script| script.attempt(|a| a.fail("no such model"));
+    let failed = |script: Script| script.attempt(|a| a.fail(Failure::status(404)));
+    let failure = |message: &str| vec![format!("error L0 execution failed: {message}")];
     let hung = |script: Script| script.attempt(l0_core::testing::ScriptedAttempt::hang);
     for (script, titles) in [
         (
             failed(empty(Script::new())),
-            &["error L0 execution failed: no such model"] as &[_],
+            failure(&message(Failure::status(404))),
         ),
         // Dropped by its consumer, which is no error.
-        (hung(empty(Script::new())), &[]),
+        (hung(empty(Script::new())), vec![]),
         // Not asked for again in the end.
         (
             empty(Script::new()),
-            &[
-                "error L0 execution failed: the answer is empty: no text with a letter or digit, and no tool call",
-            ],
+            failure(&Cause::ZeroOutput.to_string()),
         ),
     ] {
         let sentry = Sentry::start();
@@ -221,8 +230,8 @@ fn a_violation_is_captured_once_for_its_rule_and_message() {
 #[test]
 fn violations_are_captured_up_to_a_number() {
     let sentry = Sentry::start();
-    let mut execution = l0_sentry::SentryIntegration::new(sentry.config())
-        .start_execution("many", [("kind", "test")]);
+    let mut execution =
+        SentryIntegration::new(sentry.config()).start_execution("many", [("kind", "test")]);
     for number in 0..100 {
         let message = format!("number {number}");
         execution.record_violations(&[Violation::new("many", Severity::Error, message)]);
@@ -234,10 +243,7 @@ fn violations_are_captured_up_to_a_number() {
 
 #[test]
 fn a_failure_that_no_captured_violation_explains_is_captured() {
-    let halting = || {
-        let pattern = CustomPattern::phrases(["bad"]).unwrap();
-        pattern.recoverable(false).message("not fit")
-    };
+    let halting = Violation::new("no-harm", Severity::Error, "not fit").recoverable(false);
     type Change = fn(SentryConfig) -> SentryConfig;
     for (change, titles) in [
         (
@@ -246,17 +252,55 @@ fn a_failure_that_no_captured_violation_explains_is_captured() {
         ),
         (
             |config| config.min_guardrail_severity(Severity::Fatal),
-            &["error L0 execution failed: guardrail violation: pattern-custom (error): not fit"],
+            &["error L0 execution failed: guardrail violation: no-harm (error): not fit"],
         ),
         (|config| config.capture_guardrail_violations(false), &[]),
     ] {
         let sentry = Sentry::start();
-        let rules = Guardrails::none().with(halting);
-        let builder = l0(change(sentry.config())).guardrails(rules);
+        let builder = l0(change(sentry.config())).guardrails(forbids("bad", halting.clone()));
         let script = Script::new().attempt(|a| a.token("a bad answer "));
         paused().block_on(read(builder, &script));
         assert_eq!(sentry.sent().titles(), titles);
     }
+}
+
+/// What an end says is captured once, whether or not its violation was recorded before.
+#[test]
+fn an_end_by_a_violation_is_captured_once() {
+    let not_fit = || Violation::new("no-harm", Severity::Fatal, "not fit");
+    for recorded in [false, true] {
+        let sentry = Sentry::start();
+        let mut execution =
+            SentryIntegration::new(sentry.config()).start_execution("", [("kind", "test")]);
+        if recorded {
+            execution.record_violations(&[not_fit()]);
+        }
+        execution.finish(&End::of(Cause::Violation(not_fit())), None);
+        let titles = sentry.sent().titles();
+        assert_eq!(titles, ["fatal Guardrail violation: not fit"]);
+    }
+}
+
+/// Beyond the number that is captured, the end still says why.
+#[test]
+fn an_end_by_one_violation_too_many_is_captured_as_a_failure() {
+    let sentry = Sentry::start();
+    let mut execution =
+        SentryIntegration::new(sentry.config()).start_execution("", [("kind", "test")]);
+    let number = |number: u32| {
+        let message = format!("number {number}");
+        Violation::new("many", Severity::Fatal, message)
+    };
+    for other in 0..32 {
+        execution.record_violations(&[number(other)]);
+    }
+    execution.finish(&End::of(Cause::Violation(number(32))), None);
+    let titles = sentry.sent().titles();
+    assert_eq!(titles.len(), 33);
+    assert_eq!(
+        titles[32],
+        "error L0 execution failed: guardrail violation: many (fatal): number 32"
+    );
 }
 
 #[test]
@@ -264,7 +308,7 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
     let sentry = Sentry::start();
     let builder = reports(sentry.l0(), &[("harm", Severity::Fatal, "not fit")]);
     let l0 = builder.build();
-    let script = Script::new().attempt(|a| a.token("a").fail("broken"));
+    let script = Script::new().attempt(|a| a.token("a").fail(Failure::status(404)));
     paused().block_on(async {
         let watched = l0.watch(script.stream()).start();
         watched.for_each(|_| async {}).await;
@@ -272,8 +316,11 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
     assert_eq!(
         sentry.sent().titles(),
         [
-            "fatal Guardrail violation: not fit",
-            "error L0 execution failed: broken",
+            "fatal Guardrail violation: not fit".to_owned(),
+            format!(
+                "error L0 execution failed: {}",
+                message(Failure::status(404))
+            ),
         ]
     );
 }
@@ -281,11 +328,24 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
 #[test]
 fn an_unmeasured_run_is_told_without_numbers() {
     let sentry = Sentry::start();
-    let builder = sentry.l0().monitoring(l0_core::Monitoring::off());
-    let script = Script::new().attempt(|a| a.wait(Duration::from_millis(5)).token("a").fail("bad"));
+    let builder = sentry.l0().monitoring(Monitoring::off());
+    let script = Script::new().attempt(|a| {
+        let a = a.wait(Duration::from_millis(5)).token("a");
+        a.fail(Failure::status(404))
+    });
     paused().block_on(read(builder, &script));
     let sent = sentry.sent();
-    assert_eq!(sent.titles(), ["error L0 execution failed: bad"]);
+    let message = message(Failure::status(404));
+    assert_eq!(
+        sent.titles(),
+        [format!("error L0 execution failed: {message}")]
+    );
+    assert_eq!(sent.event().tags["error_type"], "404");
+    let data = &common::trace(sent.transaction()).data;
+    assert_eq!(
+        (&data["outcome"], &data["error_type"]),
+        (&"failed".into(), &"404".into())
+    );
     assert_eq!(
         sent.spans(),
         [
@@ -305,7 +365,8 @@ fn the_error_is_the_one_that_the_consumer_got_redacted() {
     let sentry = Sentry::start();
     let error = Error::other("401: Bearer abcdefghijklmnop0123456789");
     let script = Script::new().attempt(|a| a.fail(error));
-    paused().block_on(read(sentry.l0(), &script));
+    let monitoring = Monitoring::new().error_text(true);
+    paused().block_on(read(sentry.l0().monitoring(monitoring), &script));
     let sent = sentry.sent();
     assert!(!sent.text.contains("abcdefghijklmnop"), "{}", sent.text);
     assert!(

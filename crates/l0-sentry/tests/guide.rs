@@ -7,14 +7,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Sentry, paused, span, stable, tags, trace};
+use common::{Sentry, message, paused, span, stable, tags, trace};
 use futures_util::StreamExt;
-use l0_core::testing::{Script, ScriptedError};
+use l0_core::testing::Script;
 use l0_core::{
-    Chunk, DriftReport, Error, L0, Monitoring, Outcome, RetryKind, RetryReason, Severity,
-    Telemetry, Violation,
+    Cause, Chunk, DriftReport, End, Failure, L0, LimitKind, Monitor, Monitoring, NetworkErrorKind,
+    RetryKind, RetryReason, Severity, TimeoutKind, Violation,
 };
-use l0_sentry::{SentryConfig, SentryIntegration, SentryInterceptor, with_sentry};
+use l0_sentry::{SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry};
 use sentry::Hub;
 use serde_json::json;
 
@@ -29,7 +29,7 @@ fn model() -> Script {
 }
 
 /// What the guide sets automatically on completion, of one attempt.
-fn context() -> serde_json::Value {
+fn context_of_the_guide() -> serde_json::Value {
     json!({
         "duration_ms": 1500,
         "tokens": 250,
@@ -39,6 +39,15 @@ fn context() -> serde_json::Value {
         "network_errors": 0,
         "guardrail_violations": 0,
     })
+}
+
+/// The numbers that the guide shows.
+fn shown(context: &impl serde::Serialize) -> serde_json::Value {
+    let mut numbers = stable(context);
+    let expected = context_of_the_guide();
+    let fields = numbers.as_object_mut().unwrap();
+    fields.retain(|key, _| expected.get(key).is_some());
+    numbers
 }
 
 /// Runs code with a hub of Sentry's as the current one, as after `sentry::init`.
@@ -60,10 +69,8 @@ fn quick_start() {
         run.text().await.unwrap();
     });
     assert_eq!(sent.spans(), ["l0.execution ok", "l0.stream.consume ok"]);
-    assert_eq!(
-        stable(&sent.transaction().contexts["l0_telemetry"]),
-        context()
-    );
+    let context = &sent.transaction().contexts["l0_telemetry"];
+    assert_eq!(shown(context), context_of_the_guide());
     assert_eq!(trail.len(), 5);
 }
 
@@ -151,7 +158,8 @@ fn manual_integration() {
     assert_eq!(trace(transaction).op.as_deref(), Some("l0.execution"));
     assert_eq!(trace(transaction).data["user_id"], "123");
     assert_eq!(sent.spans(), ["l0.execution ok", "l0.stream.consume ok"]);
-    assert_eq!(stable(&transaction.contexts["l0_telemetry"]), context());
+    let context = &transaction.contexts["l0_telemetry"];
+    assert_eq!(shown(context), context_of_the_guide());
     let stream = &span(transaction, "l0.stream.consume").data;
     assert_eq!(
         (&stream["tokens"], &stream["ttft_ms"]),
@@ -171,7 +179,7 @@ fn manual_integration() {
 
 #[test]
 fn error_handling() {
-    let client = Script::new().attempt(|a| a.wait(5 * MS).token("a").fail("no such model"));
+    let client = Script::new().attempt(|a| a.wait(5 * MS).token("a").fail(Failure::status(404)));
     let (result, sent, trail) = initialised(async {
         let sentry = SentryIntegration::new(SentryConfig::new());
         let execution = sentry.start_execution("", [("user_id", "123")]);
@@ -187,9 +195,14 @@ fn error_handling() {
     });
     result.unwrap_err();
     assert_eq!(sent.spans(), ["l0.execution internal_error"]);
+    let message = message(Failure::status(404));
     assert_eq!(
         sent.titles(),
-        ["error L0 execution failed: the source failed, after 1 attempt: no such model"]
+        [format!("error L0 execution failed: {message}")]
+    );
+    assert_eq!(
+        tags(&sent.event().tags),
+        [("component", "l0"), ("error_type", "404")]
     );
     let context = stable(&sent.event().contexts["l0_telemetry"]);
     assert_eq!(
@@ -204,7 +217,7 @@ fn everything_that_can_be_told_by_hand_leaves_the_same_trail_as_a_run() {
     let ((), sent, trail) = initialised(async {
         let sentry = SentryIntegration::new(SentryConfig::new().breadcrumbs_for_tokens(true));
         let mut execution = sentry.start_execution("by hand", [("model", "gpt-4")]);
-        let dropped = ScriptedError::from("connection dropped");
+        let dropped = Failure::network(NetworkErrorKind::ConnectionDropped);
         execution.start_stream();
         execution.record_token("secret");
         execution.record_network_error(&dropped, true);
@@ -212,29 +225,33 @@ fn everything_that_can_be_told_by_hand_leaves_the_same_trail_as_a_run() {
         let found = Violation::new("json-structure", Severity::Warning, "Unbalanced braces");
         execution.record_violations(&[found.clone(), found]);
         execution.record_drift(&DriftReport::none());
-        execution.record_drift(&DriftReport::detected(["tone_shift", "repetition"], 0.5));
+        execution.record_drift(&DriftReport::new(["tone_shift", "repetition"], 0.5));
         execution.record_network_error(&dropped, false);
-        let aborted = Error::<ScriptedError>::Timeout(l0_core::TimeoutKind::Total);
-        execution.fail(&aborted, None);
+        let timeout = End::of(Cause::Timeout(TimeoutKind::Total));
+        execution.finish(&timeout, None);
     });
+    let message = message(Failure::network(NetworkErrorKind::ConnectionDropped));
+    let expected = [
+        r#"info l0: L0 execution started {"model":"gpt-4"}"#,
+        "info l0.stream: Stream started",
+        "debug l0.token: Token received",
+        r#"error l0.network: Network error: connection_dropped {"error_type":"connection_dropped","message":"{message}","retried":true}"#,
+        r#"warning l0.retry: Retry attempt 2 {"attempt":2,"is_network_error":true,"reason":"network_error"}"#,
+        r#"warning l0.guardrail: Guardrail violation: json-structure {"message":"Unbalanced braces","recoverable":true,"rule":"json-structure","severity":"warning"}"#,
+        r#"warning l0.guardrail: Guardrail violation: json-structure {"message":"Unbalanced braces","recoverable":true,"rule":"json-structure","severity":"warning"}"#,
+        r#"warning l0.drift: Drift detected: tone_shift, repetition {"types":["tone_shift","repetition"]}"#,
+        r#"error l0.network: Network error: connection_dropped {"error_type":"connection_dropped","message":"{message}","retried":false}"#,
+        r#"error l0: L0 execution timed out {"outcome":"timed_out"}"#,
+    ];
     assert_eq!(
         trail,
-        [
-            r#"info l0: L0 execution started {"model":"gpt-4"}"#,
-            "info l0.stream: Stream started",
-            "debug l0.token: Token received",
-            r#"error l0.network: Network error: connection_dropped {"error_type":"connection_dropped","message":"connection dropped","retried":true}"#,
-            r#"warning l0.retry: Retry attempt 2 {"attempt":2,"is_network_error":true,"reason":"network_error"}"#,
-            r#"warning l0.guardrail: Guardrail violation: json-structure {"message":"Unbalanced braces","recoverable":true,"rule":"json-structure","severity":"warning"}"#,
-            r#"warning l0.guardrail: Guardrail violation: json-structure {"message":"Unbalanced braces","recoverable":true,"rule":"json-structure","severity":"warning"}"#,
-            r#"warning l0.drift: Drift detected: tone_shift, repetition {"types":["tone_shift","repetition"]}"#,
-            r#"error l0.network: Network error: connection_dropped {"error_type":"connection_dropped","message":"connection dropped","retried":false}"#,
-            r#"error l0: L0 execution timed out {"outcome":"timed_out"}"#,
-        ]
+        expected.map(|line| line.replace("{message}", &message))
     );
     assert_eq!(
         sent.titles(),
-        ["error Network error: connection_dropped: connection dropped"]
+        [format!(
+            "error Network error: connection_dropped: {message}"
+        )]
     );
     assert_eq!(
         sent.spans(),
@@ -245,25 +262,172 @@ fn everything_that_can_be_told_by_hand_leaves_the_same_trail_as_a_run() {
     );
 }
 
+/// The title, the class and the statuses of what is sent of an end.
+type Told = (Vec<String>, Option<String>, Vec<String>);
+
+/// What is sent of an execution that ends so.
+fn told(finish: impl FnOnce(SentryExecution)) -> Told {
+    let ((), sent, _) = initialised(async {
+        let sentry = SentryIntegration::new(SentryConfig::new());
+        finish(sentry.start_execution("", [("user_id", "123")]));
+    });
+    let mut events = sent.events.iter();
+    let error_type = events.next().map(|event| event.tags["error_type"].clone());
+    (sent.titles(), error_type, sent.spans())
+}
+
+/// Telemetry alone says as much as the end itself, whatever the error that comes with it.
 #[test]
-fn an_abort_that_is_told_by_hand_is_no_error() {
-    for (error, outcome) in [
-        (Error::Aborted, None),
-        (Error::ZeroOutput, Some(Outcome::Aborted)),
-        (Error::ZeroOutput, Some(Outcome::Dropped)),
+fn an_end_is_told_alike_in_whichever_way_it_is_reported() {
+    let not_found = message(Failure::status(404));
+    let server_error = message(Failure::status(503));
+    let of_status = |status| End::failed(&Failure::status(status));
+    let failed = |title: &str| vec![format!("error L0 execution failed: {title}")];
+    let network = |title: &str| vec![format!("error Network error: {title}")];
+    for (end, titles, error_type, status) in [
+        (End::completed(), vec![], None, "ok"),
+        (End::dropped(), vec![], None, "cancelled"),
+        (End::of(Cause::Aborted), vec![], None, "cancelled"),
+        (
+            of_status(404),
+            failed(&not_found),
+            Some("404"),
+            "internal_error",
+        ),
+        (
+            of_status(503),
+            network(&format!("server_error: {server_error}")),
+            Some("server_error"),
+            "internal_error",
+        ),
+        (
+            End::of(Cause::ZeroOutput),
+            failed(&Cause::ZeroOutput.to_string()),
+            Some("zero_output"),
+            "internal_error",
+        ),
+        (
+            End::of(Cause::Truncated),
+            network("partial_chunks: the stream ended without a finish reason"),
+            Some("partial_chunks"),
+            "internal_error",
+        ),
+        (
+            End::of(Cause::Timeout(TimeoutKind::Total)),
+            network("timeout: the run took too long"),
+            Some("timeout"),
+            "deadline_exceeded",
+        ),
+        (
+            End::of(Cause::Limit(LimitKind::OutputTokens)),
+            failed("the limit of tokens was reached"),
+            Some("limit"),
+            "resource_exhausted",
+        ),
+        (
+            End::refused("the budget is spent"),
+            failed("refused: the budget is spent"),
+            Some("refused"),
+            "internal_error",
+        ),
+        (
+            End::of(Cause::Panic),
+            failed("the source, the factory or a hook panicked"),
+            Some("panic"),
+            "internal_error",
+        ),
     ] {
-        let error: Error<ScriptedError> = error;
-        let ((), sent, _) = initialised(async {
-            let sentry = SentryIntegration::new(SentryConfig::new());
-            let execution = sentry.start_execution("", [("user_id", "123")]);
-            let telemetry = outcome.map(|outcome| {
-                let mut telemetry = Telemetry::example();
-                telemetry.outcome = Some(outcome);
-                telemetry
-            });
-            execution.fail(&error, telemetry.as_ref());
-        });
-        assert!(sent.events.is_empty());
-        assert_eq!(sent.spans(), ["l0.execution cancelled"]);
+        let expected = (
+            titles,
+            error_type.map(str::to_owned),
+            vec![format!("l0.execution {status}")],
+        );
+        let mut monitor = Monitor::new(Monitoring::new());
+        monitor.complete(end.clone());
+        let telemetry = monitor.telemetry();
+        let telemetry = telemetry.as_ref();
+        let other = std::io::Error::other("what the application makes of it");
+
+        assert_eq!(told(|execution| execution.finish(&end, None)), expected);
+        assert_eq!(told(|execution| execution.complete(telemetry)), expected);
+        if error_type.is_some() || status == "cancelled" {
+            let fail = |execution: SentryExecution| execution.fail(&other, telemetry);
+            assert_eq!(told(fail), expected);
+        }
     }
+}
+
+/// It is one of those that were recorded, or else a failure like any other.
+#[test]
+fn a_violation_that_telemetry_tells_of_is_captured_once() {
+    let violation = Violation::new("no-harm", Severity::Fatal, "not fit");
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.record_violations(std::slice::from_ref(&violation));
+    monitor.complete(End::of(Cause::Violation(violation.clone())));
+    let telemetry = monitor.telemetry();
+    for (recorded, title) in [
+        (true, "fatal Guardrail violation: not fit"),
+        (
+            false,
+            "error L0 execution failed: guardrail violation: no-harm (fatal): not fit",
+        ),
+    ] {
+        let (titles, error_type, _) = told(|mut execution| {
+            if recorded {
+                execution.record_violations(std::slice::from_ref(&violation));
+            }
+            execution.complete(telemetry.as_ref());
+        });
+        assert_eq!(titles, [title]);
+        assert_eq!(error_type.as_deref(), Some("guardrail_violation"));
+    }
+}
+
+/// What a failure is, is read from the types in the error's chain, however it is wrapped.
+#[test]
+fn an_error_without_telemetry_is_read_by_its_types() {
+    let wrapped = |failure: Failure| std::io::Error::other(std::io::Error::other(failure));
+    for (error, class) in [
+        (wrapped(Failure::status(401)), "401"),
+        (wrapped(Failure::status(429)), "rate_limited"),
+        (wrapped(Failure::model()), "model_error"),
+        (std::io::ErrorKind::ConnectionRefused.into(), "econnrefused"),
+        (std::io::Error::other("prose"), "_OTHER"),
+    ] {
+        let (_, error_type, spans) = told(|execution| execution.fail(&error, None));
+        assert_eq!(error_type.as_deref(), Some(class));
+        assert_eq!(spans, ["l0.execution internal_error"]);
+    }
+}
+
+/// As of a failed attempt, or of a run that was read too early.
+#[test]
+fn telemetry_that_tells_of_no_failure_does_not_hide_one() {
+    let mut completed = Monitor::new(Monitoring::new());
+    let live = completed.telemetry();
+    completed.complete(End::completed());
+    for telemetry in [live, completed.telemetry()] {
+        let error = Failure::status(404);
+        let (_, error_type, spans) = told(|execution| execution.fail(&error, telemetry.as_ref()));
+        assert_eq!(error_type.as_deref(), Some("404"));
+        assert_eq!(spans, ["l0.execution internal_error"]);
+    }
+}
+
+#[test]
+fn telemetry_that_keeps_no_reason_is_a_failure_all_the_same() {
+    let mut monitor = Monitor::new(Monitoring::new());
+    monitor.fail(&Failure::status(404));
+    let mut telemetry = monitor.telemetry().unwrap();
+    telemetry.error = None;
+    let (titles, error_type, spans) = told(|execution| execution.complete(Some(&telemetry)));
+    assert_eq!(
+        titles,
+        ["error L0 execution failed: its telemetry does not say why"]
+    );
+    assert_eq!(error_type.as_deref(), Some("_OTHER"));
+    assert_eq!(spans, ["l0.execution internal_error"]);
+    let error = Failure::status(404);
+    let (_, error_type, _) = told(|execution| execution.fail(&error, Some(&telemetry)));
+    assert_eq!(error_type.as_deref(), Some("404"));
 }

@@ -7,11 +7,11 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Sentry, breadcrumb, l0, paused, tags};
+use common::{Sentry, breadcrumb, l0, message, paused, tags};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Chunk, L0, Monitoring, TokenKind};
+use l0_core::{Chunk, Error, Failure, L0, Monitoring, TokenKind};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 use sentry::protocol::{Context, Event};
 use sentry::{Breadcrumb, Hub, Level};
@@ -44,7 +44,9 @@ fn interleaved_runs_on_one_thread_share_nothing() {
     const RUNS: usize = 200;
     let sentry = Sentry::start();
     furnish(&sentry.hub);
-    let l0 = l0(sentry.config().tag_keys(["number"])).build();
+    // Another status for each.
+    let failure = |number: usize| Failure::status(600 + number as u16);
+    let l0 = l0(sentry.config().tag_keys(["number"]).unwrap()).build();
 
     paused().block_on(async {
         let runs: FuturesUnordered<_> = (0..RUNS)
@@ -52,7 +54,7 @@ fn interleaved_runs_on_one_thread_share_nothing() {
                 let script = Script::new().attempt(|a| {
                     let wait = |step| std::time::Duration::from_millis((number + step) as u64 % 7);
                     let a = a.wait(wait(0)).token("a").wait(wait(1)).token("b");
-                    a.fail(format!("failure of {number}"))
+                    a.fail(failure(number))
                 });
                 let run = l0
                     .stream(script.source())
@@ -71,7 +73,8 @@ fn interleaved_runs_on_one_thread_share_nothing() {
         let number: usize = event.tags["number"].parse().unwrap();
         assert!(!std::mem::replace(&mut seen[number], true));
         let value = event.exception[0].value.as_deref();
-        assert_eq!(value, Some(&*format!("failure of {number}")));
+        assert_eq!(value, Some(&*message(failure(number))));
+        assert_eq!(event.tags["error_type"], (600 + number).to_string());
 
         let trail: Vec<_> = event.breadcrumbs.iter().map(breadcrumb).collect();
         assert_eq!(trail.len(), 5, "{trail:?}");
@@ -230,7 +233,7 @@ fn what_outlives_the_hub_of_its_thread_ends_without_a_panic() {
             let tells = Tells(dropped);
             let future = with_sentry(config.clone(), async move {
                 let _tells = tells;
-                std::future::pending::<Result<(), String>>().await
+                std::future::pending::<Result<(), Error<std::io::Error>>>().await
             });
             kept.push(Box::new(Box::pin(future)));
             let integration = SentryIntegration::new(config);

@@ -10,9 +10,10 @@ use common::{Sentry, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
-    Backoff, Drift, Failure, Guardrails, L0Builder, NetworkErrorKind, Refusal, Retry, Severity,
+    Backoff, Failure, L0Builder, Monitoring, NetworkErrorKind, NewRun, Refusal, Retry, Severity,
     TokenKind, Violation,
 };
+use l0_guardrails::{Drift, Guardrails};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 
 /// Part of everything that must not leave.
@@ -39,7 +40,7 @@ const ANSWERS: [&str; 4] = [
 struct Refuses;
 
 impl l0_core::Interceptor for Refuses {
-    fn before(&self, _: &mut l0_core::Request) -> Result<(), Refusal> {
+    fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
         Err(Refusal::new("no credit: api_key=c4n4ryAbCdEf0123456789"))
     }
 }
@@ -62,6 +63,8 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
         let retry = Retry::new().max_retries(1).backoff(Backoff::none());
         l0(config().min_guardrail_severity(Severity::Warning))
             .retry(retry)
+            // So that as much as can leave does.
+            .monitoring(Monitoring::new().error_text(true))
             .guardrails(Guardrails::strict())
             .drift(Drift::new())
     };
@@ -79,7 +82,9 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
         let with_kind = io::Error::new(io::ErrorKind::ConnectionReset, secret);
         read(builder(), &Script::new().attempt(|a| a.fail(with_kind))).await;
 
-        let failing = async { Err::<(), _>(secret) };
+        let script = Script::new().attempt(|a| a.fail(secret));
+        let plain = l0_core::L0::default();
+        let failing = async { plain.stream(script.source()).start().text().await };
         with_sentry(config(), failing).await.unwrap_err();
 
         let mut execution =
@@ -112,7 +117,7 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
 fn canaries_leave_in_no_envelope() {
     for config in [
         (|config| config) as fn(SentryConfig) -> SentryConfig,
-        |config| config.breadcrumbs_for_tokens(true),
+        |config| config.breadcrumbs_for_tokens(true).error_text(true),
     ] {
         let sentry = Sentry::start();
         paused().block_on(everything(&sentry, config));
@@ -120,9 +125,8 @@ fn canaries_leave_in_no_envelope() {
         assert!(sent.events.len() > 30, "{}", sent.events.len());
         assert!(sent.transactions.len() > 30, "{}", sent.transactions.len());
         let leak = sent.text.find(CANARY).map(|at| {
-            let from = sent.text.floor_char_boundary(at.saturating_sub(200));
-            let to = sent.text.floor_char_boundary(at + 100);
-            &sent.text[from..to]
+            let before = &sent.text[l0_core::keys::cut(&sent.text, at.saturating_sub(200)).len()..];
+            l0_core::keys::cut(before, 300)
         });
         assert_eq!(leak, None);
         let trail = sentry.trail();
@@ -136,7 +140,8 @@ fn the_canaries_are_there_to_be_found() {
     let sentry = Sentry::start();
     let config = |config: SentryConfig| {
         let config = config.breadcrumbs_for_tokens(true);
-        config.include_token_text(true).tag_keys(["user"])
+        let config = config.include_token_text(true);
+        config.tag_keys(["user"]).unwrap()
     };
     paused().block_on(everything(&sentry, config));
     let text = sentry.sent().text;

@@ -9,11 +9,14 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use common::{Sentry, l0, paused, span, stable, status, trace};
+use common::{Sentry, l0, message, paused, span, stable, status, trace};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Attempt, Error, FinishReason, TokenKind, Usage};
-use l0_sentry::{Parent, SentryConfig, with_sentry};
+use l0_core::{
+    Attempt, Cause, End, Error, Failure, FinishReason, L0, LimitKind, Refusal, Severity,
+    TimeoutKind, TokenKind, Usage, Violation,
+};
+use l0_sentry::{Parent, SentryConfig, with_sentry, with_sentry_by};
 use sentry::protocol::SpanStatus;
 use sentry::{Hub, TransactionContext};
 use serde_json::json;
@@ -135,6 +138,7 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
         let mut usage = Usage::default();
         (usage.input, usage.output, usage.total) = (Some(12), Some(2), Some(14));
         (usage.cached_input, usage.reasoning) = (Some(8), Some(1));
+        usage.cache_write_input = Some(3);
         usage
     };
     let mut first = ScriptedToken::new(TokenKind::Text, "Hello");
@@ -177,6 +181,7 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
             "gen_ai.usage.output_tokens": 2,
             "gen_ai.usage.total_tokens": 14,
             "gen_ai.usage.cache_read.input_tokens": 8,
+            "gen_ai.usage.cache_creation.input_tokens": 3,
             "gen_ai.usage.reasoning.output_tokens": 1,
         })
     );
@@ -266,44 +271,122 @@ fn a_run_inside_of_with_sentry_is_in_its_trace() {
     assert_eq!(trace(run).parent_span_id, Some(trace(whole).span_id));
 }
 
+/// What is sent of a future.
+fn sent_of<T>(told: impl FnOnce(SentryConfig) -> T) -> (T::Output, common::Sent)
+where
+    T: Future,
+{
+    let sentry = Sentry::start();
+    let output = paused().block_on(told(sentry.config()));
+    (output, sentry.sent())
+}
+
 #[test]
 fn a_future_ends_as_it_ends() {
     type Ends = Result<(), Error<std::io::Error>>;
-    let timeout = l0_core::TimeoutKind::Total;
-    let other = std::io::Error::other("no such model");
-    let source = Error::Source {
-        source: other,
-        attempts: 1,
-    };
+    let violation = Violation::new("no-harm", Severity::Fatal, "not fit");
     let (failed, cancelled) = (SpanStatus::InternalError, SpanStatus::Cancelled);
-    let cases: [(Ends, _, &[&str]); 5] = [
+    let cases: [(Ends, _, &[&str]); 9] = [
         (Ok(()), SpanStatus::Ok, &[]),
         (Err(Error::Aborted), cancelled, &[]),
         (
-            Err(Error::Timeout(timeout)),
+            Err(Error::Timeout(TimeoutKind::Total)),
             SpanStatus::DeadlineExceeded,
-            &["error L0 execution failed: total timeout"],
+            &["error Network error: timeout: the run took too long"],
         ),
         (
             Err(Error::Truncated),
             failed,
-            &["error L0 execution failed: the stream ended without a finish reason"],
+            &["error Network error: partial_chunks: the stream ended without a finish reason"],
         ),
         (
-            Err(source),
+            Err(Error::Limit(LimitKind::Cost)),
+            SpanStatus::ResourceExhausted,
+            &["error L0 execution failed: the limit of cost was reached"],
+        ),
+        (
+            Err(Error::Refused(Refusal::new("the budget is spent"))),
             failed,
-            &["error L0 execution failed: the source failed, after 1 attempt"],
+            &["error L0 execution failed: refused: the budget is spent"],
+        ),
+        (
+            Err(Error::Guardrail(violation)),
+            failed,
+            &["fatal Guardrail violation: not fit"],
+        ),
+        (Err(Error::Ended(End::of(Cause::Aborted))), cancelled, &[]),
+        (
+            Err(Error::Ended(End::of(Cause::Panic))),
+            failed,
+            &["error L0 execution failed: the source, the factory or a hook panicked"],
         ),
     ];
     for (result, expected, titles) in cases {
-        let sentry = Sentry::start();
         let ok = result.is_ok();
-        let told = with_sentry(sentry.config(), async { result });
-        assert_eq!(paused().block_on(told).is_ok(), ok);
-        let sent = sentry.sent();
+        let (output, sent) = sent_of(|config| with_sentry(config, async { result }));
+        assert_eq!(output.is_ok(), ok);
         assert_eq!(status(sent.transaction()), expected);
         assert_eq!(sent.titles(), titles);
     }
+}
+
+#[test]
+fn a_future_fails_with_what_was_read_from_the_error_of_the_source() {
+    let l0 = L0::builder().retry(l0_core::Retry::none()).build();
+    let reset = std::io::ErrorKind::ConnectionReset;
+    let classified = Failure::status(402);
+    for (classify, title, error_type) in [
+        (
+            None,
+            format!("error Network error: econnreset: {}", message(reset)),
+            "econnreset",
+        ),
+        (
+            Some(classified),
+            // What was read says what it is, the error of the transport how it came to it.
+            "error L0 execution failed: status 402 Payment Required: connection reset".to_owned(),
+            "402",
+        ),
+    ] {
+        let script = Script::new().attempt(|a| a.fail(reset));
+        let run = async {
+            let run = l0.stream(script.source()).classify(move |_| classify);
+            run.start().text().await
+        };
+        let (output, sent) = sent_of(|config| with_sentry(config, run));
+        output.unwrap_err();
+        assert_eq!(sent.titles(), [title]);
+        assert_eq!(sent.event().tags["error_type"], error_type);
+    }
+}
+
+/// Whatever it gives: the end of a run inside of it, or what is read from an error of its own.
+#[test]
+fn a_future_ends_as_its_caller_says() {
+    let script = Script::new().attempt(|a| a.token("a").hang());
+    let stopped = async {
+        let mut run = L0::default().stream(script.source()).start();
+        run.next().await;
+        run.handle().abort();
+        let text = run.text().await;
+        // As the application wraps it.
+        let error = text.map_err(std::io::Error::other).unwrap_err();
+        (error, run.end().cloned())
+    };
+    let (_, sent) =
+        sent_of(|config| with_sentry_by(config, stopped, |(_, end)| end.clone().unwrap()));
+    assert_eq!(status(sent.transaction()), SpanStatus::Cancelled);
+    assert!(sent.events.is_empty());
+
+    let failing = async { Err::<(), _>(std::io::Error::other(Failure::status(401))) };
+    let (_, sent) = sent_of(|config| {
+        with_sentry_by(config, failing, |result| match result {
+            Ok(()) => End::completed(),
+            Err(error) => End::failed(error),
+        })
+    });
+    assert_eq!(status(sent.transaction()), SpanStatus::InternalError);
+    assert_eq!(sent.event().tags["error_type"], "401");
 }
 
 #[test]
@@ -323,7 +406,7 @@ fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
         let leaves = Leaves;
         let pending = async move {
             let _leaves = leaves;
-            std::future::pending::<Result<(), String>>().await
+            std::future::pending::<Result<(), Error<std::io::Error>>>().await
         };
         let mut told = Box::pin(with_sentry(sentry.config(), pending));
         if polled {
@@ -342,7 +425,7 @@ fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
 fn a_future_that_is_dropped_is_cancelled_and_one_that_panics_failed() {
     for polled in [false, true] {
         let sentry = Sentry::start();
-        let pending = std::future::pending::<Result<(), String>>();
+        let pending = std::future::pending::<Result<(), Error<std::io::Error>>>();
         let mut told = Box::pin(with_sentry(sentry.config(), pending));
         if polled {
             let mut context = Context::from_waker(Waker::noop());
@@ -356,7 +439,7 @@ fn a_future_that_is_dropped_is_cancelled_and_one_that_panics_failed() {
         if true {
             panic!("a bug");
         }
-        Ok::<_, String>(())
+        Ok::<_, Error<std::io::Error>>(())
     });
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| paused().block_on(told)));
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"a bug"));

@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use common::{Sentry, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::Script;
-use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
+use l0_core::{End, Failure};
+use l0_sentry::{SentryConfig, SentryIntegration, with_sentry_by};
 use sentry::{ClientOptions, Envelope, Hub, Transport};
 
 /// Counts the envelopes that it is given, and hands them to a thread if there is room, as the
@@ -91,7 +92,10 @@ fn a_callback_that_panics_costs_its_own_event_only() {
     });
     let spans = ["l0.execution internal_error"];
 
-    let told = with_sentry(sentry.config(), async { Err::<(), _>("no such model") });
+    let answer = async { Err::<(), _>("no such model") };
+    let told = with_sentry_by(sentry.config(), answer, |_| {
+        End::failed(&Failure::status(404))
+    });
     assert_eq!(paused().block_on(told), Err("no such model"));
     assert_eq!(sentry.sent().spans(), spans);
 
@@ -111,8 +115,8 @@ fn a_callback_that_panics_costs_its_own_event_only() {
 fn a_sampler_that_panics_fails_nobody() {
     let sentry =
         Sentry::with(|options| options.traces_sampler(|_| panic!("a bug of the application")));
-    let told = with_sentry(sentry.config(), async { Ok::<_, String>(1) });
-    assert_eq!(paused().block_on(told), Ok(1));
+    let told = with_sentry_by(sentry.config(), async { 1 }, |_| End::completed());
+    assert_eq!(paused().block_on(told), 1);
     let integration = SentryIntegration::new(sentry.config());
     integration.start_execution("", [("a", 1)]).complete(None);
 }

@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .interceptor(
             observe_fn(|_run, event| match event {
                 // Its telemetry comes below.
-                Event::Finished { outcome, .. } => println!("Finished: {outcome}"),
+                Event::Finished { end, .. } => println!("Finished: {}", end.outcome()),
                 // For a terminal: of errors it shows what is not redacted.
                 event => println!("{event:?}"),
             })

@@ -1,4 +1,4 @@
-//! Rules that an answer must keep, one of one's own among them, and answers that leave the track.
+//! Rules that an answer must keep, a custom one among them, and answers that go off course.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin guardrails
@@ -11,12 +11,12 @@
 use std::error::Error;
 use std::time::Duration;
 
-use l0_core::guardrail::{Guardrail, Violations};
 use l0_core::{
-    Backoff, Drift, Event, Guardrails, Interest, L0, Monitoring, Retry, Severity, Violation,
+    Backoff, Check, Event, Findings, Interest, L0, Monitoring, Retry, Severity, Violation,
     observe_fn,
 };
 use l0_examples::server::Fault;
+use l0_guardrails::{Drift, Guardrails};
 use l0_providers::openai::ChatRequest;
 
 /// Wants answers of no more than so many bytes.
@@ -24,22 +24,20 @@ struct AtMost {
     left: usize,
 }
 
-impl Guardrail for AtMost {
+impl Check for AtMost {
     fn name(&self) -> &'static str {
         "at-most"
     }
 
-    fn text(&mut self, delta: &str, violations: &mut Violations) {
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
         match self.left.checked_sub(delta.len()) {
             Some(left) => self.left = left,
             None => {
                 let violation = Violation::new(self.name(), Severity::Error, "It is too long");
-                violations.report(violation.recoverable(false));
+                findings.report(violation.recoverable(false));
             }
         }
     }
-
-    fn end(&mut self, _violations: &mut Violations) {}
 }
 
 #[tokio::main]
@@ -66,7 +64,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("\n-- a rule that allows no second try ends the run");
     let mut run = l0
         .stream(|_attempt| client.chat_stream(&request))
-        .guardrails(Guardrails::none().with(|| AtMost { left: 100 }))
+        .guardrails(|| AtMost { left: 100 })
         .start();
     if let Err(error) = run.text().await {
         println!("{error}");

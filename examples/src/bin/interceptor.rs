@@ -1,4 +1,4 @@
-//! An interceptor of one's own: it limits how many runs are live, refuses others, and adds to the
+//! A custom interceptor: it limits how many runs are live, refuses others, and adds to the
 //! metadata of those that it lets start.
 //!
 //! ```console
@@ -10,7 +10,7 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use l0_core::{Event, Interceptor, L0, Monitoring, Observer, Observers, Refusal, Request, RunInfo};
+use l0_core::{Interceptor, L0, Monitoring, NewRun, Observers, Refusal, RunInfo};
 use l0_providers::openai::ChatRequest;
 
 /// Shared by all runs.
@@ -21,35 +21,31 @@ struct AtMost {
 }
 
 impl Interceptor for AtMost {
-    fn before(&self, request: &mut Request) -> Result<(), Refusal> {
+    fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
         // Two that start at the same time may both get in.
         if self.live.load(Ordering::Relaxed) >= self.limit {
             return Err(Refusal::new("too many requests at a time"));
         }
-        let tier = match request.metadata().get("user") {
+        let tier = match run.metadata().get("user") {
             Some(user) if user == "ada" => "premium",
             _ => "free",
         };
-        request.set_metadata("user_tier", tier);
+        run.set_metadata("user_tier", tier);
         Ok(())
     }
 
     /// Called for refused runs too: each has its `Finished`.
     fn observe(&self, _run: &RunInfo, observers: &mut Observers) {
         self.live.fetch_add(1, Ordering::Relaxed);
-        observers.push(Live(Arc::clone(&self.live)));
-    }
-}
-
-/// Belongs to one run, and goes with it.
-struct Live(Arc<AtomicUsize>);
-
-impl Observer for Live {
-    fn on_event(&mut self, event: &Event<'_>) {
-        if let Event::Finished { outcome, .. } = event {
-            let before = self.0.fetch_sub(1, Ordering::Relaxed);
-            println!("a run ended: {outcome}; live: {}", before - 1);
-        }
+        let live = Arc::clone(&self.live);
+        observers.on_finish(move |finished| {
+            let before = live.fetch_sub(1, Ordering::Relaxed);
+            println!(
+                "a run ended: {}; live: {}",
+                finished.end.outcome(),
+                before - 1
+            );
+        });
     }
 }
 

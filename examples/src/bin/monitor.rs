@@ -1,4 +1,4 @@
-//! Measures by hand, what is not a stream: the same monitor that runs have inside.
+//! Measures by hand what is not a stream.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin monitor
@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use l0_core::{Monitor, Monitoring, Outcome, RetryKind, Severity, Violation};
+use l0_core::{End, Monitor, Monitoring, RetryKind, Severity, Violation};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut monitor = Monitor::new(Monitoring::new().metadata("model", "gpt-4"));
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     monitor.record_violations(&[Violation::new("style", Severity::Warning, "It shouts")]);
     monitor.log_event("cache", [("hit", true)]);
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
 
     let telemetry = monitor.telemetry().ok_or("monitoring is on")?;
     println!("{telemetry}\n");

@@ -60,7 +60,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match chunk? {
             Chunk::Item(token) => print!("{}", token.text),
             Chunk::Restart { .. } => println!("\n-- and again --"),
-            _ => {}
         }
         stdout().flush()?;
     }

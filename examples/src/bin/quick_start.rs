@@ -23,7 +23,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
         match chunk? {
             Chunk::Item(token) => print!("{}", token.text),
             Chunk::Restart { .. } => println!("\n--"),
-            _ => {}
         }
         stdout().flush()?;
     }

@@ -67,7 +67,7 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let config = SentryConfig::new()
         .tag("service", "chat")
-        .tag_keys([keys::MODEL]);
+        .tag_keys([keys::MODEL])?;
     let app = ChatApp {
         sentry: Some(SentryInterceptor::new(config)),
         ..ChatApp::new(client, Collector::builder().build()?)

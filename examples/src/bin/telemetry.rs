@@ -11,8 +11,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use l0_core::{Backoff, Guardrails, L0, Monitoring, Retry, Telemetry, keys};
+use l0_core::{Backoff, L0, Monitoring, Retry, Telemetry, keys};
 use l0_examples::server::Fault;
+use l0_guardrails::Guardrails;
 use l0_providers::openai::ChatRequest;
 
 #[tokio::main]
@@ -54,7 +55,11 @@ fn network_errors(telemetry: &Telemetry) {
     // Absent if network details are off.
     for error in telemetry.network.errors.iter().flatten() {
         println!("  {}: {}", error.kind, error.message);
-        println!("    retried: {}, after {:?}", error.retried, error.delay);
+        println!(
+            "    retried: {}, after {:?}",
+            error.was_retried(),
+            error.delay()
+        );
     }
 }
 

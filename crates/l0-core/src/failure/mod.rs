@@ -1,6 +1,10 @@
-//! The kinds of failure. How one is read from an error, [`read`](mod@read) says.
+//! The kinds of failure. How one is read from an error, [`read`](mod@read) says; [`table`] has the
+//! texts that it knows.
 
 mod read;
+#[cfg(test)]
+mod seen;
+mod table;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -9,12 +13,15 @@ use std::time::Duration;
 
 use crate::label::{label_enum, read_back};
 
-pub(crate) use read::{capped, read, texts};
+#[cfg(test)]
+pub(crate) use read::MAX_TEXT;
+pub(crate) use read::{Beginning, char_boundary, prepare, read, texts, transport_texts};
 
 /// What an error means for the run: which kind it is, and what the server said about it.
 ///
-/// Core reads one from every error of a source. An error type takes part by returning a `Failure`
-/// from [`source()`](StdError::source), or a builder's `classify` hook makes one.
+/// L0 reads one from every error of a source, see [`read`](Self::read). An error type takes part by
+/// returning a `Failure` from [`source()`](StdError::source). A builder's `classify` hook can make
+/// one instead.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,6 +39,8 @@ pub struct Failure {
     pub status: Option<u16>,
     /// How long the server asked to wait, if it did.
     pub retry_after: Option<Duration>,
+    /// What else is known, in words of L0 or of a client crate. It leaves in messages.
+    pub detail: Option<&'static str>,
 }
 
 /// The kinds of failure.
@@ -52,9 +61,20 @@ pub enum FailureKind {
 }
 
 impl Failure {
-    /// Reads one from an error, as runs do by default. The first hit wins: a `Failure` in the
-    /// error's source chain; the kind of an [`io::Error`](std::io::Error), or Tokio's `Elapsed`, in
-    /// the chain; whole words of the text. No hit is fatal.
+    /// Reads what an error means, as runs do by default. The first of these decides:
+    ///
+    /// 1. a `Failure` in the error's source chain, also inside of an
+    ///    [`io::Error`](std::io::Error);
+    /// 2. the [`kind`](std::io::Error::kind) of an `io::Error`, or Tokio's `Elapsed`, in the chain;
+    /// 3. a status in the chain's texts: `status 503`, `HTTP 429`, `error code: 500`,
+    ///    `502 Bad Gateway` and the like;
+    /// 4. an exact text of an operating system, of reqwest, hyper, h2, rustls, OpenSSL or of another
+    ///    well-known client, such as `connection closed before message completed`. It must be a
+    ///    whole segment of the chain's texts: from the start, a line's start or `": "`, up to a
+    ///    line's end or a `:`. The last one decides.
+    ///
+    /// Other words decide nothing: ``invalid value for `timeout` `` is no timeout. If nothing
+    /// matches, the error is fatal and is not retried. About 1 KiB of the texts is looked at.
     ///
     /// ```
     /// use std::io;
@@ -63,6 +83,13 @@ impl Failure {
     /// let error = io::Error::from(io::ErrorKind::ConnectionReset);
     /// let failure = Failure::read(&error);
     /// assert_eq!(failure.network_error_kind(), Some(NetworkErrorKind::Econnreset));
+    ///
+    /// let error = io::Error::other("upstream: Connection refused (os error 111)");
+    /// let failure = Failure::read(&error);
+    /// assert_eq!(failure.network_error_kind(), Some(NetworkErrorKind::Econnrefused));
+    ///
+    /// let error = io::Error::other("`stop`: the text `Connection refused` is too long");
+    /// assert_eq!(Failure::read(&error), Failure::fatal());
     /// ```
     #[must_use]
     pub fn read(error: &(dyn StdError + 'static)) -> Self {
@@ -74,38 +101,49 @@ impl Failure {
             kind,
             status: None,
             retry_after: None,
+            detail: None,
         }
     }
 
-    /// A failed connection.
+    /// Creates the failure of a connection.
     #[must_use]
     pub const fn network(kind: NetworkErrorKind) -> Self {
         Self::new(FailureKind::Network(kind))
     }
 
-    /// An answer with an HTTP status that is no success: 429 is rate limited; 408, 425 and 5xx
-    /// are the server's failure; any other is fatal.
+    /// Creates the failure that an HTTP status without success means: 429 is rate limited; 408, 409,
+    /// 425 and 5xx are the server's failure; any other is fatal.
     #[must_use]
     pub const fn status(status: u16) -> Self {
         let kind = match status {
             429 => FailureKind::RateLimited,
-            408 | 425 | 500..=599 => FailureKind::Server,
+            408 | 409 | 425 | 500..=599 => FailureKind::Server,
             _ => FailureKind::Fatal,
         };
-        Self {
-            kind,
-            status: Some(status),
-            retry_after: None,
-        }
+        let mut failure = Self::new(kind);
+        failure.status = Some(status);
+        failure
     }
 
-    /// A faulty answer of the model.
+    /// Creates the failure of a server that is asked too often, and said so without a status.
+    #[must_use]
+    pub const fn rate_limited() -> Self {
+        Self::new(FailureKind::RateLimited)
+    }
+
+    /// Creates the failure of a server that said so without a status.
+    #[must_use]
+    pub const fn server() -> Self {
+        Self::new(FailureKind::Server)
+    }
+
+    /// Creates the failure of a model whose answer is at fault.
     #[must_use]
     pub const fn model() -> Self {
         Self::new(FailureKind::Model)
     }
 
-    /// A failure that a new attempt would not mend.
+    /// Creates a failure that a new attempt would not mend.
     #[must_use]
     pub const fn fatal() -> Self {
         Self::new(FailureKind::Fatal)
@@ -115,6 +153,16 @@ impl Failure {
     #[must_use]
     pub const fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds what else is known, such as `no credit left`.
+    ///
+    /// It leaves in messages, so take it from a fixed table of your own words. Words of a provider
+    /// may repeat a prompt or a key.
+    #[must_use]
+    pub const fn detail(mut self, detail: &'static str) -> Self {
+        self.detail = Some(detail);
         self
     }
 
@@ -131,7 +179,7 @@ impl Failure {
         }
     }
 
-    /// Under which type the failure is counted among the network errors; `None` if it is none.
+    /// Returns the type under which the failure counts as a network error; `None` if it is none.
     #[must_use]
     pub const fn network_error_kind(&self) -> Option<NetworkErrorKind> {
         match self.kind {
@@ -141,41 +189,135 @@ impl Failure {
             FailureKind::Model | FailureKind::Fatal => None,
         }
     }
-}
 
-pub(crate) fn prepare() {}
-impl Failure {
+    /// Says in L0's own words what is known: `status 401`, `connection refused`, `rate limited`.
+    /// Nothing is known of a failure that is only fatal.
     pub(crate) fn describe(&self) -> String {
-        self.status.map_or_else(
-            || {
-                self.network_error_kind()
-                    .map_or_else(String::new, |kind| kind.as_str().replace('_', " "))
-            },
-            |status| format!("status {status}"),
-        )
+        let mut words = match self.status {
+            Some(status) => format!("status {status}"),
+            None => self.kind_in_words().to_owned(),
+        };
+        self.add_detail(&mut words);
+        words
+    }
+
+    /// The same with the status's standard name: `status 401 Unauthorized`.
+    pub(crate) fn describe_in_full(&self) -> String {
+        let name = self.status.and_then(reason_phrase);
+        match (self.status, name) {
+            (Some(status), Some(name)) => {
+                let mut words = format!("status {status} {name}");
+                self.add_detail(&mut words);
+                words
+            }
+            _ => self.describe(),
+        }
+    }
+
+    fn add_detail(&self, words: &mut String) {
+        if let Some(detail) = self.detail {
+            if !words.is_empty() {
+                words.push_str(", ");
+            }
+            words.push_str(detail);
+        }
+    }
+
+    fn kind_in_words(&self) -> &'static str {
+        match self.kind {
+            FailureKind::Network(kind) => in_words(kind),
+            FailureKind::RateLimited => "rate limited",
+            FailureKind::Server => "server error",
+            FailureKind::Model => "faulty answer",
+            FailureKind::Fatal => "",
+        }
     }
 }
 
+/// For people, as a link of an error's chain: `classified as connection refused`, or `classified as rate
+/// limited, status 429, retry after 2 s`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.kind {
-            FailureKind::Network(kind) => write!(f, "network error: {kind}")?,
-            FailureKind::RateLimited => f.write_str("rate limited")?,
-            FailureKind::Server => f.write_str("server error")?,
-            FailureKind::Model => f.write_str("model error")?,
-            FailureKind::Fatal => f.write_str("fatal error")?,
-        }
-        if let Some(status) = self.status {
-            write!(f, ", status {status}")?;
-        }
-        if let Some(delay) = self.retry_after {
-            write!(f, ", retry after {} s", delay.as_secs_f64())?;
-        }
-        Ok(())
+        let kind = Some(self.kind_in_words()).filter(|words| !words.is_empty());
+        let status = self.status.map(|status| format!("status {status}"));
+        let retry_after = self.retry_after.map(|delay| {
+            let seconds = delay.as_secs_f64();
+            format!("retry after {seconds} s")
+        });
+        let parts = [kind, status.as_deref(), self.detail, retry_after.as_deref()];
+        let mut parts = parts.into_iter().flatten();
+        // With a head of its own, since the links before say the rest: `(status 401)`.
+        f.write_str("classified as ")?;
+        f.write_str(parts.next().unwrap_or("not worth another attempt"))?;
+        parts.try_for_each(|part| write!(f, ", {part}"))
     }
 }
 
 impl StdError for Failure {}
+
+fn in_words(kind: NetworkErrorKind) -> &'static str {
+    const WORDS: [(NetworkErrorKind, &str); 14] = [
+        (NetworkErrorKind::ConnectionDropped, "connection dropped"),
+        (NetworkErrorKind::FetchError, "request not sent"),
+        (NetworkErrorKind::Econnreset, "connection reset"),
+        (NetworkErrorKind::Econnrefused, "connection refused"),
+        (NetworkErrorKind::SseAborted, "event stream aborted"),
+        (NetworkErrorKind::NoBytes, "no bytes received"),
+        (NetworkErrorKind::PartialChunks, "answer cut short"),
+        (NetworkErrorKind::RuntimeKilled, "runtime killed"),
+        (NetworkErrorKind::BackgroundThrottle, "client suspended"),
+        (NetworkErrorKind::DnsError, "host name not resolved"),
+        (NetworkErrorKind::SslError, "no secure connection"),
+        (NetworkErrorKind::Timeout, "timed out"),
+        (NetworkErrorKind::RateLimited, "rate limited"),
+        (NetworkErrorKind::ServerError, "server error"),
+    ];
+    let words = WORDS.iter().find(|(known, _)| *known == kind);
+    words.map_or("network error", |(_, words)| words)
+}
+
+/// The standard name of an HTTP status of a failed answer, as servers and clients write it.
+pub(crate) fn reason_phrase(status: u16) -> Option<&'static str> {
+    Some(match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Payload Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Entity",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        _ => return None,
+    })
+}
 
 label_enum! {
     /// The types of network errors: the keys of `errorsByType`.
@@ -237,6 +379,7 @@ mod tests {
             (401, FailureKind::Fatal),
             (404, FailureKind::Fatal),
             (408, FailureKind::Server),
+            (409, FailureKind::Server),
             (425, FailureKind::Server),
             (429, FailureKind::RateLimited),
             (500, FailureKind::Server),

@@ -1,29 +1,30 @@
 //! Reads what kind of failure an error is: from its source chain, an `io::ErrorKind`, or its text.
 
 use std::error::Error as StdError;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io;
 use std::iter;
 use std::sync::{Arc, LazyLock};
 
 use regex_lite::Regex;
 
-use super::{Failure, FailureKind, NetworkErrorKind};
+use super::table::{ALONE, OS_ERRORS, PIECES, Rows, TABLE};
+use super::{Failure, NetworkErrorKind, reason_phrase};
 
 /// How many links of a source chain are looked at: an error may name itself as its source.
 const MAX_LINKS: usize = 32;
 
-/// How much of an error's text is searched, in bytes: this runs inside a poll, and a server's
+/// How much of an error's text is looked at, in bytes: this runs inside a poll, and a server's
 /// answer of any length may end up in the text.
-const MAX_TEXT: usize = 2 * 1024;
+pub(crate) const MAX_TEXT: usize = 1024;
 
-/// How far a capped text is cut back to the end of a whole word. A text without any space loses
-/// this much, so that no secret of usual length is left in halves.
-const MAX_WORD: usize = 1024;
+/// Compiles the patterns, which would otherwise happen inside a poll.
+pub(crate) fn prepare() {
+    LazyLock::force(&STATUS);
+}
 
 /// Reads what kind of failure an error is. The first hit wins: a [`Failure`] in the error's source
-/// chain; an [`io::Error`]'s kind or Tokio's `Elapsed` in the chain; whole words of the text. No
-/// hit is fatal.
+/// chain; an [`io::Error`]'s kind or Tokio's `Elapsed` in the chain; the text. No hit is fatal.
 pub(crate) fn read(error: &(dyn StdError + 'static)) -> Failure {
     chain(error)
         .find_map(|link| link.downcast_ref::<Failure>().copied())
@@ -53,39 +54,77 @@ fn as_io<'a>(link: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
     link.downcast_ref::<io::Error>().or_else(shared)
 }
 
+/// The beginning of a text. What does not fit is not kept, and whoever writes it is told to stop.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    text: String,
+    /// Whether there was more.
+    pub(crate) cut: bool,
+}
+
+impl fmt::Write for Beginning {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        if self.cut {
+            return Err(fmt::Error);
+        }
+        let room = MAX_TEXT - self.text.len();
+        if more.len() <= room {
+            self.text.push_str(more);
+            return Ok(());
+        }
+        self.text.push_str(&more[..char_boundary(more, room)]);
+        self.cut = true;
+        Err(fmt::Error)
+    }
+}
+
+impl Beginning {
+    pub(crate) fn of(text: impl fmt::Display) -> Self {
+        let mut beginning = Self::default();
+        // Unlike `to_string`, this does not panic over a faulty `Display`.
+        let _ = write!(beginning, "{text}");
+        beginning
+    }
+
+    /// The text up to its last whole word, if there was more: half a word may mean something else,
+    /// and half a secret does not look like one. Scripts without spaces are cut anywhere.
+    pub(crate) fn as_str(&self) -> &str {
+        if !self.cut {
+            return &self.text;
+        }
+        let breaks = |c: char| c.is_whitespace() || c >= '\u{2E80}';
+        let end = self.text.rfind(breaks);
+        &self.text[..end.unwrap_or(0)]
+    }
+}
+
+/// The last place at or before `index` where the text can be cut.
+pub(crate) fn char_boundary(text: &str, index: usize) -> usize {
+    let is_boundary = |&index: &usize| text.is_char_boundary(index);
+    (0..=index).rev().find(is_boundary).unwrap_or(0)
+}
+
 /// The texts of the chain, joined by `": "`. Many error types repeat their source's text at the
 /// end of their own; it is said once.
-pub(crate) fn texts(error: &(dyn StdError + 'static)) -> String {
-    let mut all = String::new();
+pub(crate) fn texts(error: &(dyn StdError + 'static)) -> Beginning {
+    let mut all = Beginning::default();
     for (index, link) in chain(error).enumerate() {
-        // It says for a program what the links before it say for people.
+        // It says once more what the links before it say.
         if index > 0 && link.is::<Failure>() {
             continue;
         }
-        let mut text = String::new();
-        // Unlike `to_string`, this does not panic over a faulty `Display`.
-        let _ = write!(text, "{link}");
-        if all.ends_with(&text) {
+        let link = Beginning::of(link);
+        if all.text.ends_with(&link.text) {
             continue;
         }
-        if !all.is_empty() {
-            all.push_str(": ");
+        let colon = if all.text.is_empty() { "" } else { ": " };
+        let _ = write!(all, "{colon}{}", link.text);
+        all.cut |= link.cut;
+        if all.cut {
+            break;
         }
-        all.push_str(&text);
     }
     all
-}
-
-/// The first `max` bytes of a text. The last word of a longer text goes too: half a word may mean
-/// something else, and half a secret does not look like one.
-pub(crate) fn capped(text: &str, max: usize) -> &str {
-    if text.len() <= max {
-        return text;
-    }
-    let end = text.floor_char_boundary(max);
-    let word = text.floor_char_boundary(end.saturating_sub(MAX_WORD));
-    let space = text[word..end].rfind(char::is_whitespace);
-    &text[..word + space.unwrap_or(0)]
 }
 
 /// Reads a link of the chain by its type.
@@ -110,230 +149,237 @@ fn read_type(link: &(dyn StdError + 'static)) -> Option<Failure> {
     Some(Failure::network(kind))
 }
 
-/// Reads a text: a status wins over words, since it is what the server said.
-fn read_text(text: &str) -> Failure {
-    let prose = NOISE.replace_all(capped(text, MAX_TEXT), " ");
-    let status = STATUS
-        .captures_iter(&prose)
-        .filter_map(|captures| captures[1].parse().ok())
-        .find(|status| (400..=599).contains(status));
-    if let Some(status) = status {
+/// Reads a text: a status wins, since it is what the server said; then the last row that is found,
+/// since what comes last is the cause of what is said before it.
+pub(super) fn read_text(text: &Beginning) -> Failure {
+    if let Some(status) = read_status(text.as_str()) {
         return Failure::status(status);
     }
-    PHRASES
-        .iter()
-        .find(|(_, pattern)| pattern.is_match(&prose))
-        .map_or(Failure::fatal(), |&(failure, _)| failure)
+    deciding(text).map_or(Failure::fatal(), |hit| hit.failure)
 }
 
-/// What says nothing about what happened: spaces and quotes; URLs and paths (`/v1/timeout`, but not
-/// `SSL/TLS`); names of hosts and files (`tls.example.com`, but not `1.1`).
-static NOISE: LazyLock<Regex> = LazyLock::new(|| {
-    let (word, space) = (r#"[^\s"'`<>]"#, r#"[\s"'`<>]"#);
-    let name = r"/WORD*/|\B/|[a-z]\.[a-z0-9]|[0-9]\.[a-z]".replace("WORD", word);
-    compile(&format!("(?i)(?:{space}|{word}*(?:{name}){word}*)+"))
-});
+fn deciding(text: &Beginning) -> Option<Hit> {
+    let hits = segments(text).filter_map(Segment::find);
+    hits.reduce(|first, next| {
+        if first.failure.status.is_some() {
+            first
+        } else {
+            next
+        }
+    })
+}
 
-/// `status 503`, `Status Code: 503`, `StatusCode(503)`, `HTTP/2 503`, `error code: 503`, and
-/// reqwest's `HTTP status server error (503 Service Unavailable)`.
-static STATUS: LazyLock<Regex> = LazyLock::new(|| {
-    compile(
-        r"(?i)(?:^|[^a-z0-9])(?:status(?:\s+(?:client|server)\s+error)?[\s_-]*(?:code)?|http(?:/[\d.]+)?(?:\s+error)?|error[\s_]+code)\s*[:=(]*\s*(\d{3})(?:\W|$)",
-    )
-});
+#[cfg(test)]
+pub(super) fn deciding_row(text: &Beginning) -> Option<&'static str> {
+    deciding(text).map(|hit| hit.row)
+}
 
-/// What the phrases of a text mean; the first hit wins. The order of the network types is that of
-/// [`NetworkErrorKind`], but for the rows with a remark.
-///
-/// A phrase is found as whole words only, and a hyphen is part of a word: neither "passed" nor
-/// "my-sse-lib" speaks of SSE. `_` inside a phrase is what codes have (`rate_limit_error`).
-const PHRASE_TABLE: &[(Failure, &[&str])] = &[
-    (
-        Failure::new(FailureKind::RateLimited),
-        &[
-            r"rate[ _-]?limit(?:s|ed|ing)?(?:[ _-]?(?:error|exceeded|reached))?",
-            r"too[ _]many[ _]requests",
-            r"resource[ _]exhausted",
-        ],
-    ),
-    (
-        Failure::fatal(),
-        &[r"unauthori[sz]ed", r"forbidden", r"permission[ _]denied"],
-    ),
-    (
-        Failure::new(FailureKind::Server),
-        &[
-            r"overloaded(?:[ _]error)?",
-            r"service[ _](?:is )?(?:currently |temporarily )?unavailable",
-            r"status ?: ?unavailable",
-            r"bad[ _]gateway",
-            r"gateway[ _-]?time[ -]?out",
-            r"internal[ _]server[ _]error",
-            r"server[ _](?:error|had an error)",
-        ],
-    ),
-    // A handshake that took too long is no fault of the certificate: a new attempt may succeed.
-    (
-        Failure::network(NetworkErrorKind::Timeout),
-        &[r"handshake (?:\w+ ){0,2}(?:timeout|timed out)"],
-    ),
-    (
-        Failure::network(NetworkErrorKind::ConnectionDropped),
-        &[
-            r"connections?[ _]?(?:(?:was|is|has|been|got|unexpectedly|abruptly|forcibly) )*(?:dropped|closed|lost|reset|aborted|terminated|interrupted)",
-            r"(?:closed?|closes|dropped|lost|reset|aborted|terminated) (?:the |its |our )?connection",
-            r"stream (?:was )?(?:interrupted|closed unexpectedly)",
-            r"(?:server|peer|remote|client) (?:has |was )?disconnected",
-            r"broken[ _]?pipe",
-            r"pipe (?:is |was |has )?(?:broken|been closed)",
-            r"socket hang up",
-            r"not connected",
-            r"econnreset|econnaborted|epipe",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::FetchError),
-        &[
-            r"(?:failed|unable|attempting) to fetch",
-            r"fetch[ _](?:error|failed)",
-            r"network request failed",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::Econnreset),
-        &[r"reset by peer", r"os error (?:104|54|10054)"],
-    ),
-    (
-        Failure::network(NetworkErrorKind::Econnrefused),
-        &[
-            r"econnrefused",
-            r"connections?[ _]?(?:(?:was|is|has|been|actively) )*refused",
-            r"refused (?:the |our )?connection",
-            r"os error (?:111|61|10061)",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::SseAborted),
-        &[
-            r"sse(?:[ _](?:aborted|error))?",
-            r"server[ -]sent[ -]events?",
-            r"event ?streams?",
-            r"streams? (?:\w+ ){0,3}abort(?:s|ed|ing)?",
-            r"abort(?:s|ed|ing)? (?:\w+ ){0,3}streams?",
-            r"abort[ _]?error",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::NoBytes),
-        &[
-            r"(?:no|zero|0)[ _]bytes",
-            r"empty (?:response|reply|body)",
-            r"no data (?:was )?received",
-            r"received no data",
-            r"content-length ?:? ?0",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::PartialChunks),
-        &[
-            r"(?:partial|incomplete)[ _]?(?:chunk|data|message|response|body|read)(?:s|ed)?",
-            r"truncated",
-            r"premature(?:ly)? (?:close|closed|end|ended|eof)",
-            r"(?:closed|ended) prematurely",
-            r"unexpected[ _]?(?:eof|end of (?:data|file|stream|body|response|message|chunk))",
-            r"early eof",
-            r"error reading a body from connection",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::RuntimeKilled),
-        &[
-            r"workers? (?:\w+ ){0,3}(?:terminated|died|killed|crashed)",
-            r"terminated (?:\w+ ){0,2}worker",
-            r"runtime[ _](?:\w+ ){0,3}killed",
-            r"edge runtime",
-            r"(?:lambda|function|execution) (?:\w+ )?(?:timeout|timed out|time out)",
-            r"process (?:\w+ ){0,2}(?:exited|killed|terminated|crashed)",
-            r"sigterm|sigkill",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::BackgroundThrottle),
-        &[
-            r"background[ _-]?throttl(?:e|ed|ing)",
-            r"background (?:\w+ ){0,3}suspend(?:ed)?",
-            r"suspended (?:\w+ ){0,2}background",
-            r"tab (?:was |is )?suspended",
-            r"page (?:was |is )?hidden",
-            r"visibility (?:\w+ )?:? ?hidden",
-            r"(?:inactive|background) tab",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::DnsError),
-        &[
-            r"dns(?:[ _-]?(?:error|lookup|failure))?",
-            r"enotfound|eai_again|nxdomain",
-            r"getaddrinfo",
-            r"name resolution",
-            r"(?:host|hostname) (?:was |could )?not (?:be )?(?:found|resolved)",
-            r"(?:unknown|no such) host",
-            r"(?:failed to|could not|cannot|unable to) (?:resolve|look ?up) (?:the )?(?:host|hostname|name|address|domain)",
-            r"(?:name or service|nodename nor servname)(?: provided, or)? not known",
-            r"no address associated with hostname",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::SslError),
-        &[
-            r"(?:ssl|tls)(?:v\d)?(?:[ _-]?(?:error|handshake|failure))?",
-            r"certificates?(?:_verify_failed)?",
-            r"certs?",
-            r"handshakes?",
-            r"self[ -]?signed",
-            r"unable to verify",
-            r"x509",
-        ],
-    ),
-    (
-        Failure::network(NetworkErrorKind::Timeout),
-        &[
-            r"(?:\w+-)?time[ -]?outs?(?:[ _-]?(?:error|exception))?",
-            r"(?:connect|connection|read|write|socket|request|response|pool|idle|api)time(?:d)?out(?:error|exception)?",
-            r"tim(?:ed|ing)[ -]?out",
-            r"deadline[ _]?(?:(?:has|was|is|been) )*(?:exceeded|elapsed|expired|passed)",
-            r"etimedout|esockettimedout",
-        ],
-    ),
-    // What a client puts in front of the real reason: read only if that says nothing.
-    (
-        Failure::network(NetworkErrorKind::FetchError),
-        &[
-            r"error sending request",
-            r"error trying to connect",
-            r"tcp connect error",
-            r"(?:could not|cannot|unable to|failed to) connect",
-            r"(?:connect|connection) (?:error|failed|failure)",
-            r"network (?:error|failure|is down|(?:is )?unreachable)",
-            r"no route to host",
-            r"host (?:is )?unreachable",
-        ],
-    ),
-];
+/// The texts of io errors and transports that the chain has, and nothing else that it says.
+pub(crate) fn transport_texts(error: &(dyn StdError + 'static)) -> String {
+    // Those without a payload have a text of the system's or of the standard library's.
+    let plain: Vec<String> = chain(error)
+        .filter_map(as_io)
+        .filter(|io| io.get_ref().is_none())
+        .map(|io| Beginning::of(io).text)
+        .collect();
+    let mut said: Vec<String> = Vec::new();
+    for segment in segments(&texts(error)) {
+        let own = plain.iter().find(|text| segment.is(text)).cloned();
+        let row = || segment.find().filter(|hit| hit.shown);
+        let text = own.or_else(|| Some(row()?.row.replace(['*', '#'], "…")));
+        said.extend(text.filter(|text| !said.contains(text)));
+    }
+    said.join(": ")
+}
 
-/// [`PHRASE_TABLE`], compiled.
-static PHRASES: LazyLock<Vec<(Failure, Regex)>> = LazyLock::new(|| {
-    let row = |&(failure, phrases): &(Failure, &[&str])| {
-        let any = phrases.join("|");
-        let words = format!(r"(?i)(?:^|[^\w-])(?:{any})(?:[^\w-]|$)");
-        (failure, compile(&words))
+/// What of a text may be in the table: from the text's start, a line's start or `": "`, to the end
+/// of the line.
+#[derive(Clone, Copy)]
+struct Segment<'a> {
+    line: &'a str,
+    /// Whether the line may go on: it is where the text was cut.
+    open: bool,
+}
+
+/// What a segment was found to be.
+struct Hit {
+    failure: Failure,
+    row: &'static str,
+    /// Whether the row is fit for people.
+    shown: bool,
+}
+
+fn segments(text: &Beginning) -> impl Iterator<Item = Segment<'_>> {
+    let mut lines = text.as_str().split(['\n', '\r']).peekable();
+    let lines = iter::from_fn(move || {
+        let line = lines.next()?.trim_start();
+        let open = text.cut && lines.peek().is_none();
+        Some(Segment { line, open })
+    });
+    lines.flat_map(|line| iter::successors(Some(line), |segment| segment.next()))
+}
+
+impl Segment<'_> {
+    /// The next one in the same line.
+    fn next(self) -> Option<Self> {
+        let (_, line) = self.line.split_once(": ")?;
+        Some(Self {
+            line: line.trim_start(),
+            ..self
+        })
+    }
+
+    /// What the segment is. The longest row wins.
+    fn find(self) -> Option<Hit> {
+        let in_table = self
+            .rows(TABLE, true, true)
+            .chain(self.rows(ALONE, false, true))
+            .chain(self.rows(PIECES, true, false));
+        in_table
+            .max_by_key(|hit| hit.row.len())
+            .or_else(|| self.find_os_error())
+            .or_else(|| self.find_status())
+    }
+
+    /// The rows of a table that the segment is.
+    fn rows(
+        self,
+        table: &'static [Rows],
+        before_colon: bool,
+        shown: bool,
+    ) -> impl Iterator<Item = Hit> {
+        table.iter().flat_map(move |&(failure, rows)| {
+            let is_found =
+                move |row: &&str| matches(row, self.line, &|rest| self.ends(rest, before_colon));
+            let found = rows.iter().copied().filter(is_found);
+            found.map(move |row| Hit {
+                failure,
+                row,
+                shown,
+            })
+        })
+    }
+
+    /// Whether the segment is this text.
+    fn is(self, text: &str) -> bool {
+        let rest = self.line.strip_prefix(text);
+        rest.is_some_and(|rest| self.ends(rest, true))
+    }
+
+    /// Whether a segment ends before what follows of its line.
+    fn ends(self, rest: &str, before_colon: bool) -> bool {
+        let rest = appended(rest);
+        if rest.trim().is_empty() {
+            return !self.open;
+        }
+        before_colon && rest.starts_with(':')
+    }
+
+    /// `... (os error 10054)`, in whatever language.
+    fn find_os_error(self) -> Option<Hit> {
+        let (text, rest) = self.line.split_once(" (os error ")?;
+        let (code, rest) = rest.split_once(')')?;
+        if text.contains(": ") || !self.ends(rest, true) {
+            return None;
+        }
+        let code: i32 = code.parse().ok()?;
+        let (_, kind, row) = *OS_ERRORS.iter().find(|(known, ..)| *known == code)?;
+        Some(Hit {
+            failure: Failure::network(kind),
+            row,
+            shown: true,
+        })
+    }
+
+    /// `503 Service Unavailable`.
+    fn find_status(self) -> Option<Hit> {
+        let (status, rest) = self.line.split_once(' ')?;
+        if !status.starts_with(['4', '5']) {
+            return None;
+        }
+        let status = status.parse().ok().filter(is_failed)?;
+        let rest = rest.strip_prefix(reason_phrase(status)?)?;
+        self.ends(rest, true).then_some(Hit {
+            failure: Failure::status(status),
+            row: "",
+            shown: false,
+        })
+    }
+}
+
+/// What is left of a text behind what programs append to texts of others.
+fn appended(text: &str) -> &str {
+    let url = |text: &'_ str| {
+        let url = text.strip_prefix(" for url (")?;
+        let word = url.split(char::is_whitespace).next()?;
+        Some(word.rfind(')')? + 1 + text.len() - url.len())
     };
-    PHRASE_TABLE.iter().map(row).collect()
-});
-
-fn compile(pattern: &str) -> Regex {
-    Regex::new(pattern).expect("the patterns are constant, and a test compiles them all")
+    let code = |text: &'_ str| {
+        let code = text.strip_prefix(" (os error ")?;
+        let end = code.find(')')?;
+        code[..end].parse::<i32>().ok()?;
+        Some(end + 1 + text.len() - code.len())
+    };
+    let text = &text[url(text).unwrap_or(0)..];
+    &text[code(text).unwrap_or(0)..]
 }
+
+/// Whether the text begins with the row, and ends as it should. In a row, `*` is any characters but
+/// spaces, and `#` is an integer.
+fn matches(row: &str, text: &str, ends: &dyn Fn(&str) -> bool) -> bool {
+    let literal = row.find(['*', '#']).unwrap_or(row.len());
+    let Some(text) = text.strip_prefix(&row[..literal]) else {
+        return false;
+    };
+    let mut rest = row[literal..].chars();
+    match rest.next() {
+        None => ends(text),
+        Some('#') => {
+            let unsigned = text.strip_prefix('-').unwrap_or(text);
+            let after = unsigned.trim_start_matches(|c: char| c.is_ascii_digit());
+            after.len() < unsigned.len() && matches(rest.as_str(), after, ends)
+        }
+        Some(_) => {
+            let word = text.find(char::is_whitespace).unwrap_or(text.len());
+            (0..=word)
+                .rev()
+                .filter(|&end| text.is_char_boundary(end))
+                .any(|end| matches(rest.as_str(), &text[end..], ends))
+        }
+    }
+}
+
+/// The first status of a failed answer that the text names.
+fn read_status(text: &str) -> Option<u16> {
+    STATUS.captures_iter(text).find_map(|captures| {
+        let before = &text[..captures.get(1)?.start()];
+        let word = before
+            .rsplit(|c: char| c.is_whitespace() || "\"'`<>()[]{},".contains(c))
+            .next()?;
+        // One in a path or query says nothing of the answer.
+        if word.contains(['/', '?', '&', '#']) {
+            return None;
+        }
+        captures[2].parse().ok().filter(is_failed)
+    })
+}
+
+fn is_failed(status: &u16) -> bool {
+    (400..=599).contains(status)
+}
+
+/// `status 503`, `Status Code: 503`, `StatusCode(503)`, `"status": 503`, `HTTP/2 503`,
+/// `error code: 503`, and reqwest's `HTTP status server error (503 Service Unavailable)`.
+static STATUS: LazyLock<Regex> = LazyLock::new(|| {
+    let pattern = r#"(?xi)
+        (?:^|[^a-z0-9])
+        ( status (?:\s+(?:client|server)\s+error)? [\s_-]* (?:code)?
+        | http (?:/[\d.]+)? (?:\s+error)?
+        | error[\s_]+code )
+        [\s"'`\\]* [:=(]* [\s"'`\\]*
+        (\d{3}) (?:\W|$)"#;
+    Regex::new(pattern).expect("the pattern is constant, and a test compiles it")
+});
 
 #[cfg(test)]
 mod tests {
@@ -378,241 +424,179 @@ mod tests {
     }
 
     #[test]
-    fn every_phrase_compiles() {
-        assert_eq!(PHRASES.len(), PHRASE_TABLE.len());
+    fn the_patterns_compile() {
+        prepare();
         assert!(!STATUS.is_match("nothing"));
     }
 
     #[test]
-    fn each_kind_is_read_from_its_texts() {
-        use NetworkErrorKind::*;
-        let table: &[(NetworkErrorKind, &[&str])] = &[
-            (
-                ConnectionDropped,
-                &[
-                    "connection dropped",
-                    "Connection closed",
-                    "the connection was closed unexpectedly",
-                    "connection closed before message completed",
-                    "connection lost mid-stream",
-                    "Connection reset by peer (os error 104)",
-                    "read ECONNRESET",
-                    "pipe broken",
-                    "Broken pipe (os error 32)",
-                    "An existing connection was forcibly closed by the remote host",
-                    "peer closed connection without sending TLS close_notify",
-                    "stream closed unexpectedly",
-                    "socket hang up",
-                    "Kind(ConnectionReset)",
-                    "connection_dropped",
-                ],
-            ),
-            (
-                FetchError,
-                &[
-                    "TypeError: Failed to fetch",
-                    "fetch failed",
-                    "network request failed",
-                    "error sending request for url (https://api.example.com/v1/chat)",
-                    "tcp connect error",
-                    "Network is unreachable (os error 101)",
-                    "No route to host",
-                ],
-            ),
-            (
-                Econnreset,
-                &["stream was reset by peer", "read failed: os error 104"],
-            ),
-            (
-                Econnrefused,
-                &[
-                    "connect ECONNREFUSED 127.0.0.1:443",
-                    "Connection refused (os error 111)",
-                    "kind: ConnectionRefused",
-                    "the target machine actively refused: connection was refused",
-                    "tcp connect error: Connection refused",
-                ],
-            ),
-            (
-                SseAborted,
-                &[
-                    "SSE failed",
-                    "sse_aborted",
-                    "Server-Sent Events ended early",
-                    "the stream was aborted",
-                    "aborted the event stream",
-                    "EventStream error",
-                    "AbortError: The operation was cancelled",
-                ],
-            ),
-            (
-                NoBytes,
-                &[
-                    "no bytes received",
-                    "empty response",
-                    "Empty reply from server",
-                    "got zero bytes",
-                    "read 0 bytes",
-                    "no data received",
-                    "Content-Length: 0",
-                ],
-            ),
-            (
-                PartialChunks,
-                &[
-                    "partial chunk received",
-                    "incomplete chunk",
-                    "incomplete data",
-                    "the response was truncated",
-                    "Premature close",
-                    "stream ended prematurely",
-                    "unexpected end of data",
-                    "unexpected end of file",
-                    "unexpected EOF during chunk size line",
-                    "kind: UnexpectedEof",
-                    "error decoding response body: error reading a body from connection",
-                ],
-            ),
-            (
-                RuntimeKilled,
-                &[
-                    "worker terminated",
-                    "the worker has been terminated",
-                    "worker died",
-                    "runtime killed",
-                    "runtime was killed",
-                    "edge runtime limit",
-                    "Lambda timeout",
-                    "function timed out",
-                    "execution timeout",
-                    "process exited with code 1",
-                    "received SIGTERM",
-                    "SIGKILL",
-                ],
-            ),
-            (
-                BackgroundThrottle,
-                &[
-                    "background suspend",
-                    "the background task was suspended",
-                    "background throttle",
-                    "background throttling",
-                    "tab suspended",
-                    "page hidden",
-                    "visibility hidden",
-                    "inactive tab",
-                    "background tab",
-                ],
-            ),
-            (
-                DnsError,
-                &[
-                    "dns error",
-                    "DNS lookup failed",
-                    "dns_error",
-                    "getaddrinfo ENOTFOUND api.example.com",
-                    "Temporary failure in name resolution",
-                    "host not found",
-                    "failed to lookup address information: Name or service not known",
-                    "dial tcp: no such host",
-                    "could not resolve host",
-                    "error sending request: dns error",
-                ],
-            ),
-            (
-                SslError,
-                &[
-                    "SSL routines",
-                    "SSL/TLS failure",
-                    "TLS handshake failed",
-                    "certificate has expired",
-                    "invalid peer certificate: UnknownIssuer",
-                    "bad cert",
-                    "handshake failure",
-                    "self signed",
-                    "self-signed in chain",
-                    "unable to verify the first",
-                    "[SSL: CERTIFICATE_VERIFY_FAILED]",
-                    "error sending request: invalid peer certificate",
-                ],
-            ),
-            (
-                Timeout,
-                &[
-                    "timeout",
-                    "Request timeout.",
-                    "the read-timeout expired",
-                    "operation timed out",
-                    "time out",
-                    "deadline exceeded",
-                    "DEADLINE_EXCEEDED",
-                    "deadline has elapsed",
-                    "connect ETIMEDOUT 10.0.0.1:443",
-                    "TimeoutError: gave up",
-                    "kind: TimedOut",
-                    "TLS handshake timeout",
-                    "The handshake operation timed out",
-                    "tcp connect error: deadline has elapsed",
-                ],
-            ),
-        ];
-        for (kind, texts) in table {
-            assert_reads(Failure::network(*kind), texts);
+    fn a_row_is_found_as_a_whole_segment_only() {
+        for text in [
+            "Connection refused",
+            "Connection refused (os error 111)",
+            "Connection refused: 127.0.0.1",
+            "Connection refused (os error 111): 127.0.0.1",
+            "Connection refused\nat line 3",
+            "Connection refused\r\n",
+            "the call failed: Connection refused",
+            "the call failed:   Connection refused ",
+            "the call failed\n    Connection refused (os error 111)\n",
+            "Caused by:\n    0: Connection refused",
+            "Connection refused for url (http://a.example/b(c))",
+            "Connection refused for url (http://a.example/b): c",
+        ] {
+            let refused = Failure::network(NetworkErrorKind::Econnrefused);
+            assert_eq!(read(&say(text)), refused, "{text:?}");
         }
         assert_reads(
-            Failure::new(FailureKind::RateLimited),
+            Failure::fatal(),
             &[
-                "rate limit",
-                "Rate limited, try later",
-                "rate-limited",
-                "rate_limit_exceeded",
-                r#"{"error":{"type":"rate_limit_error"}}"#,
-                "Too Many Requests",
-                "too many requests: connection closed",
-                "RESOURCE_EXHAUSTED",
-            ],
-        );
-        assert_reads(
-            Failure::new(FailureKind::Server),
-            &[
-                "Overloaded",
-                r#"{"type":"error","error":{"type":"overloaded_error","message":""}}"#,
-                "503 Service Unavailable",
-                "service temporarily unavailable",
-                "Bad Gateway",
-                "Internal Server Error",
-                "gateway timeout",
-                "504 Gateway Time-out",
-                "server_error",
+                "Connection refused.",
+                "Connection refused, sorry",
+                "Connection refused is not a valid value",
+                "Connection refused by 127.0.0.1",
+                "Connection refused (by 127.0.0.1)",
+                "Connection refused (os error)",
+                "Connection refused (os error 111) and more",
+                "Connection refused for url",
+                "Connection refused for url (http://a.example/ b)",
+                "the Connection refused",
+                "the call failed. Connection refused",
+                "the call failed:Connection refused",
+                "the call failed - Connection refused",
+                "`Connection refused`",
+                "\"Connection refused\"",
+                "stop: \"Connection refused\"",
+                "stop: 'Connection refused'",
+                "CONNECTION REFUSED",
             ],
         );
     }
 
     #[test]
-    fn a_text_that_names_no_passing_trouble_is_fatal() {
+    fn what_a_row_leaves_open_is_a_word_or_a_number() {
+        for (row, text, expected) in [
+            ("a * c", "a b c", true),
+            ("a * c", "a  c", true),
+            ("a * c", "a b b c", false),
+            ("a *", "a b", true),
+            ("a *", "a é", true),
+            ("a *", "a b d", false),
+            ("a(*)", "a(b(c))", true),
+            ("*a", "aaa", true),
+            ("*", "", true),
+            ("a # c", "a 12 c", true),
+            ("a # c", "a -12 c", true),
+            ("a # c", "a - c", false),
+            ("a # c", "a x c", false),
+            ("a #", "a 1", true),
+            ("a #", "a ", false),
+            ("#a*", "1abc", true),
+        ] {
+            assert_eq!(matches(row, text, &str::is_empty), expected, "{row} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_only_said_before_a_reason_is_read_alone() {
+        let cut = Failure::network(NetworkErrorKind::PartialChunks);
+        assert_reads(
+            cut,
+            &[
+                "error decoding response body",
+                "a: error decoding response body\nb",
+            ],
+        );
+        assert_reads(
+            Failure::fatal(),
+            &[
+                "error decoding response body: missing field `choices` at line 1 column 5",
+                "error decoding response body: expected value at line 1 column 1",
+                "reqwest::Error { kind: Decode, source: Error(\"missing field `id`\", line: 1, column: 81) }",
+                "timeout: connect: expected a number",
+                "connection failed: invalid API key",
+                "fetch failed: the file has the wrong type",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_last_row_decides_as_it_is_the_cause() {
+        let refused = Failure::network(NetworkErrorKind::Econnrefused);
+        assert_reads(
+            refused,
+            &[
+                "operation timed out: Connection refused",
+                "error sending request: invalid peer certificate: Connection refused",
+                "operation timed out\nconnection refused\nand so on",
+                "Connection refused: it may be asleep: wake it",
+            ],
+        );
+    }
+
+    #[test]
+    fn words_of_prose_decide_nothing() {
         assert_reads(
             Failure::fatal(),
             &[
                 "",
                 "something else",
+                "connection dropped",
+                "Connection closed",
+                "the connection was closed unexpectedly",
+                "connection lost mid-stream",
+                "pipe broken",
+                "stream closed unexpectedly",
+                "connection_dropped",
+                "network request failed",
+                "stream was reset by peer",
+                "read failed: os error 104",
+                "the target machine actively refused: connection was refused",
+                "SSE failed",
+                "sse_aborted",
+                "Server-Sent Events ended early",
+                "the stream was aborted",
+                "EventStream error",
+                "no bytes received",
+                "empty response",
+                "Content-Length: 0",
+                "partial chunk received",
+                "incomplete data",
+                "the response was truncated",
+                "stream ended prematurely",
+                "unexpected end of file",
+                "worker terminated",
+                "edge runtime limit",
+                "Lambda timeout",
+                "process exited with code 1",
+                "background suspend",
+                "page hidden",
+                "inactive tab",
+                "dns_error",
+                "DNS lookup failed",
+                "SSL/TLS failure",
+                "TLS handshake failed",
+                "bad cert",
+                "timeout",
+                "Request timeout.",
+                "time out",
+                "deadline exceeded",
+                "rate limit",
+                "Rate limited, try later",
+                "rate_limit_exceeded",
+                r#"{"error":{"type":"rate_limit_error"}}"#,
+                "too many requests: connection closed",
+                "RESOURCE_EXHAUSTED",
+                "Overloaded",
+                r#"{"type":"error","error":{"type":"overloaded_error","message":""}}"#,
+                "service temporarily unavailable",
+                "Internal Server Error",
+                "server_error",
                 "Unauthorized",
-                "Forbidden: connection reset",
+                "Forbidden: connection was reset",
                 "syntax error",
                 "undefined is not a function",
-                "the check passed",
-                "asserted",
-                "Request processed badly",
-                "it is certain",
-                "the dnsmasq process",
-                "my-sse-lib",
-                "tls-proxy",
-                "a timeouted thing",
                 "unknown field `timeout_ms`",
-                "no connection pool",
-                "a concert",
-                "hustle",
-                "epipeline",
-                "prefetch errors",
                 "text/event-stream expected",
             ],
         );
@@ -626,17 +610,19 @@ mod tests {
                 "cannot read https://tls.example.com/",
                 "bad answer from https://api.example.com/timeout?reason=ssl#dns",
                 "bad answer (https://api.example.com/status/503/connection-closed)",
+                "bad answer (https://api.example.com/status:503)",
                 "bad answer from http://dns: nonsense",
                 "bad answer from tls.example.com:443",
                 "no such route: /timeout",
+                "no such route: /status 503",
                 "panicked at src/net/timeout.rs:12",
                 r#"{"url":"https://x.example/timeout","ok":false}"#,
+                r#"{"url":"https://tls.example/","error":"timeout"}"#,
                 "at https://example.com/?status=503",
+                "at https://example.com/?a=b&status=503",
+                "at https://example.com/#http=503",
+                "at http://503.example.com/",
             ],
-        );
-        assert_reads(
-            Failure::network(NetworkErrorKind::Timeout),
-            &[r#"{"url":"https://tls.example/","error":"timeout"}"#],
         );
     }
 
@@ -658,6 +644,10 @@ mod tests {
                 format!("HTTP/1.1 {status} Whatever"),
                 format!("Error code: {status} - x"),
                 format!("{{\"status\":{status},\"x\":1}}"),
+                format!("{{\"status\": \"{status}\"}}"),
+                format!("{{\\\"status_code\\\": {status}}}"),
+                format!("('status': {status})"),
+                format!("https://a.example/: status code {status}"),
                 format!("HTTP status server error ({status} X) for url (https://a.example/)"),
                 format!("first status 200, then status {status}"),
             ] {
@@ -684,7 +674,33 @@ mod tests {
         );
         assert_reads(
             Failure::network(NetworkErrorKind::Timeout),
-            &["status 200, then a timeout"],
+            &["status 200: operation timed out"],
+        );
+    }
+
+    #[test]
+    fn a_status_with_its_standard_name_is_read_as_a_segment() {
+        for text in [
+            "503 Service Unavailable",
+            "the call failed: 503 Service Unavailable",
+            "the call failed\n503 Service Unavailable\n<html>",
+            "503 Service Unavailable for url (https://a.example/)",
+            "503 Service Unavailable: Connection refused",
+            "operation timed out: 503 Service Unavailable: Connection refused",
+        ] {
+            assert_eq!(read(&say(text)), Failure::status(503), "{text:?}");
+        }
+        assert_reads(
+            Failure::fatal(),
+            &[
+                "200 OK",
+                "503 Not Found",
+                "Service Unavailable",
+                "a 503 Service Unavailable",
+                "503 Service Unavailable is not a valid value",
+                "503 Service Unavailable, or so",
+                "+503 Service Unavailable ",
+            ],
         );
     }
 
@@ -779,8 +795,7 @@ mod tests {
             read(&error),
             Failure::network(NetworkErrorKind::Econnrefused)
         );
-        // The order of the phrases decides, not that of the links.
-        let error = say_over("timeout", say("connection refused"));
+        let error = say_over("operation timed out", say("connection refused"));
         assert_eq!(
             read(&error),
             Failure::network(NetworkErrorKind::Econnrefused)
@@ -789,10 +804,13 @@ mod tests {
 
     #[test]
     fn reading_never_makes_unknown() {
+        let rows = [TABLE, ALONE, PIECES].into_iter().flatten();
+        let kinds = rows.map(|(failure, _)| failure.network_error_kind());
+        let codes = OS_ERRORS.iter().map(|(_, kind, _)| Some(*kind));
         assert!(
-            PHRASE_TABLE
-                .iter()
-                .all(|(failure, _)| failure.network_error_kind() != Some(NetworkErrorKind::Unknown))
+            kinds
+                .chain(codes)
+                .all(|kind| kind != Some(NetworkErrorKind::Unknown))
         );
     }
 
@@ -800,53 +818,154 @@ mod tests {
     fn a_chain_without_end_is_cut() {
         assert_eq!(chain(&Ouroboros).count(), MAX_LINKS);
         assert_eq!(read(&Ouroboros), Failure::fatal());
-        assert_eq!(texts(&Ouroboros), "round and round");
+        assert_eq!(texts(&Ouroboros).as_str(), "round and round");
     }
 
     #[test]
     fn a_long_text_is_cut_at_a_word() {
-        for (text, max, expected) in [
-            ("", 4, ""),
-            ("abcd", 4, "abcd"),
-            ("abcde", 4, ""),
-            ("ab cde", 5, "ab"),
-            ("ab cde", 3, "ab"),
-            ("ab é", 4, "ab"),
+        for (text, expected) in [
+            (String::new(), String::new()),
+            ("a".repeat(MAX_TEXT), "a".repeat(MAX_TEXT)),
+            ("a".repeat(MAX_TEXT + 1), String::new()),
+            (
+                "ab ".repeat(MAX_TEXT),
+                "ab ".repeat(MAX_TEXT / 3).trim_end().to_owned(),
+            ),
+            (format!("ab {}", "é".repeat(MAX_TEXT)), "ab".to_owned()),
         ] {
-            assert_eq!(capped(text, max), expected, "{text:?}");
+            let beginning = Beginning::of(&text);
+            assert_eq!(beginning.as_str(), expected);
+            assert_eq!(beginning.cut, text.len() > MAX_TEXT);
         }
-        let word = "é".repeat(2000);
-        assert_eq!(capped(&word, 3000).len(), 3000 - MAX_WORD);
     }
 
     #[test]
     fn a_link_that_was_said_already_is_left_out() {
         let error = say_over("outer: inner", say_over("inner", say("in")));
-        assert_eq!(texts(&error), "outer: inner: in");
+        assert_eq!(texts(&error).as_str(), "outer: inner: in");
         let error = io::Error::other(say_over("a", say("b")));
-        assert_eq!(texts(&error), "a: b");
-        assert_eq!(texts(&say_over("", say("b"))), "b");
-        assert_eq!(texts(&say_over("a", Failure::fatal())), "a");
+        assert_eq!(texts(&error).as_str(), "a: b");
+        assert_eq!(texts(&say_over("", say("b"))).as_str(), "b");
+        assert_eq!(texts(&say_over("a", Failure::fatal())).as_str(), "a");
     }
 
     #[test]
-    fn phrases_are_searched_near_the_start_only() {
-        let near = format!("{} timeout", "word ".repeat(300));
-        assert_eq!(
-            read(&say(&near)),
-            Failure::network(NetworkErrorKind::Timeout)
-        );
-        let far = format!("{} timeout", "word ".repeat(600));
+    fn a_text_is_read_near_its_start_only() {
+        let refused = Failure::network(NetworkErrorKind::Econnrefused);
+        let near = format!("{}: Connection refused: and more", "word ".repeat(150));
+        assert_eq!(read(&say(&near)), refused);
+        let far = format!("{}: Connection refused", "word ".repeat(300));
         assert_eq!(read(&say(&far)), Failure::fatal());
-        let cut_to_a_phrase = format!("{}timeouts-cc", "word ".repeat(408));
-        assert_eq!(read(&say(&cut_to_a_phrase)), Failure::fatal());
+        let status = format!("{} status 503", "word ".repeat(300));
+        assert_eq!(read(&say(&status)), Failure::fatal());
+        // Where a text is cut is not where it ends.
+        let row = "Connection refused";
+        for more in 0..40 {
+            let start = "x".repeat(MAX_TEXT - ": ".len() - row.len() - more);
+            let whole = format!("{start}: {row}");
+            assert_eq!(read(&say(&whole)), refused);
+            let cut = format!("{start}: {row} {}", "is not a valid value ".repeat(9));
+            assert_eq!(read(&say(&cut)), Failure::fatal(), "{more}");
+            let ended = format!("{start}: {row}\n{}", "and so on ".repeat(9));
+            if more > "\nand ".len() {
+                assert_eq!(read(&say(&ended)), refused, "{more}");
+            }
+        }
+    }
+
+    /// Its text is of 10 MB. It counts the pieces that it writes, and goes on after an error if it
+    /// is told to.
+    #[derive(Debug, Default)]
+    struct Endless {
+        stubborn: bool,
+        pieces: std::cell::Cell<usize>,
+    }
+
+    impl fmt::Display for Endless {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            for _ in 0..100_000 {
+                self.pieces.set(self.pieces.get() + 1);
+                let result = f.write_str(&"endless and ".repeat(8));
+                if !self.stubborn {
+                    result?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl StdError for Endless {}
+
+    #[test]
+    fn a_text_is_not_built_beyond_what_is_read() {
+        for stubborn in [false, true] {
+            let error = Endless {
+                stubborn,
+                ..Endless::default()
+            };
+            let all = texts(&error);
+            assert!(all.cut && all.text.capacity() <= 2 * MAX_TEXT);
+            assert_eq!(error.pieces.get(), if stubborn { 100_000 } else { 11 });
+            assert_eq!(read(&error), Failure::fatal());
+        }
+    }
+
+    #[test]
+    fn only_texts_of_transports_are_repeated() {
+        let secret = || say("my secret prompt: Connection refused is not valid");
+        for (error, expected) in [
+            (
+                say_over("prompt", io::Error::from(io::ErrorKind::ConnectionReset)),
+                "connection reset",
+            ),
+            (
+                say_over(
+                    "error sending request for url (https://u:p@a.example/?q=prompt)",
+                    secret(),
+                ),
+                "error sending request",
+            ),
+            (
+                say_over(
+                    "prompt: Connection refused (os error 111): prompt",
+                    secret(),
+                ),
+                "Connection refused",
+            ),
+            (
+                say_over("prompt", io::Error::from_raw_os_error(24)),
+                "Too many open files (os error 24)",
+            ),
+            (
+                say("tcp connect error: Connection refused (os error 111): Connection refused"),
+                "tcp connect error: Connection refused",
+            ),
+            (
+                say("request to prompt failed, reason: connect ECONNREFUSED prompt:443"),
+                "connect ECONNREFUSED …",
+            ),
+            (say("prompt (os error 10054)"), "os error 10054"),
+            (
+                say_over(
+                    "kind: TimedOut, message: prompt",
+                    io::Error::other("prompt"),
+                ),
+                "",
+            ),
+            (say_over("503 Service Unavailable", secret()), ""),
+        ] {
+            if cfg!(unix) || !expected.contains("files") {
+                assert_eq!(transport_texts(&error), expected, "{error:?}");
+            }
+        }
     }
 
     proptest::proptest! {
         #[test]
         fn any_text_is_read(text: String, around: String) {
-            let error = say_over(&text, say(&format!("{around} timeout {around}")));
+            let error = say_over(&text, say(&format!("{around}: Connection refused: {around}")));
             let _ = read(&error);
+            let _ = transport_texts(&error);
         }
     }
 }

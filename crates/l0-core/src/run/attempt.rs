@@ -87,33 +87,39 @@ impl<'a> AttemptState<'a> {
         self.has_output = false;
     }
 
-    /// Records an item that arrived. Returns the violation by which a rule ends the run; the item is
-    /// handed out otherwise.
-    #[inline]
-    pub(super) fn item(&mut self, view: &TokenView<'_>) -> Option<Violation> {
-        let timed = self.recorder.timed();
-        let read_clock = timed || (self.parked && self.deadlines.any());
-        let now = read_clock.then(clock::now);
-        if let (true, Some(now)) = (self.parked, now) {
+    /// Records an item that arrived. Returns whether it is handed out: if not, [`halting`](Self::halting)
+    /// says why.
+    #[inline(always)]
+    pub(super) fn item(&mut self, view: &TokenView<'_>) -> bool {
+        let now = self.recorder.timed().then(clock::now);
+        if self.parked {
+            self.parked = false;
             self.deadlines.disarm(now);
         }
-        self.parked = false;
         self.finished |= view.finish.is_some();
         if !self.has_output {
             self.has_output = is_output(view.kind, view.text);
         }
-        self.recorder.item(view, now.filter(|_| timed));
+        self.recorder.item(view, now);
         self.has_item = true;
         match &mut self.checks {
             Some(checks) if view.kind == TokenKind::Text && !view.text.is_empty() => {
                 checks.text(view.text, &mut self.recorder)
             }
-            _ => None,
+            _ => true,
         }
+    }
+
+    /// Returns the violation by which a rule ends the run.
+    #[cold]
+    pub(super) fn halting(&self) -> Option<Violation> {
+        let rules = self.checks.as_ref()?.rules.as_ref()?;
+        rules.findings.first(Effect::Halt).cloned()
     }
 
     /// Begins a wait, unless one has begun. The clock is read once per wait, however often it is
     /// polled.
+    #[inline]
     pub(super) fn park(&mut self, backs_off: bool) {
         if std::mem::replace(&mut self.parked, true) {
             return;
@@ -138,8 +144,8 @@ impl<'a> AttemptState<'a> {
 
     /// Ends a wait that gave no item.
     pub(super) fn unpark(&mut self) {
-        if std::mem::take(&mut self.parked) && self.deadlines.any() {
-            self.deadlines.disarm(clock::now());
+        if std::mem::take(&mut self.parked) {
+            self.deadlines.disarm(None);
         }
     }
 
@@ -178,18 +184,15 @@ impl AttemptChecks {
         })
     }
 
-    /// Checks a piece of the answer. Returns the violation that ends the run.
-    fn text(&mut self, delta: &str, recorder: &mut Recorder<'_>) -> Option<Violation> {
+    /// Checks a piece of the answer. Returns whether the run goes on.
+    fn text(&mut self, delta: &str, recorder: &mut Recorder<'_>) -> bool {
         self.each(
             |rules| rules.text(delta),
             |drift| drift.text(delta),
             recorder,
         );
-        let rules = self.rules.as_ref()?;
-        if rules.findings.effect() < Effect::Halt {
-            return None;
-        }
-        rules.findings.first(Effect::Halt).cloned()
+        let effect = self.rules.as_ref().map(|rules| rules.findings.effect());
+        effect != Some(Effect::Halt)
     }
 
     /// Checks the answer as a whole.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::timer::{NoTimer, Timer};
+use crate::clock;
 use crate::end::TimeoutKind;
 use crate::timeout::Timeouts;
 
@@ -60,6 +61,9 @@ impl Deadlines {
 
     /// A wait begins.
     pub(super) fn arm(&mut self, wait_for: WaitFor, now: Instant) {
+        if !self.any() {
+            return;
+        }
         self.since = Some(now);
         let timeouts = self.timeouts;
         // A deadline beyond the clock's range never comes.
@@ -85,11 +89,18 @@ impl Deadlines {
         };
     }
 
-    /// The wait is over.
-    pub(super) fn disarm(&mut self, now: Instant) {
-        if let Some(since) = self.since.take() {
-            self.waited += now.saturating_duration_since(since);
+    /// The wait is over. `now` is what the clock says, if it was read.
+    #[inline]
+    pub(super) fn disarm(&mut self, now: Option<Instant>) {
+        if let Some(since) = self.since {
+            self.disarm_since(since, now);
         }
+    }
+
+    fn disarm_since(&mut self, since: Instant, now: Option<Instant>) {
+        let now = now.unwrap_or_else(clock::now);
+        self.waited += now.saturating_duration_since(since);
+        self.since = None;
         self.due = None;
     }
 
@@ -100,10 +111,20 @@ impl Deadlines {
     }
 
     /// Ready if a deadline of this wait has passed.
+    #[inline]
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<TimeoutKind, NoTimer>> {
-        let Some((due, kind)) = self.due else {
-            return Poll::Pending;
-        };
+        match self.due {
+            Some((due, kind)) => self.poll_until(due, kind, cx),
+            None => Poll::Pending,
+        }
+    }
+
+    fn poll_until(
+        &mut self,
+        due: Instant,
+        kind: TimeoutKind,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<TimeoutKind, NoTimer>> {
         let timer = match &mut self.timer {
             Some(timer) => {
                 if timer.deadline() > due {

@@ -58,21 +58,37 @@ where
         attempt: &mut AttemptState<'_>,
     ) -> Poll<HandOut<T, E>> {
         let this = self.project();
-        Poll::Ready(match ready!(this.stream.poll_next(cx)) {
-            Some(Ok(item)) => match attempt.item(&this.view.view(&item)) {
-                None => Some(Ok(Chunk::Item(item))),
-                Some(violation) => Some(Err(Error::Guardrail(violation))),
-            },
-            Some(Err(source)) => Some(Err(Error::Source {
-                source,
-                failure: Failure::fatal(),
-                attempts: attempt.number,
-            })),
-            None => None,
-        })
+        match ready!(this.stream.poll_next(cx)) {
+            Some(Ok(item)) => {
+                if attempt.item(&this.view.view(&item)) {
+                    Poll::Ready(Some(Ok(Chunk::Item(item))))
+                } else {
+                    halted(attempt)
+                }
+            }
+            Some(Err(source)) => failed(source, attempt),
+            None => Poll::Ready(None),
+        }
     }
 
     fn view<'t>(&self, item: &'t T) -> TokenView<'t> {
         self.view.view(item)
     }
+}
+
+/// A rule ends the run, in place of the item at fault.
+#[cold]
+fn halted<T, E>(attempt: &AttemptState<'_>) -> Poll<HandOut<T, E>> {
+    let violation = attempt.halting();
+    Poll::Ready(violation.map(|violation| Err(Error::Guardrail(violation))))
+}
+
+/// The source gave an error. What it means, the run reads.
+#[cold]
+fn failed<T, E>(source: E, attempt: &AttemptState<'_>) -> Poll<HandOut<T, E>> {
+    Poll::Ready(Some(Err(Error::Source {
+        source,
+        failure: Failure::fatal(),
+        attempts: attempt.number,
+    })))
 }

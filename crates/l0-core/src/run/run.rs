@@ -191,36 +191,58 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
 
         let guard = OnUnwind(self);
-        let poll = guard.0.step(cx);
+        let run = &mut *guard.0;
+        let signalled = run.attempt.recorder.stop().signalled();
+        // The path of a token: what the stream gives goes to the caller as it is, without a copy.
+        let polled = match &mut run.state {
+            State::Streaming(reading) if !signalled => {
+                let mut polled = reading.as_mut().poll_read(cx, &mut run.attempt);
+                if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
+                    polled = run.no_item(polled, cx);
+                }
+                polled
+            }
+            _ => run.go_on(Step::Continue, cx),
+        };
         std::mem::forget(guard);
-        poll
+        polled
     }
 
-    /// The path of a token comes first, and is kept short: what else can happen is elsewhere.
-    #[inline]
-    fn step(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+    /// Goes on after the stream gave no item.
+    fn no_item(
+        &mut self,
+        polled: Poll<HandOut<T, E>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<HandOut<T, E>> {
+        let step = match polled {
+            Poll::Pending => ready!(self.wait(cx)),
+            Poll::Ready(last) => self.stream_ended(last),
+        };
+        self.go_on(step, cx)
+    }
+
+    /// Takes one step after another until there is something to hand out, or to wait for.
+    #[inline(never)]
+    fn go_on(&mut self, mut step: Step<T, E>, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
         loop {
+            if let Step::HandOut(last) = step {
+                return Poll::Ready(last);
+            }
             if self.attempt.recorder.stop().signalled() {
                 if let Some(last) = self.interrupted() {
                     return Poll::Ready(last);
                 }
             }
-            let step = match &mut self.state {
+            step = match &mut self.state {
                 State::Streaming(reading) => {
-                    let polled = reading.as_mut().poll_read(cx, &mut self.attempt);
-                    if let Poll::Ready(Some(Ok(_))) = polled {
-                        return polled;
-                    }
-                    match polled {
+                    match reading.as_mut().poll_read(cx, &mut self.attempt) {
+                        Poll::Ready(Some(Ok(chunk))) => Step::HandOut(Some(Ok(chunk))),
                         Poll::Ready(last) => self.stream_ended(last),
                         Poll::Pending => ready!(self.wait(cx)),
                     }
                 }
                 _ => ready!(self.between_streams(cx)),
             };
-            if let Step::HandOut(last) = step {
-                return Poll::Ready(last);
-            }
         }
     }
 
@@ -231,7 +253,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return Some(self.after_the_end());
         }
         let requested = self.attempt.recorder.stop().requested();
-        requested.then(|| self.fail(End::of(Cause::Aborted), Error::Aborted))
+        requested.then(|| self.fail(Error::Aborted))
     }
 
     /// What a finished run hands out: the refusal, once, and then nothing.
@@ -333,10 +355,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         self.attempt.park(backs_off);
         match ready!(self.attempt.deadlines.poll(cx)) {
             Ok(kind) => Poll::Ready(self.attempt_failed(timeout(kind))),
-            Err(NoTimer) => {
-                let end = End::of(Cause::NoTimer);
-                Poll::Ready(Step::HandOut(self.fail(end, Error::NoTimer)))
-            }
+            Err(NoTimer) => Poll::Ready(Step::HandOut(self.fail(Error::NoTimer))),
         }
     }
 
@@ -370,8 +389,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn halt(&mut self, violation: Violation) -> Step<T, E> {
-        let end = End::of(Cause::Violation(violation.clone()));
-        Step::HandOut(self.fail(end, Error::Guardrail(violation)))
+        Step::HandOut(self.fail(Error::Guardrail(violation)))
     }
 
     /// Reads what the source failed with.
@@ -460,12 +478,16 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             Cause::Source => End::of_source(fault.failure, &fault.message),
             cause => End::of(cause),
         };
-        self.fail(end, fault.error)
+        self.finish(end, fault.error)
+    }
+
+    #[cold]
+    fn fail(&mut self, error: Error<E>) -> HandOut<T, E> {
+        self.finish(error.end(), error)
     }
 
     /// Finishes the run with this error, and drops the source.
-    #[cold]
-    fn fail(&mut self, end: End, error: Error<E>) -> HandOut<T, E> {
+    fn finish(&mut self, end: End, error: Error<E>) -> HandOut<T, E> {
         let source = match &error {
             Error::Source { source, .. } => Some(source as &(dyn StdError + 'static)),
             _ => None,
@@ -583,7 +605,7 @@ mod tests {
     use std::task::Waker;
 
     use crate::clock;
-    use crate::monitor::Monitoring;
+    use crate::monitoring::Monitoring;
     use crate::timeout::Timeouts;
     use crate::{Chunk, L0};
 

@@ -126,7 +126,9 @@ where
         let polled = this.stream.poll_next(cx);
         match &polled {
             // A watched stream is not halted.
-            Poll::Ready(Some(Ok(item))) => drop(guard.0.item(&this.view.view(item))),
+            Poll::Ready(Some(Ok(item))) => {
+                guard.0.item(&this.view.view(item));
+            }
             Poll::Ready(Some(Err(error))) => failed(guard.0, error),
             Poll::Ready(None) => ended(guard.0),
             Poll::Pending => {

@@ -2,10 +2,12 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use l0_core::L0;
+use l0_core::{End, Interceptor, L0, Quantity, QuantityKind, Telemetry, Value, on_finish};
 use l0_otel::{OtelBuilder, OtelInterceptor};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
@@ -25,6 +27,14 @@ pub(crate) struct Sdk {
     metrics: InMemoryMetricExporter,
     pub(crate) tracer_provider: SdkTracerProvider,
     pub(crate) meter_provider: SdkMeterProvider,
+    ended: Arc<Mutex<Vec<Ended>>>,
+}
+
+/// How a run ended, as core tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) end: End,
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 impl Sdk {
@@ -40,7 +50,24 @@ impl Sdk {
                 .build(),
             spans,
             metrics,
+            ended: Arc::default(),
         }
+    }
+
+    /// Notes how runs end, to compare what is sent with.
+    pub(crate) fn notes_ends(&self) -> impl Interceptor + 'static {
+        let ended = Arc::clone(&self.ended);
+        on_finish(move |finished| {
+            ended.lock().unwrap().push(Ended {
+                end: finished.end.clone(),
+                telemetry: finished.telemetry.cloned(),
+            });
+        })
+    }
+
+    /// How the runs of [`l0`](Self::l0) ended.
+    pub(crate) fn ended(&self) -> Vec<Ended> {
+        self.ended.lock().unwrap().clone()
     }
 
     /// An interceptor that sends here.
@@ -62,6 +89,7 @@ impl Sdk {
             .monitoring(monitoring)
             .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS)))
             .interceptor(self.builder().build())
+            .interceptor(self.notes_ends())
             .build()
     }
 
@@ -200,4 +228,117 @@ pub(crate) fn since_start(span: &SpanData, time: SystemTime) -> Duration {
 /// How long a span is.
 pub(crate) fn length(span: &SpanData) -> Duration {
     since_start(span, span.end_time)
+}
+
+/// The cells of the rows of the table in `names.md` whose first column is headed so.
+pub(crate) fn table(first: &str) -> Vec<Vec<String>> {
+    let head = format!("| {first} |");
+    let lines = include_str!("../../names.md").lines();
+    let rows = lines.skip_while(|line| !line.starts_with(&head)).skip(2);
+    let rows: Vec<_> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| {
+            let row = row.trim_matches('|').replace('`', "");
+            row.split('|').map(|cell| cell.trim().to_owned()).collect()
+        })
+        .collect();
+    assert!(!rows.is_empty(), "{first}");
+    rows
+}
+
+/// The items of a cell.
+pub(crate) fn list(cell: &str) -> BTreeSet<String> {
+    let items = cell.split(", ").filter(|item| !item.is_empty());
+    items.map(str::to_owned).collect()
+}
+
+/// What the table of numbers says in the column of metrics (1) or of attributes (2); empty for a
+/// number that has its own name.
+fn cell(quantity: &Quantity, column: usize) -> String {
+    let mut rows = table("number").into_iter();
+    let row = rows.find(|row| row[0] == quantity.name);
+    row.map_or_else(String::new, |row| row[column].clone())
+}
+
+/// The numbers that are metrics under their own names.
+pub(crate) fn own_metrics() -> impl Iterator<Item = (String, &'static Quantity)> {
+    let own = Quantity::ALL.iter().filter(|one| cell(one, 1).is_empty());
+    own.map(|quantity| (format!("l0.{}", quantity.name), quantity))
+}
+
+/// The points of the numbers that are metrics under their own names, as [`Sdk::points`] gives them.
+pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String> {
+    let mut points = Vec::new();
+    for (name, quantity) in own_metrics() {
+        if let Some(label) = quantity.label() {
+            quantity.each(telemetry, &mut |of, count| {
+                let mut attributes: Vec<_> = attributes.split_whitespace().collect();
+                let label = format!("{}={of}", attribute_of(label));
+                attributes.push(&label);
+                attributes.sort_unstable();
+                points.push(format!("{name}[{}] {count}", attributes.join(" ")));
+            });
+        }
+        let Some(value) = quantity.value(telemetry) else {
+            continue;
+        };
+        let value = match (quantity.kind, value) {
+            (QuantityKind::Sum, Value::Count(count)) => count.to_string(),
+            (QuantityKind::Sum, value) => format!("{:?}", value.as_f64()),
+            (_, Value::Distribution(all)) => format!("{} x {}", all.count(), all.sum().as_secs_f64()),
+            (_, value) => format!("1 x {}", (value.as_f64() * 1e9).round() / 1e9),
+        };
+        points.push(format!("{name}[{attributes}] {value}"));
+    }
+    points
+}
+
+/// The attribute that a label of a number becomes.
+pub(crate) fn attribute_of(label: &str) -> String {
+    match label {
+        "error_type" => "error.type".to_owned(),
+        _ => format!("l0.{label}"),
+    }
+}
+
+/// The attributes that a span has of these numbers, as text.
+pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, String> {
+    let mut attributes = BTreeMap::new();
+    for quantity in Quantity::ALL {
+        let named = cell(quantity, 2);
+        if named == "-" || quantity.label().is_some() {
+            continue;
+        }
+        let Some(value) = quantity.value(telemetry) else {
+            continue;
+        };
+        let own = format!("l0.{}", quantity.name);
+        let mut add = |name: String, value: String| {
+            assert_eq!(attributes.insert(name, value), None, "{quantity:?}");
+        };
+        match value {
+            Value::Distribution(all) => {
+                let seconds = |part: Option<Duration>| part.unwrap().as_secs_f64().to_string();
+                add(format!("{own}.avg"), seconds(all.mean()));
+                add(format!("{own}.p50"), seconds(all.p50()));
+                add(format!("{own}.p90"), seconds(all.p90()));
+                add(format!("{own}.p99"), seconds(all.p99()));
+                add(format!("{own}.max"), seconds(Some(all.max())));
+            }
+            value => {
+                let value = match value {
+                    Value::Count(count) => count.to_string(),
+                    value => value.as_f64().to_string(),
+                };
+                if named.is_empty() {
+                    add(own, value);
+                } else {
+                    list(&named)
+                        .into_iter()
+                        .for_each(|name| add(name, value.clone()));
+                }
+            }
+        }
+    }
+    attributes
 }

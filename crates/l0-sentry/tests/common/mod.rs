@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use l0_core::{Backoff, L0, L0Builder, Retry};
+use l0_core::testing::ScriptedError;
+use l0_core::{Backoff, Check, End, Findings, L0, L0Builder, Retry, Violation};
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::protocol::{
     Breadcrumb, Context, EnvelopeItem, Event, Span, SpanStatus, TraceContext, Transaction,
@@ -80,6 +81,34 @@ pub(crate) fn l0(config: SentryConfig) -> L0Builder {
     L0::builder()
         .retry(Retry::new().backoff(Backoff::none()))
         .interceptor(SentryInterceptor::new(config))
+}
+
+/// What is said of a source that fails so.
+pub(crate) fn message(error: impl Into<ScriptedError>) -> String {
+    End::failed(&error.into()).message().unwrap().to_owned()
+}
+
+/// Reports a violation of answers with a phrase in one piece.
+pub(crate) struct Forbids(&'static str, Violation);
+
+/// What makes a rule that forbids this phrase.
+pub(crate) fn forbids(
+    phrase: &'static str,
+    violation: Violation,
+) -> impl Fn() -> Forbids + Send + Sync {
+    move || Forbids(phrase, violation.clone())
+}
+
+impl Check for Forbids {
+    fn name(&self) -> &'static str {
+        "forbids"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        if delta.contains(self.0) {
+            findings.report(self.1.clone());
+        }
+    }
 }
 
 /// What was sent, in order.

@@ -1,0 +1,219 @@
+//! Captured: every event of every run, kept.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::end::End;
+use crate::event::{Event, RetryKind, RetryReason};
+use crate::failure::NetworkErrorKind;
+use crate::observe::{Interceptor, Interest, Observer, Observers, RunInfo};
+use crate::telemetry::{Telemetry, Timestamp};
+use crate::token::TokenKind;
+use crate::verdict::{DriftReport, Violation};
+
+/// An interceptor that keeps every event of every run. Clones share what is kept.
+#[derive(Debug, Clone, Default)]
+pub struct Captured {
+    events: Arc<Mutex<Vec<(String, OwnedEvent)>>>,
+}
+
+impl Captured {
+    /// Creates one that has captured nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns all events so far, of all runs, in the order in which they were delivered.
+    #[must_use]
+    pub fn events(&self) -> Vec<OwnedEvent> {
+        self.lock().iter().map(|(_, event)| event.clone()).collect()
+    }
+
+    /// Returns the events of the run with this id.
+    #[must_use]
+    pub fn events_of(&self, id: &str) -> Vec<OwnedEvent> {
+        let events = self.lock();
+        let of_run = events.iter().filter(|(run, _)| run == id);
+        of_run.map(|(_, event)| event.clone()).collect()
+    }
+
+    /// Returns the names of all events so far: see [`Event::name`].
+    #[must_use]
+    pub fn kinds(&self) -> Vec<&'static str> {
+        self.lock().iter().map(|(_, event)| event.name()).collect()
+    }
+
+    /// Returns the final telemetry of the run that finished last; absent if it was not measured.
+    #[must_use]
+    pub fn telemetry(&self) -> Option<Telemetry> {
+        let events = self.lock();
+        events.iter().rev().find_map(|(_, event)| match event {
+            OwnedEvent::Finished { telemetry, .. } => Some(telemetry.as_deref().cloned()),
+            _ => None,
+        })?
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(String, OwnedEvent)>> {
+        // A push cannot be half done.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Interceptor for Captured {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        observers.push(Capture {
+            run: run.id().to_owned(),
+            captured: self.clone(),
+        });
+    }
+}
+
+struct Capture {
+    run: String,
+    captured: Captured,
+}
+
+impl Observer for Capture {
+    fn interest(&self) -> Interest {
+        Interest::TOKENS
+    }
+
+    fn on_event(&mut self, event: &Event<'_>) {
+        self.captured
+            .lock()
+            .push((self.run.clone(), OwnedEvent::from(event)));
+    }
+}
+
+/// An [`Event`] that owns what it tells. The fields are those of the event.
+///
+/// To have one to compare with, make it from an event:
+///
+/// ```
+/// use l0_core::Event;
+/// use l0_core::testing::OwnedEvent;
+///
+/// let expected = OwnedEvent::from(&Event::attempt_started(2));
+/// assert!(matches!(expected, OwnedEvent::AttemptStarted { number: 2, .. }));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+#[allow(missing_docs, reason = "the variants and fields are those of `Event`")]
+pub enum OwnedEvent {
+    #[non_exhaustive]
+    Started { at: Option<Timestamp> },
+    #[non_exhaustive]
+    AttemptStarted { number: u32 },
+    #[non_exhaustive]
+    FirstToken { after: Option<Duration> },
+    #[non_exhaustive]
+    Token {
+        index: u64,
+        gap: Option<Duration>,
+        kind: TokenKind,
+        text: String,
+    },
+    #[non_exhaustive]
+    NetworkError {
+        kind: NetworkErrorKind,
+        message: String,
+        delay: Option<Duration>,
+        attempt: Option<u32>,
+    },
+    #[non_exhaustive]
+    Retry {
+        attempt: u32,
+        reason: RetryReason,
+        delay: Duration,
+        kind: RetryKind,
+    },
+    #[non_exhaustive]
+    Violation { violation: Violation },
+    #[non_exhaustive]
+    Drift { report: DriftReport },
+    #[non_exhaustive]
+    Finished {
+        end: End,
+        telemetry: Option<Box<Telemetry>>,
+        /// The text of the source's own error.
+        error: Option<String>,
+        response_model: Option<String>,
+        response_id: Option<String>,
+    },
+}
+
+impl OwnedEvent {
+    /// Returns the stable name of the kind of event: see [`Event::name`].
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Started { .. } => "started",
+            Self::AttemptStarted { .. } => "attempt_started",
+            Self::FirstToken { .. } => "first_token",
+            Self::Token { .. } => "token",
+            Self::NetworkError { .. } => "network_error",
+            Self::Retry { .. } => "retry",
+            Self::Violation { .. } => "violation",
+            Self::Drift { .. } => "drift",
+            Self::Finished { .. } => "finished",
+        }
+    }
+}
+
+impl From<&Event<'_>> for OwnedEvent {
+    fn from(event: &Event<'_>) -> Self {
+        match *event {
+            Event::Started { at } => Self::Started { at },
+            Event::AttemptStarted { number } => Self::AttemptStarted { number },
+            Event::FirstToken { after } => Self::FirstToken { after },
+            Event::Token { index, gap, view } => Self::Token {
+                index,
+                gap,
+                kind: view.kind,
+                text: view.text.to_owned(),
+            },
+            Event::NetworkError {
+                kind,
+                message,
+                delay,
+                attempt,
+            } => Self::NetworkError {
+                kind,
+                message: message.to_owned(),
+                delay,
+                attempt,
+            },
+            Event::Retry {
+                attempt,
+                reason,
+                delay,
+                kind,
+            } => Self::Retry {
+                attempt,
+                reason,
+                delay,
+                kind,
+            },
+            Event::Violation { violation } => Self::Violation {
+                violation: violation.clone(),
+            },
+            Event::Drift { report } => Self::Drift {
+                report: report.clone(),
+            },
+            Event::Finished {
+                end,
+                telemetry,
+                error,
+                response_model,
+                response_id,
+            } => Self::Finished {
+                end: end.clone(),
+                telemetry: telemetry.cloned().map(Box::new),
+                error: error.map(ToString::to_string),
+                response_model: response_model.map(str::to_owned),
+                response_id: response_id.map(str::to_owned),
+            },
+        }
+    }
+}

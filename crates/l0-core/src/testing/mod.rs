@@ -1,0 +1,207 @@
+//! Scripted sources, captured events, constructors of events and every way a run can end, for tests of
+//! code that uses L0.
+//!
+//! ```
+//! use std::io;
+//! use std::time::Duration;
+//! use l0_core::testing::{Captured, Script};
+//! use l0_core::{Backoff, L0, Monitoring, Retry};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), l0_core::Error<l0_core::testing::ScriptedError>> {
+//! let captured = Captured::new();
+//! let l0 = L0::builder()
+//!     .monitoring(Monitoring::new())
+//!     .retry(Retry::new().backoff(Backoff::none()))
+//!     .interceptor(captured.clone())
+//!     .build();
+//! let script = Script::new()
+//!     .attempt(|a| a.wait(Duration::from_millis(5)).token("Hel").fail(io::ErrorKind::ConnectionReset))
+//!     .attempt(|a| a.tokens(["Hel", "lo"]));
+//!
+//! let mut run = l0.stream(script.source()).start();
+//! assert_eq!(run.text().await?, "Hello");
+//! assert_eq!(script.calls(), 2);
+//! assert_eq!(
+//!     captured.kinds(),
+//!     [
+//!         "started", "attempt_started", "first_token", "token", "network_error", "retry",
+//!         "attempt_started", "token", "token", "finished",
+//!     ]
+//! );
+//! # Ok(())
+//! # }
+//! ```
+
+mod captured;
+pub mod exits;
+mod script;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::distribution::Distribution;
+use crate::end::End;
+use crate::event::{Event, RetryKind, RetryReason};
+use crate::failure::NetworkErrorKind;
+use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::token::{FinishReason, TokenView, Usage};
+use crate::verdict::{DriftReport, Outcome, Violation};
+
+pub use captured::{Captured, OwnedEvent};
+pub use script::{
+    Script, ScriptedAttempt, ScriptedError, ScriptedResult, ScriptedStream, ScriptedToken,
+};
+
+/// Constructors, for tests of code that takes events. Runs make their own.
+impl<'a> Event<'a> {
+    /// Creates an [`Event::Started`].
+    #[must_use]
+    pub fn started(at: Option<Timestamp>) -> Self {
+        Self::Started { at }
+    }
+
+    /// Creates an [`Event::AttemptStarted`].
+    #[must_use]
+    pub fn attempt_started(number: u32) -> Self {
+        Self::AttemptStarted { number }
+    }
+
+    /// Creates an [`Event::FirstToken`].
+    #[must_use]
+    pub fn first_token(after: Option<Duration>) -> Self {
+        Self::FirstToken { after }
+    }
+
+    /// Creates an [`Event::Token`].
+    #[must_use]
+    pub fn token(index: u64, gap: Option<Duration>, view: TokenView<'a>) -> Self {
+        Self::Token { index, gap, view }
+    }
+
+    /// Creates an [`Event::NetworkError`]; it was retried if there is a delay.
+    #[must_use]
+    pub fn network_error(
+        kind: NetworkErrorKind,
+        message: &'a str,
+        delay: Option<Duration>,
+        attempt: Option<u32>,
+    ) -> Self {
+        Self::NetworkError {
+            kind,
+            message,
+            delay,
+            attempt,
+        }
+    }
+
+    /// Creates an [`Event::Retry`].
+    #[must_use]
+    pub fn retry(attempt: u32, reason: RetryReason, delay: Duration, kind: RetryKind) -> Self {
+        Self::Retry {
+            attempt,
+            reason,
+            delay,
+            kind,
+        }
+    }
+
+    /// Creates an [`Event::Violation`].
+    #[must_use]
+    pub fn violation(violation: &'a Violation) -> Self {
+        Self::Violation { violation }
+    }
+
+    /// Creates an [`Event::Drift`].
+    #[must_use]
+    pub fn drift(report: &'a DriftReport) -> Self {
+        Self::Drift { report }
+    }
+
+    /// Creates an [`Event::Finished`].
+    #[must_use]
+    pub fn finished(end: &'a End, telemetry: Option<&'a Telemetry>) -> Self {
+        Self::Finished {
+            end,
+            telemetry,
+            error: None,
+            response_model: None,
+            response_id: None,
+        }
+    }
+
+    /// Adds to an [`Event::Finished`] what the source said of its response. Any other event stays as it
+    /// is.
+    #[must_use]
+    pub fn with_response(mut self, model: Option<&'a str>, id: Option<&'a str>) -> Self {
+        if let Self::Finished {
+            response_model,
+            response_id,
+            ..
+        } = &mut self
+        {
+            (*response_model, *response_id) = (model, id);
+        }
+        self
+    }
+}
+
+impl Telemetry {
+    /// Creates the telemetry of a plausible run: completed after one network retry, measured in full.
+    #[must_use]
+    pub fn example() -> Self {
+        let start_time = Timestamp::from_millis(1_700_000_000_000);
+        let mut gaps = Distribution::new();
+        for millis in (0..148).map(|token| 4 + token % 8) {
+            gaps.record(Duration::from_millis(millis));
+        }
+        let metadata: BTreeMap<_, _> = [
+            ("model", "gpt-4"),
+            ("endpoint", "/chat"),
+            ("environment", "production"),
+        ]
+        .map(|(key, value)| (key.to_owned(), value.into()))
+        .into();
+        Self {
+            session_id: "l0_1700000000000_0123456789abc".to_owned(),
+            start_time,
+            duration: Some(Duration::from_millis(1_500)),
+            outcome: Some(Outcome::Completed),
+            error: None,
+            finish_reason: Some(FinishReason::Stop),
+            usage: Some(Usage::new().input(12).output(160).total(172)),
+            metrics: Metrics {
+                time_to_first_token: Some(Duration::from_millis(250)),
+                time_to_first_text: Some(Duration::from_millis(250)),
+                avg_inter_token_time: gaps.mean(),
+                tokens_per_second: Some(100.0),
+                output_tokens_per_second: Some(133.574),
+                total_tokens: 150,
+                wasted_tokens: 1,
+                attempts: 2,
+                total_retries: 1,
+                network_retries: 1,
+                model_retries: 0,
+                inter_token: Some(gaps),
+                consumer_hold: Some(Duration::from_millis(10)),
+                wait: Some(Duration::from_millis(1_490)),
+            },
+            network: Network {
+                error_count: 1,
+                errors_by_type: [(NetworkErrorKind::ConnectionDropped, 1)].into(),
+                errors: Some(vec![
+                    NetworkErrorRecord::new(
+                        NetworkErrorKind::ConnectionDropped,
+                        "broken pipe",
+                        start_time.after(Duration::from_millis(260)),
+                    )
+                    .retried(Some(Duration::from_millis(100)))
+                    .attempt(1),
+                ]),
+            },
+            guardrails: None,
+            drift: None,
+            metadata,
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Script: a source that does what a test says, attempt by attempt.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_core::stream::Stream;
+use tokio::time::{Sleep, sleep};
+
+use crate::failure::Failure;
+use crate::source::Attempt;
+use crate::token::{FinishReason, Token, TokenKind, TokenView, Usage};
+
+/// What a source does, attempt by attempt. Clones share the counts.
+///
+/// Calls past the last attempt repeat the last one.
+#[derive(Debug, Clone, Default)]
+pub struct Script {
+    attempts: Arc<Vec<ScriptedAttempt>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    calls: AtomicUsize,
+    dropped: AtomicUsize,
+}
+
+impl Script {
+    /// Creates a script without attempts: its source ends at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what the source does when it is called once more.
+    #[must_use]
+    pub fn attempt(mut self, script: impl FnOnce(ScriptedAttempt) -> ScriptedAttempt) -> Self {
+        Arc::make_mut(&mut self.attempts).push(script(ScriptedAttempt::default()));
+        self
+    }
+
+    /// Returns the same script, of which nothing was called yet.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            attempts: Arc::clone(&self.attempts),
+            counts: Arc::default(),
+        }
+    }
+
+    /// Returns a factory for [`L0::stream`](crate::L0::stream).
+    pub fn source(
+        &self,
+    ) -> impl FnMut(Attempt) -> Pin<Box<dyn Future<Output = ScriptedResult> + Send>>
+    + Clone
+    + Send
+    + 'static {
+        let script = self.clone();
+        move |_attempt| {
+            let script = script.clone();
+            Box::pin(async move { script.connect().await })
+        }
+    }
+
+    /// Calls the source once.
+    ///
+    /// # Errors
+    ///
+    /// What [`ScriptedAttempt::connect_error`] says.
+    ///
+    /// # Panics
+    ///
+    /// If [`ScriptedAttempt::connect_panic`] says so.
+    pub async fn connect(&self) -> ScriptedResult {
+        let call = self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        let attempt = self.attempts.get(call).or(self.attempts.last());
+        let attempt = attempt.cloned().unwrap_or_default();
+        for step in &attempt.connect {
+            match step {
+                Step::Wait(duration) => sleep(*duration).await,
+                Step::Hang => std::future::pending().await,
+                Step::Fail(error) => return Err(error.clone()),
+                Step::Panic(message) => panic!("{message}"),
+                Step::Item(_) => {}
+            }
+        }
+        Ok(self.open(attempt))
+    }
+
+    /// Returns the stream of the first attempt, for [`L0::watch`](crate::L0::watch).
+    pub fn stream(&self) -> ScriptedStream {
+        self.open(self.attempts.first().cloned().unwrap_or_default())
+    }
+
+    fn open(&self, attempt: ScriptedAttempt) -> ScriptedStream {
+        ScriptedStream {
+            steps: attempt.steps,
+            next: 0,
+            sleep: None,
+            counts: Arc::clone(&self.counts),
+        }
+    }
+
+    /// Returns how often the source was called.
+    #[must_use]
+    pub fn calls(&self) -> usize {
+        self.counts.calls.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many of its streams were dropped, whether or not they had ended.
+    #[must_use]
+    pub fn dropped(&self) -> usize {
+        self.counts.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// What connecting to a scripted source gives.
+pub type ScriptedResult = Result<ScriptedStream, ScriptedError>;
+
+/// What a source does in one attempt: its steps in order, then its end.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct ScriptedAttempt {
+    connect: Vec<Step>,
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(Duration),
+    Item(ScriptedToken),
+    Fail(ScriptedError),
+    Hang,
+    Panic(String),
+}
+
+impl ScriptedAttempt {
+    /// Takes this long to connect. Needs a Tokio timer.
+    pub fn connect_wait(mut self, duration: Duration) -> Self {
+        self.connect.push(Step::Wait(duration));
+        self
+    }
+
+    /// Fails to connect.
+    pub fn connect_error(mut self, error: impl Into<ScriptedError>) -> Self {
+        self.connect.push(Step::Fail(error.into()));
+        self
+    }
+
+    /// Never connects.
+    pub fn connect_hang(mut self) -> Self {
+        self.connect.push(Step::Hang);
+        self
+    }
+
+    /// Panics while it connects.
+    pub fn connect_panic(mut self, message: impl Into<String>) -> Self {
+        self.connect.push(Step::Panic(message.into()));
+        self
+    }
+
+    /// Is pending for this long. Needs a Tokio timer.
+    pub fn wait(mut self, duration: Duration) -> Self {
+        self.steps.push(Step::Wait(duration));
+        self
+    }
+
+    /// Gives an item.
+    pub fn item(mut self, item: ScriptedToken) -> Self {
+        self.steps.push(Step::Item(item));
+        self
+    }
+
+    /// Gives a piece of text.
+    pub fn token(self, text: impl Into<String>) -> Self {
+        self.item(ScriptedToken::new(TokenKind::Text, text))
+    }
+
+    /// Gives pieces of text, all ready at once.
+    pub fn tokens<I>(self, texts: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        texts.into_iter().fold(self, Self::token)
+    }
+
+    /// Gives a piece of reasoning.
+    pub fn reasoning(self, text: impl Into<String>) -> Self {
+        self.item(ScriptedToken::new(TokenKind::Reasoning, text))
+    }
+
+    /// Gives a piece of a tool call.
+    pub fn tool_call(self, text: impl Into<String>) -> Self {
+        self.item(ScriptedToken::new(TokenKind::ToolCall, text))
+    }
+
+    /// Gives an item with the provider's token counts.
+    pub fn usage(self, usage: Usage) -> Self {
+        let mut item = ScriptedToken::new(TokenKind::Other, "");
+        item.usage = Some(usage);
+        self.item(item)
+    }
+
+    /// Gives an item with a finish reason.
+    pub fn finish(self, finish: FinishReason) -> Self {
+        let mut item = ScriptedToken::new(TokenKind::Other, "");
+        item.finish = Some(finish);
+        self.item(item)
+    }
+
+    /// Gives an error.
+    pub fn fail(mut self, error: impl Into<ScriptedError>) -> Self {
+        self.steps.push(Step::Fail(error.into()));
+        self
+    }
+
+    /// Is pending for ever.
+    pub fn hang(mut self) -> Self {
+        self.steps.push(Step::Hang);
+        self
+    }
+
+    /// Panics.
+    pub fn panic(mut self, message: impl Into<String>) -> Self {
+        self.steps.push(Step::Panic(message.into()));
+        self
+    }
+}
+
+/// The stream of one attempt of a [`Script`].
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct ScriptedStream {
+    steps: Vec<Step>,
+    next: usize,
+    sleep: Option<Pin<Box<Sleep>>>,
+    counts: Arc<Counts>,
+}
+
+impl Stream for ScriptedStream {
+    type Item = Result<ScriptedToken, ScriptedError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        while let Some(step) = this.steps.get(this.next) {
+            let item = match step {
+                Step::Wait(duration) => {
+                    let sleep = this.sleep.get_or_insert_with(|| Box::pin(sleep(*duration)));
+                    ready!(sleep.as_mut().poll(cx));
+                    this.sleep = None;
+                    this.next += 1;
+                    continue;
+                }
+                Step::Hang => return Poll::Pending,
+                Step::Item(item) => Ok(item.clone()),
+                Step::Fail(error) => Err(error.clone()),
+                Step::Panic(message) => panic!("{message}"),
+            };
+            this.next += 1;
+            return Poll::Ready(Some(item));
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for ScriptedStream {
+    fn drop(&mut self) {
+        self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An item of a scripted source: an owned [`TokenView`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScriptedToken {
+    /// What the text is.
+    pub kind: TokenKind,
+    /// The text.
+    pub text: String,
+    /// Token counts.
+    pub usage: Option<Usage>,
+    /// A finish reason.
+    pub finish: Option<FinishReason>,
+    /// The model that answers.
+    pub model: Option<String>,
+    /// The id of the response.
+    pub response_id: Option<String>,
+}
+
+impl ScriptedToken {
+    /// Creates an item with nothing but a text.
+    #[must_use]
+    pub fn new(kind: TokenKind, text: impl Into<String>) -> Self {
+        Self {
+            kind,
+            text: text.into(),
+            usage: None,
+            finish: None,
+            model: None,
+            response_id: None,
+        }
+    }
+}
+
+impl Token for ScriptedToken {
+    fn view(&self) -> TokenView<'_> {
+        let mut view = TokenView::text(&self.text);
+        view.kind = self.kind;
+        view.usage = self.usage;
+        view.finish = self.finish;
+        view.model = self.model.as_deref();
+        view.response_id = self.response_id.as_deref();
+        view
+    }
+}
+
+/// An error of a scripted source. Made from a [`Failure`], an [`io::Error`], an
+/// [`io::ErrorKind`] or a text; what it is made from is its `source()`.
+#[derive(Debug, Clone)]
+pub struct ScriptedError(Arc<dyn StdError + Send + Sync>);
+
+impl ScriptedError {
+    /// Creates an error that is caused by this one.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::from(cause.into()))
+    }
+}
+
+impl fmt::Display for ScriptedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl StdError for ScriptedError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+impl From<Failure> for ScriptedError {
+    fn from(failure: Failure) -> Self {
+        Self::new(failure)
+    }
+}
+
+impl From<io::Error> for ScriptedError {
+    fn from(error: io::Error) -> Self {
+        Self::new(error)
+    }
+}
+
+impl From<io::ErrorKind> for ScriptedError {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::new(io::Error::from(kind))
+    }
+}
+
+impl From<&str> for ScriptedError {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl From<String> for ScriptedError {
+    fn from(text: String) -> Self {
+        Self::new(text)
+    }
+}

@@ -1,0 +1,191 @@
+//! Numbers: how each number of a run is sent, as a metric and as an attribute. A name of the
+//! conventions comes from their table; all the rest is derived from the list of the numbers.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use l0_core::{Distribution, Quantity, QuantityKind, Telemetry, Unit, Value};
+use opentelemetry::{Key, Value as AttributeValue};
+
+use crate::conventions::{COUNTS, Conventions, Metric, Number, RATES, SECONDS, Spelling};
+
+/// Returns the metric that a number is sent as, and its type of token there; none if it is no metric.
+pub(crate) fn metric(
+    conventions: &Conventions,
+    quantity: &Quantity,
+) -> Option<(Metric, Option<&'static str>)> {
+    let row = row(conventions, quantity);
+    match row.map_or(Spelling::Own, |row| row.metric) {
+        Spelling::Own => Some((own_metric(conventions, quantity), None)),
+        Spelling::Named(metric) => Some((metric.clone(), row?.token_type)),
+        Spelling::Nowhere => None,
+    }
+}
+
+/// Returns the metric that a number is sent as under its own name.
+pub(crate) fn own_metric(conventions: &Conventions, quantity: &Quantity) -> Metric {
+    let boundaries = match (quantity.kind, quantity.unit) {
+        (QuantityKind::Sum, _) => &[],
+        (_, Unit::Each(_)) => COUNTS,
+        (_, Unit::PerSecond(_)) => RATES,
+        _ => SECONDS,
+    };
+    Metric {
+        name: own_name(quantity.name).into(),
+        unit: unit(quantity.unit),
+        description: quantity.description,
+        boundaries,
+        attributes: conventions.attributes_of_numbers,
+    }
+}
+
+/// Returns the unit in the notation of UCUM, which the conventions use.
+fn unit(unit: Unit) -> Cow<'static, str> {
+    match unit {
+        Unit::Each(thing) => format!("{{{thing}}}").into(),
+        Unit::PerSecond(thing) => format!("{{{thing}}}/s").into(),
+        Unit::Seconds => "s".into(),
+        _ => "1".into(),
+    }
+}
+
+/// Returns the attribute that a label of a number becomes.
+pub(crate) fn label(conventions: &Conventions, label: &str) -> Cow<'static, str> {
+    match label {
+        "error_type" => conventions.keys.error_type.into(),
+        _ => own_name(label).into(),
+    }
+}
+
+fn own_name(name: &str) -> String {
+    format!("l0.{name}")
+}
+
+/// A number of a run as an attribute of its span.
+#[derive(Debug, Clone)]
+pub(crate) struct SpanNumber {
+    pub(crate) key: Key,
+    quantity: &'static Quantity,
+    /// Of a distribution: which number stands for it.
+    part: Option<Part>,
+}
+
+type Part = fn(&Distribution) -> Option<Duration>;
+
+/// What an attribute can say of a distribution.
+const PARTS: [(&str, Part); 5] = [
+    ("avg", Distribution::mean),
+    ("p50", Distribution::p50),
+    ("p90", Distribution::p90),
+    ("p99", Distribution::p99),
+    ("max", |all| Some(all.max())),
+];
+
+impl SpanNumber {
+    /// Returns all of them. A number that is broken down by a label is none.
+    pub(crate) fn all(conventions: &Conventions) -> Vec<Self> {
+        let mut all = Vec::new();
+        for quantity in Quantity::ALL {
+            let mut add = |key, part| {
+                all.push(Self {
+                    key,
+                    quantity,
+                    part,
+                });
+            };
+            let shared = |name: String| Key::from(Arc::<str>::from(name));
+            let name = own_name(quantity.name);
+            let row = row(conventions, quantity);
+            match row.map_or(Spelling::Own, |row| row.attributes) {
+                Spelling::Named(keys) => keys
+                    .iter()
+                    .for_each(|key| add(Key::from_static_str(key), None)),
+                Spelling::Own if quantity.label().is_some() => {}
+                Spelling::Own if quantity.kind == QuantityKind::Distribution => {
+                    for (suffix, part) in PARTS {
+                        add(shared(format!("{name}.{suffix}")), Some(part));
+                    }
+                }
+                Spelling::Own => add(shared(name), None),
+                Spelling::Nowhere => {}
+            }
+        }
+        all
+    }
+
+    /// Reads it; none if it is unknown.
+    pub(crate) fn value(&self, telemetry: &Telemetry) -> Option<AttributeValue> {
+        Some(match (self.quantity.value(telemetry)?, self.part) {
+            (Value::Distribution(all), Some(part)) => AttributeValue::F64(part(all)?.as_secs_f64()),
+            (Value::Count(count), _) => whole(count),
+            (value, _) => AttributeValue::F64(value.as_f64()),
+        })
+    }
+}
+
+/// The row of a number that is not sent under its own name.
+fn row(conventions: &Conventions, quantity: &Quantity) -> Option<&'static Number> {
+    let rows = &mut conventions.numbers.iter();
+    rows.find(|row| row.quantity == quantity.name)
+}
+
+fn whole(number: u64) -> AttributeValue {
+    AttributeValue::I64(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::conventions::CURRENT;
+
+    #[test]
+    fn the_rows_of_the_conventions_are_of_numbers_that_there_are() {
+        let numbers: BTreeSet<_> = Quantity::ALL.iter().map(|one| one.name).collect();
+        let rows = CURRENT.numbers.iter().map(|row| row.quantity);
+        let listed: BTreeSet<_> = rows.clone().collect();
+        assert!(listed.is_subset(&numbers), "{listed:?}");
+        assert_eq!(rows.count(), listed.len(), "one is there twice");
+    }
+
+    #[test]
+    fn no_two_numbers_have_the_same_name() {
+        let mut names = BTreeSet::new();
+        for quantity in Quantity::ALL {
+            if let Some((metric, token_type)) = metric(CURRENT, quantity) {
+                let name = (metric.name, token_type);
+                assert!(names.insert(name), "{quantity:?}");
+            }
+        }
+        let live = &CURRENT.metrics;
+        for metric in [
+            &live.active_runs,
+            &live.runs,
+            &live.failures,
+            &live.retries,
+            &live.network_errors,
+            &live.violations,
+            &live.drift,
+        ] {
+            assert!(names.insert((metric.name.clone(), None)), "{metric:?}");
+        }
+
+        let mut keys: BTreeSet<_> = CURRENT.keys.all().map(Key::from_static_str).into();
+        for number in SpanNumber::all(CURRENT) {
+            assert!(keys.insert(number.key.clone()), "{number:?}");
+        }
+    }
+
+    #[test]
+    fn units_are_those_of_ucum() {
+        for (given, expected) in [
+            (Unit::Seconds, "s"),
+            (Unit::Each("token"), "{token}"),
+            (Unit::PerSecond("token"), "{token}/s"),
+        ] {
+            assert_eq!(unit(given), expected);
+        }
+    }
+}
