@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the code map in `docs/architecture.md`.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     (
         "l0-core",
         &[
@@ -39,6 +39,24 @@ const CRATES: [(&str, &[&str]); 7] = [
             "label",
             "units",
             "clock",
+        ],
+    ),
+    (
+        "l0-guardrails",
+        &[
+            "guardrails",
+            "drift",
+            "patterns",
+            "custom",
+            "json",
+            "markdown",
+            "latex",
+            "zero_output",
+            "wording",
+            "phrases",
+            "fence",
+            "sentence",
+            "hash",
         ],
     ),
     (

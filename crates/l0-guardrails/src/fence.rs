@@ -17,9 +17,10 @@ pub(crate) struct Fence {
 /// A line that may open a fence, or close the one that is open, as far as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FenceLine {
-    run: Fence,
+    mark: u8,
     /// Whether the run of marks has ended.
     behind: bool,
+    length: u32,
 }
 
 impl FenceLine {
@@ -30,11 +31,9 @@ impl FenceLine {
     #[inline]
     pub(crate) fn begin(byte: u8) -> Option<Self> {
         matches!(byte, b'`' | b'~').then_some(Self {
-            run: Fence {
-                mark: byte,
-                length: 1,
-            },
+            mark: byte,
             behind: false,
+            length: 1,
         })
     }
 
@@ -42,13 +41,13 @@ impl FenceLine {
     /// line neither opens nor closes a fence.
     #[inline]
     pub(crate) fn next(mut self, byte: u8, open: Option<Fence>) -> Option<Self> {
-        if byte == self.run.mark && !self.behind {
-            self.run.length = self.run.length.saturating_add(1);
+        if byte == self.mark && !self.behind {
+            self.length = self.length.saturating_add(1);
             return Some(self);
         }
         let goes_on = match open {
             Some(open) => self.closes(open) && matches!(byte, b' ' | b'\t' | b'\r'),
-            None => self.opens() && !(byte == b'`' && self.run.mark == b'`'),
+            None => self.opens() && !(byte == b'`' && self.mark == b'`'),
         };
         self.behind = true;
         goes_on.then_some(self)
@@ -58,21 +57,24 @@ impl FenceLine {
     pub(crate) fn end(self, open: Option<Fence>) -> Option<Fence> {
         match open {
             Some(open) => (!self.closes(open)).then_some(open),
-            None => self.opens().then_some(self.run),
+            None => self.opens().then_some(Fence {
+                mark: self.mark,
+                length: self.length,
+            }),
         }
     }
 
     /// Returns the mark and how often it came, if nothing is behind them so far.
     pub(crate) fn run(self) -> Option<(u8, u32)> {
-        (!self.behind).then_some((self.run.mark, self.run.length))
+        (!self.behind).then_some((self.mark, self.length))
     }
 
     fn opens(self) -> bool {
-        self.run.length >= Self::MIN
+        self.length >= Self::MIN
     }
 
     fn closes(self, open: Fence) -> bool {
-        self.run.mark == open.mark && self.run.length >= open.length
+        self.mark == open.mark && self.length >= open.length
     }
 }
 

@@ -8,7 +8,7 @@ use crate::markdown::Markdown;
 use crate::patterns::{self, Patterns};
 use crate::zero_output::ZeroOutput;
 
-/// Sets of rules, each with its defaults.
+/// Names the sets of rules. A set has the rules with their defaults.
 ///
 /// | set | rules |
 /// |---|---|

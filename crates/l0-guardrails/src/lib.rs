@@ -40,7 +40,7 @@
 //! # Rules
 //!
 //! [`Guardrails`] has sets of rules. A set is a [`Checks`](l0_core::Checks): it takes further rules
-//! by [`with`](l0_core::Checks::with), one of this crate or a [`Check`](l0_core::Check) of your own.
+//! with [`with`](l0_core::Checks::with): one of this crate, or a [`Check`](l0_core::Check) of your own.
 //!
 //! | rule | what it judges |
 //! |---|---|
@@ -58,9 +58,8 @@
 //!
 //! # Drift
 //!
-//! [`Drift`] looks for answers that go astray: that repeat themselves, change their tone, or begin
-//! to talk about themselves. What it finds is recorded. L0 asks again only if you say so, by
-//! [`Drift::retry`].
+//! [`Drift`] detects answers that change their tone or format, repeat themselves, or comment on
+//! themselves. What it finds is recorded. L0 asks again only if you say so, with [`Drift::retry`].
 //!
 //! # What they see
 //!

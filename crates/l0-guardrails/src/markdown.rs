@@ -495,8 +495,9 @@ struct Line {
     tail: Tail,
 }
 
-/// What the next byte of a line is.
+/// What the next byte of a line is. Its tag is a byte of its own, which every byte asks for.
 #[derive(Debug, Clone, Copy, Default)]
+#[repr(u8)]
 enum Phase {
     #[default]
     Indent,

@@ -148,6 +148,8 @@ impl Markdown {
             self.fence_line = FenceLine::begin(byte);
             self.line_start =
                 fence::is_indent(byte) || (self.fence.is_none() && fence::is_item_marker(byte));
+        } else {
+            return false;
         }
         let run = self.fence_line.and_then(FenceLine::run);
         if run.is_some() {

@@ -1,4 +1,4 @@
-//! Drift: whether an answer goes astray while it streams.
+//! Drift: whether an answer changes for the worse while it streams.
 
 mod delta;
 mod entropy;
@@ -19,8 +19,8 @@ use self::markdown::Markdown;
 use self::repetition::Repetition;
 use self::wording::Wording;
 
-/// Looks for answers that go astray. All kinds of drift are looked for by default, and what is found
-/// is recorded.
+/// Detects answers that change their tone or format, repeat themselves, or comment on themselves. All
+/// kinds of drift are detected by default, and recorded.
 ///
 /// ```
 /// use l0_core::L0;
@@ -41,8 +41,8 @@ use self::wording::Wording;
 /// | `hedging` | 0.5 | the first line is one of `pattern-hedging`, such as "Sure!", and nothing else |
 ///
 /// A kind is recorded when it is first found in an attempt. These are heuristics, and good answers
-/// have such phrases too: look at what they find in your answers before you let L0 ask again because
-/// of it, with [`retry`](Self::retry).
+/// have such phrases too: look at what is found in your answers before you let L0 ask again, with
+/// [`retry`](Self::retry).
 ///
 /// Phrases are whole words, in any case, with any apostrophe and any whitespace between them. They
 /// are English. "Characters" are `char`s. The pieces in which a text comes make no difference,
@@ -68,7 +68,7 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Enables all kinds, with the default thresholds.
+    /// Creates a detection of all kinds, with the default thresholds.
     pub fn new() -> Self {
         Self {
             meta_commentary: true,
