@@ -159,7 +159,7 @@ async fn times_out_of_order_count_as_zero_and_panic_nowhere() {
     let metrics = telemetry(&monitor).metrics;
     assert_eq!(metrics.time_to_first_token, Some(Duration::ZERO));
     let gaps = metrics.inter_token.expect("gaps");
-    assert_eq!((gaps.count, gaps.max), (2, Duration::from_secs(2)));
+    assert_eq!((gaps.count(), gaps.max()), (2, Duration::from_secs(2)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -261,7 +261,7 @@ fn retries_are_told_apart_and_their_tokens_are_wasted() {
     assert_eq!((metrics.total_retries, metrics.attempts), (3, 4));
     assert_eq!((metrics.total_tokens, metrics.wasted_tokens), (7, 6));
     let gaps = metrics.inter_token.expect("gaps");
-    assert_eq!(gaps.count, 3, "none over a retry");
+    assert_eq!(gaps.count(), 3, "none over a retry");
 }
 
 #[test]

@@ -89,7 +89,7 @@ impl Observer for RunTally {
                 && metrics
                     .inter_token
                     .as_ref()
-                    .is_some_and(|gaps| gaps.count == 1)
+                    .is_some_and(|gaps| gaps.count() == 1)
                 && metrics.wait.is_some()
                 && telemetry.metadata["model"] == "gpt-4"
         });

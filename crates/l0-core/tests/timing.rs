@@ -129,9 +129,9 @@ async fn every_gap_is_told_and_the_quantiles_are_within_two_percent_of_the_exact
             let inter_token = metrics.inter_token.expect("gaps");
             gaps.sort_unstable();
             let sum: Duration = gaps.iter().sum();
-            assert_eq!(inter_token.count, GAPS as u64, "{what}");
-            assert_eq!(inter_token.sum, sum, "{what}");
-            assert_eq!(inter_token.max, gaps[GAPS - 1], "{what}");
+            assert_eq!(inter_token.count(), GAPS as u64, "{what}");
+            assert_eq!(inter_token.sum(), sum, "{what}");
+            assert_eq!(inter_token.max(), gaps[GAPS - 1], "{what}");
             assert_eq!(metrics.avg_inter_token_time, inter_token.mean(), "{what}");
             assert_eq!(
                 metrics.avg_inter_token_time,
@@ -345,8 +345,8 @@ async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_n
         assert_eq!(gaps_told(&captured), expected.gaps, "{name}");
         let gaps: Vec<_> = expected.gaps.into_iter().flatten().collect();
         let inter_token = metrics.inter_token.unwrap_or_default();
-        assert_eq!(inter_token.count, gaps.len() as u64, "{name}");
-        assert_eq!(inter_token.sum, gaps.iter().sum(), "{name}");
+        assert_eq!(inter_token.count(), gaps.len() as u64, "{name}");
+        assert_eq!(inter_token.sum(), gaps.iter().sum(), "{name}");
     }
 }
 
@@ -403,7 +403,7 @@ async fn items_that_are_no_tokens_neither_count_nor_cut_a_gap() {
         assert_eq!(metrics.total_tokens, 2);
         assert_eq!(metrics.time_to_first_token, Some(20 * MS));
         let inter_token = metrics.inter_token.expect("a gap");
-        assert_eq!((inter_token.count, inter_token.sum), (1, 40 * MS));
+        assert_eq!((inter_token.count(), inter_token.sum()), (1, 40 * MS));
         assert_eq!(telemetry.duration, Some(70 * MS));
     }
 }
