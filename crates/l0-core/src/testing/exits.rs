@@ -45,7 +45,7 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use super::script::{Script, ScriptedAttempt, ScriptedError, ScriptedStream, ScriptedToken};
-use crate::check::{Check, Finding, Findings};
+use crate::check::{Check, Checks, Finding, Findings};
 use crate::end::{Cause, End, TimeoutKind};
 use crate::error::{Error, Refusal};
 use crate::event::Event;
@@ -645,7 +645,7 @@ impl Exit {
     /// Lets a run end in this way, and gives what its consumer saw. Where a panic is the way, it is
     /// caught, and its message is printed like any other.
     ///
-    /// The run is made by `builder`, of which this sets retries, timeouts and checks: retries are off
+    /// The run is made by `builder`, of which this sets retries, timeouts and checks: there are none,
     /// unless the way is about them. Its interceptors, monitoring and seed are yours.
     ///
     /// `runtime` should have its clock paused, and its timer enabled. It is shut down before this
@@ -653,11 +653,17 @@ impl Exit {
     ///
     /// # Panics
     ///
-    /// If `runtime` has no timer, or this is called inside a runtime.
+    /// If the run cannot be started: this is called inside a runtime, or `runtime` has no timer.
     #[must_use]
     pub fn run(&self, runtime: Runtime, builder: L0Builder) -> Exited {
         let trace = Trace::default();
-        let builder = (self.setup.configure)(builder.retry(Retry::none()));
+        let plain = builder
+            .retry(Retry::none())
+            .timeouts(Timeouts::new())
+            .guardrails(Checks::none())
+            .drift(Checks::none())
+            .detect_zero_output(true);
+        let builder = (self.setup.configure)(plain);
         let l0 = builder.interceptor(trace.clone()).build();
         let started = OnceLock::new();
         let start = || {
@@ -680,7 +686,7 @@ impl Exit {
         }));
         drop(runtime);
         let (last, at_last_item) = ended.unwrap_or((Last::Panic, None));
-        let (info, handle) = started.into_inner().expect("a run starts");
+        let (info, handle) = started.into_inner().expect("the run starts");
         Exited {
             last,
             info,
