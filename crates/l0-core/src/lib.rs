@@ -44,7 +44,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `testing` | no | scripted sources, captured events, constructors of events |
+//! | `testing` | no | scripted sources, captured events, constructors of events, every way a run can end |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod check;

@@ -182,7 +182,7 @@ impl Monitor {
     /// Ends the run, so. Only the first call counts; telemetry is final from here on.
     pub fn complete(&mut self, end: End) {
         if let Some(recording) = self.live() {
-            recording.finish(&end);
+            recording.finish(end);
         }
     }
 

@@ -278,7 +278,7 @@ impl<'a> Recorder<'a> {
             return;
         }
         let telemetry = self.recording.take().map(|mut recording| {
-            recording.finish(&end);
+            recording.finish(end.clone());
             recording.telemetry()
         });
         // A panic of a waker must not keep the end from those who wait for it.

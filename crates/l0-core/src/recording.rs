@@ -269,11 +269,11 @@ impl Recording {
     }
 
     /// Ends the run: telemetry is final from here on.
-    pub(crate) fn finish(&mut self, end: &End) {
+    pub(crate) fn finish(&mut self, end: End) {
         let now = self.nanos(clock::now());
         self.take_hold(now);
         self.end = Some(now);
-        self.ended = Some(end.clone());
+        self.ended = Some(end);
     }
 
     /// Returns what was measured so far.

@@ -389,17 +389,24 @@ fn what_a_run_fails_with_means_for_a_run_around_it_what_it_is() {
 }
 
 #[test]
-fn an_error_has_the_outcome_of_its_end() {
+fn an_error_tells_the_end_of_its_run() {
     for (error, cause) in own_errors::<io::Error>() {
-        assert_eq!(error.outcome(), End::of(cause).outcome(), "{error}");
+        let end = match cause {
+            Cause::Refused => End::refused("over budget"),
+            cause => End::of(cause),
+        };
+        assert_eq!(error.end(), end, "{error}");
+        assert_eq!(error.outcome(), end.outcome(), "{error}");
         assert!(error.into_source().is_none());
     }
     for end in ends() {
-        let outcome = end.outcome();
-        assert_eq!(Error::<io::Error>::Ended(end).outcome(), outcome);
+        let error = Error::<io::Error>::Ended(end.clone());
+        assert_eq!((error.outcome(), error.end()), (end.outcome(), end));
     }
-    let failed = failed(1, || io::Error::other("a novel fault"));
+    let source = || io::Error::other(Failure::status(401));
+    let failed = failed(1, source);
     assert_eq!(failed.outcome(), Outcome::Failed);
+    assert_eq!(failed.end(), End::failed(&source()));
 }
 
 /// The error of a stream, the end of its run, and what telemetry says are the same.
@@ -428,6 +435,7 @@ async fn the_error_handed_out_agrees_with_the_end() {
         let end = run.end().expect("it has ended");
         assert_eq!(end.cause(), Some(&cause));
         assert_eq!(error.outcome(), end.outcome());
+        assert_eq!(error.end(), *end);
         if let Error::Source {
             source,
             failure,

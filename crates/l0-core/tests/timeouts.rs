@@ -344,7 +344,7 @@ async fn a_timeout_is_a_network_error_of_its_own_type() {
         for event in captured.events() {
             match event {
                 OwnedEvent::Retry { reason, kind, .. } => {
-                    assert_eq!((reason, kind), (RetryReason::Timeout, RetryKind::Network))
+                    assert_eq!((reason, kind), (RetryReason::Timeout, RetryKind::Network));
                 }
                 OwnedEvent::Finished { end, .. } => {
                     assert_eq!(end.outcome(), Outcome::TimedOut);

@@ -44,8 +44,8 @@ use futures_core::stream::{FusedStream, Stream};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use super::script::{Script, ScriptedError, ScriptedStream, ScriptedToken};
-use crate::check::{Check, Finding, Findings};
+use super::script::{Script, ScriptedAttempt, ScriptedError, ScriptedStream, ScriptedToken};
+use crate::check::{Check, Checks, Finding, Findings};
 use crate::end::{Cause, End, TimeoutKind};
 use crate::error::{Error, Refusal};
 use crate::event::Event;
@@ -205,30 +205,20 @@ impl Way {
         Self::new(End::completed(), Last::End)
     }
 
-    /// The consumer is told why.
-    fn failed(cause: Cause) -> Self {
-        let error = match &cause {
-            Cause::Truncated => Error::Truncated,
-            Cause::ZeroOutput => Error::ZeroOutput,
-            Cause::Timeout(kind) => Error::Timeout(*kind),
-            Cause::Violation(violation) => Error::Guardrail(violation.clone()),
-            Cause::Aborted => Error::Aborted,
-            _ => Error::NoTimer,
-        };
-        Self::new(End::of(cause), Last::Error(text(&error)))
+    /// The consumer gets this error.
+    fn failed(error: &Error<ScriptedError>) -> Self {
+        Self::new(error.end(), Last::Error(error.to_string()))
     }
 
     /// The source fails, in as many attempts.
     fn source(source: impl Into<ScriptedError>, attempts: u32) -> Self {
         let source = source.into();
-        let end = End::failed(&source);
         let failure = Failure::read(&source);
-        let error = Error::Source {
+        Self::failed(&Error::Source {
             source,
             failure,
             attempts,
-        };
-        Self::new(end, Last::Error(text(&error)))
+        })
     }
 
     fn network_errors(mut self, count: u64) -> Self {
@@ -240,10 +230,6 @@ impl Way {
         self.last = last;
         self
     }
-}
-
-fn text(error: &Error<ScriptedError>) -> String {
-    error.to_string()
 }
 
 /// A row of the table: how a run ends, and how a watched stream does.
@@ -374,17 +360,12 @@ fn two_retries(builder: L0Builder) -> L0Builder {
 const RESET: ErrorKind = ErrorKind::ConnectionReset;
 
 fn completed() -> Vec<Row> {
-    let behind = |a: super::ScriptedAttempt| {
-        let answer = a.wait(5 * MS).token("Hello").finish(FinishReason::Stop);
-        answer.fail(RESET)
-    };
+    let says = |reason| move |a: ScriptedAttempt| a.wait(5 * MS).token("Hello").finish(reason);
+    let cut = Script::new().attempt(says(FinishReason::Length));
+    let breaks = |a| says(FinishReason::Stop)(a).fail(RESET);
     vec![
         row("completed", answers(), Way::completed()),
-        row(
-            "completed by a token limit",
-            answers_cut(),
-            Way::completed(),
-        ),
+        row("completed by a token limit", cut, Way::completed()),
         row(
             "completed after a retry",
             fails(RESET).attempt(|a| a.wait(5 * MS).token("Hello")),
@@ -394,7 +375,7 @@ fn completed() -> Vec<Row> {
         .no_watch(),
         row(
             "completed, and then the connection fails",
-            Script::new().attempt(behind),
+            Script::new().attempt(breaks),
             Way::completed().network_errors(1),
         )
         .configure(two_retries)
@@ -404,27 +385,20 @@ fn completed() -> Vec<Row> {
     ]
 }
 
-fn answers_cut() -> Script {
-    Script::new().attempt(|a| a.wait(5 * MS).token("Hello").finish(FinishReason::Length))
-}
-
 fn failed() -> Vec<Row> {
-    let denied = || Failure::status(401);
-    let unconnected = Script::new().attempt(|a| a.connect_error(denied()));
+    let denied = Failure::status(401);
+    let unconnected = Script::new().attempt(|a| a.connect_error(denied));
+    let truncated = Way::failed(&Error::Truncated).network_errors(1);
     let empty = Script::new().attempt(|a| a.tokens([" ", "...", "\n"]).reasoning("Well"));
     let mut rows = vec![
-        row(
-            "truncated",
-            answers(),
-            Way::failed(Cause::Truncated).network_errors(1),
-        )
-        .expect_finish()
-        .watch_ends(),
-        row("empty answer", empty, Way::failed(Cause::ZeroOutput)).watch_ends(),
+        row("truncated", answers(), truncated)
+            .expect_finish()
+            .watch_ends(),
+        row("empty answer", empty, Way::failed(&Error::ZeroOutput)).watch_ends(),
         row(
             "error while connecting",
             unconnected,
-            Way::source(denied(), 1),
+            Way::source(denied, 1),
         )
         .no_watch(),
         row(
@@ -513,7 +487,7 @@ fn checked() -> Vec<Row> {
         row(
             "halted by a rule",
             says("deadly"),
-            Way::failed(Cause::Violation(deadly())),
+            Way::failed(&Error::Guardrail(deadly())),
         )
         .configure(|builder| two_retries(builder).guardrails(|| Finds("deadly", deadly())))
         .watch(Way::completed()),
@@ -532,7 +506,7 @@ fn checked() -> Vec<Row> {
 }
 
 fn timed_out() -> Vec<Row> {
-    let timeout = |kind| Way::failed(Cause::Timeout(kind)).network_errors(1);
+    let timeout = |kind| Way::failed(&Error::Timeout(kind)).network_errors(1);
     let first_token = |builder: L0Builder| builder.timeouts(Timeouts::new().first_token(50 * MS));
     vec![
         row(
@@ -571,7 +545,7 @@ fn timed_out() -> Vec<Row> {
         row(
             "nothing to wait with",
             Script::new().attempt(|a| a.token("Hello").hang()),
-            Way::failed(Cause::NoTimer),
+            Way::failed(&Error::NoTimer),
         )
         .consumer(Consumer::ReadsOutsideOfARuntime)
         .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS))),
@@ -598,11 +572,8 @@ impl Interceptor for PanicsBefore {
 }
 
 fn stopped() -> Vec<Row> {
-    let refused = |reason: &str| {
-        let error = Error::Refused(Refusal::new(reason));
-        Way::new(End::refused(reason), Last::Error(text(&error)))
-    };
-    let aborted = || Way::failed(Cause::Aborted);
+    let refused = |reason| Way::failed(&Error::Refused(Refusal::new(reason)));
+    let aborted = || Way::failed(&Error::Aborted);
     let dropped = || Way::new(End::dropped(), Last::Unseen);
     let ready = || Script::new().attempt(|a| a.tokens(["Hello", ", ", "you"]));
     vec![
@@ -674,7 +645,7 @@ impl Exit {
     /// Lets a run end in this way, and gives what its consumer saw. Where a panic is the way, it is
     /// caught, and its message is printed like any other.
     ///
-    /// The run is made by `builder`, of which this sets retries, timeouts and checks: retries are off
+    /// The run is made by `builder`, of which this sets retries, timeouts and checks: there are none,
     /// unless the way is about them. Its interceptors, monitoring and seed are yours.
     ///
     /// `runtime` should have its clock paused, and its timer enabled. It is shut down before this
@@ -682,11 +653,17 @@ impl Exit {
     ///
     /// # Panics
     ///
-    /// If `runtime` has no timer, or this is called inside a runtime.
+    /// If the run cannot be started: this is called inside a runtime, or `runtime` has no timer.
     #[must_use]
     pub fn run(&self, runtime: Runtime, builder: L0Builder) -> Exited {
         let trace = Trace::default();
-        let builder = (self.setup.configure)(builder.retry(Retry::none()));
+        let plain = builder
+            .retry(Retry::none())
+            .timeouts(Timeouts::new())
+            .guardrails(Checks::none())
+            .drift(Checks::none())
+            .detect_zero_output(true);
+        let builder = (self.setup.configure)(plain);
         let l0 = builder.interceptor(trace.clone()).build();
         let started = OnceLock::new();
         let start = || {
@@ -709,7 +686,7 @@ impl Exit {
         }));
         drop(runtime);
         let (last, at_last_item) = ended.unwrap_or((Last::Panic, None));
-        let (info, handle) = started.into_inner().expect("a run starts");
+        let (info, handle) = started.into_inner().expect("the run starts");
         Exited {
             last,
             info,
@@ -785,7 +762,7 @@ impl Driven for Run<'static, ScriptedToken, ScriptedError> {
         Pin::new(self).poll_next(cx).map(|item| match item {
             Some(Ok(Chunk::Item(_))) => Ok("item"),
             Some(Ok(Chunk::Restart { .. })) => Ok("restart"),
-            Some(Err(error)) => Err(Last::Error(text(&error))),
+            Some(Err(error)) => Err(Last::Error(error.to_string())),
             None => Err(Last::End),
         })
     }
@@ -926,7 +903,7 @@ async fn one_item(subject: &mut dyn Driven, trace: &Trace) {
 
 async fn next(subject: &mut dyn Driven, trace: &Trace) -> Result<&'static str, Last> {
     let next = poll_fn(|cx| subject.poll(cx)).await;
-    trace.push(*next.as_ref().unwrap_or(&"last"));
+    trace.push(next.as_ref().unwrap_or(&"last"));
     next
 }
 
