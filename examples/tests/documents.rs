@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use l0_core::{DriftStats, GuardrailStats, Telemetry, Usage};
-use l0_prometheus::Labels;
+use futures_util::FutureExt;
+use l0_core::testing::Script;
+use l0_core::{DriftStats, GuardrailStats, L0, Telemetry, Usage};
+use l0_prometheus::Collector;
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -215,22 +217,21 @@ fn every_section_and_snippet_of_the_guide_has_its_page() {
 #[test]
 fn the_messages_to_newcomers_are_those_of_the_code() {
     let page = read(&root().join("docs/troubleshooting.md"));
-    let label = |name| {
-        Labels::new([(name, "value")])
-            .expect_err("no label")
-            .to_string()
+    let key = |key: &str| {
+        let collector = Collector::builder().build().expect("valid");
+        let refused = collector.label_keys([key]).expect_err("no label");
+        refused.to_string()
     };
     let error = |error: l0_core::Error<io::Error>| error.to_string();
-    let failed = l0_core::Error::Source {
-        source: io::Error::other("anything"),
-        attempts: 1,
-    };
+    let script = Script::new().attempt(|a| a.fail("nobody knows this"));
+    let failed = async { L0::default().stream(script.source()).start().text().await };
+    let failed = failed.now_or_never().expect("nothing to wait for");
     let messages = [
-        label("error_type"),
-        label("model-name"),
+        key("error_type"),
+        key("model-name"),
         error(l0_core::Error::NoTimer),
         error(l0_core::Error::ZeroOutput),
-        error(failed),
+        failed.expect_err("it fails").to_string(),
     ];
     for message in messages {
         assert!(

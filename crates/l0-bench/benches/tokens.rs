@@ -79,7 +79,7 @@ fn configurations() -> Vec<(&'static str, L0Builder)> {
         ),
         ("on", on()),
         ("on + timeouts", on().timeouts(timeouts())),
-        ("on + json", on().guardrails(Guardrails::json_only())),
+        ("on + json", on().guardrails(Guardrails::minimal())),
         ("on + three rules", on().guardrails(three_rules())),
         ("on + drift", on().drift(Drift::new())),
         ("full stack", full_stack(three_rules())),

@@ -111,11 +111,6 @@ mod sealed {
 }
 
 /// How items of type `T` are read: by their own [`Token`], or by a function. There are these two.
-#[diagnostic::on_unimplemented(
-    message = "this stream's items do not implement `Token`",
-    label = "`{T}` does not implement `Token`",
-    note = "implement `Token` for `{T}`; or, if the type is not yours, say how it is read: `.view_with(|item| TokenView::text(&item.text))` before `.start()`"
-)]
 pub trait View<T>: sealed::Sealed + Clone {
     /// Whether a source of these items always says why it ended.
     const SENDS_FINISH: bool;

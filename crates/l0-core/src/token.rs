@@ -26,8 +26,8 @@ use crate::label::{label_enum, read_back};
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "it is not known how items of type `{Self}` are read",
-    label = "its items are no `Token`s",
+    message = "`{Self}` does not implement `Token`",
+    label = "this stream's items do not implement `Token`",
     note = "implement `Token` for `{Self}`; or, if the type is not yours, say how it is read: `.view_with(|item| TokenView::text(&item.text))` before `.start()`"
 )]
 pub trait Token {
