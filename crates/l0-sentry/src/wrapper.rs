@@ -55,7 +55,9 @@ where
     E: StdError + 'static,
 {
     told(config, future, |result: &Result<T, Error<E>>, execution| {
-        let end = result.as_ref().map_or_else(Error::end, |_| End::completed());
+        let end = result
+            .as_ref()
+            .map_or_else(Error::end, |_| End::completed());
         let mut ending = Ending::of(&end);
         if let Err(Error::Source { source, .. }) = result {
             let text = error_text(execution, source);
