@@ -110,6 +110,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "labels",
             "names",
             "buckets",
+            "layout",
             "histogram",
             "number",
             "error",

@@ -90,7 +90,7 @@ fn retries() {
         "again in 80 ms: timeout",
         "again in 20 ms: zero_output",
         "5 attempts, 3 network and 1 model retries, 2 tokens thrown away",
-        "the source failed, after 1 attempt",
+        "the source failed after 1 attempt",
         "because: the gateway is busy",
         "Here I am.",
     ];
@@ -115,7 +115,7 @@ fn guardrails() {
 fn abort() {
     let text = output(env!("CARGO_BIN_EXE_abort"), &[]);
     let expected = [
-        "by its handle: Stream aborted",
+        "by its handle: the run was aborted",
         "Outcome: aborted",
         "by a future, after 6 items: Stream aborted",
         "by going away: Some(Dropped)",

@@ -76,13 +76,12 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     let outcome = exit.end.outcome();
     assert_eq!(handle.outcome(), Some(outcome), "{what}");
 
+    assert_eq!(exited.info.observer_panics(), 0, "{what}");
+
     let events = captured.events();
-    assert_eq!(
-        events.first().map(OwnedEvent::name),
-        Some("started"),
-        "{what}"
-    );
-    assert_eq!(finished(&captured).len(), 1, "{what}");
+    assert_eq!(captured.kinds(), exit.events, "{what}");
+    assert_eq!(exit.events.first(), Some(&"started"), "{what}");
+    assert_eq!(exit.count("finished"), 1, "{what}");
     let Some(OwnedEvent::Finished {
         end,
         telemetry,
@@ -100,8 +99,6 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     assert_eq!(telemetry.is_some(), measured, "{what}");
     assert_eq!(telemetry.as_deref(), handle.telemetry().as_ref(), "{what}");
     assert_eq!(exited.info.measured(), measured, "{what}");
-    let count = |name: &str| events.iter().filter(|event| event.name() == name).count() as u64;
-    assert_eq!(count("network_error"), exit.network_errors, "{what}");
     let Some(telemetry) = telemetry else {
         for event in &events {
             assert_untimed(event, &what);
@@ -112,6 +109,7 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     assert_eq!(telemetry.outcome, Some(outcome), "{what}");
     assert_eq!(telemetry.error, ErrorRecord::of(&exit.end), "{what}");
     let metrics = &telemetry.metrics;
+    let count = |name: &str| exit.count(name);
     assert_eq!(metrics.total_tokens, count("token"), "{what}");
     assert_eq!(
         u64::from(metrics.attempts),
@@ -125,6 +123,9 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
         "{what}"
     );
     assert!(telemetry.duration.is_some(), "{what}");
+    if exit.duration.is_some() {
+        assert_eq!(telemetry.duration, exit.duration, "{what}");
+    }
     assert_eq!(
         metrics
             .wait
@@ -268,6 +269,7 @@ fn an_exit_can_be_run_again() {
             "retry",
             "restart",
             "attempt_started",
+            "item",
             "item",
             "finished",
             "last",

@@ -6,7 +6,7 @@ use l0_core::Unit;
 
 use crate::error::BuildError;
 use crate::histogram::UnitBounds;
-use crate::metrics::{HistogramRow, LAYOUT};
+use crate::layout::{HistogramRow, LAYOUT};
 use crate::number::scale;
 
 /// The upper bounds of the buckets of each histogram, without `+Inf`, which is always there.

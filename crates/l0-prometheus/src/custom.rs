@@ -9,7 +9,8 @@ use crate::exposition::{Family, Sample, Sink};
 use crate::histogram::{Bounds, FloatHistogram};
 use crate::label_sets::{Found, LabelSets};
 use crate::labels::Labels;
-use crate::metrics::{HEALTH, Kind, LAYOUT, Value};
+use crate::layout::Kind;
+use crate::metrics::{HEALTH, METRICS, Value};
 use crate::names::is_metric_name;
 use crate::number::Float;
 
@@ -37,7 +38,7 @@ impl CustomMetrics {
             metrics: BTreeMap::new(),
             taken: HashMap::new(),
         };
-        for metric in &LAYOUT.metrics {
+        for metric in &*METRICS {
             named.take(&metric.name, metric.kind);
         }
         for metric in &HEALTH {

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use crate::histogram::{Exemplar, HistogramView};
 use crate::labels::{Labels, escape_into};
-use crate::metrics::{Kind, Value};
+use crate::layout::Kind;
+use crate::metrics::Value;
 
 /// What metrics are read into, one family after another, each with at least one sample.
 pub(crate) trait Sink {

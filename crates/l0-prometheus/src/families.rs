@@ -7,7 +7,8 @@ use prometheus::proto::{self, MetricType};
 
 use crate::exposition::{Family, Sample, Sink};
 use crate::histogram::HistogramView;
-use crate::metrics::{Kind, Value};
+use crate::layout::Kind;
+use crate::metrics::Value;
 
 /// Takes metrics as families.
 #[derive(Default)]

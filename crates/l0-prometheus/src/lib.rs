@@ -105,6 +105,7 @@ mod histogram;
 mod interceptor;
 mod label_sets;
 mod labels;
+mod layout;
 mod metrics;
 mod names;
 mod number;

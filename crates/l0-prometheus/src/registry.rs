@@ -15,7 +15,8 @@ use crate::families::Families;
 use crate::histogram::{Bounds, UnitBounds};
 use crate::label_sets::{Cell, Found, LabelSets};
 use crate::labels::Labels;
-use crate::metrics::{HEALTH, Health, Kind, LAYOUT, Value};
+use crate::layout::Kind;
+use crate::metrics::{HEALTH, Health, METRICS, Value};
 use crate::series::Series;
 
 /// Holds the metrics of runs, and custom metrics beside them. Clones share what is recorded.
@@ -85,7 +86,7 @@ impl Registry {
             exemplars,
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
-        let metrics = &LAYOUT.metrics;
+        let metrics = &*METRICS;
         let runs = metrics.iter().map(|one| (&*one.name, one.help, one.label));
         let health = HEALTH.iter().map(|one| (one.name, one.help, None));
         let descs = runs.chain(health).filter_map(|(name, help, label)| {
@@ -308,7 +309,7 @@ impl Registry {
             self.0.runs.sweep(timeout, Instant::now());
         }
         let all = self.0.runs.all();
-        for (metric, name) in LAYOUT.metrics.iter().zip(&self.0.names) {
+        for (metric, name) in METRICS.iter().zip(&self.0.names) {
             let mut began = false;
             for series in &all {
                 metric.read(&series.value, &mut |own, value| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value};
 
 use crate::histogram::{UnitBounds, UnitHistogram};
-use crate::metrics::{FINISHED, LAYOUT};
+use crate::layout::{FINISHED, LAYOUT};
 use crate::number::{Count, Float, nanos, units};
 
 /// What is known of the runs of one label set. Arrays are in the order of the layout.

@@ -277,7 +277,6 @@ fn what_is_not_known_is_counted_as_other() {
     collector.record(&telemetry, &Labels::none());
     let read = support::read(&collector.expose());
     for (name, label, value, count) in [
-        ("l0_streams_finished_total", "outcome", "other", 1.0),
         (
             "l0_network_errors_by_type_total",
             "error_type",
@@ -293,7 +292,6 @@ fn what_is_not_known_is_counted_as_other() {
     ] {
         assert_eq!(read.get(name, [(label, value)]), Some(count), "{name}");
     }
-    assert_eq!(read.sum("l0_streams_finished_total"), 1.0);
     assert_eq!(read.sum("l0_network_errors_total"), 5.0);
 }
 

@@ -326,41 +326,6 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
 }
 
 #[test]
-fn an_unmeasured_run_is_told_without_numbers() {
-    let sentry = Sentry::start();
-    let builder = sentry.l0().monitoring(Monitoring::off());
-    let script = Script::new().attempt(|a| {
-        let a = a.wait(Duration::from_millis(5)).token("a");
-        a.fail(Failure::status(404))
-    });
-    paused().block_on(read(builder, &script));
-    let sent = sentry.sent();
-    let message = message(Failure::status(404));
-    assert_eq!(
-        sent.titles(),
-        [format!("error L0 execution failed: {message}")]
-    );
-    assert_eq!(sent.event().tags["error_type"], "404");
-    let data = &common::trace(sent.transaction()).data;
-    assert_eq!(
-        (&data["outcome"], &data["error_type"]),
-        (&"failed".into(), &"404".into())
-    );
-    assert_eq!(
-        sent.spans(),
-        [
-            "l0.execution internal_error",
-            "l0.stream.consume internal_error"
-        ]
-    );
-    let context = serde_json::json!(sent.event().contexts["l0_telemetry"]);
-    let fields: Vec<_> = context.as_object().unwrap().keys().collect();
-    assert_eq!(fields, ["session_id", "type"]);
-    let data = &common::span(sent.transaction(), "l0.stream.consume").data;
-    assert!(!data.contains_key("tokens") && !data.contains_key("ttft_ms"));
-}
-
-#[test]
 fn the_error_is_the_one_that_the_consumer_got_redacted() {
     let sentry = Sentry::start();
     let error = Error::other("401: Bearer abcdefghijklmnop0123456789");

@@ -18,7 +18,7 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// Creates one that has captured nothing yet.
+    /// Creates an interceptor that has captured nothing yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -38,7 +38,7 @@ impl Captured {
         of_run.map(|(_, event)| event.clone()).collect()
     }
 
-    /// Returns the names of all events so far: see [`Event::name`].
+    /// Returns the [names](Event::name) of all events so far, in the same order.
     #[must_use]
     pub fn kinds(&self) -> Vec<&'static str> {
         self.lock().iter().map(|(_, event)| event.name()).collect()
@@ -86,9 +86,9 @@ impl Observer for Capture {
     }
 }
 
-/// An [`Event`] that owns what it tells. The fields are those of the event.
+/// An [`Event`] that owns its data. The variants and their fields are those of the event.
 ///
-/// To have one to compare with, make it from an event:
+/// Make one from an event to compare with what was captured:
 ///
 /// ```
 /// use l0_core::Event;
@@ -144,7 +144,7 @@ pub enum OwnedEvent {
 }
 
 impl OwnedEvent {
-    /// Returns the stable name of the kind of event: see [`Event::name`].
+    /// Returns the stable [name](Event::name) of the kind of event.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {

@@ -1,6 +1,8 @@
-//! Every way a run can end: to hold what you export of a run against how it ended.
+//! Every way a run can end, as a table to test exporters against.
 //!
-//! [`all`] is the table. [`Exit::run`] lets a run end in that way, with your interceptors watching:
+//! [`all`] returns the table. [`Exit::run`] makes a run that ends in one of these ways, while your
+//! interceptors watch it. Compare what they export with what the exit says: its [`end`](Exit::end), its
+//! [`events`](Exit::events) and its [`duration`](Exit::duration).
 //!
 //! ```
 //! use l0_core::testing::{Captured, OwnedEvent, exits};
@@ -21,6 +23,7 @@
 //!
 //!     assert_eq!(exited.last, exit.last, "{exit}");
 //!     assert_eq!(exited.handle.end(), Some(exit.end.clone()), "{exit}");
+//!     assert_eq!(captured.kinds(), exit.events, "{exit}");
 //!     let Some(OwnedEvent::Finished { end, telemetry, .. }) = captured.events().pop() else {
 //!         panic!("{exit}: there is no end");
 //!     };
@@ -44,8 +47,8 @@ use futures_core::stream::{FusedStream, Stream};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use super::script::{Script, ScriptedAttempt, ScriptedError, ScriptedStream, ScriptedToken};
-use crate::check::{Check, Checks, Finding, Findings};
+use super::script::{Script, ScriptedError, ScriptedStream, ScriptedToken};
+use crate::check::{Check, Finding, Findings};
 use crate::end::{Cause, End, TimeoutKind};
 use crate::error::{Error, Refusal};
 use crate::event::Event;
@@ -59,7 +62,7 @@ use crate::source::View;
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::timeout::Timeouts;
-use crate::token::{FinishReason, TokenView};
+use crate::token::{FinishReason, TokenKind, TokenView, Usage};
 use crate::verdict::{DriftReport, Severity, Violation};
 
 const MS: Duration = Duration::from_millis(1);
@@ -90,8 +93,8 @@ pub enum Last {
 
 /// One way a run can end.
 ///
-/// Among them are the consumer's ways to stop reading, and a runtime that shuts down. Several have the
-/// same [`End`].
+/// The consumer's ways to stop reading are among them, and so is a runtime that shuts down. Several
+/// have the same [`End`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Exit {
@@ -105,8 +108,11 @@ pub struct Exit {
     pub end: End,
     /// What the consumer sees last.
     pub last: Last,
-    /// How many network errors happen.
-    pub network_errors: u64,
+    /// The [names](Event::name) of the events, in their order.
+    pub events: Vec<&'static str>,
+    /// How long the run takes if its clock is paused; absent where it runs outside of a runtime, whose
+    /// clock cannot be.
+    pub duration: Option<Duration>,
     setup: Setup,
 }
 
@@ -120,7 +126,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// A run that has ended.
+/// A run that has ended, as its consumer saw it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Exited {
@@ -130,11 +136,11 @@ pub struct Exited {
     pub info: RunInfo,
     /// A handle of the run: it has the end and the final telemetry.
     pub handle: RunHandle,
-    /// What the run itself said when it handed its last item out; absent if nobody saw that.
+    /// What the run said of itself when it handed its last item out; absent if nobody saw that.
     pub at_last_item: Option<AtLastItem>,
-    /// What happened, in this order: the [names](Event::name) of the events, but for tokens; `item` and
-    /// `restart` for what the consumer got, `last` for the last item, and `more` if a run gave anything
-    /// after that; `abort` if the consumer aborts and does not poll again.
+    /// What happened, in its order. These are the [names](Event::name) of the events, without tokens;
+    /// `item` and `restart` for what the consumer got, `last` for the last item, and `more` if a run
+    /// gave anything after that; `abort` if the consumer aborted and did not poll again.
     pub trace: Vec<&'static str>,
 }
 
@@ -169,6 +175,8 @@ enum Consumer {
     DropsAfterOneItem,
     AbortsByHandleAfterOneItem,
     AbortsByFutureAfterOneItem,
+    AbortsByFuture,
+    AbortsByHandleBeforeTheFirstPoll,
     AbortsByHandleThenDrops,
     AbortsByFutureThenDrops,
     IsATaskThatIsAborted,
@@ -189,7 +197,9 @@ enum Hook {
 struct Way {
     end: End,
     last: Last,
-    network_errors: u64,
+    /// Between the start and the end.
+    events: &'static str,
+    duration: Option<Duration>,
 }
 
 impl Way {
@@ -197,7 +207,8 @@ impl Way {
         Self {
             end,
             last,
-            network_errors: 0,
+            events: "",
+            duration: Some(Duration::ZERO),
         }
     }
 
@@ -205,24 +216,42 @@ impl Way {
         Self::new(End::completed(), Last::End)
     }
 
-    /// The consumer gets this error.
-    fn failed(error: &Error<ScriptedError>) -> Self {
-        Self::new(error.end(), Last::Error(error.to_string()))
+    /// The consumer is told why.
+    fn failed(cause: Cause) -> Self {
+        let error = match &cause {
+            Cause::Truncated => Error::Truncated,
+            Cause::ZeroOutput => Error::ZeroOutput,
+            Cause::Timeout(kind) => Error::Timeout(*kind),
+            Cause::Violation(violation) => Error::Guardrail(violation.clone()),
+            Cause::Aborted => Error::Aborted,
+            _ => Error::NoTimer,
+        };
+        Self::new(End::of(cause), Last::Error(text(&error)))
     }
 
     /// The source fails, in as many attempts.
     fn source(source: impl Into<ScriptedError>, attempts: u32) -> Self {
         let source = source.into();
+        let end = End::failed(&source);
         let failure = Failure::read(&source);
-        Self::failed(&Error::Source {
+        let error = Error::Source {
             source,
             failure,
             attempts,
-        })
+        };
+        Self::new(end, Last::Error(text(&error)))
     }
 
-    fn network_errors(mut self, count: u64) -> Self {
-        self.network_errors = count;
+    /// It takes as many milliseconds, and between its start and its end this happens.
+    fn takes(mut self, millis: u32, events: &'static str) -> Self {
+        self.duration = Some(millis * MS);
+        self.events = events;
+        self
+    }
+
+    /// It takes as long as the machine needs.
+    fn takes_real_time(mut self) -> Self {
+        self.duration = None;
         self
     }
 
@@ -230,6 +259,10 @@ impl Way {
         self.last = last;
         self
     }
+}
+
+fn text(error: &Error<ScriptedError>) -> String {
+    error.to_string()
 }
 
 /// A row of the table: how a run ends, and how a watched stream does.
@@ -290,12 +323,17 @@ impl Row {
         self
     }
 
-    /// The first error of a watched stream is the end.
-    fn watch_fails(self, source: impl Into<ScriptedError>, network_errors: u64) -> Self {
+    /// The first error of a watched stream is the end, after 5 ms.
+    fn watch_fails(self, source: impl Into<ScriptedError>, events: &'static str) -> Self {
         let source = source.into();
         let last = Last::Error(source.to_string());
-        let way = Way::new(End::failed(&source), last);
-        self.watch(way.network_errors(network_errors))
+        self.watch(Way::new(End::failed(&source), last).takes(5, events))
+    }
+
+    /// An attempt of a watched stream starts with it, and that of a run with its first poll.
+    fn watch_has_started(mut self) -> Self {
+        self.watch = Some(self.stream.clone().takes(0, STARTED));
+        self
     }
 
     /// A watched stream cannot end so.
@@ -316,14 +354,18 @@ impl Row {
                 subject,
                 end: way.end,
                 last: way.last,
-                network_errors: way.network_errors,
+                events: ["started"]
+                    .into_iter()
+                    .chain(way.events.split_whitespace())
+                    .chain(["finished"])
+                    .collect(),
+                duration: way.duration,
                 setup: setup.clone(),
             })
     }
 }
 
-/// Returns every way a run can end. [`Exit::run`] starts each of them from a runtime whose clock is
-/// paused, so that its times are exact.
+/// Returns every way a run can end.
 #[must_use]
 pub fn all() -> Vec<Exit> {
     let rows = [
@@ -337,9 +379,30 @@ pub fn all() -> Vec<Exit> {
     rows.into_iter().flatten().flat_map(Row::exits).collect()
 }
 
+/// An attempt has started, and nothing more has happened.
+const STARTED: &str = "attempt_started";
+
+/// The first of all tokens is the only one.
+const ONE_TOKEN: &str = "attempt_started first_token token";
+
+const TWO_TOKENS: &str = "attempt_started first_token token token";
+
 /// Answers after a while.
 fn answers() -> Script {
     Script::new().attempt(|a| a.wait(5 * MS).token("Hello").wait(5 * MS).token("!"))
+}
+
+/// Answers, and says all that a provider can say.
+fn answers_in_full() -> Script {
+    let mut first = ScriptedToken::new(TokenKind::Text, "Hello");
+    first.model = Some("gpt-4-0613".to_owned());
+    first.response_id = Some("resp_1".to_owned());
+    let usage = Usage::new().input(12).output(3).total(15);
+    let usage = usage.cached_input(5).cache_write_input(4).reasoning(1);
+    Script::new().attempt(|a| {
+        let a = a.wait(5 * MS).item(first).wait(5 * MS).token("!");
+        a.usage(usage).finish(FinishReason::Length)
+    })
 }
 
 /// Says something after a while, and then nothing more.
@@ -360,93 +423,140 @@ fn two_retries(builder: L0Builder) -> L0Builder {
 const RESET: ErrorKind = ErrorKind::ConnectionReset;
 
 fn completed() -> Vec<Row> {
-    let says = |reason| move |a: ScriptedAttempt| a.wait(5 * MS).token("Hello").finish(reason);
-    let cut = Script::new().attempt(says(FinishReason::Length));
-    let breaks = |a| says(FinishReason::Stop)(a).fail(RESET);
+    let behind = |a: super::ScriptedAttempt| {
+        let answer = a.wait(5 * MS).token("Hello").finish(FinishReason::Stop);
+        answer.fail(RESET)
+    };
+    let broken = "attempt_started first_token token network_error";
     vec![
-        row("completed", answers(), Way::completed()),
-        row("completed by a token limit", cut, Way::completed()),
+        row(
+            "completed",
+            answers(),
+            Way::completed().takes(10, TWO_TOKENS),
+        ),
+        row(
+            "completed by a token limit",
+            answers_in_full(),
+            Way::completed().takes(10, TWO_TOKENS),
+        ),
         row(
             "completed after a retry",
-            fails(RESET).attempt(|a| a.wait(5 * MS).token("Hello")),
-            Way::completed().network_errors(1),
+            fails(RESET).attempt(|a| a.wait(5 * MS).token("Hello").wait(7 * MS).token("!")),
+            Way::completed().takes(
+                18,
+                "attempt_started first_token token network_error retry \
+                 attempt_started token token",
+            ),
         )
         .configure(two_retries)
         .no_watch(),
         row(
             "completed, and then the connection fails",
-            Script::new().attempt(breaks),
-            Way::completed().network_errors(1),
+            Script::new().attempt(behind),
+            Way::completed().takes(5, broken),
         )
         .configure(two_retries)
-        .watch_fails(RESET, 1),
-        row("empty but allowed", Script::new(), Way::completed())
-            .configure(|builder| builder.detect_zero_output(false)),
+        .watch_fails(RESET, broken),
+        row(
+            "empty but allowed",
+            Script::new(),
+            Way::completed().takes(0, STARTED),
+        )
+        .configure(|builder| builder.detect_zero_output(false)),
     ]
 }
 
 fn failed() -> Vec<Row> {
-    let denied = Failure::status(401);
-    let unconnected = Script::new().attempt(|a| a.connect_error(denied));
-    let truncated = Way::failed(&Error::Truncated).network_errors(1);
+    let denied = || Failure::status(401);
+    let unconnected = Script::new().attempt(|a| a.connect_error(denied()));
     let empty = Script::new().attempt(|a| a.tokens([" ", "...", "\n"]).reasoning("Well"));
+    let broken = "attempt_started first_token token network_error";
     let mut rows = vec![
-        row("truncated", answers(), truncated)
-            .expect_finish()
-            .watch_ends(),
-        row("empty answer", empty, Way::failed(&Error::ZeroOutput)).watch_ends(),
+        row(
+            "truncated",
+            answers(),
+            Way::failed(Cause::Truncated)
+                .takes(10, "attempt_started first_token token token network_error"),
+        )
+        .expect_finish()
+        .watch_ends(),
+        row(
+            "empty answer",
+            empty,
+            Way::failed(Cause::ZeroOutput)
+                .takes(0, "attempt_started first_token token token token token"),
+        )
+        .watch_ends(),
         row(
             "error while connecting",
             unconnected,
-            Way::source(denied, 1),
+            Way::source(denied(), 1).takes(0, STARTED),
         )
         .no_watch(),
         row(
             "error in mid-stream",
             fails(RESET),
-            Way::source(RESET, 1).network_errors(1),
+            Way::source(RESET, 1).takes(5, broken),
         )
-        .watch_fails(RESET, 1),
+        .watch_fails(RESET, broken),
         row(
             "retries exhausted",
             fails(RESET),
-            Way::source(RESET, 3).network_errors(3),
+            Way::source(RESET, 3).takes(
+                17,
+                "attempt_started first_token token network_error retry \
+                 attempt_started token network_error retry \
+                 attempt_started token network_error",
+            ),
         )
         .configure(two_retries)
         .no_watch(),
         row(
             "unknown error",
             fails("a novel fault"),
-            Way::source("a novel fault", 1),
+            Way::source("a novel fault", 1).takes(5, ONE_TOKEN),
         )
         .configure(two_retries)
-        .watch_fails("a novel fault", 0),
+        .watch_fails("a novel fault", ONE_TOKEN),
         row(
             "faulty answer",
             fails(Failure::model()),
-            Way::source(Failure::model(), 3),
+            Way::source(Failure::model(), 3).takes(
+                17,
+                "attempt_started first_token token retry \
+                 attempt_started token retry \
+                 attempt_started token",
+            ),
         )
         .configure(two_retries)
-        .watch_fails(Failure::model(), 0),
+        .watch_fails(Failure::model(), ONE_TOKEN),
     ];
-    for (name, status, attempts) in [
-        ("status 400", 400, 1),
-        ("status 401", 401, 1),
-        ("status 402", 402, 1),
-        ("status 404", 404, 1),
-        ("status 429, retries exhausted", 429, 3),
-        ("status 500, retries exhausted", 500, 3),
+    for (name, status) in [
+        ("status 400", 400),
+        ("status 401", 401),
+        ("status 402", 402),
+        ("status 404", 404),
     ] {
         let failure = Failure::status(status);
-        let counted = u64::from(failure.network_error_kind().is_some());
         let script = Script::new().attempt(|a| a.wait(5 * MS).fail(failure));
-        let way = Way::source(failure, attempts);
-        let way = way.network_errors(counted * u64::from(attempts));
-        rows.push(
-            row(name, script, way)
-                .configure(two_retries)
-                .watch_fails(failure, counted),
+        let way = Way::source(failure, 1).takes(5, STARTED);
+        let row = row(name, script, way).configure(two_retries);
+        rows.push(row.watch_fails(failure, STARTED));
+    }
+    for (name, status) in [
+        ("status 429, retries exhausted", 429),
+        ("status 500, retries exhausted", 500),
+    ] {
+        let failure = Failure::status(status);
+        let script = Script::new().attempt(|a| a.wait(5 * MS).fail(failure));
+        let way = Way::source(failure, 3).takes(
+            17,
+            "attempt_started network_error retry \
+             attempt_started network_error retry \
+             attempt_started network_error",
         );
+        let row = row(name, script, way).configure(two_retries);
+        rows.push(row.watch_fails(failure, "attempt_started network_error"));
     }
     rows
 }
@@ -483,58 +593,105 @@ fn checked() -> Vec<Row> {
     fn says(text: &str) -> Script {
         Script::new().attempt(|a| a.wait(5 * MS).token("Hello, ").token(text))
     }
+    let violated = "attempt_started first_token token token violation";
+    let drifted = "attempt_started first_token token token drift";
     vec![
         row(
             "halted by a rule",
             says("deadly"),
-            Way::failed(&Error::Guardrail(deadly())),
+            Way::failed(Cause::Violation(deadly())).takes(5, violated),
         )
         .configure(|builder| two_retries(builder).guardrails(|| Finds("deadly", deadly())))
-        .watch(Way::completed()),
+        .watch(Way::completed().takes(5, violated)),
         row(
             "recoverable violation, retries exhausted",
             says("faulty"),
-            Way::completed(),
+            Way::completed().takes(
+                17,
+                "attempt_started first_token token token violation retry \
+                 attempt_started token token violation retry \
+                 attempt_started token token violation",
+            ),
         )
-        .configure(|builder| two_retries(builder).guardrails(|| Finds("faulty", faulty()))),
-        row("drift, recorded", says("drift"), Way::completed())
-            .configure(|builder| two_retries(builder).drift(|| Finds("drift", drift()))),
-        row("drift, retries exhausted", says("drift"), Way::completed()).configure(|builder| {
-            two_retries(builder).drift(|| Finds("drift", drift().retry(true)))
-        }),
+        .configure(|builder| two_retries(builder).guardrails(|| Finds("faulty", faulty())))
+        .watch(Way::completed().takes(5, violated)),
+        row(
+            "drift, recorded",
+            says("drift"),
+            Way::completed().takes(5, drifted),
+        )
+        .configure(|builder| two_retries(builder).drift(|| Finds("drift", drift()))),
+        row(
+            "drift, retries exhausted",
+            says("drift"),
+            Way::completed().takes(
+                17,
+                "attempt_started first_token token token drift retry \
+                 attempt_started token token drift retry \
+                 attempt_started token token drift",
+            ),
+        )
+        .configure(|builder| two_retries(builder).drift(|| Finds("drift", drift().retry(true))))
+        .watch(Way::completed().takes(5, drifted)),
+        row(
+            "drift and a violation, retries exhausted",
+            says("faulty drift"),
+            Way::completed().takes(
+                17,
+                "attempt_started first_token token token drift violation retry \
+                 attempt_started token token drift violation retry \
+                 attempt_started token token drift violation",
+            ),
+        )
+        .configure(|builder| {
+            let checked = two_retries(builder).drift(|| Finds("drift", drift()));
+            checked.guardrails(|| Finds("faulty", faulty()))
+        })
+        .watch(
+            Way::completed().takes(5, "attempt_started first_token token token drift violation"),
+        ),
     ]
 }
 
 fn timed_out() -> Vec<Row> {
-    let timeout = |kind| Way::failed(&Error::Timeout(kind)).network_errors(1);
+    let timeout = |kind| Way::failed(Cause::Timeout(kind));
     let first_token = |builder: L0Builder| builder.timeouts(Timeouts::new().first_token(50 * MS));
+    let in_mid_stream = "attempt_started first_token token network_error";
     vec![
         row(
             "first-token timeout of a slow source",
             Script::new().attempt(|a| a.hang()),
-            timeout(TimeoutKind::FirstToken),
+            timeout(TimeoutKind::FirstToken).takes(50, "attempt_started network_error"),
         )
         .configure(first_token),
         row(
             "first-token timeout of a slow factory",
             Script::new().attempt(|a| a.connect_hang()),
-            timeout(TimeoutKind::FirstToken),
+            timeout(TimeoutKind::FirstToken).takes(50, "attempt_started network_error"),
         )
         .configure(first_token),
         row(
             "inter-token timeout",
             hangs(),
-            timeout(TimeoutKind::InterToken),
+            timeout(TimeoutKind::InterToken).takes(55, in_mid_stream),
         )
         .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS))),
-        row("total timeout", hangs(), timeout(TimeoutKind::Total)).configure(|builder| {
+        row(
+            "total timeout",
+            hangs(),
+            timeout(TimeoutKind::Total).takes(50, in_mid_stream),
+        )
+        .configure(|builder| {
             let timeouts = Timeouts::new().total(50 * MS);
             two_retries(builder).timeouts(timeouts)
         }),
         row(
             "total timeout in the back-off",
             fails(RESET),
-            timeout(TimeoutKind::Total).network_errors(2),
+            timeout(TimeoutKind::Total).takes(
+                50,
+                "attempt_started first_token token network_error retry network_error",
+            ),
         )
         .configure(|builder| {
             let retry = Retry::new().backoff(Backoff::fixed(100 * MS));
@@ -545,7 +702,9 @@ fn timed_out() -> Vec<Row> {
         row(
             "nothing to wait with",
             Script::new().attempt(|a| a.token("Hello").hang()),
-            Way::failed(&Error::NoTimer),
+            Way::failed(Cause::NoTimer)
+                .takes(0, ONE_TOKEN)
+                .takes_real_time(),
         )
         .consumer(Consumer::ReadsOutsideOfARuntime)
         .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS))),
@@ -572,10 +731,14 @@ impl Interceptor for PanicsBefore {
 }
 
 fn stopped() -> Vec<Row> {
-    let refused = |reason| Way::failed(&Error::Refused(Refusal::new(reason)));
-    let aborted = || Way::failed(&Error::Aborted);
+    let refused = |reason: &str| {
+        let error = Error::Refused(Refusal::new(reason));
+        Way::new(End::refused(reason), Last::Error(text(&error)))
+    };
+    let aborted = || Way::failed(Cause::Aborted);
     let dropped = || Way::new(End::dropped(), Last::Unseen);
     let ready = || Script::new().attempt(|a| a.tokens(["Hello", ", ", "you"]));
+    let silent = || Script::new().attempt(|a| a.hang());
     vec![
         row("refused", answers(), refused("the budget is spent"))
             .configure(|builder| builder.interceptor(Refuses))
@@ -587,36 +750,62 @@ fn stopped() -> Vec<Row> {
         )
         .configure(|builder| builder.interceptor(PanicsBefore))
         .watch_ends(),
-        row("aborted by handle", hangs(), aborted())
+        row("aborted by handle", hangs(), aborted().takes(15, ONE_TOKEN))
             .consumer(Consumer::AbortsByHandleAfterOneItem)
             .watch_ends(),
-        row("aborted by future", hangs(), aborted())
+        row("aborted by future", hangs(), aborted().takes(10, ONE_TOKEN))
             .consumer(Consumer::AbortsByFutureAfterOneItem)
             .watch_ends(),
-        row("aborted by handle, source ready", ready(), aborted())
-            .consumer(Consumer::AbortsByHandleAfterOneItem)
-            .watch_ends(),
+        row(
+            "aborted by future before the first token",
+            silent(),
+            aborted().takes(10, STARTED),
+        )
+        .consumer(Consumer::AbortsByFuture)
+        .watch_ends(),
+        row(
+            "aborted by handle, source ready",
+            ready(),
+            aborted().takes(10, ONE_TOKEN),
+        )
+        .consumer(Consumer::AbortsByHandleAfterOneItem)
+        .watch_ends(),
+        row(
+            "aborted by handle, then dropped before the first poll",
+            answers(),
+            aborted().last(Last::Unseen),
+        )
+        .consumer(Consumer::AbortsByHandleBeforeTheFirstPoll)
+        .watch_has_started(),
         row(
             "aborted by handle, then dropped unpolled",
             answers(),
-            aborted().last(Last::Unseen),
+            aborted().last(Last::Unseen).takes(5, ONE_TOKEN),
         )
         .consumer(Consumer::AbortsByHandleThenDrops),
         row(
             "aborted by future, then dropped unpolled",
             answers(),
-            aborted().last(Last::Unseen),
+            aborted().last(Last::Unseen).takes(25, ONE_TOKEN),
         )
         .consumer(Consumer::AbortsByFutureThenDrops),
         row("dropped before the first poll", answers(), dropped())
-            .consumer(Consumer::DropsBeforeTheFirstPoll),
-        row("dropped in mid-stream", answers(), dropped()).consumer(Consumer::DropsAfterOneItem),
-        row("task aborted", hangs(), dropped()).consumer(Consumer::IsATaskThatIsAborted),
-        row("runtime shut down", hangs(), dropped()).consumer(Consumer::OutlivesItsRuntime),
+            .consumer(Consumer::DropsBeforeTheFirstPoll)
+            .watch_has_started(),
+        row(
+            "dropped in mid-stream",
+            answers(),
+            dropped().takes(5, ONE_TOKEN),
+        )
+        .consumer(Consumer::DropsAfterOneItem),
+        row("task aborted", hangs(), dropped().takes(10, ONE_TOKEN))
+            .consumer(Consumer::IsATaskThatIsAborted),
+        row("runtime shut down", hangs(), dropped().takes(10, ONE_TOKEN))
+            .consumer(Consumer::OutlivesItsRuntime),
         row(
             "panic in the consumer",
             answers(),
-            dropped().last(Last::Panic),
+            dropped().last(Last::Panic).takes(5, ONE_TOKEN),
         )
         .consumer(Consumer::Panics),
     ]
@@ -628,42 +817,52 @@ fn panicked() -> Vec<Row> {
         Script::new().attempt(|a| a.wait(5 * MS).token("Hello").panic("the source panics"));
     let factory = Script::new().attempt(|a| a.connect_panic("the factory panics"));
     vec![
-        row("panic in the source", source, panic()),
-        row("panic in the factory", factory, panic()).no_watch(),
-        row("panic in the view", answers(), panic()).panics_in(Hook::View),
-        row("panic in an `until` future", answers(), panic()).panics_in(Hook::Until),
-        row("panic in `classify`", fails(RESET), panic())
-            .panics_in(Hook::Classify)
-            .no_watch(),
-        row("panic in `decide`", fails(RESET), panic())
-            .configure(|builder| builder.retry(Retry::new().decide(|_| panic!("`decide` panics"))))
-            .no_watch(),
+        row("panic in the source", source, panic().takes(5, ONE_TOKEN)),
+        row("panic in the factory", factory, panic().takes(0, STARTED)).no_watch(),
+        row("panic in the view", answers(), panic().takes(5, STARTED)).panics_in(Hook::View),
+        row("panic in an `until` future", answers(), panic())
+            .panics_in(Hook::Until)
+            .watch_has_started(),
+        row(
+            "panic in `classify`",
+            fails(RESET),
+            panic().takes(5, ONE_TOKEN),
+        )
+        .panics_in(Hook::Classify)
+        .no_watch(),
+        row(
+            "panic in `decide`",
+            fails(RESET),
+            panic().takes(5, ONE_TOKEN),
+        )
+        .configure(|builder| builder.retry(Retry::new().decide(|_| panic!("`decide` panics"))))
+        .no_watch(),
     ]
 }
 
 impl Exit {
-    /// Lets a run end in this way, and gives what its consumer saw. Where a panic is the way, it is
-    /// caught, and its message is printed like any other.
+    /// Returns how often an event of this [name](Event::name) happens.
+    #[must_use]
+    pub fn count(&self, event: &str) -> u64 {
+        self.events.iter().filter(|name| **name == event).count() as u64
+    }
+
+    /// Makes a run that ends in this way, and returns what its consumer saw. A panic that belongs to
+    /// the way is caught; its message is printed as that of any other panic.
     ///
-    /// The run is made by `builder`, of which this sets retries, timeouts and checks: there are none,
-    /// unless the way is about them. Its interceptors, monitoring and seed are yours.
+    /// `builder` makes the run. This method sets its retries, timeouts and checks; retries are off
+    /// unless the way is about them. Interceptors, monitoring and the seed are yours.
     ///
-    /// `runtime` should have its clock paused, and its timer enabled. It is shut down before this
-    /// returns. Call it outside of any other runtime.
+    /// `runtime` needs a timer, and its clock should be paused, so that times are exact. It is shut
+    /// down before this method returns.
     ///
     /// # Panics
     ///
-    /// If the run cannot be started: this is called inside a runtime, or `runtime` has no timer.
+    /// Panics if `runtime` has no timer, or if this is called inside of another runtime.
     #[must_use]
     pub fn run(&self, runtime: Runtime, builder: L0Builder) -> Exited {
         let trace = Trace::default();
-        let plain = builder
-            .retry(Retry::none())
-            .timeouts(Timeouts::new())
-            .guardrails(Checks::none())
-            .drift(Checks::none())
-            .detect_zero_output(true);
-        let builder = (self.setup.configure)(plain);
+        let builder = (self.setup.configure)(builder.retry(Retry::none()));
         let l0 = builder.interceptor(trace.clone()).build();
         let started = OnceLock::new();
         let start = || {
@@ -686,7 +885,7 @@ impl Exit {
         }));
         drop(runtime);
         let (last, at_last_item) = ended.unwrap_or((Last::Panic, None));
-        let (info, handle) = started.into_inner().expect("the run starts");
+        let (info, handle) = started.into_inner().expect("a run starts");
         Exited {
             last,
             info,
@@ -740,9 +939,9 @@ impl Setup {
             return builder.until(poll_fn(|_| -> Poll<()> { panic!("`until` panics") }));
         }
         match self.consumer {
-            Consumer::AbortsByFutureAfterOneItem | Consumer::AbortsByFutureThenDrops => {
-                builder.until(sleep(10 * MS))
-            }
+            Consumer::AbortsByFuture
+            | Consumer::AbortsByFutureAfterOneItem
+            | Consumer::AbortsByFutureThenDrops => builder.until(sleep(10 * MS)),
             _ => builder.until(pending::<()>()),
         }
     }
@@ -762,7 +961,7 @@ impl Driven for Run<'static, ScriptedToken, ScriptedError> {
         Pin::new(self).poll_next(cx).map(|item| match item {
             Some(Ok(Chunk::Item(_))) => Ok("item"),
             Some(Ok(Chunk::Restart { .. })) => Ok("restart"),
-            Some(Err(error)) => Err(Last::Error(error.to_string())),
+            Some(Err(error)) => Err(Last::Error(text(&error))),
             None => Err(Last::End),
         })
     }
@@ -816,10 +1015,15 @@ const UNSEEN: Seen = (Last::Unseen, None);
 
 async fn consume(mut subject: Box<dyn Driven>, consumer: Consumer, trace: &Trace) -> Seen {
     match consumer {
-        Consumer::ReadsToTheEnd | Consumer::ReadsOutsideOfARuntime => {
+        Consumer::ReadsToTheEnd | Consumer::ReadsOutsideOfARuntime | Consumer::AbortsByFuture => {
             read(&mut *subject, trace).await
         }
         Consumer::DropsBeforeTheFirstPoll => UNSEEN,
+        Consumer::AbortsByHandleBeforeTheFirstPoll => {
+            subject.handle().abort();
+            trace.push("abort");
+            UNSEEN
+        }
         Consumer::DropsAfterOneItem => {
             one_item(&mut *subject, trace).await;
             UNSEEN

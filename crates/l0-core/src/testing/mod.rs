@@ -1,5 +1,5 @@
-//! Scripted sources, captured events, constructors of events and every way a run can end, for tests of
-//! code that uses L0.
+//! Tools for tests of code that uses L0: scripted sources ([`Script`]), captured events ([`Captured`]),
+//! constructors of events and of telemetry, and every way a run can end ([`exits`]).
 //!
 //! ```
 //! use std::io;
@@ -53,7 +53,7 @@ pub use script::{
     Script, ScriptedAttempt, ScriptedError, ScriptedResult, ScriptedStream, ScriptedToken,
 };
 
-/// Constructors, for tests of code that takes events. Runs make their own.
+/// Constructors for tests of code that takes events. Runs make their own events.
 impl<'a> Event<'a> {
     /// Creates an [`Event::Started`].
     #[must_use]
@@ -79,7 +79,7 @@ impl<'a> Event<'a> {
         Self::Token { index, gap, view }
     }
 
-    /// Creates an [`Event::NetworkError`]; it was retried if there is a delay.
+    /// Creates an [`Event::NetworkError`]. A retry follows if there is a delay.
     #[must_use]
     pub fn network_error(
         kind: NetworkErrorKind,
@@ -130,7 +130,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// Adds to an [`Event::Finished`] what the source said of its response. Any other event stays as it
+    /// Sets what the source of an [`Event::Finished`] said of its response. Any other event stays as it
     /// is.
     #[must_use]
     pub fn with_response(mut self, model: Option<&'a str>, id: Option<&'a str>) -> Self {
@@ -147,7 +147,8 @@ impl<'a> Event<'a> {
 }
 
 impl Telemetry {
-    /// Creates the telemetry of a plausible run: completed after one network retry, measured in full.
+    /// Creates the telemetry of a plausible run. It completed after one network retry, and was measured
+    /// in full.
     #[must_use]
     pub fn example() -> Self {
         let start_time = Timestamp::from_millis(1_700_000_000_000);

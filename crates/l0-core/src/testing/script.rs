@@ -17,9 +17,9 @@ use crate::failure::Failure;
 use crate::source::Attempt;
 use crate::token::{FinishReason, Token, TokenKind, TokenView, Usage};
 
-/// What a source does, attempt by attempt. Clones share the counts.
+/// A source that does what a test says, attempt by attempt. Clones share the counts.
 ///
-/// Calls past the last attempt repeat the last one.
+/// A call after the last attempt repeats that attempt.
 #[derive(Debug, Clone, Default)]
 pub struct Script {
     attempts: Arc<Vec<ScriptedAttempt>>,
@@ -39,14 +39,14 @@ impl Script {
         Self::default()
     }
 
-    /// Adds what the source does when it is called once more.
+    /// Adds an attempt: what the source does when it is called once more.
     #[must_use]
     pub fn attempt(mut self, script: impl FnOnce(ScriptedAttempt) -> ScriptedAttempt) -> Self {
         Arc::make_mut(&mut self.attempts).push(script(ScriptedAttempt::default()));
         self
     }
 
-    /// Returns the same script, of which nothing was called yet.
+    /// Returns the same script with counts of its own.
     pub(super) fn anew(&self) -> Self {
         Self {
             attempts: Arc::clone(&self.attempts),
@@ -72,11 +72,11 @@ impl Script {
     ///
     /// # Errors
     ///
-    /// What [`ScriptedAttempt::connect_error`] says.
+    /// Returns the error of [`ScriptedAttempt::connect_error`].
     ///
     /// # Panics
     ///
-    /// If [`ScriptedAttempt::connect_panic`] says so.
+    /// Panics after [`ScriptedAttempt::connect_panic`].
     pub async fn connect(&self) -> ScriptedResult {
         let call = self.counts.calls.fetch_add(1, Ordering::Relaxed);
         let attempt = self.attempts.get(call).or(self.attempts.last());
@@ -120,10 +120,10 @@ impl Script {
     }
 }
 
-/// What connecting to a scripted source gives.
+/// The result of connecting to a scripted source.
 pub type ScriptedResult = Result<ScriptedStream, ScriptedError>;
 
-/// What a source does in one attempt: its steps in order, then its end.
+/// One attempt of a [`Script`]: its steps, in their order, and then the end of the stream.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ScriptedAttempt {
@@ -141,7 +141,7 @@ enum Step {
 }
 
 impl ScriptedAttempt {
-    /// Takes this long to connect. Needs a Tokio timer.
+    /// Waits this long while it connects. This needs a Tokio timer.
     pub fn connect_wait(mut self, duration: Duration) -> Self {
         self.connect.push(Step::Wait(duration));
         self
@@ -153,36 +153,36 @@ impl ScriptedAttempt {
         self
     }
 
-    /// Never connects.
+    /// Hangs while it connects: the call never returns.
     pub fn connect_hang(mut self) -> Self {
         self.connect.push(Step::Hang);
         self
     }
 
-    /// Panics while it connects.
+    /// Panics with this message while it connects.
     pub fn connect_panic(mut self, message: impl Into<String>) -> Self {
         self.connect.push(Step::Panic(message.into()));
         self
     }
 
-    /// Is pending for this long. Needs a Tokio timer.
+    /// Waits this long before the next step. This needs a Tokio timer.
     pub fn wait(mut self, duration: Duration) -> Self {
         self.steps.push(Step::Wait(duration));
         self
     }
 
-    /// Gives an item.
+    /// Yields an item.
     pub fn item(mut self, item: ScriptedToken) -> Self {
         self.steps.push(Step::Item(item));
         self
     }
 
-    /// Gives a piece of text.
+    /// Yields a piece of text.
     pub fn token(self, text: impl Into<String>) -> Self {
         self.item(ScriptedToken::new(TokenKind::Text, text))
     }
 
-    /// Gives pieces of text, all ready at once.
+    /// Yields pieces of text, all ready at once.
     pub fn tokens<I>(self, texts: I) -> Self
     where
         I: IntoIterator,
@@ -191,43 +191,43 @@ impl ScriptedAttempt {
         texts.into_iter().fold(self, Self::token)
     }
 
-    /// Gives a piece of reasoning.
+    /// Yields a piece of reasoning.
     pub fn reasoning(self, text: impl Into<String>) -> Self {
         self.item(ScriptedToken::new(TokenKind::Reasoning, text))
     }
 
-    /// Gives a piece of a tool call.
+    /// Yields a piece of a tool call.
     pub fn tool_call(self, text: impl Into<String>) -> Self {
         self.item(ScriptedToken::new(TokenKind::ToolCall, text))
     }
 
-    /// Gives an item with the provider's token counts.
+    /// Yields an item with the provider's token counts.
     pub fn usage(self, usage: Usage) -> Self {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
         item.usage = Some(usage);
         self.item(item)
     }
 
-    /// Gives an item with a finish reason.
+    /// Yields an item with a finish reason.
     pub fn finish(self, finish: FinishReason) -> Self {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
         item.finish = Some(finish);
         self.item(item)
     }
 
-    /// Gives an error.
+    /// Yields an error.
     pub fn fail(mut self, error: impl Into<ScriptedError>) -> Self {
         self.steps.push(Step::Fail(error.into()));
         self
     }
 
-    /// Is pending for ever.
+    /// Hangs: the stream stays pending forever.
     pub fn hang(mut self) -> Self {
         self.steps.push(Step::Hang);
         self
     }
 
-    /// Panics.
+    /// Panics with this message.
     pub fn panic(mut self, message: impl Into<String>) -> Self {
         self.steps.push(Step::Panic(message.into()));
         self
@@ -276,11 +276,11 @@ impl Drop for ScriptedStream {
     }
 }
 
-/// An item of a scripted source: an owned [`TokenView`].
+/// An item of a scripted source. It owns what a [`TokenView`] borrows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScriptedToken {
-    /// What the text is.
+    /// The kind of text.
     pub kind: TokenKind,
     /// The text.
     pub text: String,
@@ -295,7 +295,7 @@ pub struct ScriptedToken {
 }
 
 impl ScriptedToken {
-    /// Creates an item with nothing but a text.
+    /// Creates an item with a text and nothing else.
     #[must_use]
     pub fn new(kind: TokenKind, text: impl Into<String>) -> Self {
         Self {
@@ -321,13 +321,13 @@ impl Token for ScriptedToken {
     }
 }
 
-/// An error of a scripted source. Made from a [`Failure`], an [`io::Error`], an
-/// [`io::ErrorKind`] or a text; what it is made from is its `source()`.
+/// An error of a scripted source. It is made from a [`Failure`], an [`io::Error`], an
+/// [`io::ErrorKind`] or a text, and returns that as its `source()`.
 #[derive(Debug, Clone)]
 pub struct ScriptedError(Arc<dyn StdError + Send + Sync>);
 
 impl ScriptedError {
-    /// Creates an error that is caused by this one.
+    /// Creates an error with this cause.
     #[must_use]
     pub fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self(Arc::from(cause.into()))

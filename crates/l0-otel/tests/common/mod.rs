@@ -7,7 +7,9 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use l0_core::{End, Interceptor, L0, Quantity, QuantityKind, Telemetry, Value, on_finish};
+use l0_core::{
+    End, Interceptor, L0, Monitoring, Quantity, QuantityKind, Telemetry, Value, keys, on_finish,
+};
 use l0_otel::{OtelBuilder, OtelInterceptor};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
@@ -80,13 +82,10 @@ impl Sdk {
 
     /// What sends here, with a model and a provider.
     pub(crate) fn l0(&self) -> L0 {
-        use l0_core::{Backoff, Monitoring, Retry, keys};
+        use l0_core::{Backoff, Retry};
 
-        let monitoring = Monitoring::new()
-            .metadata(keys::MODEL, "gpt-4o")
-            .metadata(keys::PROVIDER, "openai");
         L0::builder()
-            .monitoring(monitoring)
+            .monitoring(asked(Monitoring::new()))
             .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS)))
             .interceptor(self.builder().build())
             .interceptor(self.notes_ends())
@@ -148,6 +147,13 @@ impl Sdk {
     }
 }
 
+/// Adds the model and the provider that the runs of these tests ask.
+pub(crate) fn asked(monitoring: Monitoring) -> Monitoring {
+    monitoring
+        .metadata(keys::MODEL, "gpt-4o")
+        .metadata(keys::PROVIDER, "openai")
+}
+
 pub(crate) struct Metric {
     pub(crate) name: String,
     pub(crate) unit: String,
@@ -177,7 +183,7 @@ where
                 let sum: f64 = format!("{:?}", point.sum()).parse().unwrap();
                 Point {
                     attributes: point.attributes().cloned().collect(),
-                    value: format!("{} x {}", counted, (sum * 1e9).round() / 1e9),
+                    value: format!("{counted} x {}", nanos(sum)),
                 }
             });
             ("histogram", points.collect())
@@ -200,6 +206,11 @@ where
         point.attributes.sort_by(|a, b| a.key.cmp(&b.key));
     }
     (instrument, boundaries, points)
+}
+
+/// Rounds seconds to the nanosecond.
+pub(crate) fn nanos(seconds: f64) -> f64 {
+    (seconds * 1e9).round() / 1e9
 }
 
 /// Attributes as `key=value`, by key; those that all runs have come first.
@@ -288,7 +299,7 @@ pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String>
             (_, Value::Distribution(all)) => {
                 format!("{} x {}", all.count(), all.sum().as_secs_f64())
             }
-            (_, value) => format!("1 x {}", (value.as_f64() * 1e9).round() / 1e9),
+            (_, value) => format!("1 x {}", nanos(value.as_f64())),
         };
         points.push(format!("{name}[{attributes}] {value}"));
     }
