@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt;
 use l0_core::testing::Script;
-use l0_core::{DriftStats, GuardrailStats, L0, Telemetry, Usage};
+use l0_core::{DriftStats, End, ErrorRecord, Failure, GuardrailStats, L0, Telemetry, Usage};
 use l0_prometheus::Collector;
 use serde_json::Value;
 
@@ -142,7 +142,9 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     let mut telemetry = Telemetry::example();
     telemetry.usage = telemetry
         .usage
-        .map(|usage| usage.cached_input(1).reasoning(1));
+        .map(|usage| usage.cached_input(1).cache_write_input(1).reasoning(1));
+    let denied = End::failed(&Failure::status(401));
+    telemetry.error = ErrorRecord::of(&denied);
     assert_ne!(telemetry.usage, Some(Usage::new()));
     telemetry.guardrails = Some(GuardrailStats::default());
     telemetry.drift = Some(DriftStats::default());

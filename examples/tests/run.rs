@@ -117,7 +117,7 @@ fn abort() {
     let expected = [
         "by its handle: the run was aborted",
         "Outcome: aborted",
-        "by a future, after 6 items: Stream aborted",
+        "by a future, after 6 items: the run was aborted",
         "by going away: Some(Dropped)",
     ];
     assert_in_order(&text, &expected);
@@ -209,7 +209,7 @@ fn sentry_by_hand() {
         "l0.stream.consume",
         "l0_telemetry: ",
         "-- by hand, and it fails",
-        "[error] the source failed",
+        "[error] partial_chunks: answer cut short",
         "First token received",
     ];
     assert_in_order(&text, &expected);

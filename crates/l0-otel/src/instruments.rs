@@ -8,7 +8,8 @@ use opentelemetry::{Key, KeyValue};
 
 use crate::attributes::{RunAttributes, text};
 use crate::conventions::{Conventions, Metric};
-use crate::{gaps, numbers};
+use crate::gaps;
+use crate::numbers;
 
 pub(crate) struct Instruments {
     schema_url: &'static str,

@@ -11,11 +11,18 @@ use crate::ending::GUARDRAIL;
 use crate::tags;
 
 /// A network error that ended an execution. The message is a redacted one.
-pub(crate) fn network_error(kind: NetworkErrorKind, message: &str) -> Event<'static> {
+///
+/// A truncated answer counts as a network error of the type `partial_chunks`; its `error_type` is
+/// `truncated`, as everywhere else.
+pub(crate) fn network_error(
+    kind: NetworkErrorKind,
+    error_type: &str,
+    message: &str,
+) -> Event<'static> {
     let kind = kind.as_str();
     Event {
         exception: exception("Network error", format!("{kind}: {message}")),
-        tags: own_tags("l0.network", kind),
+        tags: own_tags("l0.network", error_type),
         fingerprint: fingerprint(["l0.network".into(), kind.into()]),
         ..Event::default()
     }

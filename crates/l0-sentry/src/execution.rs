@@ -275,7 +275,7 @@ impl Execution {
             settings.capture_guardrail_violations,
         );
         if let Some((kind, message)) = self.network_error.take() {
-            return of_networks.then(|| event::network_error(kind, &message));
+            return of_networks.then(|| event::network_error(kind, kind.as_str(), &message));
         }
         if !ending.outcome.is_failure() {
             return None;
@@ -285,7 +285,8 @@ impl Execution {
             return Some(event::failure("_OTHER", "its telemetry does not say why"));
         };
         if let Some(kind) = failed.network_error {
-            return of_networks.then(|| event::network_error(kind, &failed.message));
+            return of_networks
+                .then(|| event::network_error(kind, &failed.error_type, &failed.message));
         }
         let is_captured = failed.error_type == GUARDRAIL
             && match failed.violation {

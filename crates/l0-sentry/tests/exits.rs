@@ -38,7 +38,7 @@ fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
     let network_error = |kind: &str| {
         let message = exit.end.message().unwrap();
         let title = format!("error Network error: {kind}: {message}");
-        (title, kind.to_owned())
+        (title, exit.end.error_type().unwrap().into_owned())
     };
     errors.extend(match exit.end.cause() {
         None | Some(Cause::Aborted) => None,

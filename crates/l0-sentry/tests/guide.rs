@@ -309,7 +309,7 @@ fn an_end_is_told_alike_in_whichever_way_it_is_reported() {
         (
             End::of(Cause::Truncated),
             network("partial_chunks: the stream ended without a finish reason"),
-            Some("partial_chunks"),
+            Some("truncated"),
             "internal_error",
         ),
         (
