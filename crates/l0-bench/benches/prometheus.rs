@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use l0_core::{
-    Distribution, Monitor, Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry, Violation,
+    Distribution, End, Monitor, Monitoring, NetworkErrorKind, Severity, Telemetry, Violation,
 };
 use l0_prometheus::{Collector, Labels};
 use prometheus::core::Collector as _;
@@ -52,7 +52,7 @@ fn eventful() -> Telemetry {
     ] {
         monitor.record_violations(&[Violation::new(rule, severity, "wrong")]);
     }
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     let checked = monitor.telemetry().expect("monitoring is on");
 
     let mut telemetry = plain();

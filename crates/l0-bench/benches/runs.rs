@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::Discard;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use l0_bench::{ANSWER, drain, source};
-use l0_core::{Event, L0, L0Builder, Monitor, Monitoring, Outcome, Retry, observe_fn};
+use l0_core::{End, Event, L0, L0Builder, Monitor, Monitoring, Retry, observe_fn};
 use l0_export::log::LogRecord;
 use l0_export::{csv, json};
 use l0_otel::OtelInterceptor;
@@ -129,7 +129,7 @@ fn parts(criterion: &mut Criterion) {
     for _ in 0..100 {
         monitor.record_token();
     }
-    monitor.complete(Outcome::Completed);
+    monitor.complete(End::completed());
     group.bench_function("telemetry snapshot", |bencher| {
         bencher.iter(|| monitor.telemetry());
     });

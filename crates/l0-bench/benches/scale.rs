@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use allocation_counter::measure;
 use futures_core::Stream;
-use l0_bench::{ANSWER, Source, source};
+use l0_bench::{ANSWER, source};
 use l0_core::{L0, L0Builder, Monitoring, Retry, Run, Timeouts};
 use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;

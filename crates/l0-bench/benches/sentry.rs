@@ -23,7 +23,7 @@ use criterion::{
     BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
 };
 use futures_core::Stream;
-use l0_bench::{ANSWER, Source, drain, source};
+use l0_bench::{ANSWER, drain, source};
 use l0_core::{L0, L0Builder, Monitoring, Run, keys};
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::{Breadcrumb, ClientOptions, Envelope, Hub, Transport};
