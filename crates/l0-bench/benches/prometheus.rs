@@ -409,7 +409,7 @@ mod by_hand {
                 telemetry
                     .drift
                     .as_ref()
-                    .is_some_and(|drift| drift.detected)
+                    .is_some_and(|drift| drift.detected())
                     .into(),
             );
         }
@@ -572,7 +572,7 @@ mod facade {
                 telemetry
                     .drift
                     .as_ref()
-                    .is_some_and(|drift| drift.detected)
+                    .is_some_and(|drift| drift.detected())
                     .into(),
             );
             self.records.set(self.records.get() + 1);

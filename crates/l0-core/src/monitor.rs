@@ -208,6 +208,7 @@ impl Monitor {
     }
 
     /// Returns what is recorded into: nothing if the run is not measured or has ended.
+    #[inline]
     fn live(&mut self) -> Option<&mut Recording> {
         self.recording
             .as_deref_mut()

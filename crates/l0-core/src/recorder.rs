@@ -277,13 +277,18 @@ impl<'a> Recorder<'a> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let telemetry = self.recording.take().map(|mut recording| {
-            recording.finish(end.clone());
-            recording.telemetry()
+        // In its box from the first, since it is large.
+        let mut last = Box::new(Final {
+            end,
+            telemetry: None,
         });
+        if let Some(mut recording) = self.recording.take() {
+            recording.finish(last.end.clone());
+            last.telemetry = Some(recording.telemetry());
+        }
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());
-        let Final { end, telemetry } = self.stop.publish(Final { end, telemetry });
+        let Final { end, telemetry } = self.stop.publish(last);
         if self.observers.is_empty() {
             return;
         }

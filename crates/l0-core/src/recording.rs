@@ -159,6 +159,7 @@ impl Recording {
     }
 
     /// Counts a token that arrived at this time.
+    #[inline]
     pub(crate) fn token_at(&mut self, arrived: Option<Instant>) {
         self.token(self.timed_nanos(arrived));
     }

@@ -210,9 +210,9 @@ impl<'a> Stop<'a> {
     }
 
     /// Makes the end known to the handles. Only the first one counts.
-    pub(crate) fn publish(&mut self, end: Final) -> &Final {
+    pub(crate) fn publish(&mut self, end: Box<Final>) -> &Final {
         self.signal.flags.fetch_or(ENDED, Ordering::Release);
-        self.signal.end.get_or_init(|| Box::new(end))
+        self.signal.end.get_or_init(|| end)
     }
 
     /// How the run ended, if it has.
@@ -272,10 +272,10 @@ mod tests {
         let handle = stop.handle();
         drop(other);
         stop.forget_task();
-        stop.publish(Final {
+        stop.publish(Box::new(Final {
             end: End::dropped(),
             telemetry: None,
-        });
+        }));
         assert_eq!(Arc::strong_count(&second), 1);
         handle.abort(); // wakes nobody
         assert_eq!(second.0.load(Ordering::Relaxed), 1);
