@@ -24,6 +24,8 @@ pub(super) enum WaitFor {
 #[derive(Debug)]
 pub(super) struct Deadlines {
     timeouts: Timeouts,
+    /// Whether there are any.
+    any: bool,
     /// Set to some deadline of the past or the present wait. Resetting it per token would cost a
     /// lock of the runtime's timer wheel; instead it is set on when it fires too early.
     timer: Option<Timer>,
@@ -41,6 +43,7 @@ impl Deadlines {
     pub(super) fn new(timeouts: Timeouts) -> Self {
         Self {
             timeouts,
+            any: timeouts.any(),
             timer: None,
             since: None,
             waited: Duration::ZERO,
@@ -51,7 +54,7 @@ impl Deadlines {
 
     /// Whether there are any, so that somebody has to read the clock.
     pub(super) fn any(&self) -> bool {
-        self.timeouts.any()
+        self.any
     }
 
     /// An attempt begins.
@@ -61,7 +64,7 @@ impl Deadlines {
 
     /// A wait begins.
     pub(super) fn arm(&mut self, wait_for: WaitFor, now: Instant) {
-        if !self.any() {
+        if !self.any {
             return;
         }
         self.since = Some(now);
@@ -119,6 +122,7 @@ impl Deadlines {
         }
     }
 
+    #[inline]
     fn poll_until(
         &mut self,
         due: Instant,
