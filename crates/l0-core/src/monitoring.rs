@@ -79,7 +79,7 @@ impl Monitoring {
     /// By default a message is in L0's own words, made of kind, status and type, with the texts of
     /// [`io::Error`](std::io::Error)s and of transports: see [`redact::message`]. Any other text of an
     /// error may quote a prompt or an answer, and leaves only if this is on: in
-    /// [`End::message`], in the messages of network errors, and so through every exporter. It holds for
+    /// [`End::message`](crate::End::message), in the messages of network errors, and so through every exporter. It holds for
     /// runs that are not measured, too.
     pub fn error_text(mut self, include: bool) -> Self {
         self.error_text = include;
