@@ -186,7 +186,8 @@ impl Monitor {
         }
     }
 
-    /// Ends the run as failed with this error.
+    /// Ends the run as failed with this error. It counts no network error: record it first. For an
+    /// [`Error`](crate::Error) of a run, call `complete(error.end())`.
     pub fn fail(&mut self, error: &(dyn StdError + 'static)) {
         if self.live().is_some() {
             let failure = failure::read(error);

@@ -35,7 +35,8 @@ label_enum! {
 read_back!(Outcome);
 
 impl Outcome {
-    /// Returns whether the run failed: whether it is failed, truncated, timed out or limited.
+    /// Returns whether the run failed: whether it is failed, truncated, timed out or limited. An outcome
+    /// of a newer version is not counted as failed, since it is not known.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         matches!(
@@ -69,7 +70,7 @@ pub struct Violation {
     /// What is wrong, in a sentence. It leaves through exporters: rules keep the model's output out
     /// of it.
     pub message: String,
-    /// Whether a new attempt may repair it.
+    /// Whether a new attempt may repair it. It has no effect if the severity is fatal.
     pub recoverable: bool,
     /// Where in the attempt's text it was found, in bytes from its start; absent if it concerns
     /// the whole text.
@@ -126,7 +127,9 @@ pub struct DriftReport {
     pub types: Vec<Cow<'static, str>>,
     /// The highest confidence of the kinds found, from 0 to 1; 0 if none was.
     pub confidence: f64,
-    /// Whether the run asks again because of it, as far as its retries allow.
+    /// Whether the run asks again because of it, as far as its retries allow. In
+    /// [`Event::Drift`](crate::Event::Drift) it is what was known when the drift was found, which may be
+    /// before the end; that the run asks again, [`Event::Retry`](crate::Event::Retry) tells.
     pub retry: bool,
 }
 
