@@ -321,28 +321,40 @@ impl Token for ScriptedToken {
     }
 }
 
-/// An error of a scripted source. It is made from a [`Failure`], an [`io::Error`], an
-/// [`io::ErrorKind`] or a text, and returns that as its `source()`.
+/// An error of a scripted source. It is made from a [`Failure`], an [`io::Error`] or an
+/// [`io::ErrorKind`], which is its `source()`, or from a text, which is all that it has.
 #[derive(Debug, Clone)]
-pub struct ScriptedError(Arc<dyn StdError + Send + Sync>);
+pub struct ScriptedError(Arc<Scripted>);
+
+#[derive(Debug)]
+enum Scripted {
+    Text(String),
+    Cause(Box<dyn StdError + Send + Sync>),
+}
 
 impl ScriptedError {
     /// Creates an error with this cause.
     #[must_use]
     pub fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::from(cause.into()))
+        Self(Arc::new(Scripted::Cause(cause.into())))
     }
 }
 
 impl fmt::Display for ScriptedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(match &*self.0 {
+            Scripted::Text(text) => text,
+            Scripted::Cause(_) => "the script says so",
+        })
     }
 }
 
 impl StdError for ScriptedError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&*self.0)
+        match &*self.0 {
+            Scripted::Text(_) => None,
+            Scripted::Cause(cause) => Some(&**cause),
+        }
     }
 }
 
@@ -366,12 +378,12 @@ impl From<io::ErrorKind> for ScriptedError {
 
 impl From<&str> for ScriptedError {
     fn from(text: &str) -> Self {
-        Self::new(text)
+        text.to_owned().into()
     }
 }
 
 impl From<String> for ScriptedError {
     fn from(text: String) -> Self {
-        Self::new(text)
+        Self(Arc::new(Scripted::Text(text)))
     }
 }
