@@ -1,0 +1,327 @@
+//! The exporters, each with what reads back what left through it.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::net::UdpSocket;
+use std::sync::{Arc, Mutex};
+
+use l0_core::{L0Builder, Telemetry, keys, on_finish};
+use l0_export::log::LogRecord;
+use l0_export::profile::Profile;
+use l0_export::{csv, json};
+use l0_otel::OtelInterceptor;
+use l0_prometheus::Collector;
+use l0_sentry::{SentryConfig, SentryInterceptor};
+use l0_statsd::StatsdInterceptor;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry::trace::{Status, TracerProvider};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
+use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use sentry::test::TestTransport;
+use sentry::{ClientOptions, Hub};
+use serde_json::{Value, json};
+use tracing::field::{Field, Visit};
+use tracing::{Dispatch, Subscriber, dispatcher};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::common::{self, DEADLINE, Samples};
+
+/// What is said of an end: outcome, error type, status, message.
+pub(crate) type Said = [Option<String>; 4];
+
+/// Where the last two stand.
+pub(crate) const STATUS: usize = 2;
+pub(crate) const MESSAGE: usize = 3;
+
+/// Which of these an exporter says.
+pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
+    match (exporter, is_failure) {
+        ("JSON" | "CSV" | "log record" | "log event", _) => [true; 4],
+        // An abort has a reason in the records above, but is no failure.
+        (_, false) => [true, false, false, false],
+        ("l0-report", true) => [true; 4],
+        ("Sentry" | "OTel span", true) => [true, true, false, true],
+        ("Prometheus" | "StatsD" | "OTel metrics", true) => [true, true, false, false],
+        (other, _) => panic!("{other}"),
+    }
+}
+
+/// What one exporter said, and all that left through it.
+pub(crate) struct Told(pub(crate) &'static str, pub(crate) Said, pub(crate) String);
+
+/// What reads what left, once the run has ended.
+pub(crate) type Read = Box<dyn FnOnce() -> Vec<Told>>;
+
+/// Attaches an exporter, and gives what reads what left through it.
+pub(crate) type Attach = fn(L0Builder) -> (L0Builder, Read);
+
+pub(crate) const ALL: [Attach; 5] = [records, prometheus, statsd, sentry, otel];
+
+/// A value of JSON as text; absent if it is not there.
+fn text(value: &Value) -> Option<String> {
+    let string = value.as_str().map(str::to_owned);
+    string.or_else(|| (!value.is_null()).then(|| value.to_string()))
+}
+
+/// What a record says in JSON.
+fn said_in(record: &Value) -> Said {
+    let parts = ["/outcome", "/error/type", "/error/status", "/error/message"];
+    parts.map(|part| text(record.pointer(part)?))
+}
+
+/// The fields of the one event of `tracing`.
+#[derive(Clone, Default)]
+struct Fields(Arc<Mutex<BTreeMap<&'static str, String>>>);
+
+impl<S: Subscriber> Layer<S> for Fields {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        event.record(&mut self.clone());
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let before = self
+            .0
+            .lock()
+            .unwrap()
+            .insert(field.name(), format!("{value:?}"));
+        assert_eq!(before, None, "{field}");
+    }
+}
+
+/// All that is made of the telemetry alone.
+fn records(builder: L0Builder) -> (L0Builder, Read) {
+    let fields = Fields::default();
+    let kept = Arc::new(Mutex::new(None));
+    let keep = Arc::clone(&kept);
+    let log = Dispatch::new(tracing_subscriber::registry().with(fields.clone()));
+    let interceptor = on_finish(move |finished| {
+        let telemetry = finished.telemetry.unwrap();
+        dispatcher::with_default(&log, || LogRecord::from(telemetry).emit());
+        *keep.lock().unwrap() = Some(telemetry.clone());
+    });
+    let read = move || {
+        let telemetry: Telemetry = kept.lock().unwrap().take().unwrap();
+        let mut line = Vec::new();
+        json::write_line(&mut line, &telemetry).unwrap();
+        let line = String::from_utf8(line).unwrap();
+        let read_back = json::read_lines(line.as_bytes()).next().unwrap().unwrap();
+
+        let csv = csv::to_string(&telemetry).unwrap();
+        let mut reader = ::csv::Reader::from_reader(csv.as_bytes());
+        let row: BTreeMap<String, String> = reader.deserialize().next().unwrap().unwrap();
+        let columns = ["outcome", "errorType", "errorStatus", "errorMessage"];
+        let cells = columns.map(|key| Some(row[key].clone()).filter(|cell| !cell.is_empty()));
+
+        let log = json!(LogRecord::from(&telemetry));
+        let fields = fields.0.lock().unwrap();
+        let keys = ["outcome", "error.type", "error.status", "error.message"];
+        let event = keys.map(|key| fields.get(key).cloned());
+        let report = reported(&line);
+        vec![
+            Told("JSON", said_in(&json!(read_back)), line),
+            Told("CSV", cells, csv),
+            Told("log record", said_in(&log), log.to_string()),
+            Told("log event", event, format!("{fields:?}")),
+            report,
+        ]
+    };
+    (builder.interceptor(interceptor), Box::new(read))
+}
+
+/// The profile that `l0-report` prints of JSON Lines.
+pub(crate) fn profile(lines: &str) -> Profile {
+    let mut profile = Profile::new();
+    json::read_lines(lines.as_bytes()).for_each(|run| profile.add(&run.unwrap()));
+    profile
+}
+
+fn reported(line: &str) -> Told {
+    let profile = profile(line);
+    let all = &json!(profile)["all"];
+    let mut outcomes = all["outcomes"].as_object().unwrap().keys().cloned();
+    let outcome = outcomes.next();
+    assert_eq!(outcomes.next(), None);
+    let reason = &all["reasons"][0];
+    assert_eq!(all["reasons"][1], Value::Null);
+    let [error_type, status, message] =
+        ["errorType", "status", "message"].map(|key| text(&reason[key]));
+    let said = [outcome, error_type, status, message];
+    let printed = profile.to_string();
+    if let [_, Some(error_type), _, Some(message)] = &said {
+        // The table cuts a long one.
+        let row = format!("{error_type}: {}", keys::cut(message, 60));
+        assert!(printed.contains(&row), "{printed}");
+    }
+    Told("l0-report", said, format!("{printed}\n{all}"))
+}
+
+fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
+    let collector = Collector::builder().build().unwrap();
+    let interceptor = collector.interceptor();
+    let read = move || {
+        let exposition = collector.expose();
+        let Samples(samples) = common::read(&exposition);
+        // The label of the one sample that is not 0; absent if there is none.
+        let only = |name: &str, label: &str| {
+            let mut samples = samples
+                .iter()
+                .filter(|(all, count)| all["__name__"] == name && **count > 0.0);
+            let (labels, count) = samples.next()?;
+            assert_eq!((*count, samples.next()), (1.0, None), "{name}");
+            Some(labels[label].clone())
+        };
+        let outcome = only("l0_streams_finished_total", "outcome");
+        let said = [outcome, only("l0_failures_total", "error_type"), None, None];
+        vec![Told("Prometheus", said, exposition)]
+    };
+    (builder.interceptor(interceptor), Box::new(read))
+}
+
+fn statsd(builder: L0Builder) -> (L0Builder, Read) {
+    const END: &[u8] = b"end";
+
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let address = server.local_addr().unwrap();
+    let interceptor = StatsdInterceptor::builder(address.to_string())
+        .build()
+        .unwrap();
+    let read = move || {
+        // The loopback keeps the order: before this comes all that was sent.
+        server.send_to(END, address).unwrap();
+        let mut left = String::new();
+        let mut buffer = [0; 65_536];
+        loop {
+            let length = server.recv(&mut buffer).unwrap();
+            if buffer[..length] == *END {
+                break;
+            }
+            left += std::str::from_utf8(&buffer[..length]).unwrap();
+            left.push('\n');
+        }
+        let only = |start: &str| {
+            let mut tags = left.lines().filter_map(|line| line.strip_prefix(start));
+            let tag = tags.next()?.to_owned();
+            assert_eq!(tags.next(), None, "{start}");
+            Some(tag)
+        };
+        let outcome = only("l0.runs:1|c|#outcome:");
+        let said = [outcome, only("l0.failures:1|c|#error_type:"), None, None];
+        vec![Told("StatsD", said, left)]
+    };
+    (builder.interceptor(interceptor), Box::new(read))
+}
+
+fn sentry(builder: L0Builder) -> (L0Builder, Read) {
+    let transport = TestTransport::new();
+    let options = ClientOptions::new()
+        .dsn("https://public@sentry.invalid/1")
+        .traces_sample_rate(1.0);
+    let client = options.transport(Arc::clone(&transport)).into();
+    let hub = Hub::new(Some(Arc::new(client)), Arc::default());
+    let interceptor = SentryInterceptor::new(SentryConfig::new().hub(Arc::new(hub)));
+    let read = move || {
+        let mut left = Vec::new();
+        for envelope in transport.fetch_and_clear_envelopes() {
+            envelope.to_writer(&mut left).unwrap();
+        }
+        let left = String::from_utf8(left).unwrap();
+        let items: Vec<Value> = left
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let transaction = items.iter().find(|item| item["spans"].is_array()).unwrap();
+        let ended = &transaction["contexts"]["trace"]["data"];
+        let mut events = items
+            .iter()
+            .filter(|item| item["tags"]["error_type"].is_string());
+        let event = events.next().unwrap_or(&Value::Null);
+        assert_eq!(events.next(), None);
+
+        let tags = &event["tags"];
+        assert_eq!(tags["error_type"], ended["error_type"]);
+        let exception = &event["exception"]["values"][0];
+        let error_type = text(&tags["error_type"]);
+        let message = match (exception["type"].as_str(), &error_type) {
+            (Some("Network error"), Some(kind)) => {
+                let value = exception["value"].as_str().unwrap();
+                value.strip_prefix(&format!("{kind}: ")).map(str::to_owned)
+            }
+            (Some(_), _) => text(&exception["value"]),
+            // Of a violation the parts: the rule is a tag, and the severity the level.
+            (None, _) => text(&event["message"]).map(|message| {
+                let [rule, severity] =
+                    [&tags["rule"], &event["level"]].map(|part| text(part).unwrap());
+                let what = format!("guardrail violation: {rule} ({severity}):");
+                message.replace("Guardrail violation:", &what)
+            }),
+        };
+        let said = [text(&ended["outcome"]), error_type, None, message];
+        vec![Told("Sentry", said, left)]
+    };
+    (builder.interceptor(interceptor), Box::new(read))
+}
+
+fn attribute(all: &[KeyValue], key: &str) -> Option<String> {
+    let found = all.iter().find(|one| one.key.as_str() == key);
+    found.map(|one| one.value.as_str().into_owned())
+}
+
+fn otel(builder: L0Builder) -> (L0Builder, Read) {
+    let spans = InMemorySpanExporter::default();
+    let metrics = InMemoryMetricExporter::default();
+    let tracers = SdkTracerProvider::builder()
+        .with_simple_exporter(spans.clone())
+        .build();
+    let meters = SdkMeterProvider::builder()
+        .with_periodic_exporter(metrics.clone())
+        .build();
+    let interceptor = OtelInterceptor::builder()
+        .tracer(tracers.tracer_with_scope(l0_otel::scope()))
+        .meter(meters.meter_with_scope(l0_otel::scope()))
+        .build();
+    let read = move || {
+        let spans = spans.get_finished_spans().unwrap();
+        let [span] = &*spans else {
+            panic!("{spans:?}");
+        };
+        let message = match &span.status {
+            Status::Error { description } => Some(description.to_string()),
+            _ => None,
+        };
+        let [outcome, error_type] =
+            ["l0.outcome", "error.type"].map(|key| attribute(&span.attributes, key));
+        let of_span = [outcome, error_type, None, message];
+
+        meters.force_flush().unwrap();
+        let metrics = metrics.get_finished_metrics().unwrap();
+        let only = |name: &str, key: &str| {
+            let scopes = metrics.iter().flat_map(|all| all.scope_metrics());
+            let metric = scopes
+                .flat_map(|scope| scope.metrics())
+                .find(|metric| metric.name() == name)?;
+            let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else {
+                panic!("{metric:?}");
+            };
+            let points: Vec<_> = sum.data_points().collect();
+            assert_eq!((points.len(), points[0].value()), (1, 1), "{name}");
+            let attributes: Vec<_> = points[0].attributes().cloned().collect();
+            attribute(&attributes, key)
+        };
+        let outcome = only("l0.runs", "l0.outcome");
+        let of_metrics = [outcome, only("l0.failures", "error.type"), None, None];
+        vec![
+            Told("OTel span", of_span, format!("{spans:?}")),
+            Told("OTel metrics", of_metrics, format!("{metrics:?}")),
+        ]
+    };
+    (builder.interceptor(interceptor), Box::new(read))
+}
