@@ -370,10 +370,12 @@ fn reasons_block(groups: &[(String, &Stats)]) -> Option<Block> {
             ]);
         };
         for reason in reasons.iter().take(SHOWN) {
-            // The two are the same where further reasons are folded into one.
-            match (reason.error_type, reason.message) {
-                (kind, message) if kind == message => push(reason.runs, kind),
-                (kind, message) => push(reason.runs, &format!("{kind}: {message}")),
+            let (kind, message) = (reason.error_type, reason.message);
+            // Many messages begin with the words of their type, and say them once.
+            if message.starts_with(&kind.replace('_', " ")) {
+                push(reason.runs, message);
+            } else {
+                push(reason.runs, &format!("{kind}: {message}"));
             }
         }
         if let Some(others @ [_, ..]) = reasons.get(SHOWN..) {
