@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::end::{Cause, End, LimitKind, TimeoutKind};
-use crate::failure::{Failure, NetworkErrorKind};
+use crate::failure::{Beginning, Failure, NetworkErrorKind};
 use crate::redact;
 use crate::verdict::{Outcome, Violation};
 
@@ -109,13 +109,13 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
     }
 }
 
-/// The texts of an error and of its source chain, in lower case.
+/// The beginnings of the texts of an error and of its source chain, in lower case.
 fn links(error: &(dyn StdError + 'static)) -> Vec<String> {
     // A chain that leads back to itself would have no end.
     const MAX: usize = 32;
     let chain = std::iter::successors(Some(error), |link| (*link).source());
-    let texts = chain.take(MAX).map(|link| link.to_string().to_lowercase());
-    texts.collect()
+    let texts = chain.take(MAX).map(|link| Beginning::of(link).into_text());
+    texts.map(|text| text.to_lowercase()).collect()
 }
 
 /// Whether a link holds the text of an [`Error::Source`].
