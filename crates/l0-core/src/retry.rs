@@ -205,6 +205,9 @@ impl Default for Backoff {
     }
 }
 
+/// A year: the longest delay. What is beyond the clock's range is as good as that.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The retries of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
@@ -263,7 +266,7 @@ impl Retries {
                 delay,
             })?;
         }
-        Some((kind, delay))
+        Some((kind, delay.min(LONGEST)))
     }
 
     /// Counts a retry that will happen.

@@ -502,6 +502,13 @@ async fn delays_beyond_all_clocks_saturate_and_panic_nowhere() {
                 run(&builder.seed(seed).build(), &failing([reset(); 40])).await;
             ended.expect("answered");
             assert_eq!(telemetry.metrics.network_retries, 40);
+            let told: Duration = delays(&captured).iter().sum();
+            let waited = telemetry.metrics.wait.expect("measured");
+            // The timer waits in whole milliseconds.
+            assert!(
+                waited.abs_diff(told) <= 40 * MS,
+                "{told:?}: what is told is waited for"
+            );
             if backoff == Backoff::exponential(Duration::from_nanos(1), 10 * MS) {
                 assert_eq!(delays(&captured).last(), Some(&(10 * MS)), "at the cap");
             }
