@@ -25,7 +25,7 @@ impl<E: StdError + Send + Sync + 'static> SourceError for E {}
 ///
 /// After it the stream is at its end, and telemetry and outcome are final. It displays what is known
 /// of the failure, and never the source's own words: those are in [`source()`](StdError::source).
-#[derive(Debug)]
+/// `Debug` keeps to that, too.
 #[non_exhaustive]
 pub enum Error<E> {
     /// The source failed, and was not, or not once more, retried.
@@ -105,6 +105,30 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
             Self::Limit(kind) => Cause::Limit(*kind).fmt(f),
             Self::Aborted => Cause::Aborted.fmt(f),
             Self::NoTimer => Cause::NoTimer.fmt(f),
+        }
+    }
+}
+
+/// Without the source's own error, which may hold a prompt or a key.
+impl<E> fmt::Debug for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source {
+                failure, attempts, ..
+            } => f
+                .debug_struct("Source")
+                .field("failure", failure)
+                .field("attempts", attempts)
+                .finish_non_exhaustive(),
+            Self::Guardrail(violation) => f.debug_tuple("Guardrail").field(violation).finish(),
+            Self::ZeroOutput => f.write_str("ZeroOutput"),
+            Self::Truncated => f.write_str("Truncated"),
+            Self::Timeout(kind) => f.debug_tuple("Timeout").field(kind).finish(),
+            Self::Limit(kind) => f.debug_tuple("Limit").field(kind).finish(),
+            Self::Aborted => f.write_str("Aborted"),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::NoTimer => f.write_str("NoTimer"),
+            Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
         }
     }
 }
