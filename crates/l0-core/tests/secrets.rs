@@ -377,6 +377,19 @@ async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happe
     }
 }
 
+#[test]
+fn an_error_without_a_text_still_says_what_it_is_taken_for() {
+    for error_text in [false, true] {
+        for text in ["", " \n\u{7}"] {
+            let mut monitor = Monitor::new(Monitoring::new().error_text(error_text));
+            monitor.fail(&io::Error::new(io::ErrorKind::ConnectionReset, text));
+            let telemetry = monitor.telemetry().expect("measured");
+            let message = telemetry.error.expect("failed").message;
+            assert_eq!(message, "connection reset", "{text:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn long_messages_are_cut_and_counted_as_ever() {
     let long = format!("Connection reset by peer: {}", "é ".repeat(100_000));
