@@ -95,6 +95,12 @@ pub trait Finding: sealed::Sealed + Clone + Send + 'static {
     /// Returns what the finding asks of the run.
     fn effect(&self) -> Effect;
 
+    /// Whether it says that something was found.
+    #[doc(hidden)]
+    fn is_one(&self) -> bool {
+        true
+    }
+
     #[doc(hidden)]
     fn is_same(&self, other: &Self) -> bool;
 
@@ -129,6 +135,10 @@ impl Finding for DriftReport {
         } else {
             Effect::Record
         }
+    }
+
+    fn is_one(&self) -> bool {
+        self.detected()
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -168,8 +178,11 @@ impl<F: Finding> Findings<F> {
         }
     }
 
-    /// Reports a finding.
+    /// Reports a finding. A [`DriftReport`] without types is none.
     pub fn report(&mut self, finding: F) {
+        if !finding.is_one() {
+            return;
+        }
         let effect = finding.effect();
         match self.found.iter().position(|one| one.is_same(&finding)) {
             Some(known) if self.found[known].effect() < effect => self.found[known] = finding,

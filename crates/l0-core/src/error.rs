@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use crate::end::{Cause, End, LimitKind, TimeoutKind};
-use crate::failure::{Failure, NetworkErrorKind};
+use crate::failure::{Beginning, Failure, NetworkErrorKind};
 use crate::redact;
 use crate::verdict::{Outcome, Violation};
 
@@ -25,7 +25,7 @@ impl<E: StdError + Send + Sync + 'static> SourceError for E {}
 ///
 /// After it the stream is at its end, and telemetry and outcome are final. It displays what is known
 /// of the failure, and never the source's own words: those are in [`source()`](StdError::source).
-#[derive(Debug)]
+/// `Debug` keeps to that, too.
 #[non_exhaustive]
 pub enum Error<E> {
     /// The source failed, and was not, or not once more, retried.
@@ -109,13 +109,37 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
     }
 }
 
-/// The texts of an error and of its source chain, in lower case.
+/// Without the source's own error, which may hold a prompt or a key.
+impl<E> fmt::Debug for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source {
+                failure, attempts, ..
+            } => f
+                .debug_struct("Source")
+                .field("failure", failure)
+                .field("attempts", attempts)
+                .finish_non_exhaustive(),
+            Self::Guardrail(violation) => f.debug_tuple("Guardrail").field(violation).finish(),
+            Self::ZeroOutput => f.write_str("ZeroOutput"),
+            Self::Truncated => f.write_str("Truncated"),
+            Self::Timeout(kind) => f.debug_tuple("Timeout").field(kind).finish(),
+            Self::Limit(kind) => f.debug_tuple("Limit").field(kind).finish(),
+            Self::Aborted => f.write_str("Aborted"),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::NoTimer => f.write_str("NoTimer"),
+            Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
+        }
+    }
+}
+
+/// The beginnings of the texts of an error and of its source chain, in lower case.
 fn links(error: &(dyn StdError + 'static)) -> Vec<String> {
     // A chain that leads back to itself would have no end.
     const MAX: usize = 32;
     let chain = std::iter::successors(Some(error), |link| (*link).source());
-    let texts = chain.take(MAX).map(|link| link.to_string().to_lowercase());
-    texts.collect()
+    let texts = chain.take(MAX).map(|link| Beginning::of(link).into_text());
+    texts.map(|text| text.to_lowercase()).collect()
 }
 
 /// Whether a link holds the text of an [`Error::Source`].

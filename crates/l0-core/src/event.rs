@@ -1,6 +1,7 @@
 //! Event: what happens to a run, in the one vocabulary that observers, adapters and tests share.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::time::Duration;
 
 use crate::end::End;
@@ -15,7 +16,7 @@ use crate::verdict::{DriftReport, Violation};
 /// The order within a run is [`Started`](Self::Started), then what happens, then exactly one
 /// [`Finished`](Self::Finished). Times are absent in runs that are not measured; the events are
 /// the same.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// The run started. Delivered inside `start()`, on the caller's thread.
@@ -117,6 +118,70 @@ impl Event<'_> {
             Self::Violation { .. } => "violation",
             Self::Drift { .. } => "drift",
             Self::Finished { .. } => "finished",
+        }
+    }
+}
+
+/// Without the text of a token and the source's own error, which may hold a prompt or a key.
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { at } => f.debug_struct("Started").field("at", at).finish(),
+            Self::AttemptStarted { number } => f
+                .debug_struct("AttemptStarted")
+                .field("number", number)
+                .finish(),
+            Self::FirstToken { after } => {
+                f.debug_struct("FirstToken").field("after", after).finish()
+            }
+            Self::Token { index, gap, view } => f
+                .debug_struct("Token")
+                .field("index", index)
+                .field("gap", gap)
+                .field("kind", &view.kind)
+                .finish_non_exhaustive(),
+            Self::NetworkError {
+                kind,
+                message,
+                delay,
+                attempt,
+            } => f
+                .debug_struct("NetworkError")
+                .field("kind", kind)
+                .field("message", message)
+                .field("delay", delay)
+                .field("attempt", attempt)
+                .finish(),
+            Self::Retry {
+                attempt,
+                reason,
+                delay,
+                kind,
+            } => f
+                .debug_struct("Retry")
+                .field("attempt", attempt)
+                .field("reason", reason)
+                .field("delay", delay)
+                .field("kind", kind)
+                .finish(),
+            Self::Violation { violation } => f
+                .debug_struct("Violation")
+                .field("violation", violation)
+                .finish(),
+            Self::Drift { report } => f.debug_struct("Drift").field("report", report).finish(),
+            Self::Finished {
+                end,
+                telemetry,
+                response_model,
+                response_id,
+                ..
+            } => f
+                .debug_struct("Finished")
+                .field("end", end)
+                .field("telemetry", telemetry)
+                .field("response_model", response_model)
+                .field("response_id", response_id)
+                .finish_non_exhaustive(),
         }
     }
 }

@@ -144,6 +144,7 @@ impl Monitor {
     pub fn record_retry(&mut self, kind: RetryKind) {
         if let Some(recording) = self.live() {
             recording.retry(kind);
+            recording.throw_away();
         }
     }
 

@@ -94,11 +94,9 @@ impl Monitoring {
 
     /// Returns the message of an error, from which `failure` was read.
     pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
-        if self.error_text {
-            redact::error_text(error)
-        } else {
-            redact::message_of(error, failure)
-        }
+        let text = self.error_text.then(|| redact::error_text(error));
+        text.filter(|text| !text.is_empty())
+            .unwrap_or_else(|| redact::message_of(error, failure))
     }
 
     /// Draws whether to measure the next run.

@@ -138,6 +138,8 @@ impl<'a> Recorder<'a> {
 
     pub(crate) fn attempt_started(&mut self, number: u32) {
         if let Some(recording) = &mut self.recording {
+            // Not with the retry: during the back-off the run may end, and then nothing follows.
+            recording.throw_away();
             recording.attempt();
         }
         (self.response_model, self.response_id) = (None, None);

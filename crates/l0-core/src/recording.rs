@@ -227,12 +227,16 @@ impl Recording {
         errors.push_back(error);
     }
 
-    /// Counts a retry. What the attempt before told is forgotten.
+    /// Counts a retry.
     pub(crate) fn retry(&mut self, kind: RetryKind) {
         match kind {
             RetryKind::Network => self.network_retries += 1,
             RetryKind::Model => self.model_retries += 1,
         }
+    }
+
+    /// Counts the tokens of the attempt so far as wasted, and forgets what it told: another one begins.
+    pub(crate) fn throw_away(&mut self) {
         self.wasted_tokens += self.attempt_tokens;
         self.attempt_tokens = 0;
         self.last_token = None;

@@ -116,7 +116,7 @@ impl fmt::Debug for Retry {
 }
 
 /// A retry that is about to happen, as [`Retry::decide`] sees it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RetryContext<'a> {
     /// The attempt that failed, from 1.
@@ -131,6 +131,19 @@ pub struct RetryContext<'a> {
     pub error: &'a (dyn StdError + 'static),
     /// The delay by the back-off and the server's `Retry-After`.
     pub delay: Duration,
+}
+
+/// Without the error, which may hold a prompt or a key.
+impl fmt::Debug for RetryContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryContext")
+            .field("attempt", &self.attempt)
+            .field("reason", &self.reason)
+            .field("kind", &self.kind)
+            .field("failure", &self.failure)
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The delays between attempts. They grow with the retries of the same kind, network or model.
@@ -205,6 +218,9 @@ impl Default for Backoff {
     }
 }
 
+/// A year: the longest delay. What is beyond the clock's range is as good as that.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// The retries of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
@@ -263,7 +279,7 @@ impl Retries {
                 delay,
             })?;
         }
-        Some((kind, delay))
+        Some((kind, delay.min(LONGEST)))
     }
 
     /// Counts a retry that will happen.

@@ -1,15 +1,20 @@
 //! How durations and rates are written as JSON numbers.
 
-/// Durations as milliseconds, to the nanosecond; whole milliseconds as integers.
+/// Durations as milliseconds, to the nanosecond; whole milliseconds as integers. What is longer than
+/// 584 years is cut to that.
 pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de};
 
+    /// The longest duration, in milliseconds: that of which a `u64` holds the nanoseconds.
+    const MAX: u64 = u64::MAX / 1_000_000;
+
     pub(crate) fn serialize<S: Serializer>(
         duration: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
+        let duration = *duration.min(&Duration::from_millis(MAX));
         if let (0, Ok(millis)) = (
             duration.subsec_nanos() % 1_000_000,
             u64::try_from(duration.as_millis()),
@@ -23,10 +28,8 @@ pub(crate) mod millis {
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
-        const MAX: f64 = (u64::MAX / 1_000_000) as f64;
-
         let millis = f64::deserialize(deserializer)?;
-        if (0.0..=MAX).contains(&millis) {
+        if (0.0..=MAX as f64).contains(&millis) {
             // Apart, since the product of all of it would be rounded once more.
             let (whole, part) = (millis.trunc(), millis.fract());
             let part = Duration::from_nanos((part * 1e6).round() as u64);

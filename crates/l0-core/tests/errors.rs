@@ -258,6 +258,35 @@ fn an_error_does_not_say_what_its_source_says() {
     );
 }
 
+/// An error whose text has no end, or cannot be had.
+#[derive(Debug, Clone, Copy)]
+enum Unspeakable {
+    Endless,
+    Faulty,
+}
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endless => {
+                (0..10_000).try_for_each(|_| f.write_str("and so on "))?;
+                panic!("nobody stopped it")
+            }
+            Self::Faulty => Err(fmt::Error),
+        }
+    }
+}
+
+impl StdError for Unspeakable {}
+
+#[test]
+fn an_error_displays_whatever_its_source_does() {
+    for source in [Unspeakable::Endless, Unspeakable::Faulty] {
+        let error = failed(1, || source);
+        assert_eq!(error.to_string(), "the source failed after 1 attempt");
+    }
+}
+
 #[test]
 fn a_failure_says_in_a_chain_what_it_is_taken_for() {
     let refused = Failure::network(NetworkErrorKind::Econnrefused);

@@ -1089,6 +1089,19 @@ async fn drift_that_was_looked_for_and_not_found_is_known() {
 }
 
 #[tokio::test]
+async fn a_report_of_no_drift_is_none_and_asks_for_nothing() {
+    let captured = Captured::new();
+    let drift = || Drifts::new(&[("fine", &[])]).retry(true);
+    let l0 = l0(&captured).drift(drift).build();
+    let script = Script::new().attempt(|a| a.tokens(["All ", "is fine."]));
+    let mut run = l0.stream(script.source()).start();
+    run.text().await.unwrap();
+    assert_eq!(script.calls(), 1);
+    assert_eq!(run.telemetry().unwrap().drift, Some(DriftStats::default()));
+    assert_eq!(reports(&captured), []);
+}
+
+#[tokio::test]
 async fn drift_of_a_watched_stream_is_only_recorded() {
     let captured = Captured::new();
     let drift = || Drifts::new(PHRASES).retry(true);

@@ -502,6 +502,13 @@ async fn delays_beyond_all_clocks_saturate_and_panic_nowhere() {
                 run(&builder.seed(seed).build(), &failing([reset(); 40])).await;
             ended.expect("answered");
             assert_eq!(telemetry.metrics.network_retries, 40);
+            let told: Duration = delays(&captured).iter().sum();
+            let waited = telemetry.metrics.wait.expect("measured");
+            // The timer waits in whole milliseconds.
+            assert!(
+                waited.abs_diff(told) <= 40 * MS,
+                "{told:?}: what is told is waited for"
+            );
             if backoff == Backoff::exponential(Duration::from_nanos(1), 10 * MS) {
                 assert_eq!(delays(&captured).last(), Some(&(10 * MS)), "at the cap");
             }
@@ -1159,4 +1166,49 @@ async fn a_consumer_that_leaves_at_a_restart_leaves_no_attempt_that_was_not_made
         let metrics = captured.telemetry().expect("measured").metrics;
         assert_eq!((metrics.attempts, metrics.total_retries), (1, 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_nothing_follows_is_not_wasted() {
+    let usage = Usage::new().input(9).output(3);
+    let fails = || {
+        Script::new().attempt(move |a| {
+            a.tokens(["a", "b", "c"])
+                .usage(usage)
+                .finish(FinishReason::Length)
+                .fail(Failure::status(503))
+        })
+    };
+    let check = |what: &str, telemetry: &Telemetry| {
+        let metrics = &telemetry.metrics;
+        assert_eq!(
+            (metrics.total_tokens, metrics.network_retries),
+            (3, 1),
+            "{what}"
+        );
+        assert_eq!(metrics.wasted_tokens, 0, "{what}");
+        assert_eq!(telemetry.usage, Some(usage), "{what}");
+        assert_eq!(
+            telemetry.finish_reason,
+            Some(FinishReason::Length),
+            "{what}"
+        );
+    };
+    let retry = || Retry::new().backoff(Backoff::fixed(SEC));
+
+    let (builder, _) = measured(retry());
+    let timeouts = Timeouts::new().total(500 * MS);
+    let (ended, telemetry) = run(&builder.timeouts(timeouts).build(), &fails()).await;
+    ended.expect_err("it takes too long");
+    check("timed out in the back-off", &telemetry);
+
+    let (builder, captured) = measured(retry());
+    let script = fails();
+    let mut run = builder.build().stream(|_| script.connect()).start();
+    let _ = tokio::time::timeout(500 * MS, run.text()).await;
+    drop(run);
+    check(
+        "dropped in the back-off",
+        &captured.telemetry().expect("measured"),
+    );
 }

@@ -133,10 +133,11 @@ impl Interceptor for Said {
 
 impl Observer for Said {
     fn interest(&self) -> Interest {
-        Interest::LIFECYCLE
+        Interest::TOKENS
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
+        self.debug(event);
         match *event {
             Event::NetworkError { message, .. } => self.say(message),
             Event::Finished { end, telemetry, .. } => {
@@ -148,16 +149,21 @@ impl Observer for Said {
                     .into_iter()
                     .for_each(|telemetry| self.telemetry(telemetry));
             }
-            _ => self.debug(event),
+            _ => {}
         }
     }
 }
 
 fn l0(said: &Said, error_text: bool) -> L0 {
     let monitoring = Monitoring::new().error_text(error_text);
+    let retries = said.clone();
+    let retry = Retry::new().max_retries(1).decide(move |retry| {
+        retries.debug(retry);
+        Some(retry.delay)
+    });
     L0::builder()
         .monitoring(monitoring.metadata("model", "gpt-4"))
-        .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
+        .retry(retry.backoff(Backoff::none()))
         .interceptor(said.clone())
         .build()
 }
@@ -195,6 +201,7 @@ async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool
         if let Err(error) = item {
             // Its own text; its source's is the caller's to print.
             said.say(error.to_string());
+            said.debug(&error);
             failed = true;
         }
     }
@@ -367,6 +374,19 @@ async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happe
         let (kept, told) = messages(text, error_text).await;
         assert!(kept.contains(expected), "{kept}");
         assert_eq!(told, [kept.clone(), kept]);
+    }
+}
+
+#[test]
+fn an_error_without_a_text_still_says_what_it_is_taken_for() {
+    for error_text in [false, true] {
+        for text in ["", " \n\u{7}"] {
+            let mut monitor = Monitor::new(Monitoring::new().error_text(error_text));
+            monitor.fail(&io::Error::new(io::ErrorKind::ConnectionReset, text));
+            let telemetry = monitor.telemetry().expect("measured");
+            let message = telemetry.error.expect("failed").message;
+            assert_eq!(message, "connection reset", "{text:?}");
+        }
     }
 }
 

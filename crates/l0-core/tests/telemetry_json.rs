@@ -486,6 +486,29 @@ fn an_error_is_written_as_type_status_and_message_unless_the_run_completed_or_wa
 }
 
 #[test]
+fn a_duration_of_any_length_is_written_so_that_it_reads_back() {
+    for long in [
+        Duration::MAX,
+        Duration::from_secs(1 << 40),
+        Duration::MAX / 3,
+    ] {
+        let mut telemetry = full();
+        telemetry.duration = Some(long);
+        let error = NetworkErrorRecord::new(
+            NetworkErrorKind::Timeout,
+            "timed out",
+            Timestamp::from_millis(1),
+        );
+        telemetry.network.errors = Some(vec![error.retried(Some(long))]);
+        let read: Telemetry = serde_json::from_value(json_of(&telemetry)).expect("reads back");
+        assert!(read.duration > Some(Duration::from_secs(500 * 365 * 86_400)));
+        telemetry.duration = read.duration;
+        telemetry.network.errors = read.network.errors.clone();
+        assert_eq!(read, telemetry);
+    }
+}
+
+#[test]
 fn durations_that_are_none_are_refused() {
     for bad in [json!(-1), json!(1e300), json!("1"), json!([1])] {
         let json = json!({"duration": bad});

@@ -217,11 +217,12 @@ impl fmt::Debug for SentryExecution {
     }
 }
 
-/// The redacted text of an error, if the config lets it leave.
+/// The redacted text of an error, if the config lets it leave and it has one.
 pub(crate) fn error_text(
     execution: &Execution,
     error: &(dyn StdError + 'static),
 ) -> Option<String> {
     let leaves = execution.config().settings().error_text;
-    leaves.then(|| redact::error_text(error))
+    let text = leaves.then(|| redact::error_text(error));
+    text.filter(|text| !text.is_empty())
 }

@@ -86,6 +86,10 @@ impl Beginning {
         beginning
     }
 
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+
     /// The text up to its last whole word, if there was more: half a word may mean something else,
     /// and half a secret does not look like one. Scripts without spaces are cut anywhere.
     pub(crate) fn as_str(&self) -> &str {

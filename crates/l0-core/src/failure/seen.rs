@@ -217,6 +217,8 @@ const SEEN: &[Rows] = &[
             "code: 'Deadline expired before operation could complete', message: \"Timeout expired\"",
             r#"reqwest::Error { kind: Request, url: "https://api.example.com/", source: TimedOut }"#,
             r#"reqwest::Error { kind: Decode, source: reqwest::Error { kind: Body, source: TimedOut } }"#,
+            r#"reqwest::Error { kind: Request, url: "https://api.example.com/", source: hyper_util::client::legacy::Error(Connect, TimedOut) }"#,
+            r#"Api(RequestClient(Reqwest(reqwest::Error { kind: Request, url: "https://api.example.com/", source: hyper_util::client::legacy::Error(Connect, TimedOut) })))"#,
             r#"read: Os { code: 110, kind: TimedOut, message: "Connection timed out" }"#,
             r#"Io(Custom { kind: TimedOut, error: "future timed out" })"#,
         ],

@@ -392,6 +392,7 @@ pub(super) const PIECES: &[Rows] = &[
         &[
             "TimedOut }",
             "reqwest::Error { kind: Body, source: TimedOut } }",
+            "hyper_util::client::legacy::Error(Connect, TimedOut) *",
             "TimedOut, message",
             "TimedOut, error",
             "status: DeadlineExceeded, message",

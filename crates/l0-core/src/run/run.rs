@@ -560,9 +560,7 @@ fn back_off(delay: Duration) -> Result<Option<Timer>, NoTimer> {
         return Ok(None);
     }
     let now = clock::now();
-    // Beyond the clock's range is as good as a year.
-    let year = Duration::from_secs(365 * 24 * 60 * 60);
-    let deadline = now.checked_add(delay.min(year)).unwrap_or(now);
+    let deadline = now.checked_add(delay).unwrap_or(now);
     Timer::new(deadline).map(Some)
 }
 
