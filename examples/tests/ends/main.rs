@@ -213,7 +213,7 @@ fn every_exporter_tells_the_same_end() {
 
 #[test]
 fn the_text_of_an_error_leaves_only_if_it_is_switched_on() {
-    const TEXT: &str = "no answer to `c4n4ry-prompt` with api_key=[redacted]";
+    const TEXT: &str = "the script says so: no answer to `c4n4ry-prompt` with api_key=[redacted]";
 
     for mut case in cases() {
         let told = tell(&case, Monitoring::new().error_text(true));
