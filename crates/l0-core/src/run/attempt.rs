@@ -75,7 +75,7 @@ impl<'a> AttemptState<'a> {
     pub(super) fn begin(&mut self, options: &Options) -> bool {
         self.unpark();
         self.number += 1;
-        self.deadlines.new_attempt();
+        self.deadlines.new_attempt(self.recorder.tokens());
         self.reset();
         self.checks = AttemptChecks::start(options);
         std::mem::take(&mut self.has_item)
@@ -134,12 +134,10 @@ impl<'a> AttemptState<'a> {
         }
         let wait_for = if backs_off {
             WaitFor::BackOff
-        } else if self.has_item {
-            WaitFor::NextItem
         } else {
-            WaitFor::FirstItem
+            WaitFor::Source
         };
-        self.deadlines.arm(wait_for, now);
+        self.deadlines.arm(wait_for, self.recorder.tokens(), now);
     }
 
     /// Ends a wait that gave no item.

@@ -686,12 +686,15 @@ fn timed_out() -> Vec<Row> {
             two_retries(builder).timeouts(timeouts)
         }),
         row(
-            "total timeout in the back-off",
+            "idle timeout",
+            hangs(),
+            timeout(TimeoutKind::Idle).takes(55, in_mid_stream),
+        )
+        .configure(|builder| builder.timeouts(Timeouts::new().idle(50 * MS))),
+        row(
+            "a back-off that does not fit into the total timeout",
             fails(RESET),
-            timeout(TimeoutKind::Total).takes(
-                50,
-                "attempt_started first_token token network_error retry network_error",
-            ),
+            Way::source(RESET, 1).takes(5, in_mid_stream),
         )
         .configure(|builder| {
             let retry = Retry::new().backoff(Backoff::fixed(100 * MS));
