@@ -100,7 +100,7 @@ impl fmt::Display for Cause {
             Self::Source => f.write_str("the source failed"),
             Self::Truncated => f.write_str("the stream ended without a finish reason"),
             Self::ZeroOutput => {
-                f.write_str("the answer is empty: no text with a letter or digit, and no tool call")
+                f.write_str("the answer is empty: no visible text, no media, and no tool call")
             }
             Self::Timeout(TimeoutKind::FirstToken) => {
                 f.write_str("the first token did not arrive in time")

@@ -537,6 +537,41 @@ async fn decide_vetoes_a_retry_or_changes_its_delay() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_empty_for_a_reason_completes_with_it_after_one_call() {
+    let reasons = [
+        FinishReason::Length,
+        FinishReason::ContentFilter,
+        FinishReason::Refusal,
+    ];
+    for finish in reasons {
+        let scripts = [
+            Script::new().attempt(|a| a.finish(finish)),
+            Script::new().attempt(|a| a.reasoning("Hm").token(" ").finish(finish)),
+            Script::new().attempt(|a| a.finish(finish).usage(Usage::new().output(3))),
+            Script::new().attempt(|a| a.finish(finish).fail(reset())),
+        ];
+        for script in scripts {
+            let (builder, captured) = measured(Retry::new());
+            let (ended, telemetry) = run(&builder.build(), &script).await;
+            assert!(ended.is_ok(), "{finish}: {ended:?}");
+            assert_eq!(script.calls(), 1, "{finish}");
+            assert_eq!(telemetry.outcome, Some(Outcome::Completed), "{finish}");
+            assert_eq!(telemetry.finish_reason, Some(finish));
+            assert_eq!(telemetry.error, None, "{finish}");
+            assert!(retries(&captured).is_empty(), "{finish}");
+        }
+        // What another attempt says is about that attempt only.
+        let script = Script::new()
+            .attempt(|a| a.finish(FinishReason::Stop))
+            .attempt(|a| a.finish(finish));
+        let (builder, _) = measured(Retry::new());
+        let (ended, _) = run(&builder.build(), &script).await;
+        assert!(ended.is_ok(), "{finish}: {ended:?}");
+        assert_eq!(script.calls(), 2, "{finish}");
+    }
+}
+
 /// What `decide` was asked.
 type Asked = (u32, RetryReason, RetryKind, FailureKind, Duration, String);
 
@@ -663,9 +698,9 @@ async fn a_restart_is_handed_out_once_when_items_were_and_says_the_attempt() {
             (
                 "the model's fault",
                 Script::new()
-                    .attempt(|a| a.token("..."))
+                    .attempt(|a| a.token(" "))
                     .attempt(|a| a.token("a")),
-                vec![Item("..."), Restart(2), Item("a")],
+                vec![Item(" "), Restart(2), Item("a")],
             ),
         ]
     };
@@ -868,15 +903,22 @@ async fn classify_wins_over_the_default_reading_and_none_leaves_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_letter_digit_or_tool_call_is_the_models_fault() {
+async fn an_answer_without_visible_text_media_or_tool_call_is_the_models_fault() {
     let text = |text: &'static str| Script::new().attempt(move |a| a.token(text));
     for (name, script, zero) in [
         ("nothing", Script::new().attempt(|a| a), true),
         ("empty", text(""), true),
         ("white space", text(" \n\t\u{a0}\u{3000}"), true),
-        ("punctuation", text("...!?-—„“"), true),
-        ("emoji", text("🙂🎉"), true),
-        ("underscores", text("___"), true),
+        (
+            "characters without a width",
+            text("\u{200b}\u{feff}\u{ad}"),
+            true,
+        ),
+        ("controls", text("\0\u{1b}\u{85}"), true),
+        ("punctuation", text("...!?-—„“"), false),
+        ("an empty list", text("[]"), false),
+        ("emoji", text("🙂🎉"), false),
+        ("underscores", text("___"), false),
         ("Japanese", text("日本語"), false),
         ("Arabic", text("نعم"), false),
         ("a digit", text("7"), false),
@@ -886,7 +928,7 @@ async fn an_answer_without_letter_digit_or_tool_call_is_the_models_fault() {
         ("an accent", text("é"), false),
         (
             "a letter at last",
-            Script::new().attempt(|a| a.tokens([".", " ", "\n", "x"])),
+            Script::new().attempt(|a| a.tokens(["\t", " ", "\n", "x"])),
             false,
         ),
         (
@@ -900,8 +942,18 @@ async fn an_answer_without_letter_digit_or_tool_call_is_the_models_fault() {
             false,
         ),
         (
+            "media",
+            Script::new().attempt(ScriptedAttempt::media),
+            false,
+        ),
+        (
             "usage and a finish reason only",
             Script::new().attempt(|a| a.usage(Usage::new().output(3)).finish(FinishReason::Stop)),
+            true,
+        ),
+        (
+            "the finish reason of tool calls, and none",
+            Script::new().attempt(|a| a.finish(FinishReason::ToolCalls)),
             true,
         ),
     ] {
@@ -984,7 +1036,7 @@ async fn each_network_error_is_kept_with_its_time_attempt_and_delay() {
     let script = Script::new()
         .attempt(|a| a.wait(30 * MS).fail(io::ErrorKind::BrokenPipe))
         .attempt(|a| a.connect_error(Failure::status(503)))
-        .attempt(|a| a.token("..."))
+        .attempt(|a| a.token(" "))
         .attempt(|a| a.wait(5 * MS).token("a").fail("invalid peer certificate"));
     let (builder, captured) = measured(Retry::new().backoff(Backoff::fixed(100 * MS)));
     let (_, telemetry) = run(&builder.build(), &script).await;
@@ -1076,7 +1128,7 @@ async fn the_source_of_a_failed_attempt_is_gone_before_the_back_off() {
     struct Held(Arc<()>);
     let script = Script::new()
         .attempt(|a| a.token("a").fail(reset()))
-        .attempt(|a| a.token("..."))
+        .attempt(|a| a.token(" "))
         .attempt(|a| a.connect_error(reset()))
         .attempt(ScriptedAttempt::connect_hang)
         .attempt(|a| a.token("fine"));

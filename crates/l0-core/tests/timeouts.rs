@@ -785,7 +785,7 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
         );
         let script = Script::new()
             .attempt(|a| a.fail(reset()))
-            .attempt(|a| a.token("..."))
+            .attempt(|a| a.token(" "))
             .attempt(|a| a.token("fine"));
         let mut run = l0.stream(script.source()).start();
         let mut text = pin!(run.text());

@@ -463,13 +463,18 @@ fn completed() -> Vec<Row> {
             Way::completed().takes(0, STARTED),
         )
         .configure(|builder| builder.detect_zero_output(false)),
+        row(
+            "completed by a refusal of the model",
+            Script::new().attempt(|a| a.finish(FinishReason::Refusal)),
+            Way::completed().takes(0, STARTED),
+        ),
     ]
 }
 
 fn failed() -> Vec<Row> {
     let denied = || Failure::status(401);
     let unconnected = Script::new().attempt(|a| a.connect_error(denied()));
-    let empty = Script::new().attempt(|a| a.tokens([" ", "...", "\n"]).reasoning("Well"));
+    let empty = Script::new().attempt(|a| a.tokens([" ", "\u{200b}", "\n"]).reasoning("Well"));
     let broken = "attempt_started first_token token network_error";
     let mut rows = vec![
         row(
