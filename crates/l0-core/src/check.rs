@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::observe::contain;
+use crate::token::FinishReason;
 use crate::verdict::{DriftReport, Severity, Violation};
 
 /// Judges the text of one attempt.
@@ -60,15 +61,39 @@ pub trait Check<F: Finding = Violation>: Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ended {
-    /// Whether there was any output: text with a letter or digit, or a tool call.
+    /// Whether there was any output: text with a visible character, media, or a tool call. White
+    /// space, controls and characters without a width are not visible.
     pub has_output: bool,
+    /// Why the model stopped; absent if the source did not say.
+    pub finish: Option<FinishReason>,
 }
 
 impl Ended {
     /// Describes an attempt that gave output, or none.
     #[must_use]
     pub const fn new(has_output: bool) -> Self {
-        Self { has_output }
+        Self {
+            has_output,
+            finish: None,
+        }
+    }
+
+    /// Sets why the model stopped.
+    #[must_use]
+    pub const fn finish(mut self, finish: Option<FinishReason>) -> Self {
+        self.finish = finish;
+        self
+    }
+
+    /// Returns whether the answer is empty for no reason: there was no output, and the model did not
+    /// stop at a limit, by a content filter, or with a refusal.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        let explained = match self.finish {
+            Some(finish) => finish.explains_no_output(),
+            None => false,
+        };
+        !self.has_output && !explained
     }
 }
 

@@ -13,10 +13,12 @@ use crate::verdict::{DriftReport, Outcome, Violation};
 label_enum! {
     /// Which timeout expired.
     pub enum TimeoutKind {
-        /// The wait for an attempt's first item, the factory's work included.
+        /// The wait for an attempt's first token, the factory's work included.
         FirstToken = "first_token",
-        /// The wait between two items.
+        /// The wait between two tokens.
         InterToken = "inter_token",
+        /// The wait for an item of any kind.
+        Idle = "idle",
         /// The wait of the whole run, retries and back-off included.
         Total = "total",
     }
@@ -98,7 +100,7 @@ impl fmt::Display for Cause {
             Self::Source => f.write_str("the source failed"),
             Self::Truncated => f.write_str("the stream ended without a finish reason"),
             Self::ZeroOutput => {
-                f.write_str("the answer is empty: no text with a letter or digit, and no tool call")
+                f.write_str("the answer is empty: no visible text, no media, and no tool call")
             }
             Self::Timeout(TimeoutKind::FirstToken) => {
                 f.write_str("the first token did not arrive in time")
@@ -106,6 +108,7 @@ impl fmt::Display for Cause {
             Self::Timeout(TimeoutKind::InterToken) => {
                 f.write_str("the next token did not arrive in time")
             }
+            Self::Timeout(TimeoutKind::Idle) => f.write_str("the source sent nothing in time"),
             Self::Timeout(TimeoutKind::Total) => f.write_str("the run took too long"),
             Self::Violation(violation) => write!(f, "guardrail violation: {violation}"),
             Self::Drift(report) => write!(f, "the answer drifted: {}", report.types.join(", ")),

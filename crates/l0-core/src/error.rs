@@ -40,7 +40,8 @@ pub enum Error<E> {
     },
     /// A rule stopped the run; the item at fault is withheld.
     Guardrail(Violation),
-    /// The answer has no text with a letter or digit and no tool call, after all retries.
+    /// The answer has no visible text, no media and no tool call, for no reason that the provider
+    /// gave, after all retries.
     ZeroOutput,
     /// The source ended without the finish reason that it always sends, after all retries.
     Truncated,

@@ -131,9 +131,11 @@ impl<K> Builder<K> {
         self.set(|options| options.monitoring = Some(monitoring))
     }
 
-    /// Sets whether an empty answer, without a letter or digit and without a tool call, is an error,
-    /// which is retried like the model's other faults. A watched stream then fails, without an error.
-    /// Default: true.
+    /// Sets whether an empty answer is an error, which is retried like the model's other faults. A
+    /// watched stream then fails, without an error. Default: true.
+    ///
+    /// An answer is empty if it has no visible text, no media and no tool call, and the finish reason
+    /// does not explain that: see [`Ended::is_empty`](crate::Ended::is_empty).
     pub fn detect_zero_output(self, detect: bool) -> Self {
         self.set(|options| options.detect_zero_output = detect)
     }

@@ -121,6 +121,12 @@ impl<'a> Recorder<'a> {
         self.timed
     }
 
+    /// Returns how many tokens all attempts gave so far.
+    #[inline]
+    pub(crate) fn tokens(&self) -> u64 {
+        self.tokens
+    }
+
     pub(crate) fn finished(&self) -> bool {
         self.finished
     }

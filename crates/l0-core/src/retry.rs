@@ -79,7 +79,8 @@ impl Retry {
     }
 
     /// Sets the longest `Retry-After` to wait for. Default: 60 s. If a server asks for more, the run
-    /// fails at once.
+    /// fails at once. The wait is up to a tenth longer than what the server asked for, or up to 50 ms
+    /// if that is more, so that not all clients come back at the same time.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self
@@ -221,6 +222,17 @@ impl Default for Backoff {
 /// A year: the longest delay. What is beyond the clock's range is as good as that.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// What is waited on top of what a server asked for: between 0 and a tenth of it, or 50 ms if that
+/// is more, so that all who were told the same do not come back at the same time. Nothing on top of
+/// nothing: the back-off spreads those.
+fn spread(asked: Duration, rng: &mut fastrand::Rng) -> Duration {
+    if asked.is_zero() {
+        return Duration::ZERO;
+    }
+    let most = (asked / 10).max(Duration::from_millis(50));
+    most.mul_f64(rng.f64())
+}
+
 /// The retries of one run.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
@@ -267,7 +279,7 @@ impl Retries {
             if asked > config.max_retry_after {
                 return None;
             }
-            delay = delay.max(asked);
+            delay = delay.max(asked.saturating_add(spread(asked, rng)));
         }
         if let Some(decide) = &config.decide {
             delay = decide(&RetryContext {

@@ -5,15 +5,21 @@ use std::time::Duration;
 /// How long a run waits. Absent timeouts never expire.
 ///
 /// Timeouts measure waiting only: a clock runs while the source is pending, never while the
-/// consumer holds the run up, and any item stops it. They need a Tokio runtime with its timer
-/// enabled, else the run fails with [`Error::NoTimer`](crate::Error::NoTimer) when it first has to
-/// wait. Like all of a run, they act only while it is polled.
+/// consumer holds the run up. What a *token* is, [`TokenView`](crate::TokenView) says: roles, usage
+/// reports, keep-alives and other items without a token end no wait but that of
+/// [`idle`](Self::idle). So each of `first_token`, `inter_token` and `total` ends a source that
+/// sends them for ever.
+///
+/// Timeouts need a Tokio runtime with its timer enabled, else the run fails with
+/// [`Error::NoTimer`](crate::Error::NoTimer) when it first has to wait. Like all of a run, they act
+/// only while it is polled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
 pub struct Timeouts {
     pub(crate) first_token: Option<Duration>,
     pub(crate) inter_token: Option<Duration>,
+    pub(crate) idle: Option<Duration>,
     pub(crate) total: Option<Duration>,
 }
 
@@ -23,30 +29,47 @@ impl Timeouts {
         Self {
             first_token: None,
             inter_token: None,
+            idle: None,
             total: None,
         }
     }
 
-    /// Sets how long each attempt may take until its first item, the factory's work included. Retried
+    /// Sets how long each attempt may wait for its first token, the factory's work included. Retried
     /// as a network error.
     pub const fn first_token(mut self, limit: Duration) -> Self {
         self.first_token = Some(limit);
         self
     }
 
-    /// Sets how long the source may take from one item to the next. Retried as a network error.
+    /// Sets how long the run may wait from one token to the next, and from the last token to the end
+    /// of the source. It begins with the first token of each attempt. Retried as a network error.
     pub const fn inter_token(mut self, limit: Duration) -> Self {
         self.inter_token = Some(limit);
         self
     }
 
-    /// Sets how long the whole run may wait, retries and back-off included. Not retried.
+    /// Sets how long the run may wait for an item of any kind, with a token or without, the
+    /// factory's work included. Retried as a network error.
+    ///
+    /// It finds a dead connection sooner than the other two where the source sends keep-alives as
+    /// items. Bytes that make no item, such as the comments of server-sent events, do not count.
+    pub const fn idle(mut self, limit: Duration) -> Self {
+        self.idle = Some(limit);
+        self
+    }
+
+    /// Sets how long the whole run may wait, retries and back-off included. Not retried. A delay that
+    /// does not fit into what is left is not waited for: the run ends at once, with the failure that
+    /// would have been retried.
     pub const fn total(mut self, limit: Duration) -> Self {
         self.total = Some(limit);
         self
     }
 
     pub(crate) const fn any(&self) -> bool {
-        self.first_token.is_some() || self.inter_token.is_some() || self.total.is_some()
+        self.first_token.is_some()
+            || self.inter_token.is_some()
+            || self.idle.is_some()
+            || self.total.is_some()
     }
 }

@@ -85,8 +85,9 @@ impl<T: Token + ?Sized> Token for Arc<T> {
 ///
 /// An item counts as a *token* if its kind is [`Text`](TokenKind::Text),
 /// [`Reasoning`](TokenKind::Reasoning) or [`ToolCall`](TokenKind::ToolCall) and its text is not
-/// empty: it is counted, sets the time to first token and makes gaps. One item is one token,
-/// however many of the model's own tokens the provider packed into it.
+/// empty, or if its kind is [`Media`](TokenKind::Media): it is counted, sets the time to first token
+/// and makes gaps. One item is one token, however many of the model's own tokens the provider packed
+/// into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenView<'a> {
@@ -135,6 +136,12 @@ impl<'a> TokenView<'a> {
         Self::new(TokenKind::ToolCall, text)
     }
 
+    /// Creates a piece of an image, of audio, or of other media.
+    #[must_use]
+    pub const fn media() -> Self {
+        Self::new(TokenKind::Media, "")
+    }
+
     /// Creates an item without text: a role, a usage report, a finish reason, a keep-alive.
     #[must_use]
     pub const fn other() -> Self {
@@ -169,10 +176,15 @@ impl<'a> TokenView<'a> {
         self
     }
 
-    /// Returns whether the item counts as a token: text of any kind but [`TokenKind::Other`].
+    /// Returns whether the item counts as a token: text of any kind but [`TokenKind::Other`], or
+    /// media.
     #[must_use]
     pub const fn is_token(&self) -> bool {
-        !self.text.is_empty() && !matches!(self.kind, TokenKind::Other)
+        if self.text.is_empty() {
+            matches!(self.kind, TokenKind::Media)
+        } else {
+            !matches!(self.kind, TokenKind::Other)
+        }
     }
 }
 
@@ -185,6 +197,8 @@ label_enum! {
         Reasoning = "reasoning",
         /// A tool call's name or arguments.
         ToolCall = "tool_call",
+        /// An image, audio, or a piece of them. It counts as a token with or without a text.
+        Media = "media",
         /// Anything else. Never counts as a token.
         Other = "other",
     }
@@ -287,8 +301,18 @@ label_enum! {
         ToolCalls = "tool_calls",
         /// The provider withheld content.
         ContentFilter = "content_filter",
+        /// The model refused to answer.
+        Refusal = "refusal",
         /// Any other reason, or the provider's end mark without a reason.
         Other = "other",
     }
 }
 read_back!(FinishReason);
+
+impl FinishReason {
+    /// Returns whether an answer may well be empty for this reason: the limit left no room for one,
+    /// or there was not to be one.
+    pub(crate) const fn explains_no_output(self) -> bool {
+        matches!(self, Self::Length | Self::ContentFilter | Self::Refusal)
+    }
+}

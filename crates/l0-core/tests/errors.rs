@@ -186,7 +186,7 @@ fn every_error_says_what_happened_in_these_words() {
         ),
         (
             own(Error::ZeroOutput),
-            "the answer is empty: no text with a letter or digit, and no tool call",
+            "the answer is empty: no visible text, no media, and no tool call",
         ),
         (
             own(Error::Truncated),

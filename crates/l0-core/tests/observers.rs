@@ -824,7 +824,7 @@ async fn events_of_an_unmeasured_run_are_the_same_without_times() {
     let scripts = || {
         [
             eventful(),
-            Script::new().attempt(|a| a.token("...")),
+            Script::new().attempt(|a| a.token(" ")),
             Script::new().attempt(|a| a.wait(MS).token("a").fail(Failure::status(401))),
             Script::new().attempt(|a| a.connect_error("invalid peer certificate")),
         ]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
+use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt, ScriptedToken};
 use l0_core::{
     Backoff, Chunk, Error, Failure, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry,
-    RetryKind, RetryReason, TimeoutKind, Timeouts,
+    RetryKind, RetryReason, TimeoutKind, Timeouts, Token, TokenKind, Usage,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
@@ -44,6 +44,10 @@ async fn timed_out(
             assert_eq!(run.outcome(), Some(Outcome::TimedOut));
             Some(kind)
         }
+        Err(Error::Source { .. }) => {
+            assert_eq!(run.outcome(), Some(Outcome::Failed));
+            None
+        }
         Err(other) => panic!("{other}"),
     };
     (kind, start.elapsed())
@@ -51,7 +55,7 @@ async fn timed_out(
 
 #[tokio::test(start_paused = true)]
 async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
-    use TimeoutKind::{FirstToken, InterToken, Total};
+    use TimeoutKind::{FirstToken, Idle, InterToken, Total};
     let all = Timeouts::new()
         .first_token(100 * MS)
         .inter_token(50 * MS)
@@ -59,6 +63,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
     let first = || Timeouts::new().first_token(100 * MS);
     let inter = || Timeouts::new().inter_token(50 * MS);
     let total = || Timeouts::new().total(SEC);
+    let idle = || Timeouts::new().idle(50 * MS);
     let one = |attempt: fn(ScriptedAttempt) -> ScriptedAttempt| Script::new().attempt(attempt);
     let every = |wait: Duration, times: usize| {
         Script::new().attempt(|a| (0..times).fold(a, |a, _| a.wait(wait).token("a")))
@@ -93,18 +98,84 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             99,
         ),
         (
-            "no limit after the first item",
+            "no limit after the first token",
             first(),
             one(|a| a.token("a").wait(60 * SEC).token("b")),
             None,
             60_000,
         ),
         (
-            "an item that is no token is an item",
+            "an item without a token is no token",
             first(),
             one(|a| a.wait(90 * MS).token("").wait(SEC).token("a")),
+            Some(FirstToken),
+            100,
+        ),
+        (
+            "an item without a token, and the token just in time",
+            first(),
+            one(|a| a.wait(90 * MS).token("").wait(9 * MS).token("a")),
             None,
-            1_090,
+            99,
+        ),
+        (
+            "items without a token between two tokens",
+            inter(),
+            one(|a| {
+                let a = a.token("a").wait(40 * MS).token("");
+                a.wait(9 * MS).token("b").wait(40 * MS).token("").hang()
+            }),
+            Some(InterToken),
+            99,
+        ),
+        (
+            "a token that is ready after an item without",
+            inter(),
+            one(|a| {
+                let a = a.token("a").wait(40 * MS).token("").token("b");
+                a.wait(49 * MS).token("c")
+            }),
+            None,
+            89,
+        ),
+        (
+            "any item, and each in time",
+            idle(),
+            one(|a| {
+                let a = a.connect_wait(20 * MS).wait(29 * MS).token("");
+                let a = a.wait(49 * MS).usage(Usage::new()).wait(49 * MS).token("a");
+                a.wait(49 * MS)
+            }),
+            None,
+            4 * 49,
+        ),
+        (
+            "no item at all",
+            idle(),
+            one(|a| a.connect_wait(20 * MS).hang()),
+            Some(Idle),
+            50,
+        ),
+        (
+            "no item after one without a token",
+            idle(),
+            one(|a| a.wait(20 * MS).token("").hang()),
+            Some(Idle),
+            70,
+        ),
+        (
+            "no item after a token",
+            idle(),
+            one(|a| a.wait(20 * MS).token("a").hang()),
+            Some(Idle),
+            70,
+        ),
+        (
+            "a token and an item at the same time",
+            idle().inter_token(50 * MS),
+            one(|a| a.token("a").hang()),
+            Some(InterToken),
+            50,
         ),
         (
             "hung in mid-stream",
@@ -114,18 +185,18 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             50,
         ),
         (
-            "hung after an item that is no token",
-            inter(),
+            "hung after an item without a token",
+            first().inter_token(50 * MS),
             one(|a| a.token("").hang()),
-            Some(InterToken),
-            50,
+            Some(FirstToken),
+            100,
         ),
         (
-            "no limit before the first item",
+            "no limit before the first token",
             inter(),
-            one(|a| a.connect_wait(SEC).wait(SEC).token("a")),
+            one(|a| a.connect_wait(SEC).wait(SEC).token("").wait(SEC).token("a")),
             None,
-            2_000,
+            3_000,
         ),
         (
             "an end that does not come",
@@ -227,6 +298,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             Timeouts::new()
                 .first_token(Duration::MAX)
                 .inter_token(Duration::MAX)
+                .idle(Duration::MAX)
                 .total(Duration::MAX),
             one(|a| a.wait(SEC).token("a").wait(SEC)),
             None,
@@ -244,7 +316,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
 
 #[tokio::test(start_paused = true)]
 async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_goes_on() {
-    use TimeoutKind::{FirstToken, Total};
+    use TimeoutKind::{FirstToken, Idle, Total};
     let retry = || {
         Retry::new()
             .max_retries(3)
@@ -272,20 +344,69 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
                 2,
             ),
             (
+                "the second attempt waits anew for its first token",
+                first(),
+                Script::new()
+                    .attempt(|a| a.token("a").fail(reset()))
+                    .attempt(|a| a.wait(99 * MS).token("a").wait(SEC).fail(reset()))
+                    .attempt(|a| a.wait(90 * MS).token("").hang()),
+                Some(FirstToken),
+                500 + 99 + 1_000 + 500 + 100 + 500 + 100,
+                4,
+            ),
+            (
+                "nothing comes",
+                Timeouts::new().idle(100 * MS),
+                Script::new()
+                    .attempt(|a| a.wait(99 * MS).token("").hang())
+                    .attempt(|a| a.wait(99 * MS).token("a").hang()),
+                Some(Idle),
+                4 * 199 + 3 * 500,
+                4,
+            ),
+            (
                 "the back-off counts in all",
-                first().total(SEC),
-                hangs(),
+                Timeouts::new().total(SEC),
+                Script::new()
+                    .attempt(|a| a.wait(100 * MS).fail(reset()))
+                    .attempt(ScriptedAttempt::hang),
                 Some(Total),
                 1_000,
                 2,
             ),
             (
+                "a back-off that is longer than what is left, after a timeout",
+                first().total(SEC),
+                hangs(),
+                Some(FirstToken),
+                700,
+                2,
+            ),
+            (
                 "a back-off that is longer than what is left",
                 Timeouts::new().total(300 * MS),
-                Script::new().attempt(|a| a.fail(reset())),
-                Some(Total),
-                300,
+                Script::new().attempt(|a| a.wait(SEC / 10).fail(reset())),
+                None,
+                100,
                 1,
+            ),
+            (
+                "a back-off that is as long as what is left",
+                Timeouts::new().total(600 * MS),
+                Script::new().attempt(|a| a.wait(SEC / 10).fail(reset())),
+                None,
+                100,
+                1,
+            ),
+            (
+                "a back-off that just fits",
+                Timeouts::new().total(601 * MS),
+                Script::new()
+                    .attempt(|a| a.wait(SEC / 10).fail(reset()))
+                    .attempt(|a| a.token("a")),
+                None,
+                600,
+                2,
             ),
             (
                 "in mid-stream",
@@ -317,6 +438,11 @@ async fn a_timeout_is_a_network_error_of_its_own_type() {
             Timeouts::new().first_token(SEC),
             1,
             "the first token did not arrive in time",
+        ),
+        (
+            Timeouts::new().idle(SEC),
+            1,
+            "the source sent nothing in time",
         ),
         (Timeouts::new().total(SEC), 0, "the run took too long"),
     ] {
@@ -373,6 +499,188 @@ async fn only_waiting_counts_and_holds_between_the_waits_do_not() {
     };
     assert_eq!(items, 8, "8 waits of 30 ms are within 250 ms, 9 are not");
     assert!(matches!(error, Error::Timeout(TimeoutKind::Total)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have_been_waited_out() {
+    let asked = |failure: Failure| {
+        let told = failure.retry_after(60 * SEC);
+        Script::new().attempt(|a| a.wait(SEC).fail(told))
+    };
+    let truncated = || Script::new().attempt(|a| a.wait(SEC).token("a"));
+    let empty = || Script::new().attempt(|a| a.wait(SEC).token(" ").finish(FinishReason::Stop));
+    let long = Backoff::fixed(60 * SEC);
+    for (name, script, backoff, outcome, error_type) in [
+        (
+            "rate limited",
+            asked(Failure::status(429)),
+            Backoff::none(),
+            Outcome::Failed,
+            "rate_limited",
+        ),
+        (
+            "unavailable",
+            asked(Failure::status(503)),
+            Backoff::none(),
+            Outcome::Failed,
+            "server_error",
+        ),
+        (
+            "truncated",
+            truncated(),
+            long,
+            Outcome::Truncated,
+            "truncated",
+        ),
+        ("empty", empty(), long, Outcome::Failed, "zero_output"),
+    ] {
+        let captured = Captured::new();
+        let retry = Retry::new().backoff(backoff);
+        let l0 = timed_l0(retry, Timeouts::new().total(20 * SEC), &captured);
+        let start = Instant::now();
+        let mut run = l0.stream(script.source()).expect_finish().start();
+        run.text().await.expect_err(name);
+        assert_eq!(start.elapsed(), SEC, "{name}");
+        assert_eq!(script.calls(), 1, "{name}");
+        let end = run.end().expect("ended");
+        assert_eq!(end.outcome(), outcome, "{name}");
+        assert_eq!(end.error_type().as_deref(), Some(error_type), "{name}");
+        assert!(!captured.kinds().contains(&"retry"), "{name}");
+        let telemetry = run.telemetry().expect("measured");
+        for error in telemetry.network.errors.expect("details") {
+            assert_eq!((error.was_retried(), error.delay()), (false, None));
+        }
+    }
+}
+
+/// Gives what the model said so far, and then an item without a token every so often, for ever.
+struct Chatter {
+    said: Vec<ScriptedToken>,
+    item: ScriptedToken,
+    every: Duration,
+    sleep: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Stream for Chatter {
+    type Item = io::Result<ScriptedToken>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(item) = self.said.pop() {
+            return Poll::Ready(Some(Ok(item)));
+        }
+        let every = self.every;
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep(every)));
+        ready!(sleep.as_mut().poll(cx));
+        self.sleep = None;
+        Poll::Ready(Some(Ok(self.item.clone())))
+    }
+}
+
+/// Items of every kind that carry no token.
+fn without_token() -> Vec<ScriptedToken> {
+    let empty = |kind: &TokenKind| ScriptedToken::new(*kind, "");
+    let kinds = TokenKind::ALL.iter().map(empty);
+    let mut items: Vec<_> = kinds.filter(|item| !item.view().is_token()).collect();
+    let other = ScriptedToken::new(TokenKind::Other, "");
+    items.push(ScriptedToken::new(TokenKind::Other, "keep-alive"));
+    let mut usage = other.clone();
+    usage.usage = Some(Usage::new().input(1));
+    let mut name = other;
+    name.model = Some("gpt-4".to_owned());
+    items.extend([usage, name]);
+    items
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_limit_that_can_end_it()
+{
+    let limits = [None, Some(250 * MS), Some(1_030 * MS)];
+    let text = |text| ScriptedToken::new(TokenKind::Text, text);
+    let prefixes = [
+        vec![],
+        vec![text("")],
+        vec![text("a")],
+        vec![text("a"), text("b"), text("")],
+        vec![ScriptedToken::new(TokenKind::Reasoning, "Hm")],
+    ];
+    for item in without_token() {
+        for said in &prefixes {
+            for first in limits {
+                for inter in limits {
+                    for total in limits {
+                        let began = said.iter().any(|item| item.view().is_token());
+                        let of_token = if began { inter } else { first };
+                        let Some(within) = of_token.into_iter().chain(total).min() else {
+                            continue;
+                        };
+                        // Items come more often than that, so that this one never ends it.
+                        let mut timeouts = Timeouts::new().idle(101 * MS);
+                        if let Some(limit) = first {
+                            timeouts = timeouts.first_token(limit);
+                        }
+                        if let Some(limit) = inter {
+                            timeouts = timeouts.inter_token(limit);
+                        }
+                        if let Some(limit) = total {
+                            timeouts = timeouts.total(limit);
+                        }
+                        let l0 = L0::builder()
+                            .timeouts(timeouts)
+                            .retry(Retry::none())
+                            .build();
+                        let (item, said) = (item.clone(), said.iter().rev().cloned().collect());
+                        let mut chatter = Some(Chatter {
+                            said,
+                            item,
+                            every: 100 * MS,
+                            sleep: None,
+                        });
+                        let mut run = l0
+                            .stream(move |_| ready(Ok(chatter.take().expect("one call"))))
+                            .start();
+                        let start = Instant::now();
+                        let ended = run.text().await;
+                        let what = format!("{timeouts:?}, {within:?}: {ended:?}");
+                        assert!(
+                            matches!(ended, Err(Error::Timeout(kind)) if kind != TimeoutKind::Idle),
+                            "{what}"
+                        );
+                        let elapsed = start.elapsed();
+                        assert!(elapsed >= within && elapsed <= within + MS, "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_consumer_holds_counts_in_no_wait_for_a_token_that_goes_on() {
+    let (first, inter) = (TimeoutKind::FirstToken, TimeoutKind::InterToken);
+    for (token, limits, kind) in [
+        ("", Timeouts::new().first_token(100 * MS), first),
+        ("a", Timeouts::new().inter_token(100 * MS), inter),
+    ] {
+        let script = Script::new().attempt(|a| {
+            let a = a.token(token);
+            (0..9).fold(a, |a, _| a.wait(30 * MS).token(""))
+        });
+        let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+        let mut run = l0.stream(script.source()).start();
+        let start = Instant::now();
+        let mut seen = 0;
+        let error = loop {
+            match run.next().await.expect("it does not end by itself") {
+                Ok(_) => seen += 1,
+                Err(error) => break error,
+            }
+            sleep(70 * MS).await;
+        };
+        assert!(matches!(error, Error::Timeout(told) if told == kind));
+        // The first is ready, three more are within 100 ms of waiting.
+        assert_eq!(seen, 4, "{kind}");
+        assert_eq!(start.elapsed(), 100 * MS + seen * 70 * MS);
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,7 +785,7 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
         );
         let script = Script::new()
             .attempt(|a| a.fail(reset()))
-            .attempt(|a| a.token("..."))
+            .attempt(|a| a.token(" "))
             .attempt(|a| a.token("fine"));
         let mut run = l0.stream(script.source()).start();
         let mut text = pin!(run.text());

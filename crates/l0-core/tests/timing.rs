@@ -325,7 +325,7 @@ async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_n
         (
             "retried as the model's fault",
             Script::new()
-                .attempt(|a| a.token("...").wait(50 * MS))
+                .attempt(|a| a.token(" ").wait(50 * MS))
                 .attempt(|a| a.wait(10 * MS).token("a")),
             Expected {
                 ttft: Duration::ZERO,
@@ -351,7 +351,7 @@ async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_token_may_be_reasoning_or_a_tool_call_but_the_first_text_is_text() {
+async fn the_first_token_may_be_of_any_kind_but_the_first_text_is_text() {
     let first = one(|a| a.wait(10 * MS).reasoning("hm").wait(10 * MS).token("a"));
     let tool = one(|a| {
         a.wait(5 * MS)
@@ -362,11 +362,16 @@ async fn the_first_token_may_be_reasoning_or_a_tool_call_but_the_first_text_is_t
             .token("a")
     });
     let only_tool = one(|a| a.wait(5 * MS).tool_call("f"));
+    let media = one(|a| {
+        let described = ScriptedToken::new(TokenKind::Media, "a cat");
+        a.wait(5 * MS).media().wait(5 * MS).item(described)
+    });
     let empty_text = one(|a| a.wait(5 * MS).token("").wait(5 * MS).token("a"));
     for (name, script, token, text, tokens) in [
         ("reasoning first", first, 10 * MS, Some(20 * MS), 2),
         ("tool call first", tool, 5 * MS, Some(15 * MS), 3),
         ("no text", only_tool, 5 * MS, None, 1),
+        ("media", media, 5 * MS, None, 2),
         ("empty text first", empty_text, 10 * MS, Some(10 * MS), 1),
     ] {
         for wrapper in WRAPPERS {

@@ -4,7 +4,7 @@ use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 const RULE: &str = "zero-output";
 
-/// Checks that there is an answer: [`Ended::has_output`] says what counts as one.
+/// Checks that there is an answer, or a reason why there is none: see [`Ended::is_empty`].
 ///
 /// Reports `zero-output` at the end, a recoverable [`Severity::Error`]. By itself, L0 asks again if
 /// an answer is empty, and the run fails if all are; with this rule, telemetry counts each empty
@@ -29,7 +29,7 @@ impl Check for ZeroOutput {
     fn text(&mut self, _: &str, _: &mut Findings) {}
 
     fn end(&mut self, ended: &Ended, findings: &mut Findings) {
-        if !ended.has_output {
+        if ended.is_empty() {
             let message = "The answer is empty";
             findings.report(Violation::new(RULE, Severity::Error, message));
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use l0_core::testing::{Script, ScriptedAttempt};
-use l0_core::{Backoff, Check, Checks, Ended, Findings, L0, L0Builder, Monitoring, Retry};
+use l0_core::{
+    Backoff, Check, Checks, Ended, Findings, FinishReason, L0, L0Builder, Monitoring, Retry,
+};
 use l0_guardrails::{Drift, Guardrails, Json, StrictJson, ZeroOutput};
 
 fn l0(rules: impl Into<Checks>) -> L0Builder {
@@ -133,6 +135,11 @@ fn zero_output_asks_what_core_found() {
         assert_eq!(findings.iter().count(), 0);
         rule.end(&Ended::new(has_output), &mut findings);
         assert_eq!(findings.iter().count(), usize::from(!has_output));
+
+        let mut explained = Findings::new();
+        let refused = Ended::new(has_output).finish(Some(FinishReason::Refusal));
+        ZeroOutput::new().end(&refused, &mut explained);
+        assert_eq!(explained.iter().count(), 0);
         for violation in findings.iter() {
             assert_eq!(violation.rule, rule.name());
             assert!(violation.recoverable);

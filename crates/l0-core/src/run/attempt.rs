@@ -10,7 +10,7 @@ use crate::end::Cause;
 use crate::options::Options;
 use crate::recorder::Recorder;
 use crate::timeout::Timeouts;
-use crate::token::{TokenKind, TokenView};
+use crate::token::{FinishReason, TokenKind, TokenView};
 use crate::verdict::{DriftReport, Violation};
 
 /// What an attempt must show by its end.
@@ -18,7 +18,7 @@ use crate::verdict::{DriftReport, Violation};
 pub(super) struct Required {
     /// A finish reason.
     pub(super) finish: bool,
-    /// Text with a letter or digit, or a tool call.
+    /// Output, or a reason why there is none.
     pub(super) output: bool,
 }
 
@@ -29,8 +29,8 @@ pub(super) struct AttemptState<'a> {
     /// The number of the attempt, from 1; 0 before the first.
     pub(super) number: u32,
     required: Required,
-    /// Whether the source said why the model stopped.
-    finished: bool,
+    /// Why the model stopped, once the source said it.
+    finish: Option<FinishReason>,
     has_output: bool,
     /// Whether an item of any kind was handed out.
     has_item: bool,
@@ -63,7 +63,7 @@ impl<'a> AttemptState<'a> {
             deadlines: Deadlines::new(timeouts),
             number: 0,
             required,
-            finished: false,
+            finish: None,
             has_output: false,
             has_item: false,
             parked: false,
@@ -75,7 +75,7 @@ impl<'a> AttemptState<'a> {
     pub(super) fn begin(&mut self, options: &Options) -> bool {
         self.unpark();
         self.number += 1;
-        self.deadlines.new_attempt();
+        self.deadlines.new_attempt(self.recorder.tokens());
         self.reset();
         self.checks = AttemptChecks::start(options);
         std::mem::take(&mut self.has_item)
@@ -83,7 +83,7 @@ impl<'a> AttemptState<'a> {
 
     /// Forgets what the attempt has shown: it is void.
     pub(super) fn reset(&mut self) {
-        self.finished = false;
+        self.finish = None;
         self.has_output = false;
     }
 
@@ -96,7 +96,9 @@ impl<'a> AttemptState<'a> {
             self.parked = false;
             self.deadlines.disarm(now);
         }
-        self.finished |= view.finish.is_some();
+        if view.finish.is_some() {
+            self.finish = view.finish;
+        }
         if !self.has_output {
             self.has_output = is_output(view.kind, view.text);
         }
@@ -134,12 +136,10 @@ impl<'a> AttemptState<'a> {
         }
         let wait_for = if backs_off {
             WaitFor::BackOff
-        } else if self.has_item {
-            WaitFor::NextItem
         } else {
-            WaitFor::FirstItem
+            WaitFor::Source
         };
-        self.deadlines.arm(wait_for, now);
+        self.deadlines.arm(wait_for, self.recorder.tokens(), now);
     }
 
     /// Ends a wait that gave no item.
@@ -151,20 +151,21 @@ impl<'a> AttemptState<'a> {
 
     /// Returns whether the answer is complete: the source said why the model stopped.
     pub(super) fn is_finished(&self) -> bool {
-        self.finished
+        self.finish.is_some()
     }
 
     /// Judges an attempt whose source has ended by itself.
     pub(super) fn end(&mut self) -> Verdict {
-        if self.required.finish && !self.finished {
+        if self.required.finish && self.finish.is_none() {
             // First: a cut connection also explains missing output.
             return Verdict::Failed(Cause::Truncated);
         }
+        let ended = Ended::new(self.has_output).finish(self.finish);
         let checked = match &mut self.checks {
-            Some(checks) => checks.end(&Ended::new(self.has_output), &mut self.recorder),
+            Some(checks) => checks.end(&ended, &mut self.recorder),
             None => Verdict::Complete,
         };
-        if self.required.output && !self.has_output {
+        if self.required.output && ended.is_empty() {
             return Verdict::Failed(Cause::ZeroOutput);
         }
         checked
@@ -241,8 +242,41 @@ impl AttemptChecks {
 #[inline(never)]
 fn is_output(kind: TokenKind, text: &str) -> bool {
     match kind {
-        TokenKind::Text => text.chars().any(char::is_alphanumeric),
-        TokenKind::ToolCall => true,
+        TokenKind::Text => text.chars().any(is_visible),
+        TokenKind::ToolCall | TokenKind::Media => true,
         TokenKind::Reasoning | TokenKind::Other => false,
     }
+}
+
+/// Whether a character shows by itself: it is no white space, no control, and has a width.
+fn is_visible(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_graphic();
+    }
+    !c.is_whitespace() && !c.is_control() && !is_zero_width(c)
+}
+
+/// Whether a character has no width: Unicode's default-ignorable characters, and marks of
+/// interlinear annotations.
+const fn is_zero_width(c: char) -> bool {
+    matches!(
+        c,
+        '\u{AD}'
+            | '\u{34F}'
+            | '\u{61C}'
+            | '\u{115F}'..='\u{1160}'
+            | '\u{17B4}'..='\u{17B5}'
+            | '\u{180B}'..='\u{180F}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}'
+            | '\u{3164}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FEFF}'
+            | '\u{FFA0}'
+            | '\u{FFF0}'..='\u{FFFB}'
+            | '\u{1BCA0}'..='\u{1BCA3}'
+            | '\u{1D173}'..='\u{1D17A}'
+            | '\u{E0000}'..='\u{E0FFF}'
+    )
 }

@@ -13,10 +13,8 @@ use crate::timeout::Timeouts;
 /// What a run waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitFor {
-    /// The first item of an attempt.
-    FirstItem,
-    /// A further item.
-    NextItem,
+    /// The source.
+    Source,
     /// The end of a back-off.
     BackOff,
 }
@@ -33,8 +31,13 @@ pub(super) struct Deadlines {
     since: Option<Instant>,
     /// How long it waited before.
     waited: Duration,
-    /// When the attempt's first item is due.
-    first_item: Option<Instant>,
+    /// How long it waited for the next token before. An item without a token ends a wait, and not
+    /// this. It is stale if tokens came since: a token touches nothing here.
+    waited_for_token: Duration,
+    /// How many tokens the run had when the attempt began.
+    tokens_before: u64,
+    /// How many it had when the last wait began.
+    tokens: u64,
     /// The earliest deadline of this wait.
     due: Option<(Instant, TimeoutKind)>,
 }
@@ -47,7 +50,9 @@ impl Deadlines {
             timer: None,
             since: None,
             waited: Duration::ZERO,
-            first_item: None,
+            waited_for_token: Duration::ZERO,
+            tokens_before: 0,
+            tokens: 0,
             due: None,
         }
     }
@@ -57,38 +62,50 @@ impl Deadlines {
         self.any
     }
 
-    /// An attempt begins.
-    pub(super) fn new_attempt(&mut self) {
-        self.first_item = None;
+    /// An attempt begins, of a run that had so many tokens.
+    pub(super) fn new_attempt(&mut self, tokens: u64) {
+        self.waited_for_token = Duration::ZERO;
+        self.tokens_before = tokens;
+        self.tokens = tokens;
     }
 
-    /// A wait begins.
-    pub(super) fn arm(&mut self, wait_for: WaitFor, now: Instant) {
+    /// Returns how long the run may still wait in all; absent without a limit. Asked between two
+    /// waits.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let limit = self.timeouts.total?;
+        Some(limit.saturating_sub(self.waited))
+    }
+
+    /// A wait begins, in a run that had so many tokens so far.
+    pub(super) fn arm(&mut self, wait_for: WaitFor, tokens: u64, now: Instant) {
         if !self.any {
             return;
         }
         self.since = Some(now);
+        if std::mem::replace(&mut self.tokens, tokens) != tokens {
+            self.waited_for_token = Duration::ZERO;
+        }
         let timeouts = self.timeouts;
         // A deadline beyond the clock's range never comes.
-        let of_item = match wait_for {
-            WaitFor::FirstItem => {
-                let due = || now.checked_add(timeouts.first_token?);
-                self.first_item = self.first_item.or_else(due);
-                self.first_item.map(|due| (due, TimeoutKind::FirstToken))
+        let due = |limit: Option<Duration>, kind| Some((now.checked_add(limit?)?, kind));
+        let of_run = due(self.left(), TimeoutKind::Total);
+        self.due = match wait_for {
+            WaitFor::BackOff => of_run,
+            WaitFor::Source => {
+                let (limit, kind) = if tokens == self.tokens_before {
+                    (timeouts.first_token, TimeoutKind::FirstToken)
+                } else {
+                    (timeouts.inter_token, TimeoutKind::InterToken)
+                };
+                let left = limit.map(|limit| limit.saturating_sub(self.waited_for_token));
+                // Of two at the same time the first is told.
+                let all = [
+                    of_run,
+                    due(left, kind),
+                    due(timeouts.idle, TimeoutKind::Idle),
+                ];
+                all.into_iter().flatten().min_by_key(|(due, _)| *due)
             }
-            WaitFor::NextItem => timeouts
-                .inter_token
-                .and_then(|limit| now.checked_add(limit))
-                .map(|due| (due, TimeoutKind::InterToken)),
-            WaitFor::BackOff => None,
-        };
-        let of_run = timeouts
-            .total
-            .and_then(|limit| now.checked_add(limit.saturating_sub(self.waited)))
-            .map(|due| (due, TimeoutKind::Total));
-        self.due = match (of_item, of_run) {
-            (Some(item), Some(run)) => Some(if run.0 <= item.0 { run } else { item }),
-            (item, run) => item.or(run),
         };
     }
 
@@ -102,7 +119,9 @@ impl Deadlines {
 
     fn disarm_since(&mut self, since: Instant, now: Option<Instant>) {
         let now = now.unwrap_or_else(clock::now);
-        self.waited += now.saturating_duration_since(since);
+        let waited = now.saturating_duration_since(since);
+        self.waited += waited;
+        self.waited_for_token += waited;
         self.since = None;
         self.due = None;
     }

@@ -439,8 +439,14 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             let Self { retries, rng, .. } = self;
             retries.plan(&self.options.retry, &failed, rng)
         };
+        // A delay that does not fit into what is left of the run's time would end in its timeout,
+        // which says less than the failure.
+        let left = self.attempt.deadlines.left();
+        let fits = |delay: &Duration| delay.is_zero() || left.is_none_or(|left| *delay < left);
         // Without a timer there is no back-off, and so no retry.
-        let retry = planned.and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
+        let retry = planned
+            .filter(|(_, delay)| fits(delay))
+            .and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
         let recorder = &mut self.attempt.recorder;
         if let Some(kind) = network_error {
             let delay = retry.as_ref().map(|(_, delay, _)| *delay);

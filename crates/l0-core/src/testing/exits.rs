@@ -463,13 +463,18 @@ fn completed() -> Vec<Row> {
             Way::completed().takes(0, STARTED),
         )
         .configure(|builder| builder.detect_zero_output(false)),
+        row(
+            "completed by a refusal of the model",
+            Script::new().attempt(|a| a.finish(FinishReason::Refusal)),
+            Way::completed().takes(0, STARTED),
+        ),
     ]
 }
 
 fn failed() -> Vec<Row> {
     let denied = || Failure::status(401);
     let unconnected = Script::new().attempt(|a| a.connect_error(denied()));
-    let empty = Script::new().attempt(|a| a.tokens([" ", "...", "\n"]).reasoning("Well"));
+    let empty = Script::new().attempt(|a| a.tokens([" ", "\u{200b}", "\n"]).reasoning("Well"));
     let broken = "attempt_started first_token token network_error";
     let mut rows = vec![
         row(
@@ -686,12 +691,15 @@ fn timed_out() -> Vec<Row> {
             two_retries(builder).timeouts(timeouts)
         }),
         row(
-            "total timeout in the back-off",
+            "idle timeout",
+            hangs(),
+            timeout(TimeoutKind::Idle).takes(55, in_mid_stream),
+        )
+        .configure(|builder| builder.timeouts(Timeouts::new().idle(50 * MS))),
+        row(
+            "a back-off that does not fit into the total timeout",
             fails(RESET),
-            timeout(TimeoutKind::Total).takes(
-                50,
-                "attempt_started first_token token network_error retry network_error",
-            ),
+            Way::source(RESET, 1).takes(5, in_mid_stream),
         )
         .configure(|builder| {
             let retry = Retry::new().backoff(Backoff::fixed(100 * MS));

@@ -201,6 +201,11 @@ impl ScriptedAttempt {
         self.item(ScriptedToken::new(TokenKind::ToolCall, text))
     }
 
+    /// Yields a piece of media.
+    pub fn media(self) -> Self {
+        self.item(ScriptedToken::new(TokenKind::Media, ""))
+    }
+
     /// Yields an item with the provider's token counts.
     pub fn usage(self, usage: Usage) -> Self {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
