@@ -75,6 +75,7 @@ mod report;
 mod response;
 mod sse;
 mod token;
+mod usage;
 
 #[cfg(feature = "reqwest")]
 pub use client::{Client, ClientError, Provider};

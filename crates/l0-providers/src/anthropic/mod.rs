@@ -8,9 +8,10 @@
 //!
 //! # Token counts
 //!
-//! They come in parts, and each token that carries them has all that are known so far. They are
-//! Anthropic's: `input_tokens` leaves out what was read from the cache
-//! ([`cached_input`](Usage::cached_input)) or written to it, and there is no total.
+//! They come in parts, and each token that carries them has all that are known so far. Anthropic's
+//! `input_tokens` leaves out what was read from a cache or written to it;
+//! [`input`](l0_core::Usage::input) has it. What is billed beside Anthropic's own counts
+//! (the `iterations` that shorten the conversation or ask another model) is added.
 //!
 //! # Tool calls
 //!
@@ -25,13 +26,14 @@
 
 use bytes::Bytes;
 use futures_core::Stream;
-use l0_core::{FinishReason, TokenKind, Usage};
+use l0_core::{FinishReason, TokenKind};
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
 use crate::lenient::Text;
 use crate::report::api_error;
 use crate::response::{Calls, Identity};
 use crate::token::ProviderToken;
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -40,7 +42,7 @@ mod payload;
 #[cfg(feature = "reqwest")]
 pub use client::{Anthropic, Client, from_response};
 
-use payload::{Block, Delta, Payload, UsageFields};
+use payload::{Block, Delta, Payload};
 
 /// Decodes the body of a streamed message, as its bytes arrive.
 ///
@@ -78,7 +80,7 @@ where
 #[derive(Default)]
 struct Messages {
     identity: Identity,
-    usage: Usage,
+    counted: Counted,
     calls: Calls,
     finish_sent: bool,
 }
@@ -108,13 +110,15 @@ impl Dialect for Messages {
                 let said = self
                     .identity
                     .news(message.model.as_str(), message.id.as_str());
-                let usage = self.count(message.usage.0);
+                let counts = message.usage.0;
+                let usage = counts.and_then(|counts| self.counted.add(&counts));
                 out.say(Said { usage, ..said });
                 self.stopped(message.stop_reason, out);
             }
             "message_delta" => {
                 self.flush(out);
-                let usage = self.count(payload.usage.0);
+                let counts = payload.usage.0;
+                let usage = counts.and_then(|counts| self.counted.add(&counts));
                 out.say(Said {
                     usage,
                     ..Said::default()
@@ -178,19 +182,6 @@ impl Messages {
         if let Some(call) = self.calls.flush() {
             out.push(call);
         }
-    }
-
-    /// All counts so far, if there are new ones.
-    fn count(&mut self, fields: Option<UsageFields>) -> Option<Usage> {
-        let fields = fields?;
-        let before = self.usage;
-        self.usage.input = fields.input.0.or(before.input);
-        self.usage.output = fields.output.0.or(before.output);
-        self.usage.cached_input = fields.cache_read.0.or(before.cached_input);
-        let details = fields.output_details.0;
-        let reasoning = details.and_then(|details| details.thinking.0);
-        self.usage.reasoning = reasoning.or(before.reasoning);
-        (self.usage != Usage::new()).then_some(self.usage)
     }
 
     fn stopped(&mut self, reason: Text<'_>, out: &mut Out) {

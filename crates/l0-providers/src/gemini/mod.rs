@@ -11,9 +11,9 @@
 //!
 //! # Token counts
 //!
-//! They are Gemini's: [`output`](l0_core::Usage::output) is `candidatesTokenCount`, which leaves out the
-//! thinking ([`reasoning`](l0_core::Usage::reasoning), `thoughtsTokenCount`). They come with every payload
-//! and are cumulative, so the last ones are valid.
+//! They come with every payload and are cumulative. Gemini's `candidatesTokenCount` leaves out the
+//! thinking, and its `promptTokenCount` the results of its own tools, unless `totalTokenCount` says
+//! otherwise; [`output`](l0_core::Usage::output) and [`input`](l0_core::Usage::input) have them.
 //!
 //! # Tool calls
 //!
@@ -36,6 +36,7 @@ use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::report::api_error;
 use crate::response::{Choice, Choices, Identity, small};
 use crate::token::{ProviderToken, ToolCall};
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -82,6 +83,7 @@ where
 struct Generate {
     identity: Identity,
     choices: Choices,
+    counted: Counted,
 }
 
 impl Dialect for Generate {
@@ -94,7 +96,8 @@ impl Dialect for Generate {
         }
         let model = payload.model.as_str();
         let mut said = self.identity.news(model, payload.response_id.as_str());
-        said.usage = payload.usage.usage();
+        let counts = payload.usage.0;
+        said.usage = counts.and_then(|counts| self.counted.add(&counts));
         let feedback = payload.feedback.0.unwrap_or_default();
         let blocked = feedback.block_reason.filled().map(Cow::into_owned);
         if blocked.is_some() {

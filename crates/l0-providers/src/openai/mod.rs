@@ -31,6 +31,7 @@ use crate::lenient::{Count, Object, Text};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -43,7 +44,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields, append};
+use payload::{CallDelta, Choice, Delta, Function, Payload, append};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -82,6 +83,7 @@ where
 struct Chat {
     identity: Identity,
     choices: Choices,
+    counted: Counted,
     finish_sent: bool,
 }
 
@@ -104,14 +106,18 @@ impl Dialect for Chat {
             error = error.or(read.error);
         }
         if let Some(x_groq) = payload.x_groq.0 {
-            usage = x_groq.usage.0.and_then(UsageFields::usage).or(usage);
+            let counts = x_groq.usage.0.and_then(|counts| self.counted.add(&counts));
+            usage = counts.or(usage);
             error = error.or(x_groq.error.error(beside_choices));
         }
 
         let mut said = self
             .identity
             .news(payload.model.as_str(), payload.id.as_str());
-        said.usage = payload.usage.0.and_then(UsageFields::usage).or(usage);
+        let counts = payload.usage.0;
+        said.usage = counts
+            .and_then(|counts| self.counted.add(&counts))
+            .or(usage);
         if finished && self.choices.all_finished() {
             said.finish = self.choices.first_finish();
             self.finish_sent = true;
@@ -226,7 +232,7 @@ impl Chat {
                 Some("insufficient_system_resource") => Some("insufficient_system_resource"),
                 _ => None,
             },
-            usage: choice.usage.0.and_then(|usage| usage.usage()),
+            usage: choice.usage.0.and_then(|counts| self.counted.add(&counts)),
             error: choice.error.error(true),
         }
     }

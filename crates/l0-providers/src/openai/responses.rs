@@ -26,7 +26,7 @@
 
 use bytes::Bytes;
 use futures_core::Stream;
-use l0_core::{FinishReason, TokenKind, Usage};
+use l0_core::{FinishReason, TokenKind};
 use serde::de::MapAccess;
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
@@ -35,6 +35,7 @@ use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
 use crate::report::{ErrorField, api_error};
 use crate::response::{Calls, Identity};
 use crate::token::ProviderToken;
+use crate::usage::{Counted, UsageFields};
 
 #[cfg(feature = "reqwest")]
 pub use with_reqwest::from_response;
@@ -72,6 +73,7 @@ where
 #[derive(Default)]
 pub(super) struct Responses {
     identity: Identity,
+    counted: Counted,
     calls: Calls,
     /// Whether there is a call that the user is to run.
     asks: bool,
@@ -155,7 +157,8 @@ impl Dialect for Responses {
             let said = self
                 .identity
                 .news(response.model.as_str(), response.id.as_str());
-            let usage = response.usage.usage();
+            let counts = response.usage.0;
+            let usage = counts.and_then(|counts| self.counted.add(&counts));
             out.say(Said { usage, ..said });
         }
         Ok(())
@@ -193,7 +196,10 @@ impl Responses {
             _ => FinishReason::Other,
         };
         out.say(Said {
-            usage: response.usage.usage(),
+            usage: response
+                .usage
+                .0
+                .and_then(|counts| self.counted.add(&counts)),
             // A failed response is not complete.
             finish: (kind != "response.failed").then_some(finish),
             ..said
@@ -355,64 +361,6 @@ impl<'de> Fields<'de> for Incomplete<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "reason" => self.reason = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// The token counts.
-#[derive(Default)]
-struct UsageFields {
-    input: Count,
-    output: Count,
-    total: Count,
-    input_details: Object<Details>,
-    output_details: Object<Details>,
-}
-
-impl<'de> Fields<'de> for UsageFields {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "input_tokens" => self.input = map.next_value()?,
-            "output_tokens" => self.output = map.next_value()?,
-            "total_tokens" => self.total = map.next_value()?,
-            "input_tokens_details" => self.input_details.read(map)?,
-            "output_tokens_details" => self.output_details.read(map)?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl Object<UsageFields> {
-    /// The counts, if the provider sent any.
-    fn usage(self) -> Option<Usage> {
-        let fields = self.0?;
-        let mut usage = Usage::new();
-        usage.input = fields.input.0;
-        usage.output = fields.output.0;
-        usage.total = fields.total.0;
-        usage.cached_input = fields.input_details.0.and_then(|details| details.cached.0);
-        usage.reasoning = fields
-            .output_details
-            .0
-            .and_then(|details| details.reasoning.0);
-        (usage != Usage::new()).then_some(usage)
-    }
-}
-
-#[derive(Default)]
-struct Details {
-    cached: Count,
-    reasoning: Count,
-}
-
-impl<'de> Fields<'de> for Details {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "cached_tokens" => self.cached = map.next_value()?,
-            "reasoning_tokens" => self.reasoning = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
