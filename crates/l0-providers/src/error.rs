@@ -166,6 +166,13 @@ impl ApiError {
         }
     }
 
+    /// A failure that the provider told as the reason why the answer ended.
+    pub(crate) fn finish(reason: &str) -> Self {
+        let mut error = Self::new(Some("server_error"), Some(reason), None, None, &[]);
+        error.failure = Failure::server();
+        error
+    }
+
     pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
         self.retry_after = delay;
         self.failure.retry_after = delay;

@@ -64,6 +64,7 @@ pub mod anthropic;
 mod client;
 mod decode;
 mod error;
+mod finish;
 #[cfg(feature = "gemini")]
 pub mod gemini;
 #[cfg(feature = "reqwest")]

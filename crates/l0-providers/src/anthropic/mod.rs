@@ -22,13 +22,16 @@
 //!
 //! # Errors
 //!
-//! An `error` event is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item.
+//! An `error` event is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. So is
+//! a stop reason by which a gateway says that it failed, such as `network_error`.
 
 use bytes::Bytes;
 use futures_core::Stream;
 use l0_core::{FinishReason, TokenKind};
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
+use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::lenient::Text;
 use crate::report::api_error;
 use crate::response::{Calls, Identity};
@@ -188,16 +191,19 @@ impl Messages {
         let Some(reason) = reason.filled() else {
             return;
         };
+        // `pause_turn` is another reason: the turn goes on with a further request.
+        let Some(finish) = Finish::read(&reason) else {
+            return;
+        };
         self.finish_sent = true;
         let last = out.last_or_other(0);
-        last.finish = Some(match &*reason {
-            "end_turn" | "stop_sequence" => FinishReason::Stop,
-            "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
-            "tool_use" => FinishReason::ToolCalls,
-            "refusal" => FinishReason::ContentFilter,
-            // `pause_turn`: the turn goes on with a further request.
-            _ => FinishReason::Other,
-        });
+        if finish == Finish::Failed {
+            let error = ApiError::finish(&reason);
+            last.finish_reason = Some(reason.into_owned());
+            out.fail(error);
+            return;
+        }
+        last.finish = Some(finish.reason());
         last.finish_reason = Some(reason.into_owned());
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! # When a response is complete
 //!
-//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once. The
+//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once; so does
+//! `response.done`, in which gateways put either. The
 //! [`finish_reason`](ProviderToken::finish_reason) is the response's status (`completed`), or why
 //! it is incomplete (`max_output_tokens`). A stream that ends without one of them was cut.
 //!
@@ -31,6 +32,7 @@ use serde::de::MapAccess;
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
 use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
 use crate::report::{ErrorField, api_error};
 use crate::response::{Calls, Identity};
@@ -135,7 +137,9 @@ impl Dialect for Responses {
                 self.asks |= kind != "response.mcp_call_arguments.delta";
                 out.push(self.calls.piece(key, payload.delta.as_str()));
             }
+            // The last one is what some gateways say for all of them.
             "response.completed"
+            | "response.done"
             | "response.incomplete"
             | "response.failed"
             | "response.cancelled" => {
@@ -173,27 +177,35 @@ impl Dialect for Responses {
 
 impl Responses {
     /// The last event: why there are no more.
-    fn over(&mut self, kind: &str, response: Response<'_>, out: &mut Out) {
+    fn over<'a>(&mut self, kind: &str, response: Response<'a>, out: &mut Out) {
         if let Some(call) = self.calls.flush() {
             out.push(call);
         }
         let detail = response.incomplete_details.0.unwrap_or_default();
-        let status = response.status.filled();
-        let reason = match kind {
-            "response.incomplete" => detail.reason.filled().or(status),
-            _ => status,
+        let said_word = |word: Text<'a>| word.filled().filter(|word| Finish::read(word).is_some());
+        let status = said_word(response.status);
+        let why = said_word(detail.reason);
+        // What the last event is, where its name says so, and else the response's status.
+        let end = match kind {
+            "response.done" => status.as_deref().unwrap_or("completed"),
+            kind => &kind["response.".len()..],
         };
-        // `response.completed`
-        let reason = reason.unwrap_or_else(|| kind["response.".len()..].into());
+        let incomplete = end.eq_ignore_ascii_case("incomplete");
+        let failed_end = end.eq_ignore_ascii_case("failed");
+        let reason = if incomplete {
+            why.or(status.clone())
+        } else {
+            status.clone()
+        };
+        let reason = reason.unwrap_or_else(|| end.to_owned().into());
+        let finish = Finish::read(&reason);
+        let failed = failed_end || finish == Some(Finish::Failed);
         let said = self
             .identity
             .news(response.model.as_str(), response.id.as_str());
-        let finish = match &*reason {
-            "completed" if self.asks => FinishReason::ToolCalls,
-            "completed" => FinishReason::Stop,
-            "max_output_tokens" | "max_tokens" => FinishReason::Length,
-            "content_filter" => FinishReason::ContentFilter,
-            _ => FinishReason::Other,
+        let finish = match finish.map(Finish::reason) {
+            Some(FinishReason::Stop) if self.asks => FinishReason::ToolCalls,
+            finish => finish.unwrap_or(FinishReason::Other),
         };
         out.say(Said {
             usage: response
@@ -201,23 +213,15 @@ impl Responses {
                 .0
                 .and_then(|counts| self.counted.add(&counts)),
             // A failed response is not complete.
-            finish: (kind != "response.failed").then_some(finish),
+            finish: (!failed).then_some(finish),
             ..said
         });
-        out.last_or_other(0).finish_reason = Some(reason.into_owned());
+        out.last_or_other(0).finish_reason = Some(reason.clone().into_owned());
         let own = response.error.error(true);
         let own = own.map(|error| error.into_api_error(None, &[]));
         match self.error.take().or(own) {
             Some(error) => out.fail(error),
-            None if kind == "response.failed" => {
-                out.fail(ApiError::new(
-                    Some("server_error"),
-                    Some("failed"),
-                    None,
-                    None,
-                    &[],
-                ));
-            }
+            None if failed => out.fail(ApiError::finish(&reason)),
             None => out.end(),
         }
     }
