@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -12,6 +12,7 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::error::{ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, ProviderError};
 use crate::lenient::{Fields, Object};
+use crate::report::bare_error;
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
@@ -26,6 +27,11 @@ pub(crate) trait Dialect: Send + Sync {
     /// The end mark `[DONE]`, which ends the response. That it is complete, the mark only says where
     /// it belongs to the format.
     fn done(&mut self, _: &mut Out) {}
+
+    /// Whether the provider told of an error that more may follow, but that need not wait for it.
+    fn failing(&self) -> bool {
+        false
+    }
 
     /// The body is at its end, or broke off.
     fn end(&mut self, _: &mut Out) {}
@@ -135,6 +141,11 @@ fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
         return;
     }
     let Err(Unreadable(problem)) = dialect.payload(name, json, out) else {
+        if out.tokens.is_empty() && out.end.is_none() && !dialect.failing() {
+            if let Some(error) = bare_error(json) {
+                out.fail(error);
+            }
+        }
         return;
     };
     if event.unterminated {
@@ -217,7 +228,14 @@ where
             if let Some(fault) = this.out.end.take() {
                 break fault.map(Fault::widen);
             }
-            let error = match ready!(this.events.as_mut().poll_next(cx)) {
+            let Poll::Ready(event) = this.events.as_mut().poll_next(cx) else {
+                if this.dialect.failing() {
+                    this.dialect.end(this.out);
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            let error = match event {
                 Some(Ok(event)) => {
                     read(&event, &mut **this.dialect, this.out);
                     continue;

@@ -77,6 +77,7 @@ mod response;
 mod sse;
 mod token;
 mod usage;
+mod wait;
 
 #[cfg(feature = "reqwest")]
 pub use client::{Client, ClientError, Provider};

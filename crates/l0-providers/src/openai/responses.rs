@@ -9,9 +9,9 @@
 //!
 //! # Errors
 //!
-//! `response.failed` and an `error` event are a [`ProviderError::Api`](crate::ProviderError::Api).
-//! After an `error` event the decoder reads on to the `response.failed` that may follow it, for the
-//! status; the first of the two errors counts.
+//! `response.failed` and an `error` event are a [`ProviderError::Api`](crate::ProviderError::Api),
+//! and the last item. A `response.failed` that has come with an `error` event is read too, but not
+//! waited for; the first of the two errors counts.
 //!
 //! # Tool calls
 //!
@@ -166,6 +166,10 @@ impl Dialect for Responses {
             out.say(Said { usage, ..said });
         }
         Ok(())
+    }
+
+    fn failing(&self) -> bool {
+        self.error.is_some()
     }
 
     fn end(&mut self, out: &mut Out) {
