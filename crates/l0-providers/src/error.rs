@@ -8,6 +8,8 @@ use std::time::Duration;
 use l0_core::{Failure, FailureKind, NetworkErrorKind};
 use serde_json::error::Category;
 
+use crate::repair::replaced;
+
 /// Why a provider's stream failed. It is the last item of the stream.
 ///
 /// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
@@ -494,7 +496,7 @@ fn scrub(text: &str, chars: usize, secrets: &[String]) -> String {
         .char_indices()
         .nth(8 * chars)
         .map_or(text.len(), |(index, _)| index);
-    let mut text = text[..cut].replace(char::is_control, " ");
+    let mut text = replaced(&text[..cut]).replace(char::is_control, " ");
     // A shorter one is no secret, and may be a part of any word.
     for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
         text = text.replace(secret, REDACTED);

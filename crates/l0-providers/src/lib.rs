@@ -72,6 +72,7 @@ mod http_response;
 mod lenient;
 #[cfg(feature = "openai")]
 pub mod openai;
+mod repair;
 mod report;
 mod response;
 mod sse;
