@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -12,6 +12,8 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::error::{ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, ProviderError};
 use crate::lenient::{Fields, Object};
+use crate::repair::{Halves, mark_halves, without_nan};
+use crate::report::bare_error;
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
@@ -26,6 +28,11 @@ pub(crate) trait Dialect: Send + Sync {
     /// The end mark `[DONE]`, which ends the response. That it is complete, the mark only says where
     /// it belongs to the format.
     fn done(&mut self, _: &mut Out) {}
+
+    /// Whether the provider told of an error that more may follow, but that need not wait for it.
+    fn failing(&self) -> bool {
+        false
+    }
 
     /// The body is at its end, or broke off.
     fn end(&mut self, _: &mut Out) {}
@@ -48,6 +55,7 @@ pub(crate) fn parse<'a, T: Fields<'a>>(json: &'a str) -> Result<T, Unreadable> {
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     tokens: VecDeque<ProviderToken>,
+    halves: Halves,
     end: Option<Option<Fault>>,
 }
 
@@ -124,6 +132,17 @@ pub(crate) fn other(choice: u32) -> ProviderToken {
 /// Reads one event: what all dialects have in common.
 fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
     let json = event.data.trim();
+    let marked = mark_halves(json);
+    read_payload(event, marked.as_deref().unwrap_or(json), dialect, out);
+    if marked.is_some() || !out.halves.is_empty() {
+        out.halves.join(&mut out.tokens);
+        if out.end.is_some() {
+            out.halves.give_up(&mut out.tokens, |_| true);
+        }
+    }
+}
+
+fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut Out) {
     let name = event.name.as_deref().unwrap_or_default();
     if json.is_empty() || matches!(name, "ping" | "heartbeat" | "keepalive" | "keep-alive") {
         return;
@@ -134,7 +153,18 @@ fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
         out.end();
         return;
     }
-    let Err(Unreadable(problem)) = dialect.payload(name, json, out) else {
+    let mut read = dialect.payload(name, json, out);
+    if read.is_err() {
+        if let Some(fixed) = without_nan(json) {
+            read = dialect.payload(name, &fixed, out);
+        }
+    }
+    let Err(Unreadable(problem)) = read else {
+        if out.tokens.is_empty() && out.end.is_none() && !dialect.failing() {
+            if let Some(error) = bare_error(json) {
+                out.fail(error);
+            }
+        }
         return;
     };
     if event.unterminated {
@@ -217,7 +247,14 @@ where
             if let Some(fault) = this.out.end.take() {
                 break fault.map(Fault::widen);
             }
-            let error = match ready!(this.events.as_mut().poll_next(cx)) {
+            let Poll::Ready(event) = this.events.as_mut().poll_next(cx) else {
+                if this.dialect.failing() {
+                    this.dialect.end(this.out);
+                    continue;
+                }
+                return Poll::Pending;
+            };
+            let error = match event {
                 Some(Ok(event)) => {
                     read(&event, &mut **this.dialect, this.out);
                     continue;
@@ -232,6 +269,11 @@ where
                 None => None,
             };
             this.dialect.end(this.out);
+            if error.is_none() && this.out.end.is_none() && !this.out.halves.is_empty() {
+                this.out.halves.give_up(&mut this.out.tokens, |_| true);
+                this.out.end();
+                continue;
+            }
             // An error that the provider told of before says more than how the body ended.
             match this.out.end.take() {
                 Some(Some(fault)) => break Some(fault.widen()),

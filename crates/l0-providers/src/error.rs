@@ -8,6 +8,8 @@ use std::time::Duration;
 use l0_core::{Failure, FailureKind, NetworkErrorKind};
 use serde_json::error::Category;
 
+use crate::repair::replaced;
+
 /// Why a provider's stream failed. It is the last item of the stream.
 ///
 /// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
@@ -162,13 +164,34 @@ impl ApiError {
             status,
             retry_after: None,
             request_id: None,
-            failure: classify(error_type, code, status),
+            failure: classify(error_type, code, message, status),
         }
+    }
+
+    /// A failure that the provider told as the reason why the answer ended.
+    pub(crate) fn finish(reason: &str) -> Self {
+        let mut error = Self::new(Some("server_error"), Some(reason), None, None, &[]);
+        error.failure = Failure::server();
+        error
     }
 
     pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
         self.retry_after = delay;
         self.failure.retry_after = delay;
+        self
+    }
+
+    /// What the server says itself of another attempt wins.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn should_retry(mut self, retry: Option<bool>) -> Self {
+        match (retry, self.failure.kind) {
+            (Some(true), FailureKind::Fatal) => {
+                self.failure.kind = FailureKind::Server;
+                self.failure.detail = None;
+            }
+            (Some(false), _) => self.failure.kind = FailureKind::Fatal,
+            _ => {}
+        }
         self
     }
 
@@ -230,57 +253,167 @@ impl StdError for ApiError {
     }
 }
 
-/// What a provider's error means: first what its words say clearly, then the status, then the rest
-/// of its words.
-fn classify(error_type: Option<&str>, code: Option<&str>, status: Option<u16>) -> Failure {
-    let words = [error_type, code].map(|word| word.unwrap_or_default().to_ascii_lowercase());
+/// What a provider's error means: first what its type and code say clearly, then what only its
+/// message tells, then the status, then the rest of its words.
+fn classify(
+    error_type: Option<&str>,
+    code: Option<&str>,
+    message: Option<&str>,
+    status: Option<u16>,
+) -> Failure {
+    // Providers spell the same word in every way, so only letters and digits tell words apart.
+    let letters = |word: Option<&str>| -> String {
+        let letters = word.unwrap_or_default().chars().take(WORD_CHARS);
+        let letters = letters.filter(char::is_ascii_alphanumeric);
+        letters.map(|letter| letter.to_ascii_lowercase()).collect()
+    };
+    let words = [letters(error_type), letters(code)];
     let says = |parts: &[&str]| {
         words
             .iter()
             .any(|word| parts.iter().any(|part| word.contains(part)))
     };
+    let message: String = message
+        .unwrap_or_default()
+        .chars()
+        .take(MESSAGE_CHARS)
+        .collect();
+    let message = message.to_lowercase();
+    let tells = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
     let by_status = status.map(Failure::status);
-    let kind = if says(&["insufficient_quota", "billing", "payment_required"]) {
-        // Comes with status 429, but no waiting helps: the account has no credit left.
+    let retried = by_status.filter(|failure| failure.kind != FailureKind::Fatal);
+    let mut failure = by_status.unwrap_or(FATAL);
+    failure.kind = if says(&NO_CREDIT) || status == Some(402) {
+        // Often comes with status 429, but no waiting helps.
+        failure.detail = Some("no credit left");
         FailureKind::Fatal
-    } else if says(&[
-        "rate_limit",
-        "ratelimit",
-        "too_many_requests",
-        "resource_exhausted",
-    ]) {
+    } else if says(&THROTTLED) {
         FailureKind::RateLimited
-    } else if let Some(Failure { kind, .. }) = by_status.filter(|f| f.kind != FailureKind::Fatal) {
-        kind
-    } else if says(&[
-        "invalid",
-        "authentication",
-        "permission",
-        "not_found",
-        "unsupported",
-    ]) {
+    } else if tells(&NO_CREDIT_PHRASES) {
+        failure.detail = Some("no credit left");
         FailureKind::Fatal
-    } else if says(&[
-        "overloaded",
-        "server_error",
-        "api_error",
-        "internal",
-        "unavailable",
-        "insufficient_system_resource",
-        "capacity_exceeded",
-        "bad_gateway",
-        "timeout",
-        "deadline_exceeded",
-    ]) {
+    } else if (retried.is_some() || (status.is_none() && !says(&FATAL_WORDS)))
+        && tells(&THROTTLED_PHRASES)
+    {
+        FailureKind::RateLimited
+    } else if let Some(failure) = retried {
+        failure.kind
+    } else if says(&FATAL_WORDS) {
+        FailureKind::Fatal
+    } else if says(&SERVER) {
         FailureKind::Server
     } else {
         // A status that no new attempt mends, or an error of which nothing is known.
         FailureKind::Fatal
     };
-    let mut failure = by_status.unwrap_or(FATAL);
-    failure.kind = kind;
     failure
 }
+
+// Parts of types and codes, letters and digits only.
+
+const NO_CREDIT: [&str; 20] = [
+    "insufficientquota",
+    "insufficientuserquota",
+    "insufficientbalance",
+    "insufficientcredit",
+    "insufficientfund",
+    "exceededcurrentquota",
+    "billing",
+    "paymentrequired",
+    "nocredit",
+    "outofcredit",
+    "notenoughcredit",
+    "creditexhausted",
+    "creditsexhausted",
+    "creditlimit",
+    "creditbalance",
+    "balancenotenough",
+    "spendinglimit",
+    // DashScope, and Volcengine.
+    "arrearage",
+    "accountoverdue",
+    "overduebalance",
+];
+
+const THROTTLED: [&str; 14] = [
+    "ratelimit",
+    "toomanyrequests",
+    "resourceexhausted",
+    "throttl",
+    "requestlimit",
+    "limitrequests",
+    "limitburst",
+    "burstrate",
+    "concurrencylimit",
+    "concurrentlimit",
+    "tokenlimitperminute",
+    "tokensperminute",
+    "quotaexceeded",
+    "slowdown",
+];
+
+const FATAL_WORDS: [&str; 5] = [
+    "invalid",
+    "authentication",
+    "permission",
+    "notfound",
+    "unsupported",
+];
+
+const SERVER: [&str; 13] = [
+    "overload",
+    "servererror",
+    "apierror",
+    "internal",
+    "unavailable",
+    "insufficientsystemresource",
+    "capacityexceeded",
+    "badgateway",
+    "timeout",
+    "deadlineexceeded",
+    "networkerror",
+    "serverbusy",
+    "upstreamerror",
+];
+
+// Phrases of messages, in lower case, as providers were seen to write them. A message may repeat a
+// prompt, so they count only where type and code say nothing of it.
+
+const NO_CREDIT_PHRASES: [&str; 14] = [
+    "insufficient balance",
+    "insufficient account balance",
+    "insufficient credit",
+    "insufficient quota",
+    "insufficient fund",
+    "credit balance is too low",
+    "not enough credits",
+    "out of credits",
+    "no credits remaining",
+    "used all available credits",
+    "requires more credits",
+    "recharge your account",
+    "account is in arrears",
+    "余额不足",
+];
+
+const THROTTLED_PHRASES: [&str; 16] = [
+    "rate limit",
+    "rate-limit",
+    "ratelimit",
+    "too many requests",
+    "throttl",
+    "request limit",
+    "requests per minute",
+    "tokens per minute",
+    "quota exceeded",
+    "exceeded your current quota",
+    "exceeded the quota",
+    "concurrency limit",
+    "too many concurrent",
+    "request rate increased too quickly",
+    "try again in ",
+    "请求过于频繁",
+];
 
 /// A payload that is no JSON object. Says where, but never what: the payload may hold the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -363,7 +496,7 @@ fn scrub(text: &str, chars: usize, secrets: &[String]) -> String {
         .char_indices()
         .nth(8 * chars)
         .map_or(text.len(), |(index, _)| index);
-    let mut text = text[..cut].replace(char::is_control, " ");
+    let mut text = replaced(&text[..cut]).replace(char::is_control, " ");
     // A shorter one is no secret, and may be a part of any word.
     for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
         text = text.replace(secret, REDACTED);
@@ -478,7 +611,7 @@ mod tests {
             ("not_found_error", "model_not_found", Some(404), Fatal),
             ("", "insufficient_system_resource", None, Server),
         ] {
-            let failure = classify(Some(error_type), Some(code), status);
+            let failure = classify(Some(error_type), Some(code), None, status);
             assert_eq!(failure.kind, kind, "{error_type} {code} {status:?}");
             assert_eq!(failure.status, status);
         }

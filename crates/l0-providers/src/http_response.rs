@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_core::Stream;
+use l0_core::FailureKind;
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use serde::de::MapAccess;
@@ -15,7 +16,8 @@ use serde::de::MapAccess;
 use crate::decode::{Decoder, Dialect};
 use crate::error::{NotAStream, ProviderError};
 use crate::lenient::{Fields, Object, Text, skip};
-use crate::report::{ErrorField, ErrorObject, parse_seconds, read_error};
+use crate::report::{ErrorField, ErrorObject, read_error};
+use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
 pub type ProviderStream = Decoder<BodyStream>;
@@ -86,7 +88,14 @@ pub(crate) async fn read_response(
         return Ok(Decoder::of(BodyStream::new(response), dialect));
     }
 
-    let wait = retry_after(response.headers(), SystemTime::now());
+    let now = SystemTime::now();
+    let wait = retry_after(response.headers(), now);
+    let reset = reset(response.headers(), now);
+    let should_retry = match response.headers().get("x-should-retry") {
+        Some(value) if value == "true" => Some(true),
+        Some(value) if value == "false" => Some(false),
+        _ => None,
+    };
     let request_id = ["x-request-id", "request-id", "apim-request-id"]
         .iter()
         .find_map(|name| response.headers().get(*name)?.to_str().ok())
@@ -96,15 +105,20 @@ pub(crate) async fn read_response(
         .await
         .unwrap_or_default();
     let body = String::from_utf8_lossy(&body);
-    let error = read_error(&body).unwrap_or_else(|| {
+    let event = event_data(&body);
+    let error = read_error(&body).or_else(|| read_error(&event));
+    let error = error.unwrap_or_else(|| {
         let text = body.trim();
         let is_text = !text.is_empty() && content_type == "text/plain";
         ErrorObject::from_message(is_text.then_some(text))
     });
     let error = error.into_api_error(Some(status.as_u16()), secrets);
-    let wait = wait.or(error.retry_after);
+    // The headers of a limit stand on every response.
+    let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
+    let wait = wait.or(error.retry_after).or(reset);
     let request_id = request_id.or_else(|| error.request_id.clone());
     let error = error.retry_after(wait).request_id(request_id);
+    let error = error.should_retry(should_retry);
     Err(ProviderError::Api(Box::new(error)))
 }
 
@@ -153,6 +167,36 @@ async fn read_up_to(response: Response, limit: usize) -> reqwest::Result<Vec<u8>
         body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]);
     }
     Ok(body)
+}
+
+/// The data of the first event, if a body is an event stream.
+fn event_data(body: &str) -> String {
+    let mut data = String::new();
+    for line in body.lines() {
+        if let Some(more) = line.strip_prefix("data:") {
+            data.push_str(more);
+            data.push('\n');
+        } else if line.is_empty() && !data.is_empty() {
+            break;
+        }
+    }
+    data
+}
+
+/// When the limits that are used up are reset, as `x-ratelimit-reset-tokens`,
+/// `anthropic-ratelimit-requests-reset` and the like say; any limit, if it is not told which.
+fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let resets = headers.iter().filter_map(|(name, value)| {
+        let name = name.as_str();
+        if !name.contains("ratelimit") || !name.contains("reset") {
+            return None;
+        }
+        let wait = parse_reset(value.to_str().ok()?, now)?;
+        let remaining = headers.get(name.replace("reset", "remaining"));
+        let used_up = remaining.and_then(|value| value.to_str().ok()) == Some("0");
+        Some((used_up, wait))
+    });
+    resets.max().map(|(_, wait)| wait)
 }
 
 /// How long the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.

@@ -186,9 +186,8 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count(u64::try_from(count).ok()))
             }
             fn visit_f64<E>(self, count: f64) -> Result<Self::Value, E> {
-                // Up to 2^53 a float holds every whole number exactly.
-                let whole =
-                    count.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(&count);
+                // What is too large for any count stays the largest one.
+                let whole = count.fract() == 0.0 && count >= 0.0;
                 Ok(Count(whole.then_some(count as u64)))
             }
             default_on!(bool str null seq map);

@@ -64,6 +64,7 @@ pub mod anthropic;
 mod client;
 mod decode;
 mod error;
+mod finish;
 #[cfg(feature = "gemini")]
 pub mod gemini;
 #[cfg(feature = "reqwest")]
@@ -71,10 +72,13 @@ mod http_response;
 mod lenient;
 #[cfg(feature = "openai")]
 pub mod openai;
+mod repair;
 mod report;
 mod response;
 mod sse;
 mod token;
+mod usage;
+mod wait;
 
 #[cfg(feature = "reqwest")]
 pub use client::{Client, ClientError, Provider};

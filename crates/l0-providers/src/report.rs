@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
+use l0_core::FailureKind;
+
 use crate::error::ApiError;
 use crate::lenient::{Code, Fields, List, Object, Text, anything, default_on, read_map, skip};
+use crate::wait;
 
 /// The value of an `error` field: an object, a text, or a list with one of these first.
 #[derive(Default)]
@@ -65,7 +68,7 @@ pub(crate) struct ErrorObject<'a> {
     status: Code<'a>,
     /// From Groq.
     status_code: Code<'a>,
-    retry_after: Seconds,
+    wait: Option<Duration>,
     /// From Google: may say how long to wait.
     details: List<Detail<'a>>,
     /// From Anthropic, beside the error.
@@ -76,16 +79,34 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "message" => self.message = map.next_value()?,
-            // From FastAPI's validation, one level down in `detail`.
-            "msg" if self.message.0.is_none() => self.message = map.next_value()?,
+            // `msg` comes from FastAPI's validation, one level down in `detail`.
+            "msg" | "Message" | "error_message" | "errorMessage" | "error_msg" | "status_msg"
+                if self.message.0.is_none() =>
+            {
+                self.message = map.next_value()?;
+            }
             "type" => self.kind = map.next_value()?,
+            "error_type" | "errorType" | "__type" if self.kind.0.is_none() => {
+                self.kind = map.next_value()?;
+            }
             "code" => self.code = map.next_value()?,
+            "error_code" | "errorCode" | "Code" if self.code.0.is_none() => {
+                self.code = map.next_value()?;
+            }
             "status" => self.status = map.next_value()?,
-            "status_code" => self.status_code = map.next_value()?,
-            "retry_after" => self.retry_after = map.next_value()?,
+            "status_code" | "statusCode" | "http_status" | "httpStatus" | "http_code"
+            | "httpCode" => self.status_code = map.next_value()?,
             "details" => self.details.read(map)?,
-            "request_id" => self.request_id = map.next_value()?,
-            _ => skip(map)?,
+            "metadata" | "headers" => {
+                let mut waits = Object::<Waits>::default();
+                waits.read(map)?;
+                self.wait = self.wait.or(waits.0.unwrap_or_default().0);
+            }
+            "request_id" | "requestId" | "RequestId" => self.request_id = map.next_value()?,
+            _ => match read_wait(key, map)? {
+                Some(wait) => self.wait = self.wait.or(wait),
+                None => skip(map)?,
+            },
         }
         Ok(())
     }
@@ -120,17 +141,22 @@ impl ErrorObject<'_> {
         let word = self.status.0.filter(|word| word.parse::<u16>().is_err());
         let kind = self.kind.filled().filter(|kind| kind != "error").or(word);
         let delays = self.details.into_iter();
-        let mut delays = delays
-            .filter_map(|detail| parse_seconds(detail.retry_delay.as_str().strip_suffix('s')?));
-        ApiError::new(
+        let mut delays = delays.filter_map(|detail| wait::parse_span(detail.retry_delay.as_str()));
+        let message = self.message.filled();
+        let error = ApiError::new(
             kind.as_deref(),
-            self.code.0.as_deref(),
-            self.message.filled().as_deref(),
+            self.code.0.or(self.status_code.0).as_deref(),
+            message.as_deref(),
             status,
             secrets,
-        )
-        .retry_after(self.retry_after.0.or_else(|| delays.next()))
-        .request_id(self.request_id.filled().map(Cow::into_owned))
+        );
+        // Of an error that no waiting mends, the message may speak of anything.
+        let told = message.filter(|_| error.failure().kind != FailureKind::Fatal);
+        let wait = self.wait.or_else(|| delays.next());
+        let wait = wait.or_else(|| wait::in_message(&told?));
+        error
+            .retry_after(wait)
+            .request_id(self.request_id.filled().map(Cow::into_owned))
     }
 }
 
@@ -162,7 +188,13 @@ struct Envelope<'a> {
 impl<'de> Fields<'de> for Envelope<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "error" => self.error = map.next_value()?,
+            // MiniMax has `base_resp`.
+            "error" | "Error" | "errors" | "err" | "fault" | "base_resp" => {
+                let error: ErrorField<'de> = map.next_value()?;
+                if error.0.is_some() {
+                    self.error = error;
+                }
+            }
             "detail" => self.detail = map.next_value()?,
             _ => self.own.read(key, map)?,
         }
@@ -192,6 +224,10 @@ pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
             if error.status.0.is_none() {
                 error.status = own.status;
             }
+            if error.status_code.0.is_none() {
+                error.status_code = own.status_code;
+            }
+            error.wait = error.wait.or(own.wait);
             if error.request_id.0.is_none() {
                 error.request_id = own.request_id;
             }
@@ -202,25 +238,85 @@ pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
     }
 }
 
+/// The error that a payload of no dialect is: a message beside a code, in no event of that name.
+pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
+    const MARKS: [&[u8]; 4] = [b"ode\"", b"base_resp", b"\"errors\"", b"\"fault\""];
+    let has = |mark: &&[u8]| memchr::memmem::find(json.as_bytes(), mark).is_some();
+    if json.len() > 16 * 1024 || !MARKS.iter().any(has) {
+        return None;
+    }
+    let error = read_error(json)?;
+    let good = |code: &str| {
+        let words = ["0", "200", "ok", "success"];
+        words.iter().any(|word| code.eq_ignore_ascii_case(word))
+    };
+    let codes = [&error.code.0, &error.status_code.0];
+    let bad = codes.into_iter().flatten().any(|code| !good(code));
+    (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None, &[]))
+}
+
 /// The error in a payload that is known to be or to have one, whatever its shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();
     error.into_api_error(None, &[])
 }
 
-/// A number of seconds, also as a string.
+/// The waits among the fields of an object, and of the `headers` in it.
 #[derive(Default)]
-struct Seconds(Option<Duration>);
+struct Waits(Option<Duration>);
 
-impl<'de> Deserialize<'de> for Seconds {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let seconds = Code::deserialize(deserializer)?;
-        Ok(Self(seconds.0.as_deref().and_then(parse_seconds)))
+impl<'de> Fields<'de> for Waits {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        if key == "headers" {
+            let mut headers = Object::<Box<Self>>::default();
+            headers.read(map)?;
+            self.0 = self.0.or(headers.0.and_then(|waits| waits.0));
+            return Ok(());
+        }
+        match read_wait(key, map)? {
+            Some(wait) => self.0 = self.0.or(wait),
+            None => skip(map)?,
+        }
+        Ok(())
     }
 }
 
-/// A number of seconds, whole or not, that is not negative.
-pub(crate) fn parse_seconds(text: &str) -> Option<Duration> {
-    let seconds = text.trim().parse::<f64>().ok()?;
-    Duration::try_from_secs_f64(seconds).ok()
+/// Reads the value of a key if its name is one for a wait.
+fn read_wait<'de, A: MapAccess<'de>>(
+    key: &str,
+    map: &mut A,
+) -> Result<Option<Option<Duration>>, A::Error> {
+    let letters = key.bytes().filter(u8::is_ascii_alphanumeric).take(32);
+    let letters: Vec<u8> = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    let read: fn(&str) -> Option<Duration> = match &letters[..] {
+        b"retryafter"
+        | b"retryafterseconds"
+        | b"retryafterinseconds"
+        | b"retryin"
+        | b"retryinseconds"
+        | b"retrydelay"
+        | b"resetsin"
+        | b"resetin"
+        | b"resetsinseconds"
+        | b"resetinseconds"
+        | b"resetafter"
+        | b"waitseconds" => wait::parse_span,
+        b"retryafterms"
+        | b"retryaftermillis"
+        | b"retryaftermilliseconds"
+        | b"retryinms"
+        | b"resetsinms"
+        | b"resetinms" => |text| Some(wait::parse_seconds(text)? / 1000),
+        b"resetsat"
+        | b"resetat"
+        | b"resettime"
+        | b"retryat"
+        | b"ratelimitreset"
+        | b"xratelimitreset"
+        | b"xratelimitresetrequests"
+        | b"xratelimitresettokens" => |text| wait::parse_reset(text, SystemTime::now()),
+        _ => return Ok(None),
+    };
+    let value: Code<'de> = map.next_value()?;
+    Ok(Some(value.0.as_deref().and_then(read)))
 }

@@ -31,9 +31,10 @@ pub struct ProviderToken {
     /// Whether the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
     #[serde(default)]
     pub refusal: bool,
-    /// The provider's token counts, as it counts them, on the tokens of the payloads that carry
-    /// them. The last ones are valid for the response; they do not add up. What a provider does not
-    /// report is absent: nothing is computed.
+    /// The token counts so far, on the tokens of the payloads that carry some. The last ones are
+    /// valid for the response; they do not add up. They mean the same whatever the provider: the
+    /// input has the cache reads and writes, the output has the reasoning, and the total is their
+    /// sum. What a provider does not report is absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
     /// Why the response ended, once all choices seen so far have finished: the reason of the

@@ -46,13 +46,13 @@ fn a_plain_response() {
         r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":5}}"#,
         MESSAGE_STOP,
     ]);
-    let counts = Usage::new().input(9).cached_input(4);
+    let counts = Usage::new().input(14).cached_input(4).cache_write_input(1);
     let mut first = ProviderToken::new(TokenKind::Other, "");
     first.model = Some("m-1".to_owned());
     first.response_id = Some("msg_1".to_owned());
-    first.usage = Some(counts.output(1));
+    first.usage = Some(counts.output(1).total(15));
     let mut last = ProviderToken::new(TokenKind::Other, "");
-    last.usage = Some(counts.output(5));
+    last.usage = Some(counts.output(5).total(19));
     last.finish = Some(FinishReason::Stop);
     last.finish_reason = Some("end_turn".to_owned());
     let expected = [
@@ -304,15 +304,18 @@ fn counts_come_in_parts_and_are_never_guessed() {
         (
             r#"{"input_tokens":9,"output_tokens":1}"#,
             r#"{"output_tokens":5}"#,
-            vec![new().input(9).output(1), new().input(9).output(5)],
+            vec![
+                new().input(9).output(1).total(10),
+                new().input(9).output(5).total(14),
+            ],
         ),
         // Cumulative, and nulls say nothing.
         (
             r#"{"input_tokens":9,"cache_read_input_tokens":0,"output_tokens":1}"#,
             r#"{"input_tokens":20,"cache_read_input_tokens":null,"output_tokens":5}"#,
             vec![
-                new().input(9).cached_input(0).output(1),
-                new().input(20).cached_input(0).output(5),
+                new().input(9).cached_input(0).output(1).total(10),
+                new().input(20).cached_input(0).output(5).total(25),
             ],
         ),
         ("{}", r#"{"output_tokens":5}"#, vec![new().output(5)]),

@@ -43,9 +43,9 @@ fn a_plain_response() {
     let mut first = ProviderToken::new(TokenKind::Text, "Grü");
     first.model = Some("m-1".to_owned());
     first.response_id = Some("r1".to_owned());
-    first.usage = Some(counts);
+    first.usage = Some(counts.output(2).total(11));
     let mut last = ProviderToken::new(TokenKind::Text, "ße 🦀");
-    last.usage = Some(counts.output(5).total(16));
+    last.usage = Some(counts.output(7).total(16));
     last.finish = Some(FinishReason::Stop);
     last.finish_reason = Some("STOP".to_owned());
     assert_eq!(all, [first, last]);

@@ -408,7 +408,7 @@ fn counts_come_from_wherever_they_are() {
     for (payload, expected) in [
         (
             r#"{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":0}}"#,
-            Some(new().input(1).output(0)),
+            Some(new().input(1).output(0).total(1)),
         ),
         (
             r#"{"x_groq":{"usage":{"completion_tokens":3}}}"#,
@@ -447,7 +447,7 @@ fn counts_come_from_wherever_they_are() {
             Some(new().input(9)),
         ),
         (
-            r#"{"usage":{"prompt_tokens":-1,"completion_tokens":"7","total_tokens":99999999999999999999999}}"#,
+            r#"{"usage":{"prompt_tokens":-1,"completion_tokens":"7","total_tokens":-99999999999999999999999}}"#,
             None,
         ),
         (r#"{"usage":{}}"#, None),

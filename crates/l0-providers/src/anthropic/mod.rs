@@ -8,9 +8,10 @@
 //!
 //! # Token counts
 //!
-//! They come in parts, and each token that carries them has all that are known so far. They are
-//! Anthropic's: `input_tokens` leaves out what was read from the cache
-//! ([`cached_input`](Usage::cached_input)) or written to it, and there is no total.
+//! They come in parts, and each token that carries them has all that are known so far. Anthropic's
+//! `input_tokens` leaves out what was read from a cache or written to it;
+//! [`input`](l0_core::Usage::input) has it. What is billed beside Anthropic's own counts
+//! (the `iterations` that shorten the conversation or ask another model) is added.
 //!
 //! # Tool calls
 //!
@@ -21,17 +22,21 @@
 //!
 //! # Errors
 //!
-//! An `error` event is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item.
+//! An `error` event is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. So is
+//! a stop reason by which a gateway says that it failed, such as `network_error`.
 
 use bytes::Bytes;
 use futures_core::Stream;
-use l0_core::{FinishReason, TokenKind, Usage};
+use l0_core::{FinishReason, TokenKind};
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
+use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::lenient::Text;
 use crate::report::api_error;
 use crate::response::{Calls, Identity};
 use crate::token::ProviderToken;
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -40,7 +45,7 @@ mod payload;
 #[cfg(feature = "reqwest")]
 pub use client::{Anthropic, Client, from_response};
 
-use payload::{Block, Delta, Payload, UsageFields};
+use payload::{Block, Delta, Payload};
 
 /// Decodes the body of a streamed message, as its bytes arrive.
 ///
@@ -78,7 +83,7 @@ where
 #[derive(Default)]
 struct Messages {
     identity: Identity,
-    usage: Usage,
+    counted: Counted,
     calls: Calls,
     finish_sent: bool,
 }
@@ -108,13 +113,15 @@ impl Dialect for Messages {
                 let said = self
                     .identity
                     .news(message.model.as_str(), message.id.as_str());
-                let usage = self.count(message.usage.0);
+                let counts = message.usage.0;
+                let usage = counts.and_then(|counts| self.counted.add(&counts));
                 out.say(Said { usage, ..said });
                 self.stopped(message.stop_reason, out);
             }
             "message_delta" => {
                 self.flush(out);
-                let usage = self.count(payload.usage.0);
+                let counts = payload.usage.0;
+                let usage = counts.and_then(|counts| self.counted.add(&counts));
                 out.say(Said {
                     usage,
                     ..Said::default()
@@ -180,33 +187,23 @@ impl Messages {
         }
     }
 
-    /// All counts so far, if there are new ones.
-    fn count(&mut self, fields: Option<UsageFields>) -> Option<Usage> {
-        let fields = fields?;
-        let before = self.usage;
-        self.usage.input = fields.input.0.or(before.input);
-        self.usage.output = fields.output.0.or(before.output);
-        self.usage.cached_input = fields.cache_read.0.or(before.cached_input);
-        let details = fields.output_details.0;
-        let reasoning = details.and_then(|details| details.thinking.0);
-        self.usage.reasoning = reasoning.or(before.reasoning);
-        (self.usage != Usage::new()).then_some(self.usage)
-    }
-
     fn stopped(&mut self, reason: Text<'_>, out: &mut Out) {
         let Some(reason) = reason.filled() else {
             return;
         };
+        // `pause_turn` is another reason: the turn goes on with a further request.
+        let Some(finish) = Finish::read(&reason) else {
+            return;
+        };
         self.finish_sent = true;
         let last = out.last_or_other(0);
-        last.finish = Some(match &*reason {
-            "end_turn" | "stop_sequence" => FinishReason::Stop,
-            "max_tokens" | "model_context_window_exceeded" => FinishReason::Length,
-            "tool_use" => FinishReason::ToolCalls,
-            "refusal" => FinishReason::ContentFilter,
-            // `pause_turn`: the turn goes on with a further request.
-            _ => FinishReason::Other,
-        });
+        if finish == Finish::Failed {
+            let error = ApiError::finish(&reason);
+            last.finish_reason = Some(reason.into_owned());
+            out.fail(error);
+            return;
+        }
+        last.finish = Some(finish.reason());
         last.finish_reason = Some(reason.into_owned());
     }
 }

@@ -4,6 +4,7 @@ use serde::de::MapAccess;
 
 use crate::lenient::{Arguments, Count, Fields, List, Object, Text, skip};
 use crate::report::ErrorField;
+use crate::usage::UsageFields;
 
 /// Any event.
 #[derive(Default)]
@@ -102,43 +103,6 @@ impl<'de> Fields<'de> for Message<'de> {
             "usage" => self.usage.read(map)?,
             "stop_reason" => self.stop_reason = map.next_value()?,
             "content" => self.content.read(map)?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// The token counts.
-#[derive(Default)]
-pub(super) struct UsageFields {
-    pub(super) input: Count,
-    pub(super) output: Count,
-    pub(super) cache_read: Count,
-    pub(super) output_details: Object<OutputDetails>,
-}
-
-impl<'de> Fields<'de> for UsageFields {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "input_tokens" => self.input = map.next_value()?,
-            "output_tokens" => self.output = map.next_value()?,
-            "cache_read_input_tokens" => self.cache_read = map.next_value()?,
-            "output_tokens_details" => self.output_details.read(map)?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-pub(super) struct OutputDetails {
-    pub(super) thinking: Count,
-}
-
-impl<'de> Fields<'de> for OutputDetails {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "thinking_tokens" => self.thinking = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())

@@ -11,9 +11,9 @@
 //!
 //! # Token counts
 //!
-//! They are Gemini's: [`output`](l0_core::Usage::output) is `candidatesTokenCount`, which leaves out the
-//! thinking ([`reasoning`](l0_core::Usage::reasoning), `thoughtsTokenCount`). They come with every payload
-//! and are cumulative, so the last ones are valid.
+//! They come with every payload and are cumulative. Gemini's `candidatesTokenCount` leaves out the
+//! thinking, and its `promptTokenCount` the results of its own tools, unless `totalTokenCount` says
+//! otherwise; [`output`](l0_core::Usage::output) and [`input`](l0_core::Usage::input) have them.
 //!
 //! # Tool calls
 //!
@@ -24,7 +24,8 @@
 //! # Errors
 //!
 //! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api); what the same
-//! payload says besides comes before it. It is the last item.
+//! payload says besides comes before it. It is the last item. So is a finish reason by which a
+//! gateway says that it failed, such as `ERROR`.
 
 use std::borrow::Cow;
 
@@ -33,9 +34,12 @@ use futures_core::Stream;
 use l0_core::{FinishReason, TokenKind};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
+use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::report::api_error;
 use crate::response::{Choice, Choices, Identity, small};
 use crate::token::{ProviderToken, ToolCall};
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -82,6 +86,7 @@ where
 struct Generate {
     identity: Identity,
     choices: Choices,
+    counted: Counted,
 }
 
 impl Dialect for Generate {
@@ -89,17 +94,24 @@ impl Dialect for Generate {
         let payload: Payload<'_> = parse(json)?;
         let beside = !payload.candidates.is_empty();
         let mut finished = false;
+        let mut failed = None;
         for candidate in payload.candidates {
-            finished |= self.candidate(candidate, out);
+            match self.candidate(candidate, out) {
+                Some((Finish::Failed, reason)) => failed = failed.or(Some(reason)),
+                Some(_) => finished = true,
+                None => {}
+            }
         }
         let model = payload.model.as_str();
         let mut said = self.identity.news(model, payload.response_id.as_str());
-        said.usage = payload.usage.usage();
+        let counts = payload.usage.0;
+        said.usage = counts.and_then(|counts| self.counted.add(&counts));
         let feedback = payload.feedback.0.unwrap_or_default();
         let blocked = feedback.block_reason.filled().map(Cow::into_owned);
+        let blocked = blocked.filter(|reason| Finish::read(reason).is_some());
         if blocked.is_some() {
             said.finish = Some(FinishReason::ContentFilter);
-        } else if finished && self.choices.all_finished() {
+        } else if failed.is_none() && finished && self.choices.all_finished() {
             said.finish = self.choices.first_finish();
         }
         out.say(said);
@@ -108,14 +120,20 @@ impl Dialect for Generate {
         }
         if name == "error" || payload.error.error(beside).is_some() {
             out.fail(api_error(json));
+        } else if let Some(reason) = failed {
+            out.fail(ApiError::finish(&reason));
         }
         Ok(())
     }
 }
 
 impl Generate {
-    /// Reads one candidate's parts; says whether it has finished.
-    fn candidate(&mut self, candidate: Candidate<'_>, out: &mut Out) -> bool {
+    /// Reads one candidate's parts; says why it has finished.
+    fn candidate<'a>(
+        &mut self,
+        candidate: Candidate<'a>,
+        out: &mut Out,
+    ) -> Option<(Finish, Cow<'a, str>)> {
         let index = small(candidate.index.0);
         let first = out.len();
         let mut choice = self.choices.of(index);
@@ -136,18 +154,20 @@ impl Generate {
                 }
             }
         }
-        let Some(reason) = candidate.finish_reason.filled() else {
-            return false;
-        };
+        let reason = candidate.finish_reason.filled()?;
+        let finish = Finish::read(&reason)?;
         if out.len() == first {
             out.push(other(index));
         }
         let calls = choice.as_ref().is_some_and(|choice| choice.calls > 0);
         if let Some(choice) = choice {
-            choice.finish = Some(normalise(&reason, calls));
+            choice.finish = Some(match finish.reason() {
+                FinishReason::Stop if calls => FinishReason::ToolCalls,
+                reason => reason,
+            });
         }
-        out.last_or_other(index).finish_reason = Some(reason.into_owned());
-        true
+        out.last_or_other(index).finish_reason = Some(reason.clone().into_owned());
+        Some((finish, reason))
     }
 }
 
@@ -174,23 +194,4 @@ fn tool_call(index: u32, choice: Option<&mut Choice>, call: FunctionCall<'_>) ->
     identity.name = name;
     token.tool_call = Some(identity);
     token
-}
-
-fn normalise(reason: &str, calls: bool) -> FinishReason {
-    match reason {
-        "STOP" if calls => FinishReason::ToolCalls,
-        "STOP" => FinishReason::Stop,
-        "MAX_TOKENS" => FinishReason::Length,
-        "SAFETY"
-        | "RECITATION"
-        | "BLOCKLIST"
-        | "PROHIBITED_CONTENT"
-        | "SPII"
-        | "IMAGE_SAFETY"
-        | "IMAGE_PROHIBITED_CONTENT"
-        | "IMAGE_RECITATION"
-        | "MODEL_ARMOR" => FinishReason::ContentFilter,
-        // A malformed call among them: nothing was withheld, and nothing is complete.
-        _ => FinishReason::Other,
-    }
 }

@@ -1,10 +1,10 @@
 //! The payloads of `streamGenerateContent`, as far as they are of interest, borrowed.
 
-use l0_core::Usage;
 use serde::de::MapAccess;
 
 use crate::lenient::{Arguments, Count, Fields, Flag, List, Object, Text, skip};
 use crate::report::ErrorField;
+use crate::usage::UsageFields;
 
 /// One `GenerateContentResponse`.
 #[derive(Default)]
@@ -119,43 +119,5 @@ impl<'de> Fields<'de> for Feedback<'de> {
             _ => skip(map)?,
         }
         Ok(())
-    }
-}
-
-/// The token counts.
-#[derive(Default)]
-pub(super) struct UsageFields {
-    prompt: Count,
-    candidates: Count,
-    total: Count,
-    cached: Count,
-    thoughts: Count,
-}
-
-impl<'de> Fields<'de> for UsageFields {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "promptTokenCount" => self.prompt = map.next_value()?,
-            "candidatesTokenCount" => self.candidates = map.next_value()?,
-            "totalTokenCount" => self.total = map.next_value()?,
-            "cachedContentTokenCount" => self.cached = map.next_value()?,
-            "thoughtsTokenCount" => self.thoughts = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl Object<UsageFields> {
-    /// The counts, if the provider sent any.
-    pub(super) fn usage(self) -> Option<Usage> {
-        let fields = self.0?;
-        let mut usage = Usage::new();
-        usage.input = fields.prompt.0;
-        usage.output = fields.candidates.0;
-        usage.total = fields.total.0;
-        usage.cached_input = fields.cached.0;
-        usage.reasoning = fields.thoughts.0;
-        (usage != Usage::new()).then_some(usage)
     }
 }

@@ -64,7 +64,8 @@ impl Provider for OpenAi {
 /// # Errors
 ///
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
-/// and the wait from `retry-after-ms` or `Retry-After`; also if a successful response is JSON with
+/// and the wait from `retry-after-ms`, `Retry-After`, the body or the headers of limits that are
+/// reset; `x-should-retry` decides on another attempt. Also if a successful response is JSON with
 /// an error in it. [`ProviderError::NotAStream`] if a successful response is other JSON or a web
 /// page. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(

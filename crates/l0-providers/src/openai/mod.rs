@@ -16,8 +16,8 @@
 //!
 //! An error that the provider reports, also in the middle of the stream, is a
 //! [`ProviderError::Api`](crate::ProviderError::Api); what the same payload says besides (text, counts) comes before it. It
-//! is the last item. So are the finish reasons `error` and `insufficient_system_resource`, by which
-//! a provider says that it failed.
+//! is the last item. So are finish reasons by which a provider says that it failed, such as `error`,
+//! `network_error` and `insufficient_system_resource`.
 
 use std::borrow::Cow;
 
@@ -27,10 +27,12 @@ use l0_core::{FinishReason, TokenKind, Usage};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::lenient::{Count, Object, Text};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
+use crate::usage::Counted;
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -43,7 +45,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, UsageFields, append};
+use payload::{CallDelta, Choice, Delta, Function, Payload, append};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -82,6 +84,7 @@ where
 struct Chat {
     identity: Identity,
     choices: Choices,
+    counted: Counted,
     finish_sent: bool,
 }
 
@@ -104,15 +107,19 @@ impl Dialect for Chat {
             error = error.or(read.error);
         }
         if let Some(x_groq) = payload.x_groq.0 {
-            usage = x_groq.usage.0.and_then(UsageFields::usage).or(usage);
+            let counts = x_groq.usage.0.and_then(|counts| self.counted.add(&counts));
+            usage = counts.or(usage);
             error = error.or(x_groq.error.error(beside_choices));
         }
 
         let mut said = self
             .identity
             .news(payload.model.as_str(), payload.id.as_str());
-        said.usage = payload.usage.0.and_then(UsageFields::usage).or(usage);
-        if finished && self.choices.all_finished() {
+        let counts = payload.usage.0;
+        said.usage = counts
+            .and_then(|counts| self.counted.add(&counts))
+            .or(usage);
+        if failed_finish.is_none() && finished && self.choices.all_finished() {
             said.finish = self.choices.first_finish();
             self.finish_sent = true;
         }
@@ -127,13 +134,7 @@ impl Dialect for Chat {
             }
             (None, _) if is_error => out.fail(api_error(json)),
             (None, Some(reason)) => {
-                out.fail(ApiError::new(
-                    Some("server_error"),
-                    Some(reason),
-                    None,
-                    None,
-                    &[],
-                ));
+                out.fail(ApiError::finish(&reason));
             }
             (None, None) => {}
         }
@@ -210,23 +211,22 @@ impl Chat {
         }
 
         let reason = choice.finish_reason.filled();
-        if let Some(reason) = &reason {
+        let reason = reason.and_then(|reason| Some((Finish::read(&reason)?, reason)));
+        if let Some((finish, reason)) = &reason {
             if out.len() == first {
                 out.push(other(index));
             }
             out.last_or_other(index).finish_reason = Some(reason.clone().into_owned());
             if let Some(state) = state {
-                state.finish = Some(normalise(reason));
+                state.finish = Some(finish.reason());
             }
         }
         ReadChoice {
             finished: reason.is_some(),
-            failed_finish: match reason.as_deref() {
-                Some("error") => Some("error"),
-                Some("insufficient_system_resource") => Some("insufficient_system_resource"),
-                _ => None,
-            },
-            usage: choice.usage.0.and_then(|usage| usage.usage()),
+            failed_finish: reason
+                .filter(|(finish, _)| *finish == Finish::Failed)
+                .map(|(_, reason)| reason),
+            usage: choice.usage.0.and_then(|counts| self.counted.add(&counts)),
             error: choice.error.error(true),
         }
     }
@@ -236,7 +236,7 @@ impl Chat {
 struct ReadChoice<'a> {
     finished: bool,
     /// The finish reason, if it says that the provider failed.
-    failed_finish: Option<&'static str>,
+    failed_finish: Option<Cow<'a, str>>,
     usage: Option<Usage>,
     error: Option<Box<ErrorObject<'a>>>,
 }
@@ -290,14 +290,4 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
     identity.name = name;
     token.tool_call = Some(identity);
     token
-}
-
-fn normalise(reason: &str) -> FinishReason {
-    match reason {
-        "stop" | "eos" | "eos_token" | "stop_sequence" | "end_turn" => FinishReason::Stop,
-        "length" | "max_tokens" | "model_length" => FinishReason::Length,
-        "tool_calls" | "tool_use" | "function_call" => FinishReason::ToolCalls,
-        "content_filter" | "safety" => FinishReason::ContentFilter,
-        _ => FinishReason::Other,
-    }
 }

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use l0_core::Usage;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::lenient::{
     Arguments, Count, Fields, List, Object, Text, anything, default_on, read_map, skip,
 };
 use crate::report::ErrorField;
+use crate::usage::UsageFields;
 
 /// One `chat.completion.chunk`, or what a compatible server sends as one.
 #[derive(Default)]
@@ -270,72 +270,6 @@ impl<'de> Fields<'de> for Function<'de> {
         match key {
             "name" => self.name = map.next_value()?,
             "arguments" | "input" => self.arguments = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// The token counts.
-#[derive(Default)]
-pub(super) struct UsageFields {
-    prompt: Count,
-    completion: Count,
-    total: Count,
-    prompt_details: Object<Details>,
-    completion_details: Object<Details>,
-    /// Outside of the details, from DeepSeek, Mistral, Moonshot and Together.
-    cached: Count,
-    /// Outside of the details, from SGLang.
-    reasoning: Count,
-}
-
-impl<'de> Fields<'de> for UsageFields {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "prompt_tokens" => self.prompt = map.next_value()?,
-            "completion_tokens" => self.completion = map.next_value()?,
-            "total_tokens" => self.total = map.next_value()?,
-            "prompt_tokens_details" => self.prompt_details.read(map)?,
-            "completion_tokens_details" => self.completion_details.read(map)?,
-            "prompt_cache_hit_tokens" | "cached_tokens" | "num_cached_tokens" => {
-                self.cached = map.next_value()?;
-            }
-            "reasoning_tokens" => self.reasoning = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl UsageFields {
-    /// The counts, if the provider sent any.
-    pub(super) fn usage(self) -> Option<Usage> {
-        let fields = self;
-        let mut usage = Usage::new();
-        usage.input = fields.prompt.0;
-        usage.output = fields.completion.0;
-        usage.total = fields.total.0;
-        let cached = fields.prompt_details.0.and_then(|details| details.cached.0);
-        usage.cached_input = cached.or(fields.cached.0);
-        let details = fields.completion_details.0;
-        let reasoning = details.and_then(|details| details.reasoning.0);
-        usage.reasoning = reasoning.or(fields.reasoning.0);
-        (usage != Usage::new()).then_some(usage)
-    }
-}
-
-#[derive(Default)]
-struct Details {
-    cached: Count,
-    reasoning: Count,
-}
-
-impl<'de> Fields<'de> for Details {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "cached_tokens" => self.cached = map.next_value()?,
-            "reasoning_tokens" => self.reasoning = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())

@@ -2,15 +2,16 @@
 //!
 //! # When a response is complete
 //!
-//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once. The
+//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once; so does
+//! `response.done`, in which gateways put either. The
 //! [`finish_reason`](ProviderToken::finish_reason) is the response's status (`completed`), or why
 //! it is incomplete (`max_output_tokens`). A stream that ends without one of them was cut.
 //!
 //! # Errors
 //!
-//! `response.failed` and an `error` event are a [`ProviderError::Api`](crate::ProviderError::Api).
-//! After an `error` event the decoder reads on to the `response.failed` that may follow it, for the
-//! status; the first of the two errors counts.
+//! `response.failed` and an `error` event are a [`ProviderError::Api`](crate::ProviderError::Api),
+//! and the last item. A `response.failed` that has come with an `error` event is read too, but not
+//! waited for; the first of the two errors counts.
 //!
 //! # Tool calls
 //!
@@ -26,15 +27,17 @@
 
 use bytes::Bytes;
 use futures_core::Stream;
-use l0_core::{FinishReason, TokenKind, Usage};
+use l0_core::{FinishReason, TokenKind};
 use serde::de::MapAccess;
 
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
 use crate::error::ApiError;
+use crate::finish::Finish;
 use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
 use crate::report::{ErrorField, api_error};
 use crate::response::{Calls, Identity};
 use crate::token::ProviderToken;
+use crate::usage::{Counted, UsageFields};
 
 #[cfg(feature = "reqwest")]
 pub use with_reqwest::from_response;
@@ -72,6 +75,7 @@ where
 #[derive(Default)]
 pub(super) struct Responses {
     identity: Identity,
+    counted: Counted,
     calls: Calls,
     /// Whether there is a call that the user is to run.
     asks: bool,
@@ -133,7 +137,9 @@ impl Dialect for Responses {
                 self.asks |= kind != "response.mcp_call_arguments.delta";
                 out.push(self.calls.piece(key, payload.delta.as_str()));
             }
+            // The last one is what some gateways say for all of them.
             "response.completed"
+            | "response.done"
             | "response.incomplete"
             | "response.failed"
             | "response.cancelled" => {
@@ -155,10 +161,15 @@ impl Dialect for Responses {
             let said = self
                 .identity
                 .news(response.model.as_str(), response.id.as_str());
-            let usage = response.usage.usage();
+            let counts = response.usage.0;
+            let usage = counts.and_then(|counts| self.counted.add(&counts));
             out.say(Said { usage, ..said });
         }
         Ok(())
+    }
+
+    fn failing(&self) -> bool {
+        self.error.is_some()
     }
 
     fn end(&mut self, out: &mut Out) {
@@ -170,48 +181,51 @@ impl Dialect for Responses {
 
 impl Responses {
     /// The last event: why there are no more.
-    fn over(&mut self, kind: &str, response: Response<'_>, out: &mut Out) {
+    fn over<'a>(&mut self, kind: &str, response: Response<'a>, out: &mut Out) {
         if let Some(call) = self.calls.flush() {
             out.push(call);
         }
         let detail = response.incomplete_details.0.unwrap_or_default();
-        let status = response.status.filled();
-        let reason = match kind {
-            "response.incomplete" => detail.reason.filled().or(status),
-            _ => status,
+        let said_word = |word: Text<'a>| word.filled().filter(|word| Finish::read(word).is_some());
+        let status = said_word(response.status);
+        let why = said_word(detail.reason);
+        // What the last event is, where its name says so, and else the response's status.
+        let end = match kind {
+            "response.done" => status.as_deref().unwrap_or("completed"),
+            kind => &kind["response.".len()..],
         };
-        // `response.completed`
-        let reason = reason.unwrap_or_else(|| kind["response.".len()..].into());
+        let incomplete = end.eq_ignore_ascii_case("incomplete");
+        let failed_end = end.eq_ignore_ascii_case("failed");
+        let reason = if incomplete {
+            why.or(status.clone())
+        } else {
+            status.clone()
+        };
+        let reason = reason.unwrap_or_else(|| end.to_owned().into());
+        let finish = Finish::read(&reason);
+        let failed = failed_end || finish == Some(Finish::Failed);
         let said = self
             .identity
             .news(response.model.as_str(), response.id.as_str());
-        let finish = match &*reason {
-            "completed" if self.asks => FinishReason::ToolCalls,
-            "completed" => FinishReason::Stop,
-            "max_output_tokens" | "max_tokens" => FinishReason::Length,
-            "content_filter" => FinishReason::ContentFilter,
-            _ => FinishReason::Other,
+        let finish = match finish.map(Finish::reason) {
+            Some(FinishReason::Stop) if self.asks => FinishReason::ToolCalls,
+            finish => finish.unwrap_or(FinishReason::Other),
         };
         out.say(Said {
-            usage: response.usage.usage(),
+            usage: response
+                .usage
+                .0
+                .and_then(|counts| self.counted.add(&counts)),
             // A failed response is not complete.
-            finish: (kind != "response.failed").then_some(finish),
+            finish: (!failed).then_some(finish),
             ..said
         });
-        out.last_or_other(0).finish_reason = Some(reason.into_owned());
+        out.last_or_other(0).finish_reason = Some(reason.clone().into_owned());
         let own = response.error.error(true);
         let own = own.map(|error| error.into_api_error(None, &[]));
         match self.error.take().or(own) {
             Some(error) => out.fail(error),
-            None if kind == "response.failed" => {
-                out.fail(ApiError::new(
-                    Some("server_error"),
-                    Some("failed"),
-                    None,
-                    None,
-                    &[],
-                ));
-            }
+            None if failed => out.fail(ApiError::finish(&reason)),
             None => out.end(),
         }
     }
@@ -355,64 +369,6 @@ impl<'de> Fields<'de> for Incomplete<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "reason" => self.reason = map.next_value()?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-/// The token counts.
-#[derive(Default)]
-struct UsageFields {
-    input: Count,
-    output: Count,
-    total: Count,
-    input_details: Object<Details>,
-    output_details: Object<Details>,
-}
-
-impl<'de> Fields<'de> for UsageFields {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "input_tokens" => self.input = map.next_value()?,
-            "output_tokens" => self.output = map.next_value()?,
-            "total_tokens" => self.total = map.next_value()?,
-            "input_tokens_details" => self.input_details.read(map)?,
-            "output_tokens_details" => self.output_details.read(map)?,
-            _ => skip(map)?,
-        }
-        Ok(())
-    }
-}
-
-impl Object<UsageFields> {
-    /// The counts, if the provider sent any.
-    fn usage(self) -> Option<Usage> {
-        let fields = self.0?;
-        let mut usage = Usage::new();
-        usage.input = fields.input.0;
-        usage.output = fields.output.0;
-        usage.total = fields.total.0;
-        usage.cached_input = fields.input_details.0.and_then(|details| details.cached.0);
-        usage.reasoning = fields
-            .output_details
-            .0
-            .and_then(|details| details.reasoning.0);
-        (usage != Usage::new()).then_some(usage)
-    }
-}
-
-#[derive(Default)]
-struct Details {
-    cached: Count,
-    reasoning: Count,
-}
-
-impl<'de> Fields<'de> for Details {
-    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        match key {
-            "cached_tokens" => self.cached = map.next_value()?,
-            "reasoning_tokens" => self.reasoning = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())

@@ -1,0 +1,449 @@
+//! Token counts in one meaning, whatever the provider's own.
+//!
+//! Providers name their counts differently, and some count a part beside the whole where others
+//! count it inside. All dialects read their counts here. In the [`Usage`] that comes out, the input
+//! has what was read from a cache and written to one, the output has the reasoning, no part exceeds
+//! its whole, and the total is the sum. Which parts lie beside, the provider's own total decides;
+//! without one, the names do, and a part that is larger than its whole lies beside it.
+
+use l0_core::Usage;
+use serde::de::MapAccess;
+
+use crate::lenient::{Count, Fields, List, Object, Text, skip};
+
+/// A count, and under which name it came: the lower, the better known. Of several names, the best
+/// one that is not zero counts.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    count: u64,
+    name: u8,
+}
+
+const ABSENT: u8 = u8::MAX;
+
+/// The names' ranks. Anthropic's and Google's decide also how a count is meant.
+const USUAL: u8 = 0;
+const OUTSIDE_OF_DETAILS: u8 = 1;
+const ANTHROPIC: u8 = 2;
+const ANTHROPIC_BY_LIFETIME: u8 = 3;
+const GOOGLE: u8 = 4;
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            name: ABSENT,
+        }
+    }
+}
+
+impl Slot {
+    fn get(self) -> Option<u64> {
+        (self.name != ABSENT).then_some(self.count)
+    }
+
+    fn read<'de, A: MapAccess<'de>>(&mut self, name: u8, map: &mut A) -> Result<(), A::Error> {
+        let Count(count) = map.next_value()?;
+        self.put_some(name, count);
+        Ok(())
+    }
+
+    /// Another name's count in the same payload, if it is there.
+    fn put_some(&mut self, name: u8, count: Option<u64>) {
+        let Some(count) = count else { return };
+        let better = match (self.count, count) {
+            (0, 1..) => true,
+            (1.., 0) => false,
+            _ => name <= self.name,
+        };
+        if better {
+            *self = Self { count, name };
+        }
+    }
+
+    /// A later payload's count. A late zero takes nothing back.
+    fn follow(&mut self, later: Self) {
+        if later.name != ABSENT && (later.count > 0 || self.name == ABSENT) {
+            *self = later;
+        }
+    }
+}
+
+/// The counts as they were sent.
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    prompt: Slot,
+    completion: Slot,
+    total: Slot,
+    cached: Slot,
+    written: Slot,
+    reasoning: Slot,
+    /// Results of tools that the provider ran, which the model read.
+    tools: Slot,
+}
+
+impl Counts {
+    fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "prompt_tokens" => self.prompt.read(USUAL, map),
+            "input_tokens" | "inputTokens" => self.prompt.read(ANTHROPIC, map),
+            "promptTokenCount" | "prompt_token_count" => self.prompt.read(GOOGLE, map),
+            "completion_tokens" => self.completion.read(USUAL, map),
+            "output_tokens" | "outputTokens" => self.completion.read(ANTHROPIC, map),
+            "candidatesTokenCount" | "candidates_token_count" | "responseTokenCount" => {
+                self.completion.read(GOOGLE, map)
+            }
+            "total_tokens" | "totalTokens" | "totalTokenCount" | "total_token_count" => {
+                self.total.read(USUAL, map)
+            }
+            "prompt_tokens_details"
+            | "input_tokens_details"
+            | "prompt_token_details"
+            | "input_token_details"
+            | "completion_tokens_details"
+            | "output_tokens_details"
+            | "completion_token_details"
+            | "output_token_details" => {
+                let mut details = Object::<Details>::default();
+                details.read(map)?;
+                let Details([cached, written, reasoning]) = details.0.unwrap_or_default();
+                self.cached.put_some(USUAL, cached);
+                self.written.put_some(USUAL, written);
+                self.reasoning.put_some(USUAL, reasoning);
+                Ok(())
+            }
+            // From DeepSeek, Mistral, Moonshot and Together.
+            "prompt_cache_hit_tokens" | "cached_tokens" | "num_cached_tokens" => {
+                self.cached.read(OUTSIDE_OF_DETAILS, map)
+            }
+            "cache_read_input_tokens" | "cacheReadInputTokens" => self.cached.read(ANTHROPIC, map),
+            "cachedContentTokenCount" | "cached_content_token_count" => {
+                self.cached.read(GOOGLE, map)
+            }
+            "cache_write_tokens" | "prompt_cache_write_tokens" => {
+                self.written.read(OUTSIDE_OF_DETAILS, map)
+            }
+            "cache_creation_input_tokens" | "cacheWriteInputTokens" => {
+                self.written.read(ANTHROPIC, map)
+            }
+            "cache_creation" => {
+                let mut written = Object::<ByLifetime>::default();
+                written.read(map)?;
+                let ByLifetime(count) = written.0.unwrap_or_default();
+                self.written.put_some(ANTHROPIC_BY_LIFETIME, count);
+                Ok(())
+            }
+            // From SGLang.
+            "reasoning_tokens" | "thinking_tokens" => self.reasoning.read(OUTSIDE_OF_DETAILS, map),
+            "thoughtsTokenCount" | "thoughts_token_count" => self.reasoning.read(GOOGLE, map),
+            "toolUsePromptTokenCount" | "tool_use_prompt_token_count" => {
+                self.tools.read(GOOGLE, map)
+            }
+            _ => skip(map),
+        }
+    }
+
+    /// Takes over what a later payload says.
+    fn follow(&mut self, later: Self) {
+        let same = |old: Slot, new: Slot| new.count == 0 || new.count == old.count;
+        let grown = !same(self.prompt, later.prompt) || !same(self.completion, later.completion);
+        if grown && later.total.get().is_none() {
+            // It was the total of other counts.
+            self.total = Slot::default();
+        }
+        self.prompt.follow(later.prompt);
+        self.completion.follow(later.completion);
+        self.total.follow(later.total);
+        self.cached.follow(later.cached);
+        self.written.follow(later.written);
+        self.reasoning.follow(later.reasoning);
+        self.tools.follow(later.tools);
+    }
+
+    fn is_empty(&self) -> bool {
+        let slots = [
+            self.prompt,
+            self.completion,
+            self.total,
+            self.cached,
+            self.written,
+        ];
+        let mut slots = slots.iter().chain([&self.reasoning, &self.tools]);
+        slots.all(|slot| slot.name == ABSENT)
+    }
+
+    fn usage(&self) -> Usage {
+        let part = |slot: Slot, beside| Part { slot, beside };
+        // Who counts what was read from the cache, or written to it, beside the input is told by
+        // the names of both counts.
+        let anthropic = |slot: Slot| matches!(slot.name, ANTHROPIC | ANTHROPIC_BY_LIFETIME);
+        let beside = |slot| anthropic(slot) && self.prompt.name != USUAL;
+        let total = self.total.get();
+        let mut parts = [
+            part(self.reasoning, self.reasoning.name == GOOGLE),
+            part(self.cached, beside(self.cached)),
+            part(self.written, beside(self.written)),
+            part(self.tools, true),
+        ];
+        let split = |parts: &[Part; 4]| {
+            let [reasoning, input @ ..] = parts;
+            (
+                whole(self.prompt, input),
+                whole(self.completion, &[*reasoning]),
+            )
+        };
+        let fits = |parts: &[Part; 4]| {
+            let (input, output) = split(parts);
+            let sum = input
+                .unwrap_or_default()
+                .checked_add(output.unwrap_or_default());
+            sum.is_some() && sum == total
+        };
+        let told = total.is_some_and(|total| total > 0)
+            && FLIPS.iter().any(|flips| {
+                let mut flipped = parts;
+                for (part, flip) in flipped.iter_mut().zip(flips) {
+                    part.beside ^= flip;
+                }
+                let fits = fits(&flipped);
+                if fits {
+                    parts = flipped;
+                }
+                fits
+            });
+        if !told {
+            // Nothing decides, so what is larger than its whole must lie beside it.
+            let larger = |part: u64, whole: Slot| whole.get().is_some_and(|whole| part > whole);
+            parts[0].beside |= larger(self.reasoning.count, self.completion);
+            let cache = self.cached.count.saturating_add(self.written.count);
+            if larger(cache, self.prompt) {
+                parts[1].beside = true;
+                parts[2].beside = true;
+            }
+        }
+        let (input, output) = split(&parts);
+        let mut usage = Usage::new();
+        usage.input = input;
+        usage.output = output;
+        usage.cached_input = self.cached.get();
+        usage.cache_write_input = self.written.get();
+        usage.reasoning = self.reasoning.get();
+        let mut usage = clamp(usage);
+        usage.total = sum_of(&usage, total);
+        usage
+    }
+}
+
+/// A part of a whole, and whether it is counted beside it.
+#[derive(Clone, Copy)]
+struct Part {
+    slot: Slot,
+    beside: bool,
+}
+
+/// Which parts (reasoning, cache reads, cache writes, tool results) may lie otherwise than their
+/// names say, the most common first.
+const FLIPS: [[bool; 4]; 16] = {
+    const N: bool = false;
+    const Y: bool = true;
+    [
+        [N, N, N, N],
+        [Y, N, N, N],
+        [N, Y, Y, N],
+        [N, Y, N, N],
+        [N, N, Y, N],
+        [N, N, N, Y],
+        [Y, N, N, Y],
+        [Y, Y, Y, N],
+        [Y, Y, N, N],
+        [Y, N, Y, N],
+        [N, Y, Y, Y],
+        [N, Y, N, Y],
+        [N, N, Y, Y],
+        [Y, Y, Y, Y],
+        [Y, Y, N, Y],
+        [Y, N, Y, Y],
+    ]
+};
+
+/// A count with the parts that lie beside it.
+fn whole(count: Slot, parts: &[Part]) -> Option<u64> {
+    // A part alone is all that is known of its whole; an empty one says nothing of it.
+    let beside = parts
+        .iter()
+        .filter(|part| part.beside && part.slot.count > 0);
+    beside.fold(count.get(), |sum, part| add(sum, part.slot.count))
+}
+
+fn add(sum: Option<u64>, count: u64) -> Option<u64> {
+    Some(sum.unwrap_or_default().saturating_add(count))
+}
+
+/// The total of these counts; the provider's own where one of them is missing.
+fn sum_of(usage: &Usage, told: Option<u64>) -> Option<u64> {
+    match (usage.input, usage.output) {
+        (Some(input), Some(output)) => Some(input.saturating_add(output)),
+        (one, other) => told.map(|total| total.max(one.or(other).unwrap_or_default())),
+    }
+}
+
+/// The cache reads, the cache writes and the reasoning.
+#[derive(Default)]
+struct Details([Option<u64>; 3]);
+
+impl<'de> Fields<'de> for Details {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        let place = match key {
+            "cached_tokens"
+            | "cache_read"
+            | "cache_read_tokens"
+            | "cached_input_tokens"
+            | "cache_read_input_tokens" => 0,
+            "cache_write_tokens"
+            | "cache_creation_tokens"
+            | "cached_creation_tokens"
+            | "cache_creation"
+            | "cache_write"
+            | "cache_creation_input_tokens" => 1,
+            "reasoning_tokens" | "thinking_tokens" | "reasoning" => 2,
+            _ => return skip(map),
+        };
+        let Count(count) = map.next_value()?;
+        self.0[place] = match self.0[place] {
+            Some(before) if count.unwrap_or_default() == 0 => Some(before),
+            _ => count,
+        };
+        Ok(())
+    }
+}
+
+/// What was written to a cache, by how long it stays there.
+#[derive(Default)]
+struct ByLifetime(Option<u64>);
+
+impl<'de> Fields<'de> for ByLifetime {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "ephemeral_5m_input_tokens" | "ephemeral_1h_input_tokens" => {
+                let Count(count) = map.next_value()?;
+                self.0 = count.map_or(self.0, |count| add(self.0, count));
+            }
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// One pass of the model over the prompt, of several in one response.
+#[derive(Default)]
+struct Pass {
+    counts: Counts,
+    /// Whether the response's own counts leave it out: the passes that shorten the conversation,
+    /// and those of another model that is asked for advice.
+    extra: bool,
+}
+
+impl<'de> Fields<'de> for Pass {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => {
+                let kind: Text<'de> = map.next_value()?;
+                self.extra = matches!(kind.as_str(), "compaction" | "advisor_message");
+                Ok(())
+            }
+            _ => self.counts.read(key, map),
+        }
+    }
+}
+
+/// What several passes used.
+#[derive(Debug, Default, Clone, Copy)]
+struct Passes {
+    all: Usage,
+    extra: Usage,
+}
+
+/// The counts of one payload.
+#[derive(Default)]
+pub(crate) struct UsageFields {
+    counts: Counts,
+    passes: Option<Box<Passes>>,
+}
+
+impl<'de> Fields<'de> for UsageFields {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        if key != "iterations" {
+            return self.counts.read(key, map);
+        }
+        let mut list = Box::<List<Pass>>::default();
+        list.read(map)?;
+        let mut passes = Passes::default();
+        for pass in *list {
+            let usage = pass.counts.usage();
+            passes.all = sum(&passes.all, &usage);
+            if pass.extra {
+                passes.extra = sum(&passes.extra, &usage);
+            }
+        }
+        self.passes = (passes.all != Usage::new()).then(|| Box::new(passes));
+        Ok(())
+    }
+}
+
+/// What two passes used.
+fn sum(a: &Usage, b: &Usage) -> Usage {
+    let sum = |a: Option<u64>, b: Option<u64>| b.map_or(a, |b| add(a, b));
+    let mut usage = Usage::new();
+    usage.input = sum(a.input, b.input);
+    usage.output = sum(a.output, b.output);
+    usage.cached_input = sum(a.cached_input, b.cached_input);
+    usage.cache_write_input = sum(a.cache_write_input, b.cache_write_input);
+    usage.reasoning = sum(a.reasoning, b.reasoning);
+    usage.total = sum_of(&usage, sum(a.total, b.total));
+    usage
+}
+
+/// What a response said of its counts so far.
+#[derive(Debug, Default)]
+pub(crate) struct Counted {
+    counts: Counts,
+    passes: Option<Passes>,
+}
+
+impl Counted {
+    /// Adds a payload's counts; gives all that is known, if the payload has any.
+    pub(crate) fn add(&mut self, fields: &UsageFields) -> Option<Usage> {
+        if fields.counts.is_empty() && fields.passes.is_none() {
+            return None;
+        }
+        self.counts.follow(fields.counts);
+        if let Some(passes) = &fields.passes {
+            self.passes = Some(**passes);
+        }
+        let usage = self.counts.usage();
+        let Some(Passes { all, extra }) = &self.passes else {
+            return Some(usage);
+        };
+        // A response whose own counts are those of all passes leaves none out.
+        let whole = (all.input, all.output) == (usage.input, usage.output);
+        Some(if whole {
+            usage
+        } else {
+            clamp(sum(&usage, extra))
+        })
+    }
+}
+
+/// Without the part of a part that exceeds its whole.
+fn clamp(mut usage: Usage) -> Usage {
+    let below = |part: Option<u64>, whole: Option<u64>| {
+        part.map(|part| part.min(whole.unwrap_or(u64::MAX)))
+    };
+    usage.cached_input = below(usage.cached_input, usage.input);
+    let rest = usage
+        .input
+        .map(|input| input - usage.cached_input.unwrap_or_default());
+    usage.cache_write_input = below(usage.cache_write_input, rest);
+    usage.reasoning = below(usage.reasoning, usage.output);
+    usage
+}

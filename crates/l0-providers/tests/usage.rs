@@ -1,0 +1,478 @@
+//! Token counts mean the same, whatever the provider's own mean.
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use common::*;
+use l0_core::Usage;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+/// A payload with these counts in the place where a dialect has them, at its beginning or later.
+fn payload(dialect: Dialect, first: bool, counts: &str) -> String {
+    match (dialect.name, first) {
+        ("openai-chat", _) => format!(r#"{{"choices":[],"usage":{counts}}}"#),
+        ("openai-responses", true) => {
+            format!(r#"{{"type":"response.in_progress","response":{{"usage":{counts}}}}}"#)
+        }
+        ("openai-responses", false) => {
+            format!(
+                r#"{{"type":"response.completed","response":{{"status":"completed","usage":{counts}}}}}"#
+            )
+        }
+        ("anthropic", true) => {
+            format!(r#"{{"type":"message_start","message":{{"usage":{counts}}}}}"#)
+        }
+        ("anthropic", false) => {
+            format!(r#"{{"type":"message_delta","delta":{{}},"usage":{counts}}}"#)
+        }
+        _ => format!(r#"{{"usageMetadata":{counts}}}"#),
+    }
+}
+
+/// What is known after payloads with these counts.
+fn last(dialect: Dialect, counts: &[&str]) -> Option<Usage> {
+    let payloads = counts.iter().enumerate();
+    let payloads: Vec<_> = payloads
+        .map(|(at, counts)| payload(dialect, at == 0, counts))
+        .collect();
+    let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
+    let (tokens, error) = dialect.decode(sse(&payloads));
+    assert!(error.is_none(), "{error:?}");
+    tokens.iter().filter_map(|token| token.usage).next_back()
+}
+
+/// Input, output, cached, written, reasoning.
+type Expected = [Option<u64>; 5];
+
+fn usage([input, output, cached, written, reasoning]: Expected) -> Usage {
+    let mut usage = Usage::new();
+    usage.input = input;
+    usage.output = output;
+    usage.cached_input = cached;
+    usage.cache_write_input = written;
+    usage.reasoning = reasoning;
+    usage.total = input
+        .zip(output)
+        .map(|(input, output)| input.saturating_add(output));
+    usage
+}
+
+const NO: Option<u64> = None;
+const MAX: u64 = u64::MAX;
+
+#[test]
+fn counts_mean_the_same_in_every_dialect() {
+    let cases: &[(Dialect, &[&str], Expected)] = &[
+        // Inside, as OpenAI counts.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":20,"completion_tokens":9,"total_tokens":29,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":4}}"#,
+            ],
+            [Some(20), Some(9), Some(8), NO, Some(4)],
+        ),
+        (
+            RESPONSES,
+            &[
+                r#"{"input_tokens":20,"output_tokens":9,"total_tokens":29,"input_tokens_details":{"cached_tokens":8},"output_tokens_details":{"reasoning_tokens":4}}"#,
+            ],
+            [Some(20), Some(9), Some(8), NO, Some(4)],
+        ),
+        // A part above its whole, where the total says that it is inside.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":20,"completion_tokens":9,"total_tokens":29,"completion_tokens_details":{"reasoning_tokens":12}}"#,
+            ],
+            [Some(20), Some(9), NO, NO, Some(9)],
+        ),
+        // The total says that the reasoning is beside the completion; or nothing does, and it is
+        // larger.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":100,"completion_tokens":7,"total_tokens":140,"prompt_tokens_details":{"cached_tokens":5},"completion_tokens_details":{"reasoning_tokens":33}}"#,
+            ],
+            [Some(100), Some(40), Some(5), NO, Some(33)],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":100,"completion_tokens":7,"completion_tokens_details":{"reasoning_tokens":33}}"#,
+            ],
+            [Some(100), Some(40), NO, NO, Some(33)],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":10,"completion_tokens":30,"total_tokens":40,"completion_tokens_details":{"reasoning_tokens":20}}"#,
+            ],
+            [Some(10), Some(30), NO, NO, Some(20)],
+        ),
+        (
+            RESPONSES,
+            &[
+                r#"{"input_tokens":100,"output_tokens":7,"total_tokens":140,"output_tokens_details":{"reasoning_tokens":33}}"#,
+            ],
+            [Some(100), Some(40), NO, NO, Some(33)],
+        ),
+        // Cache reads beside the prompt, by the total, and by their size.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":10,"completion_tokens":3,"total_tokens":113,"prompt_tokens_details":{"cached_tokens":100}}"#,
+            ],
+            [Some(110), Some(3), Some(100), NO, NO],
+        ),
+        (
+            CHAT,
+            &[r#"{"prompt_tokens":10,"completion_tokens":3,"cached_tokens":100}"#],
+            [Some(110), Some(3), Some(100), NO, NO],
+        ),
+        // Other names.
+        (
+            CHAT,
+            &[r#"{"input_tokens":20,"output_tokens":9}"#],
+            [Some(20), Some(9), NO, NO, NO],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":20,"completion_tokens":9,"input_tokens":0,"output_tokens":0,"prompt_tokens_details":{"cached_tokens":8,"cache_write_tokens":2}}"#,
+            ],
+            [Some(20), Some(9), Some(8), Some(2), NO],
+        ),
+        // A gateway's mixture: OpenAI's counts with Anthropic's names for the cache.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":2570,"completion_tokens":23,"total_tokens":2593,"cache_read_input_tokens":2400,"cache_creation_input_tokens":120,"prompt_tokens_details":{"cached_tokens":2400}}"#,
+            ],
+            [Some(2570), Some(23), Some(2400), Some(120), NO],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"input_tokens":50,"output_tokens":23,"cache_read_input_tokens":2400,"cache_creation_input_tokens":120}"#,
+            ],
+            [Some(2570), Some(23), Some(2400), Some(120), NO],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"inputTokens":50,"outputTokens":23,"totalTokens":2593,"cacheReadInputTokens":2400,"cacheWriteInputTokens":120}"#,
+            ],
+            [Some(2570), Some(23), Some(2400), Some(120), NO],
+        ),
+        // Beside, as Anthropic counts; in parts.
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":5,"cache_read_input_tokens":240,"cache_creation_input_tokens":12,"output_tokens":1}"#,
+                r#"{"output_tokens":23,"output_tokens_details":{"thinking_tokens":7}}"#,
+            ],
+            [Some(257), Some(23), Some(240), Some(12), Some(7)],
+        ),
+        // What was written, by its lifetime only, or beside the sum.
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":5,"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":2},"output_tokens":1}"#,
+            ],
+            [Some(17), Some(1), NO, Some(12), NO],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":5,"cache_creation":{"ephemeral_5m_input_tokens":10,"ephemeral_1h_input_tokens":2},"cache_creation_input_tokens":12,"output_tokens":1}"#,
+            ],
+            [Some(17), Some(1), NO, Some(12), NO],
+        ),
+        // A server that speaks Anthropic's format and counts inside, as its total says.
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":257,"cache_read_input_tokens":240,"output_tokens":3,"total_tokens":260}"#,
+            ],
+            [Some(257), Some(3), Some(240), NO, NO],
+        ),
+        // Passes that are billed beside the response's own counts, and those that are in them.
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":32,"output_tokens":1}"#,
+                r#"{"input_tokens":32,"output_tokens":20,"iterations":[{"type":"compaction","input_tokens":1000,"cache_read_input_tokens":50,"output_tokens":100,"output_tokens_details":{"thinking_tokens":70}},{"type":"message","input_tokens":32,"output_tokens":20}]}"#,
+            ],
+            [Some(1082), Some(120), Some(50), NO, Some(70)],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":0,"output_tokens":0,"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100}]}"#,
+            ],
+            [Some(1000), Some(100), NO, NO, NO],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":30,"output_tokens":9,"iterations":[{"type":"message","input_tokens":10,"output_tokens":4},{"type":"message","input_tokens":20,"output_tokens":5},{"type":"advisor_message","model":"m","input_tokens":7,"output_tokens":3}]}"#,
+            ],
+            [Some(37), Some(12), NO, NO, NO],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":1010,"output_tokens":104,"iterations":[{"type":"compaction","input_tokens":1000,"output_tokens":100},{"type":"message","input_tokens":10,"output_tokens":4}]}"#,
+            ],
+            [Some(1010), Some(104), NO, NO, NO],
+        ),
+        // Beside, as Gemini counts, unless the total says inside.
+        (
+            GEMINI,
+            &[
+                r#"{"promptTokenCount":15,"candidatesTokenCount":100,"totalTokenCount":1060,"toolUsePromptTokenCount":900,"thoughtsTokenCount":45,"cachedContentTokenCount":6}"#,
+            ],
+            [Some(915), Some(145), Some(6), NO, Some(45)],
+        ),
+        (
+            GEMINI,
+            &[
+                r#"{"promptTokenCount":10,"candidatesTokenCount":30,"thoughtsTokenCount":20,"totalTokenCount":40}"#,
+            ],
+            [Some(10), Some(30), NO, NO, Some(20)],
+        ),
+        (
+            GEMINI,
+            &[r#"{"promptTokenCount":10,"candidatesTokenCount":30,"thoughtsTokenCount":20}"#],
+            [Some(10), Some(50), NO, NO, Some(20)],
+        ),
+        (
+            GEMINI,
+            &[r#"{"promptTokenCount":10,"thoughtsTokenCount":20,"totalTokenCount":30}"#],
+            [Some(10), Some(20), NO, NO, Some(20)],
+        ),
+        (
+            GEMINI,
+            &[
+                r#"{"promptTokenCount":10,"toolUsePromptTokenCount":4,"candidatesTokenCount":3,"totalTokenCount":13}"#,
+            ],
+            [Some(10), Some(3), NO, NO, NO],
+        ),
+        // A late zero takes nothing back, nor does a late count make an earlier total wrong.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":20,"completion_tokens":9,"total_tokens":29,"completion_tokens_details":{"reasoning_tokens":4}}"#,
+                r#"{"prompt_tokens":0,"completion_tokens":0,"total_tokens":0,"completion_tokens_details":{"reasoning_tokens":0}}"#,
+            ],
+            [Some(20), Some(9), NO, NO, Some(4)],
+        ),
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":20,"completion_tokens":1,"total_tokens":21,"completion_tokens_details":{"reasoning_tokens":1}}"#,
+                r#"{"completion_tokens":9}"#,
+            ],
+            [Some(20), Some(9), NO, NO, Some(1)],
+        ),
+        (
+            RESPONSES,
+            &[
+                r#"{"input_tokens":20,"output_tokens":9,"total_tokens":29}"#,
+                r#"{"input_tokens":0,"output_tokens":0,"total_tokens":0}"#,
+            ],
+            [Some(20), Some(9), NO, NO, NO],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":20,"cache_read_input_tokens":4,"output_tokens":1}"#,
+                r#"{"input_tokens":0,"cache_read_input_tokens":0,"output_tokens":9}"#,
+            ],
+            [Some(24), Some(9), Some(4), NO, NO],
+        ),
+        (
+            GEMINI,
+            &[
+                r#"{"promptTokenCount":20,"candidatesTokenCount":9,"totalTokenCount":29}"#,
+                r#"{"promptTokenCount":20,"candidatesTokenCount":0,"totalTokenCount":20}"#,
+            ],
+            [Some(20), Some(9), NO, NO, NO],
+        ),
+        // Absent stays absent, and zero zero.
+        (CHAT, &[r#"{"prompt_tokens":3}"#], [Some(3), NO, NO, NO, NO]),
+        (
+            CHAT,
+            &[r#"{"prompt_tokens":0,"completion_tokens":0}"#],
+            [Some(0), Some(0), NO, NO, NO],
+        ),
+        (
+            ANTHROPIC,
+            &[r#"{"output_tokens":5}"#],
+            [NO, Some(5), NO, NO, NO],
+        ),
+        // Absurd values saturate.
+        (
+            CHAT,
+            &[
+                r#"{"prompt_tokens":18446744073709551615,"completion_tokens":18446744073709551615,"total_tokens":1}"#,
+            ],
+            [Some(MAX), Some(MAX), NO, NO, NO],
+        ),
+        (
+            CHAT,
+            &[r#"{"prompt_tokens":1e30,"completion_tokens":99999999999999999999999}"#],
+            [Some(MAX), Some(MAX), NO, NO, NO],
+        ),
+        (
+            ANTHROPIC,
+            &[
+                r#"{"input_tokens":18446744073709551615,"cache_read_input_tokens":18446744073709551615,"cache_creation_input_tokens":7,"output_tokens":2}"#,
+            ],
+            [Some(MAX), Some(2), Some(MAX), Some(0), NO],
+        ),
+        (
+            GEMINI,
+            &[
+                r#"{"promptTokenCount":1,"candidatesTokenCount":18446744073709551615,"thoughtsTokenCount":5,"totalTokenCount":3}"#,
+            ],
+            [Some(1), Some(MAX), NO, NO, Some(5)],
+        ),
+    ];
+    for (dialect, counts, expected) in cases {
+        let read = last(*dialect, counts);
+        assert_eq!(read, Some(usage(*expected)), "{}: {counts:?}", dialect.name);
+    }
+}
+
+#[test]
+fn a_total_alone_stays() {
+    for (dialect, counts) in [
+        (CHAT, r#"{"total_tokens":7}"#),
+        (RESPONSES, r#"{"total_tokens":7}"#),
+        (ANTHROPIC, r#"{"total_tokens":7}"#),
+        (GEMINI, r#"{"totalTokenCount":7}"#),
+    ] {
+        assert_eq!(last(dialect, &[counts]), Some(Usage::new().total(7)));
+    }
+}
+
+const NAMES: [&str; 24] = [
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+    "reasoning_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "promptTokenCount",
+    "candidatesTokenCount",
+    "totalTokenCount",
+    "thoughtsTokenCount",
+    "toolUsePromptTokenCount",
+    "cachedContentTokenCount",
+    "prompt_tokens_details",
+    "completion_tokens_details",
+    "input_tokens_details",
+    "output_tokens_details",
+    "cache_creation",
+    "cache_write_tokens",
+    "thinking_tokens",
+    "iterations",
+];
+
+fn count() -> impl Strategy<Value = String> {
+    prop_oneof![
+        8 => (0_u64..60).prop_map(|count| count.to_string()),
+        2 => Just("0".to_owned()),
+        1 => (MAX - 3..=MAX).prop_map(|count| count.to_string()),
+        1 => select(&["null", "-4", "1e30", "2.5", "\"7\"", "[]", "{}"][..])
+            .prop_map(str::to_owned),
+    ]
+}
+
+/// Counts under names of all dialects, in any mixture.
+fn counts() -> impl Strategy<Value = String> {
+    let parts = select(
+        &[
+            "cached_tokens",
+            "cache_write_tokens",
+            "reasoning_tokens",
+            "thinking_tokens",
+            "ephemeral_5m_input_tokens",
+            "ephemeral_1h_input_tokens",
+        ][..],
+    );
+    let object = |names: BoxedStrategy<&'static str>, value: BoxedStrategy<String>| {
+        prop::collection::vec((names, value), 0..7).prop_map(|fields| {
+            let fields = fields.iter();
+            let fields: Vec<_> = fields.map(|(name, v)| format!("\"{name}\":{v}")).collect();
+            format!("{{{}}}", fields.join(","))
+        })
+    };
+    let inner = object(parts.boxed(), count().boxed());
+    let value = prop_oneof![4 => count(), 1 => inner.clone()].boxed();
+    let pass = object(select(&NAMES[..16]).boxed(), value.clone());
+    let kind = select(&["compaction", "message", "advisor_message", "odd"][..]);
+    let passes = prop::collection::vec((kind, pass), 0..3).prop_map(|passes| {
+        let passes = passes.iter().map(|(kind, pass)| {
+            let rest = pass.trim_start_matches('{');
+            let comma = if rest == "}" { "" } else { "," };
+            format!("{{\"type\":\"{kind}\"{comma}{rest}")
+        });
+        format!("[{}]", passes.collect::<Vec<_>>().join(","))
+    });
+    let value = prop_oneof![6 => value, 1 => passes].boxed();
+    object(select(NAMES.as_slice()).boxed(), value)
+}
+
+fn check(usage: &Usage) -> Result<(), TestCaseError> {
+    let below = |part: u64, whole: Option<u64>| whole.is_none_or(|whole| part <= whole);
+    let (cached, written) = (usage.cached_input, usage.cache_write_input);
+    let cache = cached
+        .unwrap_or_default()
+        .checked_add(written.unwrap_or_default());
+    if usage.input.is_some() {
+        prop_assert!(cache.is_some(), "{usage:?}");
+        prop_assert!(below(cache.unwrap(), usage.input), "{usage:?}");
+    }
+    prop_assert!(below(usage.reasoning.unwrap_or_default(), usage.output));
+    if let (Some(input), Some(output)) = (usage.input, usage.output) {
+        prop_assert_eq!(usage.total, Some(input.saturating_add(output)));
+    } else if let Some(total) = usage.total {
+        prop_assert!(below(usage.input.unwrap_or_default(), Some(total)));
+        prop_assert!(below(usage.output.unwrap_or_default(), Some(total)));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parts_are_below_their_wholes_and_the_total_is_the_sum(
+        dialect in select(DIALECTS.as_slice()),
+        all in prop::collection::vec(counts(), 1..4),
+    ) {
+        let payloads: Vec<_> = all.iter().map(|counts| payload(dialect, true, counts)).collect();
+        let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
+        let (tokens, error) = dialect.decode(sse(&payloads));
+        prop_assert!(error.is_none());
+        let mut before = Usage::new();
+        for usage in tokens.iter().filter_map(|token| token.usage) {
+            check(&usage)?;
+            // A late zero takes nothing back.
+            for (before, after) in [
+                (before.input, usage.input),
+                (before.output, usage.output),
+            ] {
+                prop_assert!(before.unwrap_or_default() == 0 || after != Some(0));
+            }
+            before = usage;
+        }
+    }
+}
