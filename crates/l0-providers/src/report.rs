@@ -255,6 +255,33 @@ pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None, &[]))
 }
 
+/// The error in a body that is JSON and no stream.
+pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
+    #[derive(Default)]
+    struct Shape {
+        is_error: bool,
+    }
+    impl<'de> Fields<'de> for Shape {
+        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+            match key {
+                "error" => {
+                    let error: ErrorField<'de> = map.next_value()?;
+                    self.is_error |= error.error(false).is_some();
+                }
+                "object" | "type" => {
+                    let word: Text<'de> = map.next_value()?;
+                    self.is_error |= word.as_str() == "error";
+                }
+                _ => skip(map)?,
+            }
+            Ok(())
+        }
+    }
+    let shape: Object<Shape> = serde_json::from_str(body).ok()?;
+    let is_error = shape.0.is_some_and(|shape| shape.is_error);
+    is_error.then(|| read_error(body).unwrap_or_default())
+}
+
 /// The error in a payload that is known to be or to have one, whatever its shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();
