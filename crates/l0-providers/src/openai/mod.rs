@@ -200,11 +200,11 @@ impl Chat {
     fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
         let index = small(choice.index.0);
         let first = out.len();
-        if let Some(text) = choice.text.filled() {
-            push(TokenKind::Text, index, text, out);
-        }
         if let Some(delta) = choice.delta.0 {
             self.delta(index, delta, out);
+        }
+        if let Some(text) = choice.text.filled() {
+            push(TokenKind::Text, index, text, out);
         }
         let streamed = out.len() > first;
         if let Some(message) = choice.message.0 {

@@ -339,14 +339,19 @@ impl Responses {
         let kinds = [TokenKind::Text, TokenKind::Reasoning, TokenKind::Media];
         let given = kinds.map(|kind| self.given.has(any(kind)));
         for (index, item) in (0..).zip(output) {
+            // A call may have been announced, and its arguments come only here.
+            let keys = [index, fingerprint(item.id.as_str())];
+            let lacking = keys
+                .into_iter()
+                .find(|key| self.calls.lacks_arguments(*key));
             let known = match item.kind.as_str() {
                 "message" => given[0] || given[2],
                 "reasoning" => given[1],
                 "image_generation_call" => given[2],
-                _ => has_calls,
+                _ => has_calls && !(item.is_call() && lacking.is_some()),
             };
             if !known {
-                self.key = index;
+                self.key = lacking.unwrap_or(index);
                 self.item(Some(index), item, out);
             }
         }
@@ -385,6 +390,8 @@ impl Responses {
             .news(response.model.as_str(), response.id.as_str());
         let finish = match finish.map(Finish::reason) {
             Some(FinishReason::Stop) if self.asks => FinishReason::ToolCalls,
+            // Cut, for a reason that is new.
+            Some(FinishReason::Other) if incomplete => FinishReason::Length,
             finish => finish.unwrap_or(FinishReason::Other),
         };
         out.say(Said {
