@@ -180,6 +180,10 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
     }
 }
 
+fn is_line(body: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', body) == body.len().checked_sub(1)
+}
+
 /// What a body that is no event stream is: an error, or another protocol.
 fn foreign(body: &[u8]) -> Fault {
     // The first header's name follows lengths and a checksum.
@@ -187,7 +191,8 @@ fn foreign(body: &[u8]) -> Fault {
         Some(0) if body.get(13) == Some(&b':') => "application/vnd.amazon.eventstream",
         Some(0) => "application/octet-stream",
         Some(b'<') => "text/html",
-        _ if body.ends_with(b"\n") || body.ends_with(b"\r") => "application/x-ndjson",
+        // A first line that is whole is all that is kept.
+        _ if is_line(body) => "application/x-ndjson",
         _ => "application/json",
     };
     let text = String::from_utf8_lossy(body);

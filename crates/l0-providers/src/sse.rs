@@ -211,7 +211,11 @@ enum Opening {
     /// Nothing but white space has come.
     Unseen,
     Events,
-    Foreign(Vec<u8>),
+    Foreign {
+        seen: Vec<u8>,
+        /// How much of it is enough, once that is known.
+        enough: Option<usize>,
+    },
 }
 
 /// How much is kept of a body that is no event stream.
@@ -234,31 +238,41 @@ impl Opening {
             };
             rest = &chunk[first..];
             *self = match rest[0] {
-                b'{' | b'[' | b'<' | 0 => Self::Foreign(Vec::new()),
+                b'{' | b'[' | b'<' | 0 => Self::Foreign {
+                    seen: Vec::new(),
+                    enough: None,
+                },
                 _ => Self::Events,
             };
         }
-        let Self::Foreign(seen) = self else {
+        let Self::Foreign { seen, enough } = self else {
             return false;
         };
-        let room = MAX_FOREIGN - seen.len();
+        let before = seen.len();
+        let room = MAX_FOREIGN - before;
         seen.extend_from_slice(&rest[..rest.len().min(room)]);
+        if enough.is_none() {
+            *enough = match seen[0] {
+                b'<' => Some(1),
+                0 => Some(BINARY_HEAD),
+                // A line that is whole: more of the kind follow.
+                _ => {
+                    let end = memchr::memchr2(b'\n', b'\r', &seen[before..]);
+                    let line = end.map(|end| before + end);
+                    line.map(|end| match is_json(&seen[..end]) {
+                        true => end + 1,
+                        false => MAX_FOREIGN,
+                    })
+                }
+            };
+        }
         true
     }
 
     /// What is known of the body, if nothing more needs to be.
     fn decided(&mut self) -> Option<Vec<u8>> {
-        let Self::Foreign(seen) = self else {
+        let Self::Foreign { seen, enough } = self else {
             return None;
-        };
-        let enough = match seen.first()? {
-            b'<' => Some(1),
-            0 => Some(BINARY_HEAD),
-            // A line that is whole: more of the kind follow.
-            _ => {
-                let end = memchr::memchr2(b'\n', b'\r', seen);
-                end.filter(|end| is_json(&seen[..*end])).map(|end| end + 1)
-            }
         };
         let enough = enough.unwrap_or(MAX_FOREIGN);
         (seen.len() >= enough).then(|| {
@@ -270,7 +284,9 @@ impl Opening {
     /// A body that is whole, though nothing says that it has ended.
     fn whole(&mut self) -> Option<Vec<u8>> {
         match self {
-            Self::Foreign(seen) if is_json(seen) => Some(std::mem::take(seen)),
+            Self::Foreign { seen, .. } if seen.ends_with(b"}") && is_json(seen) => {
+                Some(std::mem::take(seen))
+            }
             _ => None,
         }
     }
@@ -278,7 +294,7 @@ impl Opening {
     /// A body that has ended.
     fn rest(&mut self) -> Option<Vec<u8>> {
         match self {
-            Self::Foreign(seen) => Some(std::mem::take(seen)),
+            Self::Foreign { seen, .. } => Some(std::mem::take(seen)),
             _ => None,
         }
     }
