@@ -26,18 +26,23 @@ use async_openai::error::OpenAIError;
 use async_openai::types::chat::{CreateChatCompletionStreamResponse, FinishReason as Reason};
 use l0_core::{Failure, FinishReason, TokenView, Usage};
 
+use crate::usage::normalise;
+
 /// What a chunk says, of its first choice.
 pub fn view(chunk: &CreateChatCompletionStreamResponse) -> TokenView<'_> {
     let choice = chunk.choices.first();
     let delta = choice.map(|choice| &choice.delta);
     let call = delta.and_then(|delta| delta.tool_calls.as_ref()?.first()?.function.as_ref());
+    let audio = delta.and_then(|delta| delta.audio.as_ref());
+    let spoken = audio.and_then(|audio| audio.transcript.as_ref());
     let text = delta.and_then(|delta| delta.content.as_ref().or(delta.refusal.as_ref()));
-    let mut view = match (call, text) {
+    let mut view = match (call, text.or(spoken)) {
         (Some(call), _) => {
             let text = call.name.as_ref().or(call.arguments.as_ref());
             TokenView::tool_call(text.map_or("", String::as_str))
         }
         (None, Some(text)) => TokenView::text(text),
+        (None, None) if audio.is_some_and(|audio| audio.data.is_some()) => TokenView::media(),
         (None, None) => TokenView::other(),
     };
     view.finish = choice
@@ -48,11 +53,18 @@ pub fn view(chunk: &CreateChatCompletionStreamResponse) -> TokenView<'_> {
             Reason::ToolCalls | Reason::FunctionCall => FinishReason::ToolCalls,
             Reason::ContentFilter => FinishReason::ContentFilter,
         });
-    view.usage = chunk.usage.as_ref().map(|usage| {
-        Usage::new()
-            .input(usage.prompt_tokens.into())
-            .output(usage.completion_tokens.into())
-            .total(usage.total_tokens.into())
+    view.usage = chunk.usage.as_ref().map(|counts| {
+        let prompt = counts.prompt_tokens_details.as_ref();
+        let completion = counts.completion_tokens_details.as_ref();
+        let mut usage = Usage::new()
+            .input(counts.prompt_tokens.into())
+            .output(counts.completion_tokens.into())
+            .total(counts.total_tokens.into());
+        usage.cached_input = prompt.and_then(|of| of.cached_tokens).map(u64::from);
+        usage.reasoning = completion
+            .and_then(|of| of.reasoning_tokens)
+            .map(u64::from);
+        normalise(usage)
     });
     view.model(&chunk.model).response_id(&chunk.id)
 }

@@ -29,6 +29,8 @@
 use genai::chat::{ChatStreamEvent, StopReason, StreamEnd};
 use l0_core::{FinishReason, TokenView, Usage};
 
+use crate::usage::normalise;
+
 /// What an event says. Token counts are there if they were asked for.
 pub fn view(event: &ChatStreamEvent) -> TokenView<'_> {
     match event {
@@ -50,11 +52,16 @@ fn view_end(end: &StreamEnd) -> TokenView<'_> {
     });
     let count = |count: Option<i32>| u64::try_from(count?).ok();
     view.usage = end.captured_usage.as_ref().map(|captured| {
+        let prompt = captured.prompt_tokens_details.as_ref();
+        let completion = captured.completion_tokens_details.as_ref();
         let mut usage = Usage::new();
         usage.input = count(captured.prompt_tokens);
         usage.output = count(captured.completion_tokens);
         usage.total = count(captured.total_tokens);
-        usage
+        usage.cached_input = count(prompt.and_then(|of| of.cached_tokens));
+        usage.cache_write_input = count(prompt.and_then(|of| of.cache_creation_tokens));
+        usage.reasoning = count(completion.and_then(|of| of.reasoning_tokens));
+        normalise(usage)
     });
     view.response_id = end.captured_response_id.as_deref();
     view

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::ready;
 
 use futures_util::{FutureExt, StreamExt, stream};
-use l0_core::{FinishReason, L0, Monitoring, Outcome, Telemetry, TokenView};
+use l0_core::{FinishReason, L0, Monitoring, Outcome, Telemetry, TokenView, Usage};
 use serde_json::{Value, from_value, json};
 
 /// What a run over these items gives.
@@ -52,7 +52,11 @@ fn async_openai() {
             chunk(delta(json!({}), json!("tool_calls")), Value::Null),
             chunk(
                 json!([]),
-                json!({ "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5 }),
+                json!({
+                    "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 9,
+                    "prompt_tokens_details": { "cached_tokens": 1 },
+                    "completion_tokens_details": { "reasoning_tokens": 4 },
+                }),
             ),
         ],
         l0_bridges::async_openai::view,
@@ -61,18 +65,40 @@ fn async_openai() {
     assert_eq!(telemetry.outcome, Some(Outcome::Completed));
     assert_eq!(telemetry.finish_reason, Some(FinishReason::ToolCalls));
     assert_eq!(telemetry.metrics.total_tokens, 3);
-    assert_eq!(telemetry.usage.and_then(|usage| usage.total), Some(5));
+    // The total says that the reasoning lies beside the completion.
+    let usage = Usage::new().input(3).output(6).total(9);
+    assert_eq!(telemetry.usage, Some(usage.cached_input(1).reasoning(4)));
+    let (text, telemetry) = run(
+        vec![
+            chunk(
+                delta(json!({ "audio": { "transcript": "Hi" } }), Value::Null),
+                Value::Null,
+            ),
+            chunk(
+                delta(json!({ "audio": { "data": "AAA=" } }), json!("stop")),
+                Value::Null,
+            ),
+        ],
+        l0_bridges::async_openai::view,
+    );
+    assert_eq!(text, "Hi");
+    assert_eq!(telemetry.metrics.total_tokens, 2);
 }
 
 #[test]
 fn genai() {
-    use genai::chat::{ChatStreamEvent, StopReason, StreamChunk, StreamEnd, Usage};
+    use genai::chat::{ChatStreamEvent, PromptTokensDetails, StopReason, StreamChunk, StreamEnd};
     let chunk = |content: &str| StreamChunk {
         content: content.to_owned(),
     };
-    let usage = Usage {
+    let usage = genai::chat::Usage {
         prompt_tokens: Some(3),
-        ..Usage::default()
+        prompt_tokens_details: Some(PromptTokensDetails {
+            cached_tokens: Some(2),
+            cache_creation_tokens: Some(1),
+            ..PromptTokensDetails::default()
+        }),
+        ..genai::chat::Usage::default()
     };
     let end = StreamEnd {
         captured_usage: Some(usage),
@@ -92,8 +118,8 @@ fn genai() {
     assert_eq!(text, "Hello");
     assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
     assert_eq!(telemetry.metrics.total_tokens, 3);
-    let usage = telemetry.usage.expect("usage");
-    assert_eq!((usage.input, usage.output), (Some(3), None));
+    let usage = Usage::new().input(3).cached_input(2).cache_write_input(1);
+    assert_eq!(telemetry.usage, Some(usage));
 }
 
 #[test]
@@ -111,4 +137,28 @@ fn rig() {
     assert_eq!(text, "Hello");
     assert_eq!(telemetry.metrics.total_tokens, 4);
     assert_eq!(telemetry.finish_reason, None);
+}
+
+#[test]
+fn counts_mean_the_same_whatever_the_provider() {
+    // Input, output, total; cached, written, reasoning; and what they mean.
+    let cases = [
+        ([50, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([50, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([25, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([25, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([20, 7, 0, 20, 5, 33], [45, 40, 85, 20, 5, 33]),
+        ([10, 30, 40, 0, 0, 31], [10, 30, 40, 0, 0, 30]),
+    ];
+    let usage = |[input, output, total, cached, written, reasoning]: [u64; 6]| {
+        let usage = Usage::new().input(input).output(output).total(total);
+        let usage = usage.cached_input(cached).cache_write_input(written);
+        usage.reasoning(reasoning)
+    };
+    for (counts, meant) in cases {
+        let read = l0_bridges::usage::normalise(usage(counts));
+        assert_eq!(read, usage(meant), "{counts:?}");
+        assert_eq!(l0_bridges::usage::normalise(read), read);
+    }
+    assert_eq!(l0_bridges::usage::normalise(Usage::new()), Usage::new());
 }

@@ -1,10 +1,11 @@
 //! What the fuzz targets share: texts and bodies, and the ways in which a stream may cut them.
 
 use std::convert::Infallible;
+use std::task::{Context, Poll, Waker};
 
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
-use l0_core::{Check, Ended, Findings, Violation};
+use l0_core::{Check, Ended, Findings, Usage, Violation};
 use l0_providers::Decoder;
 
 /// A text and the pieces that it is cut into: the first byte says how long they are.
@@ -40,10 +41,37 @@ pub fn check<C: Check>(make: impl Fn() -> C, data: &[u8]) -> Option<(&str, Vec<V
     Some((text, whole))
 }
 
+/// The outcome of what never waits, though a decoder yields to others now and then.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+}
+
 /// The chunks of a response's body.
 pub type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
 
-/// Checks that a decoder does not panic, and gives the same tokens however the body is cut: the
+/// Checks that counts have the one meaning: no part exceeds its whole, and the total is the sum.
+fn check_usage(usage: &Usage) {
+    if let Some(input) = usage.input {
+        let uncached = input.checked_sub(usage.cached_input.unwrap_or_default());
+        let rest =
+            uncached.and_then(|rest| rest.checked_sub(usage.cache_write_input.unwrap_or_default()));
+        assert!(rest.is_some(), "{usage:?}");
+    }
+    if let Some(output) = usage.output {
+        assert!(usage.reasoning.unwrap_or_default() <= output, "{usage:?}");
+    }
+    if let (Some(input), Some(output)) = (usage.input, usage.output) {
+        assert_eq!(usage.total, Some(input.saturating_add(output)), "{usage:?}");
+    }
+}
+
+/// Checks that a decoder does not panic, that its counts have one meaning, and that it gives the same tokens however the body is cut: the
 /// first byte says how long the chunks are.
 pub fn check_decoder(decode: impl Fn(Body) -> Decoder<Body>, data: &[u8]) {
     let Some((length, body)) = data.split_first() else {
@@ -55,7 +83,10 @@ pub fn check_decoder(decode: impl Fn(Body) -> Decoder<Body>, data: &[u8]) {
             .map(|chunk| Ok(chunk.to_vec()))
             .collect();
         let decoder = decode(stream::iter(chunks).boxed()).max_event_bytes(4096);
-        let items: Vec<_> = decoder.collect().now_or_never().expect("never pending");
+        let items: Vec<_> = block_on(decoder.collect());
+        for token in items.iter().flatten() {
+            token.usage.iter().for_each(check_usage);
+        }
         format!("{items:?}")
     };
     let length = usize::from(*length) % 16 + 1;

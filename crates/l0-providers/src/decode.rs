@@ -10,10 +10,12 @@ use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use l0_core::{FinishReason, TokenKind, Usage};
 
-use crate::error::{ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, ProviderError};
+use crate::error::{
+    ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAStream, ProviderError,
+};
 use crate::lenient::{Fields, Object};
 use crate::repair::{Halves, mark_halves, without_nan};
-use crate::report::bare_error;
+use crate::report::{bare_error, in_band_error};
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
@@ -178,6 +180,31 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
     }
 }
 
+fn is_line(body: &[u8]) -> bool {
+    memchr::memchr2(b'\n', b'\r', body) == body.len().checked_sub(1)
+}
+
+/// What a body that is no event stream is: an error, or another protocol.
+fn foreign(body: &[u8]) -> Fault {
+    // The first header's name follows lengths and a checksum.
+    let content_type = match body.first() {
+        Some(0) if body.get(13) == Some(&b':') => "application/vnd.amazon.eventstream",
+        Some(0) => "application/octet-stream",
+        Some(b'<') => "text/html",
+        // A first line that is whole is all that is kept.
+        _ if is_line(body) => "application/x-ndjson",
+        _ => "application/json",
+    };
+    let text = String::from_utf8_lossy(body);
+    let error = in_band_error(&text).map(|error| error.into_api_error(None, &[]));
+    match error.or_else(|| bare_error(&text)) {
+        Some(error) => error.into(),
+        None => Fault::NotAStream(NotAStream {
+            content_type: content_type.to_owned(),
+        }),
+    }
+}
+
 pin_project_lite::pin_project! {
     /// The tokens of one response, made by a module's `decode`, such as `openai::decode`.
     ///
@@ -239,6 +266,7 @@ where
         let mut this = self.project();
         let error = loop {
             if let Some(token) = this.out.tokens.pop_front() {
+                this.events.as_mut().progress();
                 return Poll::Ready(Some(Ok(token)));
             }
             if *this.ended {
@@ -266,6 +294,7 @@ where
                 Some(Err(SseError::TooLarge { limit })) => {
                     Some(ProviderError::EventTooLarge(EventTooLarge { limit }))
                 }
+                Some(Err(SseError::Foreign(body))) => Some(foreign(&body).widen()),
                 None => None,
             };
             this.dialect.end(this.out);

@@ -467,11 +467,21 @@ pub struct EventTooLarge {
 
 /// A successful response that is no event stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the response is no event stream but `{content_type}`: does the request ask for a stream?")]
+#[error("the response is no event stream but `{content_type}`{}", self.hint())]
 #[non_exhaustive]
 pub struct NotAStream {
-    /// The response's content type, without parameters.
+    /// The response's content type, without parameters; or the one that its body looks like, such as
+    /// `application/x-ndjson`.
     pub content_type: String,
+}
+
+impl NotAStream {
+    fn hint(&self) -> &'static str {
+        match &*self.content_type {
+            "application/json" => ": does the request ask for a stream?",
+            _ => "",
+        }
+    }
 }
 
 /// A request that cannot be written as a JSON object.

@@ -66,7 +66,7 @@ impl Finish {
 /// The longest word that is told apart.
 const MAX_LETTERS: usize = 48;
 
-const WORDS: [(&[&str], FinishReason); 4] = [
+const WORDS: [(&[&str], FinishReason); 5] = [
     (
         &[
             "stop",
@@ -87,6 +87,9 @@ const WORDS: [(&[&str], FinishReason); 4] = [
             "finish",
             "finished",
             "done",
+            "end",
+            "ended",
+            "succeeded",
         ],
         FinishReason::Stop,
     ),
@@ -105,6 +108,8 @@ const WORDS: [(&[&str], FinishReason); 4] = [
             "tokenlimit",
             "tokenlimitreached",
             "outputlimit",
+            // The response's status, where nothing says what was not complete.
+            "incomplete",
             "modellength",
             "modelcontextwindowexceeded",
             "contextlength",
@@ -140,8 +145,6 @@ const WORDS: [(&[&str], FinishReason); 4] = [
             "flagged",
             "moderation",
             "moderated",
-            "refusal",
-            "refused",
             "safety",
             "recitation",
             "blocklist",
@@ -161,6 +164,7 @@ const WORDS: [(&[&str], FinishReason); 4] = [
         ],
         FinishReason::ContentFilter,
     ),
+    (&["refusal", "refused", "refuse"], FinishReason::Refusal),
 ];
 
 const FAILURES: [&str; 22] = [
@@ -197,7 +201,7 @@ mod tests {
 
     #[test]
     fn words_in_every_spelling() {
-        use FinishReason::{ContentFilter, Length, Other, Stop, ToolCalls};
+        use FinishReason::{ContentFilter, Length, Other, Refusal, Stop, ToolCalls};
         let ended = |reason| Some(Finish::Ended(reason));
         for (words, expected) in [
             (
@@ -242,7 +246,6 @@ mod tests {
                     "content_filter",
                     "Content-Filter",
                     "SAFETY",
-                    "refusal",
                     "guardrail_intervened",
                     "ERROR_TOXIC",
                     "sensitive",
@@ -250,6 +253,7 @@ mod tests {
                 ],
                 ended(ContentFilter),
             ),
+            (&["refusal", "REFUSED"], ended(Refusal)),
             (
                 &[
                     "pause_turn",

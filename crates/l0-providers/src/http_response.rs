@@ -11,12 +11,10 @@ use futures_core::Stream;
 use l0_core::FailureKind;
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use serde::de::MapAccess;
 
 use crate::decode::{Decoder, Dialect};
 use crate::error::{NotAStream, ProviderError};
-use crate::lenient::{Fields, Object, Text, skip};
-use crate::report::{ErrorField, ErrorObject, read_error};
+use crate::report::{ErrorObject, in_band_error, read_error};
 use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
@@ -27,12 +25,54 @@ type Error = ProviderError<reqwest::Error>;
 /// How much of an error's body is read.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 
+/// Parts of the content types of protocols that are no event streams.
+const OTHER_PROTOCOLS: [&str; 7] = [
+    "ndjson",
+    "jsonl",
+    "json-seq",
+    "amazon.eventstream",
+    "grpc",
+    "protobuf",
+    "multipart/",
+];
+
 /// The bytes of a `reqwest::Response`'s body. Its errors do not name the address.
-pub struct BodyStream(Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>);
+pub struct BodyStream {
+    /// What was looked at and is still to be given.
+    first: Bytes,
+    rest: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+}
+
+/// How a line of an event stream begins.
+const FIELDS: [&[u8]; 6] = [b"data", b"event", b"id", b"retry", b"error:", b":"];
 
 impl BodyStream {
     fn new(response: Response) -> Self {
-        Self(Box::pin(response.bytes_stream()))
+        Self {
+            first: Bytes::new(),
+            rest: Box::pin(response.bytes_stream()),
+        }
+    }
+
+    /// Reads up to the first byte that says something.
+    async fn peek(&mut self) -> reqwest::Result<()> {
+        let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
+        while self.first.is_empty()
+            && let Some(chunk) = poll_fn(|cx| self.rest.as_mut().poll_next(cx)).await
+        {
+            let mut chunk = chunk.map_err(reqwest::Error::without_url)?;
+            let start = chunk.iter().position(|byte| !space(byte));
+            self.first = chunk.split_off(start.unwrap_or(chunk.len()));
+        }
+        Ok(())
+    }
+
+    fn begins_like_events(&self) -> bool {
+        let begins = |field: &&[u8]| {
+            let length = field.len().min(self.first.len());
+            length > 0 && field[..length] == self.first[..length]
+        };
+        FIELDS.iter().any(|field| begins(&field))
     }
 }
 
@@ -46,12 +86,11 @@ impl Stream for BodyStream {
     type Item = reqwest::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let chunk = self.0.as_mut().poll_next(cx);
+        if !self.first.is_empty() {
+            return Poll::Ready(Some(Ok(std::mem::take(&mut self.first))));
+        }
+        let chunk = self.rest.as_mut().poll_next(cx);
         chunk.map_err(reqwest::Error::without_url)
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        self.0.size_hint()
     }
 }
 
@@ -71,10 +110,18 @@ pub(crate) async fn read_response(
 ) -> Result<ProviderStream, Error> {
     let status = response.status();
     let content_type = content_type(response.headers());
-    let is_json = content_type == "application/json" || content_type.ends_with("+json");
     if status.is_success() {
-        if is_json {
-            let body = read_up_to(response, MAX_ERROR_BODY).await;
+        let mut body = BodyStream::new(response);
+        if content_type == "text/event-stream" {
+            return Ok(Decoder::of(body, dialect));
+        }
+        // The label may be wrong.
+        body.peek().await.map_err(ProviderError::Transport)?;
+        if body.begins_like_events() {
+            return Ok(Decoder::of(body, dialect));
+        }
+        if content_type == "application/json" || content_type.ends_with("+json") {
+            let body = read_up_to(body, MAX_ERROR_BODY).await;
             let body = body.map_err(ProviderError::Transport)?;
             let body = String::from_utf8_lossy(&body);
             return Err(match in_band_error(&body) {
@@ -82,10 +129,12 @@ pub(crate) async fn read_response(
                 None => ProviderError::NotAStream(NotAStream { content_type }),
             });
         }
-        if content_type == "text/html" {
+        // The decoder looks for an error in lines of JSON.
+        let other = OTHER_PROTOCOLS.iter().any(|of| content_type.contains(of));
+        if content_type == "text/html" || (other && !body.first.starts_with(b"{")) {
             return Err(ProviderError::NotAStream(NotAStream { content_type }));
         }
-        return Ok(Decoder::of(BodyStream::new(response), dialect));
+        return Ok(Decoder::of(body, dialect));
     }
 
     let now = SystemTime::now();
@@ -101,7 +150,7 @@ pub(crate) async fn read_response(
         .find_map(|name| response.headers().get(*name)?.to_str().ok())
         .map(str::to_owned);
     // The status is known; a body that breaks off only takes away words.
-    let body = read_up_to(response, MAX_ERROR_BODY)
+    let body = read_up_to(BodyStream::new(response), MAX_ERROR_BODY)
         .await
         .unwrap_or_default();
     let body = String::from_utf8_lossy(&body);
@@ -122,33 +171,6 @@ pub(crate) async fn read_response(
     Err(ProviderError::Api(Box::new(error)))
 }
 
-/// The error in a JSON body with a successful status.
-fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
-    #[derive(Default)]
-    struct Shape {
-        is_error: bool,
-    }
-    impl<'de> Fields<'de> for Shape {
-        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-            match key {
-                "error" => {
-                    let error: ErrorField<'de> = map.next_value()?;
-                    self.is_error |= error.error(false).is_some();
-                }
-                "object" | "type" => {
-                    let word: Text<'de> = map.next_value()?;
-                    self.is_error |= word.as_str() == "error";
-                }
-                _ => skip(map)?,
-            }
-            Ok(())
-        }
-    }
-    let shape: Object<Shape> = serde_json::from_str(body).ok()?;
-    let is_error = shape.0.is_some_and(|shape| shape.is_error);
-    is_error.then(|| read_error(body).unwrap_or_default())
-}
-
 /// Without parameters, in lower case; empty if there is none.
 fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE);
@@ -157,8 +179,7 @@ fn content_type(headers: &HeaderMap) -> String {
     essence.unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-async fn read_up_to(response: Response, limit: usize) -> reqwest::Result<Vec<u8>> {
-    let mut chunks = BodyStream::new(response);
+async fn read_up_to(mut chunks: BodyStream, limit: usize) -> reqwest::Result<Vec<u8>> {
     let mut body = Vec::new();
     while body.len() < limit
         && let Some(chunk) = poll_fn(|cx| Pin::new(&mut chunks).poll_next(cx)).await

@@ -85,6 +85,23 @@ impl<'a> Text<'a> {
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
+
+    /// This text, or the other one if this is empty.
+    pub(crate) fn or(self, other: Self) -> Self {
+        if self.as_str().is_empty() {
+            other
+        } else {
+            self
+        }
+    }
+
+    pub(crate) fn append(&mut self, more: Self) {
+        match (&mut self.0, more.0) {
+            (_, None) => {}
+            (Some(text), Some(more)) => text.to_mut().push_str(&more),
+            (none, more) => *none = more,
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Text<'de> {
@@ -102,6 +119,60 @@ impl<'de> Deserialize<'de> for Text<'de> {
                 Ok(Text(Some(Cow::Owned(text.to_owned()))))
             }
             default_on!(bool number null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A text: a string, an object that has one under a usual name, or a list of these, joined.
+#[derive(Debug, Default)]
+pub(crate) struct Prose<'a>(pub(crate) Text<'a>);
+
+impl Prose<'_> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_str().is_empty()
+    }
+}
+
+impl<'de> Fields<'de> for Prose<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "text" | "content" | "summary" | "thinking" | "reasoning" if self.is_empty() => {
+                *self = map.next_value()?;
+            }
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for Prose<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Prose<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Prose(Text(Some(Cow::Borrowed(text)))))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Prose(Text(Some(Cow::Owned(text.to_owned())))))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mut prose = Prose::default();
+                read_map(&mut prose, map)?;
+                Ok(prose)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = Prose::default();
+                while let Some(Prose(text)) = seq.next_element()? {
+                    all.0.append(text);
+                }
+                Ok(all)
+            }
+            default_on!(bool number null);
         }
         deserializer.deserialize_any(V)
     }
@@ -226,6 +297,16 @@ pub(crate) trait Fields<'de>: Default {
 /// Reads past the value of a key.
 pub(crate) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(|_| ())
+}
+
+/// An object of which nothing but that it is there is of interest.
+#[derive(Debug, Default)]
+pub(crate) struct Anything;
+
+impl<'de> Fields<'de> for Anything {
+    fn read<A: MapAccess<'de>>(&mut self, _: &str, map: &mut A) -> Result<(), A::Error> {
+        skip(map)
+    }
 }
 
 impl<'de, T: Fields<'de>> Fields<'de> for Box<T> {

@@ -97,6 +97,13 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
             "status_code" | "statusCode" | "http_status" | "httpStatus" | "http_code"
             | "httpCode" => self.status_code = map.next_value()?,
             "details" => self.details.read(map)?,
+            // From gateways, which put another server's error into their own.
+            "error" | "inner_error" => {
+                let inner: ErrorField<'de> = map.next_value()?;
+                if let Some(inner) = inner.0 {
+                    self.adopt(*inner);
+                }
+            }
             "metadata" | "headers" => {
                 let mut waits = Object::<Waits>::default();
                 waits.read(map)?;
@@ -122,6 +129,31 @@ impl<'a> ErrorObject<'a> {
     }
 }
 
+impl<'a> ErrorObject<'a> {
+    /// Takes over what another description of the error says besides.
+    fn adopt(&mut self, other: Self) {
+        let take = |own: &mut Text<'a>, other: Text<'a>| {
+            *own = std::mem::take(own).or(other);
+        };
+        take(&mut self.message, other.message);
+        take(&mut self.kind, other.kind);
+        take(&mut self.request_id, other.request_id);
+        for (own, other) in [
+            (&mut self.code, other.code),
+            (&mut self.status, other.status),
+            (&mut self.status_code, other.status_code),
+        ] {
+            if own.0.is_none() {
+                *own = other;
+            }
+        }
+        self.wait = self.wait.or(other.wait);
+        if self.details.is_empty() {
+            self.details = other.details;
+        }
+    }
+}
+
 impl ErrorObject<'_> {
     fn is_empty(&self) -> bool {
         let texts = [&self.message.0, &self.kind.0, &self.code.0];
@@ -132,7 +164,28 @@ impl ErrorObject<'_> {
 
     /// The typed error. The response's own `status` wins over one that the object names; `secrets`
     /// must not show.
-    pub(crate) fn into_api_error(self, status: Option<u16>, secrets: &[String]) -> ApiError {
+    pub(crate) fn into_api_error(mut self, status: Option<u16>, secrets: &[String]) -> ApiError {
+        // The message may be another server's error, as text.
+        let message = std::mem::take(&mut self.message);
+        let inner = message.as_str();
+        let inner = Some(inner).filter(|inner| inner.trim_start().starts_with('{'));
+        match inner.and_then(read_error) {
+            Some(mut inner) => {
+                inner.message = inner
+                    .message
+                    .or(Text(Some(Cow::Borrowed(message.as_str()))));
+                let mut own = self;
+                own.adopt(inner);
+                own.describe(status, secrets)
+            }
+            None => {
+                self.message = message;
+                self.describe(status, secrets)
+            }
+        }
+    }
+
+    fn describe(self, status: Option<u16>, secrets: &[String]) -> ApiError {
         let status = status
             .or_else(|| self.status_code.status())
             .or_else(|| self.status.status())
@@ -218,19 +271,13 @@ pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
     match (envelope.error.0, envelope.own) {
         (Some(error), own) if !error.is_empty() => {
             let mut error = *error;
-            if error.code.0.is_none() {
-                error.code = own.code;
-            }
-            if error.status.0.is_none() {
-                error.status = own.status;
-            }
-            if error.status_code.0.is_none() {
-                error.status_code = own.status_code;
-            }
-            error.wait = error.wait.or(own.wait);
-            if error.request_id.0.is_none() {
-                error.request_id = own.request_id;
-            }
+            // What stands beside is the payload's own: its type is not the error's.
+            let own = ErrorObject {
+                message: Text(None),
+                kind: Text(None),
+                ..own
+            };
+            error.adopt(own);
             Some(error)
         }
         (_, own) if !own.is_empty() => Some(own),
@@ -253,6 +300,33 @@ pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     let codes = [&error.code.0, &error.status_code.0];
     let bad = codes.into_iter().flatten().any(|code| !good(code));
     (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None, &[]))
+}
+
+/// The error in a body that is JSON and no stream.
+pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
+    #[derive(Default)]
+    struct Shape {
+        is_error: bool,
+    }
+    impl<'de> Fields<'de> for Shape {
+        fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+            match key {
+                "error" => {
+                    let error: ErrorField<'de> = map.next_value()?;
+                    self.is_error |= error.error(false).is_some();
+                }
+                "object" | "type" => {
+                    let word: Text<'de> = map.next_value()?;
+                    self.is_error |= word.as_str() == "error";
+                }
+                _ => skip(map)?,
+            }
+            Ok(())
+        }
+    }
+    let shape: Object<Shape> = serde_json::from_str(body).ok()?;
+    let is_error = shape.0.is_some_and(|shape| shape.is_error);
+    is_error.then(|| read_error(body).unwrap_or_default())
 }
 
 /// The error in a payload that is known to be or to have one, whatever its shape.

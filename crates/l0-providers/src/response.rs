@@ -55,6 +55,8 @@ pub(crate) struct Choice {
     pub(crate) call_index: Option<u32>,
     /// How many calls came with the number of another one.
     pub(crate) reused: u32,
+    /// Whether deltas gave something of the answer.
+    pub(crate) given: bool,
 }
 
 impl Choices {
@@ -71,6 +73,7 @@ impl Choices {
                     call_id: None,
                     call_index: None,
                     reused: 0,
+                    given: false,
                 });
                 self.0.len() - 1
             }
@@ -97,10 +100,18 @@ impl Choices {
 /// so there are as many tokens as pieces, as in dialects where the first piece names the function.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The provider's number of each call, in the order in which they began.
-    keys: Vec<u64>,
+    /// The calls in the order in which they began.
+    begun: Vec<Begun>,
     /// The one call that was announced last, and of which no piece has come.
     announced: Option<(u64, ProviderToken)>,
+}
+
+#[derive(Debug)]
+struct Begun {
+    /// The provider's number.
+    key: u64,
+    /// Whether a piece of its arguments has come.
+    has_pieces: bool,
 }
 
 impl Calls {
@@ -124,7 +135,7 @@ impl Calls {
 
     /// A piece of a call's arguments.
     pub(crate) fn piece(&mut self, key: u64, arguments: &str) -> ProviderToken {
-        match self.announced.take_if(|(announced, _)| *announced == key) {
+        let token = match self.announced.take_if(|(announced, _)| *announced == key) {
             Some((_, mut token)) => {
                 token.text.push_str(arguments);
                 token
@@ -134,7 +145,11 @@ impl Calls {
                 token.tool_call = Some(ToolCall::new(self.index(key)));
                 token
             }
+        };
+        if let Some(call) = self.begun.iter_mut().rfind(|call| call.key == key) {
+            call.has_pieces = true;
         }
+        token
     }
 
     /// Whether this call was announced and has got no piece yet.
@@ -144,6 +159,22 @@ impl Calls {
             .is_some_and(|(waiting, _)| *waiting == key)
     }
 
+    /// Whether nothing is known of this call.
+    pub(crate) fn is_new(&self, key: u64) -> bool {
+        self.begun.len() < MAX_KEPT && self.begun.iter().all(|call| call.key != key)
+    }
+
+    /// Whether this call was given without arguments.
+    pub(crate) fn lacks_arguments(&self, key: u64) -> bool {
+        let call = self.begun.iter().rfind(|call| call.key == key);
+        call.is_some_and(|call| !call.has_pieces)
+    }
+
+    /// Whether there is no call.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.begun.is_empty()
+    }
+
     /// The call that was announced and got no piece.
     pub(crate) fn flush(&mut self) -> Option<ProviderToken> {
         self.announced.take().map(|(_, token)| token)
@@ -151,20 +182,61 @@ impl Calls {
 
     /// The position of a new call among the calls. Those past the limit share the last one.
     fn begin(&mut self, key: u64) -> u32 {
-        let position = self.keys.len();
+        let position = self.begun.len();
         if position < MAX_KEPT {
-            self.keys.push(key);
+            self.begun.push(Begun {
+                key,
+                has_pieces: false,
+            });
         }
         small(Some(position as u64))
     }
 
     /// The position of the last call with this number.
     fn index(&mut self, key: u64) -> u32 {
-        match self.keys.iter().rposition(|known| *known == key) {
+        match self.begun.iter().rposition(|call| call.key == key) {
             Some(position) => small(Some(position as u64)),
             None => self.begin(key),
         }
     }
+}
+
+/// A text's place in a response: its kind, the item of the output, and the part of the item. A place
+/// that is not told may be any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) kind: TokenKind,
+    pub(crate) item: Option<u64>,
+    pub(crate) part: Option<u64>,
+}
+
+/// Which texts have been given, as one that comes whole after its pieces is not given again.
+#[derive(Debug, Default)]
+pub(crate) struct Given(Vec<Place>);
+
+impl Given {
+    pub(crate) fn note(&mut self, place: Place) {
+        if self.0.last() != Some(&place) && self.0.len() < MAX_KEPT && !self.0.contains(&place) {
+            self.0.push(place);
+        }
+    }
+
+    /// Whether a text of this place has been given, or may have been.
+    pub(crate) fn has(&self, place: Place) -> bool {
+        let same = |a: Option<u64>, b: Option<u64>| a.is_none() || b.is_none() || a == b;
+        let known = |given: &Place| {
+            given.kind == place.kind && same(given.item, place.item) && same(given.part, place.part)
+        };
+        self.0.len() == MAX_KEPT || self.0.iter().any(known)
+    }
+}
+
+/// Whether a part of this kind is media: an image, audio, a file.
+pub(crate) fn is_media(kind: &str) -> bool {
+    let media = ["image", "audio", "video"]
+        .iter()
+        .any(|of| kind.contains(of));
+    media || matches!(kind, "file" | "output_file" | "container_upload")
 }
 
 /// What tells two ids apart, without keeping them.

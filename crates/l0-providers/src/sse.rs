@@ -2,13 +2,14 @@
 //!
 //! The parsing is [`sse_stream`]'s. This module feeds it: it counts the bytes since the last event
 //! boundary, so that one endless event cannot fill the memory; it keeps the source's own error
-//! typed; it ends a last event that the body left unterminated, marked as such; and it reads a field
-//! `error` as an event of that name.
+//! typed; it ends a last event that the body left unterminated, marked as such; it reads a field
+//! `error` as an event of that name; it yields to the executor now and then while nothing comes of
+//! what it reads; and it tells a body that is no event stream by how it begins.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -34,6 +35,8 @@ pub(crate) enum SseError<E> {
     Utf8 { valid_up_to: usize },
     /// An event has more bytes than are allowed.
     TooLarge { limit: usize },
+    /// The body is no event stream, but begins so.
+    Foreign(Vec<u8>),
 }
 
 pin_project_lite::pin_project! {
@@ -45,9 +48,15 @@ pin_project_lite::pin_project! {
         feed: Feed,
         counter: Counter,
         error_fields: ErrorFields,
+        opening: Opening,
         phase: Phase,
+        // How many lines and empty chunks were read since the last progress.
+        quiet: usize,
     }
 }
+
+/// How many lines and empty chunks are read in one poll, if nothing comes of them.
+const MAX_QUIET: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -73,7 +82,9 @@ impl<S> Events<S> {
             feed,
             counter: Counter::new(max_event_bytes),
             error_fields: ErrorFields::default(),
+            opening: Opening::Unseen,
             phase: Phase::Open,
+            quiet: 0,
         }
     }
 
@@ -83,6 +94,11 @@ impl<S> Events<S> {
 
     pub(crate) fn get_ref(&self) -> &S {
         &self.source
+    }
+
+    /// Something came of what was read.
+    pub(crate) fn progress(self: Pin<&mut Self>) {
+        *self.project().quiet = 0;
     }
 }
 
@@ -137,13 +153,37 @@ where
                     return Poll::Ready(None);
                 }
             }
-            match ready!(this.source.as_mut().poll_next(cx)) {
+            if *this.quiet > MAX_QUIET {
+                // Others have to run, though this source is never pending.
+                *this.quiet = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let Poll::Ready(chunk) = this.source.as_mut().poll_next(cx) else {
+                let Some(foreign) = this.opening.whole() else {
+                    return Poll::Pending;
+                };
+                *this.phase = Phase::Ended;
+                return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+            };
+            match chunk {
                 Some(Ok(chunk)) => {
                     let mut chunk = chunk.into();
-                    if let Err(TooLarge { complete }) = this.counter.count(&chunk) {
-                        // However the bytes are split, the events before the large one come out.
-                        chunk.truncate(complete);
-                        *this.phase = Phase::TooLarge;
+                    *this.quiet += usize::from(chunk.is_empty());
+                    if this.opening.is_open() && this.opening.read(&chunk) {
+                        if let Some(foreign) = this.opening.decided() {
+                            *this.phase = Phase::Ended;
+                            return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+                        }
+                        continue;
+                    }
+                    match this.counter.count(&chunk) {
+                        Ok(lines) => *this.quiet += lines,
+                        Err(TooLarge { complete }) => {
+                            // However the bytes are split, the events before the large one come out.
+                            chunk.truncate(complete);
+                            *this.phase = Phase::TooLarge;
+                        }
                     }
                     this.feed.fill(this.error_fields.rewrite(chunk));
                 }
@@ -152,12 +192,116 @@ where
                     return Poll::Ready(Some(Err(SseError::Source(error))));
                 }
                 None => {
+                    if let Some(foreign) = this.opening.rest() {
+                        *this.phase = Phase::Ended;
+                        return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+                    }
                     *this.phase = Phase::Tail;
                     this.feed.fill(TERMINATOR);
                 }
             }
         }
     }
+}
+
+/// How a body begins. No line of an event stream begins with a brace, a bracket, a tag or a NUL, which
+/// other protocols begin with: then the beginning is kept, which may tell of an error.
+#[derive(Debug)]
+enum Opening {
+    /// Nothing but white space has come.
+    Unseen,
+    Events,
+    Foreign {
+        seen: Vec<u8>,
+        /// How much of it is enough, once that is known.
+        enough: Option<usize>,
+    },
+}
+
+/// How much is kept of a body that is no event stream.
+const MAX_FOREIGN: usize = 64 * 1024;
+/// How much of a body of binary messages.
+const BINARY_HEAD: usize = 16;
+
+impl Opening {
+    fn is_open(&self) -> bool {
+        !matches!(self, Self::Events)
+    }
+
+    /// Reads a chunk; whether the body is no event stream.
+    fn read(&mut self, chunk: &[u8]) -> bool {
+        let mut rest = chunk;
+        if matches!(self, Self::Unseen) {
+            let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
+            let Some(first) = chunk.iter().position(|byte| !space(byte)) else {
+                return false;
+            };
+            rest = &chunk[first..];
+            *self = match rest[0] {
+                b'{' | b'[' | b'<' | 0 => Self::Foreign {
+                    seen: Vec::new(),
+                    enough: None,
+                },
+                _ => Self::Events,
+            };
+        }
+        let Self::Foreign { seen, enough } = self else {
+            return false;
+        };
+        let before = seen.len();
+        let room = MAX_FOREIGN - before;
+        seen.extend_from_slice(&rest[..rest.len().min(room)]);
+        if enough.is_none() {
+            *enough = match seen[0] {
+                b'<' => Some(1),
+                0 => Some(BINARY_HEAD),
+                // A line that is whole: more of the kind follow.
+                _ => {
+                    let end = memchr::memchr2(b'\n', b'\r', &seen[before..]);
+                    let line = end.map(|end| before + end);
+                    line.map(|end| match is_json(&seen[..end]) {
+                        true => end + 1,
+                        false => MAX_FOREIGN,
+                    })
+                }
+            };
+        }
+        true
+    }
+
+    /// What is known of the body, if nothing more needs to be.
+    fn decided(&mut self) -> Option<Vec<u8>> {
+        let Self::Foreign { seen, enough } = self else {
+            return None;
+        };
+        let enough = enough.unwrap_or(MAX_FOREIGN);
+        (seen.len() >= enough).then(|| {
+            seen.truncate(enough);
+            std::mem::take(seen)
+        })
+    }
+
+    /// A body that is whole, though nothing says that it has ended.
+    fn whole(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Foreign { seen, .. } if seen.ends_with(b"}") && is_json(seen) => {
+                Some(std::mem::take(seen))
+            }
+            _ => None,
+        }
+    }
+
+    /// A body that has ended.
+    fn rest(&mut self) -> Option<Vec<u8>> {
+        match self {
+            Self::Foreign { seen, .. } => Some(std::mem::take(seen)),
+            _ => None,
+        }
+    }
+}
+
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 /// What the parser reads from: the chunk that [`Events`] put there last, and then pending.
@@ -211,7 +355,9 @@ impl Counter {
         }
     }
 
-    fn count(&mut self, chunk: &[u8]) -> Result<(), TooLarge> {
+    /// Counts a chunk; gives how many lines end in it.
+    fn count(&mut self, chunk: &[u8]) -> Result<usize, TooLarge> {
+        let mut lines = 0;
         let mut complete = 0;
         let mut start = 0;
         while start < chunk.len() {
@@ -239,8 +385,9 @@ impl Counter {
             let Some(length) = length else { break };
             self.after_cr = line[length] == b'\r';
             start += length + 1;
+            lines += 1;
         }
-        Ok(())
+        Ok(lines)
     }
 }
 

@@ -197,7 +197,12 @@ impl Counts {
             let sum = input
                 .unwrap_or_default()
                 .checked_add(output.unwrap_or_default());
-            sum.is_some() && sum == total
+            // A zero that would take back a part says nothing.
+            let [reasoning, rest @ ..] = parts;
+            let inside = |part: &Part| !part.beside && part.slot.count > 0;
+            let empty = (self.prompt.get() == Some(0) && rest.iter().any(inside))
+                || (self.completion.get() == Some(0) && inside(reasoning));
+            sum.is_some() && sum == total && !empty
         };
         let told = total.is_some_and(|total| total > 0)
             && FLIPS.iter().any(|flips| {
@@ -223,7 +228,11 @@ impl Counts {
         }
         let (input, output) = split(&parts);
         let mut usage = Usage::new();
-        usage.input = input;
+        // The results of tools are input, whatever else is told of it.
+        usage.input = match self.tools.count {
+            0 => input,
+            tools => Some(input.unwrap_or_default().max(tools)),
+        };
         usage.output = output;
         usage.cached_input = self.cached.get();
         usage.cache_write_input = self.written.get();

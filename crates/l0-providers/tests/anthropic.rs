@@ -281,7 +281,7 @@ fn stop_reasons_are_normalised_and_kept() {
         ("max_tokens", FinishReason::Length),
         ("model_context_window_exceeded", FinishReason::Length),
         ("tool_use", FinishReason::ToolCalls),
-        ("refusal", FinishReason::ContentFilter),
+        ("refusal", FinishReason::Refusal),
         ("pause_turn", FinishReason::Other),
         ("something_new", FinishReason::Other),
     ] {

@@ -3,7 +3,13 @@
 
 mod common;
 
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
 use common::*;
+use futures_util::{Stream, StreamExt, stream};
 use l0_core::TokenKind;
 
 /// Payloads with these pieces of JSON text, and the one that ends the answer.
@@ -101,5 +107,117 @@ fn numbers_that_are_none_cost_no_answer() {
         let tokens = dialect.tokens(&odd);
         assert_eq!(text_of(&tokens), "NaN, \"-Infinity\"", "{}", dialect.name);
         assert!(tokens.last().unwrap().finish.is_some());
+    }
+}
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_source_without_end_or_token_yields() {
+    for dialect in DIALECTS {
+        for said in [
+            "",
+            "\n",
+            ": comment\n",
+            ": comment\n\n",
+            "event: ping\ndata: {}\n\n",
+            "data: {}\n\n",
+            "id: 1\n\n",
+        ] {
+            for repeat in [1, 40] {
+                let reads = Arc::new(AtomicUsize::new(0));
+                let counter = reads.clone();
+                let chunk = said.repeat(repeat).into_bytes();
+                let body = stream::repeat_with(move || {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                    Ok::<_, Infallible>(chunk.clone())
+                });
+                let mut decoder = (dialect.decoder)(body.boxed());
+                let woken = Arc::new(Woken::default());
+                let waker = Waker::from(woken.clone());
+                let mut context = Context::from_waker(&waker);
+                for polls in 1..10 {
+                    let poll = decoder.poll_next_unpin(&mut context);
+                    let name = dialect.name;
+                    assert!(poll.is_pending(), "{name} {said:?}: {poll:?}");
+                    assert_eq!(woken.0.load(Ordering::Relaxed), polls, "{name} {said:?}");
+                    let reads = reads.load(Ordering::Relaxed);
+                    assert!(reads <= polls * 130, "{name} {said:?}: {reads} reads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_come_however_much_says_nothing_between_them() {
+    for dialect in DIALECTS {
+        let payloads = answer(dialect, &["a", "b"]);
+        let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
+        let body = sse(&payloads).replace("\n\n", &format!("\n\n{}", ": comment\n\n".repeat(1000)));
+        let (tokens, error) = dialect.decode(&body);
+        assert!(error.is_none(), "{}: {error:?}", dialect.name);
+        assert_eq!(text_of(&tokens), "ab", "{}", dialect.name);
+        let bytes = dialect.chunks(by_bytes(body.as_bytes()));
+        assert!(same(&bytes, &(tokens, error)), "{}", dialect.name);
+    }
+}
+
+/// Tokens of a stream that is always ready come without a pause.
+#[test]
+fn tokens_that_are_ready_never_yield() {
+    for dialect in DIALECTS {
+        let payloads = answer(dialect, &["a"; 1000]);
+        let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
+        let chunks: Vec<_> = payloads.iter().map(|payload| sse(&[payload])).collect();
+        let chunks = stream::iter(chunks.into_iter().map(|chunk| Ok(chunk.into_bytes())));
+        let mut decoder = (dialect.decoder)(chunks.boxed());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut count = 0;
+        while let Poll::Ready(Some(_)) = decoder.poll_next_unpin(&mut context) {
+            count += 1;
+        }
+        assert!(decoder.size_hint().1 == Some(0), "{}", dialect.name);
+        assert!(count >= 1000, "{}: {count}", dialect.name);
+    }
+}
+
+/// What a body is, is told by how it begins, however it is cut.
+#[test]
+fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
+    let long = format!("{{\"x\":\"{}\"}}\n{{}}", "y".repeat(70_000));
+    for (body, content_type) in [
+        ("{\"a\":1}\n{\"a\":2}\n", "application/x-ndjson"),
+        (" \r\n{\"a\":1}\r\n{", "application/x-ndjson"),
+        ("\u{feff}{\"a\":1}", "application/json"),
+        ("{\n\"a\":\n1}\n", "application/json"),
+        ("[{\n\"candidates\":[]}\n,\n{", "application/json"),
+        ("{\"a\":", "application/json"),
+        (&long, "application/json"),
+        ("<!doctype html>", "text/html"),
+        (
+            "\0\0\0\u{7c}\0\0\0\u{4b}abcd\u{b}:event-type",
+            "application/vnd.amazon.eventstream",
+        ),
+        ("\0\0\0", "application/octet-stream"),
+    ] {
+        for dialect in DIALECTS {
+            let (tokens, error) = dialect.decode(body);
+            assert!(tokens.is_empty());
+            let Some(l0_providers::ProviderError::NotAStream(not)) = &error else {
+                panic!("{}: {body:.20}: {error:?}", dialect.name);
+            };
+            assert_eq!(not.content_type, content_type, "{body:.20}");
+            let bytes = dialect.chunks(by_bytes(body.as_bytes()));
+            assert!(same(&bytes, &(tokens, error)), "{body:.20}");
+        }
     }
 }

@@ -10,7 +10,9 @@ use common::server::{APIS, Api, answer, server};
 use common::*;
 use futures_util::{StreamExt, stream};
 use l0_core::FailureKind::{self, Fatal, RateLimited, Server};
+use l0_core::{Backoff, L0, Retry};
 use l0_providers::{ApiError, ProviderError};
+use tokio::time::Instant;
 
 async fn error_of(api: Api, head: &str, body: &str) -> ApiError {
     let (address, _requests) = server(answer(head, body)).await;
@@ -30,9 +32,31 @@ type Case = (
     Option<&'static str>,
 );
 
+const MILLISECOND: Duration = Duration::from_millis(1);
 const NO_CREDIT: Option<&str> = Some("no credit left");
 
-#[tokio::test]
+/// How often a run asks that may ask twice, and how long it waits in between.
+async fn calls_and_wait(api: Api, head: &str, body: &str) -> (usize, Duration) {
+    let (address, mut requests) = server(answer(head, body)).await;
+    let l0 = L0::builder()
+        .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
+        .build();
+    let started = Instant::now();
+    let mut run = l0
+        .stream(move |_| {
+            let address = address.clone();
+            async move { (api.from_response)(reqwest::get(address).await.unwrap()).await }
+        })
+        .start();
+    while run.next().await.is_some() {}
+    let mut calls = 0;
+    while requests.try_recv().is_ok() {
+        calls += 1;
+    }
+    (calls, started.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
 async fn status_headers_and_body_decide() {
     let rate = r#"{"error":{"type":"rate_limit_error","message":"m"}}"#;
     let quota = r#"{"error":{"code":"insufficient_quota","message":"m"}}"#;
@@ -297,6 +321,15 @@ async fn status_headers_and_body_decide() {
             assert_eq!(error.retry_after, failure.retry_after);
             assert_eq!(failure.detail, *detail, "{name}");
             assert_eq!(failure.status, head[..3].parse().ok());
+            // Waits are spread by a tenth or 50 ms, and more than a minute is not waited for.
+            let wait = wait.map_or(Duration::ZERO, Duration::from_millis);
+            let again = *kind != Fatal && wait <= Duration::from_secs(60);
+            let (calls, waited) = calls_and_wait(api, head, body).await;
+            assert_eq!(calls, 1 + usize::from(again), "{name}");
+            let wait = if again { wait } else { Duration::ZERO };
+            assert!(waited >= wait, "{name}: {waited:?}");
+            let most = wait + (wait / 10).max(MILLISECOND * 50) + MILLISECOND;
+            assert!(waited <= most, "{name}: {waited:?}");
         }
     }
 }

@@ -53,7 +53,7 @@ fn a_plain_response() {
 
 #[test]
 fn parts_of_every_kind() {
-    use TokenKind::{Reasoning, Text, ToolCall};
+    use TokenKind::{Media, Reasoning, Text, ToolCall};
     for (list, expected) in [
         (r#"{"text":"a"}"#, vec![(Text, "a")]),
         (r#"{"text":"a"},{"text":"b"}"#, vec![(Text, "ab")]),
@@ -78,8 +78,8 @@ fn parts_of_every_kind() {
             vec![],
         ),
         (
-            r#"{"inlineData":{"mimeType":"image/png","data":"x"}}"#,
-            vec![],
+            r#"{"text":"a"},{"inlineData":{"mimeType":"image/png","data":"x"}}"#,
+            vec![(Text, "a"), (Media, "")],
         ),
         (r#"{},null,7,"text",[]"#, vec![]),
         ("", vec![]),

@@ -273,13 +273,15 @@ fn one_payload_gives_one_token_per_kind() {
         let tokens = tokens_of(sse(&[&delta(&format!("{{{fields}}}"))]));
         assert_eq!(texts(&tokens), expected, "{fields}");
     }
-    // The text of legacy completions; a whole message in place of a delta, but not beside one.
+    // The text of legacy completions; messages in place of deltas, but not beside or after them.
     let tokens = tokens_of(sse(&[
-        &choice(r#"{"text":"a","index":0}"#),
-        &choice(r#"{"message":{"content":"b"}}"#),
+        &choice(r#"{"message":{"content":"a"}}"#),
+        &choice(r#"{"delta":{},"message":{"content":"b"}}"#),
         &choice(r#"{"delta":{"content":"c"},"message":{"content":"abc"}}"#),
+        &choice(r#"{"text":"d","index":0}"#),
+        &choice(r#"{"message":{"content":"abcd"}}"#),
     ]));
-    assert_eq!(text_of(&tokens), "abc");
+    assert_eq!(text_of(&tokens), "abcd");
 }
 
 #[test]

@@ -181,10 +181,8 @@ async fn recorded_streams_over_http_with_faults() {
             );
             assert_eq!(ended.counts(), (1, 0, BTreeMap::new()), "{name} {options}");
             assert_eq!(Ok(ended.text.len()), length, "{name} {options}");
-            let usage = ended.telemetry.usage.unwrap();
-            let count = |field: &str| expected[file][field].as_u64();
-            assert_eq!(usage.input, count("prompt_tokens"), "{name}");
-            assert_eq!(usage.output, count("completion_tokens"), "{name}");
+            let usage = serde_json::to_value(ended.telemetry.usage).unwrap();
+            assert_eq!(usage, expected[file]["usage"], "{name}");
         }
 
         let ended = with(url(&format!("cut={events}"))).await;

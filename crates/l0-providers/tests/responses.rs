@@ -81,7 +81,7 @@ fn a_plain_response() {
 
 #[test]
 fn deltas_of_every_kind() {
-    use TokenKind::{Reasoning, Text};
+    use TokenKind::{Media, Reasoning, Text};
     for (kind, expected) in [
         ("output_text.delta", vec![(Text, "d")]),
         ("refusal.delta", vec![(Text, "d")]),
@@ -91,7 +91,9 @@ fn deltas_of_every_kind() {
         ("output_text.annotation.added", vec![]),
         ("web_search_call.in_progress", vec![]),
         ("code_interpreter_call_code.delta", vec![]),
-        ("audio.delta", vec![]),
+        ("audio.delta", vec![(Media, "")]),
+        ("audio.transcript.delta", vec![(Text, "d")]),
+        ("reasoning.delta", vec![(Reasoning, "d")]),
         ("something_new.delta", vec![]),
     ] {
         let all = tokens(&[&event(kind, r#""delta":"d""#)]);
@@ -101,7 +103,7 @@ fn deltas_of_every_kind() {
         for empty in [
             r#""delta":"""#,
             r#""delta":null"#,
-            r#""delta":{"text":"x"}"#,
+            r#""delta":{"x":"x"}"#,
             r#""x":1"#,
         ] {
             assert!(tokens(&[&event(kind, empty)]).is_empty(), "{kind} {empty}");
@@ -320,7 +322,7 @@ fn what_completes_a_response() {
     for (reason, expected) in [
         ("max_output_tokens", FinishReason::Length),
         ("content_filter", FinishReason::ContentFilter),
-        ("something_new", FinishReason::Other),
+        ("something_new", FinishReason::Length),
     ] {
         let payload = over(
             "incomplete",
@@ -332,7 +334,7 @@ fn what_completes_a_response() {
         "incomplete",
         r#""status":"incomplete","incomplete_details":null"#,
     );
-    assert_eq!(finish(&bare), one("incomplete", FinishReason::Other));
+    assert_eq!(finish(&bare), one("incomplete", FinishReason::Length));
     let cancelled = over("cancelled", r#""status":"cancelled""#);
     assert_eq!(finish(&cancelled), one("cancelled", FinishReason::Other));
     // The decoder stops there, and otherwise nothing is complete.

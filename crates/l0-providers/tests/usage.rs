@@ -6,7 +6,7 @@ mod common;
 use common::*;
 use l0_core::Usage;
 use proptest::prelude::*;
-use proptest::sample::select;
+use proptest::sample::{Index, select};
 
 /// A payload with these counts in the place where a dialect has them, at its beginning or later.
 fn payload(dialect: Dialect, first: bool, counts: &str) -> String {
@@ -473,6 +473,29 @@ proptest! {
                 prop_assert!(before.unwrap_or_default() == 0 || after != Some(0));
             }
             before = usage;
+        }
+    }
+
+    /// Whatever becomes of the bytes, what is read of them holds.
+    #[test]
+    fn counts_of_mutated_payloads_hold(
+        dialect in select(DIALECTS.as_slice()),
+        all in prop::collection::vec(counts(), 1..4),
+        changes in prop::collection::vec((any::<Index>(), select(&b"0123456789{}[]\",:-.eE_tn"[..])), 1..6),
+    ) {
+        let payloads: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(at, counts)| payload(dialect, at == 0, counts))
+            .collect();
+        let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
+        let mut body = sse(&payloads).into_bytes();
+        for (at, byte) in changes {
+            let at = at.index(body.len());
+            body[at] = byte;
+        }
+        for usage in dialect.decode(body).0.iter().filter_map(|token| token.usage) {
+            check(&usage)?;
         }
     }
 }

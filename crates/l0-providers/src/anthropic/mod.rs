@@ -34,7 +34,7 @@ use crate::error::ApiError;
 use crate::finish::Finish;
 use crate::lenient::Text;
 use crate::report::api_error;
-use crate::response::{Calls, Identity};
+use crate::response::{Calls, Given, Identity, Place, is_media};
 use crate::token::ProviderToken;
 use crate::usage::Counted;
 
@@ -45,7 +45,7 @@ mod payload;
 #[cfg(feature = "reqwest")]
 pub use client::{Anthropic, Client, from_response};
 
-use payload::{Block, Delta, Payload};
+use payload::{Block, Delta, Message, Payload};
 
 /// Decodes the body of a streamed message, as its bytes arrive.
 ///
@@ -85,6 +85,7 @@ struct Messages {
     identity: Identity,
     counted: Counted,
     calls: Calls,
+    given: Given,
     finish_sent: bool,
 }
 
@@ -99,24 +100,21 @@ impl Dialect for Messages {
         match kind {
             "content_block_delta" => self.delta(key, payload.delta.0.unwrap_or_default(), out),
             "content_block_start" => self.start(key, payload.block.0.unwrap_or_default(), out),
-            "content_block_stop" => self.flush(out),
+            "content_block_stop" => {
+                // From servers that send blocks whole, perhaps after their pieces.
+                match payload.block.0 {
+                    Some(block) if !self.has_begun(key) => self.start(key, block, out),
+                    _ => {}
+                }
+                self.flush(out);
+            }
+            // An answer that is not streamed.
+            "message" => {
+                let message: Message<'_> = parse(json)?;
+                self.message(message, out);
+            }
             "message_start" => {
-                let message = payload.message.0.unwrap_or_default();
-                // After calls from within code that Anthropic runs, a message comes whole: with the
-                // next call, and without events for its blocks.
-                for (key, block) in (0..).zip(message.content) {
-                    self.start(key, block, out);
-                }
-                if message.stop_reason.0.is_some() {
-                    self.flush(out);
-                }
-                let said = self
-                    .identity
-                    .news(message.model.as_str(), message.id.as_str());
-                let counts = message.usage.0;
-                let usage = counts.and_then(|counts| self.counted.add(&counts));
-                out.say(Said { usage, ..said });
-                self.stopped(message.stop_reason, out);
+                self.message(payload.message.0.unwrap_or_default(), out);
             }
             "message_delta" => {
                 self.flush(out);
@@ -128,16 +126,9 @@ impl Dialect for Messages {
                 });
                 self.stopped(payload.delta.0.unwrap_or_default().stop_reason, out);
             }
-            "message_stop" => {
-                self.flush(out);
-                if !self.finish_sent {
-                    out.say(Said {
-                        finish: Some(FinishReason::Other),
-                        ..Said::default()
-                    });
-                }
-                out.end();
-            }
+            "message_stop" => self.over(out),
+            // Gateways name the last event otherwise.
+            _ if kind.strip_prefix("message_").is_some_and(is_end) => self.over(out),
             "error" => out.fail(api_error(json)),
             // Not an event of this API: a proxy's error.
             _ if payload.error.error(true).is_some() => out.fail(api_error(json)),
@@ -148,12 +139,53 @@ impl Dialect for Messages {
 }
 
 impl Messages {
-    /// The beginning of a content block, almost always without content.
+    /// A message at its beginning, almost always without content; or all of it.
+    fn message(&mut self, message: Message<'_>, out: &mut Out) {
+        // After calls from within code that Anthropic runs, a message comes whole: with the next
+        // call, and without events for its blocks.
+        for (key, block) in (0..).zip(message.content) {
+            self.start(key, block, out);
+        }
+        if message.stop_reason.0.is_some() {
+            self.flush(out);
+        }
+        let said = self
+            .identity
+            .news(message.model.as_str(), message.id.as_str());
+        let counts = message.usage.0;
+        let usage = counts.and_then(|counts| self.counted.add(&counts));
+        out.say(Said { usage, ..said });
+        self.stopped(message.stop_reason, out);
+    }
+
+    /// The last event.
+    fn over(&mut self, out: &mut Out) {
+        self.flush(out);
+        if !self.finish_sent {
+            out.say(Said {
+                finish: Some(FinishReason::Other),
+                ..Said::default()
+            });
+        }
+        out.end();
+    }
+
+    /// Whether something of this block was given.
+    fn has_begun(&self, key: u64) -> bool {
+        let any = |kind| Place {
+            kind,
+            item: Some(key),
+            part: None,
+        };
+        let kinds = [TokenKind::Text, TokenKind::Reasoning, TokenKind::Media];
+        !self.calls.is_new(key) || kinds.into_iter().any(|kind| self.given.has(any(kind)))
+    }
+
+    /// A content block at its beginning, almost always without content; or all of it.
     fn start(&mut self, key: u64, block: Block<'_>, out: &mut Out) {
         self.flush(out);
         match block.kind.as_str() {
-            "text" => text(TokenKind::Text, block.text, out),
-            "thinking" => text(TokenKind::Reasoning, block.thinking, out),
+            "text" => self.give(TokenKind::Text, key, block.text, out),
             "tool_use" | "server_tool_use" | "mcp_tool_use" => {
                 let id = block.id.filled().map(|id| id.into_owned());
                 let name = block.name.filled().map(|name| name.into_owned());
@@ -163,20 +195,61 @@ impl Messages {
                     out.push(self.calls.piece(key, &block.input.0));
                 }
             }
-            // Redacted thinking, results of tools.
+            // Its text is encrypted.
+            "redacted_thinking" => {}
+            kind if is_reasoning(kind) => {
+                let text = block.thinking.0.or(block.text);
+                self.give(TokenKind::Reasoning, key, text, out);
+            }
+            kind if is_media(kind) => {
+                self.note(TokenKind::Media, key);
+                out.push(ProviderToken::new(TokenKind::Media, ""));
+            }
+            // Results of tools.
             _ => {}
         }
     }
 
     fn delta(&mut self, key: u64, delta: Delta<'_>, out: &mut Out) {
         match delta.kind.as_str() {
-            "text_delta" => text(TokenKind::Text, delta.text, out),
-            "thinking_delta" => text(TokenKind::Reasoning, delta.thinking, out),
+            "text_delta" => self.give(TokenKind::Text, key, delta.text, out),
             "input_json_delta" => {
                 out.push(self.calls.piece(key, delta.partial_json.as_str()));
             }
+            kind if is_reasoning(kind) => {
+                let text = delta.thinking.0.or(delta.text);
+                self.give(TokenKind::Reasoning, key, text, out);
+            }
+            kind if is_media(kind) => {
+                self.note(TokenKind::Media, key);
+                out.push(ProviderToken::new(TokenKind::Media, ""));
+            }
+            // From servers that do not say what it is.
+            "" => {
+                self.give(TokenKind::Reasoning, key, delta.thinking.0, out);
+                self.give(TokenKind::Text, key, delta.text, out);
+                if let Some(json) = delta.partial_json.filled() {
+                    out.push(self.calls.piece(key, &json));
+                }
+            }
             // Signatures, citations.
             _ => {}
+        }
+    }
+
+    fn note(&mut self, kind: TokenKind, key: u64) {
+        self.given.note(Place {
+            kind,
+            item: Some(key),
+            part: None,
+        });
+    }
+
+    /// A token with this text, unless it is empty.
+    fn give(&mut self, kind: TokenKind, key: u64, text: Text<'_>, out: &mut Out) {
+        if let Some(text) = text.filled() {
+            self.note(kind, key);
+            out.push(ProviderToken::new(kind, text));
         }
     }
 
@@ -208,9 +281,12 @@ impl Messages {
     }
 }
 
-/// A token with this text, unless it is empty.
-fn text(kind: TokenKind, text: Text<'_>, out: &mut Out) {
-    if let Some(text) = text.filled() {
-        out.push(ProviderToken::new(kind, text));
-    }
+/// Whether a block or a piece of it is of reasoning.
+fn is_reasoning(kind: &str) -> bool {
+    kind.contains("thinking") || kind.contains("reasoning")
+}
+
+/// Whether a word says that the message is over.
+fn is_end(word: &str) -> bool {
+    Finish::read(word) == Some(Finish::Ended(FinishReason::Stop))
 }

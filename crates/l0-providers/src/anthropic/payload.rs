@@ -2,7 +2,7 @@
 
 use serde::de::MapAccess;
 
-use crate::lenient::{Arguments, Count, Fields, List, Object, Text, skip};
+use crate::lenient::{Arguments, Count, Fields, List, Object, Prose, Text, skip};
 use crate::report::ErrorField;
 use crate::usage::UsageFields;
 
@@ -39,7 +39,8 @@ impl<'de> Fields<'de> for Payload<'de> {
 pub(super) struct Delta<'a> {
     pub(super) kind: Text<'a>,
     pub(super) text: Text<'a>,
-    pub(super) thinking: Text<'a>,
+    /// Reasoning, under any name.
+    pub(super) thinking: Prose<'a>,
     pub(super) partial_json: Text<'a>,
     pub(super) stop_reason: Text<'a>,
 }
@@ -49,7 +50,11 @@ impl<'de> Fields<'de> for Delta<'de> {
         match key {
             "type" => self.kind = map.next_value()?,
             "text" => self.text = map.next_value()?,
-            "thinking" => self.thinking = map.next_value()?,
+            "thinking" | "reasoning" | "reasoning_content" | "summary"
+                if self.thinking.is_empty() =>
+            {
+                self.thinking = map.next_value()?;
+            }
             "partial_json" => self.partial_json = map.next_value()?,
             "stop_reason" => self.stop_reason = map.next_value()?,
             _ => skip(map)?,
@@ -63,7 +68,8 @@ impl<'de> Fields<'de> for Delta<'de> {
 pub(super) struct Block<'a> {
     pub(super) kind: Text<'a>,
     pub(super) text: Text<'a>,
-    pub(super) thinking: Text<'a>,
+    /// Reasoning, under any name.
+    pub(super) thinking: Prose<'a>,
     pub(super) id: Text<'a>,
     pub(super) name: Text<'a>,
     pub(super) input: Arguments<'a>,
@@ -74,7 +80,11 @@ impl<'de> Fields<'de> for Block<'de> {
         match key {
             "type" => self.kind = map.next_value()?,
             "text" => self.text = map.next_value()?,
-            "thinking" => self.thinking = map.next_value()?,
+            "thinking" | "reasoning" | "reasoning_content" | "summary"
+                if self.thinking.is_empty() =>
+            {
+                self.thinking = map.next_value()?;
+            }
             "id" => self.id = map.next_value()?,
             "name" => self.name = map.next_value()?,
             "input" => self.input = map.next_value()?,

@@ -141,11 +141,16 @@ impl Generate {
             if let Some(call) = part.function_call.0 {
                 out.push(tool_call(index, choice.as_deref_mut(), call));
             }
-            if let Some(text) = part.text.filled() {
-                let kind = match part.thought.0 {
-                    true => TokenKind::Reasoning,
-                    false => TokenKind::Text,
-                };
+            if part.media {
+                out.push(ProviderToken::new(TokenKind::Media, "")).choice = index;
+            }
+            let kind = match part.thought.0 {
+                true => TokenKind::Reasoning,
+                false => TokenKind::Text,
+            };
+            let texts = [(TokenKind::Reasoning, part.reasoning.0), (kind, part.text)];
+            for (kind, text) in texts {
+                let Some(text) = text.filled() else { continue };
                 // Consecutive parts of one kind are one token, as they are one piece of text.
                 let before = (out.len() > first).then(|| out.last_or_other(index));
                 match before.filter(|token| token.kind == kind) {

@@ -2,7 +2,7 @@
 
 use serde::de::MapAccess;
 
-use crate::lenient::{Arguments, Count, Fields, Flag, List, Object, Text, skip};
+use crate::lenient::{Anything, Arguments, Count, Fields, Flag, List, Object, Prose, Text, skip};
 use crate::report::ErrorField;
 use crate::usage::UsageFields;
 
@@ -21,10 +21,10 @@ impl<'de> Fields<'de> for Payload<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "candidates" => self.candidates.read(map)?,
-            "promptFeedback" => self.feedback.read(map)?,
-            "usageMetadata" => self.usage.read(map)?,
-            "modelVersion" => self.model = map.next_value()?,
-            "responseId" => self.response_id = map.next_value()?,
+            "promptFeedback" | "prompt_feedback" => self.feedback.read(map)?,
+            "usageMetadata" | "usage_metadata" => self.usage.read(map)?,
+            "modelVersion" | "model_version" => self.model = map.next_value()?,
+            "responseId" | "response_id" => self.response_id = map.next_value()?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
         }
@@ -44,7 +44,7 @@ impl<'de> Fields<'de> for Candidate<'de> {
         match key {
             "index" => self.index = map.next_value()?,
             "content" => self.content.read(map)?,
-            "finishReason" => self.finish_reason = map.next_value()?,
+            "finishReason" | "finish_reason" => self.finish_reason = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -69,7 +69,12 @@ impl<'de> Fields<'de> for Content<'de> {
 #[derive(Default)]
 pub(super) struct Part<'a> {
     pub(super) text: Text<'a>,
+    /// Whether the text is reasoning.
     pub(super) thought: Flag,
+    /// Reasoning under a name of its own.
+    pub(super) reasoning: Prose<'a>,
+    /// Whether it is an image, audio or another file.
+    pub(super) media: bool,
     pub(super) function_call: Object<FunctionCall<'a>>,
 }
 
@@ -78,7 +83,17 @@ impl<'de> Fields<'de> for Part<'de> {
         match key {
             "text" => self.text = map.next_value()?,
             "thought" => self.thought = map.next_value()?,
-            "functionCall" => self.function_call.read(map)?,
+            "reasoning" | "reasoning_content" | "thinking" | "thoughtText"
+                if self.reasoning.is_empty() =>
+            {
+                self.reasoning = map.next_value()?;
+            }
+            "inlineData" | "inline_data" | "fileData" | "file_data" => {
+                let mut media = Object::<Anything>::default();
+                media.read(map)?;
+                self.media = media.0.is_some();
+            }
+            "functionCall" | "function_call" => self.function_call.read(map)?,
             _ => skip(map)?,
         }
         Ok(())
@@ -99,7 +114,7 @@ impl<'de> Fields<'de> for FunctionCall<'de> {
             "id" => self.id = map.next_value()?,
             "name" => self.name = map.next_value()?,
             "args" => self.args = map.next_value()?,
-            "partialArgs" => self.partial_args = map.next_value()?,
+            "partialArgs" | "partial_args" => self.partial_args = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -115,7 +130,7 @@ pub(super) struct Feedback<'a> {
 impl<'de> Fields<'de> for Feedback<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "blockReason" => self.block_reason = map.next_value()?,
+            "blockReason" | "block_reason" => self.block_reason = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())

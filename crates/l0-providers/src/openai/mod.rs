@@ -28,7 +28,7 @@ use l0_core::{FinishReason, TokenKind, Usage};
 use crate::decode::{Decoder, Dialect, Out, Unreadable, other, parse};
 use crate::error::ApiError;
 use crate::finish::Finish;
-use crate::lenient::{Count, Object, Text};
+use crate::lenient::{Count, Object};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
@@ -45,7 +45,7 @@ pub mod responses;
 pub use client::{Client, OpenAi, from_response};
 pub use request::ChatRequest;
 
-use payload::{CallDelta, Choice, Delta, Function, Payload, append};
+use payload::{CallDelta, Choice, Delta, Function, Payload};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
@@ -125,6 +125,11 @@ impl Dialect for Chat {
         }
         out.say(said);
 
+        // Gateways also name the last event.
+        if !beside_choices && Finish::read(name) == Some(Finish::Ended(FinishReason::Stop)) {
+            self.done(out);
+        }
+
         match (error, failed_finish) {
             // Without choices, the status and more may stand beside the error object.
             (Some(error), _) if beside_choices => out.fail(error.into_api_error(None, &[])),
@@ -142,7 +147,7 @@ impl Dialect for Chat {
     }
 
     fn done(&mut self, out: &mut Out) {
-        if !self.finish_sent {
+        if !std::mem::replace(&mut self.finish_sent, true) {
             let finish = self.choices.first_finish().unwrap_or(FinishReason::Other);
             out.push(other(0)).finish = Some(finish);
         }
@@ -150,52 +155,33 @@ impl Dialect for Chat {
 }
 
 impl Chat {
-    fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
-        let index = small(choice.index.0);
-        let first = out.len();
-        let delta = match choice.delta.0 {
-            Some(delta) => delta,
-            None => choice.message.0.map(|message| *message).unwrap_or_default(),
-        };
+    /// Reads what a choice adds to its answer, or the whole of it.
+    fn delta(&mut self, index: u32, delta: Delta<'_>, out: &mut Out) {
         let Delta {
             content,
-            reasoning_content,
             reasoning,
-            reasoning_details,
             refusal,
             tool_calls,
             function_call,
+            audio,
+            images,
         } = delta;
-
-        // Some servers send the same reasoning under several names.
-        let reasoning = reasoning_content.filled().or_else(|| reasoning.filled());
-        let reasoning = reasoning.or_else(|| {
-            let mut all = Text::default();
-            for detail in reasoning_details {
-                append(&mut all, detail.text);
-            }
-            all.filled()
-        });
-        let reasoning = match (reasoning, content.thinking.filled()) {
-            (Some(mut text), Some(more)) => {
-                text.to_mut().push_str(&more);
-                Some(text)
-            }
-            (text, more) => text.or(more),
-        };
-        let token = |kind, text: Cow<'_, str>| {
-            let mut token = ProviderToken::new(kind, text.into_owned());
-            token.choice = index;
-            token
-        };
-        if let Some(text) = reasoning {
-            out.push(token(TokenKind::Reasoning, text));
+        let mut reasoning = reasoning.0;
+        reasoning.append(content.thinking);
+        if let Some(text) = reasoning.filled() {
+            push(TokenKind::Reasoning, index, text, out);
         }
-        if let Some(text) = choice.text.filled().or_else(|| content.text.filled()) {
-            out.push(token(TokenKind::Text, text));
+        let audio = audio.0.map(|audio| *audio).unwrap_or_default();
+        for text in [content.text, audio.transcript] {
+            if let Some(text) = text.filled() {
+                push(TokenKind::Text, index, text, out);
+            }
         }
         if let Some(text) = refusal.filled() {
-            out.push(token(TokenKind::Text, text)).refusal = true;
+            push(TokenKind::Text, index, text, out).refusal = true;
+        }
+        if images || content.media || audio.data.filled().is_some() {
+            push(TokenKind::Media, index, "".into(), out);
         }
         let mut state = self.choices.of(index);
         for call in tool_calls {
@@ -207,7 +193,30 @@ impl Chat {
                 function: Object(function_call.0.map(|function| *function)),
                 ..CallDelta::default()
             };
-            out.push(tool_call(index, state.as_deref_mut(), call));
+            out.push(tool_call(index, state, call));
+        }
+    }
+
+    fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
+        let index = small(choice.index.0);
+        let first = out.len();
+        if let Some(delta) = choice.delta.0 {
+            self.delta(index, delta, out);
+        }
+        if let Some(text) = choice.text.filled() {
+            push(TokenKind::Text, index, text, out);
+        }
+        let streamed = out.len() > first;
+        if let Some(message) = choice.message.0 {
+            // From servers that send the answer whole, perhaps after its pieces.
+            let given = |state: &mut ChoiceState| state.given;
+            if !streamed && !self.choices.of(index).is_some_and(given) {
+                self.delta(index, *message, out);
+            }
+        }
+        let mut state = self.choices.of(index);
+        if let Some(state) = &mut state {
+            state.given |= streamed;
         }
 
         let reason = choice.finish_reason.filled();
@@ -230,6 +239,18 @@ impl Chat {
             error: choice.error.error(true),
         }
     }
+}
+
+/// Adds a piece of a choice's text.
+fn push<'o>(
+    kind: TokenKind,
+    index: u32,
+    text: Cow<'_, str>,
+    out: &'o mut Out,
+) -> &'o mut ProviderToken {
+    let token = out.push(ProviderToken::new(kind, text));
+    token.choice = index;
+    token
 }
 
 /// What a choice says besides its tokens.

@@ -6,9 +6,11 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::lenient::{
-    Arguments, Count, Fields, List, Object, Text, anything, default_on, read_map, skip,
+    Anything, Arguments, Count, Fields, List, Object, Prose, Text, anything, default_on, read_map,
+    skip,
 };
 use crate::report::ErrorField;
+use crate::response::is_media;
 use crate::usage::UsageFields;
 
 /// One `chat.completion.chunk`, or what a compatible server sends as one.
@@ -76,54 +78,76 @@ impl<'de> Fields<'de> for Choice<'de> {
 #[derive(Default)]
 pub(super) struct Delta<'a> {
     pub(super) content: Content<'a>,
-    /// From DeepSeek, xAI, vLLM.
-    pub(super) reasoning_content: Text<'a>,
-    /// From Groq, OpenRouter, Ollama, newer vLLM.
-    pub(super) reasoning: Text<'a>,
-    /// From OpenRouter, beside the reasoning; from Snowflake, in its place.
-    pub(super) reasoning_details: List<ReasoningDetail<'a>>,
+    /// Under many names, of which some servers send several.
+    pub(super) reasoning: Prose<'a>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
     pub(super) function_call: Object<Box<Function<'a>>>,
+    pub(super) audio: Object<Box<Audio<'a>>>,
+    /// From OpenRouter: whether there are some.
+    pub(super) images: bool,
 }
 
 impl<'de> Fields<'de> for Delta<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "content" => self.content = map.next_value()?,
-            "reasoning_content" => self.reasoning_content = map.next_value()?,
-            "reasoning" => self.reasoning = map.next_value()?,
-            "reasoning_details" => self.reasoning_details.read(map)?,
+            // From DeepSeek, xAI and vLLM; Groq, OpenRouter and Ollama; Copilot; Snowflake; LiteLLM.
+            "reasoning_content" | "reasoning" | "reasoning_text" | "reasoning_details"
+            | "reasoning_summary" | "reasoningContent" | "thinking" | "thinking_content"
+            | "thinking_blocks" | "thought"
+                if self.reasoning.is_empty() =>
+            {
+                self.reasoning = map.next_value()?;
+            }
             "refusal" => self.refusal = map.next_value()?,
             "tool_calls" => self.tool_calls.read(map)?,
             "function_call" => self.function_call.read(map)?,
+            "audio" => self.audio.read(map)?,
+            "images" => {
+                let mut images = List::<Anything>::default();
+                images.read(map)?;
+                self.images = !images.is_empty();
+            }
             _ => skip(map)?,
         }
         Ok(())
     }
 }
 
-/// A piece of reasoning, which has no text if it is encrypted.
+/// A piece of spoken answer.
 #[derive(Default)]
-pub(super) struct ReasoningDetail<'a> {
-    pub(super) text: Text<'a>,
+pub(super) struct Audio<'a> {
+    pub(super) data: Text<'a>,
+    pub(super) transcript: Text<'a>,
 }
 
-impl<'de> Fields<'de> for ReasoningDetail<'de> {
+impl<'de> Fields<'de> for Audio<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "text" | "summary" if self.text.0.is_none() => self.text = map.next_value()?,
+            "data" => self.data = map.next_value()?,
+            "transcript" => self.transcript = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
     }
 }
 
-/// A text, or (Mistral) a list of parts: text and thinking.
+/// A text, or parts: text, thinking (Mistral), media.
 #[derive(Default)]
 pub(super) struct Content<'a> {
     pub(super) text: Text<'a>,
     pub(super) thinking: Text<'a>,
+    pub(super) media: bool,
+}
+
+impl<'a> Content<'a> {
+    fn of(text: Cow<'a, str>) -> Self {
+        Self {
+            text: Text(Some(text)),
+            ..Self::default()
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Content<'de> {
@@ -135,104 +159,77 @@ impl<'de> Deserialize<'de> for Content<'de> {
                 anything(f)
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content {
-                    text: Text(Some(Cow::Borrowed(text))),
-                    thinking: Text(None),
-                })
+                Ok(Content::of(Cow::Borrowed(text)))
             }
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content {
-                    text: Text(Some(Cow::Owned(text.to_owned()))),
-                    thinking: Text(None),
-                })
+                Ok(Content::of(Cow::Owned(text.to_owned())))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mut part = Part::default();
+                read_map(&mut part, map)?;
+                Ok(part.content())
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut content = Content::default();
-                while let Some(Part(part)) = seq.next_element()? {
-                    append(&mut content.text, part.text);
-                    append(&mut content.thinking, part.thinking);
+                while let Some(part) = seq.next_element::<Content<'de>>()? {
+                    content.text.append(part.text);
+                    content.thinking.append(part.thinking);
+                    content.media |= part.media;
                 }
                 Ok(content)
             }
-            default_on!(bool number null map);
+            default_on!(bool number null);
         }
         deserializer.deserialize_any(V)
     }
 }
 
-pub(super) fn append<'a>(to: &mut Text<'a>, more: Text<'a>) {
-    match (&mut to.0, more.0) {
-        (_, None) => {}
-        (Some(text), Some(more)) => text.to_mut().push_str(&more),
-        (none, more) => *none = more,
-    }
-}
-
-/// One part of a [`Content`]: a text, or an object that says what it is.
-struct Part<'a>(Content<'a>);
-
+/// One part of a [`Content`], which says what it is.
 #[derive(Default)]
-struct PartFields<'a> {
+struct Part<'a> {
     kind: Text<'a>,
     text: Text<'a>,
-    thinking: Content<'a>,
+    thinking: Prose<'a>,
 }
 
-impl<'de> Fields<'de> for PartFields<'de> {
+impl<'de> Fields<'de> for Part<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "type" => self.kind = map.next_value()?,
-            "text" => self.text = map.next_value()?,
-            "thinking" => self.thinking = map.next_value()?,
+            "text" | "transcript" => self.text = map.next_value()?,
+            "thinking" | "reasoning" => self.thinking = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
     }
 }
 
-impl<'de> Deserialize<'de> for Part<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct V;
-        impl<'de> Visitor<'de> for V {
-            type Value = Content<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                anything(f)
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Content {
-                    text: Text(Some(Cow::Borrowed(text))),
-                    thinking: Text(None),
-                })
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Content {
-                    text: Text(Some(Cow::Owned(text.to_owned()))),
-                    thinking: Text(None),
-                })
-            }
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                let mut part = PartFields::default();
-                read_map(&mut part, map)?;
-                Ok(match part.kind.as_str() {
-                    "thinking" | "reasoning" => Content {
-                        text: Text(None),
-                        thinking: if part.thinking.text.0.is_some() {
-                            part.thinking.text
-                        } else {
-                            part.text
-                        },
-                    },
-                    "text" | "output_text" | "" => Content {
-                        text: part.text,
-                        thinking: Text(None),
-                    },
-                    // References, images: no text of the answer.
-                    _ => Content::default(),
-                })
-            }
-            default_on!(bool number null seq);
+impl<'a> Part<'a> {
+    fn content(self) -> Content<'a> {
+        let kind = self.kind.as_str();
+        if kind.contains("thinking") || kind.contains("reasoning") {
+            let thinking = self.thinking.0;
+            return Content {
+                thinking: if thinking.0.is_some() {
+                    thinking
+                } else {
+                    self.text
+                },
+                ..Content::default()
+            };
         }
-        deserializer.deserialize_any(V).map(Part)
+        let media = is_media(kind);
+        let text = match kind {
+            "" | "text" | "output_text" => self.text,
+            _ if media => self.text,
+            // References: no text of the answer.
+            _ => Text(None),
+        };
+        Content {
+            text,
+            media,
+            ..Content::default()
+        }
     }
 }
 

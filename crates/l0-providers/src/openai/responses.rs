@@ -25,6 +25,8 @@
 //! The API has no finish reason for calls: [`finish`](ProviderToken::finish) is
 //! [`FinishReason::ToolCalls`] if there was one that the user is to run, which an MCP call is not.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use futures_core::Stream;
 use l0_core::{FinishReason, TokenKind};
@@ -33,9 +35,9 @@ use serde::de::MapAccess;
 use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
 use crate::error::ApiError;
 use crate::finish::Finish;
-use crate::lenient::{Arguments, Count, Fields, Object, Text, skip};
+use crate::lenient::{Arguments, Count, Fields, List, Object, Prose, Text, skip};
 use crate::report::{ErrorField, api_error};
-use crate::response::{Calls, Identity};
+use crate::response::{Calls, Given, Identity, Place, fingerprint};
 use crate::token::ProviderToken;
 use crate::usage::{Counted, UsageFields};
 
@@ -77,93 +79,142 @@ pub(super) struct Responses {
     identity: Identity,
     counted: Counted,
     calls: Calls,
-    /// Whether there is a call that the user is to run.
+    given: Given,
+    /// The number of the item that was spoken of last.
+    key: u64,
+    /// Whether there is a call that the user is to run, or to approve.
     asks: bool,
     /// Of an `error` event.
     error: Option<ApiError>,
 }
 
+/// What the pieces of an event are, and what comes whole with it.
+enum Piece {
+    Text,
+    Refusal,
+    Reasoning,
+    Audio,
+    Arguments,
+    /// What it is, stands in the event's `part`.
+    Part,
+    Item,
+}
+
+impl Piece {
+    fn read(what: &str) -> Option<Self> {
+        Some(match what {
+            "output_text" | "text" => Self::Text,
+            "refusal" => Self::Refusal,
+            "output_item" => Self::Item,
+            "custom_tool_call_input" => Self::Arguments,
+            "audio" | "output_audio" => Self::Audio,
+            _ if what.ends_with("_part") => Self::Part,
+            _ if is_reasoning(what) => Self::Reasoning,
+            _ if what.ends_with("transcript") => Self::Text,
+            _ if what.ends_with("_call_arguments") => Self::Arguments,
+            _ => return None,
+        })
+    }
+}
+
 impl Dialect for Responses {
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
-        let payload: Payload<'_> = parse(json)?;
-        let kind = match payload.kind.as_str() {
+        let mut payload: Payload<'_> = parse(json)?;
+        let kind = std::mem::take(&mut payload.kind);
+        let kind = match kind.as_str() {
             "" => name,
             kind => kind,
         };
-        let key = payload.output_index.0.unwrap_or_default();
-        match kind {
-            "response.output_text.delta" => text(TokenKind::Text, payload.delta, out),
-            "response.refusal.delta" => {
-                let tokens = out.len();
-                text(TokenKind::Text, payload.delta, out);
-                if out.len() > tokens {
-                    out.last_or_other(0).refusal = true;
-                }
-            }
-            "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
-                text(TokenKind::Reasoning, payload.delta, out);
-            }
-            "response.output_item.added" => {
-                let item = payload.item.0.unwrap_or_default();
-                if item.is_call() {
-                    self.asks |= item.kind.as_str() != "mcp_call";
-                    let id = item.call_id.filled().or_else(|| item.id.filled());
-                    let id = id.map(|id| id.into_owned());
-                    let name = item.name.filled().map(|name| name.into_owned());
-                    if let Some(before) = self.calls.announce(key, id, name) {
-                        out.push(before);
-                    }
-                }
-            }
-            "response.output_item.done" => {
-                let item = payload.item.0.unwrap_or_default();
-                if item.is_call() && self.calls.waits(key) {
-                    out.push(self.calls.piece(key, &item.arguments.0));
-                } else if let Some(tool) = item.own_tool() {
-                    let name = Some(tool.to_owned());
-                    let id = item.call_id.filled().map(|id| id.into_owned());
-                    if let Some(before) = self.calls.announce(key, id, name) {
-                        out.push(before);
-                    }
-                    out.push(self.calls.piece(key, &item.arguments.0));
-                    self.asks = true;
-                }
-            }
-            "response.custom_tool_call_input.delta" => {
-                self.asks = true;
-                out.push(self.calls.piece(key, payload.delta.as_str()));
-            }
-            kind if kind.ends_with("_call_arguments.delta") => {
-                self.asks |= kind != "response.mcp_call_arguments.delta";
-                out.push(self.calls.piece(key, payload.delta.as_str()));
-            }
-            // The last one is what some gateways say for all of them.
-            "response.completed"
-            | "response.done"
-            | "response.incomplete"
-            | "response.failed"
-            | "response.cancelled" => {
+        let kind = kind.strip_prefix("response.").unwrap_or(kind);
+        if kind == "error" {
+            self.error.get_or_insert_with(|| api_error(json));
+            return Ok(());
+        }
+        let Some((what, step)) = kind.rsplit_once('.') else {
+            // Gateways name the last event otherwise, such as `response.done`.
+            let ends = ["incomplete", "cancelled", "canceled", "failed", "failure"];
+            let over = Finish::read(kind) == Some(Finish::Ended(FinishReason::Stop));
+            if over || ends.contains(&kind) {
                 self.over(kind, payload.response.0.unwrap_or_default(), out);
-                return Ok(());
-            }
-            "error" => {
-                self.error.get_or_insert_with(|| api_error(json));
-                return Ok(());
-            }
-            _ if payload.error.error(true).is_some() => {
+            } else if payload.error.error(true).is_some() {
                 // Not an event of this API: a proxy's error.
                 out.fail(api_error(json));
-                return Ok(());
+            } else if let Some(response) = payload.response.0 {
+                let said = self
+                    .identity
+                    .news(response.model.as_str(), response.id.as_str());
+                let counts = response.usage.0;
+                let usage = counts.and_then(|counts| self.counted.add(&counts));
+                out.say(Said { usage, ..said });
             }
+            return Ok(());
+        };
+        let item = payload.item.0;
+        let id = item.as_ref().map(|item| item.id.as_str());
+        let id = id.unwrap_or(payload.item_id.as_str());
+        self.key = match payload.output_index.0 {
+            Some(index) => index,
+            None if !id.is_empty() => fingerprint(id),
+            None => self.key,
+        };
+        let place = |kind| Place {
+            kind,
+            item: payload.output_index.0,
+            part: payload.part_index.0,
+        };
+        let text = place(TokenKind::Text);
+        match (step, Piece::read(what)) {
+            ("delta", Some(Piece::Text)) => self.give(text, payload.delta.0, out),
+            ("delta", Some(Piece::Refusal)) => self.refuse(text, payload.delta.0, out),
+            ("delta", Some(Piece::Reasoning)) => {
+                self.give(place(TokenKind::Reasoning), payload.delta.0, out);
+            }
+            ("delta", Some(Piece::Audio)) => {
+                self.media(place(TokenKind::Media), payload.delta.0, out);
+            }
+            ("partial_image", _) => self.media(place(TokenKind::Media), payload.image, out),
+            ("delta", Some(Piece::Arguments)) => {
+                self.asks |= !what.starts_with("mcp_");
+                let piece = payload.delta.0;
+                out.push(self.calls.piece(self.key, piece.as_str()));
+            }
+            ("done", Some(Piece::Text)) if !self.given.has(text) => {
+                self.give(text, Text(Some(payload.whole.0)), out);
+            }
+            ("done", Some(Piece::Refusal)) if !self.given.has(text) => {
+                self.refuse(text, Text(Some(payload.whole.0)), out);
+            }
+            ("done", Some(Piece::Reasoning)) => {
+                let place = place(TokenKind::Reasoning);
+                if !self.given.has(place) {
+                    self.give(place, Text(Some(payload.whole.0)), out);
+                }
+            }
+            ("done", Some(Piece::Part)) => {
+                let part = payload.part.0.map(|part| *part).unwrap_or_default();
+                if !self.given.has(place(part.token_kind())) {
+                    self.part(place, part, out);
+                }
+            }
+            ("done", Some(Piece::Arguments)) => {
+                let known = !self.calls.is_new(self.key);
+                // The name may come with the finished item.
+                if known || payload.name.filled().is_some() {
+                    self.asks |= !what.starts_with("mcp_");
+                    self.arguments(&payload.whole.0, out);
+                }
+            }
+            ("added", Some(Piece::Item)) => {
+                let item = item.unwrap_or_default();
+                if item.is_call() {
+                    self.announce(&item, out);
+                }
+            }
+            ("done", Some(Piece::Item)) => {
+                self.item(payload.output_index.0, item.unwrap_or_default(), out);
+            }
+            _ if payload.error.error(true).is_some() => out.fail(api_error(json)),
             _ => {}
-        }
-        if let Some(response) = payload.response.0 {
-            let said = self
-                .identity
-                .news(response.model.as_str(), response.id.as_str());
-            let counts = response.usage.0;
-            let usage = counts.and_then(|counts| self.counted.add(&counts));
-            out.say(Said { usage, ..said });
         }
         Ok(())
     }
@@ -179,9 +230,138 @@ impl Dialect for Responses {
     }
 }
 
+/// What pieces of text give.
+impl Responses {
+    fn give(&mut self, place: Place, text: Text<'_>, out: &mut Out) {
+        if let Some(text) = text.filled() {
+            self.given.note(place);
+            out.push(ProviderToken::new(place.kind, text));
+        }
+    }
+
+    fn refuse(&mut self, place: Place, text: Text<'_>, out: &mut Out) {
+        if let Some(text) = text.filled() {
+            self.given.note(place);
+            out.push(ProviderToken::new(place.kind, text)).refusal = true;
+        }
+    }
+
+    fn media(&mut self, place: Place, data: Text<'_>, out: &mut Out) {
+        if data.filled().is_some() {
+            self.given.note(place);
+            out.push(ProviderToken::new(TokenKind::Media, ""));
+        }
+    }
+
+    /// A part of an item, whole.
+    fn part(&mut self, place: impl Fn(TokenKind) -> Place, part: Part<'_>, out: &mut Out) {
+        let kind = part.token_kind();
+        if part.kind.as_str() == "refusal" {
+            self.refuse(place(kind), part.text, out);
+        } else {
+            self.give(place(kind), part.text, out);
+        }
+        let media = place(TokenKind::Media);
+        if !self.given.has(media) {
+            self.media(media, part.data, out);
+        }
+    }
+
+    /// An item of the output, whole: what was not given before.
+    fn item(&mut self, index: Option<u64>, item: Item<'_>, out: &mut Out) {
+        if item.is_call() {
+            if self.calls.is_new(self.key) {
+                self.announce(&item, out);
+            }
+            self.arguments(&item.arguments.0, out);
+            return;
+        }
+        if let Some(call) = item.own_tool() {
+            let (name, id, arguments) = call;
+            let id = id.map(str::to_owned);
+            if let Some(before) = self.calls.announce(self.key, id, Some(name.to_owned())) {
+                out.push(before);
+            }
+            out.push(self.calls.piece(self.key, &arguments));
+            self.asks = true;
+            return;
+        }
+        let of = |kind, part| Place {
+            kind,
+            item: index,
+            part,
+        };
+        let kinds = [TokenKind::Text, TokenKind::Reasoning, TokenKind::Media];
+        let given = kinds.map(|kind| self.given.has(of(kind, None)));
+        let parts = item.summary.into_iter().chain(item.content);
+        for (part, at) in parts.zip(0..) {
+            let kind = part.token_kind();
+            if kinds
+                .iter()
+                .zip(given)
+                .all(|(of, given)| *of != kind || !given)
+            {
+                self.part(|kind| of(kind, Some(at)), part, out);
+            }
+        }
+        // The image itself, after what it looked like on the way.
+        self.media(of(TokenKind::Media, None), item.result, out);
+    }
+
+    fn announce(&mut self, item: &Item<'_>, out: &mut Out) {
+        self.asks |= item.kind.as_str() != "mcp_call";
+        let text = |text: &Text<'_>| {
+            let text = text.as_str();
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        let id = text(&item.call_id).or_else(|| text(&item.id));
+        if let Some(before) = self.calls.announce(self.key, id, text(&item.name)) {
+            out.push(before);
+        }
+    }
+
+    /// The arguments of a call, whole.
+    fn arguments(&mut self, whole: &str, out: &mut Out) {
+        let lacks = !whole.is_empty() && self.calls.lacks_arguments(self.key);
+        if self.calls.waits(self.key) || lacks {
+            out.push(self.calls.piece(self.key, whole));
+        }
+    }
+
+    /// The output of a response of which nothing was given.
+    fn output(&mut self, output: List<Item<'_>>, out: &mut Out) {
+        let any = |kind| Place {
+            kind,
+            item: None,
+            part: None,
+        };
+        let has_calls = !self.calls.is_empty();
+        let kinds = [TokenKind::Text, TokenKind::Reasoning, TokenKind::Media];
+        let given = kinds.map(|kind| self.given.has(any(kind)));
+        for (index, item) in (0..).zip(output) {
+            // A call may have been announced, and its arguments come only here.
+            let keys = [index, fingerprint(item.id.as_str())];
+            let lacking = keys
+                .into_iter()
+                .find(|key| self.calls.lacks_arguments(*key));
+            let known = match item.kind.as_str() {
+                "message" => given[0] || given[2],
+                "reasoning" => given[1],
+                "image_generation_call" => given[2],
+                _ => has_calls && !(item.is_call() && lacking.is_some()),
+            };
+            if !known {
+                self.key = lacking.unwrap_or(index);
+                self.item(Some(index), item, out);
+            }
+        }
+    }
+}
+
 impl Responses {
     /// The last event: why there are no more.
     fn over<'a>(&mut self, kind: &str, response: Response<'a>, out: &mut Out) {
+        self.output(response.output, out);
         if let Some(call) = self.calls.flush() {
             out.push(call);
         }
@@ -191,8 +371,9 @@ impl Responses {
         let why = said_word(detail.reason);
         // What the last event is, where its name says so, and else the response's status.
         let end = match kind {
-            "response.done" => status.as_deref().unwrap_or("completed"),
-            kind => &kind["response.".len()..],
+            "completed" | "incomplete" | "failed" | "cancelled" => kind,
+            "canceled" | "failure" => status.as_deref().unwrap_or(kind),
+            _ => status.as_deref().unwrap_or("completed"),
         };
         let incomplete = end.eq_ignore_ascii_case("incomplete");
         let failed_end = end.eq_ignore_ascii_case("failed");
@@ -209,6 +390,8 @@ impl Responses {
             .news(response.model.as_str(), response.id.as_str());
         let finish = match finish.map(Finish::reason) {
             Some(FinishReason::Stop) if self.asks => FinishReason::ToolCalls,
+            // Cut, for a reason that is new.
+            Some(FinishReason::Other) if incomplete => FinishReason::Length,
             finish => finish.unwrap_or(FinishReason::Other),
         };
         out.say(Said {
@@ -231,19 +414,26 @@ impl Responses {
     }
 }
 
-/// A token with this text, unless it is empty.
-fn text(kind: TokenKind, text: Text<'_>, out: &mut Out) {
-    if let Some(text) = text.filled() {
-        out.push(ProviderToken::new(kind, text));
-    }
+/// Whether a name is one of reasoning.
+fn is_reasoning(what: &str) -> bool {
+    what.contains("reasoning") || what.contains("thinking")
 }
 
 #[derive(Default)]
 struct Payload<'a> {
     kind: Text<'a>,
-    delta: Text<'a>,
+    delta: Prose<'a>,
     output_index: Count,
+    /// Of the content, or of the reasoning's summary.
+    part_index: Count,
+    item_id: Text<'a>,
     item: Object<Item<'a>>,
+    part: Object<Box<Part<'a>>>,
+    /// What is whole with a `done` event.
+    whole: Arguments<'a>,
+    /// Of a function.
+    name: Text<'a>,
+    image: Text<'a>,
     response: Object<Response<'a>>,
     error: ErrorField<'a>,
 }
@@ -254,7 +444,15 @@ impl<'de> Fields<'de> for Payload<'de> {
             "type" => self.kind = map.next_value()?,
             "delta" => self.delta = map.next_value()?,
             "output_index" => self.output_index = map.next_value()?,
+            "content_index" | "summary_index" => self.part_index = map.next_value()?,
+            "item_id" => self.item_id = map.next_value()?,
             "item" => self.item.read(map)?,
+            "part" => self.part.read(map)?,
+            "text" | "refusal" | "transcript" | "arguments" | "input" => {
+                self.whole = map.next_value()?;
+            }
+            "name" => self.name = map.next_value()?,
+            "partial_image_b64" => self.image = map.next_value()?,
             "response" => self.response.read(map)?,
             "error" => self.error = map.next_value()?,
             _ => skip(map)?,
@@ -263,15 +461,53 @@ impl<'de> Fields<'de> for Payload<'de> {
     }
 }
 
-/// An item of the output, as far as it is a call.
+/// A part of an item: of a message, or of the reasoning.
+#[derive(Default)]
+struct Part<'a> {
+    kind: Text<'a>,
+    /// Of the answer, a refusal, reasoning, or what is spoken.
+    text: Text<'a>,
+    /// Of media.
+    data: Text<'a>,
+}
+
+impl Part<'_> {
+    fn token_kind(&self) -> TokenKind {
+        let kind = self.kind.as_str();
+        if is_reasoning(kind) || kind == "summary_text" {
+            TokenKind::Reasoning
+        } else {
+            TokenKind::Text
+        }
+    }
+}
+
+impl<'de> Fields<'de> for Part<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "type" => self.kind = map.next_value()?,
+            "text" | "refusal" | "transcript" => self.text = map.next_value()?,
+            "data" | "image_url" | "b64_json" => self.data = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// An item of the output.
 #[derive(Default)]
 struct Item<'a> {
     kind: Text<'a>,
     id: Text<'a>,
     call_id: Text<'a>,
     name: Text<'a>,
+    server: Text<'a>,
     arguments: Arguments<'a>,
     environment: Object<Environment<'a>>,
+    content: List<Part<'a>>,
+    summary: List<Part<'a>>,
+    /// An image.
+    result: Text<'a>,
 }
 
 impl Item<'_> {
@@ -282,9 +518,18 @@ impl Item<'_> {
         )
     }
 
-    /// Which of OpenAI's own tools this calls, if the user is to run it.
-    fn own_tool(&self) -> Option<&str> {
+    /// A call of one of OpenAI's own tools, or of an MCP server's that asks for approval, if the
+    /// user is to act on it: the tool's name, the call's id, and its arguments.
+    fn own_tool(&self) -> Option<(&str, Option<&str>, Cow<'_, str>)> {
         let hosted = match self.kind.as_str() {
+            approval @ "mcp_approval_request" => {
+                let asked = serde_json::json!({
+                    "server_label": self.server.as_str(),
+                    "name": self.name.as_str(),
+                    "arguments": self.arguments.0,
+                });
+                return Some((approval, self.id.0.as_deref(), asked.to_string().into()));
+            }
             "computer_call" | "local_shell_call" | "apply_patch_call" => false,
             "shell_call" => {
                 let environment = self.environment.0.as_ref();
@@ -294,7 +539,9 @@ impl Item<'_> {
             _ => true,
         };
         let tool = self.kind.as_str().strip_suffix("_call");
-        tool.filter(|_| !hosted)
+        let tool = tool.filter(|_| !hosted)?;
+        let id = Some(self.call_id.as_str()).filter(|id| !id.is_empty());
+        Some((tool, id, Cow::Borrowed(&self.arguments.0)))
     }
 }
 
@@ -305,6 +552,7 @@ impl<'de> Fields<'de> for Item<'de> {
             "id" => self.id = map.next_value()?,
             "call_id" => self.call_id = map.next_value()?,
             "name" => self.name = map.next_value()?,
+            "server_label" => self.server = map.next_value()?,
             // A custom tool has an input, one of OpenAI's own the others.
             "arguments" | "input" | "action" | "actions" | "operation" => {
                 let arguments: Arguments<'_> = map.next_value()?;
@@ -313,6 +561,9 @@ impl<'de> Fields<'de> for Item<'de> {
                 }
             }
             "environment" => self.environment.read(map)?,
+            "content" => self.content.read(map)?,
+            "summary" => self.summary.read(map)?,
+            "result" => self.result = map.next_value()?,
             _ => skip(map)?,
         }
         Ok(())
@@ -343,6 +594,7 @@ struct Response<'a> {
     incomplete_details: Object<Incomplete<'a>>,
     error: ErrorField<'a>,
     usage: Object<UsageFields>,
+    output: List<Item<'a>>,
 }
 
 impl<'de> Fields<'de> for Response<'de> {
@@ -354,6 +606,7 @@ impl<'de> Fields<'de> for Response<'de> {
             "incomplete_details" => self.incomplete_details.read(map)?,
             "error" => self.error = map.next_value()?,
             "usage" => self.usage.read(map)?,
+            "output" => self.output.read(map)?,
             _ => skip(map)?,
         }
         Ok(())

@@ -5,9 +5,10 @@
 pub(crate) mod server;
 
 use std::convert::Infallible;
+use std::task::{Context, Poll, Waker};
 
+use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use futures_util::{FutureExt, StreamExt};
 use l0_providers::openai::{self, responses};
 use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, anthropic, gemini};
 
@@ -56,7 +57,7 @@ impl Dialect {
         if let Some(limit) = limit {
             decoder = decoder.max_event_bytes(limit);
         }
-        let items: Vec<_> = decoder.collect().now_or_never().unwrap();
+        let items: Vec<_> = now(decoder.collect());
         let mut tokens = Vec::new();
         let mut error = None;
         for item in items {
@@ -89,6 +90,18 @@ impl Dialect {
             other => panic!("no API error: {other:?}"),
         }
     }
+}
+
+/// The outcome of what never waits, though it may yield to others.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..1_000_000 {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+    }
+    panic!("it waits");
 }
 
 /// Decodes Chat Completions.
