@@ -1,7 +1,9 @@
 //! Decode the streams of LLM providers into tokens for [`l0_core`].
 //!
 //! Give a decoder the bytes of a response, from whatever HTTP client you use, and it gives
-//! [`ProviderToken`]s: text, reasoning, pieces of tool calls, token counts, finish reason. They
+//! [`ProviderToken`]s: text, reasoning, pieces of tool calls, token counts, finish reason. What
+//! people are to read of one is its [`answer`](ProviderToken::answer), and [`ToolCalls`] puts the
+//! pieces of calls together. They
 //! implement [`l0_core::Token`], so `L0` wraps the stream as it is; and a [`ProviderError`] tells
 //! it what to retry.
 //!
@@ -17,7 +19,7 @@
 //! let mut answer = String::new();
 //! let mut tokens = openai::decode(bytes_from_your_http_client());
 //! while let Some(token) = tokens.next().await {
-//!     answer.push_str(&token?.text);
+//!     answer.push_str(token?.answer());
 //! }
 //! # Ok(answer)
 //! # }
@@ -77,6 +79,7 @@ mod report;
 mod response;
 mod sse;
 mod token;
+mod tool_calls;
 mod usage;
 mod wait;
 
@@ -89,3 +92,4 @@ pub use error::{
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 pub use token::{ProviderToken, ToolCall};
+pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use l0_core::{FinishReason, TokenKind};
+use l0_core::FinishReason;
 
 use crate::decode::Said;
 use crate::lenient::MAX_LIST;
@@ -100,7 +100,7 @@ pub(crate) struct Calls {
     /// The provider's number of each call, in the order in which they began.
     keys: Vec<u64>,
     /// The one call that was announced last, and of which no piece has come.
-    announced: Option<(u64, ProviderToken)>,
+    announced: Option<(u64, ToolCall)>,
 }
 
 impl Calls {
@@ -111,30 +111,26 @@ impl Calls {
         key: u64,
         id: Option<String>,
         name: Option<String>,
+        hosted: bool,
     ) -> Option<ProviderToken> {
         let before = self.flush();
-        let mut token = ProviderToken::new(TokenKind::ToolCall, name.clone().unwrap_or_default());
         let mut call = ToolCall::new(self.begin(key));
         call.id = id;
         call.name = name;
-        token.tool_call = Some(call);
-        self.announced = Some((key, token));
+        call.hosted = hosted;
+        self.announced = Some((key, call));
         before
     }
 
     /// A piece of a call's arguments.
     pub(crate) fn piece(&mut self, key: u64, arguments: &str) -> ProviderToken {
-        match self.announced.take_if(|(announced, _)| *announced == key) {
-            Some((_, mut token)) => {
-                token.text.push_str(arguments);
-                token
-            }
-            None => {
-                let mut token = ProviderToken::new(TokenKind::ToolCall, arguments);
-                token.tool_call = Some(ToolCall::new(self.index(key)));
-                token
-            }
-        }
+        let announced = self.announced.take_if(|(announced, _)| *announced == key);
+        let mut call = match announced {
+            Some((_, call)) => call,
+            None => ToolCall::new(self.index(key)),
+        };
+        arguments.clone_into(&mut call.arguments);
+        ProviderToken::tool_call(call)
     }
 
     /// Whether this call was announced and has got no piece yet.
@@ -146,7 +142,8 @@ impl Calls {
 
     /// The call that was announced and got no piece.
     pub(crate) fn flush(&mut self) -> Option<ProviderToken> {
-        self.announced.take().map(|(_, token)| token)
+        let (_, call) = self.announced.take()?;
+        Some(ProviderToken::tool_call(call))
     }
 
     /// The position of a new call among the calls. Those past the limit share the last one.

@@ -106,11 +106,12 @@ impl Dialect for Responses {
             "response.output_item.added" => {
                 let item = payload.item.0.unwrap_or_default();
                 if item.is_call() {
-                    self.asks |= item.kind.as_str() != "mcp_call";
+                    let hosted = item.kind.as_str() == "mcp_call";
+                    self.asks |= !hosted;
                     let id = item.call_id.filled().or_else(|| item.id.filled());
                     let id = id.map(|id| id.into_owned());
                     let name = item.name.filled().map(|name| name.into_owned());
-                    if let Some(before) = self.calls.announce(key, id, name) {
+                    if let Some(before) = self.calls.announce(key, id, name, hosted) {
                         out.push(before);
                     }
                 }
@@ -122,7 +123,7 @@ impl Dialect for Responses {
                 } else if let Some(tool) = item.own_tool() {
                     let name = Some(tool.to_owned());
                     let id = item.call_id.filled().map(|id| id.into_owned());
-                    if let Some(before) = self.calls.announce(key, id, name) {
+                    if let Some(before) = self.calls.announce(key, id, name, false) {
                         out.push(before);
                     }
                     out.push(self.calls.piece(key, &item.arguments.0));
