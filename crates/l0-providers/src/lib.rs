@@ -38,6 +38,7 @@
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
 //! | `reqwest` | no | a small streaming client for each, such as `openai::Client`, and `from_response` for a `reqwest::Response` |
+//! | `testing` | no | [`testing`](https://docs.rs/l0-providers/latest/l0_providers/testing): a provider on the loopback that answers by a script |
 //!
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
@@ -78,6 +79,8 @@ mod repair;
 mod report;
 mod response;
 mod sse;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
 mod tool_calls;
 mod usage;
