@@ -472,7 +472,9 @@ fn chat_usage(usage: &Usage, [input, output]: [&str; 2]) -> Value {
         (&tokens(output), usage.output),
         (
             "total_tokens",
-            usage.total.or_else(|| Some(usage.input? + usage.output?)),
+            usage
+                .total
+                .or_else(|| Some(usage.input?.saturating_add(usage.output?))),
         ),
     ]);
     all[format!("{input}_tokens_details")] = counts([
@@ -485,7 +487,8 @@ fn chat_usage(usage: &Usage, [input, output]: [&str; 2]) -> Value {
 
 /// Anthropic counts the cache beside the input.
 fn messages_usage(usage: &Usage) -> Value {
-    let cache = usage.cached_input.unwrap_or(0) + usage.cache_write_input.unwrap_or(0);
+    let written = usage.cache_write_input.unwrap_or(0);
+    let cache = usage.cached_input.unwrap_or(0).saturating_add(written);
     counts([
         (
             "input_tokens",
@@ -510,7 +513,9 @@ fn gemini_usage(usage: &Usage) -> Value {
         ("thoughtsTokenCount", usage.reasoning),
         (
             "totalTokenCount",
-            usage.total.or_else(|| Some(usage.input? + usage.output?)),
+            usage
+                .total
+                .or_else(|| Some(usage.input?.saturating_add(usage.output?))),
         ),
     ])
 }
