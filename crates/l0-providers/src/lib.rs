@@ -38,7 +38,7 @@
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
 //! | `reqwest` | no | a small streaming client for each, such as `openai::Client`, and `from_response` for a `reqwest::Response` |
-//! | `testing` | no | [`testing`](https://docs.rs/l0-providers/latest/l0_providers/testing): a provider on the loopback that answers by a script |
+//! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback that answers by a script |
 //!
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.

@@ -23,9 +23,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use l0_core::{
-    Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, keys, observe_fn,
-};
+use l0_core::{Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, keys, observe_fn};
 use l0_examples::client_of;
 use l0_examples::server::Server;
 use l0_providers::openai::ChatRequest;
