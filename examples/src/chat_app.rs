@@ -25,7 +25,7 @@ use axum::routing::post;
 use axum::{BoxError, Router};
 use futures_util::{Stream, StreamExt, stream};
 use l0_core::{
-    Backoff, Chunk, Error, KeyError, L0, Monitoring, Outcome, Retry, Run, Timeouts, TokenKind, keys,
+    Backoff, Chunk, Error, KeyError, L0, Monitoring, Outcome, Retry, Run, Timeouts, keys,
 };
 use l0_guardrails::{Drift, Guardrails};
 use l0_prometheus::{Collector, metrics_route};
@@ -157,10 +157,10 @@ fn events(
         loop {
             let (name, data) = match run.next().await {
                 Some(Ok(Chunk::Item(token))) => {
-                    if token.kind != TokenKind::Text || token.text.is_empty() {
+                    if token.answer().is_empty() {
                         continue;
                     }
-                    ("token", json!({ "text": token.text }))
+                    ("token", json!({ "text": token.answer() }))
                 }
                 Some(Ok(Chunk::Restart { attempt, .. })) => {
                     ("restart", json!({ "attempt": attempt }))

@@ -99,4 +99,10 @@ mod documents {
 
     #[doc = include_str!("../../docs/telemetry.md")]
     struct Telemetry;
+
+    #[doc = include_str!("../../docs/testing.md")]
+    struct Testing;
+
+    #[doc = include_str!("../../docs/tool-calls.md")]
+    struct ToolCalls;
 }

@@ -62,9 +62,11 @@ const CRATES: [(&str, &[&str]); 8] = [
     (
         "l0-providers",
         &[
+            "testing",
             "openai",
             "anthropic",
             "gemini",
+            "tool_calls",
             "client",
             "http_response",
             "response",

@@ -124,6 +124,20 @@ fn abort() {
 }
 
 #[test]
+fn tool_loop() {
+    let text = output(env!("CARGO_BIN_EXE_tool_loop"), &[]);
+    let expected = [
+        "\n--\n",
+        "Let me look.\n",
+        r#"get_weather({"city": "Bern"}): 18 °C and sunny in Bern"#,
+        r#"get_weather({"town": "Rome"}): the arguments of the tool call `get_weather` do not fit"#,
+        "It is sunny in Bern, at 18 °C.\n",
+        "3 requests",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
 fn monitor() {
     let text = output(env!("CARGO_BIN_EXE_monitor"), &[]);
     let expected = [

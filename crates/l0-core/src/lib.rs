@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use futures_util::StreamExt;
-//! use l0_core::{Chunk, L0, Monitoring};
+//! use l0_core::{Chunk, L0, Monitoring, Token};
 //! # use l0_core::testing::Script;
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -18,7 +18,7 @@
 //! let mut text = String::new();
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
-//!         Chunk::Item(token) => text.push_str(&token.text),
+//!         Chunk::Item(token) => text.push_str(token.view().answer()),
 //!         Chunk::Restart { .. } => text.clear(), // a retry, after items had been handed out
 //!     }
 //! }

@@ -176,6 +176,16 @@ impl<'a> TokenView<'a> {
         self
     }
 
+    /// Returns the text if it is of the answer, and an empty text if not: what people are to read.
+    /// Reasoning and tool calls are left out.
+    #[must_use]
+    pub const fn answer(&self) -> &'a str {
+        match self.kind {
+            TokenKind::Text => self.text,
+            _ => "",
+        }
+    }
+
     /// Returns whether the item counts as a token: text of any kind but [`TokenKind::Other`], or
     /// media.
     #[must_use]

@@ -2,7 +2,7 @@
 //! drift.
 //!
 //! ```
-//! use l0_core::{Chunk, L0, Monitoring};
+//! use l0_core::{Chunk, L0, Monitoring, Token};
 //! use l0_guardrails::{Drift, Guardrails};
 //! # use futures_util::StreamExt;
 //! # use l0_core::testing::Script;
@@ -23,7 +23,7 @@
 //! let mut text = String::new();
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
-//!         Chunk::Item(token) => text.push_str(&token.text),
+//!         Chunk::Item(token) => text.push_str(token.view().answer()),
 //!         Chunk::Restart { .. } => text.clear(),
 //!     }
 //! }

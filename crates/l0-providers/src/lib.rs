@@ -1,7 +1,9 @@
 //! Decode the streams of LLM providers into tokens for [`l0_core`].
 //!
 //! Give a decoder the bytes of a response, from whatever HTTP client you use, and it gives
-//! [`ProviderToken`]s: text, reasoning, pieces of tool calls, token counts, finish reason. They
+//! [`ProviderToken`]s: text, reasoning, pieces of tool calls, token counts, finish reason. What
+//! people are to read of one is its [`answer`](ProviderToken::answer), and [`ToolCalls`] puts the
+//! pieces of calls together. They
 //! implement [`l0_core::Token`], so `L0` wraps the stream as it is; and a [`ProviderError`] tells
 //! it what to retry.
 //!
@@ -17,7 +19,7 @@
 //! let mut answer = String::new();
 //! let mut tokens = openai::decode(bytes_from_your_http_client());
 //! while let Some(token) = tokens.next().await {
-//!     answer.push_str(&token?.text);
+//!     answer.push_str(token?.answer());
 //! }
 //! # Ok(answer)
 //! # }
@@ -36,6 +38,7 @@
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
 //! | `reqwest` | no | a small streaming client for each, such as `openai::Client`, and `from_response` for a `reqwest::Response` |
+//! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback that answers by a script |
 //!
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
@@ -76,7 +79,10 @@ mod repair;
 mod report;
 mod response;
 mod sse;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod token;
+mod tool_calls;
 mod usage;
 mod wait;
 
@@ -89,3 +95,4 @@ pub use error::{
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 pub use token::{ProviderToken, ToolCall};
+pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};

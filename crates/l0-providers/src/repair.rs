@@ -127,15 +127,15 @@ impl Halves {
                     *text = replaced(text).into_owned();
                 }
             }
-            let had_text = !token.text.is_empty();
+            let had_text = !token.piece_mut().is_empty();
             if had_text {
-                self.join_text(key, &mut token.text);
+                self.join_text(key, token.piece_mut());
             }
             if token.finish.is_some() || token.finish_reason.is_some() {
                 // Nothing follows.
                 if let Some(at) = self.0.iter().position(|(waiting, _)| *waiting == key) {
                     self.0.swap_remove(at);
-                    token.text.push(REPLACEMENT);
+                    token.piece_mut().push(REPLACEMENT);
                 }
                 let choice = token.choice;
                 let whole = token.finish.is_some();
@@ -196,11 +196,12 @@ impl Halves {
         self.0 = waiting;
         let alone: Vec<(Key, u32)> = alone;
         for ((kind, choice, call), _) in alone {
-            let mut token = ProviderToken::new(kind, REPLACEMENT);
+            let mut token = ProviderToken::new(kind, "");
             token.choice = choice;
             if kind == TokenKind::ToolCall {
                 token.tool_call = Some(crate::token::ToolCall::new(call));
             }
+            token.piece_mut().push(REPLACEMENT);
             tokens.push_back(token);
         }
     }

@@ -103,7 +103,7 @@ pub(crate) struct Calls {
     /// The calls in the order in which they began.
     begun: Vec<Begun>,
     /// The one call that was announced last, and of which no piece has come.
-    announced: Option<(u64, ProviderToken)>,
+    announced: Option<(u64, ToolCall)>,
 }
 
 #[derive(Debug)]
@@ -122,34 +122,29 @@ impl Calls {
         key: u64,
         id: Option<String>,
         name: Option<String>,
+        hosted: bool,
     ) -> Option<ProviderToken> {
         let before = self.flush();
-        let mut token = ProviderToken::new(TokenKind::ToolCall, name.clone().unwrap_or_default());
         let mut call = ToolCall::new(self.begin(key));
         call.id = id;
         call.name = name;
-        token.tool_call = Some(call);
-        self.announced = Some((key, token));
+        call.hosted = hosted;
+        self.announced = Some((key, call));
         before
     }
 
     /// A piece of a call's arguments.
     pub(crate) fn piece(&mut self, key: u64, arguments: &str) -> ProviderToken {
-        let token = match self.announced.take_if(|(announced, _)| *announced == key) {
-            Some((_, mut token)) => {
-                token.text.push_str(arguments);
-                token
-            }
-            None => {
-                let mut token = ProviderToken::new(TokenKind::ToolCall, arguments);
-                token.tool_call = Some(ToolCall::new(self.index(key)));
-                token
-            }
+        let announced = self.announced.take_if(|(announced, _)| *announced == key);
+        let mut call = match announced {
+            Some((_, call)) => call,
+            None => ToolCall::new(self.index(key)),
         };
-        if let Some(call) = self.begun.iter_mut().rfind(|call| call.key == key) {
-            call.has_pieces = true;
+        arguments.clone_into(&mut call.arguments);
+        if let Some(begun) = self.begun.iter_mut().rfind(|begun| begun.key == key) {
+            begun.has_pieces = true;
         }
-        token
+        ProviderToken::tool_call(call)
     }
 
     /// Whether this call was announced and has got no piece yet.
@@ -177,7 +172,8 @@ impl Calls {
 
     /// The call that was announced and got no piece.
     pub(crate) fn flush(&mut self) -> Option<ProviderToken> {
-        self.announced.take().map(|(_, token)| token)
+        let (_, call) = self.announced.take()?;
+        Some(ProviderToken::tool_call(call))
     }
 
     /// The position of a new call among the calls. Those past the limit share the last one.

@@ -16,16 +16,18 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ProviderToken {
-    /// What the text is.
+    /// What this is a piece of.
     pub kind: TokenKind,
-    /// The new text, a delta; empty if there is none. Of a tool call: the function's name, if
-    /// [`ToolCall::name`] is there, and then the new piece of the arguments.
+    /// The new text, a delta: of the answer or of the reasoning. Empty if there is none, and in a
+    /// piece of a tool call. What people are to read, [`answer`](Self::answer) gives.
+    #[serde(default)]
     pub text: String,
     /// Which of the answers this belongs to, from 0; more than one only if the request asked for
     /// them (`n`).
     #[serde(default)]
     pub choice: u32,
-    /// Which tool call this is a piece of; there for the kind [`ToolCall`](TokenKind::ToolCall).
+    /// The piece of a tool call; there for the kind [`ToolCall`](TokenKind::ToolCall).
+    /// [`ToolCalls`](crate::ToolCalls) puts the pieces together.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tool_call: Option<ToolCall>,
     /// Whether the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
@@ -53,7 +55,7 @@ pub struct ProviderToken {
 }
 
 impl ProviderToken {
-    /// A token of choice 0 that says nothing else.
+    /// Creates a token of choice 0 that says nothing else.
     #[must_use]
     pub fn new(kind: TokenKind, text: impl Into<String>) -> Self {
         Self {
@@ -70,20 +72,42 @@ impl ProviderToken {
         }
     }
 
-    /// The new piece of a tool call's arguments: the text without the function's name. `None` if
-    /// this is no piece of a tool call.
+    /// Creates a token of choice 0 that is a piece of a tool call.
     #[must_use]
-    pub fn arguments(&self) -> Option<&str> {
-        let name = self.tool_call.as_ref()?.name.as_deref().unwrap_or_default();
-        Some(self.text.strip_prefix(name).unwrap_or(&self.text))
+    pub fn tool_call(call: ToolCall) -> Self {
+        let mut token = Self::new(TokenKind::ToolCall, "");
+        token.tool_call = Some(call);
+        token
+    }
+
+    /// Returns the text if it is of the answer, and an empty text if not: what people are to read.
+    /// Reasoning and tool calls are left out.
+    #[must_use]
+    pub fn answer(&self) -> &str {
+        self.view().answer()
+    }
+
+    /// The text that this token is a piece of: of the answer, the reasoning, or the arguments.
+    pub(crate) fn piece_mut(&mut self) -> &mut String {
+        match &mut self.tool_call {
+            Some(call) => &mut call.arguments,
+            None => &mut self.text,
+        }
     }
 }
 
+/// A piece of a tool call is read as its arguments, or as the name where it has none: so a piece
+/// that names a call is a token, too.
 impl Token for ProviderToken {
     const SENDS_FINISH: bool = true;
 
     fn view(&self) -> TokenView<'_> {
-        let mut view = TokenView::text(&self.text);
+        let text = match &self.tool_call {
+            Some(call) if call.arguments.is_empty() => call.name.as_deref().unwrap_or_default(),
+            Some(call) => &call.arguments,
+            None => &self.text,
+        };
+        let mut view = TokenView::text(text);
         view.kind = self.kind;
         view.usage = self.usage;
         view.finish = self.finish;
@@ -93,10 +117,10 @@ impl Token for ProviderToken {
     }
 }
 
-/// Which tool call a token is a piece of.
+/// A piece of a tool call.
 ///
 /// The pieces of one call have the same choice and index; id and name usually come with the first
-/// piece only.
+/// piece only, and the arguments of all pieces, one after another, are the call's arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -110,16 +134,25 @@ pub struct ToolCall {
     /// The name of the function, if this piece carries it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<String>,
+    /// The new piece of the arguments, a delta; empty if there is none.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub arguments: String,
+    /// Whether the provider runs the call itself, such as Anthropic's web search; told by the piece
+    /// that carries the name.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub hosted: bool,
 }
 
 impl ToolCall {
-    /// A call without id and name.
+    /// Creates a piece without id, name and arguments.
     #[must_use]
     pub const fn new(index: u32) -> Self {
         Self {
             index,
             id: None,
             name: None,
+            arguments: String::new(),
+            hosted: false,
         }
     }
 }
@@ -132,11 +165,16 @@ mod tests {
 
     #[test]
     fn a_token_is_written_and_reads_back() {
-        let mut token = ProviderToken::new(TokenKind::ToolCall, "get_weather{");
-        let plain =
-            json!({"kind": "tool_call", "text": "get_weather{", "choice": 0, "refusal": false});
-        assert_eq!(serde_json::to_value(&token).unwrap(), plain);
-        token.tool_call = Some(ToolCall::new(1));
+        let mut call = ToolCall::new(1);
+        call.id = Some("a".to_owned());
+        call.name = Some("get_weather".to_owned());
+        call.arguments = "{".to_owned();
+        let mut token = ProviderToken::tool_call(call);
+        let written = json!({
+            "kind": "tool_call", "text": "", "choice": 0, "refusal": false,
+            "toolCall": {"index": 1, "id": "a", "name": "get_weather", "arguments": "{"},
+        });
+        assert_eq!(serde_json::to_value(&token).unwrap(), written);
         token.usage = Some(Usage::new().input(3));
         token.finish = Some(FinishReason::ToolCalls);
         let json = serde_json::to_string(&token).unwrap();
@@ -146,5 +184,30 @@ mod tests {
         let token: ProviderToken = serde_json::from_value(newer).unwrap();
         assert_eq!(token.kind, TokenKind::Other);
         assert_eq!(token.finish, Some(FinishReason::Other));
+    }
+
+    #[test]
+    fn a_piece_of_a_call_is_read_as_its_arguments_or_else_its_name() {
+        let mut call = ToolCall::new(0);
+        let empty = ProviderToken::tool_call(call.clone());
+        assert!(!empty.view().is_token());
+        call.name = Some("get_weather".to_owned());
+        let named = ProviderToken::tool_call(call.clone());
+        assert_eq!(named.view().text, "get_weather");
+        call.arguments = "{}".to_owned();
+        let whole = ProviderToken::tool_call(call);
+        assert_eq!(whole.view(), TokenView::tool_call("{}"));
+        for token in [empty, named, whole] {
+            assert_eq!(token.answer(), "");
+        }
+    }
+
+    #[test]
+    fn people_read_the_answer_only() {
+        let answer = |kind| ProviderToken::new(kind, "a").answer().to_owned();
+        assert_eq!(answer(TokenKind::Text), "a");
+        for kind in [TokenKind::Reasoning, TokenKind::ToolCall, TokenKind::Other] {
+            assert_eq!(answer(kind), "");
+        }
     }
 }

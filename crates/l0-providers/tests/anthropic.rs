@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use l0_core::{FailureKind, FinishReason, TokenKind, Usage};
+use l0_core::{FailureKind, FinishReason, Token, TokenKind, Usage};
 use l0_providers::{ProviderError, ProviderToken};
 
 fn tokens(payloads: &[&str]) -> Vec<ProviderToken> {
@@ -190,7 +190,7 @@ fn tool_calls_keep_their_identity() {
     // A call without arguments is output.
     assert!(
         all.iter()
-            .all(|token| token.tool_call.is_none() || !token.text.is_empty())
+            .all(|token| token.tool_call.is_none() || token.view().is_token())
     );
     assert_eq!(
         finishes(&all),
@@ -231,7 +231,7 @@ fn a_message_that_comes_whole() {
     let expected = [
         (Reasoning, "r"),
         (Text, "a"),
-        (ToolCall, r#"get{"x":1}"#),
+        (ToolCall, r#"{"x":1}"#),
         (ToolCall, "now"),
     ];
     assert_eq!(texts(&all), expected);

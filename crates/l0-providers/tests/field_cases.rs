@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::server::{APIS, Api, answer, server};
 use common::*;
 use futures_util::{Stream, StreamExt, stream};
-use l0_core::{Attempt, Backoff, Chunk, Error, L0, Monitoring, Retry, Timeouts, TokenKind};
+use l0_core::{Attempt, Backoff, Chunk, Error, L0, Monitoring, Retry, Timeouts, Token, TokenKind};
 use l0_providers::{ProviderError, ProviderToken};
 use tokio::time::Instant;
 
@@ -801,11 +801,11 @@ fn responses_that_come_whole_are_given_once() {
                     panic!("{payloads:?}: {tokens:?}");
                 };
                 let expected = if kind == TokenKind::ToolCall {
-                    "f{}"
+                    "{}"
                 } else {
                     "Hi"
                 };
-                assert_eq!(given.text, expected, "{payloads:?}");
+                assert_eq!(given.view().text, expected, "{payloads:?}");
                 assert_eq!(given.refusal, refuses, "{payloads:?}");
             }
         }

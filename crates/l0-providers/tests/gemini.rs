@@ -67,7 +67,7 @@ fn parts_of_every_kind() {
         (r#"{"text":"a","thought":"odd"}"#, vec![(Text, "a")]),
         (
             r#"{"text":"a"},{"functionCall":{"name":"f","args":{"x":1}}},{"text":"b"}"#,
-            vec![(Text, "a"), (ToolCall, r#"f{"x":1}"#), (Text, "b")],
+            vec![(Text, "a"), (ToolCall, r#"{"x":1}"#), (Text, "b")],
         ),
         (
             r#"{"executableCode":{"language":"PYTHON","code":"1"}}"#,

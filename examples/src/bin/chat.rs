@@ -23,9 +23,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use l0_core::{
-    Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, TokenKind, keys, observe_fn,
-};
+use l0_core::{Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, keys, observe_fn};
 use l0_examples::client_of;
 use l0_examples::server::Server;
 use l0_providers::openai::ChatRequest;
@@ -187,11 +185,8 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut failed = None;
     while let Some(chunk) = run.next().await {
         match chunk {
-            Ok(Chunk::Item(token)) if token.kind == TokenKind::Text => {
-                show(&token.text, arguments.json)?;
-            }
+            Ok(Chunk::Item(token)) => show(token.answer(), arguments.json)?,
             Ok(Chunk::Restart { .. }) => show("\n\n", arguments.json)?,
-            Ok(_) => {}
             Err(error) => failed = Some(error),
         }
     }

@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .monitoring(Monitoring::new())
         .interceptor(observe_fn(|_run, event| {
             if let Event::Token { view, .. } = event {
-                print!("{}", view.text);
+                print!("{}", view.answer());
                 // A terminal that does not take it is no reason to stop.
                 let _ = stdout().flush();
             }

@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     while let Some(chunk) = run.next().await {
         match chunk? {
-            Chunk::Item(token) => print!("{}", token.text),
+            Chunk::Item(token) => print!("{}", token.answer()),
             Chunk::Restart { .. } => println!("\n-- and again --"),
         }
         stdout().flush()?;

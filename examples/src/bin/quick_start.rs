@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
     while let Some(chunk) = run.next().await {
         match chunk? {
-            Chunk::Item(token) => print!("{}", token.text),
+            Chunk::Item(token) => print!("{}", token.answer()),
             Chunk::Restart { .. } => println!("\n--"),
         }
         stdout().flush()?;

@@ -75,15 +75,15 @@ async fn by_hand(
     let (mut text, mut tokens) = (String::new(), 0);
     while let Some(chunk) = run.next().await {
         match chunk {
-            Ok(Chunk::Item(token)) if !token.text.is_empty() => {
+            Ok(Chunk::Item(token)) if !token.answer().is_empty() => {
                 tokens += 1;
                 if tokens == 1 {
                     let telemetry = run.telemetry().unwrap_or_default();
                     let after = telemetry.metrics.time_to_first_token;
                     execution.record_first_token(after.unwrap_or_default());
                 }
-                execution.record_token(&token.text);
-                text.push_str(&token.text);
+                execution.record_token(token.answer());
+                text.push_str(token.answer());
             }
             Ok(Chunk::Restart { .. }) => text.clear(),
             Ok(_) => {}

@@ -29,7 +29,7 @@ use crate::http_response::{self, ProviderStream};
 /// });
 /// let mut tokens = client.messages_stream(&request).await?;
 /// while let Some(token) = tokens.next().await {
-///     print!("{}", token?.text);
+///     print!("{}", token?.answer());
 /// }
 /// # Ok(())
 /// # }

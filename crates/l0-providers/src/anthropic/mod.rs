@@ -187,9 +187,10 @@ impl Messages {
         match block.kind.as_str() {
             "text" => self.give(TokenKind::Text, key, block.text, out),
             "tool_use" | "server_tool_use" | "mcp_tool_use" => {
+                let hosted = block.kind.as_str() != "tool_use";
                 let id = block.id.filled().map(|id| id.into_owned());
                 let name = block.name.filled().map(|name| name.into_owned());
-                self.calls.announce(key, id, name);
+                self.calls.announce(key, id, name, hosted);
                 // From servers that send the whole call at once.
                 if !matches!(&*block.input.0, "" | "{}") {
                     out.push(self.calls.piece(key, &block.input.0));

@@ -28,7 +28,7 @@ use crate::http_response::{self, ProviderStream};
 /// });
 /// let mut tokens = client.generate_content_stream("gemini-2.5-flash", &request).await?;
 /// while let Some(token) = tokens.next().await {
-///     print!("{}", token?.text);
+///     print!("{}", token?.answer());
 /// }
 /// # Ok(())
 /// # }

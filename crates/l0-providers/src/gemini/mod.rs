@@ -190,13 +190,11 @@ fn tool_call(index: u32, choice: Option<&mut Choice>, call: FunctionCall<'_>) ->
         "" => call.partial_args.0,
         _ => call.args.0,
     };
-    let mut text = name.clone().unwrap_or_default();
-    text.push_str(&arguments);
-    let mut token = ProviderToken::new(TokenKind::ToolCall, text);
+    let mut piece = ToolCall::new(number);
+    piece.id = id;
+    piece.name = name;
+    piece.arguments = arguments.into_owned();
+    let mut token = ProviderToken::tool_call(piece);
     token.choice = index;
-    let mut identity = ToolCall::new(number);
-    identity.id = id;
-    identity.name = name;
-    token.tool_call = Some(identity);
     token
 }

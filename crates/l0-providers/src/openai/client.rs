@@ -24,7 +24,7 @@ use crate::http_response::{self, ProviderStream};
 /// let request = ChatRequest::new("gpt-4o-mini").user("What is a monad?");
 /// let mut tokens = client.chat_stream(&request).await?;
 /// while let Some(token) = tokens.next().await {
-///     print!("{}", token?.text);
+///     print!("{}", token?.answer());
 /// }
 /// # Ok(())
 /// # }

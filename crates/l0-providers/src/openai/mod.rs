@@ -299,16 +299,11 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
         }
         (index, None) => small(index),
     };
-    let name = name.map(Cow::into_owned);
-    let text = match &name {
-        None => arguments.0.into_owned(),
-        Some(name) => [name, arguments.0.as_ref()].concat(),
-    };
-    let mut token = ProviderToken::new(TokenKind::ToolCall, text);
+    let mut piece = ToolCall::new(index);
+    piece.id = id.map(Cow::into_owned);
+    piece.name = name.map(Cow::into_owned);
+    piece.arguments = arguments.0.into_owned();
+    let mut token = ProviderToken::tool_call(piece);
     token.choice = choice;
-    let mut identity = ToolCall::new(index);
-    identity.id = id.map(Cow::into_owned);
-    identity.name = name;
-    token.tool_call = Some(identity);
     token
 }

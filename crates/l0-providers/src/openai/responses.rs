@@ -279,7 +279,10 @@ impl Responses {
         if let Some(call) = item.own_tool() {
             let (name, id, arguments) = call;
             let id = id.map(str::to_owned);
-            if let Some(before) = self.calls.announce(self.key, id, Some(name.to_owned())) {
+            if let Some(before) = self
+                .calls
+                .announce(self.key, id, Some(name.to_owned()), false)
+            {
                 out.push(before);
             }
             out.push(self.calls.piece(self.key, &arguments));
@@ -309,13 +312,14 @@ impl Responses {
     }
 
     fn announce(&mut self, item: &Item<'_>, out: &mut Out) {
-        self.asks |= item.kind.as_str() != "mcp_call";
+        let hosted = item.kind.as_str() == "mcp_call";
+        self.asks |= !hosted;
         let text = |text: &Text<'_>| {
             let text = text.as_str();
             (!text.is_empty()).then(|| text.to_owned())
         };
         let id = text(&item.call_id).or_else(|| text(&item.id));
-        if let Some(before) = self.calls.announce(self.key, id, text(&item.name)) {
+        if let Some(before) = self.calls.announce(self.key, id, text(&item.name), hosted) {
             out.push(before);
         }
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
+use l0_core::Token;
 use l0_providers::openai::{self, responses};
 use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, anthropic, gemini};
 
@@ -168,9 +169,9 @@ pub(crate) fn text_of(tokens: &[ProviderToken]) -> String {
         .collect()
 }
 
-/// (kind, text) of every token.
+/// (kind, text) of every token, as core reads it.
 pub(crate) fn texts(tokens: &[ProviderToken]) -> Vec<(l0_core::TokenKind, &str)> {
-    tokens.iter().map(|t| (t.kind, &t.text[..])).collect()
+    tokens.iter().map(|t| (t.kind, t.view().text)).collect()
 }
 
 /// (call, id, name, arguments) of every piece of a tool call.
@@ -179,7 +180,7 @@ pub(crate) fn calls(tokens: &[ProviderToken]) -> Vec<(u32, Option<&str>, Option<
         let call = token.tool_call.as_ref()?;
         assert_eq!(token.kind, l0_core::TokenKind::ToolCall);
         let (id, name) = (call.id.as_deref(), call.name.as_deref());
-        Some((call.index, id, name, token.arguments().unwrap()))
+        Some((call.index, id, name, &*call.arguments))
     });
     pieces.collect()
 }

@@ -1,0 +1,521 @@
+//! How each API writes an answer.
+
+use std::time::Duration;
+
+use hyper::body::Bytes;
+use hyper::http::StatusCode;
+use l0_core::{FinishReason, Usage};
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Step};
+
+/// Whose API is asked, as the end of the path says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Api {
+    Chat,
+    Responses,
+    Messages,
+    Gemini,
+}
+
+impl Api {
+    pub(super) fn of(path: &str) -> Option<Self> {
+        Some(match path.rsplit('/').next()? {
+            "completions" => Self::Chat,
+            "responses" => Self::Responses,
+            "messages" => Self::Messages,
+            call if call.ends_with(":streamGenerateContent") => Self::Gemini,
+            _ => return None,
+        })
+    }
+
+    /// An error, as the body of a response.
+    pub(super) fn error(self, status: StatusCode, message: &str) -> Value {
+        let word = match status.as_u16() {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            503 | 529 => "overloaded_error",
+            500.. => "server_error",
+            _ => "invalid_request_error",
+        };
+        match self {
+            Self::Chat => {
+                let code = status.as_u16();
+                json!({ "error": { "message": message, "type": word, "param": null, "code": code } })
+            }
+            Self::Responses => {
+                json!({ "error": { "message": message, "type": word, "code": word } })
+            }
+            Self::Messages => {
+                json!({ "type": "error", "error": { "type": word, "message": message } })
+            }
+            Self::Gemini => {
+                let word = match status.as_u16() {
+                    401 => "UNAUTHENTICATED",
+                    403 => "PERMISSION_DENIED",
+                    404 => "NOT_FOUND",
+                    429 => "RESOURCE_EXHAUSTED",
+                    503 => "UNAVAILABLE",
+                    504 => "DEADLINE_EXCEEDED",
+                    500.. => "INTERNAL",
+                    _ => "INVALID_ARGUMENT",
+                };
+                let code = status.as_u16();
+                json!({ "error": { "code": code, "message": message, "status": word } })
+            }
+        }
+    }
+}
+
+/// What a body does, one after another.
+#[derive(Debug, Clone)]
+pub(super) enum Part {
+    Bytes(Bytes),
+    Wait(Duration),
+    Cut,
+    Hang,
+}
+
+/// The body of a stream that follows the answer's steps.
+pub(super) fn stream(api: Api, model: &str, id: &str, answer: &Answer) -> Vec<Part> {
+    let mut writer = Writer {
+        api,
+        model,
+        id,
+        usage: answer.usage,
+        open: None,
+        blocks: 0,
+        calls: 0,
+        events: 0,
+        parts: Vec::new(),
+    };
+    writer.start();
+    for step in &answer.steps {
+        match step {
+            Step::Text(text) => writer.text(text),
+            Step::Reasoning(text) => writer.reasoning(text),
+            Step::Call { id, name, pieces } => writer.call(id, name, pieces),
+            Step::Raw(bytes) => writer.parts.push(Part::Bytes(bytes.clone())),
+            Step::Wait(duration) => writer.parts.push(Part::Wait(*duration)),
+            Step::Error(status, message) => {
+                writer.error(*status, message);
+                return writer.parts;
+            }
+            Step::End => return writer.parts,
+            Step::Cut => {
+                writer.parts.push(Part::Cut);
+                return writer.parts;
+            }
+            Step::Hang => {
+                writer.parts.push(Part::Hang);
+                return writer.parts;
+            }
+        }
+    }
+    writer.finish(answer.finish);
+    writer.parts
+}
+
+/// What is open: the block of a message, or the item of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    Text,
+    Reasoning,
+}
+
+struct Writer<'a> {
+    api: Api,
+    model: &'a str,
+    id: &'a str,
+    usage: Option<Usage>,
+    open: Option<Block>,
+    /// How many blocks or items have been closed.
+    blocks: usize,
+    calls: usize,
+    /// How many events a response has had.
+    events: usize,
+    parts: Vec<Part>,
+}
+
+impl Writer<'_> {
+    /// Writes an event; with its type as its name, where there is one.
+    fn event(&mut self, mut payload: Value) {
+        let name = payload["type"].as_str().map(str::to_owned);
+        if self.api == Api::Responses {
+            payload["sequence_number"] = self.events.into();
+            self.events += 1;
+        }
+        let event = match name {
+            Some(name) => format!("event: {name}\ndata: {payload}\n\n"),
+            None => format!("data: {payload}\n\n"),
+        };
+        self.parts.push(Part::Bytes(event.into()));
+    }
+
+    fn chunk(&mut self, choices: &Value, usage: &Value) {
+        let (id, model) = (self.id, self.model);
+        self.event(json!({
+            "id": id, "object": "chat.completion.chunk", "created": 1_700_000_000, "model": model,
+            "choices": choices, "usage": usage,
+        }));
+    }
+
+    fn delta(&mut self, delta: &Value, finish: Option<&str>) {
+        let choice = json!([{ "index": 0, "delta": delta, "finish_reason": finish }]);
+        self.chunk(&choice, &Value::Null);
+    }
+
+    fn response(&mut self, kind: &str, status: &str, more: Value) {
+        let mut response = json!({
+            "id": self.id, "object": "response", "created_at": 1_700_000_000, "model": self.model,
+            "status": status, "output": [],
+        });
+        if let (Value::Object(response), Value::Object(more)) = (&mut response, more) {
+            response.extend(more);
+        }
+        self.event(json!({ "type": kind, "response": response }));
+    }
+
+    fn candidate(&mut self, parts: &Value, finish: Option<&str>, usage: &Value) {
+        let (id, model) = (self.id, self.model);
+        let content = json!({ "role": "model", "parts": parts });
+        let mut payload = json!({
+            "candidates": [{ "index": 0, "content": content }],
+            "modelVersion": model, "responseId": id,
+        });
+        if let Some(finish) = finish {
+            payload["candidates"][0]["finishReason"] = finish.into();
+        }
+        if !usage.is_null() {
+            payload["usageMetadata"] = usage.clone();
+        }
+        self.event(payload);
+    }
+
+    fn start(&mut self) {
+        match self.api {
+            Api::Chat => self.delta(&json!({ "role": "assistant", "content": "" }), None),
+            Api::Responses => self.response("response.created", "in_progress", json!({})),
+            Api::Messages => {
+                // The output's counts come with the end.
+                let mut input = self.usage.unwrap_or_default();
+                input.output = input.input.and(Some(0));
+                let (id, model) = (self.id, self.model);
+                self.event(json!({ "type": "message_start", "message": {
+                    "id": id, "type": "message", "role": "assistant", "model": model, "content": [],
+                    "stop_reason": null, "stop_sequence": null, "usage": messages_usage(&input),
+                } }));
+            }
+            Api::Gemini => {}
+        }
+    }
+
+    /// Closes the open block, unless it is of this kind; says whether one is to be opened.
+    fn change(&mut self, to: Option<Block>) -> bool {
+        if self.open == to {
+            return false;
+        }
+        if let Some(open) = self.open {
+            match self.api {
+                Api::Messages => self.stop_block(),
+                _ => {
+                    let item = self.item(open, "completed");
+                    self.item_event("done", &item);
+                }
+            }
+            self.blocks += 1;
+        }
+        self.open = to;
+        to.is_some()
+    }
+
+    fn stop_block(&mut self) {
+        let index = self.blocks;
+        self.event(json!({ "type": "content_block_stop", "index": index }));
+    }
+
+    fn item(&self, block: Block, status: &str) -> Value {
+        let number = self.blocks;
+        match block {
+            Block::Text => json!({
+                "type": "message", "id": format!("msg_{number}"), "role": "assistant",
+                "status": status, "content": [],
+            }),
+            Block::Reasoning => {
+                json!({ "type": "reasoning", "id": format!("rs_{number}"), "summary": [] })
+            }
+        }
+    }
+
+    fn item_event(&mut self, what: &str, item: &Value) {
+        let index = self.blocks;
+        let kind = format!("response.output_item.{what}");
+        self.event(json!({ "type": kind, "output_index": index, "item": item }));
+    }
+
+    fn text(&mut self, text: &str) {
+        let block = Some(Block::Text);
+        match self.api {
+            Api::Chat => self.delta(&json!({ "content": text }), None),
+            Api::Responses => {
+                if self.change(block) {
+                    let item = self.item(Block::Text, "in_progress");
+                    self.item_event("added", &item);
+                }
+                let index = self.blocks;
+                self.event(json!({
+                    "type": "response.output_text.delta", "item_id": format!("msg_{index}"),
+                    "output_index": index, "content_index": 0, "delta": text,
+                }));
+            }
+            Api::Messages => {
+                if self.change(block) {
+                    self.start_block(&json!({ "type": "text", "text": "" }));
+                }
+                self.block_delta(&json!({ "type": "text_delta", "text": text }));
+            }
+            Api::Gemini => self.candidate(&json!([{ "text": text }]), None, &Value::Null),
+        }
+    }
+
+    fn reasoning(&mut self, text: &str) {
+        let block = Some(Block::Reasoning);
+        match self.api {
+            Api::Chat => self.delta(&json!({ "reasoning_content": text }), None),
+            Api::Responses => {
+                if self.change(block) {
+                    let item = self.item(Block::Reasoning, "in_progress");
+                    self.item_event("added", &item);
+                }
+                let index = self.blocks;
+                self.event(json!({
+                    "type": "response.reasoning_summary_text.delta",
+                    "item_id": format!("rs_{index}"), "output_index": index, "summary_index": 0,
+                    "delta": text,
+                }));
+            }
+            Api::Messages => {
+                if self.change(block) {
+                    self.start_block(&json!({ "type": "thinking", "thinking": "" }));
+                }
+                self.block_delta(&json!({ "type": "thinking_delta", "thinking": text }));
+            }
+            Api::Gemini => {
+                let part = json!([{ "text": text, "thought": true }]);
+                self.candidate(&part, None, &Value::Null);
+            }
+        }
+    }
+
+    fn start_block(&mut self, block: &Value) {
+        let index = self.blocks;
+        self.event(
+            json!({ "type": "content_block_start", "index": index, "content_block": block }),
+        );
+    }
+
+    fn block_delta(&mut self, delta: &Value) {
+        let index = self.blocks;
+        self.event(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
+    }
+
+    fn call(&mut self, id: &str, name: &str, pieces: &[String]) {
+        let number = self.calls;
+        self.calls += 1;
+        let whole = pieces.concat();
+        match self.api {
+            Api::Chat => {
+                let call = |fields: Value| json!({ "tool_calls": [fields] });
+                let function = json!({ "name": name, "arguments": "" });
+                let first =
+                    json!({ "index": number, "id": id, "type": "function", "function": function });
+                self.delta(&call(first), None);
+                for piece in pieces {
+                    let function = json!({ "arguments": piece });
+                    self.delta(
+                        &call(json!({ "index": number, "function": function })),
+                        None,
+                    );
+                }
+            }
+            Api::Responses => {
+                self.change(None);
+                let index = self.blocks;
+                let item_id = format!("fc_{index}");
+                let item = |arguments: &str, status: &str| {
+                    json!({
+                        "type": "function_call", "id": item_id, "call_id": id, "name": name,
+                        "arguments": arguments, "status": status,
+                    })
+                };
+                self.item_event("added", &item("", "in_progress"));
+                let kind = "response.function_call_arguments";
+                for piece in pieces {
+                    self.event(json!({
+                        "type": format!("{kind}.delta"), "item_id": item_id,
+                        "output_index": index, "delta": piece,
+                    }));
+                }
+                self.event(json!({
+                    "type": format!("{kind}.done"), "item_id": item_id, "output_index": index,
+                    "arguments": whole,
+                }));
+                self.item_event("done", &item(&whole, "completed"));
+                self.blocks += 1;
+            }
+            Api::Messages => {
+                self.change(None);
+                self.start_block(
+                    &json!({ "type": "tool_use", "id": id, "name": name, "input": {} }),
+                );
+                for piece in pieces {
+                    self.block_delta(&json!({ "type": "input_json_delta", "partial_json": piece }));
+                }
+                self.stop_block();
+                self.blocks += 1;
+            }
+            Api::Gemini => {
+                let mut call = json!({ "id": id, "name": name });
+                if !whole.is_empty() {
+                    let text = Value::from(whole.as_str());
+                    call["args"] = serde_json::from_str(&whole).unwrap_or(text);
+                }
+                self.candidate(&json!([{ "functionCall": call }]), None, &Value::Null);
+            }
+        }
+    }
+
+    fn error(&mut self, status: StatusCode, message: &str) {
+        let mut error = self.api.error(status, message);
+        if self.api == Api::Responses {
+            error = error["error"].take();
+            error["type"] = "error".into();
+        }
+        self.event(error);
+    }
+
+    fn finish(&mut self, finish: Option<FinishReason>) {
+        use FinishReason::{ContentFilter, Length, Refusal, Stop, ToolCalls};
+
+        let usual = if self.calls > 0 { ToolCalls } else { Stop };
+        let finish = finish.unwrap_or(usual);
+        let usage = self.usage;
+        match self.api {
+            Api::Chat => {
+                self.delta(&json!({}), Some(finish.as_str()));
+                if let Some(usage) = usage {
+                    self.chunk(&json!([]), &chat_usage(&usage, ["prompt", "completion"]));
+                }
+                self.parts.push(Part::Bytes("data: [DONE]\n\n".into()));
+            }
+            Api::Responses => {
+                self.change(None);
+                let usage = usage.map(|usage| chat_usage(&usage, ["input", "output"]));
+                let reason = match finish {
+                    Stop | ToolCalls => None,
+                    Length => Some("max_output_tokens"),
+                    finish => Some(finish.as_str()),
+                };
+                let status = if reason.is_some() {
+                    "incomplete"
+                } else {
+                    "completed"
+                };
+                let details = reason.map(|reason| json!({ "reason": reason }));
+                let more = json!({ "usage": usage, "incomplete_details": details });
+                self.response(&format!("response.{status}"), status, more);
+            }
+            Api::Messages => {
+                self.change(None);
+                let reason = match finish {
+                    Stop => "end_turn",
+                    Length => "max_tokens",
+                    ToolCalls => "tool_use",
+                    finish => finish.as_str(),
+                };
+                let usage = messages_usage(&usage.unwrap_or_default());
+                let delta = json!({ "stop_reason": reason, "stop_sequence": null });
+                self.event(json!({ "type": "message_delta", "delta": delta, "usage": usage }));
+                self.event(json!({ "type": "message_stop" }));
+            }
+            Api::Gemini => {
+                let reason = match finish {
+                    Stop | ToolCalls => "STOP",
+                    Length => "MAX_TOKENS",
+                    ContentFilter => "SAFETY",
+                    Refusal => "REFUSAL",
+                    _ => "OTHER",
+                };
+                let usage = usage.map_or(Value::Null, |usage| gemini_usage(&usage));
+                self.candidate(&json!([]), Some(reason), &usage);
+            }
+        }
+    }
+}
+
+/// An object of what is there.
+fn counts<const N: usize>(counts: [(&str, Option<u64>); N]) -> Value {
+    let there = counts
+        .into_iter()
+        .filter_map(|(name, count)| Some((name.to_owned(), count?.into())));
+    Value::Object(there.collect())
+}
+
+/// The counts of both of OpenAI's APIs, which name the whole differently.
+fn chat_usage(usage: &Usage, [input, output]: [&str; 2]) -> Value {
+    let tokens = |of: &str| format!("{of}_tokens");
+    let mut all = counts([
+        (&tokens(input), usage.input),
+        (&tokens(output), usage.output),
+        (
+            "total_tokens",
+            usage
+                .total
+                .or_else(|| Some(usage.input?.saturating_add(usage.output?))),
+        ),
+    ]);
+    all[format!("{input}_tokens_details")] = counts([
+        ("cached_tokens", usage.cached_input),
+        ("cache_write_tokens", usage.cache_write_input),
+    ]);
+    all[format!("{output}_tokens_details")] = counts([("reasoning_tokens", usage.reasoning)]);
+    all
+}
+
+/// Anthropic counts the cache beside the input.
+fn messages_usage(usage: &Usage) -> Value {
+    let written = usage.cache_write_input.unwrap_or(0);
+    let cache = usage.cached_input.unwrap_or(0).saturating_add(written);
+    counts([
+        (
+            "input_tokens",
+            usage.input.map(|input| input.saturating_sub(cache)),
+        ),
+        ("cache_read_input_tokens", usage.cached_input),
+        ("cache_creation_input_tokens", usage.cache_write_input),
+        ("output_tokens", usage.output),
+    ])
+}
+
+/// Gemini counts the reasoning beside the output.
+fn gemini_usage(usage: &Usage) -> Value {
+    let reasoning = usage.reasoning.unwrap_or(0);
+    counts([
+        ("promptTokenCount", usage.input),
+        ("cachedContentTokenCount", usage.cached_input),
+        (
+            "candidatesTokenCount",
+            usage.output.map(|output| output.saturating_sub(reasoning)),
+        ),
+        ("thoughtsTokenCount", usage.reasoning),
+        (
+            "totalTokenCount",
+            usage
+                .total
+                .or_else(|| Some(usage.input?.saturating_add(usage.output?))),
+        ),
+    ])
+}
