@@ -10,7 +10,7 @@ use crate::ending::Ending;
 const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
 
 /// Which attribute a quantity is. The conventions take seconds.
-const NUMBERS: [(&str, &str); 8] = [
+const NUMBERS: [(&str, &str); 9] = [
     ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
     (
         "output_tokens.per_second",
@@ -20,6 +20,11 @@ const NUMBERS: [(&str, &str); 8] = [
     ("usage.output", "gen_ai.usage.output_tokens"),
     ("usage.total", "gen_ai.usage.total_tokens"),
     ("usage.cached_input", "gen_ai.usage.cache_read.input_tokens"),
+    // The first name is that of the conventions to come, the second the one that Sentry reads.
+    (
+        "usage.cache_write_input",
+        "gen_ai.usage.cache_write.input_tokens",
+    ),
     (
         "usage.cache_write_input",
         "gen_ai.usage.cache_creation.input_tokens",
@@ -29,9 +34,9 @@ const NUMBERS: [(&str, &str); 8] = [
 
 /// The numbers of a run that are attributes.
 fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
-    Quantity::ALL.iter().filter_map(|quantity| {
-        let mut table = NUMBERS.iter();
-        let (_, attribute) = table.find(|(name, _)| *name == quantity.name)?;
+    NUMBERS.iter().filter_map(|(name, attribute)| {
+        let mut all = Quantity::ALL.iter();
+        let quantity = all.find(|quantity| quantity.name == *name)?;
         let value = match quantity.value(telemetry)? {
             Number::Count(count) => count.into(),
             number => number.as_f64().into(),
@@ -91,14 +96,11 @@ impl Call {
     pub(crate) fn response(&self, ending: &Ending<'_>) -> Data {
         let model = ending.response_model.unwrap_or(&self.model);
         let telemetry = ending.telemetry;
-        let finish = telemetry.and_then(|telemetry| telemetry.finish_reason);
+        let finish = telemetry.and_then(Telemetry::finish_reason_or_error);
         let mut response = data([
             ("gen_ai.response.model", Some(model.into())),
             ("gen_ai.response.id", ending.response_id.map(Value::from)),
-            (
-                "gen_ai.response.finish_reasons",
-                finish.map(|finish| finish.as_str().into()),
-            ),
+            ("gen_ai.response.finish_reasons", finish.map(Value::from)),
         ]);
         response.extend(telemetry.into_iter().flat_map(numbers));
         response
@@ -107,7 +109,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use l0_core::End;
+    use l0_core::{Cause, End, Outcome, Usage};
     use serde_json::json;
 
     use super::*;
@@ -196,6 +198,30 @@ mod tests {
             })
         );
     }
+
+    #[test]
+    fn a_call_says_what_was_billed_and_that_its_answer_broke_off() {
+        let entries = [("model", json!("gpt-4")), ("provider", json!("openai"))];
+        let call = Call::of(&metadata(&entries)).expect("a call");
+        let mut telemetry = Telemetry::example();
+        telemetry.outcome = Some(Outcome::Truncated);
+        telemetry.finish_reason = None;
+        telemetry.wasted_usage = Some(Usage::new().input(12).output(1));
+        let end = End::of(Cause::Truncated);
+        let ending = Ending {
+            telemetry: Some(&telemetry),
+            ..Ending::of(&end)
+        };
+        let response = call.response(&ending);
+        for (key, expected) in [
+            ("gen_ai.response.finish_reasons", json!("error")),
+            ("gen_ai.usage.input_tokens", json!(24)),
+            ("gen_ai.usage.output_tokens", json!(161)),
+        ] {
+            assert_eq!(json!(response[key]), expected, "{key}");
+        }
+    }
+
     #[test]
     fn every_attribute_is_a_quantity() {
         for (name, _) in NUMBERS {
