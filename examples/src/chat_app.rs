@@ -66,8 +66,9 @@ impl ChatApp {
             collector,
             models: MODELS.map(str::to_owned).into(),
             timeouts: Timeouts::new()
-                .first_token(Duration::from_secs(30))
-                .inter_token(Duration::from_secs(20))
+                .first_token(Duration::from_secs(60))
+                .inter_token(Duration::from_secs(30))
+                .idle(Duration::from_secs(45))
                 .total(Duration::from_secs(300)),
             sentry: None,
         }

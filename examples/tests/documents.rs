@@ -143,6 +143,7 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     telemetry.usage = telemetry
         .usage
         .map(|usage| usage.cached_input(1).cache_write_input(1).reasoning(1));
+    telemetry.wasted_usage = telemetry.usage;
     let denied = End::failed(&Failure::status(401));
     telemetry.error = ErrorRecord::of(&denied);
     assert_ne!(telemetry.usage, Some(Usage::new()));

@@ -139,8 +139,8 @@ impl Monitor {
         }
     }
 
-    /// Counts a retry. The tokens of the attempt before count as wasted, and what it told of usage
-    /// and finish reason is forgotten; the next token makes no gap with it.
+    /// Counts a retry. The tokens and the usage of the attempt before count as wasted, and its finish
+    /// reason is forgotten; the next token makes no gap with it.
     pub fn record_retry(&mut self, kind: RetryKind) {
         if let Some(recording) = self.live() {
             recording.retry(kind);

@@ -157,9 +157,9 @@ impl<'a> Recorder<'a> {
         self.observers.connect(poll);
     }
 
-    /// An item arrived; `arrived` is given if arrivals are timed.
+    /// An item arrived; `arrived` is given if arrivals are timed. Returns whether it is a token.
     #[inline]
-    pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) {
+    pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) -> bool {
         let arrival = match &mut self.recording {
             Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
@@ -169,13 +169,15 @@ impl<'a> Recorder<'a> {
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
         }
-        if view.is_token() {
+        let is_token = view.is_token();
+        if is_token {
             let index = self.tokens;
             self.tokens += 1;
             if index == 0 || self.observers.want_tokens() {
                 self.token_events(index, arrival, view);
             }
         }
+        is_token
     }
 
     fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {

@@ -35,6 +35,7 @@ pub(crate) struct Recording {
     ended: Option<End>,
     finish_reason: Option<FinishReason>,
     usage: Option<Usage>,
+    wasted_usage: Option<Usage>,
     total_tokens: u64,
     attempt_tokens: u64,
     wasted_tokens: u64,
@@ -85,6 +86,7 @@ impl Recording {
             ended: None,
             finish_reason: None,
             usage: None,
+            wasted_usage: None,
             total_tokens: 0,
             attempt_tokens: 0,
             wasted_tokens: 0,
@@ -235,12 +237,15 @@ impl Recording {
         }
     }
 
-    /// Counts the tokens of the attempt so far as wasted, and forgets what it told: another one begins.
+    /// Counts the tokens and the usage of the attempt so far as wasted, and forgets what it told:
+    /// another one begins.
     pub(crate) fn throw_away(&mut self) {
         self.wasted_tokens += self.attempt_tokens;
         self.attempt_tokens = 0;
         self.last_token = None;
-        self.usage = None;
+        if let Some(usage) = self.usage.take() {
+            self.wasted_usage = Some(self.wasted_usage.unwrap_or_default().plus(usage));
+        }
         self.finish_reason = None;
     }
 
@@ -316,6 +321,7 @@ impl Recording {
             error: self.ended.as_ref().and_then(ErrorRecord::of),
             finish_reason: self.finish_reason,
             usage: self.usage,
+            wasted_usage: self.wasted_usage,
             metrics,
             network: Network {
                 error_count: self.errors_by_type.values().sum(),

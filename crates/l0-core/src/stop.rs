@@ -17,6 +17,8 @@ const ABORTED: u8 = 1;
 const UNTIL_WOKEN: u8 = 2;
 /// The run has ended.
 const ENDED: u8 = 4;
+/// The run itself has something to look at when it is polled. Nobody asked it to stop.
+const LOOK: u8 = 8;
 
 /// What a run shares with its handles.
 #[derive(Debug, Default)]
@@ -144,10 +146,22 @@ impl<'a> Stop<'a> {
         self.signal.flags.load(Ordering::Acquire) != 0
     }
 
+    /// Sets whether the run itself has something to look at when it is polled: then
+    /// [`signalled`](Self::signalled) is true. It is here because a look at the flags is what every
+    /// poll has to pay anyway.
+    #[cold]
+    pub(crate) fn set_look(&self, look: bool) {
+        if look {
+            self.signal.flags.fetch_or(LOOK, Ordering::Relaxed);
+        } else {
+            self.signal.flags.fetch_and(!LOOK, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the run was told to stop. One atomic load, unless something happened.
     #[inline]
     pub(crate) fn requested(&mut self) -> bool {
-        match self.signal.flags.load(Ordering::Acquire) {
+        match self.signal.flags.load(Ordering::Acquire) & !LOOK {
             0 => false,
             flags => self.look(flags),
         }
@@ -156,7 +170,7 @@ impl<'a> Stop<'a> {
     /// Whether the run was told to stop before it was dropped. A future that nobody has polled is
     /// not polled now either: it may need a context that is gone.
     pub(crate) fn requested_before_drop(&mut self) -> bool {
-        let flags = self.signal.flags.load(Ordering::Acquire);
+        let flags = self.signal.flags.load(Ordering::Acquire) & !LOOK;
         flags & ABORTED != 0 || flags != 0 && self.polled && self.look(flags)
     }
 

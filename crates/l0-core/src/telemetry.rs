@@ -86,8 +86,12 @@ pub struct Telemetry {
     pub error: Option<ErrorRecord>,
     /// Why the model stopped; absent if the source did not say.
     pub finish_reason: Option<FinishReason>,
-    /// The provider's own token counts; absent if the source did not carry any.
+    /// The provider's own token counts of the attempt that nothing follows; absent if its source did
+    /// not carry any.
     pub usage: Option<Usage>,
+    /// The provider's own token counts of attempts that a retry threw away, added up; absent if none
+    /// carried any. See [`billed`](Self::billed).
+    pub wasted_usage: Option<Usage>,
     /// Times, counts and rates.
     pub metrics: Metrics,
     /// Network errors.
@@ -423,6 +427,31 @@ impl Telemetry {
         Some(self.start_time.after(self.duration?))
     }
 
+    /// Returns the provider's own token counts of all attempts, added up: what was billed. Absent if
+    /// none carried any.
+    ///
+    /// Whatever sends numbers sends these, since it reads [`Quantity`](crate::Quantity).
+    #[must_use]
+    pub fn billed(&self) -> Option<Usage> {
+        match (self.usage, self.wasted_usage) {
+            (Some(usage), Some(wasted)) => Some(usage.plus(wasted)),
+            (usage, wasted) => usage.or(wasted),
+        }
+    }
+
+    /// Returns why the model stopped, as semantic conventions want it of a response: `error` if the
+    /// run failed when the model had begun to answer and the source gave no reason. Absent if the
+    /// source gave none otherwise: the model had not begun, the run completed without one, or its
+    /// reader left, which is no error of the model.
+    #[must_use]
+    pub fn finish_reason_or_error(&self) -> Option<&'static str> {
+        // Tokens of the attempt that nothing follows: those of the others are wasted.
+        let begun = self.metrics.total_tokens > self.metrics.wasted_tokens;
+        let failed = self.outcome.is_some_and(Outcome::is_failure);
+        let given = self.finish_reason.map(FinishReason::as_str);
+        given.or((begun && failed).then_some("error"))
+    }
+
     /// Returns the high-level numbers.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
@@ -495,6 +524,8 @@ impl Serialize for Telemetry {
             finish_reason: Option<FinishReason>,
             #[serde(skip_serializing_if = "Option::is_none")]
             usage: Option<Usage>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            wasted_usage: Option<Usage>,
             metrics: &'a Metrics,
             network: &'a Network,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -514,6 +545,7 @@ impl Serialize for Telemetry {
             error: self.error.as_ref(),
             finish_reason: self.finish_reason,
             usage: self.usage,
+            wasted_usage: self.wasted_usage,
             metrics: &self.metrics,
             network: &self.network,
             guardrails: self.guardrails.as_ref(),
@@ -577,13 +609,16 @@ impl fmt::Display for Telemetry {
         if let Some(rate) = metrics.output_tokens_per_second {
             writeln!(f, "Tokens/sec while streaming: {rate:.2}")?;
         }
-        if let Some(Usage { input, output, .. }) = self.usage {
+        for (name, usage) in [("Usage", self.usage), ("Wasted usage", self.wasted_usage)] {
+            let Some(Usage { input, output, .. }) = usage else {
+                continue;
+            };
             let tokens = |count: Option<u64>| {
                 count.map_or_else(|| "unknown".to_owned(), |count| count.to_string())
             };
             writeln!(
                 f,
-                "Usage: {} input, {} output",
+                "{name}: {} input, {} output",
                 tokens(input),
                 tokens(output)
             )?;

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// How long a run waits. Absent timeouts never expire.
 ///
 /// Timeouts measure waiting only: a clock runs while the source is pending, never while the
-/// consumer holds the run up. What a *token* is, [`TokenView`](crate::TokenView) says: roles, usage
+/// consumer holds the run up. A source that is never pending and gives nothing but items without a
+/// token is waited for while it is polled. What a *token* is, [`TokenView`](crate::TokenView) says: roles, usage
 /// reports, keep-alives and other items without a token end no wait but that of
 /// [`idle`](Self::idle). So each of `first_token`, `inter_token` and `total` ends a source that
 /// sends them for ever.

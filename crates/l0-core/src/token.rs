@@ -95,8 +95,8 @@ pub struct TokenView<'a> {
     pub kind: TokenKind,
     /// The new text, a delta; empty if the item carries none.
     pub text: &'a str,
-    /// The provider's own token counts, if this item carries them. The last one seen wins: counts
-    /// are never added up over items.
+    /// The provider's own token counts, if this item carries them. The last one seen in an attempt
+    /// wins: counts are never added up over items.
     pub usage: Option<Usage>,
     /// Why the model stopped, if this item says so.
     pub finish: Option<FinishReason>,
@@ -190,10 +190,10 @@ impl<'a> TokenView<'a> {
     /// media.
     #[must_use]
     pub const fn is_token(&self) -> bool {
-        if self.text.is_empty() {
-            matches!(self.kind, TokenKind::Media)
-        } else {
-            !matches!(self.kind, TokenKind::Other)
+        match self.kind {
+            TokenKind::Text | TokenKind::Reasoning | TokenKind::ToolCall => !self.text.is_empty(),
+            TokenKind::Media => true,
+            TokenKind::Other => false,
         }
     }
 }
@@ -217,28 +217,33 @@ read_back!(TokenKind);
 
 /// The provider's own token counts. A count that the provider does not report is absent, never 0.
 ///
+/// It means the same whatever the provider: `input` is all tokens of the prompt, those read from and
+/// written to a cache included; `output` is all tokens that were generated, reasoning included;
+/// `total` is their sum. Whoever reads a provider's counts into it sees to that.
+///
 /// These are the model's tokens, as billed; they are never mixed with L0's count of tokens, which
 /// counts the items of the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// Tokens of the prompt, as the provider counts them: some leave out those from a cache.
+    /// All tokens of the prompt, those read from and written to a cache included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<u64>,
-    /// Tokens of the answer, as the provider counts them: some leave out the reasoning.
+    /// All tokens that were generated, reasoning included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<u64>,
-    /// Tokens in all.
+    /// Tokens in all: input and output.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Tokens of the prompt that came from the provider's cache.
+    /// Tokens of the prompt that came from the provider's cache; part of [`input`](Self::input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<u64>,
-    /// Tokens of the prompt that were written to the provider's cache.
+    /// Tokens of the prompt that were written to the provider's cache; part of
+    /// [`input`](Self::input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_input: Option<u64>,
-    /// Tokens that were reasoning.
+    /// Tokens that were reasoning; part of [`output`](Self::output).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<u64>,
 }
@@ -257,14 +262,14 @@ impl Usage {
         }
     }
 
-    /// Sets the tokens of the prompt.
+    /// Sets all tokens of the prompt.
     #[must_use]
     pub const fn input(mut self, tokens: u64) -> Self {
         self.input = Some(tokens);
         self
     }
 
-    /// Sets the tokens of the answer.
+    /// Sets all tokens that were generated.
     #[must_use]
     pub const fn output(mut self, tokens: u64) -> Self {
         self.output = Some(tokens);
@@ -292,11 +297,36 @@ impl Usage {
         self
     }
 
-    /// Sets the answer tokens that were reasoning.
+    /// Sets the generated tokens that were reasoning.
     #[must_use]
     pub const fn reasoning(mut self, tokens: u64) -> Self {
         self.reasoning = Some(tokens);
         self
+    }
+
+    /// Adds up two usages, count by count. What is absent in both stays absent.
+    ///
+    /// ```
+    /// use l0_core::Usage;
+    ///
+    /// let first = Usage::new().input(10).output(3);
+    /// let second = Usage::new().input(12);
+    /// assert_eq!(first.plus(second), Usage::new().input(22).output(3));
+    /// ```
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
+            (Some(a), Some(b)) => Some(a.saturating_add(b)),
+            (one, none) => one.or(none),
+        };
+        Self {
+            input: add(self.input, other.input),
+            output: add(self.output, other.output),
+            total: add(self.total, other.total),
+            cached_input: add(self.cached_input, other.cached_input),
+            cache_write_input: add(self.cache_write_input, other.cache_write_input),
+            reasoning: add(self.reasoning, other.reasoning),
+        }
     }
 }
 

@@ -4,8 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use l0_core::{
-    Cause, DriftReport, DriftStats, End, Failure, GuardrailStats, Monitor, Monitoring,
-    NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry, Violation,
+    Cause, DriftReport, DriftStats, End, Failure, FinishReason, GuardrailStats, Monitor,
+    Monitoring, NetworkErrorKind, Outcome, RetryKind, Severity, Telemetry, TokenView, Usage,
+    Violation,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, advance};
@@ -246,17 +247,26 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
 }
 
 #[test]
-fn retries_are_told_apart_and_their_tokens_are_wasted() {
+fn retries_are_told_apart_and_their_tokens_and_usage_are_wasted() {
     let mut monitor = on();
+    let usage = Usage::new().input(5).output(2);
     for kind in [RetryKind::Network, RetryKind::Model, RetryKind::Network] {
         monitor.record_attempt();
         monitor.record_token();
         monitor.record_token();
+        monitor.record_item(&TokenView::other().usage(usage));
         monitor.record_retry(kind);
     }
     monitor.record_attempt();
     monitor.record_token();
-    let metrics = telemetry(&monitor).metrics;
+    let telemetry = telemetry(&monitor);
+    assert_eq!(telemetry.usage, None);
+    let wasted = Some(Usage::new().input(15).output(6));
+    assert_eq!(
+        (telemetry.wasted_usage, telemetry.billed()),
+        (wasted, wasted)
+    );
+    let metrics = telemetry.metrics;
     assert_eq!((metrics.network_retries, metrics.model_retries), (2, 1));
     assert_eq!((metrics.total_retries, metrics.attempts), (3, 4));
     assert_eq!((metrics.total_tokens, metrics.wasted_tokens), (7, 6));
@@ -414,8 +424,6 @@ async fn the_console_summary_shows_what_is_known_and_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn items_tell_usage_finish_reason_and_whether_a_token_is_text() {
-    use l0_core::{FinishReason, TokenView, Usage};
-
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.start();
     advance(Duration::from_millis(5)).await;

@@ -807,6 +807,7 @@ async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_
     assert_eq!(telemetry.metrics.total_tokens, 7);
     assert_eq!(telemetry.metrics.wasted_tokens, 5);
     assert_eq!(telemetry.usage, None);
+    assert_eq!(telemetry.wasted_usage, Some(Usage::new().output(3)));
     assert_eq!(telemetry.finish_reason, None);
 
     let fails = Script::new().attempt(|a| {
@@ -820,6 +821,93 @@ async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_
     assert_eq!(telemetry.metrics.wasted_tokens, 0, "no retry threw it away");
     let last = Some(Usage::new().input(9));
     assert_eq!(telemetry.usage, last, "the last one wins, nothing is added");
+    assert_eq!(telemetry.wasted_usage, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
+    use FinishReason::{Length, Stop};
+    let begun = || Script::new().attempt(|a| a.token("a").fail(reset()));
+    let role = |a: ScriptedAttempt| a.usage(Usage::new().input(3));
+    for (name, script, expected) in [
+        ("broken", begun(), Some("error")),
+        (
+            "broken in its reasoning",
+            Script::new().attempt(|a| a.reasoning("Hm").fail(reset())),
+            Some("error"),
+        ),
+        (
+            "timed out",
+            Script::new().attempt(|a| a.token("a").hang()),
+            Some("error"),
+        ),
+        (
+            "empty",
+            Script::new().attempt(|a| a.token(" ")),
+            Some("error"),
+        ),
+        (
+            "failed, with a reason",
+            Script::new().attempt(|a| a.token("a").finish(Length).fail(Failure::status(401))),
+            Some("length"),
+        ),
+        (
+            "failed after a role",
+            Script::new().attempt(|a| role(a).fail(reset())),
+            None,
+        ),
+        (
+            "timed out after a role",
+            Script::new().attempt(|a| role(a).hang()),
+            None,
+        ),
+        (
+            "not connected",
+            Script::new().attempt(|a| a.connect_error(reset())),
+            None,
+        ),
+        (
+            "broken, and then not connected",
+            begun().attempt(|a| a.connect_error(reset())),
+            None,
+        ),
+        (
+            "mended",
+            begun().attempt(|a| a.token("a").finish(Stop)),
+            Some("stop"),
+        ),
+        (
+            "mended, without a reason",
+            begun().attempt(|a| a.token("a")),
+            None,
+        ),
+    ] {
+        let retry = Retry::new().max_retries(1).backoff(Backoff::fixed(MS));
+        let (builder, _) = measured(retry);
+        let timeouts = Timeouts::new().first_token(SEC).inter_token(SEC);
+        let (_, telemetry) = run(&builder.timeouts(timeouts).build(), &script).await;
+        assert_eq!(telemetry.finish_reason_or_error(), expected, "{name}");
+        // What no provider said is nowhere in the record.
+        let said = telemetry.finish_reason.map(FinishReason::as_str);
+        assert_eq!(said, expected.filter(|reason| *reason != "error"), "{name}");
+    }
+    // Its reader left: that is no error of the model.
+    for abort in [false, true] {
+        let script = Script::new().attempt(|a| a.token("a").hang());
+        let (builder, captured) = measured(Retry::none());
+        let mut run = builder.build().stream(script.source()).start();
+        let live = run.next().await;
+        live.expect("an item").expect("no error");
+        let live = run.telemetry().expect("measured");
+        assert_eq!(live.finish_reason_or_error(), None, "it may go on");
+        if abort {
+            run.handle().abort();
+        }
+        drop(run);
+        let telemetry = captured.telemetry().expect("measured");
+        let outcome = telemetry.outcome;
+        assert_eq!(telemetry.finish_reason_or_error(), None, "{outcome:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -1271,39 +1359,44 @@ async fn an_attempt_that_nothing_follows_is_not_wasted() {
             a.tokens(["a", "b", "c"])
                 .usage(usage)
                 .finish(FinishReason::Length)
+                .wait(500 * MS)
                 .fail(Failure::status(503))
         })
     };
-    let check = |what: &str, telemetry: &Telemetry| {
+    let check = |what: &str, telemetry: &Telemetry, retries| {
         let metrics = &telemetry.metrics;
         assert_eq!(
             (metrics.total_tokens, metrics.network_retries),
-            (3, 1),
+            (3, retries),
             "{what}"
         );
         assert_eq!(metrics.wasted_tokens, 0, "{what}");
         assert_eq!(telemetry.usage, Some(usage), "{what}");
+        assert_eq!(telemetry.wasted_usage, None, "{what}");
         assert_eq!(
             telemetry.finish_reason,
             Some(FinishReason::Length),
             "{what}"
         );
     };
-    let retry = || Retry::new().backoff(Backoff::fixed(SEC));
+    let retry = |delay| Retry::new().backoff(Backoff::fixed(delay));
 
-    let (builder, _) = measured(retry());
-    let timeouts = Timeouts::new().total(500 * MS);
-    let (ended, telemetry) = run(&builder.timeouts(timeouts).build(), &fails()).await;
-    ended.expect_err("it takes too long");
-    check("timed out in the back-off", &telemetry);
+    for (what, delay, retries) in [
+        ("timed out in the back-off", Duration::ZERO, 1),
+        ("no time left for the back-off", SEC, 0),
+    ] {
+        let (builder, _) = measured(retry(delay));
+        let timeouts = Timeouts::new().total(500 * MS);
+        let (ended, telemetry) = run(&builder.timeouts(timeouts).build(), &fails()).await;
+        ended.expect_err("it takes too long");
+        check(what, &telemetry, retries);
+    }
 
-    let (builder, captured) = measured(retry());
+    let (builder, captured) = measured(retry(SEC));
     let script = fails();
     let mut run = builder.build().stream(|_| script.connect()).start();
-    let _ = tokio::time::timeout(500 * MS, run.text()).await;
+    let _ = tokio::time::timeout(SEC, run.text()).await;
     drop(run);
-    check(
-        "dropped in the back-off",
-        &captured.telemetry().expect("measured"),
-    );
+    let telemetry = captured.telemetry().expect("measured");
+    check("dropped in the back-off", &telemetry, 1);
 }

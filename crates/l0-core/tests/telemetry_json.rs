@@ -69,7 +69,15 @@ const ADDED: &[(&str, &str)] = &[
     ("usage.output", "number"),
     ("usage.total", "number"),
     ("usage.cachedInput", "number"),
+    ("usage.cacheWriteInput", "number"),
     ("usage.reasoning", "number"),
+    ("wastedUsage", "object"),
+    ("wastedUsage.input", "number"),
+    ("wastedUsage.output", "number"),
+    ("wastedUsage.total", "number"),
+    ("wastedUsage.cachedInput", "number"),
+    ("wastedUsage.cacheWriteInput", "number"),
+    ("wastedUsage.reasoning", "number"),
     ("metrics.timeToFirstText", "number"),
     ("metrics.outputTokensPerSecond", "number"),
     ("metrics.wastedTokens", "number"),
@@ -152,8 +160,10 @@ fn full() -> Telemetry {
             .output(160)
             .total(172)
             .cached_input(8)
+            .cache_write_input(2)
             .reasoning(40),
     );
+    telemetry.wasted_usage = telemetry.usage;
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.record_violations(&[
         Violation::new("json", Severity::Error, "not balanced"),
@@ -248,6 +258,7 @@ fn the_json_of_the_example_is_this() {
     telemetry.metrics.inter_token = Some(gaps);
     telemetry.metrics.avg_inter_token_time = Some(Duration::from_micros(5_250));
     telemetry.metrics.tokens_per_second = Some(99.999_6);
+    telemetry.wasted_usage = Some(Usage::new().input(5).output(30).total(35));
     let mut json = json_of(&telemetry);
     let buckets = json["metrics"]["interToken"]
         .as_object_mut()
@@ -265,7 +276,11 @@ fn the_json_of_the_example_is_this() {
             "outcome": "failed",
             "error": {"type": "401", "status": 401, "message": "status 401 Unauthorized"},
             "finishReason": "stop",
-            "usage": {"input": 12, "output": 160, "total": 172, "cachedInput": 8, "reasoning": 40},
+            "usage": {
+                "input": 12, "output": 160, "total": 172, "cachedInput": 8, "cacheWriteInput": 2,
+                "reasoning": 40,
+            },
+            "wastedUsage": {"input": 5, "output": 30, "total": 35},
             "metrics": {
                 "timeToFirstToken": 250,
                 "timeToFirstText": 250,
@@ -549,7 +564,10 @@ fn every_label_of_every_enum_is_written_and_read() {
 async fn the_telemetry_of_real_runs_reads_back_equal() {
     let ms = Duration::from_millis;
     let script = Script::new()
-        .attempt(|a| a.wait(ms(7)).token("a").fail(Failure::status(503)))
+        .attempt(|a| {
+            let a = a.wait(ms(7)).token("a").usage(Usage::new().input(5));
+            a.fail(Failure::status(503))
+        })
         .attempt(|a| {
             (1..50)
                 .fold(a, |a, wait| a.wait(ms(wait)).token("a"))
@@ -648,14 +666,14 @@ fn error() -> impl Strategy<Value = ErrorRecord> {
 
 fn usage() -> impl Strategy<Value = Usage> {
     let count = || option::of(any::<u64>());
-    (count(), count(), count(), count(), count()).prop_map(
-        |(input, output, total, cached, reasoning)| {
-            let mut usage = Usage::new();
-            (usage.input, usage.output, usage.total) = (input, output, total);
-            (usage.cached_input, usage.reasoning) = (cached, reasoning);
-            usage
-        },
-    )
+    let counts = (count(), count(), count(), count(), count(), count());
+    counts.prop_map(|(input, output, total, cached, written, reasoning)| {
+        let mut usage = Usage::new();
+        (usage.input, usage.output, usage.total) = (input, output, total);
+        (usage.cached_input, usage.cache_write_input) = (cached, written);
+        usage.reasoning = reasoning;
+        usage
+    })
 }
 
 fn guardrails() -> impl Strategy<Value = GuardrailStats> {
@@ -687,7 +705,7 @@ prop_compose! {
         error in option::of(error()),
         outcome in option::of(proptest::sample::select(Outcome::ALL)),
         finish in option::of(proptest::sample::select(FinishReason::ALL)),
-        usage in option::of(usage()),
+        usages in (option::of(usage()), option::of(usage())),
         times in vec(option::of(duration()), 6),
         rates in (option::of(rate()), option::of(rate())),
         counts in (any::<u64>(), any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>()),
@@ -704,7 +722,7 @@ prop_compose! {
         telemetry.outcome = outcome;
         telemetry.error = error;
         telemetry.finish_reason = finish;
-        telemetry.usage = usage;
+        (telemetry.usage, telemetry.wasted_usage) = usages;
         telemetry.duration = times[0];
         let metrics = &mut telemetry.metrics;
         metrics.time_to_first_token = times[1];

@@ -594,7 +594,6 @@ fn without_token() -> Vec<ScriptedToken> {
 #[tokio::test(start_paused = true)]
 async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_limit_that_can_end_it()
 {
-    let limits = [None, Some(250 * MS), Some(1_030 * MS)];
     let text = |text| ScriptedToken::new(TokenKind::Text, text);
     let prefixes = [
         vec![],
@@ -605,52 +604,208 @@ async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_lim
     ];
     for item in without_token() {
         for said in &prefixes {
-            for first in limits {
-                for inter in limits {
-                    for total in limits {
-                        let began = said.iter().any(|item| item.view().is_token());
-                        let of_token = if began { inter } else { first };
-                        let Some(within) = of_token.into_iter().chain(total).min() else {
-                            continue;
-                        };
-                        // Items come more often than that, so that this one never ends it.
-                        let mut timeouts = Timeouts::new().idle(101 * MS);
-                        if let Some(limit) = first {
-                            timeouts = timeouts.first_token(limit);
-                        }
-                        if let Some(limit) = inter {
-                            timeouts = timeouts.inter_token(limit);
-                        }
-                        if let Some(limit) = total {
-                            timeouts = timeouts.total(limit);
-                        }
-                        let l0 = L0::builder()
-                            .timeouts(timeouts)
-                            .retry(Retry::none())
-                            .build();
-                        let (item, said) = (item.clone(), said.iter().rev().cloned().collect());
-                        let mut chatter = Some(Chatter {
-                            said,
-                            item,
-                            every: 100 * MS,
-                            sleep: None,
-                        });
-                        let mut run = l0
-                            .stream(move |_| ready(Ok(chatter.take().expect("one call"))))
-                            .start();
-                        let start = Instant::now();
-                        let ended = run.text().await;
-                        let what = format!("{timeouts:?}, {within:?}: {ended:?}");
-                        assert!(
-                            matches!(ended, Err(Error::Timeout(kind)) if kind != TimeoutKind::Idle),
-                            "{what}"
-                        );
-                        let elapsed = start.elapsed();
-                        assert!(elapsed >= within && elapsed <= within + MS, "{what}");
-                    }
+            let began = said.iter().any(|item| item.view().is_token());
+            // Items come more often than the idle timeout, so that it never ends them.
+            for (timeouts, within, expected) in ending(began) {
+                let l0 = L0::builder()
+                    .timeouts(timeouts)
+                    .retry(Retry::none())
+                    .build();
+                let (item, said) = (item.clone(), said.iter().rev().cloned().collect());
+                let mut chatter = Some(Chatter {
+                    said,
+                    item,
+                    every: 100 * MS,
+                    sleep: None,
+                });
+                let mut run = l0
+                    .stream(move |_| ready(Ok(chatter.take().expect("one call"))))
+                    .start();
+                let start = Instant::now();
+                let ended = run.text().await;
+                let what = format!("{timeouts:?}, {within:?}: {ended:?}");
+                assert!(
+                    matches!(ended, Err(Error::Timeout(kind)) if kind == expected),
+                    "{what}"
+                );
+                let elapsed = start.elapsed();
+                assert!(elapsed >= within && elapsed <= within + MS, "{what}");
+            }
+        }
+    }
+}
+
+/// Gives what the model said so far, and then an item without a token at every poll, for ever. Each
+/// poll takes this long.
+struct Flood {
+    said: Vec<ScriptedToken>,
+    item: ScriptedToken,
+    takes: Duration,
+    polls: u32,
+}
+
+impl Stream for Flood {
+    type Item = io::Result<ScriptedToken>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if !self.takes.is_zero() {
+            // The clock is on after its first poll.
+            let _ = pin!(tokio::time::advance(self.takes)).poll(cx);
+        }
+        self.polls += 1;
+        assert!(self.polls < 10_000_000, "it never ends");
+        let item = self.said.pop().unwrap_or_else(|| self.item.clone());
+        Poll::Ready(Some(Ok(item)))
+    }
+}
+
+fn flood(said: &[ScriptedToken], item: &ScriptedToken, takes: Duration) -> Flood {
+    Flood {
+        said: said.iter().rev().cloned().collect(),
+        item: item.clone(),
+        takes,
+        polls: 0,
+    }
+}
+
+/// The mixes of timeouts of which one ends a source that sends items without a token, each with that
+/// one.
+fn ending(began: bool) -> Vec<(Timeouts, Duration, TimeoutKind)> {
+    use TimeoutKind::{FirstToken, InterToken, Total};
+    let limits = [None, Some(250 * MS), Some(1_030 * MS)];
+    let mut mixes = Vec::new();
+    for first in limits {
+        for inter in limits {
+            for total in limits {
+                let mut timeouts = Timeouts::new().idle(101 * MS);
+                if let Some(limit) = first {
+                    timeouts = timeouts.first_token(limit);
+                }
+                if let Some(limit) = inter {
+                    timeouts = timeouts.inter_token(limit);
+                }
+                if let Some(limit) = total {
+                    timeouts = timeouts.total(limit);
+                }
+                let of_token = if began { inter } else { first };
+                let kind = if began { InterToken } else { FirstToken };
+                let all = [(total, Total), (of_token, kind)].into_iter();
+                let all = all.filter_map(|(limit, kind)| Some((limit?, kind)));
+                if let Some((limit, kind)) = all.min_by_key(|(limit, _)| *limit) {
+                    mixes.push((timeouts, limit, kind));
                 }
             }
         }
+    }
+    mixes
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_is_never_pending_and_gives_no_token_ends_at_the_first_poll_after_a_limit() {
+    // So many polls go by before they are timed.
+    const UNTIMED: u32 = 16;
+    let text = |text| ScriptedToken::new(TokenKind::Text, text);
+    for said in [vec![], vec![text("a")], vec![text("a"), text("")]] {
+        let began = !said.is_empty();
+        for (timeouts, limit, expected) in ending(began) {
+            for item in without_token() {
+                let l0 = L0::builder()
+                    .timeouts(timeouts)
+                    .retry(Retry::none())
+                    .build();
+                let start = Instant::now();
+                let mut source = Some(flood(&said, &item, MS));
+                let mut run = l0
+                    .stream(move |_| ready(Ok(source.take().expect("one call"))))
+                    .start();
+                let kind = loop {
+                    match run.next().await {
+                        Some(Ok(_)) => {}
+                        Some(Err(Error::Timeout(kind))) => break kind,
+                        other => panic!("{other:?}"),
+                    }
+                };
+                assert_eq!(kind, expected, "{timeouts:?}");
+                let untimed = UNTIMED + u32::try_from(said.len()).expect("few");
+                let elapsed = start.elapsed();
+                assert!(
+                    (limit..=limit + MS * (untimed + 1)).contains(&elapsed),
+                    "{timeouts:?}: {elapsed:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_after_many_items_without_one_begins_the_next_wait() {
+    // 100 items of 1 ms without a token before each token, for longer than any limit.
+    struct Slow(u32);
+    impl Stream for Slow {
+        type Item = io::Result<ScriptedToken>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let _ = pin!(tokio::time::advance(MS)).poll(cx);
+            self.0 += 1;
+            let text = if self.0 % 100 == 0 { "a" } else { "" };
+            let item = ScriptedToken::new(TokenKind::Text, text);
+            Poll::Ready((self.0 <= 5_000).then_some(Ok(item)))
+        }
+    }
+    let limits = Timeouts::new().first_token(120 * MS).inter_token(120 * MS);
+    let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+    let mut run = l0.stream(|_| ready(Ok(Slow(0)))).start();
+    assert_eq!(run.text().await.expect("it ends by itself").len(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_consumer_takes_for_items_without_a_token_is_no_wait() {
+    let item = ScriptedToken::new(TokenKind::Other, "");
+    let limits = Timeouts::new().first_token(SEC).idle(SEC).total(SEC);
+    let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
+    let mut run = l0
+        .stream(|_| ready(Ok(flood(&[], &item, Duration::ZERO))))
+        .start();
+    for _ in 0..1_000 {
+        run.next().await.expect("no end").expect("no error");
+        sleep(SEC).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn text_lets_other_tasks_run_while_its_source_is_never_pending() {
+    let item = ScriptedToken::new(TokenKind::Other, "");
+    for (name, timeouts, abort) in [
+        ("timed out", Timeouts::new().first_token(SEC), false),
+        ("timed out in all", Timeouts::new().total(SEC), false),
+        ("aborted", Timeouts::new(), true),
+        ("aborted in time", Timeouts::new().total(SEC), true),
+    ] {
+        let l0 = L0::builder()
+            .timeouts(timeouts)
+            .retry(Retry::none())
+            .build();
+        let item = item.clone();
+        let mut run = l0
+            .stream(move |_| ready(Ok(flood(&[], &item, Duration::ZERO))))
+            .start();
+        let handle = run.handle();
+        let start = Instant::now();
+        let task = tokio::spawn(async move { run.text().await });
+        for _ in 0..150 {
+            if task.is_finished() {
+                break;
+            }
+            tokio::time::advance(10 * MS).await;
+            if abort && start.elapsed() == 500 * MS {
+                handle.abort();
+            }
+        }
+        assert!(task.is_finished(), "{name}");
+        let after = if abort { 500 * MS } else { SEC };
+        assert!(start.elapsed() <= after + 20 * MS, "{name}");
+        let ended = task.await.expect("no panic").expect_err(name);
+        assert_eq!(matches!(ended, Error::Aborted), abort, "{name}: {ended}");
     }
 }
 

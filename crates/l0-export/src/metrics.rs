@@ -224,6 +224,7 @@ mod tests {
                 .cache_write_input(3)
                 .reasoning(100),
         );
+        telemetry.wasted_usage = Some(Usage::new().input(12).output(3).total(15));
         telemetry
     }
 
@@ -270,12 +271,14 @@ mod tests {
             ("l0.output_tokens.per_second", 133.574),
             ("l0.tokens.wasted", 1.0),
             ("l0.attempts", 2.0),
-            ("l0.usage.input", 12.0),
-            ("l0.usage.output", 160.0),
-            ("l0.usage.total", 172.0),
+            ("l0.usage.input", 24.0),
+            ("l0.usage.output", 163.0),
+            ("l0.usage.total", 187.0),
             ("l0.usage.cached_input", 4.0),
             ("l0.usage.cache_write_input", 3.0),
             ("l0.usage.reasoning", 100.0),
+            ("l0.usage.wasted_input", 12.0),
+            ("l0.usage.wasted_output", 3.0),
             ("l0.drift.detected", 1.0),
             ("l0.runs{failed}", 1.0),
             ("l0.failures{401}", 1.0),

@@ -14,7 +14,7 @@ use crate::values::millis;
 
 /// What a quantity is called in words, where that is not its own name with spaces. Columns of CSV,
 /// keys of logs and headings of tables are made of the words.
-const WORDS: [(&str, &str); 17] = [
+const WORDS: [(&str, &str); 19] = [
     ("tokens.total", "tokens"),
     ("tokens.wasted", "wasted tokens"),
     ("retries.total", "retries"),
@@ -28,6 +28,8 @@ const WORDS: [(&str, &str); 17] = [
     ("usage.cached_input", "cached input tokens"),
     ("usage.cache_write_input", "cache write input tokens"),
     ("usage.reasoning", "reasoning tokens"),
+    ("usage.wasted_input", "wasted input tokens"),
+    ("usage.wasted_output", "wasted output tokens"),
     ("runs", "outcomes"),
     ("network.errors_by_type", "errors by type"),
     (

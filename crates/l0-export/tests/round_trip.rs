@@ -39,7 +39,7 @@ fn cells(text: &str) -> BTreeMap<String, String> {
 
 /// What each column must say, taken from the JSON of the telemetry and not from its fields.
 fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
-    const PLACES: [(&str, &str); 39] = [
+    const PLACES: [(&str, &str); 41] = [
         ("sessionId", "/sessionId"),
         ("duration", "/duration"),
         ("tokens", "/metrics/totalTokens"),
@@ -73,6 +73,8 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
         ("cachedInputTokens", "/usage/cachedInput"),
         ("cacheWriteInputTokens", "/usage/cacheWriteInput"),
         ("reasoningTokens", "/usage/reasoning"),
+        ("wastedInputTokens", "/wastedUsage/input"),
+        ("wastedOutputTokens", "/wastedUsage/output"),
         ("errorsByType", "/network/errorsByType"),
         ("violationsByRule", "/guardrails/violationsByRule"),
         ("violationsBySeverity", "/guardrails/violationsBySeverity"),
@@ -88,7 +90,15 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
             } else {
                 Value::Null
             };
-            (column, json.pointer(place).cloned().unwrap_or(missing))
+            let mut value = json.pointer(place).cloned();
+            // The columns of usage say what was billed.
+            if let Some(count) = place.strip_prefix("/usage/") {
+                let wasted = json.pointer(&format!("/wastedUsage/{count}"));
+                let counts = [value.as_ref(), wasted].into_iter().flatten();
+                let counts = counts.map(|count| count.as_u64().expect("a count"));
+                value = counts.reduce(u64::saturating_add).map(Value::from);
+            }
+            (column, value.unwrap_or(missing))
         })
         .to_vec()
 }
@@ -295,6 +305,8 @@ fn the_columns_have_the_names_that_they_had() {
         "cachedInputTokens",
         "cacheWriteInputTokens",
         "reasoningTokens",
+        "wastedInputTokens",
+        "wastedOutputTokens",
         "errorsByType",
         "violationsBySeverity",
         "violationsByRule",

@@ -37,21 +37,21 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
 type Counted = Run<'static, &'static str, io::Error>;
 
 #[library_benchmark]
-#[bench::off(args = (off(), source), setup = run, config = kept(171_080))]
-#[bench::on(args = (on(), source), setup = run, config = kept(383_080))]
-#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_501_901))]
-#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(305_155))]
-#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(696_155))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_132_976))]
+#[bench::off(args = (off(), source), setup = run, config = kept(175_080))]
+#[bench::on(args = (on(), source), setup = run, config = kept(390_080))]
+#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_508_842))]
+#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(309_155))]
+#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(705_155))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_298_917))]
 fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run
 }
 
 #[library_benchmark]
-#[bench::off(args = (off(), source), setup = watched, config = kept(146_064))]
-#[bench::on(args = (on(), source), setup = watched, config = kept(359_064))]
-#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_475_087))]
+#[bench::off(args = (off(), source), setup = watched, config = kept(150_076))]
+#[bench::on(args = (on(), source), setup = watched, config = kept(366_076))]
+#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_482_040))]
 fn watched_tokens(mut watched: Watched<Source>) -> Watched<Source> {
     take(&mut watched, TOKENS);
     watched
@@ -73,9 +73,9 @@ fn ready(builder: L0Builder) -> L0 {
 
 // From its start to its end, a run of one token.
 #[library_benchmark]
-#[bench::off(args = (off()), setup = ready, config = kept(5_469))]
-#[bench::on(args = (on()), setup = ready, config = kept(9_893))]
-#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(25_717))]
+#[bench::off(args = (off()), setup = ready, config = kept(5_492))]
+#[bench::on(args = (on()), setup = ready, config = kept(9_875))]
+#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(26_381))]
 fn whole_run(l0: L0) -> L0 {
     let source = |_| async { io::Result::Ok(source(ANSWER, 1)) };
     l0_bench::drain(l0.stream(source).start());
@@ -89,7 +89,7 @@ fn recorder() -> (LabelledCollector, Telemetry) {
 }
 
 #[library_benchmark]
-#[bench::example(setup = recorder, config = kept(4_739))]
+#[bench::example(setup = recorder, config = kept(5_121))]
 fn prometheus_record((collector, telemetry): (LabelledCollector, Telemetry)) -> LabelledCollector {
     collector.record(black_box(&telemetry));
     collector

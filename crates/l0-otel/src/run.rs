@@ -175,8 +175,8 @@ impl ObservedRun {
         let Some(telemetry) = results.telemetry else {
             return;
         };
-        known.extend(telemetry.finish_reason.map(|reason| {
-            let reasons = vec![StringValue::from(reason.as_str())];
+        known.extend(telemetry.finish_reason_or_error().map(|reason| {
+            let reasons = vec![StringValue::from(reason)];
             KeyValue::new(keys.finish_reasons, Value::Array(Array::String(reasons)))
         }));
         for number in &self.destination.span_numbers {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use common::{MS, Sdk, asked, length, nanos, number_attributes, own_points, value};
 use l0_core::testing::exits::{self, Exit, Exited};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{End, L0, Monitoring, Usage};
+use l0_core::{End, FinishReason, L0, Monitoring, Usage};
 use l0_otel::OtelInterceptor;
 use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, Tracer};
 use opentelemetry::{Context, KeyValue};
@@ -63,11 +63,29 @@ fn response(events: &[OwnedEvent]) -> (Option<&str>, Option<&str>) {
     }
 }
 
+/// Why the model stopped: an error, if the run failed after the first token of the last attempt and
+/// nothing else was said.
+fn finish_reason(
+    end: &End,
+    events: &[OwnedEvent],
+    said: Option<FinishReason>,
+) -> Option<&'static str> {
+    let last = events
+        .rsplit(|event| matches!(event, OwnedEvent::AttemptStarted { .. }))
+        .next();
+    let token = |event: &OwnedEvent| matches!(event, OwnedEvent::Token { .. });
+    let begun = last.is_some_and(|last| last.iter().any(token));
+    let said = said.map(FinishReason::as_str);
+    said.or((begun && end.is_failure()).then_some("error"))
+}
+
 /// The attributes of the span, all of them.
 fn attributes(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> BTreeMap<String, String> {
     let telemetry = exited.handle.telemetry();
     let (model, id) = response(events);
-    let finish = telemetry.as_ref().and_then(|all| all.finish_reason);
+    let finish = telemetry
+        .as_ref()
+        .and_then(|all| finish_reason(&exit.end, events, all.finish_reason));
     let known = [
         ("gen_ai.operation.name", Some("chat".into())),
         ("gen_ai.provider.name", Some("openai".into())),
@@ -168,7 +186,7 @@ fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
                 format!("{} x {}", gaps.len(), seconds(gaps.iter().sum())),
             );
         }
-        let usage = telemetry.usage.unwrap_or_default();
+        let usage = telemetry.billed().unwrap_or_default();
         for (token_type, tokens) in [("input", usage.input), ("output", usage.output)] {
             let token_type = format!("gen_ai.token.type={token_type}");
             if let Some(tokens) = tokens {
@@ -287,7 +305,11 @@ fn every_exit_ends_the_span_once_and_then_leaves_it_alone() {
 async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
     let sdk = Sdk::new();
     let script = Script::new()
-        .attempt(|a| a.token("a").fail(ErrorKind::ConnectionReset))
+        .attempt(|a| {
+            let thrown_away = Usage::new().input(12).output(1).total(13);
+            let a = a.token("a").usage(thrown_away);
+            a.fail(ErrorKind::ConnectionReset)
+        })
         .attempt(|a| {
             let usage = Usage::new().input(12).output(3).total(15);
             a.wait(10 * MS)
@@ -307,8 +329,8 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
 
     let points = sdk.points();
     for point in [
-        "gen_ai.client.token.usage[gen_ai.token.type=input] 1 x 12",
-        "gen_ai.client.token.usage[gen_ai.token.type=output] 1 x 3",
+        "gen_ai.client.token.usage[gen_ai.token.type=input] 1 x 24",
+        "gen_ai.client.token.usage[gen_ai.token.type=output] 1 x 4",
         "l0.attempts[] 2",
         "l0.output_tokens.per_second[] 1 x 200",
         "l0.time_to_first_text[] 1 x 0",
@@ -317,7 +339,9 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         "l0.usage.cache_write_input[] 4",
         "l0.usage.cached_input[] 5",
         "l0.usage.reasoning[] 1",
-        "l0.usage.total[] 15",
+        "l0.usage.total[] 28",
+        "l0.usage.wasted_input[] 12",
+        "l0.usage.wasted_output[] 1",
         "l0.wait[] 0.025",
     ] {
         assert!(points.contains(&point.to_owned()), "{point}: {points:#?}");
@@ -333,8 +357,8 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         ("gen_ai.usage.cache_creation.input_tokens", Some("4")),
         ("gen_ai.usage.cache_write.input_tokens", Some("4")),
         ("gen_ai.usage.cache_read.input_tokens", Some("5")),
-        ("gen_ai.usage.input_tokens", Some("12")),
-        ("gen_ai.usage.output_tokens", Some("3")),
+        ("gen_ai.usage.input_tokens", Some("24")),
+        ("gen_ai.usage.output_tokens", Some("4")),
         ("gen_ai.usage.reasoning.output_tokens", Some("1")),
         ("gen_ai.response.time_to_first_chunk", Some("0")),
         ("l0.attempts", Some("2")),
@@ -343,6 +367,8 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         ("l0.retries.network", Some("1")),
         ("l0.retries.model", Some("0")),
         ("l0.time_to_first_text", Some("0")),
+        ("l0.usage.wasted_input", Some("12")),
+        ("l0.usage.wasted_output", Some("1")),
         ("l0.tokens.wasted", Some("1")),
         ("l0.wait", Some("0.025")),
         // Nobody judged the text.

@@ -53,6 +53,7 @@ fn full() -> Telemetry {
     usage.cache_write_input = Some(2);
     usage.reasoning = Some(3);
     telemetry.usage = Some(usage);
+    telemetry.wasted_usage = Some(Usage::new().input(12).output(3).total(15));
     telemetry
 }
 
@@ -133,17 +134,19 @@ fn every_part_of_the_telemetry_is_counted() {
         ("l0_output_tokens_per_second_sum", 400.722),
         ("l0_output_tokens_per_second_count", 3.0),
         ("l0_wasted_tokens_total", 3.0),
-        ("l0_usage_input_tokens_total", 36.0),
-        ("l0_usage_output_tokens_total", 480.0),
+        ("l0_usage_input_tokens_total", 72.0),
+        ("l0_usage_output_tokens_total", 489.0),
         ("l0_consumer_hold_seconds_total", 0.03),
         ("l0_wait_seconds_total", 4.47),
         ("l0_attempts_total", 6.0),
         ("l0_time_to_first_text_seconds_sum", 0.75),
         ("l0_time_to_first_text_seconds_count", 3.0),
-        ("l0_usage_tokens_total", 516.0),
+        ("l0_usage_tokens_total", 561.0),
         ("l0_usage_cached_input_tokens_total", 12.0),
         ("l0_usage_cache_write_input_tokens_total", 6.0),
         ("l0_usage_reasoning_tokens_total", 9.0),
+        ("l0_usage_wasted_input_tokens_total", 36.0),
+        ("l0_usage_wasted_output_tokens_total", 9.0),
     ] {
         assert_eq!(of(name), Some(value), "{name}");
     }
@@ -546,6 +549,7 @@ fn a_registry_is_cleared_and_counted_in_the_same_way() {
     let registry = Registry::builder().prefix("myapp_l0").build().unwrap();
     let mut telemetry = full();
     telemetry.usage = Some(Usage::new().output(7));
+    telemetry.wasted_usage = None;
     telemetry.duration = Some(Duration::from_secs(3));
     registry.record_telemetry(&telemetry, &labels());
     let read = support::read(&registry.expose());

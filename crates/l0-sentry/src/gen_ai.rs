@@ -91,14 +91,11 @@ impl Call {
     pub(crate) fn response(&self, ending: &Ending<'_>) -> Data {
         let model = ending.response_model.unwrap_or(&self.model);
         let telemetry = ending.telemetry;
-        let finish = telemetry.and_then(|telemetry| telemetry.finish_reason);
+        let finish = telemetry.and_then(Telemetry::finish_reason_or_error);
         let mut response = data([
             ("gen_ai.response.model", Some(model.into())),
             ("gen_ai.response.id", ending.response_id.map(Value::from)),
-            (
-                "gen_ai.response.finish_reasons",
-                finish.map(|finish| finish.as_str().into()),
-            ),
+            ("gen_ai.response.finish_reasons", finish.map(Value::from)),
         ]);
         response.extend(telemetry.into_iter().flat_map(numbers));
         response
@@ -107,7 +104,7 @@ impl Call {
 
 #[cfg(test)]
 mod tests {
-    use l0_core::End;
+    use l0_core::{Cause, End, Outcome, Usage};
     use serde_json::json;
 
     use super::*;
@@ -196,6 +193,30 @@ mod tests {
             })
         );
     }
+
+    #[test]
+    fn a_call_says_what_was_billed_and_that_its_answer_broke_off() {
+        let entries = [("model", json!("gpt-4")), ("provider", json!("openai"))];
+        let call = Call::of(&metadata(&entries)).expect("a call");
+        let mut telemetry = Telemetry::example();
+        telemetry.outcome = Some(Outcome::Truncated);
+        telemetry.finish_reason = None;
+        telemetry.wasted_usage = Some(Usage::new().input(12).output(1));
+        let end = End::of(Cause::Truncated);
+        let ending = Ending {
+            telemetry: Some(&telemetry),
+            ..Ending::of(&end)
+        };
+        let response = call.response(&ending);
+        for (key, expected) in [
+            ("gen_ai.response.finish_reasons", json!("error")),
+            ("gen_ai.usage.input_tokens", json!(24)),
+            ("gen_ai.usage.output_tokens", json!(161)),
+        ] {
+            assert_eq!(json!(response[key]), expected, "{key}");
+        }
+    }
+
     #[test]
     fn every_attribute_is_a_quantity() {
         for (name, _) in NUMBERS {

@@ -168,7 +168,8 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .timeouts(
             Timeouts::new()
                 .first_token(Duration::from_secs(60))
-                .inter_token(Duration::from_secs(30)),
+                .inter_token(Duration::from_secs(30))
+                .total(Duration::from_secs(300)),
         )
         .interceptor(observe_fn(|_run, event| notice(event)).interest(Interest::LIFECYCLE))
         .build();

@@ -8,9 +8,10 @@
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use l0_core::{L0, Monitoring, keys};
+use l0_core::{L0, Monitoring, Timeouts, keys};
 use l0_prometheus::Collector;
 use l0_providers::openai::ChatRequest;
 
@@ -42,6 +43,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .sample_rate(if production { 0.25 } else { 1.0 })
                 .include_network_details(!production)
                 .metadata("environment", environment),
+        )
+        .timeouts(
+            Timeouts::new()
+                .first_token(Duration::from_secs(60)) // as long as a model may think unseen
+                .inter_token(Duration::from_secs(30))
+                .idle(Duration::from_secs(45)) // sooner, if not even a ping comes
+                .total(Duration::from_secs(300)), // retries included
         )
         .interceptor(collector.label_keys([keys::MODEL])?)
         .interceptor(queue)

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .attempt(|a| a.connect_error(Failure::status(429)))
         .attempt(|a| a.connect_error("status 503: try later"))
         .attempt(|a| a.token("A token stream").hang())
-        .attempt(|a| a.token("...")) // no letter, no digit: the model's fault
+        .attempt(|a| a.token(" \n")) // nothing to see: the model's fault
         .attempt(|a| a.tokens(["A token stream", " is a promise."]));
     let mut run = l0.stream(|_attempt| source.connect()).start();
     println!("{}", run.text().await?);

@@ -119,7 +119,7 @@ fn cases() -> Vec<Case> {
         Case::denied("429, quota exhausted", quota, "429", "status 429 Too Many Requests, no credit left"),
         Case::denied("500, retries exhausted", status(500), "server_error", "status 500 Internal Server Error"),
         Case::new("empty answer", Script::new().attempt(|a| a.token(" ")),
-            ["failed", "zero_output", "the answer is empty: no text with a letter or digit, and no tool call"]),
+            ["failed", "zero_output", "the answer is empty: no visible text, no media, and no tool call"]),
         Case::new("guardrail halt", says(" deadly"),
             ["failed", "guardrail_violation", "guardrail violation: no-death (fatal): The answer is deadly"])
             .configure(guarded),

@@ -6,12 +6,15 @@ use tokio::time::Instant;
 use super::deadlines::{Deadlines, WaitFor};
 use crate::check::{Effect, Ended, Running};
 use crate::clock;
-use crate::end::Cause;
+use crate::end::{Cause, TimeoutKind};
 use crate::options::Options;
 use crate::recorder::Recorder;
 use crate::timeout::Timeouts;
 use crate::token::{FinishReason, TokenKind, TokenView};
 use crate::verdict::{DriftReport, Violation};
+
+/// After how many items without a token in a row a source's polls are timed.
+const MANY: u32 = 16;
 
 /// What an attempt must show by its end.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +39,11 @@ pub(super) struct AttemptState<'a> {
     has_item: bool,
     /// Whether the source was found pending since the last item.
     parked: bool,
+    /// How many items without a token came in a row. It is stale if there were other tokens then: a
+    /// token touches nothing here.
+    without_token: u32,
+    /// How many tokens the run had at the last of them.
+    tokens_then: u64,
     checks: Option<Box<AttemptChecks>>,
 }
 
@@ -67,6 +75,8 @@ impl<'a> AttemptState<'a> {
             has_output: false,
             has_item: false,
             parked: false,
+            without_token: 0,
+            tokens_then: 0,
             checks: None,
         }
     }
@@ -74,6 +84,7 @@ impl<'a> AttemptState<'a> {
     /// Begins the next attempt. Returns whether the one before handed out items, which are void now.
     pub(super) fn begin(&mut self, options: &Options) -> bool {
         self.unpark();
+        self.watch_closely(false);
         self.number += 1;
         self.deadlines.new_attempt(self.recorder.tokens());
         self.reset();
@@ -102,13 +113,73 @@ impl<'a> AttemptState<'a> {
         if !self.has_output {
             self.has_output = is_output(view.kind, view.text);
         }
-        self.recorder.item(view, now);
+        if !self.recorder.item(view, now) {
+            self.item_without_token();
+        }
         self.has_item = true;
         match &mut self.checks {
             Some(checks) if view.kind == TokenKind::Text && !view.text.is_empty() => {
                 checks.text(view.text, &mut self.recorder)
             }
             _ => true,
+        }
+    }
+
+    /// Counts an item without a token.
+    #[cold]
+    fn item_without_token(&mut self) {
+        if !self.deadlines.any() {
+            return;
+        }
+        let tokens = self.recorder.tokens();
+        if std::mem::replace(&mut self.tokens_then, tokens) != tokens {
+            self.without_token = 0;
+        }
+        self.without_token = self.without_token.saturating_add(1);
+        if self.without_token == MANY {
+            self.watch_closely(true);
+        }
+    }
+
+    /// Sets whether the polls of the source are timed one by one.
+    ///
+    /// Usually nothing is: a source that is not pending is not waited for. But one that always has
+    /// another item without a token would never be found pending, and so outlive every timeout.
+    fn watch_closely(&mut self, closely: bool) {
+        if closely || self.without_token >= MANY {
+            self.recorder.stop().set_look(closely);
+        }
+        if !closely {
+            self.without_token = 0;
+        }
+    }
+
+    /// The source is about to be polled. Returns the timeout that leaves no time for it, where its
+    /// polls are timed.
+    pub(super) fn poll_begins(&mut self) -> Option<TimeoutKind> {
+        if self.without_token < MANY {
+            return None;
+        }
+        let tokens = self.recorder.tokens();
+        if tokens != self.tokens_then {
+            self.watch_closely(false);
+            return None;
+        }
+        // A source that was found pending is waited for already.
+        if self.parked {
+            return None;
+        }
+        let now = clock::now();
+        self.deadlines.arm(WaitFor::Source, tokens, now);
+        let passed = self.deadlines.passed()?;
+        self.deadlines.disarm(Some(now));
+        Some(passed)
+    }
+
+    /// The source was polled.
+    pub(super) fn poll_ended(&mut self) {
+        if !self.parked {
+            self.deadlines.disarm(None);
         }
     }
 

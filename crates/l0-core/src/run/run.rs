@@ -162,7 +162,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return Err(Error::Ended(end.clone()));
         }
         let mut text = String::new();
-        while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
+        let mut in_a_row = 0;
+        while let Some(chunk) = poll_fn(|cx| self.poll_or_yield(&mut in_a_row, cx)).await {
             match chunk? {
                 Chunk::Item(item) => {
                     if let State::Streaming(reading) = &self.state {
@@ -176,6 +177,22 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             }
         }
         Ok(text)
+    }
+
+    /// Polls for a chunk, but lets other tasks have their turn after so many that were ready: a source
+    /// that always has another one would never let go of the thread.
+    fn poll_or_yield(&mut self, in_a_row: &mut u32, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+        const AT_MOST: u32 = 128;
+        if *in_a_row == AT_MOST {
+            *in_a_row = 0;
+            // What the others take is waited for like a source that is pending.
+            self.attempt.park(false);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let polled = self.poll_chunk(cx);
+        *in_a_row = if polled.is_ready() { *in_a_row + 1 } else { 0 };
+        polled
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
@@ -235,7 +252,13 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             }
             step = match &mut self.state {
                 State::Streaming(reading) => {
-                    match reading.as_mut().poll_read(cx, &mut self.attempt) {
+                    if let Some(kind) = self.attempt.poll_begins() {
+                        step = self.attempt_failed(timeout(kind));
+                        continue;
+                    }
+                    let polled = reading.as_mut().poll_read(cx, &mut self.attempt);
+                    self.attempt.poll_ended();
+                    match polled {
                         Poll::Ready(Some(Ok(chunk))) => Step::HandOut(Some(Ok(chunk))),
                         Poll::Ready(last) => self.stream_ended(last),
                         Poll::Pending => ready!(self.wait(cx)),
@@ -684,6 +707,39 @@ mod tests {
                     assert_eq!(reads(&mut watched), expected, "{name}, watched");
                 }
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn the_clock_is_read_twice_for_each_of_many_items_without_a_token_and_for_no_other() {
+        // Empty texts, of which 20 come in a row before each token.
+        struct Mixed(u32);
+        impl Stream for Mixed {
+            type Item = io::Result<&'static str>;
+
+            fn poll_next(
+                mut self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+            ) -> Poll<Option<Self::Item>> {
+                self.0 = (self.0 + 1) % 21;
+                Poll::Ready(Some(Ok(if self.0 == 0 { "token" } else { "" })))
+            }
+        }
+
+        let minute = Duration::from_secs(60);
+        for (timeouts, expected) in [
+            (Timeouts::new(), 0),
+            // From the seventeenth to the token, for each token.
+            (Timeouts::new().total(minute), 2 * 5 * 100),
+        ] {
+            let l0 = L0::builder().timeouts(timeouts).build();
+            let mut run = l0.stream(|_| async { io::Result::Ok(Mixed(0)) }).start();
+            let mut cx = Context::from_waker(Waker::noop());
+            let before = clock::reads();
+            for _ in 0..100 * 21 {
+                assert!(Pin::new(&mut run).poll_next(&mut cx).is_ready());
+            }
+            assert_eq!(clock::reads() - before, expected);
         }
     }
 

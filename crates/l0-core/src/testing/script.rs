@@ -20,9 +20,40 @@ use crate::token::{FinishReason, Token, TokenKind, TokenView, Usage};
 /// A source that does what a test says, attempt by attempt. Clones share the counts.
 ///
 /// A call after the last attempt repeats that attempt.
-#[derive(Debug, Clone, Default)]
-pub struct Script {
-    attempts: Arc<Vec<ScriptedAttempt>>,
+///
+/// Its items are [`ScriptedToken`]s, unless [`of`](Self::of) makes it: then they are of the type that the
+/// code under test reads.
+///
+/// ```
+/// use l0_core::testing::Script;
+/// use l0_core::{L0, Token, TokenView};
+///
+/// /// What your service streams.
+/// #[derive(Clone)]
+/// struct Delta {
+///     content: String,
+/// }
+///
+/// impl Token for Delta {
+///     fn view(&self) -> TokenView<'_> {
+///         TokenView::text(&self.content)
+///     }
+/// }
+///
+/// # async fn test() {
+/// let delta = |content: &str| Delta { content: content.to_owned() };
+/// let script = Script::of::<Delta>()
+///     .attempt(|a| a.item(delta("Hel")).fail(std::io::ErrorKind::ConnectionReset))
+///     .attempt(|a| a.items([delta("Hel"), delta("lo")]));
+///
+/// let mut run = L0::default().stream(script.source()).start();
+/// assert_eq!(run.text().await.unwrap(), "Hello");
+/// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test());
+/// ```
+#[derive(Debug, Clone)]
+pub struct Script<T = ScriptedToken> {
+    attempts: Arc<Vec<ScriptedAttempt<T>>>,
     counts: Arc<Counts>,
 }
 
@@ -39,71 +70,28 @@ impl Script {
         Self::default()
     }
 
-    /// Adds an attempt: what the source does when it is called once more.
+    /// Creates a script without attempts, of items of another type.
     #[must_use]
-    pub fn attempt(mut self, script: impl FnOnce(ScriptedAttempt) -> ScriptedAttempt) -> Self {
-        Arc::make_mut(&mut self.attempts).push(script(ScriptedAttempt::default()));
-        self
+    pub fn of<T>() -> Script<T> {
+        Script::default()
     }
+}
 
+impl<T> Default for Script<T> {
+    fn default() -> Self {
+        Self {
+            attempts: Arc::default(),
+            counts: Arc::default(),
+        }
+    }
+}
+
+impl<T> Script<T> {
     /// Returns the same script with counts of its own.
     pub(super) fn anew(&self) -> Self {
         Self {
             attempts: Arc::clone(&self.attempts),
             counts: Arc::default(),
-        }
-    }
-
-    /// Returns a factory for [`L0::stream`](crate::L0::stream).
-    pub fn source(
-        &self,
-    ) -> impl FnMut(Attempt) -> Pin<Box<dyn Future<Output = ScriptedResult> + Send>>
-    + Clone
-    + Send
-    + 'static {
-        let script = self.clone();
-        move |_attempt| {
-            let script = script.clone();
-            Box::pin(async move { script.connect().await })
-        }
-    }
-
-    /// Calls the source once.
-    ///
-    /// # Errors
-    ///
-    /// Returns the error of [`ScriptedAttempt::connect_error`].
-    ///
-    /// # Panics
-    ///
-    /// Panics after [`ScriptedAttempt::connect_panic`].
-    pub async fn connect(&self) -> ScriptedResult {
-        let call = self.counts.calls.fetch_add(1, Ordering::Relaxed);
-        let attempt = self.attempts.get(call).or(self.attempts.last());
-        let attempt = attempt.cloned().unwrap_or_default();
-        for step in &attempt.connect {
-            match step {
-                Step::Wait(duration) => sleep(*duration).await,
-                Step::Hang => std::future::pending().await,
-                Step::Fail(error) => return Err(error.clone()),
-                Step::Panic(message) => panic!("{message}"),
-                Step::Item(_) => {}
-            }
-        }
-        Ok(self.open(attempt))
-    }
-
-    /// Returns the stream of the first attempt, for [`L0::watch`](crate::L0::watch).
-    pub fn stream(&self) -> ScriptedStream {
-        self.open(self.attempts.first().cloned().unwrap_or_default())
-    }
-
-    fn open(&self, attempt: ScriptedAttempt) -> ScriptedStream {
-        ScriptedStream {
-            steps: attempt.steps,
-            next: 0,
-            sleep: None,
-            counts: Arc::clone(&self.counts),
         }
     }
 
@@ -120,27 +108,106 @@ impl Script {
     }
 }
 
+impl<T: Clone> Script<T> {
+    /// Adds an attempt: what the source does when it is called once more.
+    #[must_use]
+    pub fn attempt(
+        mut self,
+        script: impl FnOnce(ScriptedAttempt<T>) -> ScriptedAttempt<T>,
+    ) -> Self {
+        Arc::make_mut(&mut self.attempts).push(script(ScriptedAttempt::default()));
+        self
+    }
+
+    /// Returns a factory for [`L0::stream`](crate::L0::stream).
+    pub fn source(
+        &self,
+    ) -> impl FnMut(Attempt) -> Pin<Box<dyn Future<Output = ScriptedResult<T>> + Send>>
+    + Clone
+    + Send
+    + 'static
+    + use<T>
+    where
+        T: Send + Sync + 'static,
+    {
+        let script = self.clone();
+        move |_attempt| {
+            let script = script.clone();
+            Box::pin(async move { script.connect().await })
+        }
+    }
+
+    /// Calls the source once.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of [`ScriptedAttempt::connect_error`].
+    ///
+    /// # Panics
+    ///
+    /// Panics after [`ScriptedAttempt::connect_panic`].
+    pub async fn connect(&self) -> ScriptedResult<T> {
+        let call = self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        let attempt = self.attempts.get(call).or(self.attempts.last());
+        let attempt = attempt.cloned().unwrap_or_default();
+        for step in &attempt.connect {
+            match step {
+                Step::Wait(duration) => sleep(*duration).await,
+                Step::Hang => std::future::pending().await,
+                Step::Fail(error) => return Err(error.clone()),
+                Step::Panic(message) => panic!("{message}"),
+                Step::Item(_) => {}
+            }
+        }
+        Ok(self.open(attempt))
+    }
+
+    /// Returns the stream of the first attempt, for [`L0::watch`](crate::L0::watch).
+    pub fn stream(&self) -> ScriptedStream<T> {
+        self.open(self.attempts.first().cloned().unwrap_or_default())
+    }
+
+    fn open(&self, attempt: ScriptedAttempt<T>) -> ScriptedStream<T> {
+        ScriptedStream {
+            steps: attempt.steps,
+            next: 0,
+            sleep: None,
+            counts: Arc::clone(&self.counts),
+        }
+    }
+}
+
 /// The result of connecting to a scripted source.
-pub type ScriptedResult = Result<ScriptedStream, ScriptedError>;
+pub type ScriptedResult<T = ScriptedToken> = Result<ScriptedStream<T>, ScriptedError>;
 
 /// One attempt of a [`Script`]: its steps, in their order, and then the end of the stream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 #[must_use]
-pub struct ScriptedAttempt {
-    connect: Vec<Step>,
-    steps: Vec<Step>,
+pub struct ScriptedAttempt<T = ScriptedToken> {
+    connect: Vec<Step<T>>,
+    steps: Vec<Step<T>>,
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum Step<T> {
     Wait(Duration),
-    Item(ScriptedToken),
+    Item(T),
     Fail(ScriptedError),
     Hang,
     Panic(String),
 }
 
-impl ScriptedAttempt {
+impl<T> Default for ScriptedAttempt<T> {
+    fn default() -> Self {
+        Self {
+            connect: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+}
+
+/// What a source of any items does.
+impl<T> ScriptedAttempt<T> {
     /// Waits this long while it connects. This needs a Tokio timer.
     pub fn connect_wait(mut self, duration: Duration) -> Self {
         self.connect.push(Step::Wait(duration));
@@ -172,11 +239,37 @@ impl ScriptedAttempt {
     }
 
     /// Yields an item.
-    pub fn item(mut self, item: ScriptedToken) -> Self {
+    pub fn item(mut self, item: T) -> Self {
         self.steps.push(Step::Item(item));
         self
     }
 
+    /// Yields items, all ready at once.
+    pub fn items(self, items: impl IntoIterator<Item = T>) -> Self {
+        items.into_iter().fold(self, Self::item)
+    }
+
+    /// Yields an error.
+    pub fn fail(mut self, error: impl Into<ScriptedError>) -> Self {
+        self.steps.push(Step::Fail(error.into()));
+        self
+    }
+
+    /// Hangs: the stream stays pending forever.
+    pub fn hang(mut self) -> Self {
+        self.steps.push(Step::Hang);
+        self
+    }
+
+    /// Panics with this message.
+    pub fn panic(mut self, message: impl Into<String>) -> Self {
+        self.steps.push(Step::Panic(message.into()));
+        self
+    }
+}
+
+/// What a [`ScriptedToken`] can say.
+impl ScriptedAttempt {
     /// Yields a piece of text.
     pub fn token(self, text: impl Into<String>) -> Self {
         self.item(ScriptedToken::new(TokenKind::Text, text))
@@ -219,38 +312,23 @@ impl ScriptedAttempt {
         item.finish = Some(finish);
         self.item(item)
     }
-
-    /// Yields an error.
-    pub fn fail(mut self, error: impl Into<ScriptedError>) -> Self {
-        self.steps.push(Step::Fail(error.into()));
-        self
-    }
-
-    /// Hangs: the stream stays pending forever.
-    pub fn hang(mut self) -> Self {
-        self.steps.push(Step::Hang);
-        self
-    }
-
-    /// Panics with this message.
-    pub fn panic(mut self, message: impl Into<String>) -> Self {
-        self.steps.push(Step::Panic(message.into()));
-        self
-    }
 }
 
 /// The stream of one attempt of a [`Script`].
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
-pub struct ScriptedStream {
-    steps: Vec<Step>,
+pub struct ScriptedStream<T = ScriptedToken> {
+    steps: Vec<Step<T>>,
     next: usize,
     sleep: Option<Pin<Box<Sleep>>>,
     counts: Arc<Counts>,
 }
 
-impl Stream for ScriptedStream {
-    type Item = Result<ScriptedToken, ScriptedError>;
+// It pins none of its items.
+impl<T> Unpin for ScriptedStream<T> {}
+
+impl<T: Clone> Stream for ScriptedStream<T> {
+    type Item = Result<T, ScriptedError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -275,7 +353,7 @@ impl Stream for ScriptedStream {
     }
 }
 
-impl Drop for ScriptedStream {
+impl<T> Drop for ScriptedStream<T> {
     fn drop(&mut self) {
         self.counts.dropped.fetch_add(1, Ordering::Relaxed);
     }

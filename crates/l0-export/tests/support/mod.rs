@@ -144,7 +144,7 @@ prop_compose! {
             option::of(select(FinishReason::ALL)),
             option::of(error()),
         ),
-        usage in option::of(usage()),
+        usages in (option::of(usage()), option::of(usage())),
         times in vec(option::of(duration()), 5),
         rates in vec(option::of(rate()), 2),
         counts in vec(0_u32..1_000_000, 6),
@@ -162,7 +162,7 @@ prop_compose! {
         telemetry.session_id = id;
         telemetry.start_time = Timestamp::from_millis(start_time);
         (telemetry.outcome, telemetry.finish_reason, telemetry.error) = ends;
-        telemetry.usage = usage;
+        (telemetry.usage, telemetry.wasted_usage) = usages;
         telemetry.duration = times[0];
         telemetry.guardrails = violations.and_then(|violations| {
             let mut monitor = Monitor::new(Monitoring::new());
