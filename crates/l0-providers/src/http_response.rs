@@ -72,7 +72,7 @@ impl BodyStream {
             let length = field.len().min(self.first.len());
             length > 0 && field[..length] == self.first[..length]
         };
-        FIELDS.iter().any(|field| begins(&field))
+        FIELDS.iter().any(begins)
     }
 }
 

@@ -29,7 +29,13 @@
 //!
 //! Decoding is strict about what it must be sure of (UTF-8, whole JSON, when a response is
 //! complete) and lenient about the rest: a field of an unexpected type reads like an absent one.
-//! Memory is bounded, whatever the server sends. Nothing panics on any input.
+//! Memory is bounded, whatever the server sends. Nothing panics on any input. A body that is no event
+//! stream is told by how it begins, and fails with [`ProviderError::NotAStream`]. A decoder that reads
+//! on and on without anything to give yields to the executor.
+//!
+//! Images, audio and files are tokens of kind [`Media`](l0_core::TokenKind::Media): they count, but
+//! their data is not read. Text and arguments that a provider sends whole, in place of pieces or
+//! after them, are given once.
 //!
 //! | feature | default | adds |
 //! |---|---|---|

@@ -61,7 +61,8 @@ impl Provider for Anthropic {
 ///
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `Retry-After`; also if a successful response is JSON with an error in it.
-/// [`ProviderError::NotAStream`] if a successful response is other JSON or a web page.
+/// [`ProviderError::NotAStream`] if a successful response is another protocol.
+/// What its body is counts, not its label.
 /// [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(
     response: Response,

@@ -6,6 +6,12 @@
 //! without a stop reason, which gives a last token with [`FinishReason::Other`]. A stream that ends
 //! with neither was cut. After `message_stop` the decoder ends at once.
 //!
+//! # What counts
+//!
+//! Blocks that come whole, at their beginning, at their end or in a message that is not streamed, are
+//! given once. Files (`container_upload`), and the images and audio of servers that speak this
+//! format, give tokens of kind [`Media`](TokenKind::Media).
+//!
 //! # Token counts
 //!
 //! They come in parts, and each token that carries them has all that are known so far. Anthropic's

@@ -9,6 +9,11 @@
 //! Gemini says `STOP` also where it asks for calls:
 //! [`finish`](ProviderToken::finish) is then [`FinishReason::ToolCalls`].
 //!
+//! # Media
+//!
+//! Images, audio and other files, inline or by their address, give tokens of kind
+//! [`Media`](TokenKind::Media).
+//!
 //! # Token counts
 //!
 //! They come with every payload and are cumulative. Gemini's `candidatesTokenCount` leaves out the

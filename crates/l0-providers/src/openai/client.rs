@@ -66,8 +66,8 @@ impl Provider for OpenAi {
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `retry-after-ms`, `Retry-After`, the body or the headers of limits that are
 /// reset; `x-should-retry` decides on another attempt. Also if a successful response is JSON with
-/// an error in it. [`ProviderError::NotAStream`] if a successful response is other JSON or a web
-/// page. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
+/// an error in it. [`ProviderError::NotAStream`] if a successful response is another
+/// protocol; what its body is counts, not its label. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {

@@ -12,6 +12,12 @@
 //!
 //! If the body ends inside of an event, that event counts if it is whole, and is dropped if not.
 //!
+//! # What counts
+//!
+//! Servers that send a whole `message` in place of deltas are read too; one that follows deltas of
+//! its choice is not given again. Reasoning is read under all of its names. Images and audio give
+//! tokens of kind [`Media`](TokenKind::Media), and the transcript of audio is text.
+//!
 //! # Errors
 //!
 //! An error that the provider reports, also in the middle of the stream, is a
@@ -20,6 +26,7 @@
 //! `network_error` and `insufficient_system_resource`.
 
 use std::borrow::Cow;
+use std::mem::take;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -156,62 +163,60 @@ impl Dialect for Chat {
 
 impl Chat {
     /// Reads what a choice adds to its answer, or the whole of it.
-    fn delta(&mut self, index: u32, delta: Delta<'_>, out: &mut Out) {
-        let Delta {
-            content,
-            reasoning,
-            refusal,
-            tool_calls,
-            function_call,
-            audio,
-            images,
-        } = delta;
-        let mut reasoning = reasoning.0;
-        reasoning.append(content.thinking);
+    fn delta(&mut self, index: u32, delta: &mut Delta<'_>, out: &mut Out) {
+        let content = &mut delta.content;
+        let mut reasoning = take(&mut delta.reasoning.0);
+        reasoning.append(take(&mut content.thinking));
         if let Some(text) = reasoning.filled() {
             push(TokenKind::Reasoning, index, text, out);
         }
-        let audio = audio.0.map(|audio| *audio).unwrap_or_default();
-        for text in [content.text, audio.transcript] {
-            if let Some(text) = text.filled() {
+        if let Some(text) = take(&mut content.text).filled() {
+            push(TokenKind::Text, index, text, out);
+        }
+        let mut heard = false;
+        if let Some(audio) = delta.audio.0.take() {
+            if let Some(text) = audio.transcript.filled() {
                 push(TokenKind::Text, index, text, out);
             }
+            heard = audio.data.filled().is_some();
         }
-        if let Some(text) = refusal.filled() {
+        if let Some(text) = take(&mut delta.refusal).filled() {
             push(TokenKind::Text, index, text, out).refusal = true;
         }
-        if images || content.media || audio.data.filled().is_some() {
+        if heard || delta.images || content.media {
             push(TokenKind::Media, index, "".into(), out);
         }
-        let mut state = self.choices.of(index);
-        for call in tool_calls {
-            out.push(tool_call(index, state.as_deref_mut(), call));
+        if !delta.tool_calls.is_empty() {
+            let mut state = self.choices.of(index);
+            for call in take(&mut delta.tool_calls) {
+                out.push(tool_call(index, state.as_deref_mut(), call));
+            }
         }
-        if function_call.0.is_some() {
+        if let Some(function) = delta.function_call.0.take() {
             let call = CallDelta {
                 index: Count(Some(0)),
-                function: Object(function_call.0.map(|function| *function)),
+                function: Object(Some(*function)),
                 ..CallDelta::default()
             };
-            out.push(tool_call(index, state, call));
+            out.push(tool_call(index, self.choices.of(index), call));
         }
     }
 
-    fn choice<'a>(&mut self, choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
+    fn choice<'a>(&mut self, mut choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
         let index = small(choice.index.0);
         let first = out.len();
-        if let Some(delta) = choice.delta.0 {
+        if let Some(delta) = &mut choice.delta.0 {
             self.delta(index, delta, out);
         }
         if let Some(text) = choice.text.filled() {
             push(TokenKind::Text, index, text, out);
         }
         let streamed = out.len() > first;
-        if let Some(message) = choice.message.0 {
+        if let Some(message) = &mut choice.message.0 {
             // From servers that send the answer whole, perhaps after its pieces.
             let given = |state: &mut ChoiceState| state.given;
             if !streamed && !self.choices.of(index).is_some_and(given) {
-                self.delta(index, *message, out);
+                self.delta(index, message, out);
             }
         }
         let mut state = self.choices.of(index);

@@ -2,10 +2,21 @@
 //!
 //! # When a response is complete
 //!
-//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once; so does
-//! `response.done`, in which gateways put either. The
+//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once; so do the
+//! names that gateways have for either, such as `response.done`. The
 //! [`finish_reason`](ProviderToken::finish_reason) is the response's status (`completed`), or why
 //! it is incomplete (`max_output_tokens`). A stream that ends without one of them was cut.
+//!
+//! # What comes whole
+//!
+//! Text, reasoning and arguments are given as they come in pieces. What comes without pieces is
+//! given from the first event that has it whole: its own `done`, that of its part or item, or the
+//! last event's output. Nothing is given twice.
+//!
+//! # Media
+//!
+//! Audio, and images on the way and when they are done, give tokens of kind
+//! [`Media`](TokenKind::Media). Transcripts are text.
 //!
 //! # Errors
 //!
@@ -21,6 +32,9 @@
 //! call of one of OpenAI's own tools that the user is to run: `computer`, `local_shell`, `shell`,
 //! `apply_patch` and `tool_search`; its arguments are the action or operation, as JSON. Calls of
 //! hosted tools, such as a web search, give none.
+//!
+//! A request to approve a call of an MCP server is a call named `mcp_approval_request` with the id of
+//! the request; its arguments are an object with `server_label`, `name` and `arguments`.
 //!
 //! The API has no finish reason for calls: [`finish`](ProviderToken::finish) is
 //! [`FinishReason::ToolCalls`] if there was one that the user is to run, which an MCP call is not.
