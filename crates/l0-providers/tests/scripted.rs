@@ -329,7 +329,8 @@ async fn a_server_that_is_dropped_stops() {
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     drop(provider);
     // Its connections, too.
-    let items: Vec<_> = stream.unwrap().collect().await;
+    let items = tokio::time::timeout(Duration::from_secs(60), stream.unwrap().collect::<Vec<_>>());
+    let items = items.await.expect("its connections end");
     assert!(items.last().unwrap().is_err());
     let refused = reqwest::Client::new().post(url).send().await.unwrap_err();
     assert!(refused.is_connect(), "{refused:?}");

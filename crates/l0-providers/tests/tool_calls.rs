@@ -182,6 +182,14 @@ fn calls_of_every_dialect_come_whole() {
     }
 }
 
+#[test]
+fn of_ids_and_names_the_first_counts() {
+    let mut tokens = ["f", "g"].map(|name| piece(0, 0, Some(name), "1"));
+    tokens[1].tool_call.as_mut().unwrap().hosted = true;
+    let calls = whole(&tokens);
+    assert_eq!(plain(&calls), [(0, 0, Some("id-f"), "f", "11", true)]);
+}
+
 #[derive(Debug, Deserialize)]
 struct Weather {
     city: String,

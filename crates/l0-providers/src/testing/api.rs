@@ -414,19 +414,18 @@ impl Writer<'_> {
             Api::Responses => {
                 self.change(None);
                 let usage = usage.map(|usage| chat_usage(&usage, ["input", "output"]));
-                let reason = match finish {
-                    Stop | ToolCalls => None,
-                    Length => Some("max_output_tokens"),
-                    finish => Some(finish.as_str()),
-                };
-                let status = if reason.is_some() {
-                    "incomplete"
-                } else {
-                    "completed"
+                // An event's kind, the response's status, and why it is incomplete.
+                let (kind, status, reason) = match finish {
+                    Stop | ToolCalls => ("completed", "completed", None),
+                    Length => ("incomplete", "incomplete", Some("max_output_tokens")),
+                    ContentFilter => ("incomplete", "incomplete", Some("content_filter")),
+                    Refusal => ("incomplete", "incomplete", Some("refusal")),
+                    // It has no word for any other reason.
+                    _ => ("completed", "other", None),
                 };
                 let details = reason.map(|reason| json!({ "reason": reason }));
                 let more = json!({ "usage": usage, "incomplete_details": details });
-                self.response(&format!("response.{status}"), status, more);
+                self.response(&format!("response.{kind}"), status, more);
             }
             Api::Messages => {
                 self.change(None);
