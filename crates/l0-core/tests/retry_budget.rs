@@ -102,14 +102,14 @@ async fn a_run_that_is_refused_a_retry_ends_with_the_failure_it_would_have_retri
 struct Rule(l0_core::Violation);
 
 impl l0_core::Check for Rule {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "rule"
     }
 
     fn text(&mut self, _: &str, _: &mut l0_core::Findings) {}
 
     fn end(&mut self, _: &l0_core::Ended, findings: &mut l0_core::Findings) {
-        findings.push(self.0.clone());
+        findings.report(self.0.clone());
     }
 }
 
