@@ -1,6 +1,6 @@
 //! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
 
-use std::io;
+use std::{io, thread};
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use l0_core::testing::Script;
@@ -132,16 +132,77 @@ async fn the_receiver_ends_when_nothing_can_come_any_more() {
 }
 
 #[tokio::test]
-async fn a_closed_receiver_gives_what_is_there_and_takes_no_more() {
+async fn a_closed_queue_gives_what_is_there_and_takes_no_more() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue);
+    let live = l0.stream(Script::new().source()).start();
     drop(l0.stream(Script::new().source()).start());
-    receiver.close();
-    drop(l0.stream(Script::new().source()).start());
+    queue.clone().close();
+    drop(live);
     assert_eq!(receiver.size_hint(), (1, None));
     assert!(receiver.recv().await.is_some());
     assert!(receiver.recv().await.is_none());
     assert_eq!(queue.dropped(), 1);
+    queue.close(); // again
+    assert!(format!("{queue:?}").contains("free: None"));
+    drop(receiver);
+    assert_eq!(queue.dropped(), 1);
+}
+
+#[tokio::test]
+async fn a_task_that_receives_ends_when_the_queue_is_closed() {
+    let (queue, mut receiver) = queue(8);
+    let l0 = l0(&queue);
+    let task = tokio::spawn(async move {
+        let mut batch = Vec::new();
+        while receiver.recv_many(&mut batch, 2).await > 0 {}
+        batch.len()
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        drop(l0.stream(Script::new().source()).start());
+    }
+    queue.close();
+    assert_eq!(task.await.expect("no panic"), 3);
+    assert_eq!(queue.dropped(), 0);
+}
+
+/// Threads that end runs while the queue is closed, or its receiver dropped, at any time in between.
+#[test]
+fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
+    const THREADS: u64 = 3;
+    const RUNS: u64 = 20;
+    for round in 0..300 {
+        let (queue, mut receiver) = queue(32);
+        let l0 = l0(&queue);
+        let received = thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    for _ in 0..RUNS {
+                        drop(l0.stream(Script::new().source()).start());
+                    }
+                });
+            }
+            let mut received = 0;
+            while received < round % 30 {
+                match receiver.recv().now_or_never() {
+                    Some(_) => received += 1,
+                    None => thread::yield_now(),
+                }
+            }
+            if round % 2 == 0 {
+                queue.close();
+                while let Some(Some(_)) = receiver.recv().now_or_never() {
+                    received += 1;
+                }
+                assert!(matches!(receiver.recv().now_or_never(), Some(None)));
+            }
+            drop(receiver);
+            received
+        });
+        let all = THREADS * RUNS;
+        assert_eq!(received + queue.dropped(), all, "round {round}");
+    }
 }
 
 #[tokio::test]

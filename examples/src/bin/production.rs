@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .metadata("environment", environment),
         )
         .interceptor(collector.label_keys([keys::MODEL])?)
-        .interceptor(queue)
+        .interceptor(queue.clone())
         .seed(1) // for this example to give the same each time
         .build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
@@ -59,8 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut runs = stream::iter(runs).buffer_unordered(20);
     while runs.next().await.is_some() {}
 
-    drop(runs);
-    drop(l0); // with the last queue, the export ends
+    queue.close(); // the export gets what is in it, and ends
     println!("exported {} of {RUNS} runs", export.await??);
     for line in collector.expose().lines() {
         if line.starts_with("l0_requests_total") || line.starts_with("l0_streams_started_total") {
