@@ -1,6 +1,7 @@
 //! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
 
-use std::{io, thread};
+use std::sync::mpsc;
+use std::{hint, io, iter, thread};
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use l0_core::testing::Script;
@@ -167,42 +168,44 @@ async fn a_task_that_receives_ends_when_the_queue_is_closed() {
     assert_eq!(queue.dropped(), 0);
 }
 
-/// Threads that end runs while the queue is closed, or its receiver dropped, at any time in between.
+/// A run ends in one thread while another closes the queue, or drops its receiver, at about the same
+/// time.
 #[test]
 fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
-    const THREADS: u64 = 3;
-    const RUNS: u64 = 20;
-    for round in 0..300 {
-        let (queue, mut receiver) = queue(32);
+    const ROUNDS: u32 = 20_000;
+    let (runs, ends) = mpsc::channel();
+    let (ended, waits) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        for run in ends {
+            drop::<Box<dyn Send>>(run);
+            ended.send(()).expect("somebody waits");
+        }
+    });
+    let source = Script::new();
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        let (queue, mut receiver) = queue(2);
         let l0 = l0(&queue);
-        let received = thread::scope(|scope| {
-            for _ in 0..THREADS {
-                scope.spawn(|| {
-                    for _ in 0..RUNS {
-                        drop(l0.stream(Script::new().source()).start());
-                    }
-                });
-            }
-            let mut received = 0;
-            while received < round % 30 {
-                match receiver.recv().now_or_never() {
-                    Some(_) => received += 1,
-                    None => thread::yield_now(),
-                }
-            }
-            if round % 2 == 0 {
-                queue.close();
-                while let Some(Some(_)) = receiver.recv().now_or_never() {
-                    received += 1;
-                }
-                assert!(matches!(receiver.recv().now_or_never(), Some(None)));
-            }
-            drop(receiver);
-            received
-        });
-        let all = THREADS * RUNS;
-        assert_eq!(received + queue.dropped(), all, "round {round}");
+        let run = Box::new(l0.stream(source.source()).start());
+        runs.send(run as Box<dyn Send>)
+            .expect("the thread is there");
+        for _ in 0..round % 512 {
+            hint::spin_loop();
+        }
+        let mut received = 0;
+        if round % 2 == 0 {
+            queue.close();
+            received = iter::from_fn(|| receiver.recv().now_or_never().flatten()).count();
+            assert!(matches!(receiver.recv().now_or_never(), Some(None)));
+        }
+        drop(receiver);
+        before += usize::from(received == 0);
+        waits.recv().expect("the thread is there");
+        assert_eq!(received as u64 + queue.dropped(), 1, "round {round}");
     }
+    drop(runs);
+    thread.join().expect("no panic");
+    assert!(before > 0, "it was closed before the end of some runs");
 }
 
 #[tokio::test]
