@@ -10,7 +10,7 @@
 use std::error::Error;
 
 use futures_util::{StreamExt, stream};
-use l0_core::{L0, Monitoring, keys};
+use l0_core::{L0, Monitoring, Retry, RetryBudget, keys};
 use l0_prometheus::Collector;
 use l0_providers::openai::ChatRequest;
 
@@ -43,6 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .include_network_details(!production)
                 .metadata("environment", environment),
         )
+        // A provider that is down gets a fifth more requests, not seven times as many.
+        .retry(Retry::new().budget(RetryBudget::share(0.2)))
         .interceptor(collector.label_keys([keys::MODEL])?)
         .interceptor(queue.clone())
         .seed(1) // for this example to give the same each time
