@@ -2,10 +2,10 @@
 //! step, as many have started as have finished and are live, and whoever waits for the end of all waits
 //! exactly as long as one is live.
 //!
-//! `L0_INTERLEAVINGS` says how many orders are tried; ten million take minutes, optimised:
+//! `L0_INTERLEAVINGS` says how many orders are tried. Ten million take ten minutes:
 //!
 //! ```console
-//! $ L0_INTERLEAVINGS=10000000 cargo test --release -p l0-core --test interleavings
+//! $ L0_INTERLEAVINGS=10000000 cargo test -p l0-core --test interleavings
 //! ```
 
 use std::collections::{HashMap, VecDeque};
