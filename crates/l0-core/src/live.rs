@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::time::Instant;
 
 use crate::clock;
@@ -21,12 +22,10 @@ pub(crate) struct LiveRuns(Mutex<List>);
 
 #[derive(Default)]
 struct List {
-    /// The number of the next run, or of the next one who waits.
-    next: u64,
-    /// By number, and so in the order in which they started.
-    runs: BTreeMap<u64, LiveRun>,
-    /// Who waits until there is none.
+    runs: Slab<LiveRun>,
+    /// Who waits until there is none, by a number that is never used again.
     waiting: BTreeMap<u64, Waker>,
+    next_number: u64,
 }
 
 struct LiveRun {
@@ -34,30 +33,20 @@ struct LiveRun {
     started: Instant,
 }
 
-impl List {
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-}
-
 // Foreign code, which is what wakers do when they are cloned, woken or dropped, runs without the lock.
 impl LiveRuns {
     /// Puts a run in, until its place is dropped.
     pub(crate) fn enter(self: &Arc<Self>, handle: RunHandle, started: Instant) -> Place {
-        let mut list = self.list();
-        let number = list.number();
-        list.runs.insert(number, LiveRun { handle, started });
-        drop(list);
+        let place = self.list().runs.insert(LiveRun { handle, started });
         Place {
             runs: Arc::clone(self),
-            number,
+            place,
         }
     }
 
-    fn leave(&self, number: u64) {
+    fn leave(&self, place: usize) {
         let mut list = self.list();
-        let run = list.runs.remove(&number);
+        let run = list.runs.try_remove(place);
         let waiting = if list.runs.is_empty() {
             std::mem::take(&mut list.waiting)
         } else {
@@ -78,14 +67,21 @@ impl LiveRuns {
 
     /// Returns for how long the oldest live run has been so; absent if there is none.
     pub(crate) fn oldest(&self) -> Option<Duration> {
-        let started = self.list().runs.first_key_value()?.1.started;
+        let list = self.list();
+        let started = list.runs.iter().map(|(_, run)| run.started).min();
+        drop(list);
+        let started = started?;
         Some(clock::now().saturating_duration_since(started))
     }
 
     /// Asks all runs that are live now to stop.
     pub(crate) fn abort_all(&self) {
         let list = self.list();
-        let handles: Vec<_> = list.runs.values().map(|run| run.handle.clone()).collect();
+        let handles: Vec<_> = list
+            .runs
+            .iter()
+            .map(|(_, run)| run.handle.clone())
+            .collect();
         drop(list);
         for handle in handles {
             // One task's waker must not keep the others from being told.
@@ -116,12 +112,12 @@ impl fmt::Debug for LiveRuns {
 #[derive(Debug)]
 pub(crate) struct Place {
     runs: Arc<LiveRuns>,
-    number: u64,
+    place: usize,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.runs.leave(self.number);
+        self.runs.leave(self.place);
     }
 }
 
@@ -144,7 +140,10 @@ impl Future for Ended {
             drop(list);
             return Poll::Ready(());
         }
-        let number = *number.get_or_insert_with(|| list.number());
+        let number = *number.get_or_insert_with(|| {
+            list.next_number += 1;
+            list.next_number
+        });
         let before = list.waiting.insert(number, task);
         drop(list);
         drop(before);

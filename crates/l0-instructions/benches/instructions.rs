@@ -42,7 +42,7 @@ type Counted = Run<'static, &'static str, io::Error>;
 #[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_501_901))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(305_155))]
 #[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(696_155))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_132_976))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_369_024))]
 fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run
@@ -73,8 +73,8 @@ fn ready(builder: L0Builder) -> L0 {
 
 // From its start to its end, a run of one token.
 #[library_benchmark]
-#[bench::off(args = (off()), setup = ready, config = kept(5_469))]
-#[bench::on(args = (on()), setup = ready, config = kept(9_893))]
+#[bench::off(args = (off()), setup = ready, config = kept(5_973))]
+#[bench::on(args = (on()), setup = ready, config = kept(10_172))]
 #[bench::full_stack(args = (full_stack()), setup = ready, config = kept(25_717))]
 fn whole_run(l0: L0) -> L0 {
     let source = |_| async { io::Result::Ok(source(ANSWER, 1)) };
