@@ -78,7 +78,8 @@ impl Retry {
         self
     }
 
-    /// Sets the delays. Default [`Backoff::default`].
+    /// Sets the delays. Default [`Backoff::default`]. A delay needs the timer of the Tokio runtime that polls
+    /// the run, else the run fails with [`Error::NoTimer`](crate::Error::NoTimer).
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
