@@ -11,8 +11,8 @@ use std::time::Duration;
 /// sends them for ever.
 ///
 /// Timeouts need the timer of the Tokio runtime that polls the run, which may be another one each time.
-/// Without one the run fails with [`Error::NoTimer`](crate::Error::NoTimer) when it has to wait. Like all of a run, they act
-/// only while it is polled.
+/// Without one the run fails with [`Error::NoTimer`](crate::Error::NoTimer) when it has to wait. Like
+/// all of a run, they act only while it is polled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]
