@@ -80,7 +80,18 @@ impl ChatApp {
     ///
     /// If the collector refuses the names of the labels, which it does not.
     pub fn router(self) -> Result<Router, KeyError> {
-        let l0 = L0::builder()
+        let l0 = self.l0()?;
+        Ok(self.router_of(l0))
+    }
+
+    /// What its runs are made from.
+    ///
+    /// # Errors
+    ///
+    /// As of [`router`](Self::router).
+    pub fn l0(&self) -> Result<L0, KeyError> {
+        let collector = self.collector.clone();
+        Ok(L0::builder()
             .monitoring(Monitoring::new())
             .retry(Retry::new().backoff(Backoff::fixed_jitter(
                 Duration::from_millis(200),
@@ -89,19 +100,23 @@ impl ChatApp {
             .timeouts(self.timeouts)
             .guardrails(Guardrails::recommended())
             .drift(Drift::new())
-            .interceptor(self.collector.label_keys([keys::MODEL, keys::ENDPOINT])?)
-            .interceptor(self.sentry)
-            .build();
+            .interceptor(collector.label_keys([keys::MODEL, keys::ENDPOINT])?)
+            .interceptor(self.sentry.clone())
+            .build())
+    }
+
+    /// The application as a router, of runs that are made from a variant of its own [`l0`](Self::l0).
+    pub fn router_of(self, l0: L0) -> Router {
         let service = Service {
             l0,
             client: self.client,
             models: self.models.into(),
         };
-        Ok(Router::new()
+        Router::new()
             .route("/chat", post(chat))
             .layer(DefaultBodyLimit::max(MAX_REQUEST))
             .route("/metrics", metrics_route(self.collector))
-            .with_state(service))
+            .with_state(service)
     }
 }
 

@@ -94,6 +94,9 @@ mod documents {
     #[doc = include_str!("../../docs/sentry.md")]
     struct Sentry;
 
+    #[doc = include_str!("../../docs/shutdown.md")]
+    struct Shutdown;
+
     #[doc = include_str!("../../docs/sources.md")]
     struct Sources;
 

@@ -43,8 +43,8 @@ pub async fn serve(listen: SocketAddr, router: Router) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits for Ctrl-C, or for what tells a service to stop.
-async fn told_to_stop() {
+/// Waits for Ctrl-C, or for SIGTERM, which tells a service to stop.
+pub async fn told_to_stop() {
     let interrupted = async {
         if tokio::signal::ctrl_c().await.is_err() {
             // It cannot be waited for, and did not come.

@@ -19,6 +19,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "options",
             "source",
             "check",
+            "live",
             "stop",
             "retry",
             "observe",
@@ -39,6 +40,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "label",
             "units",
             "clock",
+            "sync",
         ],
     ),
     (

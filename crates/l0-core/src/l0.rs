@@ -4,11 +4,13 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_core::stream::Stream;
 
 use crate::error::SourceError;
 use crate::failure;
+use crate::live::LiveRuns;
 use crate::options::{Builder, Options, sealed};
 use crate::redact;
 use crate::run::{RunBuilder, WatchBuilder};
@@ -22,6 +24,7 @@ pub struct L0 {
     options: Arc<Options>,
     /// Panics of observers that were contained.
     panics: Arc<AtomicU64>,
+    live: Arc<LiveRuns>,
 }
 
 impl L0 {
@@ -30,11 +33,13 @@ impl L0 {
         L0Builder::default()
     }
 
-    /// Begins a variant of this configuration. What it builds counts runs and panics by itself.
+    /// Begins a variant of this configuration. What it builds counts runs and panics by itself; the
+    /// [live](Self::live) runs of both are one list.
     pub fn to_builder(&self) -> L0Builder {
+        let live = Some(Arc::clone(&self.live));
         L0Builder {
             options: Arc::clone(&self.options),
-            kind: Configuration,
+            kind: Configuration { live },
         }
     }
 
@@ -87,6 +92,7 @@ impl L0 {
         RunBuilder::stream(
             Arc::clone(&self.options),
             Arc::clone(&self.panics),
+            Arc::clone(&self.live),
             FnSource::new(factory),
         )
     }
@@ -97,7 +103,55 @@ impl L0 {
         S: Stream<Item = Result<T, E>>,
         E: SourceError,
     {
-        WatchBuilder::watch(Arc::clone(&self.options), Arc::clone(&self.panics), stream)
+        WatchBuilder::watch(
+            Arc::clone(&self.options),
+            Arc::clone(&self.panics),
+            Arc::clone(&self.live),
+            stream,
+        )
+    }
+
+    /// Returns how many runs are live: those of this `L0`, of its clones and of its
+    /// [variants](Self::to_builder), watched ones too. A run is live from its start until it has told
+    /// its observers that it has finished.
+    #[must_use]
+    pub fn live(&self) -> usize {
+        self.live.count()
+    }
+
+    /// Returns how long the run has been live that has been so for the longest; absent if none
+    /// [is](Self::live).
+    #[must_use]
+    pub fn oldest(&self) -> Option<Duration> {
+        self.live.oldest()
+    }
+
+    /// Asks all [live](Self::live) runs to stop, as [`RunHandle::abort`](crate::RunHandle::abort) does.
+    /// Runs that start later are not affected.
+    pub fn abort_all(&self) {
+        self.live.abort_all();
+    }
+
+    /// Waits until no run is [live](Self::live); at once if none is. Runs that start while it waits are
+    /// waited for too: stop what starts them first. The future needs no runtime, may be dropped at any
+    /// time, and holds nothing but the list of live runs.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// # use l0_core::L0;
+    /// use tokio::time::timeout;
+    ///
+    /// # async fn shut_down(l0: L0) {
+    /// // Once no request can come in any more:
+    /// if timeout(Duration::from_secs(20), l0.ended()).await.is_err() {
+    ///     l0.abort_all();
+    ///     // Those that nobody polls end when they are dropped.
+    ///     let _ = timeout(Duration::from_secs(1), l0.ended()).await;
+    /// }
+    /// # }
+    /// ```
+    pub fn ended(&self) -> impl Future<Output = ()> + Send + Unpin + use<> {
+        self.live.ended()
     }
 
     /// Returns how many panics of observers were contained so far, in all runs of this `L0` and its
@@ -124,9 +178,11 @@ impl fmt::Debug for L0 {
 pub type L0Builder = Builder<Configuration>;
 
 /// Says that a [`Builder`] builds an [`L0`].
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct Configuration;
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    /// The list of live runs that a variant shares with what it is one of.
+    live: Option<Arc<LiveRuns>>,
+}
 
 impl sealed::CallsSource for Configuration {}
 
@@ -142,6 +198,7 @@ impl L0Builder {
         L0 {
             options: counted.options,
             panics: Arc::default(),
+            live: counted.kind.live.unwrap_or_default(),
         }
     }
 }

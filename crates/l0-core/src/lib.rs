@@ -57,6 +57,7 @@ mod failure;
 pub mod keys;
 mod l0;
 mod label;
+mod live;
 mod monitor;
 mod monitoring;
 mod observe;
@@ -69,6 +70,7 @@ mod retry;
 mod run;
 mod source;
 mod stop;
+mod sync;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -93,7 +95,7 @@ pub use observe::{
 };
 pub use options::Builder;
 pub use quantity::{Quantity, QuantityKind, Unit, Value};
-pub use retry::{Backoff, Retry, RetryContext};
+pub use retry::{Backoff, Retry, RetryBudget, RetryContext};
 pub use run::{Chunk, ForRun, Retried, Run, RunBuilder, WatchBuilder, Watched, Watching};
 pub use source::{Attempt, ByFn, ByToken, FnSource, Source, View, WithView};
 pub use stop::RunHandle;

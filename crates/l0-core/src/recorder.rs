@@ -16,6 +16,7 @@ use crate::error::Refusal;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keys;
+use crate::live::{LiveRuns, Place};
 use crate::monitoring::Monitoring;
 use crate::observe::{Interceptor, NewRun, Observers, RunInfo, contain};
 use crate::options::{Options, Seed};
@@ -32,6 +33,8 @@ pub(crate) struct Recorder<'a> {
     recording: Option<Box<Recording>>,
     observers: Observers,
     stop: Stop<'a>,
+    /// Until `Finished` was delivered.
+    live: Option<Place>,
     tokens: u64,
     timed: bool,
     finished: bool,
@@ -51,6 +54,7 @@ impl<'a> Recorder<'a> {
         metadata: BTreeMap<String, Value>,
         until: Vec<Until<'a>>,
         panics: Arc<AtomicU64>,
+        live: &Arc<LiveRuns>,
     ) -> (Self, Result<(), Refusal>, fastrand::Rng) {
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
@@ -58,7 +62,7 @@ impl<'a> Recorder<'a> {
         let measured = monitoring.draw(&mut rng);
         let started_at = Timestamp::now();
         let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
-        let now = measured.then(clock::now);
+        let now = clock::now();
 
         let mut shared_metadata = monitoring.shared_metadata();
         if !metadata.is_empty() {
@@ -71,7 +75,7 @@ impl<'a> Recorder<'a> {
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
         let info = RunInfo::new(id, new_run.into_metadata(), started_at, measured, panics);
-        let recording = now.map(|now| {
+        let recording = measured.then(|| {
             let (id, metadata) = (info.shared_id(), info.shared_metadata());
             Box::new(Recording::start(&monitoring, id, metadata, started_at, now))
         });
@@ -80,6 +84,7 @@ impl<'a> Recorder<'a> {
             info.contain(|| interceptor.observe(&info, &mut observers));
         }
 
+        let stop = Stop::new(until);
         let mut recorder = Self {
             timed: recording
                 .as_ref()
@@ -88,7 +93,8 @@ impl<'a> Recorder<'a> {
             monitoring,
             recording,
             observers,
-            stop: Stop::new(until),
+            live: Some(live.enter(stop.handle(), now)),
+            stop,
             tokens: 0,
             finished: false,
             response_model: None,
@@ -281,8 +287,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Ends the run: makes telemetry final, tells the handles, says `Finished` and drops the
-    /// observers. Only the first call counts.
+    /// Ends the run: makes telemetry final, tells the handles, says `Finished`, drops the observers
+    /// and leaves the list of live runs. Only the first call counts.
     pub(crate) fn finish(&mut self, end: End, error: Option<&(dyn StdError + 'static)>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
@@ -299,17 +305,17 @@ impl<'a> Recorder<'a> {
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
-        if self.observers.is_empty() {
-            return;
+        if !self.observers.is_empty() {
+            self.observers.deliver(&Event::Finished {
+                end,
+                telemetry: telemetry.as_ref(),
+                error,
+                response_model: self.response_model.as_deref(),
+                response_id: self.response_id.as_deref(),
+            });
+            self.observers.clear();
         }
-        self.observers.deliver(&Event::Finished {
-            end,
-            telemetry: telemetry.as_ref(),
-            error,
-            response_model: self.response_model.as_deref(),
-            response_id: self.response_id.as_deref(),
-        });
-        self.observers.clear();
+        self.live = None;
     }
 }
 

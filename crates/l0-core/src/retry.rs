@@ -3,9 +3,13 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::clock;
 use crate::event::{RetryKind, RetryReason};
 use crate::failure::{Failure, FailureKind};
 
@@ -32,6 +36,7 @@ pub struct Retry {
     backoff: Backoff,
     max_retry_after: Duration,
     decide: Option<Decide>,
+    budget: Option<RetryBudget>,
 }
 
 type Decide = Arc<dyn Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync>;
@@ -45,6 +50,7 @@ impl Retry {
             backoff: Backoff::default(),
             max_retry_after: Duration::from_secs(60),
             decide: None,
+            budget: None,
         }
     }
 
@@ -72,7 +78,8 @@ impl Retry {
         self
     }
 
-    /// Sets the delays. Default [`Backoff::default`].
+    /// Sets the delays. Default [`Backoff::default`]. A delay needs the timer of the Tokio runtime that polls
+    /// the run, else the run fails with [`Error::NoTimer`](crate::Error::NoTimer).
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
@@ -88,13 +95,34 @@ impl Retry {
 
     /// Asks `decide` about every retry that is about to happen: it gives the delay, which
     /// [`RetryContext::delay`] proposes, or `None` for no retry. It is not asked about failures
-    /// that are not retried anyway. Called inside the run's poll: it must not block.
+    /// that are not retried anyway. A [`budget`](Self::budget) is asked after it. Called inside the
+    /// run's poll: it must not block.
     pub fn decide(
         mut self,
         decide: impl Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync + 'static,
     ) -> Self {
         self.decide = Some(Arc::new(decide));
         self
+    }
+
+    /// Limits the retries of all runs together. Default: no such limit. Whoever is given a clone of the
+    /// same budget shares it: an `L0`, its clones and its variants, unless another `Retry` replaces this
+    /// one.
+    pub fn budget(mut self, budget: RetryBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// A run has begun its first attempt.
+    pub(crate) fn count_run(&self) {
+        if let Some(budget) = &self.budget {
+            budget.deposit();
+        }
+    }
+
+    /// Returns whether a retry that is to happen now can be paid for, and pays for it.
+    pub(crate) fn affordable(&self) -> bool {
+        self.budget.as_ref().is_none_or(RetryBudget::withdraw)
     }
 }
 
@@ -112,7 +140,124 @@ impl fmt::Debug for Retry {
             .field("backoff", &self.backoff)
             .field("max_retry_after", &self.max_retry_after)
             .field("decide", &self.decide.is_some())
+            .field("budget", &self.budget)
             .finish()
+    }
+}
+
+/// How many retries all runs that share it may make: a share of the runs, and a few besides.
+///
+/// Without one, each run against a provider that is down calls it as often as its own limits allow,
+/// which keeps down what would come up again. With one, the retries of about the last ten seconds are
+/// at most a share of the runs that began in them, and what [`min_per_second`](Self::min_per_second)
+/// adds. Where nothing is left, a run ends with the failure that it would have retried.
+///
+/// Clones share one budget: make it once.
+///
+/// ```
+/// use l0_core::{L0, Retry, RetryBudget};
+///
+/// let budget = RetryBudget::share(0.2); // one retry for five runs
+/// let l0 = L0::builder().retry(Retry::new().budget(budget.clone())).build();
+/// println!("retries refused: {}", budget.refused());
+/// # drop(l0);
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct RetryBudget {
+    share: f64,
+    min_per_second: f64,
+    /// What clones share.
+    account: Arc<Account>,
+}
+
+struct Account {
+    balance: Mutex<Balance>,
+    refused: AtomicU64,
+}
+
+/// How many retries can be paid for, at a time.
+struct Balance {
+    retries: f64,
+    at: Instant,
+}
+
+impl RetryBudget {
+    /// For how many seconds the balance remembers: what is above or below the minimum is a third of it
+    /// after that time, and next to nothing after four times as much.
+    const MEMORY: f64 = 10.0;
+
+    /// Creates a budget of this share of the runs: 0.2 is one retry for every five of them. A negative
+    /// share, or NaN, counts as 0. On top of it comes one retry a second: see
+    /// [`min_per_second`](Self::min_per_second).
+    pub fn share(share: f64) -> Self {
+        Self::new(share.max(0.0).min(f64::from(u32::MAX)), 1.0)
+    }
+
+    /// Sets how many retries a second there may be however few runs there are. Default: 1. What is not
+    /// used adds up to those of ten seconds. This makes a new budget: call it before the first clone.
+    pub fn min_per_second(self, retries: u32) -> Self {
+        Self::new(self.share, f64::from(retries))
+    }
+
+    fn new(share: f64, min_per_second: f64) -> Self {
+        Self {
+            share,
+            min_per_second,
+            account: Arc::new(Account {
+                balance: Mutex::new(Balance {
+                    retries: min_per_second * Self::MEMORY,
+                    at: clock::now(),
+                }),
+                refused: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Returns how many retries were refused so far, because nothing was left.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.account.refused.load(Ordering::Relaxed)
+    }
+
+    /// A run has begun.
+    fn deposit(&self) {
+        self.balance().retries += self.share;
+    }
+
+    /// Takes one retry out, if there is one.
+    fn withdraw(&self) -> bool {
+        let mut balance = self.balance();
+        let is_there = balance.retries >= 1.0;
+        if is_there {
+            balance.retries -= 1.0;
+        } else {
+            self.account.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        is_there
+    }
+
+    /// Returns the balance as it is now: it tends to what the minimum adds up to.
+    fn balance(&self) -> MutexGuard<'_, Balance> {
+        let balance = self.account.balance.lock();
+        let mut balance = balance.unwrap_or_else(PoisonError::into_inner);
+        let now = clock::now();
+        let passed = now.saturating_duration_since(balance.at).as_secs_f64();
+        let tends_to = self.min_per_second * Self::MEMORY;
+        let remembered = (-passed / Self::MEMORY).exp();
+        balance.retries = tends_to + (balance.retries - tends_to) * remembered;
+        balance.at = now;
+        balance
+    }
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget")
+            .field("share", &self.share)
+            .field("min_per_second", &self.min_per_second)
+            .field("refused", &self.refused())
+            .finish_non_exhaustive()
     }
 }
 

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
 
 use crate::end::End;
+use crate::sync::{AtomicU8, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
 

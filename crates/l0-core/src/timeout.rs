@@ -11,9 +11,9 @@ use std::time::Duration;
 /// [`idle`](Self::idle). So each of `first_token`, `inter_token` and `total` ends a source that
 /// sends them for ever.
 ///
-/// Timeouts need a Tokio runtime with its timer enabled, else the run fails with
-/// [`Error::NoTimer`](crate::Error::NoTimer) when it first has to wait. Like all of a run, they act
-/// only while it is polled.
+/// Timeouts need the timer of the Tokio runtime that polls the run, which may be another one each time.
+/// Without one the run fails with [`Error::NoTimer`](crate::Error::NoTimer) when it has to wait. Like
+/// all of a run, they act only while it is polled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use]

@@ -21,9 +21,9 @@ use l0_core::{
     End, Error, ErrorRecord, Event, Failure, FailureKind, Findings, FinishReason, FnSource,
     GuardrailStats, Interceptor, Interest, L0, L0Builder, LimitKind, Metrics, Monitor, Monitoring,
     Network, NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal,
-    Retry, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
-    SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token, TokenKind,
-    TokenView, Usage, Violation, WatchBuilder, Watched,
+    Retry, RetryBudget, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo,
+    Severity, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token,
+    TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -60,7 +60,7 @@ assert_all!([Send + Debug]
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, Backoff, Timeouts, Captured, Script,
+    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, RetryBudget, Backoff, Timeouts, Captured, Script,
 );
 assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);

@@ -1,11 +1,19 @@
-//! Runs that start, stream, fail, end, are aborted and are dropped in any order: at every step,
-//! as many have started as have finished and are live.
+//! Runs that start, stream, fail, end, are aborted, one or all, and are dropped in any order: at every
+//! step, as many have started as have finished and are live, and whoever waits for the end of all waits
+//! exactly as long as one is live.
+//!
+//! `L0_INTERLEAVINGS` says how many orders are tried. Ten million take ten minutes:
+//!
+//! ```console
+//! $ L0_INTERLEAVINGS=10000000 cargo test -p l0-core --test interleavings
+//! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
+use std::{env, io};
 
 use futures_core::Stream;
 use l0_core::{
@@ -136,24 +144,74 @@ impl Live {
     }
 }
 
+/// Whoever waits until no run is live.
+struct Waits {
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
+    woken: Arc<Woken>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Waits {
+    fn begin(l0: &L0) -> Self {
+        Self {
+            ended: Box::pin(l0.ended()),
+            woken: Arc::new(Woken(AtomicBool::new(true))), // a task is polled when it is spawned
+        }
+    }
+
+    /// Polls it if it was woken, as its executor would. Returns whether it has seen the end.
+    fn is_over(&mut self) -> bool {
+        if !self.woken.0.swap(false, Ordering::Relaxed) {
+            return false;
+        }
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let polled = self.ended.as_mut().poll(&mut Context::from_waker(&waker));
+        polled.is_ready()
+    }
+}
+
+fn interleavings() -> usize {
+    match env::var("L0_INTERLEAVINGS") {
+        Ok(number) => number.parse().expect("L0_INTERLEAVINGS is a number"),
+        Err(_) => 100_000,
+    }
+}
+
 #[test]
 fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
-    const INTERLEAVINGS: usize = 100_000;
     const STEPS: usize = 24;
 
     let mut rng = fastrand::Rng::with_seed(7);
-    for interleaving in 0..INTERLEAVINGS {
+    for interleaving in 0..interleavings() {
         let tally = Tally::default();
         let l0 = L0::builder()
             .interceptor(tally.clone())
             .retry(Retry::new().backoff(Backoff::none()))
             .build();
+        let variant = l0.to_builder().detect_zero_output(false).build();
+        let mut waits: Vec<Waits> = Vec::new();
         let mut runs: Vec<Live> = Vec::new();
         let mut dropped = 0;
         for _ in 0..STEPS {
             let chosen = rng.usize(..runs.len().max(1));
-            match (rng.u8(..10), runs.get_mut(chosen)) {
-                (0, _) | (_, None) => runs.push(Live::start(&l0, &mut rng)),
+            match (rng.u8(..13), runs.get_mut(chosen)) {
+                (10, _) => waits.push(Waits::begin(&l0)),
+                (11, _) if !waits.is_empty() => drop(waits.pop()),
+                (12, _) if rng.u8(..4) == 0 => {
+                    l0.abort_all();
+                    runs.iter_mut().for_each(|run| run.aborted = true);
+                }
+                (0, _) | (_, None) => {
+                    let l0 = if rng.bool() { &l0 } else { &variant };
+                    runs.push(Live::start(l0, &mut rng));
+                }
                 (1, _) => {
                     // Dropped in any state; a run that was told to stop is aborted, not dropped.
                     let run = runs.swap_remove(chosen);
@@ -181,8 +239,19 @@ fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
             let (started, finished) = tally.started_and_finished();
             assert_eq!(started, finished + live, "interleaving {interleaving}");
             assert_eq!(started, runs.len() + dropped, "interleaving {interleaving}");
+            assert_eq!(l0.live(), live, "interleaving {interleaving}");
+            for wait in &mut waits {
+                assert_eq!(wait.is_over(), live == 0, "interleaving {interleaving}");
+            }
+            if live == 0 {
+                waits.clear();
+            }
         }
         drop(runs);
+        assert_eq!(l0.live(), 0, "interleaving {interleaving}");
+        for wait in &mut waits {
+            assert!(wait.is_over(), "interleaving {interleaving}");
+        }
         let (started, finished) = tally.started_and_finished();
         assert_eq!(started, finished, "interleaving {interleaving}");
     }

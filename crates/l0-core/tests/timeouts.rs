@@ -11,8 +11,8 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt, ScriptedToken};
 use l0_core::{
-    Backoff, Chunk, Error, Failure, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry,
-    RetryKind, RetryReason, TimeoutKind, Timeouts, Token, TokenKind, Usage,
+    Backoff, Cause, Chunk, End, Error, Failure, FinishReason, L0, Monitoring, NetworkErrorKind,
+    Outcome, Retry, RetryKind, RetryReason, TimeoutKind, Timeouts, Token, TokenKind, Usage,
 };
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep};
@@ -913,7 +913,7 @@ fn without_timer(check: impl Fn(&str)) {
 }
 
 #[test]
-fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retries() {
+fn without_a_timer_a_back_off_fails_and_says_so_and_no_back_off_retries() {
     without_timer(|place| {
         for backoff in [Backoff::default(), Backoff::fixed(MS)] {
             let captured = Captured::new();
@@ -923,15 +923,18 @@ fn without_a_timer_a_back_off_fails_with_the_sources_error_and_no_back_off_retri
             let mut run = l0.stream(script.source()).start();
             assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
             let last = poll(&mut run);
-            let Poll::Ready(Some(Err(Error::Source { attempts: 1, .. }))) = last else {
+            let Poll::Ready(Some(Err(Error::NoTimer))) = last else {
                 panic!("{place}: {last:?}");
             };
             assert!(matches!(poll(&mut run), Poll::Ready(None)));
+            let cause = run.end().and_then(End::cause);
+            assert_eq!(cause, Some(&Cause::NoTimer), "{place}");
             assert!(!captured.kinds().contains(&"retry"), "{place}");
             let telemetry = captured.telemetry().expect("measured");
             assert_eq!(telemetry.metrics.total_retries, 0);
             let errors = telemetry.network.errors.expect("details");
             assert_eq!((errors[0].was_retried(), errors[0].delay()), (false, None));
+            assert_eq!(errors[0].kind, NetworkErrorKind::Econnreset, "{place}");
         }
         let l0 = timed_l0(
             Retry::new().backoff(Backoff::none()),
@@ -993,18 +996,18 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-#[test]
-fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
-    let cases: [(&str, Retry, Timeouts, Script); 3] = [
+/// Runs that wait: in a back-off, for the source, and both.
+fn waiting() -> [(&'static str, Retry, Timeouts, Script); 3] {
+    let fails = || {
+        Script::new()
+            .attempt(|a| a.fail(reset()))
+            .attempt(|a| a.token("fine"))
+    };
+    [
+        ("in a back-off", Retry::new(), Timeouts::new(), fails()),
         (
-            "in a back-off",
-            Retry::new(),
-            Timeouts::new(),
-            Script::new().attempt(|a| a.fail(reset())),
-        ),
-        (
-            "waiting with a timeout",
-            Retry::new(),
+            "with a timeout",
+            Retry::none(),
             Timeouts::new().first_token(SEC),
             Script::new().attempt(ScriptedAttempt::connect_hang),
         ),
@@ -1012,37 +1015,90 @@ fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
             "in a back-off, with a timeout",
             Retry::new(),
             Timeouts::new().total(60 * SEC),
-            Script::new().attempt(|a| a.fail(reset())),
+            fails(),
         ),
-    ];
-    for (name, retry, timeouts, script) in cases {
-        for elsewhere in [false, true] {
-            let captured = Captured::new();
-            let l0 = timed_l0(retry.clone(), timeouts, &captured);
+    ]
+}
+
+#[test]
+fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
+    for (name, retry, timeouts, script) in waiting() {
+        let captured = Captured::new();
+        let l0 = timed_l0(retry, timeouts, &captured);
+        let mut run = l0.stream(script.source()).start();
+        let first = runtime();
+        first.block_on(async { assert!(poll(&mut run).is_pending(), "{name}") });
+        drop(first);
+        let last = poll(&mut run);
+        assert!(
+            matches!(last, Poll::Ready(Some(Err(Error::NoTimer)))),
+            "{name}: {last:?}"
+        );
+        assert!(matches!(poll(&mut run), Poll::Ready(None)), "{name}");
+        let finished = captured.kinds().into_iter();
+        assert_eq!(finished.filter(|kind| *kind == "finished").count(), 1);
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_the_timer_of_the_runtime_that_polls_it() {
+    // The first one is gone, or is there and driven by nobody.
+    for first_is_gone in [true, false] {
+        for (name, retry, timeouts, script) in waiting() {
+            let what = format!("{name}, the first runtime is gone: {first_is_gone}");
+            let l0 = timed_l0(retry, timeouts, &Captured::new());
             let mut run = l0.stream(script.source()).start();
             let first = runtime();
-            first.block_on(async { assert!(poll(&mut run).is_pending(), "{name}") });
-            drop(first);
-            let last = if elsewhere {
-                runtime().block_on(run.next())
+            first.block_on(async { assert!(poll(&mut run).is_pending(), "{what}") });
+            let kept = (!first_is_gone).then_some(first);
+            let text = runtime().block_on(async {
+                // A paused clock goes on by itself only if something waits for it.
+                let text = tokio::time::timeout(600 * SEC, run.text()).await;
+                text.unwrap_or_else(|_| panic!("{what}: nothing woke it"))
+            });
+            if name == "with a timeout" {
+                let kind = TimeoutKind::FirstToken;
+                assert!(
+                    matches!(text, Err(Error::Timeout(is)) if is == kind),
+                    "{what}"
+                );
             } else {
-                match poll(&mut run) {
-                    Poll::Ready(last) => last,
-                    Poll::Pending => panic!("{name}: nothing would ever wake it"),
-                }
-            };
-            let what = format!("{name}, elsewhere: {elsewhere}");
-            let as_said = match &last {
-                Some(Err(Error::Source { .. })) => name.starts_with("in a back-off"),
-                Some(Err(Error::NoTimer)) => !name.starts_with("in a back-off"),
-                _ => false,
-            };
-            assert!(as_said, "{what}: {last:?}");
-            assert!(matches!(poll(&mut run), Poll::Ready(None)), "{what}");
-            let finished = captured.kinds().into_iter();
-            assert_eq!(finished.filter(|kind| *kind == "finished").count(), 1);
+                assert_eq!(text.ok().as_deref(), Some("fine"), "{what}");
+            }
+            drop(kept);
         }
     }
+}
+
+#[test]
+fn a_run_may_be_polled_by_two_runtimes_in_turn() {
+    // Neither of them is a task's, so that only the runtime tells them apart; nor are their threads'
+    // wakers.
+    let runtimes = [(); 2].map(|()| {
+        let mut builder = Builder::new_multi_thread();
+        builder
+            .worker_threads(1)
+            .enable_time()
+            .build()
+            .expect("a runtime")
+    });
+    let l0 = timed_l0(
+        Retry::none(),
+        Timeouts::new().idle(60 * SEC),
+        &Captured::new(),
+    );
+    let mut run = l0.stream(|_| ready(Ok(Hung))).start();
+    for runtime in runtimes {
+        runtime.block_on(async {
+            let last = tokio::time::timeout(10 * MS, run.next()).await;
+            assert!(last.is_err(), "it is too early: {last:?}");
+        });
+        drop(runtime);
+    }
+    runtime().block_on(async {
+        let last = run.next().await;
+        assert!(matches!(last, Some(Err(Error::Timeout(_)))), "{last:?}");
+    });
 }
 
 /// Ready when told so, by whoever.
@@ -1061,7 +1117,7 @@ impl Stream for Fed {
 }
 
 #[test]
-fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts_or_says_that_it_cannot() {
+fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts() {
     for timeouts in [
         Timeouts::new().inter_token(SEC),
         Timeouts::new().total(60 * SEC),
@@ -1083,10 +1139,7 @@ fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts_or_says_that_it_cann
         runtime().block_on(async {
             assert!(matches!(poll(&mut run), Poll::Ready(Some(Ok(_)))));
             let last = run.next().await;
-            assert!(
-                matches!(last, Some(Err(Error::Timeout(_) | Error::NoTimer))),
-                "{last:?}"
-            );
+            assert!(matches!(last, Some(Err(Error::Timeout(_)))), "{last:?}");
         });
     }
 }

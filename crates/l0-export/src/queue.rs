@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll};
 
 use futures_core::Stream;
@@ -38,46 +38,75 @@ use tokio::sync::{Semaphore, mpsc};
 /// l0.stream(|_attempt| client.connect()).start().text().await?;
 /// println!("not exported: {}", queue.dropped());
 ///
-/// // Once nothing is left that could put in more, the task has got everything and ends.
-/// drop((l0, queue));
+/// // At shutdown: the task gets everything that is in the queue, and ends.
+/// queue.close();
 /// export.await?;
 /// # Ok(())
 /// # }
 /// ```
 pub fn queue(capacity: usize) -> (Queue, QueueReceiver) {
     let (sender, receiver) = mpsc::channel(capacity.clamp(1, Semaphore::MAX_PERMITS));
-    let queue = Queue {
-        sender,
-        dropped: Arc::default(),
+    let entrance = Arc::new(Entrance {
+        sender: RwLock::new(Some(sender)),
+        dropped: AtomicU64::new(0),
+    });
+    // Not an `Arc`: once no queue is left, nothing can come any more.
+    let receiver = QueueReceiver {
+        receiver,
+        entrance: Arc::downgrade(&entrance),
     };
-    let dropped = Arc::clone(&queue.dropped);
-    (queue, QueueReceiver { receiver, dropped })
+    (Queue(entrance), receiver)
 }
 
 /// The end of the export queue that runs put their final telemetry into: an [`Interceptor`].
 /// Clones share the queue.
 #[derive(Clone)]
-pub struct Queue {
-    sender: mpsc::Sender<Telemetry>,
-    dropped: Arc<AtomicU64>,
+pub struct Queue(Arc<Entrance>);
+
+/// What the clones of a queue share.
+struct Entrance {
+    /// Absent once the queue is closed. Whoever puts something in reads it until that is done, so that
+    /// whoever closes the queue knows that nothing comes after.
+    sender: RwLock<Option<mpsc::Sender<Telemetry>>>,
+    dropped: AtomicU64,
 }
 
 impl Queue {
-    /// Returns how many telemetries were dropped so far: because the queue was full or its receiver
-    /// gone, or because they were still in the queue when the receiver was dropped.
-    #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+    /// Closes the queue, and all its clones, for more telemetry. The receiver still gets what was put in
+    /// before, and then ends. What comes later is dropped and counted. For a shutdown: runs that are live
+    /// then still hold the queue, and may for a while.
+    pub fn close(&self) {
+        self.0.close();
     }
 
+    /// Returns how many telemetries were dropped so far: because the queue was full, closed or its
+    /// receiver gone, or because they were still in the queue when the receiver was dropped.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Entrance {
     fn put(&self, telemetry: &Telemetry) {
+        let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
         // A place first: what is dropped is not worth a clone.
-        match self.sender.try_reserve() {
-            Ok(place) => place.send(telemetry.clone()),
-            Err(_) => {
-                self.dropped.fetch_add(1, Ordering::Relaxed);
-            }
+        match sender.as_ref().map(mpsc::Sender::try_reserve) {
+            Some(Ok(place)) => place.send(telemetry.clone()),
+            Some(Err(_)) | None => self.count_dropped(1),
         }
+    }
+
+    fn close(&self) {
+        let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
+        let closed = sender.take();
+        drop(sender);
+        // Wakes the receiver, which is not done under the lock.
+        drop(closed);
+    }
+
+    fn count_dropped(&self, telemetries: u64) {
+        self.dropped.fetch_add(telemetries, Ordering::Relaxed);
     }
 }
 
@@ -87,7 +116,7 @@ impl Interceptor for Queue {
             let queue = self.clone();
             observers.on_finish(move |finished| {
                 if let Some(telemetry) = finished.telemetry {
-                    queue.put(telemetry);
+                    queue.0.put(telemetry);
                 }
             });
         }
@@ -100,9 +129,11 @@ impl Interceptor for Queue {
 
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sender = self.0.sender.read().unwrap_or_else(PoisonError::into_inner);
+        let sender = sender.as_ref();
         f.debug_struct("Queue")
-            .field("capacity", &self.sender.max_capacity())
-            .field("free", &self.sender.capacity())
+            .field("capacity", &sender.map(mpsc::Sender::max_capacity))
+            .field("free", &sender.map(mpsc::Sender::capacity))
             .field("dropped", &self.dropped())
             .finish()
     }
@@ -113,11 +144,11 @@ impl fmt::Debug for Queue {
 #[must_use = "telemetry is dropped once the queue is full"]
 pub struct QueueReceiver {
     receiver: mpsc::Receiver<Telemetry>,
-    dropped: Arc<AtomicU64>,
+    entrance: Weak<Entrance>,
 }
 
 impl QueueReceiver {
-    /// Takes out the next telemetry. `None` once the queue is empty and closed: by [`close`](Self::close),
+    /// Takes out the next telemetry. `None` once the queue is empty and closed: by [`Queue::close`],
     /// or because all clones of the [`Queue`], and the [`L0`](l0_core::L0)s and live runs that
     /// hold one, are gone. Nothing is lost when the future is dropped.
     pub async fn recv(&mut self) -> Option<Telemetry> {
@@ -129,12 +160,6 @@ impl QueueReceiver {
     /// is lost when the future is dropped.
     pub async fn recv_many(&mut self, batch: &mut Vec<Telemetry>, limit: usize) -> usize {
         self.receiver.recv_many(batch, limit).await
-    }
-
-    /// Closes the queue for more telemetry; what is in the queue can still be taken out. For a shutdown
-    /// that does not wait for the runs that are still live.
-    pub fn close(&mut self) {
-        self.receiver.close();
     }
 }
 
@@ -152,9 +177,11 @@ impl Stream for QueueReceiver {
 
 impl Drop for QueueReceiver {
     fn drop(&mut self) {
-        self.receiver.close();
-        while self.receiver.try_recv().is_ok() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        // Without an entrance nobody is left to be told how many were dropped.
+        if let Some(entrance) = self.entrance.upgrade() {
+            entrance.close();
+            let waiting = std::iter::from_fn(|| self.receiver.try_recv().ok());
+            entrance.count_dropped(waiting.map(drop).count() as u64);
         }
     }
 }

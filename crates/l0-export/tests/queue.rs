@@ -1,6 +1,7 @@
 //! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
 
-use std::io;
+use std::sync::mpsc;
+use std::{hint, io, iter, thread};
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use l0_core::testing::Script;
@@ -132,16 +133,79 @@ async fn the_receiver_ends_when_nothing_can_come_any_more() {
 }
 
 #[tokio::test]
-async fn a_closed_receiver_gives_what_is_there_and_takes_no_more() {
+async fn a_closed_queue_gives_what_is_there_and_takes_no_more() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue);
+    let live = l0.stream(Script::new().source()).start();
     drop(l0.stream(Script::new().source()).start());
-    receiver.close();
-    drop(l0.stream(Script::new().source()).start());
+    queue.clone().close();
+    drop(live);
     assert_eq!(receiver.size_hint(), (1, None));
     assert!(receiver.recv().await.is_some());
     assert!(receiver.recv().await.is_none());
     assert_eq!(queue.dropped(), 1);
+    queue.close(); // again
+    assert!(format!("{queue:?}").contains("free: None"));
+    drop(receiver);
+    assert_eq!(queue.dropped(), 1);
+}
+
+#[tokio::test]
+async fn a_task_that_receives_ends_when_the_queue_is_closed() {
+    let (queue, mut receiver) = queue(8);
+    let l0 = l0(&queue);
+    let task = tokio::spawn(async move {
+        let mut batch = Vec::new();
+        while receiver.recv_many(&mut batch, 2).await > 0 {}
+        batch.len()
+    });
+    tokio::task::yield_now().await;
+    for _ in 0..3 {
+        drop(l0.stream(Script::new().source()).start());
+    }
+    queue.close();
+    assert_eq!(task.await.expect("no panic"), 3);
+    assert_eq!(queue.dropped(), 0);
+}
+
+/// A run ends in one thread while another closes the queue, or drops its receiver, at about the same
+/// time.
+#[test]
+fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
+    const ROUNDS: u32 = 20_000;
+    let (runs, ends) = mpsc::channel();
+    let (ended, waits) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        for run in ends {
+            drop::<Box<dyn Send>>(run);
+            ended.send(()).expect("somebody waits");
+        }
+    });
+    let source = Script::new();
+    let mut before = 0;
+    for round in 0..ROUNDS {
+        let (queue, mut receiver) = queue(2);
+        let l0 = l0(&queue);
+        let run = Box::new(l0.stream(source.source()).start());
+        runs.send(run as Box<dyn Send>)
+            .expect("the thread is there");
+        for _ in 0..round % 512 {
+            hint::spin_loop();
+        }
+        let mut received = 0;
+        if round % 2 == 0 {
+            queue.close();
+            received = iter::from_fn(|| receiver.recv().now_or_never().flatten()).count();
+            assert!(matches!(receiver.recv().now_or_never(), Some(None)));
+        }
+        drop(receiver);
+        before += usize::from(received == 0);
+        waits.recv().expect("the thread is there");
+        assert_eq!(received as u64 + queue.dropped(), 1, "round {round}");
+    }
+    drop(runs);
+    thread.join().expect("no panic");
+    assert!(before > 0, "it was closed before the end of some runs");
 }
 
 #[tokio::test]

@@ -46,10 +46,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o-mini").user("Never mind.");
     drop(l0.stream(|_attempt| client.chat_stream(&request)).start());
 
-    // At shutdown: once nothing can put in more, the task sends what is left and ends.
-    println!("not exported: {}", queue.dropped());
-    drop((l0, queue));
+    // At shutdown: the task sends what is left and ends.
+    queue.close();
     export.await??;
+    println!("not exported: {}", queue.dropped());
     Ok(())
 }
 

@@ -14,6 +14,7 @@ use super::run::{Classify, Connect, Connecting, Run};
 use super::watch::Watched;
 use crate::error::{Refusal, SourceError};
 use crate::failure::Failure;
+use crate::live::LiveRuns;
 use crate::options::{Builder, Options, sealed};
 use crate::recorder::Recorder;
 use crate::source::{ByFn, ByToken, Source, View, WithView};
@@ -32,6 +33,7 @@ pub type WatchBuilder<S, V = ByToken> = Builder<ForRun<'static, Watching<S, V>>>
 #[derive(Debug)]
 pub struct ForRun<'a, W> {
     panics: Arc<AtomicU64>,
+    live: Arc<LiveRuns>,
     metadata: BTreeMap<String, Value>,
     until: UntilAny<'a>,
     expect_finish: bool,
@@ -70,9 +72,10 @@ pub struct Watching<S, V> {
 impl<'a, S: Source> sealed::CallsSource for ForRun<'a, Retried<'a, S>> {}
 
 impl<'a, W> ForRun<'a, W> {
-    fn new(panics: Arc<AtomicU64>, of: W) -> Self {
+    fn new(panics: Arc<AtomicU64>, live: Arc<LiveRuns>, of: W) -> Self {
         Self {
             panics,
+            live,
             metadata: BTreeMap::new(),
             until: UntilAny::default(),
             expect_finish: false,
@@ -83,6 +86,7 @@ impl<'a, W> ForRun<'a, W> {
     fn map<X>(self, map: impl FnOnce(W) -> X) -> ForRun<'a, X> {
         ForRun {
             panics: self.panics,
+            live: self.live,
             metadata: self.metadata,
             until: self.until,
             expect_finish: self.expect_finish,
@@ -121,8 +125,13 @@ impl<'a, W> Builder<ForRun<'a, W>> {
             finish: kind.expect_finish || sends_finish,
             output: options.detect_zero_output,
         };
-        let (recorder, allowed, rng) =
-            Recorder::start(&options, kind.metadata, kind.until.0, kind.panics);
+        let (recorder, allowed, rng) = Recorder::start(
+            &options,
+            kind.metadata,
+            kind.until.0,
+            kind.panics,
+            &kind.live,
+        );
         let started = Started {
             attempt: AttemptState::new(recorder, timeouts, required),
             allowed,
@@ -142,14 +151,19 @@ struct Started<'a> {
 }
 
 impl<'a, S: Source> RunBuilder<'a, S> {
-    pub(crate) fn stream(options: Arc<Options>, panics: Arc<AtomicU64>, source: S) -> Self {
+    pub(crate) fn stream(
+        options: Arc<Options>,
+        panics: Arc<AtomicU64>,
+        live: Arc<LiveRuns>,
+        source: S,
+    ) -> Self {
         let retried = Retried {
             source,
             classify: None,
         };
         Self {
             options,
-            kind: ForRun::new(panics, retried),
+            kind: ForRun::new(panics, live, retried),
         }
     }
 
@@ -223,14 +237,19 @@ where
 }
 
 impl<S> WatchBuilder<S> {
-    pub(crate) fn watch(options: Arc<Options>, panics: Arc<AtomicU64>, stream: S) -> Self {
+    pub(crate) fn watch(
+        options: Arc<Options>,
+        panics: Arc<AtomicU64>,
+        live: Arc<LiveRuns>,
+        stream: S,
+    ) -> Self {
         let watching = Watching {
             stream,
             view: ByToken,
         };
         Self {
             options,
-            kind: ForRun::new(panics, watching),
+            kind: ForRun::new(panics, live, watching),
         }
     }
 }

@@ -64,9 +64,8 @@ enum State<'a, T, E> {
     /// The source connects; `None` until it was called.
     Connecting(Option<Connecting<'a, T, E>>),
     Streaming(BoxedReading<'a, T, E>),
-    /// What is waited for, and what the run fails with if its runtime, and so the timer, goes; `None`
-    /// if it would have completed without the retry.
-    BackingOff(Timer, Option<Box<Fault<E>>>),
+    /// What is waited for, and whether the run completes if it cannot be waited for.
+    BackingOff(Timer, bool),
     /// A back-off of no time: other tasks get their turn all the same, since a source that fails
     /// at once would otherwise never let go of the thread.
     Yielding,
@@ -315,12 +314,15 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                     }
                 }
             }
-            State::BackingOff(timer, _) => match timer.poll(cx) {
+            State::BackingOff(timer, completes) => match timer.poll(cx) {
                 Poll::Ready(Ok(())) => {
                     self.state = State::Ready;
                     Step::Continue
                 }
-                Poll::Ready(Err(NoTimer)) => self.back_off_failed(),
+                Poll::Ready(Err(NoTimer)) => {
+                    let completes = *completes;
+                    self.back_off_failed(completes)
+                }
                 Poll::Pending => return self.wait(cx),
             },
             State::Ready => self.begin_attempt(),
@@ -331,6 +333,9 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
 
     fn begin_attempt(&mut self) -> Step<T, E> {
         let to_revoke = self.attempt.begin(&self.options);
+        if self.attempt.number == 1 {
+            self.options.retry.count_run();
+        }
         self.state = State::Connecting(None);
         if !to_revoke {
             return Step::Continue;
@@ -466,39 +471,44 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         // which says less than the failure.
         let left = self.attempt.deadlines.left();
         let fits = |delay: &Duration| delay.is_zero() || left.is_none_or(|left| *delay < left);
-        // Without a timer there is no back-off, and so no retry.
         let retry = planned
             .filter(|(_, delay)| fits(delay))
-            .and_then(|(kind, delay)| Some((kind, delay, back_off(delay).ok()?)));
+            .map(|(kind, delay)| Ok((kind, delay, back_off(delay)?)))
+            .transpose();
+        // Last, since what the budget gives is gone for other runs.
+        let retry = retry.map(|retry| retry.filter(|_| self.options.retry.affordable()));
         let recorder = &mut self.attempt.recorder;
         if let Some(kind) = network_error {
-            let delay = retry.as_ref().map(|(_, delay, _)| *delay);
+            let delay = match &retry {
+                Ok(Some((_, delay, _))) => Some(*delay),
+                _ => None,
+            };
             recorder.network_error(kind, &fault.message, delay, number);
         }
-        let Some((kind, delay, timer)) = retry else {
-            return if fault.completes() {
-                self.complete()
-            } else {
-                Step::HandOut(self.fail_with(fault))
-            };
+        let (kind, delay, timer) = match retry {
+            Ok(Some(retry)) => retry,
+            _ if fault.completes() => return self.complete(),
+            Ok(None) => return Step::HandOut(self.fail_with(fault)),
+            Err(NoTimer) => return Step::HandOut(self.fail(Error::NoTimer)),
         };
         self.retries.count(kind);
         recorder.retry(number + 1, kind, reason, delay);
         // The attempt is void from here on: a timeout of the back-off must not find it complete.
         self.attempt.reset();
         self.state = match timer {
-            Some(timer) => State::BackingOff(timer, (!fault.completes()).then(|| Box::new(fault))),
+            Some(timer) => State::BackingOff(timer, fault.completes()),
             None => State::Yielding,
         };
         Step::Continue
     }
 
-    /// The runtime that kept the timer is gone: there is no further attempt.
+    /// There is nothing to wait with any more, and so no further attempt.
     #[cold]
-    fn back_off_failed(&mut self) -> Step<T, E> {
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::BackingOff(_, Some(fault)) => Step::HandOut(self.fail_with(*fault)),
-            _ => self.complete(),
+    fn back_off_failed(&mut self, completes: bool) -> Step<T, E> {
+        if completes {
+            self.complete()
+        } else {
+            Step::HandOut(self.fail(Error::NoTimer))
         }
     }
 

@@ -1,0 +1,332 @@
+//! The example that shuts down: told to stop by a real signal while a hundred runs are live, it loses
+//! none of them on the way to any sink, and no sink can hold it.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::routing::any;
+use common::{DEADLINE, Samples, get, read, wait_for};
+use futures_util::future::join_all;
+use futures_util::{Stream, StreamExt};
+use l0_core::{Outcome, Telemetry};
+use l0_examples::chat_client::{BoxError, ChatEvent, chat};
+use l0_examples::server::{Fault, Server};
+use tokio::net::TcpListener;
+
+/// How many runs are live when it is told to stop, and how many of them end by themselves then.
+const LIVE: usize = 100;
+const ENDING: usize = 10;
+
+/// The example, which asks a model server of this process.
+struct Example {
+    process: Child,
+    address: SocketAddr,
+    metrics: String,
+    file: PathBuf,
+    upstream: Server,
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_file(&self.file);
+    }
+}
+
+impl Example {
+    /// One that sends to these, and waits so many seconds for answers and for sinks.
+    async fn start(ingest: SocketAddr, statsd: SocketAddr, grace: u64, flush: u64) -> Self {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("l0-shutdown-{}-{number}.jsonl", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        let _ = fs::remove_file(&file);
+        let upstream = Server::start(0).await.unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shutdown"));
+        for (variable, _) in std::env::vars_os() {
+            if variable.to_string_lossy().starts_with("OTEL_") {
+                command.env_remove(&variable);
+            }
+        }
+        let child = command
+            .args(["--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .arg("--file")
+            .arg(&file)
+            .args(["--grace", &grace.to_string()])
+            .args(["--flush", &flush.to_string()])
+            .env("SENTRY_DSN", format!("http://public@{ingest}/1"))
+            .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{ingest}"))
+            .env("DD_DOGSTATSD_URL", statsd.to_string())
+            .env("OPENAI_BASE_URL", upstream.base_url())
+            .env("OPENAI_API_KEY", "sk-none")
+            .stdout(Stdio::piped())
+            .spawn();
+        let mut process = child.unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let mut printed = |begin: &str| {
+            let line = lines.next().unwrap().unwrap();
+            line.strip_prefix(begin).unwrap().to_owned()
+        };
+        let metrics = printed("metrics on ");
+        let address = printed("listening on http://").parse().unwrap();
+        Self {
+            process,
+            address,
+            metrics,
+            file,
+            upstream,
+        }
+    }
+
+    /// Begins a chat, and reads it up to its first token.
+    async fn begin(&self) -> impl Stream<Item = Result<ChatEvent, BoxError>> + Unpin + use<> {
+        let http = reqwest::Client::new();
+        let events = chat(&http, self.address, None, "What is a token?").await;
+        let mut events = events.unwrap();
+        assert_eq!(events.next().await.unwrap().unwrap().name, "token");
+        events
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let told = Command::new("kill").args([signal, &pid]).status();
+        assert!(told.unwrap().success());
+    }
+
+    /// Waits until it has ended by itself.
+    async fn exit(&mut self) -> ExitStatus {
+        wait_for("it exits", async || self.process.try_wait().unwrap()).await
+    }
+
+    fn lines(&self) -> Vec<Telemetry> {
+        let file = BufReader::new(File::open(&self.file).unwrap());
+        let lines = l0_export::json::read_lines(file);
+        lines.map(Result::unwrap).collect()
+    }
+}
+
+/// What an ingest was sent, by the path.
+type Sent = Arc<Mutex<Vec<(String, Bytes)>>>;
+
+/// The ingest of Sentry and of OpenTelemetry on a free loopback port. One that does not answer takes
+/// connections, and reads what is sent.
+async fn ingest(answers: bool) -> (SocketAddr, Sent) {
+    let sent = Sent::default();
+    let kept = Arc::clone(&sent);
+    let handler = any(move |uri: axum::http::Uri, body: Bytes| {
+        kept.lock().unwrap().push((uri.path().to_owned(), body));
+        async move {
+            if !answers {
+                std::future::pending::<()>().await;
+            }
+            StatusCode::OK
+        }
+    });
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = Router::new().fallback(handler);
+    tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    });
+    (address, sent)
+}
+
+/// A `StatsD` server, which keeps what it gets until it is asked for.
+struct Statsd {
+    address: SocketAddr,
+    over: Arc<AtomicBool>,
+    thread: JoinHandle<String>,
+}
+
+impl Statsd {
+    fn start() -> Self {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let address = socket.local_addr().unwrap();
+        let over = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&over);
+        let thread = thread::spawn(move || {
+            let mut received = String::new();
+            let mut datagram = [0; 65_536];
+            loop {
+                // Looked at first: what was sent before is there then.
+                let over = asked.load(Ordering::Acquire);
+                match socket.recv(&mut datagram) {
+                    Ok(length) => {
+                        received += std::str::from_utf8(&datagram[..length]).unwrap();
+                        received.push('\n');
+                    }
+                    Err(_) if over => return received,
+                    Err(_) => {}
+                }
+            }
+        });
+        Self {
+            address,
+            over,
+            thread,
+        }
+    }
+
+    /// How many runs ended so.
+    fn runs(received: &str, outcome: Outcome) -> usize {
+        let lines = received.lines().filter(|line| line.starts_with("l0.runs:"));
+        let tag = format!("outcome:{outcome}");
+        lines.filter(|line| line.contains(&tag)).count()
+    }
+
+    fn received(self) -> String {
+        self.over.store(true, Ordering::Release);
+        self.thread.join().unwrap()
+    }
+}
+
+/// The ids that are in any of the bodies.
+fn found<'a>(ids: &BTreeSet<&'a str>, bodies: &[&Bytes]) -> BTreeSet<&'a str> {
+    let is_in = |id: &str, body: &Bytes| body.windows(id.len()).any(|part| part == id.as_bytes());
+    let ids = ids.iter().copied();
+    ids.filter(|id| bodies.iter().any(|body| is_in(id, body)))
+        .collect()
+}
+
+/// The last of the scrapes that go on until there is nobody to be scraped: rarely enough that they do
+/// not come across the last numbers by chance.
+async fn scrape(url: String) -> Samples {
+    let mut last = None;
+    loop {
+        match reqwest::get(&url).await {
+            Ok(response) => last = Some(response.text().await.unwrap()),
+            Err(_) => return read(&last.unwrap()),
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn none_of_a_hundred_live_runs_is_lost_on_the_way_to_any_sink() {
+    let (ingest, sent) = ingest(true).await;
+    let statsd = Statsd::start();
+    let mut example = Example::start(ingest, statsd.address, 8, 30).await;
+    let scrapes = tokio::spawn(scrape(example.metrics.clone()));
+    example.upstream.fail_next([Fault::Stall; LIVE - ENDING]);
+    let stalled = join_all((0..LIVE - ENDING).map(|_| example.begin())).await;
+    let ending = join_all((0..ENDING).map(|_| example.begin())).await;
+    let metrics = read(&get(&example.metrics).await);
+    assert_eq!(metrics.sum("l0_streams_started_total", &[]), LIVE as f64);
+
+    example.signal("-TERM");
+    // Clients are told how it ended.
+    let last = async |events| {
+        let events: Vec<_> = StreamExt::collect(events).await;
+        let last: Result<ChatEvent, _> = events.into_iter().next_back().unwrap();
+        last.unwrap().data["outcome"].as_str().unwrap().to_owned()
+    };
+    let completed = join_all(ending.into_iter().map(last)).await;
+    let aborted = join_all(stalled.into_iter().map(last)).await;
+    assert_eq!(completed, ["completed"; ENDING]);
+    assert_eq!(aborted, ["aborted"; LIVE - ENDING]);
+    assert!(example.exit().await.success());
+
+    let lines = example.lines();
+    let ids: BTreeSet<_> = lines.iter().map(|line| &*line.session_id).collect();
+    assert_eq!((lines.len(), ids.len()), (LIVE, LIVE), "JSON Lines");
+    let ended = |outcome| {
+        let lines = lines.iter();
+        lines.filter(|line| line.outcome == Some(outcome)).count()
+    };
+    let outcomes = [
+        (Outcome::Completed, ENDING),
+        (Outcome::Aborted, LIVE - ENDING),
+    ];
+    let received = statsd.received();
+    let last_scrape = scrapes.await.unwrap();
+    for (outcome, runs) in outcomes {
+        assert_eq!(ended(outcome), runs, "JSON Lines, {outcome}");
+        assert_eq!(Statsd::runs(&received, outcome), runs, "StatsD, {outcome}");
+        let labels = [("outcome", outcome.as_str())];
+        let scraped = last_scrape.sum("l0_streams_finished_total", &labels);
+        assert_eq!(scraped, runs as f64, "the last scrape, {outcome}");
+    }
+    let sent = sent.lock().unwrap();
+    for (sink, path) in [("OpenTelemetry", "/v1/traces"), ("Sentry", "/api/1/")] {
+        let bodies = sent.iter().filter(|(to, _)| to.starts_with(path));
+        let bodies: Vec<_> = bodies.map(|(_, body)| body).collect();
+        assert_eq!(found(&ids, &bodies), ids, "{sink}");
+    }
+    let metrics = sent.iter().filter(|(to, _)| to == "/v1/metrics");
+    assert!(metrics.count() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_sink_holds_it_and_what_hangs_takes_nothing_from_the_others() {
+    const GRACE: u64 = 1;
+    const FLUSH: u64 = 2;
+    // It takes what it is sent, and never answers.
+    let (ingest, _sent) = ingest(false).await;
+    let statsd = Statsd::start();
+    let mut example = Example::start(ingest, statsd.address, GRACE, FLUSH).await;
+    // Whoever scrapes it does so once, and never comes again.
+    get(&example.metrics).await;
+    example.upstream.fail_next([Fault::Stall; LIVE]);
+    let stalled = join_all((0..LIVE).map(|_| example.begin())).await;
+
+    let start = Instant::now();
+    example.signal("-INT");
+    let status = example.exit().await;
+    let took = start.elapsed();
+    drop(stalled);
+    // It says that not all was sent.
+    assert_eq!(status.code(), Some(1));
+    // Of its waits for aborted runs, one second each, too.
+    let bound = Duration::from_secs(GRACE + 1 + 1 + FLUSH);
+    assert!(took < bound + DEADLINE / 10, "{took:?}");
+    let lines = example.lines();
+    assert_eq!(lines.len(), LIVE);
+    assert_eq!(Statsd::runs(&statsd.received(), Outcome::Aborted), LIVE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_wait_for_live_answers() {
+    let (ingest, _sent) = ingest(true).await;
+    let statsd = Statsd::start();
+    let hours = 7_200;
+    let mut example = Example::start(ingest, statsd.address, hours, 30).await;
+    example.upstream.fail_next([Fault::Stall]);
+    let stalled = example.begin().await;
+    example.signal("-TERM");
+    wait_for("the intake is closed", async || {
+        let refused = tokio::net::TcpStream::connect(example.address).await;
+        refused.is_err().then_some(())
+    })
+    .await;
+    assert_eq!(example.process.try_wait().unwrap(), None);
+    // The first may still be the only one that it waits for: once more if so.
+    wait_for("it exits", async || {
+        example.signal("-TERM");
+        example.process.try_wait().unwrap()
+    })
+    .await;
+    assert!(example.exit().await.success());
+    drop(stalled);
+    assert_eq!(example.lines().len(), 1);
+    assert_eq!(Statsd::runs(&statsd.received(), Outcome::Aborted), 1);
+}
