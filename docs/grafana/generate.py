@@ -258,13 +258,17 @@ ALL_RUNS = [
         target(
             f"topk(10, {rate('l0_failures_total', 'model, error_type')})",
             "{{model}} {{error_type}}"))),
-    (12, graph(
+    (8, graph(
         "Active streams by model", f"Runs that started and did not end. {ALL}", COUNT,
         target(f"sum by (model) (l0_streams_active{{{RUNS}}})", "{{model}}"), stack="normal")),
-    (12, graph(
+    (8, graph(
         "Active streams by instance",
         f"One instance that grows while the others do not has runs that hang. {ALL}", COUNT,
         target(f"sum by (instance) (l0_streams_active{{{RUNS}}})", "{{instance}}"))),
+    (8, graph(
+        "Oldest live run by model",
+        f"A line that rises a second per second is a run that hangs, also if others end. {ALL}", SECONDS,
+        target(f"max by (model) (l0_stream_oldest_seconds{{{RUNS}}})", "{{model}}"))),
 ]
 
 LATENCY = [

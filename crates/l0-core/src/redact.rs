@@ -8,18 +8,21 @@
 //! [`text`] knows the places where credentials stand, and the forms that they have:
 //!
 //! - private keys in PEM form;
-//! - URLs: user and password, query and fragment;
-//! - the value of a name such as `api_key`, `OPENAI_API_KEY`, `x-goog-api-key`, `Authorization`,
-//!   `Cookie`, `access_token`, `client_secret`, `password`, after `=` or `:`, as in a query, a
-//!   header, JSON, or what `Debug` writes;
+//! - URLs: user and password, query and fragment, also percent-encoded in another URL; what follows the
+//!   start of a webhook's path, which is its credential;
+//! - the value of a name such as `api_key`, `OPENAI_API_KEY`, `MYKEY`, `accessKeyId`, `x-goog-api-key`,
+//!   `Authorization`, `Cookie`, `access_token`, `client_secret`, `password`, after `=` or `:`, full-width
+//!   ones too, as in a query, a header, JSON, or what `Debug` writes, or in quotes after a space;
+//! - what looks random after `subscription key` and the like;
 //! - the token after `Bearer` or `Basic`;
 //! - keys of well-known services, by how they start, and JSON web tokens.
 //!
 //! It cannot see a credential without such a place or form: one alone in prose, one under another
 //! name or deeper in the JSON under its name, one that is split or encoded, and what follows the
-//! first space of a value without quotes. After `token: `, `key: `, `Bearer ` or a scheme it does
+//! first space, or escaped line end, of a value without quotes. After `token: `, `key: `, `Bearer ` or a scheme it does
 //! not know, prose may follow, so a value there must look random: a short one, or one of lower-case
-//! letters only, may stay. What follows a sure name goes whatever it is (`api_key: None`). Personal
+//! letters only, may stay. A UUID or a hash that stands alone is no credential: requests and commits are
+//! found by them. What follows a sure name goes whatever it is (`api_key: None`). Personal
 //! data, and what a server quotes of a prompt, is not looked for.
 
 use std::error::Error as StdError;
@@ -124,12 +127,22 @@ fn redact(raw: &Beginning) -> String {
 fn redact_and_cut(raw: &str) -> String {
     let line = raw.replace(|c: char| c.is_control() || c.is_whitespace(), " ");
     let mut text = line.trim().to_owned();
+    // To the rules, an escaped line end is space.
+    for (escape, space) in ESCAPES {
+        text = text.replace(escape, space);
+    }
     for (pattern, replacement) in RULES.iter() {
         text = pattern.replace_all(&text, *replacement).into_owned();
+    }
+    for (escape, space) in ESCAPES {
+        text = text.replace(space, escape);
     }
     cut(&mut text);
     text
 }
+
+/// What ends a line or a word in code and JSON, and space that no text has at that point.
+const ESCAPES: [(&str, &str); 3] = [("\\n", "\u{b}"), ("\\r", "\u{c}"), ("\\t", "\t")];
 
 fn cut(text: &mut String) {
     if text.len() > MAX_MESSAGE {
@@ -140,7 +153,7 @@ fn cut(text: &mut String) {
 }
 
 /// Parts that the rules share.
-const PARTS: [(&str, &str); 7] = [
+const PARTS: [(&str, &str); 10] = [
     (
         "{quoted}",
         r#"({lead}\\+")[^"\\]+|({lead}")(?:[^"\\]|\\.)+|({lead}')[^']+"#,
@@ -150,19 +163,27 @@ const PARTS: [(&str, &str); 7] = [
     // Up to a space or quote, without the punctuation that belongs to the text around it. `]` does
     // not: it ends what is put in a secret's place.
     ("{run}", r#"[^\s"`<>]*[^\s"'`<>\\,;:.!(){}…]"#),
-    ("{schemes}", r"(?:(?i:bearer|basic|token|key|bot)\s+)*"),
-    ("{is}", r"\s*[:=]=?>?\s*"),
+    (
+        "{schemes}",
+        r#"(?:[("'`\[\\]*(?i:bearer|basic|token|key|bot)\s+)*"#,
+    ),
+    ("{is}", r"(?:\s*{sign}=?>?|%(?:25)*3[adAD])\s*"),
+    // Also as East Asian keyboards have them.
+    ("{sign}", "[:=\u{ff1a}\u{ff1d}]"),
     // What looks random: eight characters or more with a digit near an end, or very many.
     (
         "{random}",
         r"(?:{char}*[0-9]{char}{7,}|{char}{7,}[0-9]{char}*|{char}{32,})",
     ),
     ("{char}", r"[\w.~+/=-]"),
+    // Where a word begins, also behind an escape.
+    ("{start}", r"(?:\b|_|%\w\w|\\u\w{4})"),
+    ("{pair}", r"[\w-]*(?:key|token|secret|authorization|cookie)"),
 ];
 
 /// What is looked for, in this order, and what is put in its place. A rule must find nothing new in
 /// what it has replaced.
-const TABLE: [(&str, &str); 9] = [
+const TABLE: [(&str, &str); 14] = [
     (
         "-----BEGIN [A-Z0-9 ]*PRIVATE KEY.*?(?:-----END [A-Z0-9 ]*-----|$)",
         "[redacted]",
@@ -177,6 +198,20 @@ const TABLE: [(&str, &str); 9] = [
         r#"(:\\?/\\?/[^\s?#"<>`]*[?#]|\?[\w.%\[\]-]+=){run}"#,
         "$1[redacted]",
     ),
+    // The same inside of another URL.
+    (
+        r#"(%(?:25)*3[aA](?:%(?:25)*2[fF]){2})[^\s"<>`@?&]*?%(?:25)*40"#,
+        "$1[redacted]%40",
+    ),
+    (
+        r"(%(?:25)*3[fF][\w.\[\]-]+%(?:25)*3[dD]){run}",
+        "$1[redacted]",
+    ),
+    // What comes after these is all that a stranger needs to post there.
+    (
+        r"(?i)(hooks\.slack(?:-gov)?\.com\\?/[a-z]+\\?/|discord(?:app)?\.com\\?/api\\?/webhooks\\?/)[\w/\\%-]*\w",
+        "$1[redacted]",
+    ),
     // Names that only credentials have, and words that do so where no prose can follow. More than
     // one if a value is missing, lest the next name is taken for it.
     (
@@ -184,41 +219,55 @@ const TABLE: [(&str, &str); 9] = [
             (?: {schemes} [^\w\s]* [\w-]* (?:
                 (?: authorization | cookie | secret | pass(?:w(?:or)?d|phrase) | \bpwd
                     | [_-](?:key|token|pass|pwd) | (?:api|access|auth)(?:key|token)
-                    | (?-i:[a-z](?:Key|Token))
+                    | access[_-]?key[_-]?id | (?-i:[a-z](?:Key|Token))
                 ) (?:_?[0-9]+)? (?:\\*["'])? {is}
-                | \b(?:key|token|auth|credentials?|sig|signature) (?: \\*["']{is} | \s*=>?\s* )
+                | (?: {start}(?:key|token|auth|credentials?|sig|signature) | (?-i:[A-Z](?:KEY|TOKEN)) )
+                    (?: \\*["']{is} | \s*[=\u{ff1d}]>?\s* )
             ))+
         ) (?: {quoted} | {schemes} {run} (?:;\s*[^\s=;"]+={run})* )"#,
         "$1$2$3$4[redacted]",
     ),
     // The same in pairs, and where prose may follow (`unexpected token: foo`, unknown schemes).
     (
-        r#"(?i)(\("[\w-]*(?:key|token|secret|authorization|cookie)",\s*b?")(?:[^"\\]|\\.)+"#,
-        "$1[redacted]",
+        r#"(?i)(\("{pair}",\s*b?")(?:[^"\\]|\\.)+|(\(\\+"{pair}\\+",\s*b?\\+")[^"\\]+"#,
+        "$1$2[redacted]",
     ),
     (
         r#"(?ix)(
-            \b(?:key|token|auth|credentials?) (?:\ provided)? :\s* (?:\w+\()? ["'`]?
+            {start}(?:key|token|auth|credentials?) (?:\ provided)? [:\u{ff1a}]\s* (?:\w+\()? ["'`]?
             | authorization{is}\[redacted]\s+
         ) {random}"#,
         "$1[redacted]",
     ),
     (
-        r"\b((?i:bearer)\s+{schemes})(?:\w+[A-Z0-9._~+/=-]{char}{3,}|{char}{20,})",
+        r"({start}(?i:bearer)\s+{schemes})(?:\w+[A-Z0-9._~+/=-]{char}{3,}|{char}{20,})",
         "$1[redacted]",
     ),
     (
-        r"\b((?i:basic)\s+)(?:{char}+[A-Z0-9]{char}{3,}|{char}+=)",
+        r"({start}(?i:basic)\s+)(?:{char}+[A-Z0-9]{char}{3,}|{char}+=)",
         "$1[redacted]",
     ),
-    // Keys that are known by how they start, also behind an escape, and JSON web tokens.
+    // Keys that are known by how they start, and JSON web tokens.
     (
-        r"(?x)(\b|_|%\w\w|\\[nrt]|\\u\w{4})(?:
+        r"(?x)({start})(?:
             sk-(?:[\w-]*[0-9][\w-]{7,}|[\w-]{7,}[0-9][\w-]*|\w{16,})
             | (?:csk|xai|pplx|nvapi|glpat|xox[a-z])-[\w-]{12,} | AIza[\w-]{16,} | ya29\.[\w-]{16,}
-            | (?:[prs]k_(?:live_|test_)?|gsk_|hf_|gh[oprsu]_|r8_|fw_|tgp_)[A-Za-z0-9]{16,}
-            | github_pat_\w{16,} | A[KS]IA[A-Z0-9]{12,} | eyJ[\w-]{8,}(?:\.[\w=-]+)*
+            | (?:[prs]k_(?:live_|test_)?|gsk_|hf_|gh[oprsu]_|npm_|r8_|fw_|tgp_)[A-Za-z0-9]{16,}
+            | (?:github_pat|lsv2|esecret)_\w{12,} | dapi[A-Za-z0-9]{16,}(?:-[0-9])?
+            | pa-(?:\w*[0-9]\w{15,}|\w{15,}[0-9]\w*|[\w-]{40,}) | SG\.[\w-]{12,}(?:\.[\w-]+)* | A[KS]IA[A-Z0-9]{12,} | eyJ[\w-]{8,}(?:\.[\w=-]+)*
         )",
+        "$1[redacted]",
+    ),
+    // In quotes after a header's name, and in prose after a word for a key, where it must look random.
+    (
+        r#"(?i)({start}x-(?:[\w-]+-)?(?:key|token)\s+(?:\\*["'`])+)[^\s"'`\\]+"#,
+        "$1[redacted]",
+    ),
+    (
+        r#"(?ix)(
+            {start}(?:api|access|subscription|secret|account|licen[cs]e|service)[\ _-]?(?:key|token) \s+
+            (?: (?:is|was|provided) \s+ )? [("'`\\]*
+        ) (?:[a-z_-]*[0-9][\w-]{7,}|[a-z_-]{7,}[0-9][\w-]*|\w{32,})"#,
         "$1[redacted]",
     ),
 ];
@@ -398,7 +447,93 @@ mod tests {
             "a [redacted] b",
         ),
         ("-----BEGIN PRIVATE KEY-----\nCANARY", "[redacted]"),
+        ("dapiCANARY0123456789abcdef01234567", "[redacted]"),
+        ("dapiCANARY0123456789abcdef01234567-2", "[redacted]"),
+        ("lsv2_pt_CANARY0123456789_abcdef", "[redacted]"),
+        ("lsv2_sk_CANARY0123456789", "[redacted]"),
+        ("esecret_CANARY0123456789", "[redacted]"),
+        ("pa-CANARY0123456789abcdefghij", "[redacted]"),
+        (
+            "pa-CANARYabcdef-hijklmnopq_stuvwxyzabcdefghijklm",
+            "[redacted]",
+        ),
+        ("npm_CANARYabcdefghijklmnopqrstuvwx", "[redacted]"),
+        ("SG.CANARY0123456789.CANARYabc-def_0123", "[redacted]"),
+        // Webhooks.
+        (
+            "POST https://hooks.slack.com/services/T0CANARY/B0CANARY/CANARYabc failed",
+            "POST https://hooks.slack.com/services/[redacted] failed",
+        ),
+        (
+            r"https:\/\/hooks.slack.com\/services\/T0CANARY\/B0\/CANARY.",
+            r"https:\/\/hooks.slack.com\/services\/[redacted].",
+        ),
+        (
+            "hooks.slack.com/workflows/T0CANARY/A0/1/CANARY",
+            "hooks.slack.com/workflows/[redacted]",
+        ),
+        (
+            "https://discord.com/api/webhooks/123/CANARY-a_b, then",
+            "https://discord.com/api/webhooks/[redacted], then",
+        ),
+        // Names in other spellings.
+        ("MYKEY=CANARY", "MYKEY=[redacted]"),
+        ("export OPENAIKEY=CANARY;", "export OPENAIKEY=[redacted];"),
+        ("GHTOKEN = 'CANARY'", "GHTOKEN = '[redacted]'"),
+        ("accessKeyId: CANARY", "accessKeyId: [redacted]"),
+        (
+            r#"{"accessKeyId":"CANARY","secretAccessKey":"CANARY"}"#,
+            r#"{"accessKeyId":"[redacted]","secretAccessKey":"[redacted]"}"#,
+        ),
+        (
+            "aws_access_key_id = CANARY",
+            "aws_access_key_id = [redacted]",
+        ),
+        (
+            "invalid x-api-key 'CANARY'",
+            "invalid x-api-key '[redacted]'",
+        ),
+        (
+            r#"bad x-goog-api-key "CANARY", try again"#,
+            r#"bad x-goog-api-key "[redacted]", try again"#,
+        ),
+        (
+            r#"{"message":"invalid x-api-key \"CANARY\""}"#,
+            r#"{"message":"invalid x-api-key \"[redacted]\""}"#,
+        ),
+        (
+            "invalid subscription key 0CANARY123456789abcdef0123456789",
+            "invalid subscription key [redacted]",
+        ),
+        (
+            "the access key is 'CANARY123456789', which",
+            "the access key is '[redacted]', which",
+        ),
+        (
+            "Invalid API key CANARY0123456789abcdef.",
+            "Invalid API key [redacted].",
+        ),
+        ("api_key\u{ff1a}CANARY", "api_key\u{ff1a}[redacted]"),
+        ("password \u{ff1d} CANARY", "password \u{ff1d} [redacted]"),
+        (
+            "Authorization\u{ff1a}Bearer CANARY",
+            "Authorization\u{ff1a}[redacted]",
+        ),
+        ("token\u{ff1a} CANARY0123456789", "token\u{ff1a} [redacted]"),
         // URLs.
+        (
+            "redirect=https%3A%2F%2Fhost%2Fpath%3Fq%3DCANARY%26a%3DCANARY",
+            "redirect=https%3A%2F%2Fhost%2Fpath%3Fq%3D[redacted]",
+        ),
+        (
+            "at https%3a%2f%2fuser%3aCANARY%40host%2fpath, then",
+            "at https%3a%2f%2f[redacted]%40host%2fpath, then",
+        ),
+        (
+            "https%253A%252F%252Fhost%253Fq%253DCANARY",
+            "https%253A%252F%252Fhost%253Fq%253D[redacted]",
+        ),
+        ("x api_key%3DCANARY", "x api_key%3D[redacted]"),
         (
             "https://user:CANARY@host/path",
             "https://[redacted]@host/path",
@@ -505,6 +640,18 @@ mod tests {
         "-----BEGIN CERTIFICATE-----",
         "résumé naïve 日本語 🎉",
         "tokenizer: broken",
+        "the API key 'production' was renamed",
+        "an access key is needed: see docs",
+        "https://hooks.slack.com/ cannot be reached",
+        "pa-system is off, the spa-resort-2024-08-31-booking is not",
+        "npm_config_registry and npm_lifecycle_event are set",
+        "dapi and dapivision",
+        "SG.dll, version SG.1",
+        "commit 3f786850e387550fdab836ed7e6dc881de23001b",
+        "run 123e4567-e89b-12d3-a456-426614174000 ended",
+        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "https%3A%2F%2Fapi.example.com%2Fv1%2Fmodels",
+        "\u{932f}\u{8aa4}\u{ff1a}\u{8acb}\u{7a0d}\u{5f8c}\u{518d}\u{8a66}",
         "[redacted]",
     ];
 
@@ -718,7 +865,11 @@ mod tests {
     }
 
     /// Each way to write a secret that a canary is put through.
-    const FORMS: [&str; 10] = [
+    const FORMS: [&str; 14] = [
+        "MYKEY=CANARY",
+        "api_key\u{ff1a}CANARY",
+        "https%3A%2F%2Fhost%3Fq%3DCANARY",
+        "invalid x-api-key 'CANARY'",
         "sk-CANARY",
         "ghp_CANARY",
         "Bearer CANARY",

@@ -40,7 +40,7 @@ const ROW_CAPACITY: usize = 1024;
 pub enum Error {
     /// The file or writer failed.
     #[error("CSV: {0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
     /// The file to append to has other columns, perhaps those of another version. Nothing was
     /// written: move the file away, or append to another one.
     #[error("CSV: the file's header is `{found}`, and not that of this version, `{expected}`")]
@@ -51,6 +51,13 @@ pub enum Error {
         /// The columns that would be written.
         expected: String,
     },
+}
+
+/// What an [`AppendFile`] says about the header comes through [`Write`].
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(Self::Io)
+    }
 }
 
 /// Writes the header and one row, each with its line end.
@@ -83,7 +90,8 @@ pub fn to_string(telemetry: &Telemetry) -> Result<String, Error> {
 /// # }
 /// ```
 ///
-/// If a write fails in mid-row, the next one ends that row first, so that only it is lost.
+/// If a write to something else than a file fails in mid-row, the next one ends that row first, so that
+/// only it is lost.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
@@ -142,17 +150,19 @@ impl<W: Write> Writer<W> {
 }
 
 impl Writer<AppendFile> {
-    /// Appends to a file, which is created if it is not there. An empty file gets a header at once; in
-    /// one that ends in mid-row, because a process died, that row is ended first. Several processes
-    /// may append to one file: see [`AppendFile`].
+    /// Appends to a file, which is created if it is not there. A file that is empty gets a header, now and
+    /// after each rotation; in one that ends in mid-row, because a process died, that row is ended first.
+    /// Several processes may append to one file. A row that is not written whole is taken back: see
+    /// [`AppendFile`].
     ///
     /// # Errors
     ///
-    /// [`Error::Header`] if the file has another header; [`Error::Io`] if it cannot be opened for
-    /// reading and appending, locked or read.
+    /// [`Error::Header`] if the file has another header, also from [`write`](Self::write), if another file
+    /// was put into its place; [`Error::Io`] if it cannot be opened for reading and appending, locked or
+    /// read.
     pub fn append(path: impl AsRef<Path>) -> Result<Self, Error> {
         Ok(Self {
-            to: AppendFile::open_with(path, prepare)?,
+            to: AppendFile::open_with(path.as_ref(), before_row)?,
             needs_header: false,
             repair: "",
         })
@@ -187,13 +197,43 @@ fn is_quoted(bytes: &[u8]) -> bool {
     bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
-/// Sees to it that the file begins with the header and ends in a whole row.
-fn prepare(file: &mut File) -> Result<(), Error> {
+/// What has to stand in a file before the next row: its header, or what ends an unfinished row.
+fn before_row(file: &mut File) -> io::Result<Cow<'static, [u8]>> {
+    if file.seek(SeekFrom::End(0))? == 0 {
+        return Ok(header().as_bytes().into());
+    }
+    check_header(file)?;
+    if !ends_in_mid_line(file)? {
+        return Ok(Cow::Borrowed(b""));
+    }
+
+    // Seldom, so that reading all of it does not matter. Rows have an even number of quotes.
+    file.rewind()?;
+    let mut quoted = false;
+    let mut reader = BufReader::new(file);
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            break;
+        }
+        quoted ^= is_quoted(bytes);
+        let length = bytes.len();
+        reader.consume(length);
+    }
+    Ok(Cow::Borrowed(if quoted { b"\"\n" } else { b"\n" }))
+}
+
+/// Whether the file begins with the header, as we or a spreadsheet wrote it.
+fn check_header(file: &mut File) -> io::Result<()> {
     /// More than any header of ours: what is longer is none.
     const MAX_HEADER: u64 = 64 * 1024;
 
-    if file.seek(SeekFrom::End(0))? == 0 {
-        file.write_all(header().as_bytes())?;
+    let mut start = Vec::with_capacity(header().len());
+    file.rewind()?;
+    Read::by_ref(file)
+        .take(header().len() as u64)
+        .read_to_end(&mut start)?;
+    if start == header().as_bytes() {
         return Ok(());
     }
 
@@ -211,27 +251,9 @@ fn prepare(file: &mut File) -> Result<(), Error> {
     });
     if read.is_err() || !expected.split(',').eq(found_columns) {
         let found = found.iter().collect::<Vec<_>>().join(",");
-        return Err(Error::Header {
-            found: printable(&found).take(expected.len()).collect(),
-            expected,
-        });
-    }
-
-    if ends_in_mid_line(file)? {
-        // Seldom, so that reading all of it does not matter. Rows have an even number of quotes.
-        file.rewind()?;
-        let mut quoted = false;
-        let mut reader = BufReader::new(&mut *file);
-        loop {
-            let bytes = reader.fill_buf()?;
-            if bytes.is_empty() {
-                break;
-            }
-            quoted ^= is_quoted(bytes);
-            let length = bytes.len();
-            reader.consume(length);
-        }
-        file.write_all(if quoted { b"\"\n" } else { b"\n" })?;
+        let found = printable(&found).take(expected.len()).collect();
+        let error = Error::Header { found, expected };
+        return Err(io::Error::new(io::ErrorKind::InvalidData, error));
     }
     Ok(())
 }

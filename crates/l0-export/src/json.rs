@@ -12,8 +12,7 @@ use std::time::SystemTime;
 
 use l0_core::{Telemetry, Timestamp};
 use serde::{Deserialize, Serialize};
-
-use crate::values::printable;
+use serde_json::error::Category;
 
 /// Writes one telemetry on one line, without a line end.
 ///
@@ -75,8 +74,8 @@ pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<
 /// Reads JSON Lines: what [`write_line`] wrote, or one bare telemetry per line, as
 /// [`to_string`] writes it. Memory does not grow with the number of lines.
 ///
-/// A broken line gives an error with its number, and the lines after it are read on; empty lines
-/// are skipped.
+/// A broken line gives an error that says where it is and what is wrong with it, in no words of the
+/// line, and the lines after it are read on; empty lines are skipped.
 ///
 /// ```
 /// # use l0_core::Telemetry;
@@ -96,6 +95,8 @@ pub fn read_lines<R: BufRead>(reader: R) -> Lines<R> {
         reader,
         line: Vec::new(),
         number: 0,
+        offset: 0,
+        read: 0,
         ended: false,
     }
 }
@@ -110,6 +111,10 @@ pub struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
+    /// Where the line begins, in bytes.
+    offset: u64,
+    /// How many bytes were read so far.
+    read: u64,
     ended: bool,
 }
 
@@ -118,38 +123,85 @@ pub struct Lines<R> {
 #[non_exhaustive]
 pub enum LineError {
     /// The reader failed; nothing is read after it.
-    #[error("line {line}: {source}")]
+    #[error("line {line} (byte {offset}): {source}")]
     #[non_exhaustive]
     Io {
         /// The line's number, from 1.
         line: u64,
+        /// Where the line begins: how many bytes are before it.
+        offset: u64,
         /// What the reader said.
         source: io::Error,
     },
     /// The line is no JSON, or not that of a telemetry.
-    #[error("line {line}{}", in_line(source))]
+    #[error("line {line} (byte {offset}){}", in_line(source))]
     #[non_exhaustive]
     Json {
         /// The line's number, from 1.
         line: u64,
-        /// What is wrong with it. Its own line number is of no use: it saw one line.
+        /// Where the line begins: how many bytes are before it.
+        offset: u64,
+        /// What is wrong with it. It may quote the line, where the text of this error does not. Its own
+        /// line number is of no use: it saw one line.
         source: serde_json::Error,
     },
     /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped, and not kept in memory.
-    #[error("line {line}: longer than {} bytes", Lines::<()>::MAX_LINE)]
+    #[error("line {line} (byte {offset}): longer than {} bytes", Lines::<()>::MAX_LINE)]
     #[non_exhaustive]
     TooLong {
         /// The line's number, from 1.
         line: u64,
+        /// Where the line begins: how many bytes are before it.
+        offset: u64,
     },
 }
 
-/// What is wrong within a line, with the column if there is one. It may quote the line.
+impl LineError {
+    /// Returns the line's number, from 1.
+    #[must_use]
+    pub fn line(&self) -> u64 {
+        let (Self::Io { line, .. } | Self::Json { line, .. } | Self::TooLong { line, .. }) = self;
+        *line
+    }
+
+    /// Returns how many bytes are before the line.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        let (Self::Io { offset, .. } | Self::Json { offset, .. } | Self::TooLong { offset, .. }) =
+            self;
+        *offset
+    }
+}
+
+/// What is wrong within a line, with the column, and without a word of the line: its texts may be
+/// somebody's metadata.
 fn in_line(error: &serde_json::Error) -> String {
-    let text: String = printable(&error.to_string()).collect();
-    match text.strip_suffix(&format!(" at line 1 column {}", error.column())) {
-        Some(text) => format!(", column {}: {text}", error.column()),
-        None => format!(": {text}"),
+    let column = error.column();
+    let text = error.to_string();
+    let text = text
+        .strip_suffix(&format!(" at line 1 column {column}"))
+        .unwrap_or(&text);
+    let reason = match error.classify() {
+        // The parser's own words.
+        Category::Syntax | Category::Eof | Category::Io => text.to_owned(),
+        Category::Data => data_reason(text),
+    };
+    match column {
+        0 => format!(": {reason}"),
+        column => format!(", column {column}: {reason}"),
+    }
+}
+
+/// What serde says of a value, without the value: what is expected stands last, and is a type's.
+fn data_reason(text: &str) -> String {
+    let what = ["invalid type", "invalid value"];
+    let expected = text
+        .rsplit_once(", expected ")
+        .map(|(_, expected)| expected);
+    match (what.iter().find(|what| text.starts_with(**what)), expected) {
+        (Some(what), Some(expected)) => format!("{what}, expected {expected}"),
+        _ if text.starts_with("missing field `") => text.to_owned(),
+        _ => "not a telemetry".to_owned(),
     }
 }
 
@@ -163,9 +215,11 @@ impl<R: BufRead> Lines<R> {
     fn next_line(&mut self) -> io::Result<Option<Result<(), LineError>>> {
         let max = Self::MAX_LINE;
         self.line.clear();
+        self.offset = self.read;
         let mut limited = Read::by_ref(&mut self.reader).take(max as u64 + 1);
-        if limited.read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(None);
+        match limited.read_until(b'\n', &mut self.line)? {
+            0 => return Ok(None),
+            read => self.read += read as u64,
         }
         self.number += 1;
         if self.number == 1 && self.line.starts_with(BYTE_ORDER_MARK) {
@@ -174,10 +228,13 @@ impl<R: BufRead> Lines<R> {
         if self.line.last() == Some(&b'\n') {
             self.line.pop();
         } else if self.line.len() > max {
-            self.reader.skip_until(b'\n')?;
+            self.read += self.reader.skip_until(b'\n')? as u64;
             // So long a buffer is for nothing else.
             self.line = Vec::new();
-            return Ok(Some(Err(LineError::TooLong { line: self.number })));
+            return Ok(Some(Err(LineError::TooLong {
+                line: self.number,
+                offset: self.offset,
+            })));
         }
         Ok(Some(Ok(())))
     }
@@ -194,17 +251,23 @@ impl<R: BufRead> Iterator for Lines<R> {
             match self.next_line() {
                 Ok(Some(Ok(()))) if self.line.trim_ascii().is_empty() => {}
                 Ok(Some(Ok(()))) => {
-                    let line = self.number;
-                    return Some(
-                        parse(&self.line).map_err(|source| LineError::Json { line, source }),
-                    );
+                    let (line, offset) = (self.number, self.offset);
+                    return Some(parse(&self.line).map_err(|source| LineError::Json {
+                        line,
+                        offset,
+                        source,
+                    }));
                 }
                 Ok(Some(Err(error))) => return Some(Err(error)),
                 Ok(None) => self.ended = true,
                 Err(source) => {
                     self.ended = true;
-                    let line = self.number + 1;
-                    return Some(Err(LineError::Io { line, source }));
+                    let (line, offset) = (self.number + 1, self.offset);
+                    return Some(Err(LineError::Io {
+                        line,
+                        offset,
+                        source,
+                    }));
                 }
             }
         }
@@ -387,16 +450,16 @@ mod tests {
         bytes.extend_from_slice(b"\n\xff\n");
         let expected = [
             Ok("a"),
-            Err("line 2, column 16: EOF while parsing an object"),
-            Err("line 4, column 2: invalid length 0, expected struct Line with 1 element"),
-            Err("line 5: missing field `sessionId`"),
-            Err("line 6: missing field `sessionId`"),
-            Err("line 7, column 44: -1 is no duration in milliseconds"),
-            Err("line 8: longer than 16777216 bytes"),
+            Err("line 2 (byte 18), column 16: EOF while parsing an object"),
+            Err("line 4 (byte 36), column 2: not a telemetry"),
+            Err("line 5 (byte 39): missing field `sessionId`"),
+            Err("line 6 (byte 42): missing field `sessionId`"),
+            Err("line 7 (byte 59), column 44: not a telemetry"),
+            Err("line 8 (byte 105): longer than 16777216 bytes"),
             Ok("d"),
-            Err("line 10: longer than 16777216 bytes"),
-            Err("line 11, column 43: invalid type: string \"\\u{1b}[2J\\u{2028}\", expected u64"),
-            Err("line 12, column 1: expected value"),
+            Err("line 10 (byte 16777356): longer than 16777216 bytes"),
+            Err("line 11 (byte 33554589), column 43: invalid type, expected u64"),
+            Err("line 12 (byte 33554635), column 1: expected value"),
         ];
         let read = read(&bytes);
         let read: Vec<_> = read
@@ -531,6 +594,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_said_of_a_broken_line_quotes_none_of_it() {
+        for broken in [
+            r#"{"sessionId":1.5,"CANARY":CANARY}"#,
+            r#"{"sessionId":"CANARY","startTime":"CANARY, expected CANARY"}"#,
+            r#"{"sessionId":"a","startTime":{"CANARY":1}}"#,
+            r#"{"sessionId":"a","metrics":"missing field `CANARY`"}"#,
+            r#"{"sessionId":"a","metrics":["CANARY"]}"#,
+            r#"{"sessionId":"a","duration":"CANARY"}"#,
+            r#"{"sessionId":"a","network":{"errorsByType":{"CANARY":"CANARY"}}}"#,
+            r#"{"sessionId":"a","sessionId":"CANARY"}"#,
+            r#"{"CANARY"#,
+            "CANARY",
+        ] {
+            let [Err(said)] = &read(broken.as_bytes())[..] else {
+                panic!("{broken} was read");
+            };
+            assert!(said.starts_with("line 1 (byte 0)"), "{said}");
+            assert!(!said.contains("CANARY"), "{broken}: {said}");
+        }
+    }
+
+    #[test]
     fn a_reader_that_fails_ends_the_lines() {
         struct Fails;
         impl Read for Fails {
@@ -542,7 +627,7 @@ mod tests {
         let read: Vec<_> = read_lines(reader).collect();
         assert!(matches!(
             &read[..],
-            [Ok(_), Err(LineError::Io { line: 2, source })]
+            [Ok(_), Err(LineError::Io { line: 2, offset: 18, source })]
                 if source.kind() == io::ErrorKind::ConnectionReset
         ));
     }

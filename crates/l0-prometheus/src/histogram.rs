@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use l0_core::{Distribution, Telemetry};
 
-use crate::number::{Count, Float, nanos};
+use crate::number::{Count, Float, add, nanos};
 
 /// The upper bounds of a histogram's buckets; one more bucket, `+Inf`, takes the rest.
 #[derive(Debug, PartialEq)]
@@ -100,7 +100,7 @@ impl HistogramView<'_> {
     /// The cumulative counts, that of `+Inf` last. To be read once: a second reading may see more.
     pub(crate) fn cumulative(&self) -> impl Iterator<Item = u64> {
         self.counts.iter().scan(0_u64, |total, count| {
-            *total = total.wrapping_add(count.load(Ordering::Relaxed));
+            *total = total.saturating_add(count.load(Ordering::Relaxed));
             Some(*total)
         })
     }
@@ -175,7 +175,7 @@ impl UnitHistogram {
     #[inline]
     pub(crate) fn observe(&self, units: u64, run: &Telemetry) {
         let index = self.bounds.units.partition_point(|bound| *bound < units);
-        self.counts[index].fetch_add(1, Ordering::Relaxed);
+        add(&self.counts[index], 1);
         self.sum.add(units);
         if let Some(exemplar) = self.exemplars.get(index) {
             // If somebody reads or writes it just now, the one before is as good an example.
@@ -203,7 +203,7 @@ impl UnitHistogram {
                 count = 0;
                 index += 1;
             }
-            count += bucket.count;
+            count = bucket.count.saturating_add(count);
         }
         self.add(index, count);
         self.sum.add(nanos(durations.sum()));
@@ -211,7 +211,7 @@ impl UnitHistogram {
 
     fn add(&self, index: usize, count: u64) {
         if count > 0 {
-            self.counts[index].fetch_add(count, Ordering::Relaxed);
+            add(&self.counts[index], count);
         }
     }
 
@@ -245,7 +245,7 @@ impl FloatHistogram {
     /// Adds one finite value.
     pub(crate) fn observe(&self, value: f64) {
         let index = self.bounds.values.partition_point(|bound| *bound < value);
-        self.counts[index].fetch_add(1, Ordering::Relaxed);
+        add(&self.counts[index], 1);
         self.sum.add(value);
     }
 

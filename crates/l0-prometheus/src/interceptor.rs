@@ -5,6 +5,7 @@ use l0_core::{End, Event, Interceptor, KeyError, KeyList, Observer, Observers, R
 use crate::collector::{Collector, LabelledCollector};
 use crate::labels::{Labels, LabelsText};
 use crate::names::KEYS;
+use crate::series::Stream;
 
 impl Collector {
     /// Creates an interceptor that records every run, all under the default labels.
@@ -65,8 +66,8 @@ impl Collector {
 /// Records every run: what [`Collector::interceptor`] and [`Collector::label_keys`] create.
 ///
 /// The telemetry of a measured run is recorded when it ends. That a run is live shows at once, also
-/// if it is not measured: `streams_started_total`, `streams_active`, `backoff_seconds_total`. How it
-/// ended and why it failed is counted of every run. Tokens and gaps show at its end only, since showing
+/// if it is not measured: `streams_started_total`, `streams_active`, `stream_oldest_seconds`, and the
+/// seconds that it has been live and has waited for retries. How it ended and why it failed is counted of every run. Tokens and gaps show at its end only, since showing
 /// them earlier would cost time for each token.
 #[derive(Debug, Clone)]
 pub struct MetricsInterceptor {
@@ -99,35 +100,41 @@ impl Interceptor for MetricsInterceptor {
 struct LiveRun {
     collector: LabelledCollector,
     run: RunInfo,
-    finished: bool,
+    /// Until it has finished.
+    stream: Option<Stream>,
 }
 
 impl LiveRun {
     fn start(collector: LabelledCollector, run: RunInfo) -> Self {
-        collector.series().streams.start();
+        let stream = Some(collector.series().streams.start());
         Self {
             collector,
             run,
-            finished: false,
+            stream,
         }
     }
 
     fn finish(&mut self, end: &End) {
-        if !std::mem::replace(&mut self.finished, true) {
-            self.collector.series().finish(end);
+        if let Some(stream) = self.stream.take() {
+            self.collector.series().finish(stream, end);
         }
     }
 }
 
 impl Observer for LiveRun {
     fn on_event(&mut self, event: &Event<'_>) {
-        match *event {
-            Event::Retry { delay, .. } => self.collector.series().streams.back_off(delay),
-            Event::Finished { end, telemetry, .. } => {
+        let streams = &self.collector.series().streams;
+        match (event, &mut self.stream) {
+            (Event::Retry { .. }, Some(stream)) => streams.wait(stream),
+            (Event::AttemptStarted { .. }, Some(stream)) if stream.waits() => {
+                streams.resume(stream)
+            }
+            (Event::Finished { end, telemetry, .. }, _) => {
+                // A scrape between the two shows no more requests than ends.
+                self.finish(end);
                 if let Some(telemetry) = telemetry {
                     self.collector.record_measured(telemetry);
                 }
-                self.finish(end);
             }
             _ => {}
         }
@@ -171,11 +178,12 @@ mod tests {
     fn an_observer_that_is_never_told_of_the_end_ends_with_its_drop() {
         let collector = Collector::builder().build().unwrap();
         let labelled = collector.with_labels(&Labels::none());
+        let active = || labelled.series().snapshot().streams.unwrap().active;
         let mut live = LiveRun::start(labelled.clone(), run());
         live.on_event(&Event::attempt_started(1));
-        assert_eq!(labelled.series().streams.active(), 1);
+        assert_eq!(active(), 1);
         drop(live);
-        assert_eq!(labelled.series().streams.active(), 0);
+        assert_eq!(active(), 0);
         let text = collector.expose();
         assert!(text.contains("l0_streams_finished_total{outcome=\"dropped\"} 1\n"));
     }

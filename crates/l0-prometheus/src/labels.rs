@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use l0_core::{KeyList, keys};
+
 use crate::error::LabelError;
 use crate::names::check_label;
 
@@ -10,7 +12,7 @@ use crate::names::check_label;
 ///
 /// A name may be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except those that have a meaning
 /// already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own metrics, `error_type`,
-/// `severity`, `rule` and `outcome`. A value may be any text.
+/// `severity`, `rule` and `outcome`. A value may be any text, and is cut to 256 bytes.
 ///
 /// To Prometheus an empty value is no label. So two sets that differ only by labels with empty values
 /// are counted as one, which is shown as it was first seen.
@@ -36,6 +38,9 @@ pub struct Labels {
 }
 
 impl Labels {
+    /// The longest value, in bytes: a longer one is cut at the end of a character.
+    pub const MAX_VALUE: usize = KeyList::MAX_VALUE;
+
     /// Creates labels of these names and values, given in any order.
     ///
     /// # Errors
@@ -158,6 +163,7 @@ pub(crate) struct LabelsText(String);
 impl LabelsText {
     /// Adds a label. Names must come in ascending order, each once, and be checked.
     pub(crate) fn push(&mut self, name: &str, value: &str) {
+        let value = keys::cut(value, Labels::MAX_VALUE);
         self.0.reserve(name.len() + value.len() + 4);
         self.open(name);
         escape_into(&mut self.0, value);
@@ -310,6 +316,21 @@ mod tests {
                 let read: Vec<_> = labels.iter().collect();
                 assert_eq!(read, [("a", first.into()), ("b", second.into())]);
             }
+        }
+    }
+
+    #[test]
+    fn a_long_value_is_cut_at_the_end_of_a_character() {
+        for (value, cut) in [
+            ("x".repeat(256), 256),
+            ("x".repeat(257), 256),
+            ("\u{e9}".repeat(1_000), 256),
+            (format!("x{}", "\u{1f980}".repeat(1_000)), 253),
+            ("\n".repeat(1_000), 256),
+        ] {
+            let labels = labels([("a", &value)]);
+            let read = labels.get("a").unwrap();
+            assert_eq!(read, value[..cut], "{value}");
         }
     }
 

@@ -60,9 +60,11 @@
 //! `l0-core`: their name, their unit unless the name has it, and `total` if they add up; one more
 //! quantity is one more metric.
 //!
-//! `l0_streams_*`, `l0_failures_total` and `l0_backoff_seconds_total` are of all runs that an
-//! interceptor sees, measured or not, so that what started is finished or active. By
-//! [`Collector::record`], a run that failed is counted in `l0_failures_total` too. The last two metrics
+//! `l0_streams_*`, `l0_stream_oldest_seconds`, `l0_failures_total` and `l0_backoff_seconds_total` are of
+//! all runs that an interceptor sees, measured or not. In every scrape, what started has finished or is
+//! active, and no more runs were measured than have finished. Time that runs are live, and wait for a
+//! retry, counts while it goes by. The oldest live run is that of its label set, and absent if none is
+//! live. By [`Collector::record`], a run that failed is counted in `l0_failures_total` too. The last two metrics
 //! are about the collector itself. All others are of measured runs, and are counted
 //! when these end, so that their ratios hold at any sample rate.
 //!
@@ -76,7 +78,9 @@
 //! [`with_labels`](Collector::with_labels) at start-up. Counters by `error_type` and by `rule` appear with
 //! their first event, and those of started and active runs and of back-off with the first run. The
 //! first 64 values of such a label are told apart in a label set; further ones are counted under
-//! `other`, as is what a newer version wrote and this one does not know.
+//! `other`, as is what a newer version wrote and this one does not know. Values of labels are cut to 256
+//! bytes. A counter that reaches the largest number, 2^64 of its units (584 years for durations, which are
+//! added up in nanoseconds), stays there.
 //!
 //! `l0_tokens_per_second` is the guide's gauge: the run that ended last wins, and instances cannot be
 //! added up. For dashboards use the histogram `l0_output_tokens_per_second`, or

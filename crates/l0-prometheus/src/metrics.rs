@@ -5,8 +5,8 @@ use std::sync::LazyLock;
 
 use crate::histogram::HistogramView;
 use crate::layout::{FINISHED, Kind, LAYOUT, Place};
-use crate::number::{Count, NANOS};
-use crate::series::Series;
+use crate::number::Count;
+use crate::series::{Series, Snapshot};
 
 /// What a sample says.
 #[derive(Clone, Copy)]
@@ -31,7 +31,7 @@ pub(crate) struct Metric {
 #[derive(Clone, Copy)]
 enum Read {
     Quantity(Place),
-    Own(fn(&Series, &mut Samples<'_>)),
+    Own(fn(&Snapshot) -> Option<Value<'static>>),
 }
 
 /// Takes the samples of one metric and one label set: the value of the metric's own label, which is
@@ -43,7 +43,7 @@ impl Metric {
         name: &'static str,
         kind: Kind,
         help: &'static str,
-        read: fn(&Series, &mut Samples<'_>),
+        read: fn(&Snapshot) -> Option<Value<'static>>,
     ) -> Self {
         Self {
             name: Cow::Borrowed(name),
@@ -55,9 +55,14 @@ impl Metric {
     }
 
     /// Reads the samples of one label set.
-    pub(crate) fn read(&self, series: &Series, samples: &mut Samples<'_>) {
+    pub(crate) fn read(&self, series: &Series, snapshot: &Snapshot, samples: &mut Samples<'_>) {
         let place = match self.read {
-            Read::Own(read) => return read(series, samples),
+            Read::Own(read) => {
+                if let Some(value) = read(snapshot) {
+                    samples("", value);
+                }
+                return;
+            }
             Read::Quantity(place) => place,
         };
         let mut counts = |value: &str, count| samples(value, Value::Count(count));
@@ -74,9 +79,11 @@ impl Metric {
             }
             Place::Histogram(at) => samples("", Value::Histogram(series.histograms[at].view())),
             Place::Breakdown(at) => series.breakdowns[at].each(&mut counts),
-            // No end is known where no start is.
-            Place::Ends(at)
-                if LAYOUT.ends[at].0.name == FINISHED && series.streams.started().is_none() => {}
+            Place::Ends(at) if LAYOUT.ends[at].0.name == FINISHED => {
+                // No end is known where no start is.
+                let finished = snapshot.streams.iter().flat_map(|_| &snapshot.finished);
+                finished.for_each(|(value, count)| counts(value, *count));
+            }
             Place::Ends(at) => series.ends[at].each(&mut counts),
         }
     }
@@ -87,42 +94,40 @@ const REQUESTS: Metric = Metric::own(
     "requests_total",
     Kind::Counter,
     "Total L0 requests",
-    |series, to| to("", Value::Count(series.requests.get())),
+    |snapshot| Some(Value::Count(snapshot.requests)),
 );
 
-/// What is counted while runs are live. Ends are read before starts, so that no scrape shows more ends:
-/// these come after the quantities.
-const LIVE: [Metric; 3] = [
+/// What is counted while runs are live.
+const LIVE: [Metric; 5] = [
     Metric::own(
         "backoff_seconds_total",
         Kind::Counter,
-        "Time that runs were to wait before retries in seconds, measured or not",
-        |series, to| {
-            if series.streams.started().is_some() {
-                let backoff = series.streams.backoff.get() as f64 / NANOS;
-                to("", Value::Number(backoff));
-            }
-        },
+        "Time that runs waited for retries in seconds, measured or not, live ones included",
+        |snapshot| Some(Value::Number(snapshot.streams?.backoff_seconds)),
+    ),
+    Metric::own(
+        "streams_active_seconds_total",
+        Kind::Counter,
+        "Time that runs were live in seconds, measured or not, live ones included",
+        |snapshot| Some(Value::Number(snapshot.streams?.active_seconds)),
     ),
     Metric::own(
         "streams_started_total",
         Kind::Counter,
         "Runs started, measured or not",
-        |series, to| {
-            if let Some(started) = series.streams.started() {
-                to("", Value::Count(started));
-            }
-        },
+        |snapshot| Some(Value::Count(snapshot.streams?.started)),
     ),
     Metric::own(
         "streams_active",
         Kind::Gauge,
         "Runs started and not finished, measured or not",
-        |series, to| {
-            if series.streams.started().is_some() {
-                to("", Value::Count(series.streams.active()));
-            }
-        },
+        |snapshot| Some(Value::Count(snapshot.streams?.active)),
+    ),
+    Metric::own(
+        "stream_oldest_seconds",
+        Kind::Gauge,
+        "Age of the oldest live run in seconds, measured or not",
+        |snapshot| snapshot.streams?.oldest_seconds.map(Value::Number),
     ),
 ];
 

@@ -6,7 +6,22 @@ use std::time::Duration;
 
 use l0_core::{Unit, Value};
 
-/// A count that only grows. It wraps after 2^64, as every counter of Prometheus may.
+/// Adds to a number, which stays at the largest there is. Whoever sees it afterwards sees what was
+/// counted before.
+#[inline]
+pub(crate) fn add(number: &AtomicU64, n: u64) {
+    /// So many threads at once do not come from here to the end.
+    const FAR: u64 = u64::MAX / 2;
+
+    if n < FAR && number.load(Ordering::Relaxed) < FAR {
+        number.fetch_add(n, Ordering::Release);
+    } else {
+        let sum = |now: u64| Some(now.saturating_add(n));
+        let _ = number.fetch_update(Ordering::Release, Ordering::Relaxed, sum);
+    }
+}
+
+/// A count that only grows, up to the largest number there is.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
@@ -15,13 +30,13 @@ impl Count {
     pub(crate) fn add(&self, n: u64) {
         // Most of what a run could add is zero, and reading the number is much cheaper than writing.
         if n > 0 {
-            self.0.fetch_add(n, Ordering::Relaxed);
+            add(&self.0, n);
         }
     }
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.load(Ordering::Acquire)
     }
 
     pub(crate) fn clear(&self) {
@@ -117,6 +132,26 @@ mod tests {
         });
         assert_eq!(count.get(), 120_000);
         assert_eq!(float.get(), 20_000.0);
+    }
+
+    #[test]
+    fn a_count_stays_at_the_largest_number() {
+        for parts in [
+            &[u64::MAX, 1][..],
+            &[1, u64::MAX],
+            &[u64::MAX - 1, 1, 1],
+            &[u64::MAX / 2, u64::MAX / 2, 1, 1],
+            &[u64::MAX, u64::MAX],
+        ] {
+            let count = Count::default();
+            let mut before = 0;
+            for part in parts {
+                count.add(*part);
+                assert!(count.get() >= before, "{parts:?}");
+                before = count.get();
+            }
+            assert_eq!(before, u64::MAX, "{parts:?}");
+        }
     }
 
     #[test]

@@ -212,7 +212,8 @@ impl Registry {
     /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate),
     /// then custom ones by name, and the label sets of each in the order of their labels. Runs may be
     /// recorded meanwhile: a run that ends during the call may be in some metrics and not yet in
-    /// others, but the buckets of a histogram always ascend to its count.
+    /// others. What started is always finished or active, runs of interceptors that were measured are
+    /// never more than have finished, and the buckets of a histogram ascend to its count.
     #[must_use]
     pub fn expose(&self) -> String {
         self.write(Format::Text)
@@ -309,10 +310,11 @@ impl Registry {
             self.0.runs.sweep(timeout, Instant::now());
         }
         let all = self.0.runs.all();
+        let snapshots: Vec<_> = all.iter().map(|one| one.value.snapshot()).collect();
         for (metric, name) in METRICS.iter().zip(&self.0.names) {
             let mut began = false;
-            for series in &all {
-                metric.read(&series.value, &mut |own, value| {
+            for (series, snapshot) in all.iter().zip(&snapshots) {
+                metric.read(&series.value, snapshot, &mut |own, value| {
                     if !began {
                         began = true;
                         sink.family(&Family {

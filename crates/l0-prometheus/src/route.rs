@@ -1,20 +1,25 @@
 //! Route: the metrics of a collector, as a route of axum.
 
 use std::io::{self, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tokio::runtime::Handle;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::collector::Collector;
 
 /// Up to how many label sets metrics are written on the thread that serves, which takes less time
 /// than a thread for blocking work is worth.
 const INLINE: usize = 16;
+
+/// How many scrapes wait for an answer at once. Whoever scrapes is one or two; more are somebody else.
+const MAX_SCRAPES: usize = 32;
 
 /// Serves the metrics of a collector, as a route of axum for `GET` and `HEAD`.
 ///
@@ -23,6 +28,10 @@ const INLINE: usize = 16;
 /// other two formats leave out. All of it is compressed with gzip for those who accept that. More than a
 /// few label sets are written on a thread for blocking work, so that a scrape does not hold up the
 /// streams that the serving thread drives.
+///
+/// Scrapes that come while metrics are written in the form that they ask for get what is being written, so
+/// that many of them cost no more than one. When 32 wait already, a further one is answered with
+/// `503 Service Unavailable`.
 ///
 /// ```
 /// use axum::Router;
@@ -39,40 +48,84 @@ pub fn metrics_route<S>(collector: Collector) -> MethodRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    get(move |headers: HeaderMap| {
-        let wanted = Wanted::read(&headers, collector.registry().has_exemplars());
-        serve(collector.clone(), wanted)
-    })
+    let scrapes = Arc::new(Scrapes {
+        collector,
+        places: Semaphore::new(MAX_SCRAPES),
+        current: Mutex::default(),
+    });
+    get(move |headers: HeaderMap| Arc::clone(&scrapes).serve(headers))
 }
 
-async fn serve(collector: Collector, wanted: Wanted) -> Response {
-    let large = collector.registry().label_sets() > INLINE;
-    let body = match Handle::try_current() {
-        Ok(runtime) if large => {
-            let write = runtime.spawn_blocking(move || wanted.write(&collector));
-            write
-                .await
-                .unwrap_or_else(|error| Err(io::Error::other(error)))
+/// The scrapes of one route.
+struct Scrapes {
+    collector: Collector,
+    places: Semaphore,
+    /// What is being written, in each form that somebody asked for.
+    current: Mutex<Vec<(Wanted, Arc<OnceCell<Bytes>>)>>,
+}
+
+impl Scrapes {
+    async fn serve(self: Arc<Self>, headers: HeaderMap) -> Response {
+        let Ok(_place) = self.places.try_acquire() else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let wanted = Wanted::read(&headers, self.collector.registry().has_exemplars());
+        let body = self.body(wanted).await;
+        let Ok(body) = body else {
+            return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        };
+        let mut response = Response::new(Body::from(body));
+        let headers = response.headers_mut();
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(wanted.format.content_type()),
+        );
+        headers.insert(
+            header::VARY,
+            HeaderValue::from_static("accept, accept-encoding"),
+        );
+        if wanted.gzip {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        _ => wanted.write(&collector),
-    };
-    let Ok(body) = body else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    };
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(wanted.format.content_type()),
-    );
-    headers.insert(
-        header::VARY,
-        HeaderValue::from_static("accept, accept-encoding"),
-    );
-    if wanted.gzip {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
     }
-    response
+
+    /// What is being written in this form, or else written now. If whoever writes goes away, the next one
+    /// that waits writes.
+    async fn body(&self, wanted: Wanted) -> io::Result<Bytes> {
+        let shared = {
+            let mut current = self.current();
+            match current.iter().find(|(form, _)| *form == wanted) {
+                Some((_, shared)) => Arc::clone(shared),
+                None => {
+                    let shared = Arc::default();
+                    current.push((wanted, Arc::clone(&shared)));
+                    shared
+                }
+            }
+        };
+        let body = shared.get_or_try_init(|| self.write(wanted)).await.cloned();
+        // Whoever comes now gets what is new.
+        self.current().retain(|(_, one)| !Arc::ptr_eq(one, &shared));
+        body
+    }
+
+    async fn write(&self, wanted: Wanted) -> io::Result<Bytes> {
+        let large = self.collector.registry().label_sets() > INLINE;
+        match Handle::try_current() {
+            Ok(runtime) if large => {
+                let collector = self.collector.clone();
+                let write = runtime.spawn_blocking(move || wanted.write(&collector));
+                write.await.map_err(io::Error::other)?
+            }
+            _ => wanted.write(&self.collector),
+        }
+        .map(Bytes::from)
+    }
+
+    fn current(&self) -> MutexGuard<'_, Vec<(Wanted, Arc<OnceCell<Bytes>>)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the client is given.

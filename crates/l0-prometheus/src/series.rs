@@ -1,15 +1,17 @@
 //! Series: the numbers of one label set of runs, and how a run is counted into them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value};
+use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value, keys};
+use tokio::time::Instant;
 
+use crate::Labels;
 use crate::histogram::{UnitBounds, UnitHistogram};
 use crate::layout::{FINISHED, LAYOUT};
-use crate::number::{Count, Float, nanos, units};
+use crate::number::{Count, Float, NANOS, add, nanos, units};
 
 /// What is known of the runs of one label set. Arrays are in the order of the layout.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Series {
             histograms: histograms.collect(),
             breakdowns: LAYOUT.breakdowns.iter().map(|one| breakdown(one)).collect(),
             ends: LAYOUT.ends.iter().map(|(one, _)| breakdown(one)).collect(),
-            streams: Streams::default(),
+            streams: Streams::new(),
         }
     }
 
@@ -90,14 +92,44 @@ impl Series {
     }
 
     /// Counts the end of a run that was counted as started.
-    pub(crate) fn finish(&self, end: &End) {
-        self.streams.finish();
-        for ((_, of_end), counts) in LAYOUT.ends.iter().zip(&self.ends) {
-            if let Some(value) = of_end(end) {
-                counts.add(&value, 1);
+    pub(crate) fn finish(&self, stream: Stream, end: &End) {
+        self.streams.finish(stream, || {
+            for ((_, of_end), counts) in LAYOUT.ends.iter().zip(&self.ends) {
+                if let Some(value) = of_end(end) {
+                    counts.add(&value, 1);
+                }
             }
+        });
+    }
+
+    /// What is to agree in one scrape, read at one time: what started has finished or is active, and no more
+    /// runs of interceptors were measured than have finished.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        // Counted after the end, so it is read before.
+        let requests = self.requests.get();
+        let of_finished = |(one, _): &(&Quantity, _)| one.name == FINISHED;
+        let mut finished = Vec::new();
+        let streams = self.streams.read(|| {
+            if let Some(at) = LAYOUT.ends.iter().position(of_finished) {
+                finished = self.ends[at].copy();
+            }
+        });
+        Snapshot {
+            requests,
+            finished,
+            streams,
         }
     }
+}
+
+/// What of a series has to agree.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) requests: u64,
+    /// By outcome.
+    pub(crate) finished: Vec<(Cow<'static, str>, u64)>,
+    /// `None` if no interceptor ever saw a run of this label set.
+    pub(crate) streams: Option<StreamsRead>,
 }
 
 /// Counts by the value of a label: the first 64 values, and `other`.
@@ -127,6 +159,7 @@ impl Breakdown {
 
     fn add(&self, value: &str, count: u64) {
         // To Prometheus an empty value is no label.
+        let value = keys::cut(value, Labels::MAX_VALUE);
         let value = if value.is_empty() { Self::OTHER } else { value };
         if count == 0 || self.add_to_known(value, count) {
             return;
@@ -139,7 +172,7 @@ impl Breakdown {
             Self::OTHER
         };
         match find(parts, value) {
-            Ok(at) => *parts[at].1.get_mut() += count,
+            Ok(at) => add(&parts[at].1, count),
             Err(at) => parts.insert(at, (value.to_owned().into(), count.into())),
         }
     }
@@ -150,11 +183,16 @@ impl Breakdown {
             Err(_) if parts.len() >= Self::MAX => find(&parts, Self::OTHER),
             known => known,
         };
-        // A start happened before its end, and whoever sees the end is to see the start.
         known.is_ok_and(|at| {
-            parts[at].1.fetch_add(count, Ordering::Release);
+            add(&parts[at].1, count);
             true
         })
+    }
+
+    fn copy(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let copy = |(value, count): &Part| (value.clone(), count.load(Ordering::Acquire));
+        parts.iter().map(copy).collect()
     }
 
     pub(crate) fn each(&self, mut f: impl FnMut(&str, u64)) {
@@ -169,42 +207,156 @@ fn find(parts: &[Part], value: &str) -> Result<usize, usize> {
     parts.binary_search_by(|(known, _)| (**known).cmp(value))
 }
 
-/// The runs that an interceptor saw start, measured or not.
-#[derive(Debug, Default)]
+/// The runs that an interceptor saw start, measured or not. It is locked when a run starts, ends, begins
+/// to wait for a retry and goes on, and for each scrape.
+#[derive(Debug)]
 pub(crate) struct Streams {
-    started: Count,
-    active: AtomicU64,
-    /// In nanoseconds.
-    pub(crate) backoff: Count,
+    began: Instant,
+    state: Mutex<StreamsState>,
+}
+
+#[derive(Debug, Default)]
+struct StreamsState {
+    started: u64,
+    /// When each live run started, by its number, and so the oldest first.
+    live: BTreeMap<u64, Nanos>,
+    living: Stopwatch,
+    waiting: Stopwatch,
+}
+
+/// Nanoseconds since the streams began to be counted.
+type Nanos = u128;
+
+/// A live run, as long as it is one.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    number: u64,
+    started: Nanos,
+    /// Since when it waits for a retry.
+    waits: Option<Nanos>,
+}
+
+impl Stream {
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.is_some()
+    }
+}
+
+/// How long many things took together, those that still go on included. No list of them is needed: all
+/// that go on have taken now for each, without the sum of their beginnings.
+#[derive(Debug, Default)]
+struct Stopwatch {
+    done: Nanos,
+    going: u64,
+    beginnings: Nanos,
+}
+
+impl Stopwatch {
+    fn begin(&mut self, at: Nanos) {
+        self.going += 1;
+        self.beginnings += at;
+    }
+
+    fn end(&mut self, began: Nanos, at: Nanos) {
+        self.going -= 1;
+        self.beginnings -= began;
+        self.done += at.saturating_sub(began);
+    }
+
+    fn read(&self, now: Nanos) -> Nanos {
+        let going = Nanos::from(self.going) * now;
+        self.done + going.saturating_sub(self.beginnings)
+    }
+}
+
+/// What streams say at one time.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct StreamsRead {
+    pub(crate) started: u64,
+    pub(crate) active: u64,
+    pub(crate) active_seconds: f64,
+    pub(crate) backoff_seconds: f64,
+    pub(crate) oldest_seconds: Option<f64>,
 }
 
 impl Streams {
-    pub(crate) fn start(&self) {
-        self.started.add(1);
-        self.active.fetch_add(1, Ordering::Relaxed);
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            state: Mutex::default(),
+        }
     }
 
-    pub(crate) fn back_off(&self, delay: Duration) {
-        self.backoff.add(nanos(delay));
+    pub(crate) fn start(&self) -> Stream {
+        let (now, mut state) = self.lock();
+        let number = state.started;
+        state.started += 1;
+        state.live.insert(number, now);
+        state.living.begin(now);
+        Stream {
+            number,
+            started: now,
+            waits: None,
+        }
     }
 
-    /// To be called once for each start.
-    fn finish(&self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
+    /// It waits for a retry from now on.
+    pub(crate) fn wait(&self, stream: &mut Stream) {
+        let (now, mut state) = self.lock();
+        if stream.waits.is_none() {
+            stream.waits = Some(now);
+            state.waiting.begin(now);
+        }
     }
 
-    /// How many started; `None` if no interceptor ever saw a run of this label set.
-    pub(crate) fn started(&self) -> Option<u64> {
-        Some(self.started.get()).filter(|started| *started > 0)
+    /// It does not wait any more.
+    pub(crate) fn resume(&self, stream: &mut Stream) {
+        let (now, mut state) = self.lock();
+        if let Some(since) = stream.waits.take() {
+            state.waiting.end(since, now);
+        }
     }
 
-    pub(crate) fn active(&self) -> u64 {
-        self.active.load(Ordering::Relaxed)
+    fn finish(&self, stream: Stream, count: impl FnOnce()) {
+        let (now, mut state) = self.lock();
+        if let Some(since) = stream.waits {
+            state.waiting.end(since, now);
+        }
+        state.living.end(stream.started, now);
+        state.live.remove(&stream.number);
+        count();
     }
+
+    /// `None` if no run was ever started.
+    fn read(&self, ends: impl FnOnce()) -> Option<StreamsRead> {
+        let (now, state) = self.lock();
+        ends();
+        let oldest = state.live.first_key_value();
+        (state.started > 0).then(|| StreamsRead {
+            started: state.started,
+            active: state.live.len() as u64,
+            active_seconds: seconds(state.living.read(now)),
+            backoff_seconds: seconds(state.waiting.read(now)),
+            oldest_seconds: oldest.map(|(_, started)| seconds(now.saturating_sub(*started))),
+        })
+    }
+
+    /// The time is read under the lock, so that it does not go back from one user of it to the next.
+    fn lock(&self) -> (Nanos, MutexGuard<'_, StreamsState>) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now().saturating_duration_since(self.began);
+        (now.as_nanos(), state)
+    }
+}
+
+fn seconds(nanos: Nanos) -> f64 {
+    nanos as f64 / NANOS
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn all(counts: &Breakdown) -> Vec<(String, u64)> {
@@ -237,16 +389,57 @@ mod tests {
         assert_eq!(all(&severities), expected.map(|(v, n)| (v.to_owned(), n)));
     }
 
-    #[test]
-    fn what_started_and_did_not_finish_is_active() {
-        let streams = Streams::default();
-        assert_eq!(streams.started(), None);
-        streams.start();
-        streams.start();
-        assert_eq!(streams.active(), 2);
-        streams.finish();
-        streams.finish();
-        assert_eq!(streams.active(), 0);
-        assert_eq!(streams.started(), Some(2));
+    #[tokio::test(start_paused = true)]
+    async fn what_started_and_did_not_finish_is_active_and_its_time_counts_at_once() {
+        let second = || tokio::time::advance(Duration::from_secs(1));
+        let streams = Streams::new();
+        assert_eq!(streams.read(|| {}), None);
+        let mut first = streams.start();
+        second().await;
+        let second_run = streams.start();
+        streams.wait(&mut first);
+        second().await;
+        let read = streams.read(|| {}).unwrap();
+        let expected = StreamsRead {
+            started: 2,
+            active: 2,
+            active_seconds: 3.0,
+            backoff_seconds: 1.0,
+            oldest_seconds: Some(2.0),
+        };
+        assert_eq!(read, expected);
+
+        streams.resume(&mut first);
+        streams.finish(first, || {});
+        second().await;
+        let read = streams.read(|| {}).unwrap();
+        let expected = StreamsRead {
+            active: 1,
+            active_seconds: 4.0,
+            ..expected
+        };
+        assert_eq!(read, expected);
+
+        streams.finish(second_run, || {});
+        second().await;
+        let expected = StreamsRead {
+            active: 0,
+            oldest_seconds: None,
+            ..expected
+        };
+        assert_eq!(streams.read(|| {}), Some(expected));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_ends_while_it_waits_has_waited_until_then() {
+        let streams = Streams::new();
+        let mut stream = streams.start();
+        for _ in 0..2 {
+            streams.wait(&mut stream);
+            tokio::time::advance(Duration::from_millis(250)).await;
+        }
+        streams.finish(stream, || {});
+        let read = streams.read(|| {}).unwrap();
+        assert_eq!((read.backoff_seconds, read.active_seconds), (0.5, 0.5));
     }
 }

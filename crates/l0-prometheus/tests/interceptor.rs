@@ -298,7 +298,7 @@ async fn a_refused_run_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn back_off_shows_before_the_end() {
+async fn back_off_and_the_time_of_live_runs_show_before_the_end() {
     let collector = collector();
     let retry = Retry::new()
         .max_retries(2)
@@ -308,13 +308,44 @@ async fn back_off_shows_before_the_end() {
         .attempt(|a| a.connect_error(io::ErrorKind::ConnectionReset))
         .attempt(|a| a.token("a").hang());
     let mut run = l0.stream(script.source()).metadata("model", "m").start();
+    let check = |backoff, active, oldest| {
+        let read = read(&collector);
+        for (name, expected) in [
+            ("l0_backoff_seconds_total", Some(backoff)),
+            ("l0_streams_active_seconds_total", Some(active)),
+            ("l0_stream_oldest_seconds", oldest),
+            ("l0_requests_total", Some(0.0)),
+        ] {
+            assert_eq!(read.get(name, [("model", "m")]), expected, "{name}");
+        }
+    };
+    check(0.0, 0.0, Some(0.0));
+    let waited = tokio::time::timeout(Duration::from_millis(500), run.next()).await;
+    assert!(waited.is_err());
+    check(0.5, 0.5, Some(0.5));
     run.next().await.unwrap().unwrap();
+    check(1.5, 1.5, Some(1.5));
+    tokio::time::advance(Duration::from_millis(250)).await;
+    check(1.5, 1.75, Some(1.75));
+
+    let younger = l0.stream(script.source()).metadata("model", "m").start();
+    tokio::time::advance(Duration::from_millis(250)).await;
+    check(1.5, 2.25, Some(2.0));
+    run.handle().abort();
+    run.next().await.unwrap().unwrap_err();
     let read = read(&collector);
     assert_eq!(
-        read.get("l0_backoff_seconds_total", [("model", "m")]),
-        Some(1.5)
+        read.get("l0_stream_oldest_seconds", [("model", "m")]),
+        Some(0.25)
     );
-    assert_eq!(read.get("l0_requests_total", [("model", "m")]), Some(0.0));
+    drop(younger);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let read = support::read(&collector.expose());
+    assert_eq!(
+        read.get("l0_streams_active_seconds_total", [("model", "m")]),
+        Some(2.25)
+    );
+    assert_eq!(read.get("l0_stream_oldest_seconds", [("model", "m")]), None);
 }
 
 #[tokio::test]
@@ -412,36 +443,79 @@ fn monitoring_is_on_by_default_in_what_it_is_added_to() {
 }
 
 #[test]
-fn runs_on_many_threads_are_all_counted_and_no_scrape_shows_more_ends_than_starts() {
+fn in_every_scrape_what_started_has_finished_or_is_active() {
     const THREADS: usize = 4;
+    const RUNS: usize = 1_000;
     let collector = collector();
     let l0 = Arc::new(l0(&collector).build());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
+    let models = ["a", "b"];
+    let running = std::sync::atomic::AtomicUsize::new(THREADS);
+    let live = std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for number in 0..RUNS {
+                    let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
+                    let run = l0.stream(script.source());
+                    let mut run = run.metadata("model", models[number / 2 % 2]).start();
+                    if number % 2 == 0 {
+                        run.text().now_or_never().unwrap().unwrap();
+                    } else {
+                        run.next().now_or_never().unwrap().unwrap().unwrap();
+                    }
+                }
+                running.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+        let scrapers: Vec<_> = (0..3)
             .map(|_| {
                 scope.spawn(|| {
-                    for _ in 0..500 {
-                        drop(
-                            l0.stream(Script::new().source())
-                                .metadata("model", "m")
-                                .start(),
-                        );
+                    let mut live = 0;
+                    let mut before = 0.0;
+                    while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+                        let read = read(&collector);
+                        for labels in read.label_sets("l0_streams_active") {
+                            let model = [("model", &*labels["model"])];
+                            let of = |name| read.get(name, model).unwrap();
+                            let finished: f64 = Outcome::ALL
+                                .iter()
+                                .map(|one| {
+                                    let of = [model[0], ("outcome", one.as_str())];
+                                    read.get("l0_streams_finished_total", of).unwrap()
+                                })
+                                .sum();
+                            let active = of("l0_streams_active");
+                            assert_eq!(of("l0_streams_started_total"), finished + active);
+                            assert!(of("l0_requests_total") <= finished);
+                            assert!(active <= THREADS as f64, "{active}");
+                            let oldest = read.get("l0_stream_oldest_seconds", model);
+                            assert_eq!(oldest.is_some(), active > 0.0);
+                            assert_eq!(of("l0_backoff_seconds_total"), 0.0);
+                            live += usize::from(active > 0.0);
+                        }
+                        let now = read.sum("l0_streams_active_seconds_total");
+                        assert!(now >= before, "{now} after {before}");
+                        before = now;
                     }
+                    live
                 })
             })
             .collect();
-        while !threads
-            .iter()
-            .all(std::thread::ScopedJoinHandle::is_finished)
-        {
-            let read = read(&collector);
-            let started = read.sum("l0_streams_started_total");
-            assert!(read.sum("l0_streams_finished_total") <= started);
-            let active = read.sum("l0_streams_active");
-            assert!((0.0..=THREADS as f64).contains(&active), "{active}");
-        }
+        let scrapers = scrapers.into_iter().map(|one| one.join().unwrap());
+        scrapers.sum::<usize>()
     });
+    assert!(live > 0, "no scrape saw a live run");
     let read = read(&collector);
-    assert_eq!(finished(&read, Outcome::Dropped), 2_000.0);
-    assert_eq!(read.get("l0_streams_active", [("model", "m")]), Some(0.0));
+    for outcome in [Outcome::Completed, Outcome::Dropped] {
+        let labels = [("outcome", outcome.as_str())];
+        let runs: f64 = models
+            .iter()
+            .map(|model| {
+                let labels = [("model", *model), labels[0]];
+                read.get("l0_streams_finished_total", labels).unwrap()
+            })
+            .sum();
+        assert_eq!(runs, (THREADS * RUNS / 2) as f64, "{outcome}");
+    }
+    assert_eq!(read.sum("l0_streams_active"), 0.0);
+    assert_eq!(read.sum("l0_requests_total"), (THREADS * RUNS) as f64);
 }

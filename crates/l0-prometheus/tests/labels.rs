@@ -41,7 +41,7 @@ fn value(random: &mut fastrand::Rng) -> String {
 }
 
 #[test]
-fn a_hundred_thousand_values_read_back() {
+fn a_hundred_thousand_values_read_back_as_far_as_they_are_kept() {
     const VALUES: usize = 100_000;
     let registry = Registry::builder().max_series(VALUES).build().unwrap();
     let mut random = fastrand::Rng::with_seed(5);
@@ -58,7 +58,12 @@ fn a_hundred_thousand_values_read_back() {
     assert_eq!(sets.len(), VALUES);
     for labels in sets {
         let index: usize = labels["index"].parse().unwrap();
-        assert_eq!(labels["value"], values[index]);
+        let value = &values[index];
+        let cut = (0..=Labels::MAX_VALUE.min(value.len()))
+            .rev()
+            .find(|at| value.is_char_boundary(*at))
+            .unwrap();
+        assert!(labels["value"] == value[..cut], "{index}");
     }
     support::check_with_peers(&text);
 }

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, StatusCode};
 use flate2::read::GzDecoder;
+use futures_util::FutureExt;
 use l0_core::Telemetry;
 use l0_prometheus::{CONTENT_TYPE, Collector, Labels, OPENMETRICS_CONTENT_TYPE, metrics_route};
 use tower::ServiceExt;
@@ -121,11 +122,94 @@ async fn a_router_may_have_any_state() {
     assert_eq!(response.status(), StatusCode::OK);
 }
 
+/// The one thread for blocking work is busy until this is dropped.
+fn hold_up_blocking_work() -> impl Sized {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    tokio::task::spawn_blocking(move || wait.recv());
+    release
+}
+
+fn with_one_blocking_thread(test: impl Future<Output = ()>) {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.max_blocking_threads(1).build().expect("a runtime");
+    runtime.block_on(test);
+}
+
+/// A collector whose every exposition differs: a live run gets older.
+fn collector_with_a_live_run() -> (Collector, impl Sized) {
+    let collector = collector(100);
+    let l0 = l0_core::L0::builder()
+        .interceptor(collector.interceptor())
+        .build();
+    let script = l0_core::testing::Script::new().attempt(|a| a.hang());
+    let run = l0.stream(script.source()).start();
+    (collector, (run, script))
+}
+
+#[test]
+fn scrapes_at_the_same_time_share_what_is_written() {
+    with_one_blocking_thread(async {
+        let (collector, _run) = collector_with_a_live_run();
+        let app = Router::new().route("/metrics", metrics_route(collector));
+        let held_up = hold_up_blocking_work();
+        let scrapes = (0..32).map(|number| {
+            let gzip = if number % 4 == 3 { "gzip" } else { "identity" };
+            let app = app.clone();
+            async move {
+                let response = ask(&app, Method::GET, &[("accept-encoding", gzip)]).await;
+                assert_eq!(response.status(), StatusCode::OK);
+                (number % 4 == 3, body(response).await)
+            }
+        });
+        let mut scrapes = Box::pin(futures_util::future::join_all(scrapes));
+        assert!((&mut scrapes).now_or_never().is_none());
+
+        // There is no room for one more.
+        let response = ask(&app, Method::GET, &[]).await;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+
+        drop(held_up);
+        let bodies = scrapes.await;
+        for form in [false, true] {
+            let of_form = bodies.iter().filter(|(gzip, _)| *gzip == form);
+            let mut of_form: Vec<_> = of_form.map(|(_, body)| body).collect();
+            assert!(of_form.len() > 7);
+            of_form.dedup();
+            assert_eq!(of_form.len(), 1);
+        }
+        // What comes later is new, and there is room again.
+        let response = ask(&app, Method::GET, &[("accept-encoding", "identity")]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_ne!(body(response).await, bodies[0].1);
+    });
+}
+
+#[test]
+fn a_scrape_that_goes_away_leaves_the_others_theirs() {
+    with_one_blocking_thread(async {
+        let (collector, _run) = collector_with_a_live_run();
+        let app = Router::new().route("/metrics", metrics_route(collector));
+        let held_up = hold_up_blocking_work();
+        let mut first = Box::pin(ask(&app, Method::GET, &[]));
+        let mut second = Box::pin(ask(&app, Method::GET, &[]));
+        assert!((&mut first).now_or_never().is_none());
+        assert!((&mut second).now_or_never().is_none());
+        drop(first);
+        drop(held_up);
+        assert_eq!(second.await.status(), StatusCode::OK);
+        // Nobody is left in the places for those who wait.
+        for _ in 0..100 {
+            let response = ask(&app, Method::GET, &[]).await;
+            assert_eq!(response.status(), StatusCode::OK);
+        }
+    });
+}
+
 /// Without a Tokio runtime too.
 #[test]
 fn a_scrape_needs_no_runtime() {
     let app = Router::new().route("/metrics", metrics_route(collector(100)));
-    let response = futures_util::FutureExt::now_or_never(ask(&app, Method::GET, &[]));
+    let response = ask(&app, Method::GET, &[]).now_or_never();
     assert_eq!(
         response.map(|response| response.status()),
         Some(StatusCode::OK)

@@ -7,8 +7,8 @@
 //! Reads files, or standard input if there are none, and prints how many runs ended in which way, why
 //! runs failed, what adds up (tokens, retries, ...), and how duration, time to first token, gaps and
 //! rates are spread; with `--json` or `--csv` as data. Memory does not grow with the length of the
-//! input. A broken line is reported with its number and skipped; what another version of L0 wrote is
-//! not broken.
+//! input. A broken line is skipped, and standard error says which one, where it begins and what is
+//! wrong with it, in no words of the line; what another version of L0 wrote is not broken.
 //!
 //! Exit codes: 0, all was read; 1, lines were skipped; 2, an input could not be read, or the
 //! arguments are wrong.
@@ -129,6 +129,7 @@ impl Report {
 
     fn read(&mut self, name: &str, input: impl BufRead, bar: &ProgressBar) {
         let mut broken = 0;
+        let mut last = 0;
         for telemetry in read_lines(input) {
             match telemetry {
                 Ok(telemetry) => self.profile.add(&telemetry),
@@ -137,6 +138,7 @@ impl Report {
                         self.unread += 1;
                     } else {
                         broken += 1;
+                        last = error.line();
                         if broken > MAX_REPORTED {
                             continue;
                         }
@@ -146,7 +148,11 @@ impl Report {
             }
         }
         if broken > 0 {
-            bar.suspend(|| complain(&format_args!("{name}: {broken} broken lines skipped")));
+            bar.suspend(|| {
+                complain(&format_args!(
+                    "{name}: {broken} broken lines skipped, the last is line {last}"
+                ));
+            });
         }
         self.broken += broken;
     }

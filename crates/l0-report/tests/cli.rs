@@ -225,7 +225,28 @@ fn broken_lines_are_told_with_their_numbers_and_skipped() {
         let start = format!("l0-report: {}, line {number}", file.path());
         assert!(line.starts_with(&start), "{line}");
     }
-    assert!(told[4].ends_with("4 broken lines skipped"));
+    assert!(told[4].ends_with("4 broken lines skipped, the last is line 6"));
+    let begins: Vec<_> = input.split_inclusive(|byte| *byte == b'\n').collect();
+    let begins: usize = begins[..2].iter().map(|line| line.len()).sum();
+    assert!(
+        told[0].ends_with(&format!("line 3 (byte {begins}), column 2: expected ident")),
+        "{}",
+        told[0]
+    );
+}
+
+#[test]
+fn what_is_said_of_a_broken_line_quotes_none_of_it() {
+    let broken = br#"{"telemetry":{"sessionId":"CANARY","startTime":"CANARY"}}"#;
+    let ran = run(&[], broken);
+    assert_eq!(ran.code, 1);
+    assert!(
+        ran.err
+            .contains("standard input, line 1 (byte 0), column 55: invalid type, expected u64\n"),
+        "{}",
+        ran.err
+    );
+    assert!(!ran.err.contains("CANARY"));
 }
 
 #[test]
@@ -235,7 +256,7 @@ fn a_file_of_something_else_does_not_flood_the_terminal() {
     assert_eq!(ran.err.lines().count(), 11);
     assert!(
         ran.err
-            .ends_with("standard input: 1000 broken lines skipped\n")
+            .ends_with("standard input: 1000 broken lines skipped, the last is line 1000\n")
     );
 }
 

@@ -1,0 +1,497 @@
+//! Files that processes append to while disks fill up, files are rotated, and processes are killed: a
+//! line that was acknowledged is read back, once, and whole.
+//!
+//! Each case starts this program again as the writers.
+
+#![cfg(all(unix, feature = "csv"))]
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use fs4::FileExt;
+use l0_core::Telemetry;
+use l0_export::{AppendFile, csv, json};
+
+/// How much a row carries besides: more than a page of memory, so that a kill can hit it.
+const BALLAST: usize = 6_000;
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Format {
+    Json,
+    Csv,
+}
+
+const FORMATS: [Format; 2] = [Format::Json, Format::Csv];
+
+fn named(id: &str) -> Telemetry {
+    let mut telemetry = Telemetry::example();
+    telemetry.session_id = id.to_owned();
+    let ballast = "two\nlines, \"quoted\" ".repeat(BALLAST / 20);
+    telemetry
+        .metadata
+        .insert("ballast".to_owned(), ballast.into());
+    telemetry
+}
+
+/// A file in a folder of its own, which is removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, format: Format) -> Self {
+        let name = format!("l0-append-{}-{name}-{format:?}", std::process::id());
+        let folder = env::temp_dir().join(name);
+        fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.join("runs")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+// ---- the process that writes
+
+#[test]
+#[ignore = "what the other tests start"]
+fn writer() {
+    let variable = |name: &str| env::var(name).expect("set by who starts it");
+    let path = PathBuf::from(variable("L0_PATH"));
+    let count: usize = variable("L0_COUNT").parse().expect("a number");
+    let name = variable("L0_NAME");
+    type Write = Box<dyn FnMut(&Telemetry) -> Result<(), csv::Error>>;
+    let mut write: Write = if variable("L0_FORMAT") == "Csv" {
+        let mut rows = csv::Writer::append(path).expect("a file");
+        Box::new(move |telemetry| rows.write(telemetry))
+    } else {
+        let mut lines = AppendFile::open(path).expect("a file");
+        Box::new(move |telemetry| Ok(json::write_line(&mut lines, telemetry)?))
+    };
+    let mut out = io::stdout().lock();
+    for number in 0..count {
+        let id = format!("{name}-{number}");
+        let said = match write(&named(&id)) {
+            Ok(()) => "written",
+            Err(csv::Error::Io(_)) => "failed",
+            Err(error) => panic!("{error}"),
+        };
+        writeln!(out, "{said} {id}").expect("somebody listens");
+    }
+}
+
+/// Starts a writer, with this before its command.
+fn start(before: &[&str], path: &Path, format: Format, name: &str, count: usize) -> Child {
+    let program = env::current_exe().expect("this one");
+    let mut words = before.iter().copied().chain(program.to_str());
+    let mut command = Command::new(words.next().expect("a program"));
+    command.args(words);
+    command.args(["--exact", "writer", "--ignored", "--nocapture"]);
+    let variables = [
+        ("L0_PATH", path.to_str().expect("UTF-8")),
+        ("L0_COUNT", &count.to_string()),
+        ("L0_NAME", name),
+        ("L0_FORMAT", &format!("{format:?}")),
+    ];
+    command.envs(variables).stdout(Stdio::piped());
+    command.spawn().expect("starts")
+}
+
+/// What a writer said until it ended: what it wrote, and what it could not write.
+#[derive(Default)]
+struct Said {
+    written: Vec<String>,
+    failed: Vec<String>,
+}
+
+fn listen(child: &mut Child) -> Said {
+    let mut said = Said::default();
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        let line = line.expect("UTF-8");
+        // The harness says something too, before and behind.
+        if let Some((_, id)) = line.split_once("written ") {
+            said.written.push(id.to_owned());
+        } else if let Some((_, id)) = line.split_once("failed ") {
+            said.failed.push(id.to_owned());
+        }
+    }
+    said
+}
+
+/// Two writers at once, until they have ended; meanwhile somebody does this, again and again.
+fn two_writers(
+    before: &[&str],
+    path: &Path,
+    format: Format,
+    count: usize,
+    mut meanwhile: impl FnMut(),
+) -> [Said; 2] {
+    let children = ["a", "b"].map(|name| start(before, path, format, name, count));
+    thread::scope(|scope| {
+        let listeners = children.map(|mut child| {
+            scope.spawn(move || {
+                let said = listen(&mut child);
+                assert!(child.wait().expect("ends").success());
+                said
+            })
+        });
+        while !listeners.iter().all(thread::ScopedJoinHandle::is_finished) {
+            meanwhile();
+            thread::sleep(Duration::from_millis(1));
+        }
+        listeners.map(|listener| listener.join().expect("listens"))
+    })
+}
+
+// ---- what is in the files
+
+/// The rows of a file: the ids of those that are whole, and how many are not.
+fn read(path: &Path, format: Format) -> (Vec<String>, usize) {
+    let (mut whole, mut broken) = (Vec::new(), 0);
+    let content = fs::read(path).expect("a file");
+    let ballast = named("").metadata["ballast"].clone();
+    match format {
+        Format::Json => {
+            for line in json::read_lines(&*content) {
+                match line {
+                    Ok(telemetry) => {
+                        assert_eq!(telemetry.metadata["ballast"], ballast);
+                        whole.push(telemetry.session_id);
+                    }
+                    Err(_) => broken += 1,
+                }
+            }
+        }
+        Format::Csv => {
+            let mut reader = ::csv::ReaderBuilder::new();
+            let mut reader = reader.flexible(true).from_reader(&*content);
+            let columns = reader.headers().expect("a header").clone();
+            broken += usize::from(!columns.is_empty() && &columns[0] != "sessionId");
+            for row in reader.records() {
+                match row {
+                    Ok(row)
+                        if row.len() == columns.len()
+                            && row[row.len() - 1].len() > BALLAST
+                            && &row[0] != "sessionId" =>
+                    {
+                        whole.push(row[0].to_owned());
+                    }
+                    _ => broken += 1,
+                }
+            }
+        }
+    }
+    (whole, broken)
+}
+
+/// What these files hold is what was acknowledged, each once, and in the order in which each writer
+/// wrote it.
+fn check(files: &[PathBuf], format: Format, said: &[Said]) {
+    let mut by_writer = BTreeMap::<String, Vec<String>>::new();
+    for file in files {
+        let (whole, broken) = read(file, format);
+        assert_eq!(broken, 0, "{}", file.display());
+        for id in whole {
+            let (writer, _) = id.split_once('-').expect("an id");
+            by_writer.entry(writer.to_owned()).or_default().push(id);
+        }
+    }
+    let found: Vec<_> = by_writer.into_values().collect();
+    // One may have come when the disk was full already.
+    let written = said.iter().map(|said| said.written.clone());
+    let written: Vec<_> = written.filter(|written| !written.is_empty()).collect();
+    for (found, written) in found.iter().zip(&written) {
+        let wrong = found
+            .iter()
+            .zip(written)
+            .find(|(found, written)| found != written);
+        let counts = (found.len(), written.len());
+        assert!(found == written, "{format:?}: {counts:?}, {wrong:?}");
+    }
+    assert_eq!(found.len(), written.len());
+}
+
+// ---- the cases
+
+/// A disk that is full: a limit for the length of a file, which cuts a write off in the middle, as one
+/// that fills up does.
+#[test]
+fn on_a_full_disk_what_is_acknowledged_is_whole_and_what_is_not_is_not_there() {
+    for format in FORMATS {
+        let scratch = Scratch::new("full", format);
+        let limited = ["sh", "-c", "trap '' XFSZ; ulimit -f 300; exec \"$@\"", "sh"];
+        let said = two_writers(&limited, &scratch.path(), format, 200, || {});
+        let (written, failed) = said.iter().fold((0, 0), |(written, failed), said| {
+            (written + said.written.len(), failed + said.failed.len())
+        });
+        assert!(written > 10 && failed > 100, "{written} {failed}");
+        check(&[scratch.path()], format, &said);
+
+        // There is room again.
+        let more = two_writers(&[], &scratch.path(), format, 10, || {});
+        let all = said.into_iter().zip(more).map(|(mut said, more)| {
+            said.written.extend(more.written);
+            said
+        });
+        let all: Vec<_> = all.collect();
+        check(&[scratch.path()], format, &all);
+    }
+}
+
+/// The same on a file system that is really full.
+#[test]
+fn on_a_full_tmpfs_too() {
+    let program = env::current_exe().expect("this one");
+    let script = "mount -t tmpfs -o size=160k l0-append-files \"$0\" && exec \"$@\"";
+    for format in FORMATS {
+        let scratch = Scratch::new("tmpfs", format);
+        // Without privileges where the system lets everybody have a name space; what is mounted is gone
+        // with its last process.
+        let ran = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
+            .args([&scratch.0, &program])
+            .args(["--exact", "on_this_tmpfs", "--ignored", "--nocapture"])
+            .env("L0_TMPFS", &scratch.0)
+            .env("L0_FORMAT", format!("{format:?}"))
+            .output();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match ran {
+            Ok(ran) if text(&ran.stdout).contains("running 1 test") => {
+                assert!(
+                    ran.status.success(),
+                    "{}{}",
+                    text(&ran.stdout),
+                    text(&ran.stderr)
+                );
+            }
+            ran => {
+                // Not by `eprintln`, which the harness keeps to itself.
+                let why = ran.map_or_else(|error| error.to_string(), |ran| text(&ran.stderr));
+                let _ = writeln!(io::stderr(), "skipped, no tmpfs can be mounted: {why}");
+                return;
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "what `on_a_full_tmpfs_too` starts, with a small tmpfs"]
+fn on_this_tmpfs() {
+    let folder = PathBuf::from(env::var_os("L0_TMPFS").expect("set by who starts it"));
+    let format = if env::var("L0_FORMAT").is_ok_and(|format| format == "Csv") {
+        Format::Csv
+    } else {
+        Format::Json
+    };
+    let path = folder.join("runs");
+    // Another file comes and goes, and with it the room.
+    let other = folder.join("other");
+    let mut full = false;
+    let said = two_writers(&[], &path, format, 2_000, || {
+        full = !full;
+        if full {
+            let _ = fs::write(&other, [0; 60_000]);
+        } else {
+            let _ = fs::remove_file(&other);
+        }
+    });
+    let failed: usize = said.iter().map(|said| said.failed.len()).sum();
+    assert!(failed > 100, "{failed}");
+    check(&[path], format, &said);
+}
+
+#[test]
+fn a_file_that_is_moved_away_is_followed() {
+    for format in FORMATS {
+        let scratch = Scratch::new("rename", format);
+        let mut rotated = Vec::new();
+        let said = two_writers(&[], &scratch.path(), format, 500, || {
+            let to = scratch.0.join(format!("runs.{}", rotated.len()));
+            if fs::rename(scratch.path(), &to).is_ok() {
+                rotated.push(to);
+            }
+        });
+        assert!(rotated.len() > 3, "{}", rotated.len());
+        rotated.extend(Some(scratch.path()).filter(|path| path.exists()));
+        check(&rotated, format, &said);
+    }
+}
+
+fn copy_truncate(path: &Path, to: &Path) {
+    fs::copy(path, to).expect("copies");
+    let file = File::options().write(true).open(path).expect("opens");
+    file.set_len(0).expect("cuts");
+}
+
+#[test]
+fn a_file_that_is_copied_and_emptied_under_the_lock_loses_nothing() {
+    for format in FORMATS {
+        let scratch = Scratch::new("copy", format);
+        let mut copies = Vec::new();
+        let said = two_writers(&[], &scratch.path(), format, 500, || {
+            let Ok(file) = File::open(scratch.path()) else {
+                return;
+            };
+            FileExt::lock(&file).expect("locks");
+            let to = scratch.0.join(format!("runs.{}", copies.len()));
+            copy_truncate(&scratch.path(), &to);
+            copies.push(to);
+        });
+        assert!(copies.len() > 3, "{}", copies.len());
+        copies.push(scratch.path());
+        check(&copies, format, &said);
+    }
+}
+
+#[test]
+fn a_file_that_is_copied_and_emptied_without_the_lock_has_whole_rows_and_its_header() {
+    for format in FORMATS {
+        let scratch = Scratch::new("unlocked", format);
+        let mut copies = Vec::new();
+        let said = two_writers(&[], &scratch.path(), format, 500, || {
+            if scratch.path().exists() {
+                let to = scratch.0.join(format!("runs.{}", copies.len()));
+                copy_truncate(&scratch.path(), &to);
+                copies.push(to);
+            }
+        });
+        let (found, broken) = read(&scratch.path(), format);
+        assert_eq!(broken, 0);
+        let mut found: HashSet<_> = found.into_iter().collect();
+        // A copy may end in mid-row.
+        found.extend(copies.iter().flat_map(|copy| read(copy, format).0));
+        let written = said.iter().flat_map(|said| &said.written);
+        let lost = written.clone().filter(|id| !found.contains(*id)).count();
+        // What was written between copying and emptying.
+        assert!(written.count() == 1_000 && lost < 500, "{lost}");
+        assert!(said.iter().all(|said| said.failed.is_empty()));
+    }
+}
+
+#[test]
+fn a_writer_that_is_killed_has_written_what_it_acknowledged() {
+    for format in FORMATS {
+        let scratch = Scratch::new("kill", format);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut written = Vec::new();
+        let mut unfinished = 0;
+        let survivor = start(&[], &scratch.path(), format, "survivor", 600);
+        thread::scope(|scope| {
+            let mut survivor = survivor;
+            let survivor = scope.spawn(move || {
+                let said = listen(&mut survivor);
+                assert!(survivor.wait().expect("ends").success());
+                said
+            });
+            for round in 0..12 {
+                let name = format!("killed{round}");
+                let mut child = start(&[], &scratch.path(), format, &name, usize::MAX);
+                // By what it did, and not by time: it is killed in another place each time.
+                let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+                let mut acknowledged = Vec::new();
+                while acknowledged.len() < 3 + round * 7 && Instant::now() < deadline {
+                    let line = lines.next().expect("goes on").expect("UTF-8");
+                    acknowledged.extend(line.split_once("written ").map(|(_, id)| id.to_owned()));
+                }
+                child.kill().expect("killed");
+                child.wait().expect("ends");
+                let rest = lines.map_while(Result::ok);
+                // The last line may be cut as well.
+                let rest: Vec<_> = rest
+                    .filter_map(|line| Some(line.split_once("written ")?.1.to_owned()))
+                    .collect();
+                let whole = rest.len().saturating_sub(1);
+                acknowledged.extend(rest.into_iter().take(whole));
+                written.extend(acknowledged);
+
+                // And one that is killed in mid-row for sure.
+                let mut file = File::options()
+                    .append(true)
+                    .open(scratch.path())
+                    .expect("opens");
+                FileExt::lock(&file).expect("locks");
+                let torn: &[u8] = match format {
+                    Format::Json => b"{\"timestamp\":\"2023",
+                    Format::Csv => b"torn,15,\"two\nlines",
+                };
+                file.write_all(torn).expect("writes");
+                unfinished += 1;
+            }
+            written.extend(survivor.join().expect("listens").written);
+        });
+        let mut end = start(&[], &scratch.path(), format, "end", 1);
+        written.extend(listen(&mut end).written);
+        assert!(end.wait().expect("ends").success());
+
+        let (found, broken) = read(&scratch.path(), format);
+        let once: HashSet<_> = found.iter().collect();
+        assert_eq!(once.len(), found.len());
+        let lost: Vec<_> = written.iter().filter(|id| !once.contains(id)).collect();
+        assert!(lost.is_empty(), "{format:?}: {lost:?} of {}", written.len());
+        // Each of those, and at most one of each that was killed.
+        assert!((unfinished..=2 * unfinished).contains(&broken), "{broken}");
+        assert!(found.len() <= written.len() + 12 * 2, "{}", found.len());
+    }
+}
+
+#[test]
+fn a_write_that_is_no_line_is_an_error() {
+    let scratch = Scratch::new("pieces", Format::Json);
+    let mut file = AppendFile::open(scratch.path()).expect("a file");
+    let error = file.write_all(b"half a line").expect_err("no line");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+    file.write_all(b"").expect("nothing");
+    file.write_all(b"one\ntwo\n").expect("lines");
+    assert_eq!(fs::read(scratch.path()).expect("a file"), b"one\ntwo\n");
+}
+
+#[test]
+fn another_file_in_the_place_of_one_of_ours_is_left_alone() {
+    let scratch = Scratch::new("other", Format::Csv);
+    let mut rows = csv::Writer::append(scratch.path()).expect("a file");
+    rows.write(&named("one")).expect("writes");
+    let other = scratch.0.join("other");
+    fs::write(&other, "a,b\n1,2\n").expect("a file");
+    fs::rename(&other, scratch.path()).expect("moves");
+    for _ in 0..2 {
+        let error = rows.write(&named("two")).expect_err("another header");
+        assert!(matches!(error, csv::Error::Header { .. }), "{error}");
+    }
+    assert_eq!(fs::read(scratch.path()).expect("a file"), b"a,b\n1,2\n");
+    fs::remove_file(scratch.path()).expect("removes");
+    rows.write(&named("three")).expect("writes");
+    assert_eq!(read(&scratch.path(), Format::Csv).0, ["three"]);
+}
+
+/// Where a program opened its file, not where it went since.
+#[test]
+fn a_path_is_that_of_the_folder_in_which_the_file_was_opened() {
+    let scratch = Scratch::new("folder", Format::Json);
+    let program = env::current_exe().expect("this one");
+    let ran = Command::new(program)
+        .args(["--exact", "in_another_folder", "--ignored"])
+        .current_dir(&scratch.0)
+        .status();
+    assert!(ran.expect("starts").success());
+}
+
+#[test]
+#[ignore = "what the test before it starts: a folder is that of a whole process"]
+fn in_another_folder() {
+    let mut file = AppendFile::open("runs").expect("a file");
+    let path = env::current_dir().expect("a folder").join("runs");
+    env::set_current_dir("/").expect("a folder");
+    file.write_all(b"one\n").expect("writes");
+    fs::rename(&path, path.with_extension("1")).expect("moves");
+    file.write_all(b"two\n").expect("writes");
+    assert_eq!(fs::read(path).expect("a file"), b"two\n");
+}
