@@ -14,6 +14,7 @@ use crate::error::{ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, Pro
 use crate::lenient::{Fields, Object};
 use crate::repair::{Halves, mark_halves, without_nan};
 use crate::report::bare_error;
+use crate::secrets::Secrets;
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
@@ -172,7 +173,7 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
         dialect.end(out);
         out.end();
     } else if name == "error" {
-        out.fail(ApiError::new(None, None, Some(json), None, &[]));
+        out.fail(ApiError::new(None, None, Some(json), None));
     } else {
         out.fail(InvalidJson::new(json, problem.as_ref()));
     }
@@ -189,6 +190,7 @@ pin_project_lite::pin_project! {
         events: Events<S>,
         dialect: Box<dyn Dialect>,
         out: Out,
+        secrets: Secrets,
         ended: bool,
     }
 }
@@ -203,8 +205,16 @@ impl<S> Decoder<S> {
             events: Events::new(body, MAX_EVENT_BYTES),
             dialect,
             out: Out::default(),
+            secrets: Secrets::default(),
             ended: false,
         }
+    }
+
+    /// Sets what must show neither in the error nor in the names that tokens carry.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn hiding(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
@@ -238,7 +248,8 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
         let error = loop {
-            if let Some(token) = this.out.tokens.pop_front() {
+            if let Some(mut token) = this.out.tokens.pop_front() {
+                this.secrets.hide_in_names(&mut token);
                 return Poll::Ready(Some(Ok(token)));
             }
             if *this.ended {
@@ -281,7 +292,7 @@ where
             }
         };
         *this.ended = true;
-        Poll::Ready(error.map(Err))
+        Poll::Ready(error.map(|error| Err(this.secrets.hide_in_error(error))))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -60,15 +60,6 @@ pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
 ) -> Result<ProviderStream, Error> {
-    read_response(response, dialect, &[]).await
-}
-
-/// `secrets` must not show in an error.
-pub(crate) async fn read_response(
-    response: Response,
-    dialect: Box<dyn Dialect>,
-    secrets: &[String],
-) -> Result<ProviderStream, Error> {
     let status = response.status();
     let content_type = content_type(response.headers());
     let is_json = content_type == "application/json" || content_type.ends_with("+json");
@@ -78,7 +69,7 @@ pub(crate) async fn read_response(
             let body = body.map_err(ProviderError::Transport)?;
             let body = String::from_utf8_lossy(&body);
             return Err(match in_band_error(&body) {
-                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None, secrets))),
+                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None))),
                 None => ProviderError::NotAStream(NotAStream { content_type }),
             });
         }
@@ -112,12 +103,14 @@ pub(crate) async fn read_response(
         let is_text = !text.is_empty() && content_type == "text/plain";
         ErrorObject::from_message(is_text.then_some(text))
     });
-    let error = error.into_api_error(Some(status.as_u16()), secrets);
+    let error = error.into_api_error(Some(status.as_u16()));
     // The headers of a limit stand on every response.
     let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
     let wait = wait.or(error.retry_after).or(reset);
-    let request_id = request_id.or_else(|| error.request_id.clone());
-    let error = error.retry_after(wait).request_id(request_id);
+    let mut error = error.retry_after(wait);
+    if request_id.is_some() {
+        error = error.request_id(request_id.as_deref());
+    }
     let error = error.should_retry(should_retry);
     Err(ProviderError::Api(Box::new(error)))
 }

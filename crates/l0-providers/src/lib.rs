@@ -75,6 +75,7 @@ pub mod openai;
 mod repair;
 mod report;
 mod response;
+mod secrets;
 mod sse;
 mod token;
 mod usage;

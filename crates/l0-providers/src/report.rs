@@ -130,9 +130,8 @@ impl ErrorObject<'_> {
             && self.status_code.0.is_none()
     }
 
-    /// The typed error. The response's own `status` wins over one that the object names; `secrets`
-    /// must not show.
-    pub(crate) fn into_api_error(self, status: Option<u16>, secrets: &[String]) -> ApiError {
+    /// The typed error. The response's own `status` wins over one that the object names.
+    pub(crate) fn into_api_error(self, status: Option<u16>) -> ApiError {
         let status = status
             .or_else(|| self.status_code.status())
             .or_else(|| self.status.status())
@@ -148,7 +147,6 @@ impl ErrorObject<'_> {
             self.code.0.or(self.status_code.0).as_deref(),
             message.as_deref(),
             status,
-            secrets,
         );
         // Of an error that no waiting mends, the message may speak of anything.
         let told = message.filter(|_| error.failure().kind != FailureKind::Fatal);
@@ -156,7 +154,7 @@ impl ErrorObject<'_> {
         let wait = wait.or_else(|| wait::in_message(&told?));
         error
             .retry_after(wait)
-            .request_id(self.request_id.filled().map(Cow::into_owned))
+            .request_id(self.request_id.filled().as_deref())
     }
 }
 
@@ -252,13 +250,13 @@ pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     };
     let codes = [&error.code.0, &error.status_code.0];
     let bad = codes.into_iter().flatten().any(|code| !good(code));
-    (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None, &[]))
+    (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None))
 }
 
 /// The error in a payload that is known to be or to have one, whatever its shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();
-    error.into_api_error(None, &[])
+    error.into_api_error(None)
 }
 
 /// The waits among the fields of an object, and of the `headers` in it.
