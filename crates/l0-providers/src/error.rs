@@ -16,8 +16,8 @@ use crate::repair::replaced;
 /// [`Failure`], from which `l0_core` reads whether to try again; for
 /// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the prompt or of
 /// the answer and no payload is in what `Display` and `Debug` print: of a provider's own error that is
-/// its status, and its type and code if they are words of an API; its message is in
-/// [`ApiError::message`].
+/// its status, and its type and code if they are words of an API. Its message is in
+/// [`ApiError::message`], and in what `{:#}` prints.
 #[non_exhaustive]
 pub enum ProviderError<E> {
     /// The byte stream, or the request, failed.
@@ -141,8 +141,8 @@ impl<E: StdError + 'static> StdError for ProviderError<E> {
 ///
 /// Its texts are the provider's. A client takes its own key and headers out of all of them. What
 /// `Display` and `Debug` print of them is the type, the code and the request id, and these only if they
-/// are what an API may call something: one word of at most 64 letters, digits, and `_`, `-`, `.`, `:` or
-/// `/`.
+/// are what an API may call something: one word of at most 64 letters, digits, `_`, `-` and `.`. The
+/// alternate form of `Display` (`{:#}`) says the message too.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ApiError {
@@ -153,7 +153,8 @@ pub struct ApiError {
     pub code: Option<String>,
     /// The provider's message, on one line, at most 500 characters, without anything that looks
     /// like a key; absent if it gives none. It may repeat a part of the prompt, so neither `Display`
-    /// nor `Debug` prints it.
+    /// nor `Debug` prints it; `{:#}` does, and so
+    /// [`Monitoring::error_text`](l0_core::Monitoring::error_text) lets it leave.
     pub message: Option<String>,
     /// The HTTP status: the response's, or the one that an error in the middle of a stream names;
     /// absent if there is none.
@@ -244,14 +245,14 @@ impl From<ApiError> for Fault {
 /// sentence, which may repeat the prompt.
 fn word(text: Option<&String>) -> Option<&str> {
     let is_word = |text: &&str| {
-        let letters = |c: u8| c.is_ascii_alphanumeric() || b"_-.:/".contains(&c);
+        let letters = |c: u8| c.is_ascii_alphanumeric() || b"_-.".contains(&c);
         !text.is_empty() && text.len() <= 64 && text.bytes().all(letters)
     };
     text.map(String::as_str).filter(is_word)
 }
 
-/// Without the message: a provider may repeat the prompt in it, and what is printed ends up in logs and
-/// telemetry.
+/// Without the message, which only the alternate form (`{:#}`) says: a provider may repeat the prompt in
+/// it, and what is printed ends up in logs and telemetry.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the provider reports an error")?;
@@ -272,7 +273,10 @@ impl fmt::Display for ApiError {
         if separator == ", " {
             f.write_str(")")?;
         }
-        Ok(())
+        match &self.message {
+            Some(message) if f.alternate() => write!(f, ": {message}"),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -512,8 +516,21 @@ pub struct EventTooLarge {
 #[error("the response is no event stream but `{content_type}`: does the request ask for a stream?")]
 #[non_exhaustive]
 pub struct NotAStream {
-    /// The response's content type, without parameters.
+    /// The response's content type, without parameters; `unknown` if it is no content type.
     pub content_type: String,
+}
+
+impl NotAStream {
+    /// What a server puts in the place of a content type may be anything.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn of(content_type: String) -> Self {
+        let letter = |c: u8| c.is_ascii_alphanumeric() || b"/+-.".contains(&c);
+        let is_type = content_type.len() <= 64 && content_type.bytes().all(letter);
+        let unknown = || "unknown".to_owned();
+        Self {
+            content_type: is_type.then_some(content_type).unwrap_or_else(unknown),
+        }
+    }
 }
 
 /// A request that cannot be written as a JSON object.
@@ -680,5 +697,9 @@ mod tests {
             error(None, Some("x"), None, None),
             "the provider reports an error (x)"
         );
+        let error = ApiError::new(Some("a b"), Some("x"), Some("slow down"), Some(429));
+        let shown = format!("{error}");
+        assert_eq!(shown, "the provider reports an error (status 429, x)");
+        assert_eq!(format!("{error:#}"), format!("{shown}: slow down"));
     }
 }

@@ -70,11 +70,11 @@ pub(crate) async fn from_response(
             let body = String::from_utf8_lossy(&body);
             return Err(match in_band_error(&body) {
                 Some(error) => ProviderError::Api(Box::new(error.into_api_error(None))),
-                None => ProviderError::NotAStream(NotAStream { content_type }),
+                None => ProviderError::NotAStream(NotAStream::of(content_type)),
             });
         }
         if content_type == "text/html" {
-            return Err(ProviderError::NotAStream(NotAStream { content_type }));
+            return Err(ProviderError::NotAStream(NotAStream::of(content_type)));
         }
         return Ok(Decoder::of(BodyStream::new(response), dialect));
     }
