@@ -526,10 +526,12 @@ impl NotAStream {
     pub(crate) fn of(content_type: String) -> Self {
         let letter = |c: u8| c.is_ascii_alphanumeric() || b"/+-.".contains(&c);
         let is_type = content_type.len() <= 64 && content_type.bytes().all(letter);
-        let unknown = || "unknown".to_owned();
-        Self {
-            content_type: is_type.then_some(content_type).unwrap_or_else(unknown),
-        }
+        let content_type = if is_type {
+            content_type
+        } else {
+            "unknown".to_owned()
+        };
+        Self { content_type }
     }
 }
 
