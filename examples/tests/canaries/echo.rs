@@ -56,6 +56,8 @@ fn is_whole(request: &[u8]) -> bool {
 /// What a server that repeats all answers with.
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
+    /// Whether it is an event stream, which each client reads in its own way.
+    pub(crate) is_stream: bool,
     /// Of the text that it repeats, the request, and the payloads that the answer begins with.
     pub(crate) answer: fn(echo: &str, request: &str, payloads: &[String]) -> Vec<u8>,
 }
@@ -99,6 +101,7 @@ fn after(payloads: &[String], more: impl AsRef<[u8]>) -> Vec<u8> {
 pub(crate) const SHAPES: [Shape; 18] = [
     Shape {
         name: "400 with an error in JSON",
+        is_stream: false,
         answer: |echo, request, _| {
             let id = line(echo);
             let head = format!(
@@ -109,6 +112,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "401 with an error of other names",
+        is_stream: false,
         answer: |echo, request, _| {
             let body = json!({ "detail": [{ "msg": format!("{echo}: {request}"), "type": echo }] });
             response("401 No\r\ncontent-type: application/json", body.to_string())
@@ -116,6 +120,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "429 with text",
+        is_stream: false,
         answer: |echo, request, _| {
             response(
                 "429 Wait\r\ncontent-type: text/plain",
@@ -125,6 +130,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "503 with a web page",
+        is_stream: false,
         answer: |echo, request, _| {
             response(
                 "503 Busy\r\ncontent-type: text/html",
@@ -134,6 +140,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "500 with broken JSON",
+        is_stream: false,
         answer: |echo, request, _| {
             let whole = error(echo, request);
             response(
@@ -144,6 +151,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "404 with an event stream",
+        is_stream: false,
         answer: |echo, request, _| {
             let body = format!("event: error\ndata: {}\n\n", error(echo, request));
             response("404 No\r\ncontent-type: text/event-stream", body)
@@ -151,6 +159,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "redirect",
+        is_stream: false,
         answer: |echo, request, _| {
             let id = line(echo);
             let head = format!("307 {id}\r\nlocation: http://127.0.0.1:1/{id}?key={id}");
@@ -159,6 +168,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "200 with an error in JSON",
+        is_stream: false,
         answer: |echo, request, _| {
             response(
                 "200 OK\r\ncontent-type: application/json",
@@ -168,6 +178,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "200 of another content type",
+        is_stream: false,
         answer: |echo, _, _| {
             let head = format!("200 OK\r\ncontent-type: application/{}+json", line(echo));
             response(&head, json!([echo]).to_string())
@@ -175,16 +186,19 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "200 with a web page",
+        is_stream: false,
         answer: |echo, _, _| response("200 OK\r\ncontent-type: text/html", echo),
     },
     Shape {
         name: "error in mid-stream",
+        is_stream: true,
         answer: |echo, request, payloads| {
             after(payloads, format!("data: {}\n\n", error(echo, request)))
         },
     },
     Shape {
         name: "event of an error in mid-stream",
+        is_stream: true,
         answer: |echo, request, payloads| {
             let error = error(echo, request);
             after(payloads, format!("event: error\ndata: {error}\n\n"))
@@ -192,12 +206,14 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "text in an event of an error",
+        is_stream: true,
         answer: |echo, _, payloads| {
             after(payloads, format!("event: error\ndata: {}\n\n", line(echo)))
         },
     },
     Shape {
         name: "broken JSON in mid-stream",
+        is_stream: true,
         answer: |echo, _, payloads| {
             after(
                 payloads,
@@ -210,6 +226,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "no UTF-8 in mid-stream",
+        is_stream: true,
         answer: |echo, _, payloads| {
             after(
                 payloads,
@@ -219,12 +236,14 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "event that is too large",
+        is_stream: true,
         answer: |echo, _, payloads| {
             after(payloads, format!("data: {}\n\n", line(echo).repeat(9_000)))
         },
     },
     Shape {
         name: "connection that breaks",
+        is_stream: true,
         answer: |echo, _, payloads| {
             let whole = after(payloads, format!("data: {{\"a\": \"{}\"", line(echo)));
             let whole = String::from_utf8(whole).unwrap();
@@ -235,6 +254,7 @@ pub(crate) const SHAPES: [Shape; 18] = [
     },
     Shape {
         name: "no HTTP",
+        is_stream: false,
         answer: |echo, request, _| format!("{echo}: {request}\r\n\r\n").into_bytes(),
     },
 ];

@@ -305,17 +305,22 @@ fn nothing_of_forty_canaries_leaves_at_default_settings() {
     let mut found = Found::default();
     runtime().block_on(async {
         let echo = Echo::start().await;
-        for asker in askers(&echo) {
-            for shape in &SHAPES {
-                for canary in &CANARIES {
-                    let heard = ask(&echo, &asker, shape, canary, Monitoring::new()).await;
-                    found.look(&format!("{}: {}", asker.name, shape.name), &heard);
+        for (number, asker) in askers(&echo).iter().enumerate() {
+            for (place, shape) in SHAPES.iter().enumerate() {
+                for (index, canary) in CANARIES.iter().enumerate() {
+                    // What is no stream is read by the same code for all clients, which take turns.
+                    if shape.is_stream || (index + place) % 4 == number {
+                        let heard = ask(&echo, asker, shape, canary, Monitoring::new()).await;
+                        found.look(&format!("{}: {}", asker.name, shape.name), &heard);
+                    }
                 }
             }
         }
         for canary in &CANARIES {
             own_errors(&mut found, canary, &Monitoring::new()).await;
-            checked(&mut found, canary).await;
+            if matches!(canary.class, Class::Prompt | Class::Output) {
+                checked(&mut found, canary).await;
+            }
         }
     });
     let report = found.report();

@@ -18,6 +18,7 @@ use tracing::span::{Attributes, Id, Record};
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Registry;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::canary::{CANARIES, Canary, Class, ENDPOINT, NESTED, TAG};
 use crate::exporters::{self, Read};
@@ -182,7 +183,7 @@ static LOGGING: LazyLock<()> = LazyLock::new(|| {
 /// Everything that goes through `tracing` and `log`, at every level.
 struct Logs;
 
-/// The crates whose own logs hold what they read. No exporter of ours reads them.
+/// The crates whose own logs and spans hold what they read. They are theirs, and a filter's to keep back.
 const NOT_OURS: [&str; 3] = ["async_openai", "genai", "rig"];
 
 impl Logs {
@@ -199,7 +200,7 @@ impl Logs {
     }
 }
 
-impl<S: Subscriber> Layer<S> for Logs {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Logs {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
         Self::fields(event.metadata(), |mut visit| event.record(&mut visit));
     }
@@ -208,12 +209,9 @@ impl<S: Subscriber> Layer<S> for Logs {
         Self::fields(span.metadata(), |mut visit| span.record(&mut visit));
     }
 
-    fn on_record(&self, _: &Id, values: &Record<'_>, _: Context<'_, S>) {
-        let mut text = String::new();
-        values.record(&mut |field: &Field, value: &dyn Debug| {
-            write!(text, " {field}={value:?}").unwrap();
-        });
-        Self::write("record", text);
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let metadata = context.metadata(id).unwrap();
+        Self::fields(metadata, |mut visit| values.record(&mut visit));
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use l0_core::{L0Builder, Telemetry, keys, on_finish};
 use l0_export::log::LogRecord;
@@ -26,7 +27,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::common::{self, DEADLINE, Samples};
+use crate::common::{self, Samples};
 
 /// What is said of an end: outcome, error type, status, message.
 pub(crate) type Said = [Option<String>; 4];
@@ -216,7 +217,8 @@ fn statsd(builder: L0Builder) -> (L0Builder, Read) {
     const END: &[u8] = b"end";
 
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let deadline = Duration::from_secs(60);
+    server.set_read_timeout(Some(deadline)).unwrap();
     let address = server.local_addr().unwrap();
     let interceptor = StatsdInterceptor::builder(address.to_string())
         .build()
