@@ -76,6 +76,9 @@ mod documents {
     #[doc = include_str!("../../docs/patterns.md")]
     struct Patterns;
 
+    #[doc = include_str!("../../docs/privacy.md")]
+    struct Privacy;
+
     #[doc = include_str!("../../docs/prometheus.md")]
     struct Prometheus;
 

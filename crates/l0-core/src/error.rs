@@ -90,7 +90,7 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
                     None => Ok(()),
                 }
             }
-            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+            Self::Refused(refusal) => write!(f, "refused: {}", redact::text(&refusal.message)),
             Self::Ended(end) => {
                 write!(f, "the run had ended as {}", end.outcome())?;
                 let links = self.source().map(links).unwrap_or_default();
@@ -127,7 +127,10 @@ impl<E> fmt::Debug for Error<E> {
             Self::Timeout(kind) => f.debug_tuple("Timeout").field(kind).finish(),
             Self::Limit(kind) => f.debug_tuple("Limit").field(kind).finish(),
             Self::Aborted => f.write_str("Aborted"),
-            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::Refused(refusal) => f
+                .debug_tuple("Refused")
+                .field(&redact::text(&refusal.message))
+                .finish(),
             Self::NoTimer => f.write_str("NoTimer"),
             Self::Ended(end) => f.debug_tuple("Ended").field(end).finish(),
         }

@@ -8,8 +8,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::Value;
+
+use crate::redact;
 
 /// The model asked for, such as `gpt-4`.
 pub const MODEL: &str = "model";
@@ -17,7 +20,8 @@ pub const MODEL: &str = "model";
 pub const PROVIDER: &str = "provider";
 /// What is done, such as `chat`.
 pub const OPERATION: &str = "operation";
-/// The application's own endpoint, such as `/chat`.
+/// The application's own endpoint, such as `/chat`. Of one that is a URL, the user, the password and the
+/// query are taken out before any observer or exporter sees it.
 pub const ENDPOINT: &str = "endpoint";
 /// The conversation that the run belongs to.
 pub const CONVERSATION_ID: &str = "conversation_id";
@@ -40,6 +44,16 @@ pub fn text<'a>(metadata: &'a BTreeMap<String, Value>, key: &str) -> Option<Cow<
         Value::Null => None,
         Value::String(text) => Some(Cow::Borrowed(text)),
         value => Some(Cow::Owned(value.to_string())),
+    }
+}
+
+/// Takes what may be secret out of an endpoint that is a URL.
+pub(crate) fn redact_endpoint(metadata: &mut Arc<BTreeMap<String, Value>>) {
+    if let Some(Value::String(endpoint)) = metadata.get(ENDPOINT) {
+        if endpoint.contains(['?', '@', '=']) {
+            let redacted = redact::text(endpoint);
+            Arc::make_mut(metadata).insert(ENDPOINT.to_owned(), redacted.into());
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::{self, NetworkErrorKind};
+use crate::keys;
 use crate::monitoring::Monitoring;
 use crate::recording::{MAX_CUSTOM_EVENTS, Recording, session_id};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
@@ -57,7 +58,8 @@ impl Monitor {
         let recording = monitoring.draw(&mut rng).then(|| {
             let start_time = Timestamp::now();
             let id = session_id(start_time.as_millis(), &mut rng);
-            let metadata = monitoring.shared_metadata();
+            let mut metadata = monitoring.shared_metadata();
+            keys::redact_endpoint(&mut metadata);
             let start = clock::now();
             Box::new(Recording::start(
                 &monitoring,

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::end::End;
 use crate::error::Refusal;
 use crate::event::Event;
+use crate::keys;
 use crate::telemetry::{Telemetry, Timestamp};
 
 /// Takes part in every run of an [`L0`](crate::L0): shared by all of them, and the maker of the
@@ -113,7 +114,8 @@ impl NewRun {
         Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
     }
 
-    pub(crate) fn into_metadata(self) -> Arc<BTreeMap<String, Value>> {
+    pub(crate) fn into_metadata(mut self) -> Arc<BTreeMap<String, Value>> {
+        keys::redact_endpoint(&mut self.metadata);
         self.metadata
     }
 }

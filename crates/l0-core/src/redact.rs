@@ -89,10 +89,11 @@ pub(crate) fn message_of(error: &(dyn StdError + 'static), failure: &Failure) ->
 /// Returns the texts of an error and of its source chain, joined by `": "`, without credentials and
 /// cut to 512 bytes. About 1 KiB of them is read.
 ///
-/// They may repeat prompts and outputs: providers quote what they refuse.
+/// They may repeat prompts and outputs: providers quote what they refuse. Each is what the alternate
+/// form (`{:#}`) says, in which an error type may say what it does not display otherwise.
 #[must_use]
 pub fn error_text(error: &(dyn StdError + 'static)) -> String {
-    redact(&failure::texts(error))
+    redact(&failure::texts_in_full(error))
 }
 
 /// Returns a text without credentials and control characters, cut to 512 bytes. About 1 KiB of it is

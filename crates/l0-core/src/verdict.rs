@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
 use crate::label::{label_enum, read_back};
+use crate::redact;
 
 label_enum! {
     /// How a run ended.
@@ -59,7 +60,9 @@ label_enum! {
 }
 
 /// What a guardrail rule found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+///
+/// What `Display` and `Debug` print of the rule's words is redacted, like every message.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Violation {
@@ -112,7 +115,20 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.rule, self.severity, self.message)
+        let message = redact::text(&self.message);
+        write!(f, "{} ({}): {message}", self.rule, self.severity)
+    }
+}
+
+impl fmt::Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Violation")
+            .field("rule", &self.rule)
+            .field("severity", &self.severity)
+            .field("message", &redact::text(&self.message))
+            .field("recoverable", &self.recoverable)
+            .field("position", &self.position)
+            .finish()
     }
 }
 

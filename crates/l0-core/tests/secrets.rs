@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError};
 use l0_core::{
-    Backoff, Event, Failure, Interceptor, Interest, L0, Monitor, Monitoring, NetworkErrorKind,
-    NewRun, Observer, Observers, Refusal, Retry, RunInfo, Telemetry, redact,
+    Backoff, Check, Event, Failure, Findings, Interceptor, Interest, L0, Monitor, Monitoring,
+    NetworkErrorKind, NewRun, Observer, Observers, Refusal, Retry, RunInfo, Severity, Telemetry,
+    Violation, redact,
 };
 
 /// Part of everything that must not leave.
@@ -182,7 +183,9 @@ fn script(error: &ScriptedError) -> Script {
 
 /// Makes a run that fails with the error, and says all that can be said of it.
 async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool) {
-    let l0 = l0(said, error_text);
+    let captured = Captured::new();
+    let l0 = l0(said, error_text).to_builder();
+    let l0 = l0.interceptor(captured.clone()).build();
     let script = script(error);
     let prompt = format!("say {CANARY}");
     let builder = l0
@@ -208,6 +211,7 @@ async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool
     assert!(failed);
     said.debug(&run);
     said.debug(&run.end());
+    said.debug(&captured);
     said.debug(run.info());
     said.debug(&run.handle());
     said.debug(&l0);
@@ -333,9 +337,77 @@ async fn a_refusal_reaches_observers_without_its_secret() {
             .interceptor(Refuses(text))
             .start();
         said.debug(&run);
-        run.text().await.expect_err("refused");
+        let error = run.text().await.expect_err("refused");
+        said.debug(&error);
+        said.say(error.to_string());
         said.debug(&run);
         said.check(text);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_quotes_a_secret_prints_none() {
+    for text in TEXTS {
+        let violation = Violation::new("own", Severity::Fatal, *text);
+        let said = Said::default();
+        said.debug(&violation);
+        said.say(violation.to_string());
+        let l0 = l0(&said, false).to_builder();
+        let l0 = l0.guardrails(move || Reports(violation.clone())).build();
+        let script = Script::new().attempt(|a| a.token("an answer"));
+        let error = l0.stream(script.source()).start().text().await;
+        let error = error.expect_err("a fatal violation");
+        said.debug(&error);
+        said.say(error.to_string());
+        said.check(text);
+    }
+}
+
+struct Reports(Violation);
+
+impl Check for Reports {
+    fn name(&self) -> &'static str {
+        "own"
+    }
+
+    fn text(&mut self, _: &str, findings: &mut Findings) {
+        findings.report(self.0.clone());
+    }
+}
+
+#[tokio::test]
+async fn of_an_endpoint_that_is_a_url_nothing_secret_reaches_anybody() {
+    const URL: &str = "https://c4n4ry:c4n4ry@h.example/chat?key=c4n4ry";
+    const CLEAN: &str = "https://[redacted]@h.example/chat?[redacted]";
+
+    for of_run in [true, false] {
+        let said = Said::default();
+        let monitoring = Monitoring::new();
+        let monitoring = if of_run {
+            monitoring
+        } else {
+            monitoring.metadata("endpoint", URL)
+        };
+        let l0 = L0::builder().monitoring(monitoring.clone());
+        let l0 = l0.interceptor(said.clone()).build();
+        let script = Script::new();
+        let mut builder = l0.stream(script.source());
+        if of_run {
+            builder = builder.metadata("endpoint", URL);
+        }
+        let run = builder.start();
+        said.telemetry(&run.telemetry().expect("measured"));
+        assert_eq!(run.info().metadata()["endpoint"], CLEAN);
+        if !of_run {
+            let monitor = Monitor::new(monitoring);
+            said.telemetry(&monitor.telemetry().expect("measured"));
+        }
+        assert!(said.has(CLEAN));
+        // `before` sees what was set, as it may set it.
+        let said = said.0.lock().expect("no panic");
+        let leaks = said.iter().filter(|text| text.contains(CANARY));
+        let leaks = leaks.filter(|text| !text.starts_with("NewRun"));
+        assert_eq!(leaks.count(), 0, "{said:?}");
     }
 }
 

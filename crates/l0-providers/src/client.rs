@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use l0_core::redact;
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
@@ -10,8 +11,9 @@ use serde::de::MapAccess;
 
 use crate::decode::{Dialect, MAX_EVENT_BYTES};
 use crate::error::{InvalidRequest, ProviderError};
-use crate::http_response::{ProviderStream, read_response};
+use crate::http_response::{ProviderStream, from_response};
 use crate::lenient::{Fields, Object, skip};
+use crate::secrets::Secrets;
 
 /// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
 /// as `openai::OpenAi`.
@@ -45,7 +47,7 @@ pub struct Client<P> {
     http: reqwest::Client,
     base_url: Url,
     headers: HeaderMap,
-    secrets: Vec<String>,
+    secrets: Secrets,
     max_event_bytes: usize,
     pub(crate) provider: P,
 }
@@ -116,11 +118,13 @@ impl<P: Provider> Client<P> {
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| ClientError::Http(error.without_url()))?;
+        let mut secrets = Secrets::default();
+        secrets.add_address(&base_url);
         Ok(Self {
             http,
             base_url,
             headers,
-            secrets: Vec::new(),
+            secrets,
             max_event_bytes: MAX_EVENT_BYTES,
             provider: P::default(),
         })
@@ -142,12 +146,12 @@ impl<P: Provider> Client<P> {
             HeaderName::from_static(key_header),
             &format!("{key_prefix}{key}"),
         )?;
-        self.secrets.push(key.to_owned());
+        self.secrets.add(key);
         Ok(self)
     }
 
-    /// Sets a header of every request, such as Azure's `api-key`. Its value is treated like a key:
-    /// it shows nowhere.
+    /// Sets a header of every request, such as Azure's `api-key`. Its value is treated like a key: it
+    /// shows nowhere, and where a server repeats it in an error, it is taken out.
     ///
     /// # Errors
     ///
@@ -155,10 +159,11 @@ impl<P: Provider> Client<P> {
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ClientError> {
         let header = HeaderName::from_bytes(name.as_bytes());
         let header = header.map_err(|_| ClientError::BadHeader {
-            name: name.to_owned(),
+            // It may be the value, in the name's place.
+            name: redact::text(name),
         })?;
         self.secret_header(header, value)?;
-        self.secrets.push(value.to_owned());
+        self.secrets.add(value);
         Ok(self)
     }
 
@@ -229,8 +234,10 @@ impl<P: Provider> Client<P> {
             let response = request.body(body).send().await;
             let response =
                 response.map_err(|error| ProviderError::Transport(error.without_url()))?;
-            let stream = read_response(response, Box::new(dialect), &secrets).await?;
-            Ok(stream.max_event_bytes(max_event_bytes))
+            match from_response(response, Box::new(dialect)).await {
+                Ok(stream) => Ok(stream.max_event_bytes(max_event_bytes).hiding(secrets)),
+                Err(error) => Err(secrets.hide_in_error(error)),
+            }
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::error::{
 use crate::lenient::{Fields, Object};
 use crate::repair::{Halves, mark_halves, without_nan};
 use crate::report::{bare_error, in_band_error};
+use crate::secrets::Secrets;
 use crate::sse::{Event, Events, SseError};
 use crate::token::ProviderToken;
 
@@ -174,7 +175,7 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
         dialect.end(out);
         out.end();
     } else if name == "error" {
-        out.fail(ApiError::new(None, None, Some(json), None, &[]));
+        out.fail(ApiError::new(None, None, Some(json), None));
     } else {
         out.fail(InvalidJson::new(json, problem.as_ref()));
     }
@@ -196,7 +197,7 @@ fn foreign(body: &[u8]) -> Fault {
         _ => "application/json",
     };
     let text = String::from_utf8_lossy(body);
-    let error = in_band_error(&text).map(|error| error.into_api_error(None, &[]));
+    let error = in_band_error(&text).map(|error| error.into_api_error(None));
     match error.or_else(|| bare_error(&text)) {
         Some(error) => error.into(),
         None => Fault::NotAStream(NotAStream {
@@ -216,6 +217,7 @@ pin_project_lite::pin_project! {
         events: Events<S>,
         dialect: Box<dyn Dialect>,
         out: Out,
+        secrets: Secrets,
         ended: bool,
     }
 }
@@ -230,8 +232,16 @@ impl<S> Decoder<S> {
             events: Events::new(body, MAX_EVENT_BYTES),
             dialect,
             out: Out::default(),
+            secrets: Secrets::default(),
             ended: false,
         }
+    }
+
+    /// Sets what must show neither in the error nor in the names that tokens carry.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn hiding(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
@@ -265,8 +275,9 @@ where
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
         let error = loop {
-            if let Some(token) = this.out.tokens.pop_front() {
+            if let Some(mut token) = this.out.tokens.pop_front() {
                 this.events.as_mut().progress();
+                this.secrets.hide_in_names(&mut token);
                 return Poll::Ready(Some(Ok(token)));
             }
             if *this.ended {
@@ -310,7 +321,7 @@ where
             }
         };
         *this.ended = true;
-        Poll::Ready(error.map(Err))
+        Poll::Ready(error.map(|error| Err(this.secrets.hide_in_error(error))))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

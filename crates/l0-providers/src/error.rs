@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use l0_core::{Failure, FailureKind, NetworkErrorKind};
+use l0_core::{Failure, FailureKind, NetworkErrorKind, redact};
 use serde_json::error::Category;
 
 use crate::repair::replaced;
@@ -15,9 +15,9 @@ use crate::repair::replaced;
 /// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
 /// [`Failure`], from which `l0_core` reads whether to try again; for
 /// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the prompt or of
-/// the answer and no payload is in any displayed text: of a provider's own error that is its type,
-/// code and status; its message is in [`ApiError::message`].
-#[derive(Debug)]
+/// the answer and no payload is in what `Display` and `Debug` print: of a provider's own error that is
+/// its status, and its type and code if they are words of an API. Its message is in
+/// [`ApiError::message`], and in what `{:#}` prints.
 #[non_exhaustive]
 pub enum ProviderError<E> {
     /// The byte stream, or the request, failed.
@@ -108,6 +108,24 @@ impl<E> fmt::Display for ProviderError<E> {
     }
 }
 
+/// Of the transport's error, what [`redact::message`] says.
+impl<E: StdError + 'static> fmt::Debug for ProviderError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Transport(error) => f
+                .debug_tuple("Transport")
+                .field(&redact::message(error))
+                .finish(),
+            Self::Api(error) => f.debug_tuple("Api").field(error).finish(),
+            Self::Json(error) => f.debug_tuple("Json").field(error).finish(),
+            Self::Utf8(error) => f.debug_tuple("Utf8").field(error).finish(),
+            Self::EventTooLarge(error) => f.debug_tuple("EventTooLarge").field(error).finish(),
+            Self::NotAStream(error) => f.debug_tuple("NotAStream").field(error).finish(),
+            Self::Request(error) => f.debug_tuple("Request").field(error).finish(),
+        }
+    }
+}
+
 impl<E: StdError + 'static> StdError for ProviderError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
@@ -120,7 +138,12 @@ impl<E: StdError + 'static> StdError for ProviderError<E> {
 }
 
 /// An error that the provider reports: in place of the answer, or in the middle of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Its texts are the provider's. A client takes its own key and headers out of all of them. What
+/// `Display` and `Debug` print of them is the type, the code and the request id, and these only if they
+/// are what an API may call something: one word of at most 64 letters, digits, `_`, `-` and `.`. The
+/// alternate form of `Display` (`{:#}`) says the message too.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ApiError {
     /// The provider's type of the error, such as `invalid_request_error`; absent if it gives none.
@@ -129,8 +152,9 @@ pub struct ApiError {
     /// gives none.
     pub code: Option<String>,
     /// The provider's message, on one line, at most 500 characters, without anything that looks
-    /// like a key; absent if it gives none. It may repeat a part of the prompt, so it is not part
-    /// of the error's displayed text.
+    /// like a key; absent if it gives none. It may repeat a part of the prompt, so neither `Display`
+    /// nor `Debug` prints it; `{:#}` does, and so
+    /// [`Monitoring::error_text`](l0_core::Monitoring::error_text) lets it leave.
     pub message: Option<String>,
     /// The HTTP status: the response's, or the one that an error in the middle of a stream names;
     /// absent if there is none.
@@ -148,19 +172,17 @@ const MESSAGE_CHARS: usize = 500;
 const WORD_CHARS: usize = 100;
 
 impl ApiError {
-    /// An error as a provider reports it. `secrets` must not show.
+    /// An error as a provider reports it.
     pub(crate) fn new(
         error_type: Option<&str>,
         code: Option<&str>,
         message: Option<&str>,
         status: Option<u16>,
-        secrets: &[String],
     ) -> Self {
-        let short = |text: &str, chars| scrub(text, chars, secrets);
         Self {
-            error_type: error_type.map(|text| short(text, WORD_CHARS)),
-            code: code.map(|text| short(text, WORD_CHARS)),
-            message: message.map(|text| short(text, MESSAGE_CHARS)),
+            error_type: error_type.map(|text| scrub(text, WORD_CHARS)),
+            code: code.map(|text| scrub(text, WORD_CHARS)),
+            message: message.map(|text| scrub(text, MESSAGE_CHARS)),
             status,
             retry_after: None,
             request_id: None,
@@ -170,7 +192,7 @@ impl ApiError {
 
     /// A failure that the provider told as the reason why the answer ended.
     pub(crate) fn finish(reason: &str) -> Self {
-        let mut error = Self::new(Some("server_error"), Some(reason), None, None, &[]);
+        let mut error = Self::new(Some("server_error"), Some(reason), None, None);
         error.failure = Failure::server();
         error
     }
@@ -195,8 +217,8 @@ impl ApiError {
         self
     }
 
-    pub(crate) fn request_id(mut self, id: Option<String>) -> Self {
-        self.request_id = id;
+    pub(crate) fn request_id(mut self, id: Option<&str>) -> Self {
+        self.request_id = id.map(|id| scrub(id, WORD_CHARS));
         self
     }
 
@@ -219,8 +241,18 @@ impl From<ApiError> for Fault {
     }
 }
 
-/// Without the message: a provider may repeat the prompt in it, and what is displayed ends up in logs
-/// and telemetry.
+/// A text of a provider's, if it may be printed: if it is a word that an API has for something, and no
+/// sentence, which may repeat the prompt.
+fn word(text: Option<&String>) -> Option<&str> {
+    let is_word = |text: &&str| {
+        let letters = |c: u8| c.is_ascii_alphanumeric() || b"_-.".contains(&c);
+        !text.is_empty() && text.len() <= 64 && text.bytes().all(letters)
+    };
+    text.map(String::as_str).filter(is_word)
+}
+
+/// Without the message, which only the alternate form (`{:#}`) says: a provider may repeat the prompt in
+/// it, and what is printed ends up in logs and telemetry.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the provider reports an error")?;
@@ -230,12 +262,10 @@ impl fmt::Display for ApiError {
             separator = ", ";
         }
         let status = self.status.map(|status| status.to_string());
-        let code = self
-            .code
-            .as_ref()
-            .filter(|code| Some(*code) != self.error_type.as_ref());
-        for word in [self.error_type.as_ref(), code].into_iter().flatten() {
-            if Some(word) != status.as_ref() {
+        let error_type = word(self.error_type.as_ref());
+        let code = word(self.code.as_ref()).filter(|code| Some(*code) != error_type);
+        for word in [error_type, code].into_iter().flatten() {
+            if Some(word) != status.as_deref() {
                 write!(f, "{separator}{word}")?;
                 separator = ", ";
             }
@@ -243,7 +273,23 @@ impl fmt::Display for ApiError {
         if separator == ", " {
             f.write_str(")")?;
         }
-        Ok(())
+        match &self.message {
+            Some(message) if f.alternate() => write!(f, ": {message}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiError")
+            .field("error_type", &word(self.error_type.as_ref()))
+            .field("code", &word(self.code.as_ref()))
+            .field("status", &self.status)
+            .field("retry_after", &self.retry_after)
+            .field("request_id", &word(self.request_id.as_ref()))
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
     }
 }
 
@@ -471,7 +517,7 @@ pub struct EventTooLarge {
 #[non_exhaustive]
 pub struct NotAStream {
     /// The response's content type, without parameters; or the one that its body looks like, such as
-    /// `application/x-ndjson`.
+    /// `application/x-ndjson`; `unknown` if it is no content type.
     pub content_type: String,
 }
 
@@ -481,6 +527,19 @@ impl NotAStream {
             "application/json" => ": does the request ask for a stream?",
             _ => "",
         }
+    }
+
+    /// What a server puts in the place of a content type may be anything.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn of(content_type: String) -> Self {
+        let letter = |c: u8| c.is_ascii_alphanumeric() || b"/+-.".contains(&c);
+        let is_type = content_type.len() <= 64 && content_type.bytes().all(letter);
+        let content_type = if is_type {
+            content_type
+        } else {
+            "unknown".to_owned()
+        };
+        Self { content_type }
     }
 }
 
@@ -497,20 +556,15 @@ pub struct InvalidRequest {
 const KEY_PREFIXES: [&str; 10] = [
     "sk-", "sk_", "pk-", "rk-", "gsk_", "xai-", "AIza", "hf_", "nvapi-", "eyJ",
 ];
-const REDACTED: &str = "[redacted]";
+pub(crate) const REDACTED: &str = "[redacted]";
+/// What stands in the place of a cut end.
+pub(crate) const ELLIPSIS: &str = "…";
 
 /// A provider's words on one line, at most `chars` characters, without what looks like a key.
-fn scrub(text: &str, chars: usize, secrets: &[String]) -> String {
+fn scrub(text: &str, chars: usize) -> String {
     // Enough for `chars` characters even if much is redacted, and an end to what a server can cost.
-    let cut = text
-        .char_indices()
-        .nth(8 * chars)
-        .map_or(text.len(), |(index, _)| index);
-    let mut text = replaced(&text[..cut]).replace(char::is_control, " ");
-    // A shorter one is no secret, and may be a part of any word.
-    for secret in secrets.iter().filter(|secret| secret.len() >= 6) {
-        text = text.replace(secret, REDACTED);
-    }
+    let cut = text.char_indices().nth(8 * chars).map(|(index, _)| index);
+    let text = replaced(&text[..cut.unwrap_or(text.len())]).replace(char::is_control, " ");
     let mut clean = String::with_capacity(text.len());
     let mut after_bearer = false;
     let is_word = |c: char| c.is_alphanumeric() || "-_.*~+/=".contains(c);
@@ -538,10 +592,18 @@ fn scrub(text: &str, chars: usize, secrets: &[String]) -> String {
         clean.push_str(&piece[word.len()..]);
         after_bearer = word.eq_ignore_ascii_case("bearer");
     }
-    if let Some((cut, _)) = clean.char_indices().nth(chars) {
-        let last = clean[..cut].char_indices().next_back();
-        clean.truncate(last.map_or(0, |(index, _)| index));
-        clean.push('…');
+    let was_cut = cut.is_some();
+    let end = clean.char_indices().nth(chars - usize::from(was_cut));
+    if let Some((end, _)) = end {
+        let last = clean[..end].char_indices().next_back();
+        clean.truncate(if was_cut {
+            end
+        } else {
+            last.map_or(0, |(index, _)| index)
+        });
+    }
+    if was_cut || end.is_some() {
+        clean.push_str(ELLIPSIS);
     }
     clean
 }
@@ -552,8 +614,7 @@ mod tests {
 
     #[test]
     fn keys_do_not_show() {
-        let check =
-            |text, expected: &str| assert_eq!(scrub(text, 100, &["s3cr3t".to_owned()]), expected);
+        let check = |text, expected: &str| assert_eq!(scrub(text, 100), expected);
         check("plain words, 12 of them", "plain words, 12 of them");
         check(
             "Incorrect API key provided: sk-proj-abc***xyz. See",
@@ -565,7 +626,7 @@ mod tests {
             "Authorization: bearer [redacted]",
         );
         check("\"key=gsk_12345678\"", "\"key=[redacted]\"");
-        check("a\r\nb s3cr3t-x", "a  b [redacted]-x");
+        check("a\r\nb", "a  b");
         check("sk-", "sk-");
         check(
             "https://x?key=AIzaSyA12345&b=1",
@@ -576,10 +637,10 @@ mod tests {
     #[test]
     fn long_messages_are_cut_at_a_character() {
         let long = "\u{1F980}".repeat(100_000);
-        let short = scrub(&long, MESSAGE_CHARS, &[]);
+        let short = scrub(&long, MESSAGE_CHARS);
         assert_eq!(short.chars().count(), MESSAGE_CHARS);
         assert!(short.ends_with('…'));
-        assert_eq!(scrub("abc", 3, &[]), "abc");
+        assert_eq!(scrub("abc", 3), "abc");
     }
 
     #[test]
@@ -629,7 +690,7 @@ mod tests {
 
     #[test]
     fn messages_say_what_is_known() {
-        let error = |t, c, m, s| ApiError::new(t, c, m, s, &[]).to_string();
+        let error = |t, c, m, s| ApiError::new(t, c, m, s).to_string();
         assert_eq!(
             error(None, None, None, None),
             "the provider reports an error"
@@ -646,5 +707,9 @@ mod tests {
             error(None, Some("x"), None, None),
             "the provider reports an error (x)"
         );
+        let error = ApiError::new(Some("a b"), Some("x"), Some("slow down"), Some(429));
+        let shown = format!("{error}");
+        assert_eq!(shown, "the provider reports an error (status 429, x)");
+        assert_eq!(format!("{error:#}"), format!("{shown}: slow down"));
     }
 }

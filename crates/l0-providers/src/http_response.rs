@@ -99,15 +99,6 @@ pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
 ) -> Result<ProviderStream, Error> {
-    read_response(response, dialect, &[]).await
-}
-
-/// `secrets` must not show in an error.
-pub(crate) async fn read_response(
-    response: Response,
-    dialect: Box<dyn Dialect>,
-    secrets: &[String],
-) -> Result<ProviderStream, Error> {
     let status = response.status();
     let content_type = content_type(response.headers());
     if status.is_success() {
@@ -125,14 +116,14 @@ pub(crate) async fn read_response(
             let body = body.map_err(ProviderError::Transport)?;
             let body = String::from_utf8_lossy(&body);
             return Err(match in_band_error(&body) {
-                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None, secrets))),
-                None => ProviderError::NotAStream(NotAStream { content_type }),
+                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None))),
+                None => ProviderError::NotAStream(NotAStream::of(content_type)),
             });
         }
         // The decoder looks for an error in lines of JSON.
         let other = OTHER_PROTOCOLS.iter().any(|of| content_type.contains(of));
         if content_type == "text/html" || (other && !body.first.starts_with(b"{")) {
-            return Err(ProviderError::NotAStream(NotAStream { content_type }));
+            return Err(ProviderError::NotAStream(NotAStream::of(content_type)));
         }
         return Ok(Decoder::of(body, dialect));
     }
@@ -161,12 +152,14 @@ pub(crate) async fn read_response(
         let is_text = !text.is_empty() && content_type == "text/plain";
         ErrorObject::from_message(is_text.then_some(text))
     });
-    let error = error.into_api_error(Some(status.as_u16()), secrets);
+    let error = error.into_api_error(Some(status.as_u16()));
     // The headers of a limit stand on every response.
     let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
     let wait = wait.or(error.retry_after).or(reset);
-    let request_id = request_id.or_else(|| error.request_id.clone());
-    let error = error.retry_after(wait).request_id(request_id);
+    let mut error = error.retry_after(wait);
+    if request_id.is_some() {
+        error = error.request_id(request_id.as_deref());
+    }
     let error = error.should_retry(should_retry);
     Err(ProviderError::Api(Box::new(error)))
 }

@@ -84,6 +84,7 @@ pub mod openai;
 mod repair;
 mod report;
 mod response;
+mod secrets;
 mod sse;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -162,9 +162,8 @@ impl ErrorObject<'_> {
             && self.status_code.0.is_none()
     }
 
-    /// The typed error. The response's own `status` wins over one that the object names; `secrets`
-    /// must not show.
-    pub(crate) fn into_api_error(mut self, status: Option<u16>, secrets: &[String]) -> ApiError {
+    /// The typed error. The response's own `status` wins over one that the object names.
+    pub(crate) fn into_api_error(mut self, status: Option<u16>) -> ApiError {
         // The message may be another server's error, as text.
         let message = std::mem::take(&mut self.message);
         let inner = message.as_str();
@@ -176,16 +175,16 @@ impl ErrorObject<'_> {
                     .or(Text(Some(Cow::Borrowed(message.as_str()))));
                 let mut own = self;
                 own.adopt(inner);
-                own.describe(status, secrets)
+                own.describe(status)
             }
             None => {
                 self.message = message;
-                self.describe(status, secrets)
+                self.describe(status)
             }
         }
     }
 
-    fn describe(self, status: Option<u16>, secrets: &[String]) -> ApiError {
+    fn describe(self, status: Option<u16>) -> ApiError {
         let status = status
             .or_else(|| self.status_code.status())
             .or_else(|| self.status.status())
@@ -201,7 +200,6 @@ impl ErrorObject<'_> {
             self.code.0.or(self.status_code.0).as_deref(),
             message.as_deref(),
             status,
-            secrets,
         );
         // Of an error that no waiting mends, the message may speak of anything.
         let told = message.filter(|_| error.failure().kind != FailureKind::Fatal);
@@ -209,7 +207,7 @@ impl ErrorObject<'_> {
         let wait = wait.or_else(|| wait::in_message(&told?));
         error
             .retry_after(wait)
-            .request_id(self.request_id.filled().map(Cow::into_owned))
+            .request_id(self.request_id.filled().as_deref())
     }
 }
 
@@ -299,7 +297,7 @@ pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     };
     let codes = [&error.code.0, &error.status_code.0];
     let bad = codes.into_iter().flatten().any(|code| !good(code));
-    (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None, &[]))
+    (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None))
 }
 
 /// The error in a body that is JSON and no stream.
@@ -332,7 +330,7 @@ pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
 /// The error in a payload that is known to be or to have one, whatever its shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();
-    error.into_api_error(None, &[])
+    error.into_api_error(None)
 }
 
 /// The waits among the fields of an object, and of the `headers` in it.

@@ -206,22 +206,129 @@ async fn waits_and_request_ids_come_from_the_headers() {
     assert_eq!(error.retry_after, Some(Duration::from_secs(3)));
 }
 
+/// All texts of an error, those that only its fields have included.
+fn texts(error: &Error) -> String {
+    let mut texts = format!("{error} {error:?}");
+    match error {
+        ProviderError::Api(error) => {
+            let fields = [&error.error_type, &error.code, &error.message];
+            for text in fields.into_iter().chain([&error.request_id]).flatten() {
+                texts += text;
+            }
+        }
+        ProviderError::NotAStream(error) => texts += &error.content_type,
+        _ => {}
+    }
+    texts
+}
+
 #[tokio::test]
-async fn a_key_does_not_show_in_an_error() {
-    let body = r#"{"error":{"message":"wrong key a-canary-key","code":"a-canary-key"}}"#;
-    let error = api_error(answer("401 No\r\ncontent-type: application/json", body)).await;
-    let shown = format!("{error} {error:?}");
+async fn what_a_server_repeats_of_a_clients_secrets_is_in_no_error() {
+    const ERROR: &str = r#"{"error":{"message":"wrong SECRET!","type":"SECRET","code":"SECRET"},"request_id":"SECRET"}"#;
+    let json = "content-type: application/json";
+    let stream = "200 OK\r\ncontent-type: text/event-stream".to_owned();
+    let answers = [
+        (format!("401 No\r\n{json}"), ERROR.to_owned()),
+        (
+            format!("401 No\r\nx-request-id: SECRET\r\n{json}"),
+            ERROR.to_owned(),
+        ),
+        (
+            "500 No\r\ncontent-type: text/plain".to_owned(),
+            "wrong SECRET!".to_owned(),
+        ),
+        (format!("200 OK\r\n{json}"), ERROR.to_owned()),
+        (
+            "200 OK\r\ncontent-type: application/SECRET+json".to_owned(),
+            "{}".to_owned(),
+        ),
+        (
+            stream.clone(),
+            sse(&[&delta(r#"{"content":"Hel"}"#), ERROR]),
+        ),
+        (stream.clone(), format!("event: error\ndata: {ERROR}\n\n")),
+        (
+            stream.clone(),
+            "event: error\ndata: wrong SECRET!\n\n".to_owned(),
+        ),
+        (
+            stream,
+            sse(&[r#"{"message":"wrong SECRET!","code":"SECRET"}"#]),
+        ),
+    ];
+    let base64 = "YS1jYW5hcnkta2V5";
+    let forms = ["a-canary-key", "A-CANARY-KEY", "a%2Dcanary%2dkey", base64];
+    let others = [
+        "t-canary-tenant",
+        "u-canary-user",
+        "p-canary-pass",
+        "q-canary-query",
+    ];
+    for (head, body) in answers {
+        for secret in forms.into_iter().chain(others) {
+            let head = head.replace("SECRET", secret);
+            let answer = answer(&head, &body.replace("SECRET", secret));
+            let (address, _requests) = server(&*answer).await;
+            let with_user = "http://u-canary-user:p-canary-pass@";
+            let address = address.replace("http://", with_user) + "?key=q-canary-query";
+            let client = Client::new(&address).unwrap();
+            let client = client.header("tenant", "t-canary-tenant").unwrap();
+            let client = client.api_key("a-canary-key").unwrap();
+            let stream = client.chat_stream(&ChatRequest::new("m").user("hi")).await;
+            let error = match stream {
+                Err(error) => error,
+                Ok(stream) => collect(stream).await.1.unwrap(),
+            };
+            let texts = texts(&error);
+            assert!(
+                !texts.to_lowercase().contains("canary"),
+                "{answer}: {texts}"
+            );
+            assert!(!texts.contains(base64), "{answer}: {texts}");
+            assert!(texts.contains("[redacted]"), "{answer}: {texts}");
+            let has_words = answer.contains("wrong");
+            assert_eq!(
+                texts.contains("wrong [redacted]"),
+                has_words,
+                "{answer}: {texts}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_names_that_a_token_carries_hold_no_secret() {
+    let chunk = r#"{"id":"r-a-canary-key","model":"m-a-canary-key","choices":[{"delta":{"content":"a-canary-key"}}]}"#;
+    let stream = ask(streamed(&sse(&[chunk]))).await.unwrap();
+    let (tokens, _) = collect(stream).await;
+    assert_eq!(tokens[0].model.as_deref(), Some("m-[redacted]"));
+    assert_eq!(tokens[0].response_id.as_deref(), Some("r-[redacted]"));
+    assert_eq!(
+        tokens[0].text, "a-canary-key",
+        "the answer is handed out as it is"
+    );
+}
+
+#[test]
+fn a_request_does_not_print_what_it_asks() {
+    let request = ChatRequest::new("m").system("canary").user("canary");
+    let request = request.set("user", "canary");
+    let shown = format!("{request:?}");
     assert!(!shown.contains("canary"), "{shown}");
-    assert!(shown.contains("wrong key"), "{shown}");
+    assert!(
+        shown.contains(r#"model: "m", messages: 2, parameters: ["user"]"#),
+        "{shown}"
+    );
 }
 
 #[tokio::test]
 async fn what_a_provider_repeats_of_a_prompt_is_not_displayed() {
-    let body = r#"{"error":{"message":"cannot answer: my secret prompt","type":"server_error"}}"#;
+    let body = r#"{"error":{"message":"cannot answer: my secret prompt","type":"my secret prompt","code":"my secret prompt"}}"#;
     let error = ask(answer("500 No\r\ncontent-type: application/json", body))
         .await
         .unwrap_err();
-    assert!(!error.to_string().contains("secret prompt"), "{error}");
+    let shown = format!("{error} {error:?}");
+    assert!(!shown.contains("secret prompt"), "{shown}");
     let ProviderError::Api(error) = error else {
         panic!("{error:?}")
     };

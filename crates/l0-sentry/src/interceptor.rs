@@ -1,7 +1,6 @@
 //! Interceptor: reports every run.
 
-use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys, redact};
-use sentry_core::protocol::Value;
+use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys};
 
 use crate::config::SentryConfig;
 use crate::data::{Data, cut};
@@ -36,23 +35,13 @@ impl SentryInterceptor {
         let listed = self.0.settings().tag_keys.iter().map(|(key, _)| key);
         let entry = |key: &str| {
             let value = run.metadata().get(key)?;
-            Some((key.to_owned(), shown(key, value)))
+            Some((key.to_owned(), cut(value)))
         };
         KNOWN_KEYS
             .into_iter()
             .chain(listed)
             .filter_map(entry)
             .collect()
-    }
-}
-
-/// An entry of the metadata as it leaves. An endpoint may be a URL, which may have a credential in it.
-fn shown(key: &str, value: &Value) -> Value {
-    match value {
-        Value::String(url) if key == keys::ENDPOINT && url.contains(['?', '@', '=']) => {
-            redact::text(url).into()
-        }
-        value => cut(value),
     }
 }
 

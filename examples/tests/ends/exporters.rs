@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use l0_core::{L0Builder, Telemetry, keys, on_finish};
 use l0_export::log::LogRecord;
@@ -26,7 +27,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-use crate::common::{self, DEADLINE, Samples};
+use crate::common::{self, Samples};
 
 /// What is said of an end: outcome, error type, status, message.
 pub(crate) type Said = [Option<String>; 4];
@@ -48,8 +49,22 @@ pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
     }
 }
 
-/// What one exporter said, and all that left through it.
-pub(crate) struct Told(pub(crate) &'static str, pub(crate) Said, pub(crate) String);
+/// All that left through one exporter, and what reads what it said of one end in it.
+pub(crate) struct Told {
+    pub(crate) exporter: &'static str,
+    pub(crate) said: Box<dyn FnOnce() -> Said>,
+    pub(crate) left: String,
+}
+
+impl Told {
+    fn new(exporter: &'static str, left: String, said: impl FnOnce() -> Said + 'static) -> Self {
+        Self {
+            exporter,
+            said: Box::new(said),
+            left,
+        }
+    }
+}
 
 /// What reads what left, once the run has ended.
 pub(crate) type Read = Box<dyn FnOnce() -> Vec<Told>>;
@@ -125,11 +140,12 @@ fn records(builder: L0Builder) -> (L0Builder, Read) {
         let keys = ["outcome", "error.type", "error.status", "error.message"];
         let event = keys.map(|key| fields.get(key).cloned());
         let report = reported(&line);
+        let fields = format!("{fields:?}");
         vec![
-            Told("JSON", said_in(&json!(read_back)), line),
-            Told("CSV", cells, csv),
-            Told("log record", said_in(&log), log.to_string()),
-            Told("log event", event, format!("{fields:?}")),
+            Told::new("JSON", line, move || said_in(&json!(read_back))),
+            Told::new("CSV", csv, move || cells),
+            Told::new("log record", log.to_string(), move || said_in(&log)),
+            Told::new("log event", fields, move || event),
             report,
         ]
     };
@@ -145,27 +161,31 @@ pub(crate) fn profile(lines: &str) -> Profile {
 
 fn reported(line: &str) -> Told {
     let profile = profile(line);
-    let all = &json!(profile)["all"];
-    let mut outcomes = all["outcomes"].as_object().unwrap().keys().cloned();
-    let outcome = outcomes.next();
-    assert_eq!(outcomes.next(), None);
-    let reason = &all["reasons"][0];
-    assert_eq!(all["reasons"][1], Value::Null);
-    let [error_type, status, message] =
-        ["errorType", "status", "message"].map(|key| text(&reason[key]));
-    let said = [outcome, error_type, status, message];
+    let all = json!(profile)["all"].clone();
     let printed = profile.to_string();
-    if let [_, Some(error_type), _, Some(message)] = &said {
-        // The table cuts a long one, and does not say the type before a message that begins with it.
-        let message = keys::cut(message, 60);
-        let row = if message.starts_with(&error_type.replace('_', " ")) {
-            format!("  {message}")
-        } else {
-            format!("{error_type}: {message}")
-        };
-        assert!(printed.contains(&row), "{printed}");
-    }
-    Told("l0-report", said, format!("{printed}\n{all}"))
+    let left = format!("{printed}\n{all}");
+    Told::new("l0-report", left, move || {
+        let mut outcomes = all["outcomes"].as_object().unwrap().keys().cloned();
+        let outcome = outcomes.next();
+        assert_eq!(outcomes.next(), None);
+        let reason = &all["reasons"][0];
+        assert_eq!(all["reasons"][1], Value::Null);
+        let [error_type, status, message] =
+            ["errorType", "status", "message"].map(|key| text(&reason[key]));
+        let said = [outcome, error_type, status, message];
+        if let [_, Some(error_type), _, Some(message)] = &said {
+            // The table cuts a long one, and does not say the type before a message that begins
+            // with it.
+            let message = keys::cut(message, 60);
+            let row = if message.starts_with(&error_type.replace('_', " ")) {
+                format!("  {message}")
+            } else {
+                format!("{error_type}: {message}")
+            };
+            assert!(printed.contains(&row), "{printed}");
+        }
+        said
+    })
 }
 
 fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
@@ -173,19 +193,22 @@ fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
     let interceptor = collector.interceptor();
     let read = move || {
         let exposition = collector.expose();
-        let Samples(samples) = common::read(&exposition);
-        // The label of the one sample that is not 0; absent if there is none.
-        let only = |name: &str, label: &str| {
-            let mut samples = samples
-                .iter()
-                .filter(|(all, count)| all["__name__"] == name && **count > 0.0);
-            let (labels, count) = samples.next()?;
-            assert_eq!((*count, samples.next()), (1.0, None), "{name}");
-            Some(labels[label].clone())
+        let left = exposition.clone();
+        let said = move || {
+            let Samples(samples) = common::read(&exposition);
+            // The label of the one sample that is not 0; absent if there is none.
+            let only = |name: &str, label: &str| {
+                let mut samples = samples
+                    .iter()
+                    .filter(|(all, count)| all["__name__"] == name && **count > 0.0);
+                let (labels, count) = samples.next()?;
+                assert_eq!((*count, samples.next()), (1.0, None), "{name}");
+                Some(labels[label].clone())
+            };
+            let outcome = only("l0_streams_finished_total", "outcome");
+            [outcome, only("l0_failures_total", "error_type"), None, None]
         };
-        let outcome = only("l0_streams_finished_total", "outcome");
-        let said = [outcome, only("l0_failures_total", "error_type"), None, None];
-        vec![Told("Prometheus", said, exposition)]
+        vec![Told::new("Prometheus", left, said)]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
@@ -194,7 +217,8 @@ fn statsd(builder: L0Builder) -> (L0Builder, Read) {
     const END: &[u8] = b"end";
 
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
-    server.set_read_timeout(Some(DEADLINE)).unwrap();
+    let deadline = Duration::from_secs(60);
+    server.set_read_timeout(Some(deadline)).unwrap();
     let address = server.local_addr().unwrap();
     let interceptor = StatsdInterceptor::builder(address.to_string())
         .build()
@@ -212,15 +236,18 @@ fn statsd(builder: L0Builder) -> (L0Builder, Read) {
             left += std::str::from_utf8(&buffer[..length]).unwrap();
             left.push('\n');
         }
-        let only = |start: &str| {
-            let mut tags = left.lines().filter_map(|line| line.strip_prefix(start));
-            let tag = tags.next()?.to_owned();
-            assert_eq!(tags.next(), None, "{start}");
-            Some(tag)
+        let lines = left.clone();
+        let said = move || {
+            let only = |start: &str| {
+                let mut tags = lines.lines().filter_map(|line| line.strip_prefix(start));
+                let tag = tags.next()?.to_owned();
+                assert_eq!(tags.next(), None, "{start}");
+                Some(tag)
+            };
+            let outcome = only("l0.runs:1|c|#outcome:");
+            [outcome, only("l0.failures:1|c|#error_type:"), None, None]
         };
-        let outcome = only("l0.runs:1|c|#outcome:");
-        let said = [outcome, only("l0.failures:1|c|#error_type:"), None, None];
-        vec![Told("StatsD", said, left)]
+        vec![Told::new("StatsD", left, said)]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
@@ -239,38 +266,41 @@ fn sentry(builder: L0Builder) -> (L0Builder, Read) {
             envelope.to_writer(&mut left).unwrap();
         }
         let left = String::from_utf8(left).unwrap();
-        let items: Vec<Value> = left
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect();
-        let transaction = items.iter().find(|item| item["spans"].is_array()).unwrap();
-        let ended = &transaction["contexts"]["trace"]["data"];
-        let mut events = items
-            .iter()
-            .filter(|item| item["tags"]["error_type"].is_string());
-        let event = events.next().unwrap_or(&Value::Null);
-        assert_eq!(events.next(), None);
+        let lines = left.clone();
+        let said = move || {
+            let items: Vec<Value> = lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+            let transaction = items.iter().find(|item| item["spans"].is_array()).unwrap();
+            let ended = &transaction["contexts"]["trace"]["data"];
+            let mut events = items
+                .iter()
+                .filter(|item| item["tags"]["error_type"].is_string());
+            let event = events.next().unwrap_or(&Value::Null);
+            assert_eq!(events.next(), None);
 
-        let tags = &event["tags"];
-        assert_eq!(tags["error_type"], ended["error_type"]);
-        let exception = &event["exception"]["values"][0];
-        let error_type = text(&tags["error_type"]);
-        let message = match (exception["type"].as_str(), &error_type) {
-            (Some("Network error"), Some(kind)) => {
-                let value = exception["value"].as_str().unwrap();
-                value.strip_prefix(&format!("{kind}: ")).map(str::to_owned)
-            }
-            (Some(_), _) => text(&exception["value"]),
-            // Of a violation the parts: the rule is a tag, and the severity the level.
-            (None, _) => text(&event["message"]).map(|message| {
-                let [rule, severity] =
-                    [&tags["rule"], &event["level"]].map(|part| text(part).unwrap());
-                let what = format!("guardrail violation: {rule} ({severity}):");
-                message.replace("Guardrail violation:", &what)
-            }),
+            let tags = &event["tags"];
+            assert_eq!(tags["error_type"], ended["error_type"]);
+            let exception = &event["exception"]["values"][0];
+            let error_type = text(&tags["error_type"]);
+            let message = match (exception["type"].as_str(), &error_type) {
+                (Some("Network error"), Some(kind)) => {
+                    let value = exception["value"].as_str().unwrap();
+                    value.strip_prefix(&format!("{kind}: ")).map(str::to_owned)
+                }
+                (Some(_), _) => text(&exception["value"]),
+                // Of a violation the parts: the rule is a tag, and the severity the level.
+                (None, _) => text(&event["message"]).map(|message| {
+                    let [rule, severity] =
+                        [&tags["rule"], &event["level"]].map(|part| text(part).unwrap());
+                    let what = format!("guardrail violation: {rule} ({severity}):");
+                    message.replace("Guardrail violation:", &what)
+                }),
+            };
+            [text(&ended["outcome"]), error_type, None, message]
         };
-        let said = [text(&ended["outcome"]), error_type, None, message];
-        vec![Told("Sentry", said, left)]
+        vec![Told::new("Sentry", left, said)]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
@@ -295,37 +325,43 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
         .build();
     let read = move || {
         let spans = spans.get_finished_spans().unwrap();
-        let [span] = &*spans else {
-            panic!("{spans:?}");
+        let left_as_spans = format!("{spans:?}");
+        let of_span = move || {
+            let [span] = &*spans else {
+                panic!("{spans:?}");
+            };
+            let message = match &span.status {
+                Status::Error { description } => Some(description.to_string()),
+                _ => None,
+            };
+            let [outcome, error_type] =
+                ["l0.outcome", "error.type"].map(|key| attribute(&span.attributes, key));
+            [outcome, error_type, None, message]
         };
-        let message = match &span.status {
-            Status::Error { description } => Some(description.to_string()),
-            _ => None,
-        };
-        let [outcome, error_type] =
-            ["l0.outcome", "error.type"].map(|key| attribute(&span.attributes, key));
-        let of_span = [outcome, error_type, None, message];
 
         meters.force_flush().unwrap();
         let metrics = metrics.get_finished_metrics().unwrap();
-        let only = |name: &str, key: &str| {
-            let scopes = metrics.iter().flat_map(|all| all.scope_metrics());
-            let metric = scopes
-                .flat_map(|scope| scope.metrics())
-                .find(|metric| metric.name() == name)?;
-            let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else {
-                panic!("{metric:?}");
+        let left_as_metrics = format!("{metrics:?}");
+        let of_metrics = move || {
+            let only = |name: &str, key: &str| {
+                let scopes = metrics.iter().flat_map(|all| all.scope_metrics());
+                let metric = scopes
+                    .flat_map(|scope| scope.metrics())
+                    .find(|metric| metric.name() == name)?;
+                let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else {
+                    panic!("{metric:?}");
+                };
+                let points: Vec<_> = sum.data_points().collect();
+                assert_eq!((points.len(), points[0].value()), (1, 1), "{name}");
+                let attributes: Vec<_> = points[0].attributes().cloned().collect();
+                attribute(&attributes, key)
             };
-            let points: Vec<_> = sum.data_points().collect();
-            assert_eq!((points.len(), points[0].value()), (1, 1), "{name}");
-            let attributes: Vec<_> = points[0].attributes().cloned().collect();
-            attribute(&attributes, key)
+            let outcome = only("l0.runs", "l0.outcome");
+            [outcome, only("l0.failures", "error.type"), None, None]
         };
-        let outcome = only("l0.runs", "l0.outcome");
-        let of_metrics = [outcome, only("l0.failures", "error.type"), None, None];
         vec![
-            Told("OTel span", of_span, format!("{spans:?}")),
-            Told("OTel metrics", of_metrics, format!("{metrics:?}")),
+            Told::new("OTel span", left_as_spans, of_span),
+            Told::new("OTel metrics", left_as_metrics, of_metrics),
         ]
     };
     (builder.interceptor(interceptor), Box::new(read))

@@ -15,7 +15,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use exporters::{MESSAGE, STATUS, Said, Told};
+use exporters::{MESSAGE, STATUS, Said};
 use l0_core::testing::{Script, ScriptedError};
 use l0_core::{
     Backoff, Failure, FailureKind, Interceptor, L0, L0Builder, Monitoring, NewRun, Refusal, Retry,
@@ -133,7 +133,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Makes the run of a case with all exporters attached.
-fn tell(case: &Case, monitoring: Monitoring) -> Vec<Told> {
+fn tell(case: &Case, monitoring: Monitoring) -> Vec<(&'static str, Said, String)> {
     let retry = Retry::new().max_retries(1).backoff(Backoff::none());
     let mut builder = (case.configure)(L0::builder().monitoring(monitoring).retry(retry));
     let mut readers = Vec::new();
@@ -155,15 +155,17 @@ fn tell(case: &Case, monitoring: Monitoring) -> Vec<Told> {
     };
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(reading)));
     assert_eq!(ended.is_err(), case.name == "panic", "{}", case.name);
-    readers.into_iter().flat_map(|read| read()).collect()
+    let told = readers.into_iter().flat_map(|read| read());
+    told.map(|told| (told.exporter, (told.said)(), told.left))
+        .collect()
 }
 
 /// A table with the exporters that say the same of all ends in one column.
-fn table(cases: &[Case], told: &[Vec<Told>]) -> String {
+fn table(cases: &[Case], told: &[Vec<(&str, Said, String)>]) -> String {
     let mut columns: Vec<(String, Vec<String>)> = Vec::new();
-    for (place, Told(exporter, ..)) in told[0].iter().enumerate() {
-        let cell = |told: &Vec<Told>| {
-            let Told(_, said, _) = &told[place];
+    for (place, (exporter, ..)) in told[0].iter().enumerate() {
+        let cell = |told: &Vec<(&str, Said, String)>| {
+            let (_, said, _) = &told[place];
             let said: Vec<_> = said.iter().flatten().map(String::as_str).collect();
             said.join(" · ")
         };
@@ -194,7 +196,7 @@ fn every_exporter_tells_the_same_end() {
     let mut apart = BTreeMap::<_, BTreeSet<_>>::new();
     for (case, told) in cases.iter().zip(&told) {
         assert_eq!(told.len(), 10);
-        for Told(exporter, said, left) in told {
+        for (exporter, said, left) in told {
             let what = format!("{exporter}, {}", case.name);
             assert_eq!(*said, case.told_by(exporter), "{what}");
             for canary in [PROMPT, KEY, ANSWER] {
@@ -221,7 +223,7 @@ fn the_text_of_an_error_leaves_only_if_it_is_switched_on() {
         if is_denied {
             case.said[MESSAGE] = Some(TEXT.to_owned());
         }
-        for Told(exporter, mut said, left) in told {
+        for (exporter, mut said, left) in told {
             let what = format!("{exporter}, {}: {left}", case.name);
             let carries_it = is_denied && said[MESSAGE].is_some();
             if let (true, Some(message)) = (is_denied, &mut said[MESSAGE]) {

@@ -15,7 +15,7 @@ use crate::label::{label_enum, read_back};
 
 #[cfg(test)]
 pub(crate) use read::MAX_TEXT;
-pub(crate) use read::{Beginning, char_boundary, prepare, read, texts, transport_texts};
+pub(crate) use read::{Beginning, char_boundary, prepare, read, texts_in_full, transport_texts};
 
 /// What an error means for the run: which kind it is, and what the server said about it.
 ///

@@ -86,6 +86,13 @@ impl Beginning {
         beginning
     }
 
+    /// The same of what the alternate form (`{:#}`) says.
+    fn in_full(text: &(dyn StdError + 'static)) -> Self {
+        let mut beginning = Self::default();
+        let _ = write!(beginning, "{text:#}");
+        beginning
+    }
+
     pub(crate) fn into_text(self) -> String {
         self.text
     }
@@ -111,13 +118,26 @@ pub(crate) fn char_boundary(text: &str, index: usize) -> usize {
 /// The texts of the chain, joined by `": "`. Many error types repeat their source's text at the
 /// end of their own; it is said once.
 pub(crate) fn texts(error: &(dyn StdError + 'static)) -> Beginning {
+    joined(error, |link| Beginning::of(link))
+}
+
+/// The same of what the links say in their alternate form, in which an error type may say what it does
+/// not display otherwise.
+pub(crate) fn texts_in_full(error: &(dyn StdError + 'static)) -> Beginning {
+    joined(error, Beginning::in_full)
+}
+
+fn joined(
+    error: &(dyn StdError + 'static),
+    text: impl Fn(&(dyn StdError + 'static)) -> Beginning,
+) -> Beginning {
     let mut all = Beginning::default();
     for (index, link) in chain(error).enumerate() {
         // It says once more what the links before it say.
         if index > 0 && link.is::<Failure>() {
             continue;
         }
-        let link = Beginning::of(link);
+        let link = text(link);
         if all.text.ends_with(&link.text) {
             continue;
         }

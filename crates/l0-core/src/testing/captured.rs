@@ -1,5 +1,6 @@
 //! Captured: every event of every run, kept.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -97,7 +98,10 @@ impl Observer for Capture {
 /// let expected = OwnedEvent::from(&Event::attempt_started(2));
 /// assert!(matches!(expected, OwnedEvent::AttemptStarted { number: 2, .. }));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+///
+/// `Debug` prints it as it prints an event: of a token's text the length only, and nothing of the
+/// source's own error.
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the variants and fields are those of `Event`")]
 pub enum OwnedEvent {
@@ -214,6 +218,68 @@ impl From<&Event<'_>> for OwnedEvent {
                 response_model: response_model.map(str::to_owned),
                 response_id: response_id.map(str::to_owned),
             },
+        }
+    }
+}
+
+impl fmt::Debug for OwnedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { at } => Event::Started { at: *at }.fmt(f),
+            Self::AttemptStarted { number } => Event::AttemptStarted { number: *number }.fmt(f),
+            Self::FirstToken { after } => Event::FirstToken { after: *after }.fmt(f),
+            Self::Token {
+                index,
+                gap,
+                kind,
+                text,
+            } => f
+                .debug_struct("Token")
+                .field("index", index)
+                .field("gap", gap)
+                .field("kind", kind)
+                .field("text_bytes", &text.len())
+                .finish_non_exhaustive(),
+            Self::NetworkError {
+                kind,
+                message,
+                delay,
+                attempt,
+            } => Event::NetworkError {
+                kind: *kind,
+                message,
+                delay: *delay,
+                attempt: *attempt,
+            }
+            .fmt(f),
+            Self::Retry {
+                attempt,
+                reason,
+                delay,
+                kind,
+            } => Event::Retry {
+                attempt: *attempt,
+                reason: *reason,
+                delay: *delay,
+                kind: *kind,
+            }
+            .fmt(f),
+            Self::Violation { violation } => Event::Violation { violation }.fmt(f),
+            Self::Drift { report } => Event::Drift { report }.fmt(f),
+            Self::Finished {
+                end,
+                telemetry,
+                response_model,
+                response_id,
+                ..
+            } => Event::Finished {
+                end,
+                telemetry: telemetry.as_deref(),
+                error: None,
+                response_model: response_model.as_deref(),
+                response_id: response_id.as_deref(),
+            }
+            .fmt(f),
         }
     }
 }

@@ -139,10 +139,10 @@ impl Dialect for Chat {
 
         match (error, failed_finish) {
             // Without choices, the status and more may stand beside the error object.
-            (Some(error), _) if beside_choices => out.fail(error.into_api_error(None, &[])),
+            (Some(error), _) if beside_choices => out.fail(error.into_api_error(None)),
             (Some(error), _) => {
                 let error = read_error(json).unwrap_or(*error);
-                out.fail(error.into_api_error(None, &[]));
+                out.fail(error.into_api_error(None));
             }
             (None, _) if is_error => out.fail(api_error(json)),
             (None, Some(reason)) => {

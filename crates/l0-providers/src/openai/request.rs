@@ -1,6 +1,7 @@
 //! A simple request.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -28,7 +29,7 @@ use serde_json::Value;
 ///     }),
 /// );
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 #[must_use]
 pub struct ChatRequest {
     model: String,
@@ -37,7 +38,7 @@ pub struct ChatRequest {
     parameters: BTreeMap<String, Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 struct Message {
     role: String,
     content: String,
@@ -85,5 +86,17 @@ impl ChatRequest {
             self.parameters.insert(name, value.into());
         }
         self
+    }
+}
+
+/// Without the texts of messages and the values of parameters, which may hold a prompt.
+impl fmt::Debug for ChatRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parameters: Vec<_> = self.parameters.keys().collect();
+        f.debug_struct("ChatRequest")
+            .field("model", &self.model)
+            .field("messages", &self.messages.len())
+            .field("parameters", &parameters)
+            .finish_non_exhaustive()
     }
 }

@@ -423,7 +423,7 @@ impl Responses {
         });
         out.last_or_other(0).finish_reason = Some(reason.clone().into_owned());
         let own = response.error.error(true);
-        let own = own.map(|error| error.into_api_error(None, &[]));
+        let own = own.map(|error| error.into_api_error(None));
         match self.error.take().or(own) {
             Some(error) => out.fail(error),
             None if failed => out.fail(ApiError::finish(&reason)),

@@ -141,7 +141,8 @@ pub(crate) fn cut_at(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
 
 /// Equality of results, errors by their text and type.
 pub(crate) fn same(a: &Decoded, b: &Decoded) -> bool {
-    a.0 == b.0 && format!("{:?}", a.1) == format!("{:?}", b.1)
+    let shown = |error: &ProviderError<Infallible>| format!("{error:?} {error:#}");
+    a.0 == b.0 && a.1.as_ref().map(shown) == b.1.as_ref().map(shown)
 }
 
 /// The payloads as an event stream, without `[DONE]`.
