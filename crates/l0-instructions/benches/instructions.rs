@@ -41,8 +41,8 @@ type Counted = Run<'static, &'static str, io::Error>;
 #[bench::on(args = (on(), source), setup = run, config = kept(390_080))]
 #[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_508_842))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(309_155))]
-#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(705_155))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_298_917))]
+#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(703_155))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_184_917))]
 fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run

@@ -10,7 +10,7 @@ use crate::ending::Ending;
 const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
 
 /// Which attribute a quantity is. The conventions take seconds.
-const NUMBERS: [(&str, &str); 8] = [
+const NUMBERS: [(&str, &str); 9] = [
     ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
     (
         "output_tokens.per_second",
@@ -20,6 +20,11 @@ const NUMBERS: [(&str, &str); 8] = [
     ("usage.output", "gen_ai.usage.output_tokens"),
     ("usage.total", "gen_ai.usage.total_tokens"),
     ("usage.cached_input", "gen_ai.usage.cache_read.input_tokens"),
+    // The first name is that of the conventions to come, the second the one that Sentry reads.
+    (
+        "usage.cache_write_input",
+        "gen_ai.usage.cache_write.input_tokens",
+    ),
     (
         "usage.cache_write_input",
         "gen_ai.usage.cache_creation.input_tokens",
@@ -29,9 +34,9 @@ const NUMBERS: [(&str, &str); 8] = [
 
 /// The numbers of a run that are attributes.
 fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
-    Quantity::ALL.iter().filter_map(|quantity| {
-        let mut table = NUMBERS.iter();
-        let (_, attribute) = table.find(|(name, _)| *name == quantity.name)?;
+    NUMBERS.iter().filter_map(|(name, attribute)| {
+        let mut all = Quantity::ALL.iter();
+        let quantity = all.find(|quantity| quantity.name == *name)?;
         let value = match quantity.value(telemetry)? {
             Number::Count(count) => count.into(),
             number => number.as_f64().into(),

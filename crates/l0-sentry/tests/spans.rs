@@ -182,6 +182,7 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
             "gen_ai.usage.total_tokens": 14,
             "gen_ai.usage.cache_read.input_tokens": 8,
             "gen_ai.usage.cache_creation.input_tokens": 3,
+            "gen_ai.usage.cache_write.input_tokens": 3,
             "gen_ai.usage.reasoning.output_tokens": 1,
         })
     );

@@ -86,27 +86,24 @@ impl Deadlines {
             self.waited_for_token = Duration::ZERO;
         }
         let timeouts = self.timeouts;
-        // A deadline beyond the clock's range never comes.
-        let due = |limit: Option<Duration>, kind| Some((now.checked_add(limit?)?, kind));
-        let of_run = due(self.left(), TimeoutKind::Total);
-        self.due = match wait_for {
-            WaitFor::BackOff => of_run,
-            WaitFor::Source => {
-                let (limit, kind) = if tokens == self.tokens_before {
-                    (timeouts.first_token, TimeoutKind::FirstToken)
-                } else {
-                    (timeouts.inter_token, TimeoutKind::InterToken)
-                };
-                let left = limit.map(|limit| limit.saturating_sub(self.waited_for_token));
+        let mut first = self.left().map(|left| (left, TimeoutKind::Total));
+        if wait_for == WaitFor::Source {
+            let (limit, kind) = if tokens == self.tokens_before {
+                (timeouts.first_token, TimeoutKind::FirstToken)
+            } else {
+                (timeouts.inter_token, TimeoutKind::InterToken)
+            };
+            let left = limit.map(|limit| limit.saturating_sub(self.waited_for_token));
+            for (left, kind) in [(left, kind), (timeouts.idle, TimeoutKind::Idle)] {
+                let Some(left) = left else { continue };
                 // Of two at the same time the first is told.
-                let all = [
-                    of_run,
-                    due(left, kind),
-                    due(timeouts.idle, TimeoutKind::Idle),
-                ];
-                all.into_iter().flatten().min_by_key(|(due, _)| *due)
+                if first.is_none_or(|(first, _)| left < first) {
+                    first = Some((left, kind));
+                }
             }
-        };
+        }
+        // A deadline beyond the clock's range never comes.
+        self.due = first.and_then(|(left, kind)| Some((now.checked_add(left)?, kind)));
     }
 
     /// The wait is over. `now` is what the clock says, if it was read.
