@@ -116,7 +116,7 @@ impl LiveRun {
 
     fn finish(&mut self, end: &End) {
         if let Some(stream) = self.stream.take() {
-            self.collector.series().finish(stream, end);
+            self.collector.series().finish(&stream, end);
         }
     }
 }
@@ -127,7 +127,7 @@ impl Observer for LiveRun {
         match (event, &mut self.stream) {
             (Event::Retry { .. }, Some(stream)) => streams.wait(stream),
             (Event::AttemptStarted { .. }, Some(stream)) if stream.waits() => {
-                streams.resume(stream)
+                streams.resume(stream);
             }
             (Event::Finished { end, telemetry, .. }, _) => {
                 // A scrape between the two shows no more requests than ends.

@@ -92,7 +92,7 @@ impl Series {
     }
 
     /// Counts the end of a run that was counted as started.
-    pub(crate) fn finish(&self, stream: Stream, end: &End) {
+    pub(crate) fn finish(&self, stream: &Stream, end: &End) {
         self.streams.finish(stream, || {
             for ((_, of_end), counts) in LAYOUT.ends.iter().zip(&self.ends) {
                 if let Some(value) = of_end(end) {
@@ -317,7 +317,8 @@ impl Streams {
         }
     }
 
-    fn finish(&self, stream: Stream, count: impl FnOnce()) {
+    /// To be called once for each start.
+    fn finish(&self, stream: &Stream, count: impl FnOnce()) {
         let (now, mut state) = self.lock();
         if let Some(since) = stream.waits {
             state.waiting.end(since, now);
@@ -410,7 +411,7 @@ mod tests {
         assert_eq!(read, expected);
 
         streams.resume(&mut first);
-        streams.finish(first, || {});
+        streams.finish(&first, || {});
         second().await;
         let read = streams.read(|| {}).unwrap();
         let expected = StreamsRead {
@@ -420,7 +421,7 @@ mod tests {
         };
         assert_eq!(read, expected);
 
-        streams.finish(second_run, || {});
+        streams.finish(&second_run, || {});
         second().await;
         let expected = StreamsRead {
             active: 0,
@@ -438,7 +439,7 @@ mod tests {
             streams.wait(&mut stream);
             tokio::time::advance(Duration::from_millis(250)).await;
         }
-        streams.finish(stream, || {});
+        streams.finish(&stream, || {});
         let read = streams.read(|| {}).unwrap();
         assert_eq!((read.backoff_seconds, read.active_seconds), (0.5, 0.5));
     }

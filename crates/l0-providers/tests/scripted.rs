@@ -133,6 +133,7 @@ async fn every_finish_reason_arrives() {
             FinishReason::Stop,
             FinishReason::Length,
             FinishReason::ContentFilter,
+            FinishReason::Refusal,
             FinishReason::Other,
         ] {
             let answer = Answer::text(["a"]).finish(finish);
