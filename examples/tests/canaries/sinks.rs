@@ -91,7 +91,7 @@ impl Listening {
     ) -> Vec<Heard> {
         let mut heard = Vec::new();
         while let Some(item) = run.next().await {
-            self.prints.end(format!("{run:?}"));
+            self.prints.end(&format!("{run:?}"));
             if let Err(error) = item {
                 heard.extend(print(&error));
             }
@@ -133,14 +133,14 @@ pub(crate) fn chain(error: &(dyn StdError + 'static)) -> Heard {
 struct Prints(Arc<Mutex<[String; 2]>>);
 
 impl Prints {
-    fn end(&self, text: String) {
-        lock(&self.0)[1] += &text;
+    fn end(&self, text: &str) {
+        lock(&self.0)[1] += text;
     }
 }
 
 impl Interceptor for Prints {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        self.end(format!("{run:?} {observers:?}"));
+        self.end(&format!("{run:?} {observers:?}"));
         observers.push(self.clone());
     }
 }
@@ -153,8 +153,8 @@ impl Observer for Prints {
     fn on_event(&mut self, event: &Event<'_>) {
         lock(&self.0)[0] += &format!("{event:?}\n{event:#?}\n");
         if let Event::Finished { end, telemetry, .. } = *event {
-            self.end(format!("{end:?} {:?}", end.message()));
-            self.end(telemetry.map(printed).unwrap_or_default());
+            self.end(&format!("{end:?} {:?}", end.message()));
+            self.end(&telemetry.map(printed).unwrap_or_default());
         }
     }
 }
