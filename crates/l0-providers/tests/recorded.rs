@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::*;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use l0_core::{L0, Outcome, Retry, TokenKind};
 use l0_providers::{ProviderError, ProviderToken};
 use serde_json::Value;
@@ -167,7 +167,7 @@ fn frames_of(dialect: Dialect, frames: &[String]) -> Vec<usize> {
         let frame = token.ok().map(|_| read.load(Ordering::Relaxed));
         std::future::ready(frame)
     });
-    tokens.collect().now_or_never().unwrap()
+    now(tokens.collect())
 }
 
 /// How a run over this body ends.
@@ -183,7 +183,7 @@ fn outcome_of(dialect: Dialect, body: String) -> Outcome {
             async move { Ok::<_, ProviderError<Infallible>>(stream.unwrap()) }
         })
         .start();
-    while let Some(item) = run.next().now_or_never().unwrap() {
+    while let Some(item) = now(run.next()) {
         // A complete answer without a word in it: the one that was cut after `{"`.
         if matches!(item, Err(l0_core::Error::ZeroOutput)) {
             return Outcome::Completed;
