@@ -61,9 +61,7 @@ pub fn view(chunk: &CreateChatCompletionStreamResponse) -> TokenView<'_> {
             .output(counts.completion_tokens.into())
             .total(counts.total_tokens.into());
         usage.cached_input = prompt.and_then(|of| of.cached_tokens).map(u64::from);
-        usage.reasoning = completion
-            .and_then(|of| of.reasoning_tokens)
-            .map(u64::from);
+        usage.reasoning = completion.and_then(|of| of.reasoning_tokens).map(u64::from);
         normalise(usage)
     });
     view.model(&chunk.model).response_id(&chunk.id)

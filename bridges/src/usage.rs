@@ -20,7 +20,10 @@ pub fn normalise(mut usage: Usage) -> Usage {
     let sum = |(input, output): (Option<u64>, Option<u64>)| Some(input?.saturating_add(output?));
     let ways = [(false, false), (false, true), (true, false), (true, true)];
     let told = usage.total.filter(|total| *total > 0);
-    let told = told.and_then(|total| ways.into_iter().find(|way| sum(counts(*way)) == Some(total)));
+    let told = told.and_then(|total| {
+        ways.into_iter()
+            .find(|way| sum(counts(*way)) == Some(total))
+    });
     let larger = (
         usage.input.is_some_and(|input| cache > input),
         usage.output.is_some_and(|output| reasoning > output),
