@@ -155,9 +155,11 @@ fn cut(text: &mut String) {
 
 /// Parts that the rules share.
 const PARTS: [(&str, &str); 10] = [
+    // An escaped quote that a plain one ends was no beginning: what comes then may be the value of
+    // a name that was taken for part of this one.
     (
         "{quoted}",
-        r#"({lead}\\+")[^"\\]+|({lead}")(?:[^"\\]|\\.)+|({lead}')[^']+"#,
+        r#"({lead}\\+")[^"\\]+(?:"[^"]+)*|({lead}")(?:[^"\\]|\\.)+|({lead}')[^']+"#,
     ),
     // What code writes before a string: `Some("`, `["`, `b'`.
     ("{lead}", r"(?:\w+\(\s*|\[)*b?"),
@@ -415,6 +417,14 @@ mod tests {
             r#"Config { token: "[redacted]" }"#,
         ),
         ("{'api_key': b'CANARY'}", "{'api_key': b'[redacted]'}"),
+        (
+            r#"Authorization = \", x api_key: Some("CANARY") end"#,
+            r#"Authorization = \"[redacted]"#,
+        ),
+        (
+            r#"api_key: \", ("x-api-key", "CANARY")"#,
+            r#"api_key: \"[redacted]"#,
+        ),
         // More than the secret goes where a sure name stands.
         ("api_key: None", "api_key: [redacted]"),
         ("Authorization: missing", "Authorization: [redacted]"),

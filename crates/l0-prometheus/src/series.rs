@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use l0_core::{End, GuardrailStats, Outcome, Quantity, Severity, Telemetry, Value, keys};
 use tokio::time::Instant;
 
-use crate::Labels;
 use crate::histogram::{UnitBounds, UnitHistogram};
+use crate::labels::Labels;
 use crate::layout::{FINISHED, LAYOUT};
 use crate::number::{Count, Float, NANOS, add, nanos, units};
 
