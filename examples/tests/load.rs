@@ -20,6 +20,12 @@ use common::{Samples, read, wait_for};
 
 const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
 
+/// So many that three descriptors for each are not more than a process may have by default.
+const AT_A_TIME: usize = 200;
+
+/// For longer than this no client keeps a connection that it does not use: reqwest does for 90 s.
+const KEPT_OPEN: Duration = Duration::from_secs(100);
+
 /// Ends its process with itself.
 struct Running(Child);
 
@@ -81,8 +87,7 @@ impl Server {
         let mut load = Command::new(env!("CARGO_BIN_EXE_load"));
         load.args(["--address", &self.address.to_string()]);
         load.args(["--chats", &chats.to_string(), "--drop", "0.5"]);
-        // So many that three descriptors for each are not more than a process may have by default.
-        load.args(["--at-a-time", "200"]);
+        load.args(["--at-a-time", &AT_A_TIME.to_string()]);
         load.args(MODELS.iter().flat_map(|model| ["--model", model]));
         let output = tokio::task::spawn_blocking(move || load.output().unwrap());
         let output = output.await.unwrap();
@@ -127,7 +132,9 @@ fn check(samples: &Samples) -> bool {
 
 #[tokio::test]
 async fn under_load_every_scrape_agrees_and_nothing_is_left_behind() {
-    let chats: usize = env::var("L0_LOAD").map_or(2_000, |chats| chats.parse().unwrap());
+    let long = env::var("L0_LOAD").ok();
+    let chats: usize = long.as_ref().map_or(2_000, |chats| chats.parse().unwrap());
+    let long = long.is_some();
     let server = Arc::new(Server::start());
     // What is made once is made before it is looked at: threads, pools, caches.
     let first = 500;
@@ -166,10 +173,14 @@ async fn under_load_every_scrape_agrees_and_nothing_is_left_behind() {
     assert!(completed >= all * 0.45, "{completed} of {all}");
     assert!(dropped >= all * 0.3, "{dropped} of {all}");
 
-    wait_for("descriptors are closed", async || {
-        (server.descriptors() <= descriptors + 8).then_some(())
-    })
-    .await;
+    // Of each connection to the provider, which is kept for a while, the process has both ends.
+    let most = descriptors + 2 * AT_A_TIME + 8;
+    assert!(server.descriptors() <= most, "of {descriptors} before");
+    if long {
+        tokio::time::sleep(KEPT_OPEN).await;
+        let now = server.descriptors();
+        assert!(now <= descriptors + 8, "{now}, and {descriptors} before");
+    }
     // Pages that an allocator keeps are no leak: a leak of a hundred bytes per chat would be 10 MB.
     let now = server.memory();
     let room = 16 * 1024 * 1024;

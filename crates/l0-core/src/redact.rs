@@ -155,11 +155,11 @@ fn cut(text: &mut String) {
 
 /// Parts that the rules share.
 const PARTS: [(&str, &str); 10] = [
-    // An escaped quote that a plain one ends was no beginning: what comes then may be the value of
-    // a name that was taken for part of this one.
+    // A quote that one with fewer escapes ends was no beginning: what comes then may be the value of a
+    // name that was taken for part of this one.
     (
         "{quoted}",
-        r#"({lead}\\+")[^"\\]+(?:"[^"]+)*|({lead}")(?:[^"\\]|\\.)+|({lead}')[^']+"#,
+        r#"({lead}\\\\+")[^"\\]+(?:\\?"[^"\\]+)*|({lead}\\")[^"\\]+(?:"[^"]+)*|({lead}")(?:[^"\\]|\\.)+|({lead}')[^']+"#,
     ),
     // What code writes before a string: `Some("`, `["`, `b'`.
     ("{lead}", r"(?:\w+\(\s*|\[)*b?"),
@@ -228,7 +228,7 @@ const TABLE: [(&str, &str); 14] = [
                     (?: \\*["']{is} | \s*[=\u{ff1d}]>?\s* )
             ))+
         ) (?: {quoted} | {schemes} {run} (?:;\s*[^\s=;"]+={run})* )"#,
-        "$1$2$3$4[redacted]",
+        "$1$2$3$4$5[redacted]",
     ),
     // The same in pairs, and where prose may follow (`unexpected token: foo`, unknown schemes).
     (

@@ -8,7 +8,10 @@ use l0_examples::server::Fault;
 use crate::common::{ANSWER, Samples, Service, count};
 
 /// The tokens before a fault in mid-stream that loses nothing.
-const MIDDLE: usize = 13;
+const MIDDLE: usize = 12;
+
+/// How many words the server bills for an answer that breaks rules.
+const BAD_ANSWER: usize = 13;
 
 /// A kind of chat: what goes wrong with its requests to the model, and what is to be counted.
 pub(crate) struct Kind {
@@ -189,8 +192,15 @@ impl Sent {
         });
         is("l0_wasted_tokens_total", &[], wasted);
         let complete = self.total(|kind, _| (kind.outcome == "completed").into());
-        let words = ANSWER as f64;
-        is("l0_usage_output_tokens_total", &[], complete * words);
+        // The bad answers, which were thrown away, were billed as well.
+        let bad = self.total(|kind, _| (kind.faults == [Fault::Bad]).into());
+        let wasted = bad * BAD_ANSWER as f64;
+        is(
+            "l0_usage_output_tokens_total",
+            &[],
+            complete * ANSWER as f64 + wasted,
+        );
+        is("l0_usage_wasted_output_tokens_total", &[], wasted);
 
         let network = self.total(|kind, _| kind.network_retries as usize);
         let model = self.total(|kind, _| kind.model_retries as usize);
