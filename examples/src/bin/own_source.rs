@@ -1,5 +1,5 @@
 //! Sources that are no provider of ours: items of one's own, items of others, and a stream that
-//! cannot be called again.
+//! cannot be recreated.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin own_source
