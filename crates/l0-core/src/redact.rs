@@ -154,7 +154,7 @@ fn cut(text: &mut String) {
 }
 
 /// Parts that the rules share.
-const PARTS: [(&str, &str); 10] = [
+const PARTS: [(&str, &str); 11] = [
     // A quote that one with fewer escapes ends was no beginning: what comes then may be the value of a
     // name that was taken for part of this one.
     (
@@ -171,6 +171,7 @@ const PARTS: [(&str, &str); 10] = [
         r#"(?:[("'`\[\\]*(?i:bearer|basic|token|key|bot)\s+)*"#,
     ),
     ("{is}", r"(?:\s*{sign}=?>?|%(?:25)*3[adAD])\s*"),
+    ("{slash}", r"(?:\\?/|%(?:25)*2[fF])"),
     // Also as East Asian keyboards have them.
     ("{sign}", "[:=\u{ff1a}\u{ff1d}]"),
     // What looks random: eight characters or more with a digit near an end, or very many.
@@ -212,7 +213,7 @@ const TABLE: [(&str, &str); 14] = [
     ),
     // What comes after these is all that a stranger needs to post there.
     (
-        r"(?i)(hooks\.slack(?:-gov)?\.com\\?/[a-z]+\\?/|discord(?:app)?\.com\\?/api\\?/webhooks\\?/)[\w/\\%-]*\w",
+        r"(?i)(hooks\.slack(?:-gov)?\.com{slash}[a-z]+{slash}|discord(?:app)?\.com{slash}api{slash}webhooks{slash})[\w/\\%-]*\w",
         "$1[redacted]",
     ),
     // Names that only credentials have, and words that do so where no prose can follow. More than
@@ -225,7 +226,7 @@ const TABLE: [(&str, &str); 14] = [
                     | access[_-]?key[_-]?id | (?-i:[a-z](?:Key|Token))
                 ) (?:_?[0-9]+)? (?:\\*["'])? {is}
                 | (?: {start}(?:key|token|auth|credentials?|sig|signature) | (?-i:[A-Z](?:KEY|TOKEN)) )
-                    (?: \\*["']{is} | \s*[=\u{ff1d}]>?\s* )
+                    (?: \\*["']{is} | \s*[=\u{ff1d}]>?\s* | %(?:25)*3[dD] )
             ))+
         ) (?: {quoted} | {schemes} {run} (?:;\s*[^\s=;"]+={run})* )"#,
         "$1$2$3$4$5[redacted]",
@@ -263,7 +264,7 @@ const TABLE: [(&str, &str); 14] = [
     ),
     // In quotes after a header's name, and in prose after a word for a key, where it must look random.
     (
-        r#"(?i)({start}x-(?:[\w-]+-)?(?:key|token)\s+(?:\\*["'`])+)[^\s"'`\\]+"#,
+        r#"(?i)({start}x-(?:[\w-]+-)?(?:key|token)\s+(?:\\*["'`\u{2018}\u{201c}])+)[^\s"'`\\\u{2019}\u{201d}]+"#,
         "$1[redacted]",
     ),
     (
@@ -487,6 +488,14 @@ mod tests {
             "https://discord.com/api/webhooks/123/CANARY-a_b, then",
             "https://discord.com/api/webhooks/[redacted], then",
         ),
+        (
+            "to=https%3A%2F%2Fhooks.slack.com%2Fservices%2FT0CANARY%2FB0CANARY%2FCANARY",
+            "to=https%3A%2F%2Fhooks.slack.com%2Fservices%2F[redacted]",
+        ),
+        (
+            "https%253a%252f%252fdiscord.com%252fapi%252fwebhooks%252f1%252fCANARY",
+            "https%253a%252f%252fdiscord.com%252fapi%252fwebhooks%252f[redacted]",
+        ),
         // Names in other spellings.
         ("MYKEY=CANARY", "MYKEY=[redacted]"),
         ("export OPENAIKEY=CANARY;", "export OPENAIKEY=[redacted];"),
@@ -507,6 +516,10 @@ mod tests {
         (
             r#"bad x-goog-api-key "CANARY", try again"#,
             r#"bad x-goog-api-key "[redacted]", try again"#,
+        ),
+        (
+            "invalid x-api-key \u{2018}CANARY\u{2019}",
+            "invalid x-api-key \u{2018}[redacted]\u{2019}",
         ),
         (
             r#"{"message":"invalid x-api-key \"CANARY\""}"#,
@@ -545,6 +558,9 @@ mod tests {
             "https%253A%252F%252Fhost%253Fq%253D[redacted]",
         ),
         ("x api_key%3DCANARY", "x api_key%3D[redacted]"),
+        ("q%3D1%26key%3DCANARY", "q%3D1%26key%3D[redacted]"),
+        ("a%26token%253dCANARY", "a%26token%253d[redacted]"),
+        ("models?key%3DCANARY", "models?key%3D[redacted]"),
         (
             "https://user:CANARY@host/path",
             "https://[redacted]@host/path",

@@ -85,8 +85,14 @@ impl AppendFile {
             if !was_replaced(&self.file, &self.path) {
                 return self.append_locked(lines);
             }
-            // Closing it unlocks it.
-            self.file = open(&self.path)?;
+            // Closing it unlocks it. If there is no other one, it stays open, and others may wait for it.
+            match open(&self.path) {
+                Ok(file) => self.file = file,
+                Err(error) => {
+                    let _ = unlock(&self.file);
+                    return Err(error);
+                }
+            }
         }
         lock(&self.file)?;
         self.append_locked(lines)

@@ -472,6 +472,33 @@ fn another_file_in_the_place_of_one_of_ours_is_left_alone() {
     assert_eq!(read(&scratch.path(), Format::Csv).0, ["three"]);
 }
 
+#[test]
+fn a_folder_that_is_gone_is_an_error_of_each_writer_and_holds_up_none() {
+    let scratch = Scratch::new("gone", Format::Json);
+    let folder = scratch.0.join("logs");
+    fs::create_dir(&folder).expect("a folder");
+    let path = folder.join("runs");
+    let mut one = AppendFile::open(&path).expect("a file");
+    let mut other = AppendFile::open(&path).expect("a file");
+    fs::rename(&folder, scratch.0.join("logs.1")).expect("moves");
+    let error = one.write_all(b"one\n").expect_err("no folder");
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+
+    let (said, heard) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let written = other.write_all(b"two\n").map_err(|error| error.kind());
+        let _ = said.send((written, other));
+    });
+    let heard = heard.recv_timeout(Duration::from_secs(20));
+    let (written, mut other) = heard.expect("no writer waits for another that has failed");
+    assert_eq!(written, Err(io::ErrorKind::NotFound));
+
+    fs::create_dir(&folder).expect("a folder");
+    one.write_all(b"three\n").expect("writes");
+    other.write_all(b"four\n").expect("writes");
+    assert_eq!(fs::read(&path).expect("a file"), b"three\nfour\n");
+}
+
 /// Where a program opened its file, not where it went since.
 #[test]
 fn a_path_is_that_of_the_folder_in_which_the_file_was_opened() {

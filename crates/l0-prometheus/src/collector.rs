@@ -126,20 +126,11 @@ pub struct LabelledCollector {
 impl LabelledCollector {
     /// Counts one measured run: its final telemetry.
     pub fn record(&self, telemetry: &Telemetry) {
-        self.with_series(|series| series.record(telemetry));
-    }
-
-    /// The same for a run whose end is counted by [`Series::finish`].
-    pub(crate) fn record_measured(&self, telemetry: &Telemetry) {
-        self.with_series(|series| series.record_measured(telemetry));
-    }
-
-    fn with_series(&self, record: impl FnOnce(&Series)) {
         if self.series.is_forgotten() {
             // After a `clear`, the labels belong to another series.
-            record(&self.registry.series(&self.labels).value);
+            self.registry.record_telemetry(telemetry, &self.labels);
         } else {
-            record(&self.series.value);
+            self.series.value.record(telemetry);
         }
     }
 

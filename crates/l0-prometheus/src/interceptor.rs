@@ -130,10 +130,11 @@ impl Observer for LiveRun {
                 streams.resume(stream);
             }
             (Event::Finished { end, telemetry, .. }, _) => {
-                // A scrape between the two shows no more requests than ends.
+                // A scrape between the two shows no more requests than ends. Both go where the start was
+                // counted, which a `clear` may have forgotten.
                 self.finish(end);
                 if let Some(telemetry) = telemetry {
-                    self.collector.record_measured(telemetry);
+                    self.collector.series().record_measured(telemetry);
                 }
             }
             _ => {}

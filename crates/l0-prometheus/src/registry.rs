@@ -243,7 +243,8 @@ impl Registry {
     }
 
     /// Forgets everything that was recorded. What custom metrics are stays settled; handles and
-    /// interceptors go on, from 0. Runs that are live are not counted as active any more.
+    /// interceptors go on, from 0. Runs that are live are forgotten as well: neither as active nor at their
+    /// end are they counted.
     pub fn clear(&self) {
         self.0.runs.clear();
         for metric in self.0.custom.all() {

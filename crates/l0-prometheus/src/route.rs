@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use tokio::runtime::Handle;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::collector::Collector;
 
@@ -50,27 +50,31 @@ where
 {
     let scrapes = Arc::new(Scrapes {
         collector,
-        places: Semaphore::new(MAX_SCRAPES),
+        places: Arc::new(Semaphore::new(MAX_SCRAPES)),
         current: Mutex::default(),
     });
     get(move |headers: HeaderMap| Arc::clone(&scrapes).serve(headers))
 }
 
+/// One of those that may wait at once.
+type Place = Arc<OwnedSemaphorePermit>;
+
 /// The scrapes of one route.
 struct Scrapes {
     collector: Collector,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     /// What is being written, in each form that somebody asked for.
     current: Mutex<Vec<(Wanted, Arc<OnceCell<Bytes>>)>>,
 }
 
 impl Scrapes {
     async fn serve(self: Arc<Self>, headers: HeaderMap) -> Response {
-        let Ok(_place) = self.places.try_acquire() else {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
+        let place = Arc::new(place);
         let wanted = Wanted::read(&headers, self.collector.registry().has_exemplars());
-        let body = self.body(wanted).await;
+        let body = self.body(wanted, &place).await;
         let Ok(body) = body else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
@@ -92,7 +96,7 @@ impl Scrapes {
 
     /// What is being written in this form, or else written now. If whoever writes goes away, the next one
     /// that waits writes.
-    async fn body(&self, wanted: Wanted) -> io::Result<Bytes> {
+    async fn body(&self, wanted: Wanted, place: &Place) -> io::Result<Bytes> {
         let shared = {
             let mut current = self.current();
             match current.iter().find(|(form, _)| *form == wanted) {
@@ -104,18 +108,26 @@ impl Scrapes {
                 }
             }
         };
-        let body = shared.get_or_try_init(|| self.write(wanted)).await.cloned();
+        let body = shared.get_or_try_init(|| self.write(wanted, place)).await;
+        let body = body.cloned();
         // Whoever comes now gets what is new.
         self.current().retain(|(_, one)| !Arc::ptr_eq(one, &shared));
         body
     }
 
-    async fn write(&self, wanted: Wanted) -> io::Result<Bytes> {
+    /// Whoever asked may go away while a thread writes. It keeps their place until it is done, lest those
+    /// who come and go leave more to be written than there are places.
+    async fn write(&self, wanted: Wanted, place: &Place) -> io::Result<Bytes> {
         let large = self.collector.registry().label_sets() > INLINE;
         match Handle::try_current() {
             Ok(runtime) if large => {
                 let collector = self.collector.clone();
-                let write = runtime.spawn_blocking(move || wanted.write(&collector));
+                let place = Arc::clone(place);
+                let write = runtime.spawn_blocking(move || {
+                    let body = wanted.write(&collector);
+                    drop(place);
+                    body
+                });
                 write.await.map_err(io::Error::other)?
             }
             _ => wanted.write(&self.collector),

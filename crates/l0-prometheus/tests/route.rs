@@ -205,6 +205,27 @@ fn a_scrape_that_goes_away_leaves_the_others_theirs() {
     });
 }
 
+#[test]
+fn scrapes_that_go_away_leave_no_more_to_be_written_than_there_are_places() {
+    with_one_blocking_thread(async {
+        let app = Router::new().route("/metrics", metrics_route(collector(100)));
+        let held_up = hold_up_blocking_work();
+        for _ in 0..32 {
+            let scrape = ask(&app, Method::GET, &[]).now_or_never();
+            assert!(scrape.is_none());
+        }
+        let scrape = ask(&app, Method::GET, &[]).now_or_never();
+        let status = scrape.map(|response| response.status());
+        assert_eq!(status, Some(StatusCode::SERVICE_UNAVAILABLE));
+
+        drop(held_up);
+        // Behind what is written for nobody.
+        tokio::task::spawn_blocking(|| {}).await.expect("runs");
+        let response = ask(&app, Method::GET, &[]).await;
+        assert_eq!(response.status(), StatusCode::OK);
+    });
+}
+
 /// Without a Tokio runtime too.
 #[test]
 fn a_scrape_needs_no_runtime() {

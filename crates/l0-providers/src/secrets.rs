@@ -21,6 +21,10 @@ const PIECE: usize = 12;
 /// The shortest beginning of a secret that is looked for where a text was cut, in bytes.
 const SHORTEST_BEGINNING: usize = 4;
 
+/// What names no secret in a query: Azure's. Its values, such as `preview`, are parts of models' names.
+#[cfg(feature = "reqwest")]
+const VERSION: &str = "api-version";
+
 /// The credentials of a client. Cheap to clone; empty for a response to a request of somebody else.
 ///
 /// Found are a secret as it is and each piece of it from twelve bytes on, in any case, with spaces or
@@ -154,7 +158,8 @@ impl Secrets {
         self.forms = forms.into();
     }
 
-    /// Adds what an address may hold of secrets: user, password, and the values of its query.
+    /// Adds what an address may hold of secrets: user, password, and the values of its query but the
+    /// version of an API.
     pub(crate) fn add_address(&mut self, url: &reqwest::Url) {
         let mut forms = self.forms.to_vec();
         // Sent as a header, in base64: both together.
@@ -163,7 +168,10 @@ impl Secrets {
             add_forms(&mut forms, &format!("{}:{password}", url.username()));
         }
         let query = url.query().unwrap_or_default().split('&');
-        let values = query.filter_map(|pair| Some(pair.split_once('=')?.1));
+        let pairs = query.filter_map(|pair| pair.split_once('='));
+        let values = pairs
+            .filter(|(name, _)| *name != VERSION)
+            .map(|(_, value)| value);
         for part in [url.username(), password].into_iter().chain(values) {
             add_forms(&mut forms, part);
         }
@@ -361,7 +369,7 @@ mod tests {
     #[test]
     fn an_address_holds_secrets() {
         let mut secrets = Secrets::default();
-        let url = "http://someone:p%40ssword@h/v1?key=qu3ryk3y&v=1";
+        let url = "http://someone:p%40ssword@h/v1?api-version=preview&key=qu3ryk3y&v=1";
         secrets.add_address(&url.parse().unwrap());
         let basic = STANDARD.encode("someone:p@ssword");
         for text in ["someone", "p@ssword", "p%40ssword", "qu3ryk3y", &basic] {
@@ -371,6 +379,7 @@ mod tests {
             assert!(rest.trim_end_matches('=').len() <= 1, "{text}: {clean}");
         }
         assert_eq!(secrets.hide("http://h/v1"), None);
+        assert_eq!(secrets.hide("gpt-4o-audio-preview"), None);
     }
 
     proptest! {

@@ -128,7 +128,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         "JSON Lines",
         Box::new(move || {
             to_close.close();
-            joined(writer)
+            joined(writer)?;
+            match to_close.dropped() {
+                0 => Ok(()),
+                dropped => Err(format!("{dropped} runs found the queue full").into()),
+            }
         }),
     ));
     let collector = Collector::builder().build()?;
@@ -152,12 +156,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Runs that nobody polls, of tasks that hang, end here: when their tasks are dropped.
     runtime.shutdown_timeout(LAST);
-    if l0.live() > 0 {
-        eprintln!("{} runs have not ended", l0.live());
+    let live = l0.live();
+    if live > 0 {
+        eprintln!("{live} runs have not ended");
     }
     let flushed = flush(sinks, bound);
-    // Not by returning: what hangs in a sink, or in its drop, ends with the process.
-    process::exit(i32::from(!flushed));
+    // Not by returning: what hangs in a sink, or in its drop, ends with the process. What no sink was
+    // told is not sent either.
+    process::exit(i32::from(live > 0 || !flushed));
 }
 
 /// Serves until Ctrl-C or SIGTERM, and then until all runs have ended, which are aborted after a
