@@ -37,12 +37,12 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
 type Counted = Run<'static, &'static str, io::Error>;
 
 #[library_benchmark]
-#[bench::off(args = (off(), source), setup = run, config = kept(175_080))]
-#[bench::on(args = (on(), source), setup = run, config = kept(390_080))]
-#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_508_842))]
-#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(309_155))]
-#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(703_155))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_184_917))]
+#[bench::off(args = (off(), source), setup = run, config = kept(175_092))]
+#[bench::on(args = (on(), source), setup = run, config = kept(390_092))]
+#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_509_014))]
+#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(309_167))]
+#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(702_167))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_249_089))]
 fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run
@@ -51,7 +51,7 @@ fn tokens(mut run: Counted) -> Counted {
 #[library_benchmark]
 #[bench::off(args = (off(), source), setup = watched, config = kept(150_076))]
 #[bench::on(args = (on(), source), setup = watched, config = kept(366_076))]
-#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_482_040))]
+#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_482_259))]
 fn watched_tokens(mut watched: Watched<Source>) -> Watched<Source> {
     take(&mut watched, TOKENS);
     watched
@@ -80,9 +80,9 @@ fn one_run(l0: L0) -> L0 {
 
 // From its start to its end, a run of one token.
 #[library_benchmark]
-#[bench::off(args = (off()), setup = ready, config = kept(5_492))]
-#[bench::on(args = (on()), setup = ready, config = kept(9_875))]
-#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(26_381))]
+#[bench::off(args = (off()), setup = ready, config = kept(5_072))]
+#[bench::on(args = (on()), setup = ready, config = kept(8_306))]
+#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(18_969))]
 fn whole_run(l0: L0) -> L0 {
     one_run(l0)
 }
@@ -94,7 +94,7 @@ fn recorder() -> (LabelledCollector, Telemetry) {
 }
 
 #[library_benchmark]
-#[bench::example(setup = recorder, config = kept(5_121))]
+#[bench::example(setup = recorder, config = kept(5_304))]
 fn prometheus_record((collector, telemetry): (LabelledCollector, Telemetry)) -> LabelledCollector {
     collector.record(black_box(&telemetry));
     collector
