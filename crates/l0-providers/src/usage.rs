@@ -412,6 +412,20 @@ fn sum(a: &Usage, b: &Usage) -> Usage {
     usage
 }
 
+/// What passes used after a later payload told it again. A late zero takes nothing back.
+fn follow(before: &Usage, later: &Usage) -> Usage {
+    let follow =
+        |before: Option<u64>, later: Option<u64>| later.filter(|n| *n > 0).or(before).or(later);
+    let mut usage = Usage::new();
+    usage.input = follow(before.input, later.input);
+    usage.output = follow(before.output, later.output);
+    usage.cached_input = follow(before.cached_input, later.cached_input);
+    usage.cache_write_input = follow(before.cache_write_input, later.cache_write_input);
+    usage.reasoning = follow(before.reasoning, later.reasoning);
+    usage.total = follow(before.total, later.total);
+    usage
+}
+
 /// What a response said of its counts so far.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
@@ -427,7 +441,9 @@ impl Counted {
         }
         self.counts.follow(fields.counts);
         if let Some(passes) = &fields.passes {
-            self.passes = Some(**passes);
+            let known = self.passes.get_or_insert_default();
+            known.all = follow(&known.all, &passes.all);
+            known.extra = follow(&known.extra, &passes.extra);
         }
         let usage = self.counts.usage();
         let Some(Passes { all, extra }) = &self.passes else {

@@ -358,6 +358,14 @@ fn a_total_alone_stays() {
     }
 }
 
+#[test]
+fn a_late_zero_takes_no_pass_back() {
+    let first = r#"{"iterations":[{"type":"compaction","output_tokens":1}],"output_tokens":0}"#;
+    let later = r#"{"iterations":[{"type":"compaction","output_tokens":0}]}"#;
+    let read = last(ANTHROPIC, &[first, later]).unwrap();
+    assert_eq!(read.output, Some(1));
+}
+
 const NAMES: [&str; 24] = [
     "prompt_tokens",
     "completion_tokens",
