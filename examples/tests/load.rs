@@ -23,8 +23,9 @@ const MODELS: [&str; 2] = ["gpt-4o-mini", "gpt-4.1-mini"];
 /// So many that three descriptors for each are not more than a process may have by default.
 const AT_A_TIME: usize = 200;
 
-/// For longer than this no client keeps a connection that it does not use: reqwest does for 90 s.
-const KEPT_OPEN: Duration = Duration::from_secs(100);
+/// For longer than this no client keeps a connection that it does not use: reqwest looks every 90 s which
+/// of them were not used for as long.
+const KEPT_OPEN: Duration = Duration::from_secs(200);
 
 /// Ends its process with itself.
 struct Running(Child);

@@ -412,7 +412,7 @@ fn sum(a: &Usage, b: &Usage) -> Usage {
     usage
 }
 
-/// What passes used after a later payload told it again. A late zero takes nothing back.
+/// What was used, after a later payload told it again. A late zero takes nothing back.
 fn follow(before: &Usage, later: &Usage) -> Usage {
     let follow =
         |before: Option<u64>, later: Option<u64>| later.filter(|n| *n > 0).or(before).or(later);
@@ -431,6 +431,8 @@ fn follow(before: &Usage, later: &Usage) -> Usage {
 pub(crate) struct Counted {
     counts: Counts,
     passes: Option<Passes>,
+    /// What was given last.
+    given: Usage,
 }
 
 impl Counted {
@@ -445,17 +447,20 @@ impl Counted {
             known.all = follow(&known.all, &passes.all);
             known.extra = follow(&known.extra, &passes.extra);
         }
-        let usage = self.counts.usage();
-        let Some(Passes { all, extra }) = &self.passes else {
-            return Some(usage);
-        };
-        // A response whose own counts are those of all passes leaves none out.
-        let whole = (all.input, all.output) == (usage.input, usage.output);
-        Some(if whole {
-            usage
-        } else {
-            clamp(sum(&usage, extra))
-        })
+        let mut usage = self.counts.usage();
+        if let Some(Passes { all, extra }) = &self.passes {
+            // A response whose own counts are those of all passes leaves none out.
+            let whole = (all.input, all.output) == (usage.input, usage.output);
+            if !whole {
+                usage = sum(&usage, extra);
+            }
+        }
+        // A part that was all that was known of its whole may be told again by a name that does not
+        // tell its whole.
+        let mut usage = clamp(follow(&self.given, &usage));
+        usage.total = sum_of(&usage, usage.total);
+        self.given = usage;
+        Some(usage)
     }
 }
 

@@ -366,6 +366,15 @@ fn a_late_zero_takes_no_pass_back() {
     assert_eq!(read.output, Some(1));
 }
 
+#[test]
+fn a_part_under_another_name_takes_its_whole_not_back() {
+    let first = r#"{"thoughtsTokenCount":5}"#;
+    let later =
+        r#"{"iterations":[{"type":"advisor_message","output_tokens":0}],"reasoning_tokens":5}"#;
+    let read = last(CHAT, &[first, later]).unwrap();
+    assert_eq!((read.output, read.reasoning), (Some(5), Some(5)));
+}
+
 const NAMES: [&str; 24] = [
     "prompt_tokens",
     "completion_tokens",
