@@ -28,7 +28,7 @@ use super::api::{Api, Part, stream};
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
 
 /// How many requests are kept.
-const MAX_KEPT: usize = 10_000;
+const MAX_KEPT: usize = 1_000;
 
 /// What stands in place of the value of a header that may hold a secret.
 const HIDDEN: &str = "(hidden)";
@@ -131,7 +131,7 @@ impl ScriptedProvider {
         format!("http://{}", self.address)
     }
 
-    /// Returns the requests so far, at most the first 10 000.
+    /// Returns the requests so far, at most the first 1,000.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state).requests.clone()
