@@ -107,7 +107,7 @@ pub struct TokenView<'a> {
 }
 
 impl<'a> TokenView<'a> {
-    const fn new(kind: TokenKind, text: &'a str) -> Self {
+    pub(crate) const fn new(kind: TokenKind, text: &'a str) -> Self {
         Self {
             kind,
             text,
@@ -304,14 +304,15 @@ impl Usage {
         self
     }
 
-    /// Adds up two usages, count by count. What is absent in both stays absent.
+    /// Adds up two usages, count by count. What is absent in both stays absent. The total of a usage
+    /// that has none is what it adds to input and output.
     ///
     /// ```
     /// use l0_core::Usage;
     ///
-    /// let first = Usage::new().input(10).output(3);
-    /// let second = Usage::new().input(12);
-    /// assert_eq!(first.plus(second), Usage::new().input(22).output(3));
+    /// let first = Usage::new().input(10).output(3).total(13);
+    /// let cut = Usage::new().input(12);
+    /// assert_eq!(first.plus(cut), Usage::new().input(22).output(3).total(25));
     /// ```
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -319,10 +320,13 @@ impl Usage {
             (Some(a), Some(b)) => Some(a.saturating_add(b)),
             (one, none) => one.or(none),
         };
+        // One that was cut tells no total, and yet is part of what was billed.
+        let known = |usage: Self| usage.total.or_else(|| add(usage.input, usage.output));
+        let is_told = self.total.is_some() || other.total.is_some();
         Self {
             input: add(self.input, other.input),
             output: add(self.output, other.output),
-            total: add(self.total, other.total),
+            total: add(known(self), known(other)).filter(|_| is_told),
             cached_input: add(self.cached_input, other.cached_input),
             cache_write_input: add(self.cache_write_input, other.cache_write_input),
             reasoning: add(self.reasoning, other.reasoning),

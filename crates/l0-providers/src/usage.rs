@@ -401,14 +401,8 @@ impl<'de> Fields<'de> for UsageFields {
 
 /// What two passes used.
 fn sum(a: &Usage, b: &Usage) -> Usage {
-    let sum = |a: Option<u64>, b: Option<u64>| b.map_or(a, |b| add(a, b));
-    let mut usage = Usage::new();
-    usage.input = sum(a.input, b.input);
-    usage.output = sum(a.output, b.output);
-    usage.cached_input = sum(a.cached_input, b.cached_input);
-    usage.cache_write_input = sum(a.cache_write_input, b.cache_write_input);
-    usage.reasoning = sum(a.reasoning, b.reasoning);
-    usage.total = sum_of(&usage, sum(a.total, b.total));
+    let mut usage = a.plus(*b);
+    usage.total = sum_of(&usage, usage.total);
     usage
 }
 
