@@ -9,7 +9,7 @@ use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::NetworkErrorKind;
 use crate::observe::{Interceptor, Interest, Observer, Observers, RunInfo};
 use crate::telemetry::{Telemetry, Timestamp};
-use crate::token::TokenKind;
+use crate::token::{TokenKind, TokenView};
 use crate::verdict::{DriftReport, Violation};
 
 /// An interceptor that keeps every event of every run. Clones share what is kept.
@@ -150,17 +150,63 @@ pub enum OwnedEvent {
 impl OwnedEvent {
     /// Returns the stable [name](Event::name) of the kind of event.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
+        self.borrowed().name()
+    }
+
+    /// The event as an observer had it, without the source's own error, of which only the text is kept.
+    fn borrowed(&self) -> Event<'_> {
         match self {
-            Self::Started { .. } => "started",
-            Self::AttemptStarted { .. } => "attempt_started",
-            Self::FirstToken { .. } => "first_token",
-            Self::Token { .. } => "token",
-            Self::NetworkError { .. } => "network_error",
-            Self::Retry { .. } => "retry",
-            Self::Violation { .. } => "violation",
-            Self::Drift { .. } => "drift",
-            Self::Finished { .. } => "finished",
+            Self::Started { at } => Event::Started { at: *at },
+            Self::AttemptStarted { number } => Event::AttemptStarted { number: *number },
+            Self::FirstToken { after } => Event::FirstToken { after: *after },
+            Self::Token {
+                index,
+                gap,
+                kind,
+                text,
+            } => Event::Token {
+                index: *index,
+                gap: *gap,
+                view: TokenView::new(*kind, text),
+            },
+            Self::NetworkError {
+                kind,
+                message,
+                delay,
+                attempt,
+            } => Event::NetworkError {
+                kind: *kind,
+                message,
+                delay: *delay,
+                attempt: *attempt,
+            },
+            Self::Retry {
+                attempt,
+                reason,
+                delay,
+                kind,
+            } => Event::Retry {
+                attempt: *attempt,
+                reason: *reason,
+                delay: *delay,
+                kind: *kind,
+            },
+            Self::Violation { violation } => Event::Violation { violation },
+            Self::Drift { report } => Event::Drift { report },
+            Self::Finished {
+                end,
+                telemetry,
+                response_model,
+                response_id,
+                ..
+            } => Event::Finished {
+                end,
+                telemetry: telemetry.as_deref(),
+                error: None,
+                response_model: response_model.as_deref(),
+                response_id: response_id.as_deref(),
+            },
         }
     }
 }
@@ -224,62 +270,6 @@ impl From<&Event<'_>> for OwnedEvent {
 
 impl fmt::Debug for OwnedEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Started { at } => Event::Started { at: *at }.fmt(f),
-            Self::AttemptStarted { number } => Event::AttemptStarted { number: *number }.fmt(f),
-            Self::FirstToken { after } => Event::FirstToken { after: *after }.fmt(f),
-            Self::Token {
-                index,
-                gap,
-                kind,
-                text,
-            } => f
-                .debug_struct("Token")
-                .field("index", index)
-                .field("gap", gap)
-                .field("kind", kind)
-                .field("text_bytes", &text.len())
-                .finish_non_exhaustive(),
-            Self::NetworkError {
-                kind,
-                message,
-                delay,
-                attempt,
-            } => Event::NetworkError {
-                kind: *kind,
-                message,
-                delay: *delay,
-                attempt: *attempt,
-            }
-            .fmt(f),
-            Self::Retry {
-                attempt,
-                reason,
-                delay,
-                kind,
-            } => Event::Retry {
-                attempt: *attempt,
-                reason: *reason,
-                delay: *delay,
-                kind: *kind,
-            }
-            .fmt(f),
-            Self::Violation { violation } => Event::Violation { violation }.fmt(f),
-            Self::Drift { report } => Event::Drift { report }.fmt(f),
-            Self::Finished {
-                end,
-                telemetry,
-                response_model,
-                response_id,
-                ..
-            } => Event::Finished {
-                end,
-                telemetry: telemetry.as_deref(),
-                error: None,
-                response_model: response_model.as_deref(),
-                response_id: response_id.as_deref(),
-            }
-            .fmt(f),
-        }
+        self.borrowed().fmt(f)
     }
 }
