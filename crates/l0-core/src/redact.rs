@@ -19,9 +19,9 @@
 //!
 //! It cannot see a credential without such a place or form: one alone in prose, one under another
 //! name or deeper in the JSON under its name, one that is split or encoded, and what follows the
-//! first space, or escaped line end, of a value without quotes. After `token: `, `key: `, `Bearer ` or a scheme it does
-//! not know, prose may follow, so a value there must look random: a short one, or one of lower-case
-//! letters only, may stay. A UUID or a hash that stands alone is no credential: requests and commits are
+//! first space, or escaped line end, of a value without quotes. After `token: `, `key: `, `Bearer ` or
+//! a scheme it does not know, prose may follow, so a value there must look random: a short one, or one
+//! of lower-case letters only, may stay. A UUID or a hash that stands alone is no credential: requests and commits are
 //! found by them. What follows a sure name goes whatever it is (`api_key: None`). Personal
 //! data, and what a server quotes of a prompt, is not looked for.
 
