@@ -93,10 +93,22 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
             let mut value = json.pointer(place).cloned();
             // The columns of usage say what was billed.
             if let Some(count) = place.strip_prefix("/usage/") {
-                let wasted = json.pointer(&format!("/wastedUsage/{count}"));
-                let counts = [value.as_ref(), wasted].into_iter().flatten();
-                let counts = counts.map(|count| count.as_u64().expect("a count"));
-                value = counts.reduce(u64::saturating_add).map(Value::from);
+                let usages = [&json["usage"], &json["wastedUsage"]];
+                let sum = |counts: &[Option<u64>]| {
+                    let counts = counts.iter().copied().flatten();
+                    counts.reduce(u64::saturating_add)
+                };
+                let counts = usages.map(|usage| usage[count].as_u64());
+                // Of one that told no total it is what else it told.
+                let whole = usages.map(|usage| match usage["total"].as_u64() {
+                    None => sum(&["input", "output"].map(|count| usage[count].as_u64())),
+                    total => total,
+                });
+                value = match (count, counts) {
+                    ("total", [Some(_), _] | [_, Some(_)]) => sum(&whole),
+                    _ => sum(&counts),
+                }
+                .map(Value::from);
             }
             (column, value.unwrap_or(missing))
         })
