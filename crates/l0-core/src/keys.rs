@@ -8,10 +8,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::metadata::Metadata;
 use crate::redact;
 
 /// The model asked for, such as `gpt-4`.
@@ -48,11 +48,11 @@ pub fn text<'a>(metadata: &'a BTreeMap<String, Value>, key: &str) -> Option<Cow<
 }
 
 /// Takes what may be secret out of an endpoint that is a URL.
-pub(crate) fn redact_endpoint(metadata: &mut Arc<BTreeMap<String, Value>>) {
+pub(crate) fn redact_endpoint(metadata: &mut Metadata) {
     if let Some(Value::String(endpoint)) = metadata.get(ENDPOINT) {
         if endpoint.contains(['?', '@', '=']) {
             let redacted = redact::text(endpoint);
-            Arc::make_mut(metadata).insert(ENDPOINT.to_owned(), redacted.into());
+            metadata.insert(ENDPOINT.to_owned(), redacted.into());
         }
     }
 }

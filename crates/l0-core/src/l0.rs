@@ -14,7 +14,7 @@ use crate::live::LiveRuns;
 use crate::options::{Builder, Options, sealed};
 use crate::redact;
 use crate::run::{RunBuilder, WatchBuilder};
-use crate::source::{Attempt, FnSource};
+use crate::source::{Attempt, FnSource, source};
 
 /// An application's configuration of its runs: make one, share it. Cheap to clone.
 ///
@@ -93,7 +93,7 @@ impl L0 {
             Arc::clone(&self.options),
             Arc::clone(&self.panics),
             Arc::clone(&self.live),
-            FnSource::new(factory),
+            source(factory),
         )
     }
 

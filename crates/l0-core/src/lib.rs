@@ -58,6 +58,7 @@ pub mod keys;
 mod l0;
 mod label;
 mod live;
+mod metadata;
 mod monitor;
 mod monitoring;
 mod observe;
@@ -87,6 +88,7 @@ pub use event::{Event, RetryKind, RetryReason};
 pub use failure::{Failure, FailureKind, NetworkErrorKind};
 pub use keys::{KeyError, KeyList, KeyRules};
 pub use l0::{Configuration, L0, L0Builder};
+pub use metadata::Metadata;
 pub use monitor::Monitor;
 pub use monitoring::Monitoring;
 pub use observe::{
@@ -97,7 +99,10 @@ pub use options::Builder;
 pub use quantity::{Quantity, QuantityKind, Unit, Value};
 pub use retry::{Backoff, Retry, RetryBudget, RetryContext};
 pub use run::{Chunk, ForRun, Retried, Run, RunBuilder, WatchBuilder, Watched, Watching};
-pub use source::{Attempt, ByFn, ByToken, FnSource, Source, View, WithView};
+pub use source::{
+    Attempt, ByFn, ByToken, Description, FnSource, Map, MapAnswer, Source, View, WithMetadata,
+    WithView, source,
+};
 pub use stop::RunHandle;
 pub use telemetry::{
     DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts,

@@ -1,12 +1,11 @@
 //! Monitoring: what is measured, of which runs, and what messages say.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::metadata::Metadata;
 use crate::redact;
 
 /// What is measured, of which runs.
@@ -21,7 +20,7 @@ pub struct Monitoring {
     pub(crate) include_network_details: bool,
     pub(crate) include_timings: bool,
     error_text: bool,
-    metadata: Arc<BTreeMap<String, Value>>,
+    metadata: Metadata,
 }
 
 impl Monitoring {
@@ -33,7 +32,7 @@ impl Monitoring {
             include_network_details: true,
             include_timings: true,
             error_text: false,
-            metadata: Arc::default(),
+            metadata: Metadata::new(),
         }
     }
 
@@ -88,7 +87,7 @@ impl Monitoring {
 
     /// Adds an entry to the metadata of every run, over an entry of the same key.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
-        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
+        self.metadata.insert(key.into(), value.into());
         self
     }
 
@@ -104,8 +103,8 @@ impl Monitoring {
         self.enabled && rng.f64() < self.sample_rate
     }
 
-    pub(crate) fn shared_metadata(&self) -> Arc<BTreeMap<String, Value>> {
-        Arc::clone(&self.metadata)
+    pub(crate) fn shared_metadata(&self) -> Metadata {
+        self.metadata.clone()
     }
 }
 

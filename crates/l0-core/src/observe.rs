@@ -1,6 +1,5 @@
 //! Interceptor and Observer: how code outside of a run takes part in it and watches it.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use crate::end::End;
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::keys;
+use crate::metadata::Metadata;
 use crate::telemetry::{Telemetry, Timestamp};
 
 /// Takes part in every run of an [`L0`](crate::L0): shared by all of them, and the maker of the
@@ -94,27 +94,27 @@ impl Interest {
 /// A run that is about to start, as [`Interceptor::before`] sees it.
 #[derive(Debug)]
 pub struct NewRun {
-    metadata: Arc<BTreeMap<String, Value>>,
+    metadata: Metadata,
 }
 
 impl NewRun {
-    pub(crate) fn new(metadata: Arc<BTreeMap<String, Value>>) -> Self {
+    pub(crate) fn new(metadata: Metadata) -> Self {
         Self { metadata }
     }
 
     /// Returns the metadata so far: that of the `L0`, the run's own over it, and what interceptors before
     /// this one set.
     #[must_use]
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+    pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
     /// Sets one entry of the metadata, over an entry of the same key.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<Value>) {
-        Arc::make_mut(&mut self.metadata).insert(key.into(), value.into());
+        self.metadata.insert(key.into(), value.into());
     }
 
-    pub(crate) fn into_metadata(mut self) -> Arc<BTreeMap<String, Value>> {
+    pub(crate) fn into_metadata(mut self) -> Metadata {
         keys::redact_endpoint(&mut self.metadata);
         self.metadata
     }
@@ -126,7 +126,7 @@ pub struct RunInfo(Arc<Info>);
 
 struct Info {
     id: Arc<str>,
-    metadata: Arc<BTreeMap<String, Value>>,
+    metadata: Metadata,
     started_at: Timestamp,
     measured: bool,
     panics: AtomicU64,
@@ -136,7 +136,7 @@ struct Info {
 impl RunInfo {
     pub(crate) fn new(
         id: Arc<str>,
-        metadata: Arc<BTreeMap<String, Value>>,
+        metadata: Metadata,
         started_at: Timestamp,
         measured: bool,
         all_panics: Arc<AtomicU64>,
@@ -159,7 +159,7 @@ impl RunInfo {
 
     /// Returns the run's metadata: that of the `L0`, the run's own over it, then what interceptors set.
     #[must_use]
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
+    pub fn metadata(&self) -> &Metadata {
         &self.0.metadata
     }
 
@@ -167,8 +167,8 @@ impl RunInfo {
         Arc::clone(&self.0.id)
     }
 
-    pub(crate) fn shared_metadata(&self) -> Arc<BTreeMap<String, Value>> {
-        Arc::clone(&self.0.metadata)
+    pub(crate) fn shared_metadata(&self) -> Metadata {
+        self.0.metadata.clone()
     }
 
     /// Returns when the run started, by the wall clock.

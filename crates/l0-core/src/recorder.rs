@@ -65,9 +65,7 @@ impl<'a> Recorder<'a> {
         let now = clock::now();
 
         let mut shared_metadata = monitoring.shared_metadata();
-        if !metadata.is_empty() {
-            Arc::make_mut(&mut shared_metadata).extend(metadata);
-        }
+        shared_metadata.lay_over(metadata);
         let mut new_run = NewRun::new(shared_metadata);
         let allowed = options
             .interceptors

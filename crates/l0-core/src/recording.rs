@@ -12,6 +12,7 @@ use crate::distribution::Histogram;
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
+use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
 use crate::telemetry::{
     DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry,
@@ -27,7 +28,7 @@ pub(crate) const MAX_CUSTOM_EVENTS: usize = 100;
 /// What was measured so far. Times are nanoseconds since `start`.
 pub(crate) struct Recording {
     session_id: Arc<str>,
-    metadata: Arc<BTreeMap<String, Value>>,
+    metadata: Metadata,
     custom_events: Vec<Value>,
     start: Instant,
     start_time: Timestamp,
@@ -72,7 +73,7 @@ impl Recording {
     pub(crate) fn start(
         monitoring: &Monitoring,
         session_id: Arc<str>,
-        metadata: Arc<BTreeMap<String, Value>>,
+        metadata: Metadata,
         start_time: Timestamp,
         start: Instant,
     ) -> Self {
@@ -309,7 +310,7 @@ impl Recording {
             consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
             wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
         };
-        let mut metadata = BTreeMap::clone(&self.metadata);
+        let mut metadata = self.metadata.clone();
         if !self.custom_events.is_empty() {
             metadata.insert("customEvents".to_owned(), self.custom_events.clone().into());
         }

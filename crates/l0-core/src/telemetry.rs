@@ -7,11 +7,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 
 use crate::distribution::Distribution;
 use crate::end::End;
 use crate::failure::NetworkErrorKind;
+use crate::metadata::Metadata;
 use crate::token::{FinishReason, Usage};
 use crate::units::{millis, rate};
 use crate::verdict::{DriftReport, Outcome, Severity, Violation};
@@ -101,7 +101,7 @@ pub struct Telemetry {
     /// Drift; absent until drift is checked.
     pub drift: Option<DriftStats>,
     /// The metadata of the run; custom events stand under `customEvents`.
-    pub metadata: BTreeMap<String, Value>,
+    pub metadata: Metadata,
 }
 
 /// Why a run did not complete: what its [`End`] says, as plain data.
@@ -532,8 +532,8 @@ impl Serialize for Telemetry {
             guardrails: Option<&'a GuardrailStats>,
             #[serde(skip_serializing_if = "Option::is_none")]
             drift: Option<&'a DriftStats>,
-            #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-            metadata: &'a BTreeMap<String, Value>,
+            #[serde(skip_serializing_if = "has_no_entry")]
+            metadata: &'a Metadata,
         }
 
         Json {
@@ -554,6 +554,10 @@ impl Serialize for Telemetry {
         }
         .serialize(serializer)
     }
+}
+
+fn has_no_entry(metadata: &Metadata) -> bool {
+    metadata.is_empty()
 }
 
 /// A summary for people, a line each; what is unknown has no line.

@@ -382,7 +382,7 @@ mod tests {
         let format = format(MetricTypes::DogStatsd, Some(tags(&[], &["model"])));
         for (value, expected) in HOSTILE {
             let mut telemetry = with_rule(value);
-            telemetry.metadata = [("model".to_owned(), value.into())].into();
+            telemetry.metadata = [("model", value)].into();
             let lines = format.lines(&telemetry);
             let mut lines = lines.lines();
             assert_eq!(

@@ -203,7 +203,7 @@ impl Telemetry {
             },
             guardrails: None,
             drift: None,
-            metadata,
+            metadata: metadata.into(),
         }
     }
 }

@@ -170,7 +170,7 @@ prop_compose! {
             monitor.telemetry().expect("measured").guardrails
         });
         telemetry.drift = drift;
-        telemetry.metadata = metadata;
+        telemetry.metadata = metadata.into();
         telemetry.network.error_count = errors.values().map(|count| u64::from(*count)).sum();
         telemetry.network.errors_by_type =
             errors.into_iter().map(|(kind, count)| (kind, count.into())).collect();

@@ -1,0 +1,101 @@
+//! Metadata: what an application says of a run, shared by all who read it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+/// What an application says of a run: a map from keys to JSON values, which is read and changed as a
+/// [`BTreeMap`]. Cheap to clone: clones share the map until one of them is changed.
+///
+/// ```
+/// use l0_core::Metadata;
+///
+/// let mut metadata = Metadata::from([("model", "gpt-4")]);
+/// metadata.insert("turn".into(), 3.into());
+/// assert_eq!(metadata["model"], "gpt-4");
+/// ```
+#[derive(Clone, Default, PartialEq)]
+pub struct Metadata(Arc<BTreeMap<String, Value>>);
+
+impl Metadata {
+    /// Creates metadata without an entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets these entries, over those of the same keys.
+    pub(crate) fn lay_over(&mut self, entries: BTreeMap<String, Value>) {
+        if self.is_empty() {
+            self.0 = Arc::new(entries);
+        } else if !entries.is_empty() {
+            self.extend(entries);
+        }
+    }
+}
+
+impl Deref for Metadata {
+    type Target = BTreeMap<String, Value>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// Copies the map first, if it is shared.
+impl DerefMut for Metadata {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl From<BTreeMap<String, Value>> for Metadata {
+    fn from(entries: BTreeMap<String, Value>) -> Self {
+        Self(Arc::new(entries))
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>, const N: usize> From<[(K, V); N]> for Metadata {
+    fn from(entries: [(K, V); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl<K: Into<String>, V: Into<Value>> FromIterator<(K, V)> for Metadata {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
+        let entries = entries.into_iter();
+        let entries = entries.map(|(key, value)| (key.into(), value.into()));
+        entries.collect::<BTreeMap<_, _>>().into()
+    }
+}
+
+impl<'a> IntoIterator for &'a Metadata {
+    type Item = (&'a String, &'a Value);
+    type IntoIter = std::collections::btree_map::Iter<'a, String, Value>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Serialize for Metadata {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_ref().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Metadata {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        BTreeMap::deserialize(deserializer).map(Self::from)
+    }
+}
