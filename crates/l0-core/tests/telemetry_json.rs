@@ -738,7 +738,7 @@ prop_compose! {
         telemetry.network.errors_by_type = errors_by_type;
         telemetry.network.errors = errors;
         (telemetry.guardrails, telemetry.drift) = judged;
-        telemetry.metadata = metadata;
+        telemetry.metadata = metadata.into();
         telemetry
     }
 }
