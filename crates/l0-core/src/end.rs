@@ -19,6 +19,8 @@ label_enum! {
         InterToken = "inter_token",
         /// The wait for an item of any kind.
         Idle = "idle",
+        /// The wait for the answer of an attempt of a call.
+        Answer = "answer",
         /// The wait of the whole run, retries and back-off included.
         Total = "total",
     }
@@ -109,6 +111,7 @@ impl fmt::Display for Cause {
                 f.write_str("the next token did not arrive in time")
             }
             Self::Timeout(TimeoutKind::Idle) => f.write_str("the source sent nothing in time"),
+            Self::Timeout(TimeoutKind::Answer) => f.write_str("the answer did not arrive in time"),
             Self::Timeout(TimeoutKind::Total) => f.write_str("the run took too long"),
             Self::Violation(violation) => write!(f, "guardrail violation: {violation}"),
             Self::Drift(report) => write!(f, "the answer drifted: {}", report.types.join(", ")),

@@ -4,9 +4,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::attempt_stats::AttemptStats;
 use crate::end::End;
 use crate::failure::NetworkErrorKind;
 use crate::label::label_enum;
+use crate::metadata::Metadata;
 use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
@@ -25,11 +27,13 @@ pub enum Event<'a> {
         /// When, by the wall clock; absent in a run that is not measured.
         at: Option<Timestamp>,
     },
-    /// The source is about to be called. A watched stream is one attempt, which begins with it.
+    /// A source is about to be called. A watched stream is one attempt, which begins with it.
     #[non_exhaustive]
     AttemptStarted {
-        /// Which attempt, from 1.
+        /// Which attempt, from 1. It counts the attempts of all sources of the run.
         number: u32,
+        /// Which source, from 1: see [`RunInfo::source`](crate::RunInfo::source).
+        source: u32,
     },
     /// The first token of the run arrived. At most once per run, before its
     /// [`Token`](Self::Token).
@@ -73,6 +77,23 @@ pub enum Event<'a> {
         /// Which limit the retry counts toward.
         kind: RetryKind,
     },
+    /// The run will ask its next source, without a delay.
+    #[non_exhaustive]
+    Fallback {
+        /// Which source is given up, from 1.
+        from: u32,
+        /// Which is asked next.
+        to: u32,
+    },
+    /// An attempt ended: exactly once for each [`AttemptStarted`](Self::AttemptStarted), before the
+    /// [`Retry`](Self::Retry), the [`Fallback`](Self::Fallback) or the [`Finished`](Self::Finished) that
+    /// follows it.
+    #[non_exhaustive]
+    AttemptFinished {
+        /// What it measured. Of a run that is not measured: everything but times, gaps, usage and
+        /// counts of errors and violations.
+        attempt: &'a AttemptStats,
+    },
     /// A rule found a violation. Each distinct one once per attempt.
     #[non_exhaustive]
     Violation {
@@ -101,6 +122,9 @@ pub enum Event<'a> {
         /// The provider's id of the last attempt's response, cut to 256 bytes; absent if the source
         /// did not say.
         response_id: Option<&'a str>,
+        /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was
+        /// live.
+        metadata: &'a Metadata,
     },
 }
 
@@ -115,6 +139,8 @@ impl Event<'_> {
             Self::Token { .. } => "token",
             Self::NetworkError { .. } => "network_error",
             Self::Retry { .. } => "retry",
+            Self::Fallback { .. } => "fallback",
+            Self::AttemptFinished { .. } => "attempt_finished",
             Self::Violation { .. } => "violation",
             Self::Drift { .. } => "drift",
             Self::Finished { .. } => "finished",
@@ -127,9 +153,19 @@ impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { at } => f.debug_struct("Started").field("at", at).finish(),
-            Self::AttemptStarted { number } => f
+            Self::AttemptStarted { number, source } => f
                 .debug_struct("AttemptStarted")
                 .field("number", number)
+                .field("source", source)
+                .finish(),
+            Self::Fallback { from, to } => f
+                .debug_struct("Fallback")
+                .field("from", from)
+                .field("to", to)
+                .finish(),
+            Self::AttemptFinished { attempt } => f
+                .debug_struct("AttemptFinished")
+                .field("attempt", attempt)
                 .finish(),
             Self::FirstToken { after } => {
                 f.debug_struct("FirstToken").field("after", after).finish()
@@ -174,6 +210,7 @@ impl fmt::Debug for Event<'_> {
                 telemetry,
                 response_model,
                 response_id,
+                metadata,
                 ..
             } => f
                 .debug_struct("Finished")
@@ -181,6 +218,7 @@ impl fmt::Debug for Event<'_> {
                 .field("telemetry", telemetry)
                 .field("response_model", response_model)
                 .field("response_id", response_id)
+                .field("metadata", metadata)
                 .finish_non_exhaustive(),
         }
     }

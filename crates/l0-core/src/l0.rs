@@ -13,8 +13,8 @@ use crate::failure;
 use crate::live::LiveRuns;
 use crate::options::{Builder, Options, sealed};
 use crate::redact;
-use crate::run::{RunBuilder, WatchBuilder};
-use crate::source::{Attempt, FnSource, source};
+use crate::run::{CallBuilder, OfL0, RunBuilder, WatchBuilder};
+use crate::source::{Attempt, FnSource, Source, source};
 
 /// An application's configuration of its runs: make one, share it. Cheap to clone.
 ///
@@ -82,19 +82,51 @@ impl L0 {
     ///
     /// (`async move |_| client.connect().await` does not compile: the future would borrow from the
     /// closure. Clone first.)
-    pub fn stream<'a, F, Fut, S, T, E>(&self, factory: F) -> RunBuilder<'a, FnSource<F>>
+    pub fn stream<'a, F, Fut, S, T, E>(&self, factory: F) -> RunBuilder<'a, FnSource<F>, T>
     where
         F: FnMut(Attempt) -> Fut + Send + 'a,
         Fut: Future<Output = Result<S, E>> + Send + 'a,
         S: Stream<Item = Result<T, E>> + Send + 'a,
         E: SourceError,
     {
-        RunBuilder::stream(
-            Arc::clone(&self.options),
-            Arc::clone(&self.panics),
-            Arc::clone(&self.live),
-            source(factory),
-        )
+        self.stream_from(source(factory))
+    }
+
+    /// Begins a run of a source that describes itself: the request of a client, such as
+    /// `client.chat(&request)` of `l0-providers`. Model, provider and operation need no metadata then,
+    /// and every exporter has them.
+    pub fn stream_from<'a, S, T>(&self, source: S) -> RunBuilder<'a, S, T>
+    where
+        S: Source<Answer: Stream<Item = Result<T, S::Error>>>,
+    {
+        Builder::asking(Arc::clone(&self.options), self.of_l0(), source)
+    }
+
+    /// Begins a call: a request whose answer comes as one, such as embeddings. `factory` is called once
+    /// per attempt, as that of [`stream`](Self::stream), and its future gives the answer.
+    ///
+    /// The answer is read as a [`Token`](crate::Token), or by
+    /// [`view_with`](crate::CallBuilder::view_with).
+    pub fn call<'a, F, Fut, T, E>(&self, factory: F) -> CallBuilder<'a, FnSource<F>, T>
+    where
+        F: FnMut(Attempt) -> Fut + Send + 'a,
+        Fut: Future<Output = Result<T, E>> + Send + 'a,
+        E: SourceError,
+    {
+        self.call_from(source(factory))
+    }
+
+    /// Begins a call of a source that describes itself, as [`stream_from`](Self::stream_from) does for
+    /// streams.
+    pub fn call_from<'a, S: Source>(&self, source: S) -> CallBuilder<'a, S, S::Answer> {
+        Builder::asking(Arc::clone(&self.options), self.of_l0(), source)
+    }
+
+    fn of_l0(&self) -> OfL0 {
+        OfL0 {
+            panics: Arc::clone(&self.panics),
+            live: Arc::clone(&self.live),
+        }
     }
 
     /// Begins a run of a stream that is there already: it is measured and otherwise left alone.
@@ -103,12 +135,7 @@ impl L0 {
         S: Stream<Item = Result<T, E>>,
         E: SourceError,
     {
-        WatchBuilder::watch(
-            Arc::clone(&self.options),
-            Arc::clone(&self.panics),
-            Arc::clone(&self.live),
-            stream,
-        )
+        WatchBuilder::watch(Arc::clone(&self.options), self.of_l0(), stream)
     }
 
     /// Returns how many runs are live: those of this `L0`, of its clones and of its

@@ -47,6 +47,7 @@
 //! | `testing` | no | scripted sources, captured events, constructors of events, every way a run can end |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod attempt_stats;
 mod check;
 mod clock;
 mod distribution;
@@ -80,6 +81,7 @@ mod token;
 mod units;
 mod verdict;
 
+pub use attempt_stats::AttemptStats;
 pub use check::{Check, Checks, Effect, Ended, Finding, Findings};
 pub use distribution::{Bucket, Distribution};
 pub use end::{Cause, End, LimitKind, TimeoutKind};
@@ -93,12 +95,15 @@ pub use monitor::Monitor;
 pub use monitoring::Monitoring;
 pub use observe::{
     Finished, Interceptor, Interest, NewRun, ObserveFn, Observer, Observers, OnFinish, RunInfo,
-    observe_fn, on_finish,
+    SourceInfo, observe_fn, on_finish,
 };
 pub use options::Builder;
 pub use quantity::{Quantity, QuantityKind, Unit, Value};
 pub use retry::{Backoff, Retry, RetryBudget, RetryContext};
-pub use run::{Chunk, ForRun, Retried, Run, RunBuilder, WatchBuilder, Watched, Watching};
+pub use run::{
+    Call, CallBuilder, Chunk, ForRun, OfAnswers, OfStreams, Retried, Run, RunBuilder, WatchBuilder,
+    Watched, Watching,
+};
 pub use source::{
     Attempt, ByFn, ByToken, Description, FnSource, Map, MapAnswer, Source, View, WithMetadata,
     WithView, source,
@@ -106,7 +111,7 @@ pub use source::{
 pub use stop::RunHandle;
 pub use telemetry::{
     DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts,
-    Summary, Telemetry, Timestamp,
+    SourcePart, Summary, Telemetry, Timestamp,
 };
 pub use timeout::Timeouts;
 pub use token::{FinishReason, Token, TokenKind, TokenView, Usage};

@@ -13,7 +13,7 @@ use crate::event::RetryKind;
 use crate::failure::{self, NetworkErrorKind};
 use crate::keys;
 use crate::monitoring::Monitoring;
-use crate::recording::{MAX_CUSTOM_EVENTS, Recording, session_id};
+use crate::recording::{AttemptEnd, MAX_CUSTOM_EVENTS, Recording, session_id};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
@@ -61,13 +61,9 @@ impl Monitor {
             let mut metadata = monitoring.shared_metadata();
             keys::redact_endpoint(&mut metadata);
             let start = clock::now();
-            Box::new(Recording::start(
-                &monitoring,
-                id,
-                metadata,
-                start_time,
-                start,
-            ))
+            let mut recording = Recording::start(&monitoring, id, metadata, start_time, start);
+            recording.open();
+            Box::new(recording)
         });
         Self {
             monitoring,
@@ -82,10 +78,11 @@ impl Monitor {
         }
     }
 
-    /// Counts an attempt: a call of the source.
+    /// Counts an attempt: a call of the source. What was recorded of an attempt before was thrown away,
+    /// as with [`record_retry`](Self::record_retry).
     pub fn record_attempt(&mut self) {
         if let Some(recording) = self.live() {
-            recording.attempt();
+            recording.next_attempt();
         }
     }
 
@@ -146,7 +143,6 @@ impl Monitor {
     pub fn record_retry(&mut self, kind: RetryKind) {
         if let Some(recording) = self.live() {
             recording.retry(kind);
-            recording.throw_away();
         }
     }
 
@@ -185,7 +181,8 @@ impl Monitor {
     /// Ends the run, so. Only the first call counts; telemetry is final from here on.
     pub fn complete(&mut self, end: End) {
         if let Some(recording) = self.live() {
-            recording.finish(end);
+            let told = AttemptEnd::of(&end);
+            recording.finish(end, Some(told));
         }
     }
 

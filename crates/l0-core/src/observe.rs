@@ -12,6 +12,7 @@ use crate::error::Refusal;
 use crate::event::Event;
 use crate::keys;
 use crate::metadata::Metadata;
+use crate::source::Description;
 use crate::telemetry::{Telemetry, Timestamp};
 
 /// Takes part in every run of an [`L0`](crate::L0): shared by all of them, and the maker of the
@@ -125,27 +126,38 @@ impl NewRun {
 pub struct RunInfo(Arc<Info>);
 
 struct Info {
-    id: Arc<str>,
-    metadata: Metadata,
-    started_at: Timestamp,
-    measured: bool,
+    known: Known,
     panics: AtomicU64,
     all_panics: Arc<AtomicU64>,
 }
 
+/// What is known of a source of a run before it is called.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct SourceInfo {
+    /// The metadata of its attempts: that of the run, and over it what the source says of itself. The
+    /// entries `model`, `provider` and `operation` of the run are those of its first source.
+    pub metadata: Metadata,
+    /// What it says of its request.
+    pub description: Description,
+}
+
+/// What a [`RunInfo`] is made of.
+pub(crate) struct Known {
+    pub(crate) id: Arc<str>,
+    pub(crate) parent_id: Option<Arc<str>>,
+    pub(crate) metadata: Metadata,
+    pub(crate) source: SourceInfo,
+    pub(crate) fallbacks: Vec<SourceInfo>,
+    pub(crate) is_call: bool,
+    pub(crate) started_at: Timestamp,
+    pub(crate) measured: bool,
+}
+
 impl RunInfo {
-    pub(crate) fn new(
-        id: Arc<str>,
-        metadata: Metadata,
-        started_at: Timestamp,
-        measured: bool,
-        all_panics: Arc<AtomicU64>,
-    ) -> Self {
+    pub(crate) fn new(known: Known, all_panics: Arc<AtomicU64>) -> Self {
         Self(Arc::new(Info {
-            id,
-            metadata,
-            started_at,
-            measured,
+            known,
             panics: AtomicU64::new(0),
             all_panics,
         }))
@@ -154,33 +166,59 @@ impl RunInfo {
     /// Returns the run's id: the `sessionId` of its telemetry.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.id
+        &self.0.known.id
     }
 
-    /// Returns the run's metadata: that of the `L0`, the run's own over it, then what interceptors set.
+    /// Returns the run's metadata, as it was at the start: that of the `L0`, the run's own over it, what its first source
+    /// says of itself, then what interceptors set.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
-        &self.0.metadata
+        &self.0.known.metadata
+    }
+
+    /// Returns the id of the run that this one serves; absent if it serves none: see
+    /// [`parent`](crate::RunBuilder::parent).
+    #[must_use]
+    pub fn parent_id(&self) -> Option<&str> {
+        self.0.known.parent_id.as_deref()
+    }
+
+    /// Returns whether the run is a call, whose answer comes as one: see [`L0::call`](crate::L0::call).
+    #[must_use]
+    pub fn is_call(&self) -> bool {
+        self.0.known.is_call
+    }
+
+    /// Returns what is known of a source, by its number from 1; absent if the run has none of this
+    /// number.
+    #[must_use]
+    pub fn source(&self, number: u32) -> Option<&SourceInfo> {
+        match number.checked_sub(2) {
+            Some(index) => self.0.known.fallbacks.get(index as usize),
+            None if number == 1 => Some(&self.0.known.source),
+            None => None,
+        }
+    }
+
+    /// Iterates over the sources: first the run's own, then its fallbacks.
+    pub fn sources(&self) -> impl Iterator<Item = &SourceInfo> {
+        std::iter::once(&self.0.known.source).chain(&self.0.known.fallbacks)
     }
 
     pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.0.id)
-    }
-
-    pub(crate) fn shared_metadata(&self) -> Metadata {
-        self.0.metadata.clone()
+        Arc::clone(&self.0.known.id)
     }
 
     /// Returns when the run started, by the wall clock.
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
-        self.0.started_at
+        self.0.known.started_at
     }
 
     /// Returns whether the run is measured: monitoring is on and the run was sampled.
     #[must_use]
     pub fn measured(&self) -> bool {
-        self.0.measured
+        self.0.known.measured
     }
 
     /// Returns how many panics of this run's observers were contained so far.
@@ -220,10 +258,11 @@ fn discard(payload: Box<dyn std::any::Any + Send>) {
 impl fmt::Debug for RunInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunInfo")
-            .field("id", &self.0.id)
-            .field("metadata", &self.0.metadata)
-            .field("started_at", &self.0.started_at)
-            .field("measured", &self.0.measured)
+            .field("id", &self.0.known.id)
+            .field("metadata", &self.0.known.metadata)
+            .field("started_at", &self.0.known.started_at)
+            .field("measured", &self.0.known.measured)
+            .field("sources", &(1 + self.0.known.fallbacks.len()))
             .finish_non_exhaustive()
     }
 }
@@ -375,6 +414,8 @@ pub struct Finished<'a> {
     pub end: &'a End,
     /// The final telemetry; absent in a run that is not measured.
     pub telemetry: Option<&'a Telemetry>,
+    /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was live.
+    pub metadata: &'a Metadata,
 }
 
 struct FinishObserver<F> {
@@ -384,11 +425,18 @@ struct FinishObserver<F> {
 
 impl<F: FnMut(&Finished<'_>) + Send> Observer for FinishObserver<F> {
     fn on_event(&mut self, event: &Event<'_>) {
-        if let Event::Finished { end, telemetry, .. } = *event {
+        if let Event::Finished {
+            end,
+            telemetry,
+            metadata,
+            ..
+        } = *event
+        {
             (self.on_finish)(&Finished {
                 run: &self.run,
                 end,
                 telemetry,
+                metadata,
             });
         }
     }

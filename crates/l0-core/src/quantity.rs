@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::attempt_stats::AttemptStats;
 use crate::distribution::Distribution;
 use crate::telemetry::Telemetry;
 use crate::token::Usage;
@@ -53,7 +54,7 @@ pub enum Unit {
 pub enum QuantityKind {
     /// They add up: a counter.
     Sum,
-    /// Each run has one, and how they are spread is of interest: a histogram.
+    /// Each run has one, or one for each attempt, and how they are spread is of interest: a histogram.
     Sample,
     /// Each run has many, which add up bucket by bucket: a histogram.
     Distribution,
@@ -90,6 +91,8 @@ impl Value<'_> {
 #[derive(Clone, Copy)]
 enum Read {
     One(fn(&Telemetry) -> Option<Value<'_>>),
+    /// One for each attempt.
+    OfAttempts(fn(&AttemptStats) -> Option<Value<'static>>),
     /// A count for each value of a label; `None` if they are unknown.
     Each(&'static str, fn(&Telemetry, &mut Visit<'_>) -> Option<()>),
 }
@@ -101,18 +104,25 @@ impl Quantity {
     /// Every quantity: first those of the original, in its order.
     pub const ALL: &'static [Self] = ALL;
 
-    /// Returns the label by which it is broken down; absent if it is one number. In the latter case
-    /// [`value`](Self::value) reads it, in the former [`each`](Self::each).
+    /// Returns the label by which it is broken down; absent if it is not. In the latter case
+    /// [`value`](Self::value) or [`values`](Self::values) read it, in the former [`each`](Self::each).
     #[must_use]
     pub const fn label(&self) -> Option<&'static str> {
         match self.read {
-            Read::One(_) => None,
+            Read::One(_) | Read::OfAttempts(_) => None,
             Read::Each(label, _) => Some(label),
         }
     }
 
-    /// Reads the value of a run; absent if it is unknown, or if the quantity is broken down by a
-    /// label.
+    /// Returns whether a run has one for each attempt, so that only [`values`](Self::values) reads
+    /// them.
+    #[must_use]
+    pub const fn is_of_attempts(&self) -> bool {
+        matches!(self.read, Read::OfAttempts(_))
+    }
+
+    /// Reads the value of a run; absent if it is unknown, if a run has several, or if the quantity is
+    /// broken down by a label.
     #[must_use]
     pub fn value<'t>(&self, telemetry: &'t Telemetry) -> Option<Value<'t>> {
         let Read::One(read) = self.read else {
@@ -125,12 +135,21 @@ impl Quantity {
         })
     }
 
+    /// Calls `visit` with each value of a run: the one, or one for each attempt. What is unknown, or
+    /// broken down by a label, has none.
+    pub fn values(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(Value<'_>)) {
+        match self.read {
+            Read::OfAttempts(read) => telemetry.attempts.iter().filter_map(read).for_each(visit),
+            Read::One(_) | Read::Each(..) => self.value(telemetry).into_iter().for_each(visit),
+        }
+    }
+
     /// Calls `visit` with each value of the label and its count; not at all if the quantity is one
     /// number. Returns whether the counts are known, also if there are none.
     pub fn each(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(&str, u64)) -> bool {
         match self.read {
             Read::Each(_, read) => read(telemetry, visit).is_some(),
-            Read::One(_) => false,
+            Read::One(_) | Read::OfAttempts(_) => false,
         }
     }
 }
@@ -290,11 +309,30 @@ static ALL: &[Quantity] = &[
         "Tokens of attempts that a retry threw away",
         |t| count(t.metrics.wasted_tokens),
     ),
-    sum(
+    by(
         "attempts",
+        "result",
         Unit::Each("attempt"),
-        "Attempts: calls of the source",
-        |t| count(t.metrics.attempts.into()),
+        "Attempts: calls of a source, by how they ended",
+        |t, to| {
+            for attempt in &t.attempts {
+                to(attempt.outcome?.as_str(), attempt.count.into());
+            }
+            (t.attempts.is_empty() == (t.metrics.attempts == 0)).then_some(())
+        },
+    ),
+    Quantity {
+        kind: QuantityKind::Sample,
+        name: "attempt_time_to_first_token",
+        unit: Unit::Seconds,
+        description: "Time from the call of a source to its first token",
+        read: Read::OfAttempts(|attempt| duration(attempt.time_to_first_token)),
+    },
+    sum(
+        "fallbacks",
+        Unit::Each("fallback"),
+        "Fallbacks to another source",
+        |t| count(t.fallbacks().into()),
     ),
     sum(
         "usage.input",
@@ -451,7 +489,10 @@ mod tests {
             let known = quantity.each(&telemetry, &mut |_, _| visited += 1);
             assert_eq!(visited, 0, "{quantity:?}");
             // Without an error, all types of them are known to be none.
-            assert_eq!(known, quantity.name == "network.errors_by_type");
+            assert_eq!(
+                known,
+                ["attempts", "network.errors_by_type"].contains(&quantity.name)
+            );
             let known = matches!(quantity.value(&telemetry), Some(Value::Count(0)));
             let always = [
                 "tokens.total",
@@ -460,7 +501,7 @@ mod tests {
                 "retries.model",
                 "network.errors",
                 "tokens.wasted",
-                "attempts",
+                "fallbacks",
             ];
             assert_eq!(known, always.contains(&quantity.name), "{quantity:?}");
         }

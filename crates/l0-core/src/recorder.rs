@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::attempt_stats::AttemptStats;
 use crate::clock;
 use crate::end::{Cause, End};
 use crate::error::Refusal;
@@ -17,12 +18,14 @@ use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keys;
 use crate::live::{LiveRuns, Place};
+use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
-use crate::observe::{Interceptor, NewRun, Observers, RunInfo, contain};
+use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
 use crate::options::{Options, Seed};
-use crate::recording::{Arrival, Recording, session_id};
+use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
+use crate::source::Description;
 use crate::stop::{Final, RunHandle, Stop, Until};
-use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
+use crate::telemetry::{ErrorRecord, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
 
@@ -36,26 +39,68 @@ pub(crate) struct Recorder<'a> {
     /// Until `Finished` was delivered.
     live: Option<Place>,
     tokens: u64,
+    /// The present attempt; absent between two of them.
+    attempt: Option<Begun>,
+    /// How long the run waits before the next attempt.
+    delay: Option<Duration>,
     timed: bool,
     finished: bool,
-    /// What the last attempt's source said of its response, for the observers.
+    /// What the present attempt's source said of its response.
     response_model: Option<Box<str>>,
     response_id: Option<Box<str>>,
 }
 
+/// An attempt that has begun.
+struct Begun {
+    number: u32,
+    source: u32,
+    delay: Option<Duration>,
+    tokens_before: u64,
+}
+
+/// What follows an attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Next {
+    /// The same source is asked again.
+    Retry(RetryKind),
+    /// The next source is asked.
+    Fallback,
+    /// Nothing.
+    Nothing,
+}
+
 /// How much is kept of what a provider calls its model or response, in bytes.
 const MAX_NAME: usize = 256;
+
+/// What a run is started with, besides its options.
+pub(crate) struct Setup<'a> {
+    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) until: Vec<Until<'a>>,
+    pub(crate) panics: Arc<AtomicU64>,
+    pub(crate) live: Arc<LiveRuns>,
+    pub(crate) parent: Option<RunInfo>,
+    pub(crate) source: Description,
+    pub(crate) fallbacks: Vec<Description>,
+    pub(crate) is_call: bool,
+}
 
 impl<'a> Recorder<'a> {
     /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
     /// `Started`. A refused run is finished when this returns.
     pub(crate) fn start(
         options: &Options,
-        metadata: BTreeMap<String, Value>,
-        until: Vec<Until<'a>>,
-        panics: Arc<AtomicU64>,
-        live: &Arc<LiveRuns>,
+        setup: Setup<'a>,
     ) -> (Self, Result<(), Refusal>, fastrand::Rng) {
+        let Setup {
+            metadata,
+            until,
+            panics,
+            live,
+            parent,
+            source,
+            fallbacks,
+            is_call,
+        } = setup;
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
         let monitoring = options.monitoring();
@@ -64,17 +109,41 @@ impl<'a> Recorder<'a> {
         let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
         let now = clock::now();
 
-        let mut shared_metadata = monitoring.shared_metadata();
-        shared_metadata.lay_over(metadata);
-        let mut new_run = NewRun::new(shared_metadata);
+        let mut own = monitoring.shared_metadata();
+        own.lay_over(metadata);
+        if let Some(parent) = &parent {
+            let conversation = parent.metadata().get(keys::CONVERSATION_ID);
+            if let (Some(id), false) = (conversation, own.contains_key(keys::CONVERSATION_ID)) {
+                own.insert(keys::CONVERSATION_ID.to_owned(), id.clone());
+            }
+        }
+        let mut new_run = NewRun::new(source.metadata_of_first(&own));
         let allowed = options
             .interceptors
             .iter()
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
-        let info = RunInfo::new(id, new_run.into_metadata(), started_at, measured, panics);
+        let metadata = new_run.into_metadata();
+        let fallbacks = fallbacks.into_iter().map(|description| SourceInfo {
+            metadata: description.metadata_of_fallback(&metadata, &source, &own),
+            description,
+        });
+        let known = Known {
+            id,
+            parent_id: parent.map(|parent| parent.shared_id()),
+            fallbacks: fallbacks.collect(),
+            source: SourceInfo {
+                metadata: metadata.clone(),
+                description: source,
+            },
+            metadata,
+            is_call,
+            started_at,
+            measured,
+        };
+        let info = RunInfo::new(known, panics);
         let recording = measured.then(|| {
-            let (id, metadata) = (info.shared_id(), info.shared_metadata());
+            let (id, metadata) = (info.shared_id(), info.metadata().clone());
             Box::new(Recording::start(&monitoring, id, metadata, started_at, now))
         });
         let mut observers = Observers::new(info.clone());
@@ -94,6 +163,8 @@ impl<'a> Recorder<'a> {
             live: Some(live.enter(stop.handle(), now)),
             stop,
             tokens: 0,
+            attempt: None,
+            delay: None,
             finished: false,
             response_model: None,
             response_id: None,
@@ -140,20 +211,121 @@ impl<'a> Recorder<'a> {
     }
 
     pub(crate) fn telemetry(&self) -> Option<Telemetry> {
-        match self.stop.end() {
-            Some(ended) => ended.telemetry.clone(),
-            None => self.recording.as_deref().map(Recording::telemetry),
+        if let Some(ended) = self.stop.end() {
+            return ended.telemetry.clone();
+        }
+        let mut telemetry = self.recording.as_deref()?.telemetry();
+        for attempt in &mut telemetry.attempts {
+            if attempt.outcome.is_none() {
+                self.names(attempt.source).tell(attempt);
+            }
+        }
+        telemetry.parent_id = self.parent_id();
+        telemetry.metadata = self.metadata();
+        Some(telemetry)
+    }
+
+    fn parent_id(&self) -> Option<String> {
+        self.info.parent_id().map(str::to_owned)
+    }
+
+    /// The metadata of the run, with what was set while it is live.
+    fn metadata(&self) -> Metadata {
+        let mut metadata = self.info.metadata().clone();
+        let set = self.stop.metadata();
+        if !set.is_empty() {
+            metadata.lay_over(set);
+            keys::redact_endpoint(&mut metadata);
+        }
+        metadata
+    }
+
+    /// An attempt begins, of a source.
+    pub(crate) fn attempt_started(&mut self, number: u32, source: u32) {
+        let delay = self.delay.take();
+        if let Some(recording) = &mut self.recording {
+            recording.begin_attempt(number, source, delay);
+        }
+        self.attempt = Some(Begun {
+            number,
+            source,
+            delay,
+            tokens_before: self.tokens,
+        });
+        (self.response_model, self.response_id) = (None, None);
+        self.observers
+            .deliver(&Event::AttemptStarted { number, source });
+    }
+
+    /// The present attempt ended so, if there is one, and this follows.
+    pub(crate) fn attempt_finished(&mut self, end: &End, next: Next) {
+        let Some(begun) = self.attempt.take() else {
+            return;
+        };
+        let told = self.told(&begun, end, next);
+        match &mut self.recording {
+            Some(recording) => {
+                if let Some(attempt) = recording.end_attempt(told) {
+                    self.observers.deliver(&Event::AttemptFinished { attempt });
+                }
+            }
+            None => self.unmeasured_attempt_finished(&begun, told),
         }
     }
 
-    pub(crate) fn attempt_started(&mut self, number: u32) {
-        if let Some(recording) = &mut self.recording {
-            // Not with the retry: during the back-off the run may end, and then nothing follows.
-            recording.throw_away();
-            recording.attempt();
+    /// Tells the observers of an attempt that was not measured.
+    fn unmeasured_attempt_finished(&mut self, begun: &Begun, told: AttemptEnd) {
+        if self.observers.is_empty() {
+            return;
         }
-        (self.response_model, self.response_id) = (None, None);
-        self.observers.deliver(&Event::AttemptStarted { number });
+        let mut attempt = AttemptStats {
+            number: begun.number,
+            source: begun.source,
+            delay: begun.delay,
+            tokens: self.tokens - begun.tokens_before,
+            ..AttemptStats::default()
+        };
+        told.tell(&mut attempt);
+        self.observers
+            .deliver(&Event::AttemptFinished { attempt: &attempt });
+        // The end of the run tells them, too.
+        self.response_model = attempt.response_model.map(Into::into);
+        self.response_id = attempt.response_id.map(Into::into);
+    }
+
+    /// What is told of an attempt that ended so.
+    fn told(&mut self, begun: &Begun, end: &End, next: Next) -> AttemptEnd {
+        if !self.is_told() {
+            return AttemptEnd::default();
+        }
+        AttemptEnd {
+            outcome: Some(end.outcome()),
+            error: ErrorRecord::of(end),
+            retry: match next {
+                Next::Retry(kind) => Some(kind),
+                Next::Fallback | Next::Nothing => None,
+            },
+            is_followed: !matches!(next, Next::Nothing),
+            response_model: self.response_model.take(),
+            response_id: self.response_id.take(),
+            names: self.names(begun.source),
+        }
+    }
+
+    fn names(&self, source: u32) -> Names {
+        let metadata = self.info.source(source).map(|source| &source.metadata);
+        let name = |key| Some(keys::text(metadata?, key)?.into_owned());
+        Names {
+            model: name(keys::MODEL),
+            provider: name(keys::PROVIDER),
+            operation: name(keys::OPERATION),
+        }
+    }
+
+    /// Whether anybody learns what an attempt was.
+    #[inline]
+    fn is_told(&self) -> bool {
+        self.recording.is_some() || !self.observers.is_empty()
     }
 
     /// Calls `poll` once, inside the observers' contexts.
@@ -168,11 +340,7 @@ impl<'a> Recorder<'a> {
             Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
         };
-        // Many sources say it with every item; it is kept once, and not at all if nobody is told.
-        if (view.model.is_some() || view.response_id.is_some()) && !self.observers.is_empty() {
-            keep_first(&mut self.response_model, view.model);
-            keep_first(&mut self.response_id, view.response_id);
-        }
+        self.keep_names(view);
         let is_token = view.is_token();
         if is_token {
             let index = self.tokens;
@@ -182,6 +350,23 @@ impl<'a> Recorder<'a> {
             }
         }
         is_token
+    }
+
+    /// An answer arrived that came as one.
+    pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
+        if let Some(recording) = &mut self.recording {
+            recording.answer(view);
+        }
+        self.keep_names(view);
+    }
+
+    /// Many sources say them with every item; they are kept once, and not at all if nobody is told.
+    #[inline]
+    fn keep_names(&mut self, view: &TokenView<'_>) {
+        if (view.model.is_some() || view.response_id.is_some()) && self.is_told() {
+            keep_first(&mut self.response_model, view.model);
+            keep_first(&mut self.response_id, view.response_id);
+        }
     }
 
     fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
@@ -242,6 +427,11 @@ impl<'a> Recorder<'a> {
         });
     }
 
+    /// The run gives up a source, and asks another one.
+    pub(crate) fn fallback(&mut self, from: u32, to: u32) {
+        self.observers.deliver(&Event::Fallback { from, to });
+    }
+
     /// The run will make the attempt of this number after the delay.
     pub(crate) fn retry(
         &mut self,
@@ -250,9 +440,7 @@ impl<'a> Recorder<'a> {
         reason: RetryReason,
         delay: Duration,
     ) {
-        if let Some(recording) = &mut self.recording {
-            recording.retry(kind);
-        }
+        self.delay = Some(delay);
         self.observers.deliver(&Event::Retry {
             attempt,
             reason,
@@ -291,25 +479,44 @@ impl<'a> Recorder<'a> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        let metadata = self.metadata();
+        let begun = self.attempt.take();
+        let told = begun
+            .as_ref()
+            .map(|begun| self.told(begun, &end, Next::Nothing));
         // In its box from the first, since it is large.
         let mut last = Box::new(Final {
             end,
             telemetry: None,
         });
-        if let Some(mut recording) = self.recording.take() {
-            recording.finish(last.end.clone());
-            last.telemetry = Some(recording.telemetry());
+        match (self.recording.take(), &begun, told) {
+            (Some(mut recording), _, told) => {
+                if let Some(attempt) = recording.finish(last.end.clone(), told) {
+                    self.observers.deliver(&Event::AttemptFinished { attempt });
+                }
+                let telemetry = last.telemetry.insert(recording.into_telemetry());
+                telemetry.parent_id = self.parent_id();
+                telemetry.metadata = metadata.clone();
+            }
+            (None, Some(begun), Some(told)) => self.unmeasured_attempt_finished(begun, told),
+            _ => {}
         }
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
+            let attempts = telemetry.iter().flat_map(|telemetry| &telemetry.attempts);
+            let attempt = attempts.last();
+            let of_attempt = |name: fn(&AttemptStats) -> &Option<String>| name(attempt?).as_deref();
+            let model = of_attempt(|attempt| &attempt.response_model);
+            let id = of_attempt(|attempt| &attempt.response_id);
             self.observers.deliver(&Event::Finished {
                 end,
                 telemetry: telemetry.as_ref(),
                 error,
-                response_model: self.response_model.as_deref(),
-                response_id: self.response_id.as_deref(),
+                response_model: model.or(self.response_model.as_deref()),
+                response_id: id.or(self.response_id.as_deref()),
+                metadata: &metadata,
             });
             self.observers.clear();
         }

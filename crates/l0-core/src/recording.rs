@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
+use crate::attempt_stats::AttemptStats;
 use crate::clock;
-use crate::distribution::Histogram;
+use crate::distribution::{Distribution, Histogram};
 use crate::end::End;
 use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
@@ -20,7 +21,7 @@ use crate::telemetry::{
 };
 use crate::token::{FinishReason, TokenKind, TokenView, Usage};
 use crate::units::rate;
-use crate::verdict::{DriftReport, Violation};
+use crate::verdict::{DriftReport, Outcome, Violation};
 
 /// How many custom events are kept; further ones are dropped.
 pub(crate) const MAX_CUSTOM_EVENTS: usize = 100;
@@ -34,29 +35,47 @@ pub(crate) struct Recording {
     start_time: Timestamp,
     end: Option<u64>,
     ended: Option<End>,
-    finish_reason: Option<FinishReason>,
-    usage: Option<Usage>,
-    wasted_usage: Option<Usage>,
     total_tokens: u64,
-    attempt_tokens: u64,
-    wasted_tokens: u64,
-    attempts: u32,
-    network_retries: u32,
-    model_retries: u32,
     first_token: Option<u64>,
     first_text: Option<u64>,
-    /// The last token of this attempt.
-    last_token: Option<u64>,
     /// When the last item was handed out, while the consumer holds the run up.
     handed_out: Option<u64>,
     hold: u64,
-    /// Absent without timings.
+    /// Those of the present attempt. Absent without timings.
     gaps: Option<Histogram>,
-    errors_by_type: BTreeMap<NetworkErrorKind, u64>,
     /// Absent without network details.
     errors: Option<VecDeque<NetworkErrorRecord>>,
+    /// Whether rules are checked.
+    has_rules: bool,
+    /// Whether drift is looked for.
+    looks_for_drift: bool,
+    /// The attempts that have ended.
+    attempts: Vec<AttemptStats>,
+    /// The present attempt; it is of no meaning between two attempts.
+    attempt: Present,
+    /// Whether there is a present attempt.
+    is_open: bool,
+}
+
+/// The present attempt. What it has in common with [`AttemptStats`] means the same.
+#[derive(Default)]
+struct Present {
+    number: u32,
+    /// 0 if nobody told that it began.
+    count: u32,
+    source: u32,
+    delay: Option<Duration>,
+    /// When its source was called.
+    start: u64,
+    /// How many tokens came before it.
+    tokens_before: u64,
+    first_token: Option<u64>,
+    last_token: Option<u64>,
+    usage: Option<Usage>,
+    finish_reason: Option<FinishReason>,
+    network_errors: BTreeMap<NetworkErrorKind, u64>,
     guardrails: Option<Box<GuardrailStats>>,
-    drift: Option<DriftStats>,
+    drift: Option<Box<DriftStats>>,
 }
 
 /// What a token's arrival told, in nanoseconds.
@@ -69,7 +88,7 @@ pub(crate) struct Arrival {
 }
 
 impl Recording {
-    /// Starts to measure a run.
+    /// Starts to measure a run. No attempt has begun.
     pub(crate) fn start(
         monitoring: &Monitoring,
         session_id: Arc<str>,
@@ -85,25 +104,18 @@ impl Recording {
             start_time,
             end: None,
             ended: None,
-            finish_reason: None,
-            usage: None,
-            wasted_usage: None,
             total_tokens: 0,
-            attempt_tokens: 0,
-            wasted_tokens: 0,
-            attempts: 0,
-            network_retries: 0,
-            model_retries: 0,
             first_token: None,
             first_text: None,
-            last_token: None,
             handed_out: None,
             hold: 0,
             gaps: monitoring.include_timings.then(Histogram::new),
-            errors_by_type: BTreeMap::new(),
             errors: monitoring.include_network_details.then(VecDeque::new),
-            guardrails: None,
-            drift: None,
+            has_rules: false,
+            looks_for_drift: false,
+            attempts: Vec::new(),
+            attempt: Present::default(),
+            is_open: false,
         }
     }
 
@@ -113,9 +125,76 @@ impl Recording {
         self.start_time = Timestamp::now();
     }
 
-    /// Counts an attempt.
-    pub(crate) fn attempt(&mut self) {
-        self.attempts += 1;
+    /// Has an attempt begin of which nothing was told: what is recorded by hand may come without.
+    pub(crate) fn open(&mut self) {
+        (self.attempt.number, self.attempt.source) = (1, 1);
+        self.is_open = true;
+    }
+
+    /// Begins the next attempt, if the present one was told of.
+    pub(crate) fn next_attempt(&mut self) {
+        if self.attempt.count == 0 {
+            self.attempt.start = self.nanos(clock::now());
+            self.attempt.count = 1;
+            return;
+        }
+        let number = self.attempt.number + 1;
+        self.end_attempt(AttemptEnd::void());
+        self.begin_attempt(number, 1, None);
+    }
+
+    /// Counts a retry. What came before it was thrown away.
+    pub(crate) fn retry(&mut self, kind: RetryKind) {
+        let number = self.attempt.number + self.attempt.count;
+        self.end_attempt(AttemptEnd {
+            retry: Some(kind),
+            ..AttemptEnd::void()
+        });
+        self.begin_attempt(number, 1, None);
+        self.attempt.count = 0;
+    }
+
+    /// An attempt begins. What came before it was thrown away.
+    pub(crate) fn begin_attempt(&mut self, number: u32, source: u32, delay: Option<Duration>) {
+        self.attempt = Present {
+            number,
+            count: 1,
+            source,
+            delay,
+            start: self.nanos(clock::now()),
+            tokens_before: self.total_tokens,
+            ..Present::default()
+        };
+        self.is_open = true;
+    }
+
+    /// Ends the present attempt, if there is one. Returns what it measured.
+    pub(crate) fn end_attempt(&mut self, end: AttemptEnd) -> Option<&AttemptStats> {
+        let now = self.nanos(clock::now());
+        self.end_attempt_at(end, now)
+    }
+
+    fn end_attempt_at(&mut self, end: AttemptEnd, now: u64) -> Option<&AttemptStats> {
+        if !std::mem::take(&mut self.is_open) {
+            return None;
+        }
+        let mut stats = self.attempt.stats(self.total_tokens);
+        stats.duration = Some(Duration::from_nanos(now.saturating_sub(self.attempt.start)));
+        stats.network_errors = std::mem::take(&mut self.attempt.network_errors);
+        stats.guardrails = self.attempt.guardrails.take().map(|found| *found);
+        stats.drift = self.attempt.drift.take().map(|found| *found);
+        if end.is_followed || !self.attempts.is_empty() {
+            stats.inter_token = self.gaps();
+            self.gaps = self.gaps.as_ref().map(|_| Histogram::new());
+        }
+        end.tell(&mut stats);
+        Some(AttemptStats::push(&mut self.attempts, stats))
+    }
+
+    /// The gaps of the present attempt, or of the only one.
+    fn gaps(&self) -> Option<Distribution> {
+        let gaps = self.gaps.as_ref().filter(|gaps| gaps.count() > 0);
+        gaps.map(Histogram::distribution)
     }
 
     /// Returns whether tokens are timed.
@@ -140,12 +219,7 @@ impl Recording {
     /// Records an item; `arrived` is given if arrivals are timed.
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) -> Arrival {
-        if view.usage.is_some() {
-            self.usage = view.usage;
-        }
-        if view.finish.is_some() {
-            self.finish_reason = view.finish;
-        }
+        self.answer(view);
         let now = self.timed_nanos(arrived);
         let mut arrival = Arrival::default();
         if view.is_token() {
@@ -161,6 +235,17 @@ impl Recording {
         arrival
     }
 
+    /// Takes what an item, or an answer that came as one, says besides its text.
+    #[inline]
+    pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
+        if view.usage.is_some() {
+            self.attempt.usage = view.usage;
+        }
+        if view.finish.is_some() {
+            self.attempt.finish_reason = view.finish;
+        }
+    }
+
     /// Counts a token that arrived at this time.
     #[inline]
     pub(crate) fn token_at(&mut self, arrived: Option<Instant>) {
@@ -171,16 +256,18 @@ impl Recording {
     #[inline]
     fn token(&mut self, now: Option<u64>) -> Arrival {
         self.total_tokens += 1;
-        self.attempt_tokens += 1;
         let mut arrival = Arrival::default();
         let (Some(now), Some(gaps)) = (now, &mut self.gaps) else {
             return arrival;
         };
-        if self.first_token.is_none() {
-            self.first_token = Some(now);
-            arrival.first = Some(now);
+        if self.attempt.first_token.is_none() {
+            self.attempt.first_token = Some(now);
+            if self.first_token.is_none() {
+                self.first_token = Some(now);
+                arrival.first = Some(now);
+            }
         }
-        if let Some(before) = self.last_token.replace(now) {
+        if let Some(before) = self.attempt.last_token.replace(now) {
             let gap = now.saturating_sub(before);
             gaps.record(gap);
             arrival.gap = Some(gap);
@@ -218,7 +305,7 @@ impl Recording {
 
     /// Records a network error that happened now. The timestamp of the record is set here.
     pub(crate) fn network_error(&mut self, mut error: NetworkErrorRecord) {
-        *self.errors_by_type.entry(error.kind).or_default() += 1;
+        *self.attempt.network_errors.entry(error.kind).or_default() += 1;
         if self.errors.is_none() {
             return;
         }
@@ -230,37 +317,21 @@ impl Recording {
         errors.push_back(error);
     }
 
-    /// Counts a retry.
-    pub(crate) fn retry(&mut self, kind: RetryKind) {
-        match kind {
-            RetryKind::Network => self.network_retries += 1,
-            RetryKind::Model => self.model_retries += 1,
-        }
-    }
-
-    /// Counts the tokens and the usage of the attempt so far as wasted, and forgets what it told:
-    /// another one begins.
-    pub(crate) fn throw_away(&mut self) {
-        self.wasted_tokens += self.attempt_tokens;
-        self.attempt_tokens = 0;
-        self.last_token = None;
-        if let Some(usage) = self.usage.take() {
-            self.wasted_usage = Some(self.wasted_usage.unwrap_or_default().plus(usage));
-        }
-        self.finish_reason = None;
-    }
-
     /// Counts violations; an empty slice says that rules are checked.
     pub(crate) fn violations(&mut self, violations: &[Violation]) {
-        let stats = self.guardrails.get_or_insert_default();
+        self.has_rules = true;
         for violation in violations {
+            let stats = self.attempt.guardrails.get_or_insert_default();
             stats.record(violation);
         }
     }
 
     /// Records drift; a report of none says that it is looked for.
     pub(crate) fn drift(&mut self, report: &DriftReport) {
-        self.drift.get_or_insert_default().record(report);
+        self.looks_for_drift = true;
+        if report.detected() {
+            self.attempt.drift.get_or_insert_default().record(report);
+        }
     }
 
     /// Keeps an event of the application.
@@ -279,63 +350,173 @@ impl Recording {
         self.start_time.after(since)
     }
 
-    /// Ends the run: telemetry is final from here on.
-    pub(crate) fn finish(&mut self, end: End) {
+    /// Ends the run, and its present attempt with it, if there is one, of which `told` is told:
+    /// telemetry is final from here on. Returns what the attempt measured.
+    pub(crate) fn finish(&mut self, end: End, told: Option<AttemptEnd>) -> Option<&AttemptStats> {
         let now = self.nanos(clock::now());
         self.take_hold(now);
         self.end = Some(now);
         self.ended = Some(end);
+        self.end_attempt_at(told?, now)
     }
 
     /// Returns what was measured so far.
     pub(crate) fn telemetry(&self) -> Telemetry {
-        let gaps = self.gaps.as_ref().filter(|gaps| gaps.count() > 0);
-        let timed_end = self.end.filter(|_| self.gaps.is_some());
-        let metrics = Metrics {
-            time_to_first_token: self.first_token.map(Duration::from_nanos),
-            time_to_first_text: self.first_text.map(Duration::from_nanos),
-            avg_inter_token_time: gaps.map(|gaps| Duration::from_nanos(gaps.sum() / gaps.count())),
-            tokens_per_second: timed_end
-                .filter(|_| self.total_tokens > 0)
-                .and_then(|nanos| rate::per_second(self.total_tokens, nanos)),
-            output_tokens_per_second: gaps
-                .and_then(|gaps| rate::per_second(gaps.count(), gaps.sum())),
-            total_tokens: self.total_tokens,
-            wasted_tokens: self.wasted_tokens,
-            attempts: self.attempts,
-            total_retries: self.network_retries + self.model_retries,
-            network_retries: self.network_retries,
-            model_retries: self.model_retries,
-            inter_token: gaps.map(Histogram::distribution),
-            consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
-            wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
-        };
-        let mut metadata = self.metadata.clone();
-        if !self.custom_events.is_empty() {
-            metadata.insert("customEvents".to_owned(), self.custom_events.clone().into());
+        let mut attempts = self.attempts.clone();
+        let mut gaps = self.gaps();
+        if self.is_open {
+            let mut present = self.attempt.stats(self.total_tokens);
+            present.network_errors = self.attempt.network_errors.clone();
+            present.guardrails = self.attempt.guardrails.as_deref().cloned();
+            present.drift = self.attempt.drift.as_deref().cloned();
+            if !attempts.is_empty() {
+                present.inter_token = gaps.take();
+            }
+            AttemptStats::push(&mut attempts, present);
         }
-        Telemetry {
+        self.add_up(attempts, gaps)
+    }
+
+    /// Returns what was measured by a run that has ended, and keeps none of it.
+    pub(crate) fn into_telemetry(mut self) -> Telemetry {
+        let attempts = std::mem::take(&mut self.attempts);
+        self.add_up(attempts, self.gaps())
+    }
+
+    /// Adds the attempts up. `gaps` are those that are not told by an attempt.
+    fn add_up(&self, mut attempts: Vec<AttemptStats>, gaps: Option<Distribution>) -> Telemetry {
+        let timed_end = self.end.filter(|_| self.gaps.is_some());
+        let mut telemetry = Telemetry {
             session_id: self.session_id.as_ref().to_owned(),
             start_time: self.start_time,
             duration: self.end.map(Duration::from_nanos),
             outcome: self.ended.as_ref().map(End::outcome),
             error: self.ended.as_ref().and_then(ErrorRecord::of),
-            finish_reason: self.finish_reason,
-            usage: self.usage,
-            wasted_usage: self.wasted_usage,
-            metrics,
+            metrics: Metrics {
+                time_to_first_token: self.first_token.map(Duration::from_nanos),
+                time_to_first_text: self.first_text.map(Duration::from_nanos),
+                tokens_per_second: timed_end
+                    .filter(|_| self.total_tokens > 0)
+                    .and_then(|nanos| rate::per_second(self.total_tokens, nanos)),
+                inter_token: gaps,
+                consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
+                wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
+                ..Metrics::default()
+            },
             network: Network {
-                error_count: self.errors_by_type.values().sum(),
-                errors_by_type: self.errors_by_type.clone(),
                 errors: self
                     .errors
                     .as_ref()
                     .map(|errors| errors.iter().cloned().collect()),
+                ..Network::default()
             },
-            guardrails: self.guardrails.as_deref().cloned(),
-            drift: self.drift.clone(),
-            metadata,
+            guardrails: self.has_rules.then(GuardrailStats::default),
+            drift: self.looks_for_drift.then(DriftStats::default),
+            metadata: self.metadata.clone(),
+            ..Telemetry::default()
+        };
+        for (index, attempt) in attempts.iter().enumerate() {
+            telemetry.add_attempt(attempt, index + 1 == attempts.len());
         }
+        let metrics = &mut telemetry.metrics;
+        if let Some(gaps) = &metrics.inter_token {
+            let (count, nanos) = (gaps.count(), gaps.sum().as_nanos() as u64);
+            metrics.avg_inter_token_time = Some(Duration::from_nanos(nanos / count));
+            metrics.output_tokens_per_second = rate::per_second(count, nanos);
+        }
+        if !self.custom_events.is_empty() {
+            let events = self.custom_events.clone().into();
+            telemetry.metadata.insert("customEvents".to_owned(), events);
+        }
+        // By hand, they may never have been told of.
+        if attempts.iter().all(|attempt| attempt.count == 0) {
+            attempts.clear();
+        }
+        telemetry.attempts = attempts;
+        telemetry
+    }
+}
+
+impl Present {
+    /// What it measured so far, in a run of so many tokens; but what it has of maps is not there.
+    fn stats(&self, total_tokens: u64) -> AttemptStats {
+        let since_start = |at: u64| Duration::from_nanos(at.saturating_sub(self.start));
+        AttemptStats {
+            number: self.number,
+            count: self.count,
+            source: self.source,
+            delay: self.delay,
+            start_offset: Some(Duration::from_nanos(self.start)),
+            tokens: total_tokens - self.tokens_before,
+            time_to_first_token: self.first_token.map(since_start),
+            usage: self.usage,
+            finish_reason: self.finish_reason,
+            ..AttemptStats::default()
+        }
+    }
+}
+
+/// What is told of an attempt at its end.
+#[derive(Debug, Default)]
+pub(crate) struct AttemptEnd {
+    pub(crate) outcome: Option<Outcome>,
+    pub(crate) error: Option<ErrorRecord>,
+    /// Which retry follows, if one does.
+    pub(crate) retry: Option<RetryKind>,
+    /// Whether another attempt is to follow.
+    pub(crate) is_followed: bool,
+    pub(crate) response_model: Option<Box<str>>,
+    pub(crate) response_id: Option<Box<str>>,
+    pub(crate) names: Names,
+}
+
+/// What was asked of whom.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) model: Option<String>,
+    pub(crate) provider: Option<String>,
+    pub(crate) operation: Option<String>,
+}
+
+impl Names {
+    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+        stats.model = self.model;
+        stats.provider = self.provider;
+        stats.operation = self.operation;
+    }
+}
+
+impl AttemptEnd {
+    /// The end of an attempt that ended as its run did.
+    pub(crate) fn of(end: &End) -> Self {
+        Self {
+            outcome: Some(end.outcome()),
+            error: ErrorRecord::of(end),
+            ..Self::default()
+        }
+    }
+
+    /// The end of an attempt that was thrown away, for a reason that was not told.
+    fn void() -> Self {
+        Self {
+            outcome: Some(Outcome::Failed),
+            is_followed: true,
+            ..Self::default()
+        }
+    }
+
+    /// Tells it.
+    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+        stats.outcome = self.outcome;
+        stats.error = self.error;
+        match self.retry {
+            Some(RetryKind::Network) => stats.network_retries += 1,
+            Some(RetryKind::Model) => stats.model_retries += 1,
+            None => {}
+        }
+        stats.response_model = self.response_model.map(String::from);
+        stats.response_id = self.response_id.map(String::from);
+        self.names.tell(stats);
     }
 }
 

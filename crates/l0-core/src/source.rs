@@ -179,29 +179,51 @@ impl Description {
         Self::default()
     }
 
-    /// The metadata of the attempts of the source: that of the run, and over it what the source says of itself.
-    ///
-    /// What the run says of its model is its first source's word.
-    pub(crate) fn metadata(&mut self, run: &Metadata, is_first: bool) -> Metadata {
+    /// The metadata of the run whose first source this is. What the run says of its model is its first
+    /// source's word.
+    pub(crate) fn metadata_of_first(&self, run: &Metadata) -> Metadata {
         let mut all = run.clone();
-        let described = [
-            (keys::MODEL, &self.model),
-            (keys::PROVIDER, &self.provider),
-            (keys::OPERATION, &self.operation),
-        ];
-        for (key, value) in described {
-            match value {
-                Some(value) if !is_first || !all.contains_key(key) => {
-                    all.insert(key.to_owned(), value.as_ref().into());
-                }
-                None if !is_first && all.contains_key(key) => {
-                    all.remove(key);
-                }
-                _ => {}
+        for (key, value) in self.names() {
+            if let (Some(value), false) = (value, all.contains_key(key)) {
+                all.insert(key.to_owned(), value.as_ref().into());
             }
         }
-        all.lay_over(std::mem::take(&mut self.metadata));
+        all.lay_over(self.metadata.clone());
         all
+    }
+
+    /// The metadata of the attempts of a source that is not the first one: that of the run without what
+    /// its first source says of itself, and over it what this one says. `own` is what the run has
+    /// without its sources.
+    pub(crate) fn metadata_of_fallback(
+        &self,
+        run: &Metadata,
+        first: &Self,
+        own: &Metadata,
+    ) -> Metadata {
+        let mut all = run.clone();
+        for key in first.metadata.keys() {
+            match own.get(key) {
+                Some(value) => all.insert(key.clone(), value.clone()),
+                None => all.remove(key),
+            };
+        }
+        for (key, value) in self.names() {
+            match value {
+                Some(value) => all.insert(key.to_owned(), value.as_ref().into()),
+                None => all.remove(key),
+            };
+        }
+        all.lay_over(self.metadata.clone());
+        all
+    }
+
+    fn names(&self) -> [(&'static str, Option<&Cow<'static, str>>); 3] {
+        [
+            (keys::MODEL, self.model.as_ref()),
+            (keys::PROVIDER, self.provider.as_ref()),
+            (keys::OPERATION, self.operation.as_ref()),
+        ]
     }
 }
 

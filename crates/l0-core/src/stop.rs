@@ -1,10 +1,13 @@
 //! What can stop a run from outside: its handle and its `until` futures.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Wake, Waker};
+
+use serde_json::Value;
 
 use crate::end::End;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, OnceLock, Ordering};
@@ -27,6 +30,8 @@ pub(crate) struct Signal {
     /// The task that polls the run. It stays when it is woken, so that a run that is always polled by
     /// the same task registers it once.
     task: Mutex<Option<Waker>>,
+    /// What was set while the run is live.
+    metadata: Mutex<BTreeMap<String, Value>>,
     /// Boxed: while a run is live it has no end yet.
     end: OnceLock<Box<Final>>,
 }
@@ -50,6 +55,10 @@ impl Signal {
 
     fn task(&self) -> MutexGuard<'_, Option<Waker>> {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn metadata(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+        self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,6 +84,16 @@ impl RunHandle {
     /// Asks the run to stop. It ends as aborted, unless it has ended already.
     pub fn abort(&self) {
         self.0.raise(ABORTED);
+    }
+
+    /// Sets an entry of the run's metadata that has become known while it is live, over an entry of the
+    /// same key. It reaches telemetry and [`Event::Finished`](crate::Event::Finished), but no label of a
+    /// metric: those are fixed when the run starts. Once the run has ended it does nothing.
+    pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
+        let (key, value) = (key.into(), value.into());
+        if !self.is_finished() {
+            self.0.metadata().insert(key, value);
+        }
     }
 
     /// Returns whether the run has ended.
@@ -193,6 +212,11 @@ impl<'a> Stop<'a> {
             self.signal.flags.fetch_or(ABORTED, Ordering::Release);
         }
         reached
+    }
+
+    /// Returns what was set of the metadata while the run is live.
+    pub(crate) fn metadata(&self) -> BTreeMap<String, Value> {
+        self.signal.metadata().clone()
     }
 
     /// Has this task woken when the run is told to stop. For the one of the last call nothing has to

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::attempt_stats::{AttemptStats, merge, plus};
 use crate::distribution::Distribution;
 use crate::end::End;
 use crate::failure::NetworkErrorKind;
@@ -75,6 +76,8 @@ fn saturating_millis(duration: Duration) -> u64 {
 pub struct Telemetry {
     /// The run's id.
     pub session_id: String,
+    /// The id of the run that this one serves; absent if it serves none.
+    pub parent_id: Option<String>,
     /// When the run started, by the wall clock.
     pub start_time: Timestamp,
     /// From the start to the end; in a snapshot of a live run, absent.
@@ -100,6 +103,9 @@ pub struct Telemetry {
     pub guardrails: Option<GuardrailStats>,
     /// Drift; absent until drift is checked.
     pub drift: Option<DriftStats>,
+    /// The attempts, in order: at most [`AttemptStats::MAX`] entries. Empty if no source was called,
+    /// and in records of versions that did not tell attempts apart.
+    pub attempts: Vec<AttemptStats>,
     /// The metadata of the run; custom events stand under `customEvents`.
     pub metadata: Metadata,
 }
@@ -293,19 +299,39 @@ impl GuardrailStats {
     pub const MAX_RULES: usize = 64;
 
     pub(crate) fn record(&mut self, violation: &Violation) {
-        let known = self.violations_by_rule.contains_key(&*violation.rule);
-        let rule = if known || self.violations_by_rule.len() < Self::MAX_RULES {
-            &*violation.rule
-        } else {
-            "other"
-        };
+        let mut counts = SeverityCounts::default();
+        counts.record(violation.severity);
         self.violation_count += 1;
-        *self.violations_by_rule.entry(rule.to_owned()).or_default() += 1;
-        self.violations_by_severity.record(violation.severity);
+        self.violations_by_severity.merge(counts);
+        self.add(&violation.rule, 1, counts);
+    }
+
+    /// Adds the violations of another attempt.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.violation_count = self.violation_count.saturating_add(other.violation_count);
+        self.violations_by_severity
+            .merge(other.violations_by_severity);
+        for (rule, count) in &other.violations_by_rule {
+            let counts = other.violations_by_rule_and_severity.get(rule);
+            self.add(rule, *count, counts.copied().unwrap_or_default());
+        }
+    }
+
+    fn add(&mut self, rule: &str, count: u64, by_severity: SeverityCounts) {
+        const OTHER: &str = "other";
+        let rules = &self.violations_by_rule;
+        let told_apart = rules.len() - usize::from(rules.contains_key(OTHER));
+        let rule = if rules.contains_key(rule) || told_apart < Self::MAX_RULES {
+            rule
+        } else {
+            OTHER
+        };
+        let of_rule = self.violations_by_rule.entry(rule.to_owned()).or_default();
+        *of_rule = of_rule.saturating_add(count);
         self.violations_by_rule_and_severity
             .entry(rule.to_owned())
             .or_default()
-            .record(violation.severity);
+            .merge(by_severity);
     }
 }
 
@@ -331,6 +357,12 @@ impl SeverityCounts {
             Severity::Error => self.error,
             Severity::Fatal => self.fatal,
         }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.warning = self.warning.saturating_add(other.warning);
+        self.error = self.error.saturating_add(other.error);
+        self.fatal = self.fatal.saturating_add(other.fatal);
     }
 
     fn record(&mut self, severity: Severity) {
@@ -365,7 +397,16 @@ impl DriftStats {
     }
 
     pub(crate) fn record(&mut self, report: &DriftReport) {
-        for kind in &report.types {
+        self.add(&report.types);
+    }
+
+    /// Adds the drift of another attempt.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.add(&other.types);
+    }
+
+    fn add(&mut self, types: &[Cow<'static, str>]) {
+        for kind in types {
             if self.types.len() < Self::MAX_TYPES && !self.types.contains(kind) {
                 self.types.push(kind.clone());
             }
@@ -383,7 +424,7 @@ impl Serialize for DriftStats {
 }
 
 /// Reads counts by label. Labels that are not known read as the same one, and their counts add up.
-fn add_up<'de, D: Deserializer<'de>>(
+pub(crate) fn add_up<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<NetworkErrorKind, u64>, D::Error> {
     let mut counts = BTreeMap::new();
@@ -433,10 +474,7 @@ impl Telemetry {
     /// Whatever sends numbers sends these, since it reads [`Quantity`](crate::Quantity).
     #[must_use]
     pub fn billed(&self) -> Option<Usage> {
-        match (self.usage, self.wasted_usage) {
-            (Some(usage), Some(wasted)) => Some(usage.plus(wasted)),
-            (usage, wasted) => usage.or(wasted),
-        }
+        plus(self.usage, self.wasted_usage)
     }
 
     /// Returns why the model stopped, as semantic conventions want it of a response: `error` if the
@@ -497,11 +535,130 @@ impl Telemetry {
         self.violation_count() > 0
     }
 
+    /// Returns how often the run went on to its next source.
+    #[must_use]
+    pub fn fallbacks(&self) -> u32 {
+        let pairs = self.attempts.windows(2);
+        pairs
+            .filter(|pair| pair[0].source != pair[1].source)
+            .count() as u32
+    }
+
+    /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
+    /// under the labels of the model that it belongs to.
+    ///
+    /// What attempts measure belongs to their source: tokens, usage, network errors, retries, gaps,
+    /// violations, drift. What is the run's own belongs to the source that was tried last: its
+    /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
+    /// parts are those of the run; only drift, which is counted once for each run, is counted for each
+    /// source that drifted. A run of one source is one part: itself.
+    pub fn by_source(&self, visit: &mut dyn FnMut(SourcePart<'_>)) {
+        let last = self.attempts.last().map_or(1, |attempt| attempt.source);
+        if self.attempts.iter().all(|attempt| attempt.source == last) {
+            return visit(SourcePart {
+                source: last,
+                is_last: true,
+                telemetry: self,
+            });
+        }
+        let mut rest = &*self.attempts;
+        while let Some(source) = rest.first().map(|attempt| attempt.source) {
+            let end = rest.iter().position(|attempt| attempt.source != source);
+            let (attempts, others) = rest.split_at(end.unwrap_or(rest.len()));
+            rest = others;
+            visit(SourcePart {
+                source,
+                is_last: rest.is_empty(),
+                telemetry: &self.part(attempts, rest.is_empty()),
+            });
+        }
+    }
+
+    /// The part of some attempts of one source.
+    fn part(&self, attempts: &[AttemptStats], is_last: bool) -> Self {
+        let mut part = Self {
+            session_id: self.session_id.clone(),
+            start_time: self.start_time,
+            guardrails: self.guardrails.as_ref().map(|_| GuardrailStats::default()),
+            drift: self.drift.as_ref().map(|_| DriftStats::default()),
+            ..Self::default()
+        };
+        if is_last {
+            part.duration = self.duration;
+            part.outcome = self.outcome;
+            part.error = self.error.clone();
+            part.finish_reason = self.finish_reason;
+            part.metrics = Metrics {
+                time_to_first_token: self.metrics.time_to_first_token,
+                time_to_first_text: self.metrics.time_to_first_text,
+                tokens_per_second: self.metrics.tokens_per_second,
+                output_tokens_per_second: self.metrics.output_tokens_per_second,
+                consumer_hold: self.metrics.consumer_hold,
+                wait: self.metrics.wait,
+                ..Metrics::default()
+            };
+        }
+        for (index, attempt) in attempts.iter().enumerate() {
+            part.add_attempt(attempt, is_last && index + 1 == attempts.len());
+        }
+        part.attempts = attempts.to_vec();
+        part
+    }
+
+    /// Adds what an attempt measured to the sums. `is_answer` says whether nothing follows it.
+    pub(crate) fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
+        let metrics = &mut self.metrics;
+        metrics.total_tokens = metrics.total_tokens.saturating_add(attempt.tokens);
+        metrics.attempts = metrics.attempts.saturating_add(attempt.count);
+        let (network, model) = (attempt.network_retries, attempt.model_retries);
+        metrics.network_retries = metrics.network_retries.saturating_add(network);
+        metrics.model_retries = metrics.model_retries.saturating_add(model);
+        metrics.total_retries = metrics
+            .network_retries
+            .saturating_add(metrics.model_retries);
+        merge(
+            &mut metrics.inter_token,
+            attempt.inter_token.as_ref(),
+            Distribution::merge,
+        );
+        if is_answer {
+            self.usage = attempt.usage;
+            self.finish_reason = attempt.finish_reason;
+        } else {
+            metrics.wasted_tokens = metrics.wasted_tokens.saturating_add(attempt.tokens);
+            self.wasted_usage = plus(self.wasted_usage, attempt.usage);
+        }
+        for (kind, count) in &attempt.network_errors {
+            let of_kind = self.network.errors_by_type.entry(*kind).or_default();
+            *of_kind = of_kind.saturating_add(*count);
+            self.network.error_count = self.network.error_count.saturating_add(*count);
+        }
+        merge(
+            &mut self.guardrails,
+            attempt.guardrails.as_ref(),
+            GuardrailStats::merge,
+        );
+        merge(&mut self.drift, attempt.drift.as_ref(), DriftStats::merge);
+    }
+
     fn violation_count(&self) -> u64 {
         self.guardrails
             .as_ref()
             .map_or(0, |stats| stats.violation_count)
     }
+}
+
+/// The numbers of one source that a run called: see [`Telemetry::by_source`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct SourcePart<'t> {
+    /// Which source, from 1.
+    pub source: u32,
+    /// Whether it was tried last, so that what belongs to the run as a whole is its part: the request
+    /// itself is counted here.
+    pub is_last: bool,
+    /// Its part of the telemetry.
+    pub telemetry: &'t Telemetry,
 }
 
 /// The JSON form: `endTime` is derived, and absent parts are left out.
@@ -511,6 +668,8 @@ impl Serialize for Telemetry {
         #[serde(rename_all = "camelCase")]
         struct Json<'a> {
             session_id: &'a str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            parent_id: Option<&'a str>,
             start_time: Timestamp,
             #[serde(skip_serializing_if = "Option::is_none")]
             end_time: Option<Timestamp>,
@@ -532,12 +691,15 @@ impl Serialize for Telemetry {
             guardrails: Option<&'a GuardrailStats>,
             #[serde(skip_serializing_if = "Option::is_none")]
             drift: Option<&'a DriftStats>,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            attempts: &'a [AttemptStats],
             #[serde(skip_serializing_if = "has_no_entry")]
             metadata: &'a Metadata,
         }
 
         Json {
             session_id: &self.session_id,
+            parent_id: self.parent_id.as_deref(),
             start_time: self.start_time,
             end_time: self.end_time(),
             duration: self.duration,
@@ -550,6 +712,7 @@ impl Serialize for Telemetry {
             network: &self.network,
             guardrails: self.guardrails.as_ref(),
             drift: self.drift.as_ref(),
+            attempts: &self.attempts,
             metadata: &self.metadata,
         }
         .serialize(serializer)
@@ -626,6 +789,23 @@ impl fmt::Display for Telemetry {
                 tokens(input),
                 tokens(output)
             )?;
+        }
+        if self.fallbacks() > 0 {
+            for attempt in &self.attempts {
+                write!(f, "Attempt {}", attempt.number)?;
+                if let Some(more @ 1..) = attempt.count.checked_sub(1) {
+                    write!(f, " to {}", attempt.number.saturating_add(more))?;
+                }
+                match &attempt.model {
+                    Some(model) => write!(f, ", {model}")?,
+                    None => write!(f, ", source {}", attempt.source)?,
+                }
+                write!(f, ": {} tokens", attempt.tokens)?;
+                if let Some(ErrorRecord { message, .. }) = &attempt.error {
+                    write!(f, ", {message}")?;
+                }
+                writeln!(f)?;
+            }
         }
         writeln!(
             f,

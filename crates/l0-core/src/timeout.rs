@@ -21,6 +21,7 @@ pub struct Timeouts {
     pub(crate) first_token: Option<Duration>,
     pub(crate) inter_token: Option<Duration>,
     pub(crate) idle: Option<Duration>,
+    pub(crate) answer: Option<Duration>,
     pub(crate) total: Option<Duration>,
 }
 
@@ -31,6 +32,7 @@ impl Timeouts {
             first_token: None,
             inter_token: None,
             idle: None,
+            answer: None,
             total: None,
         }
     }
@@ -59,6 +61,14 @@ impl Timeouts {
         self
     }
 
+    /// Sets how long each attempt of a call may wait for its answer. Retried as a network error. Runs of
+    /// streams ignore it, as calls ignore [`first_token`](Self::first_token),
+    /// [`inter_token`](Self::inter_token) and [`idle`](Self::idle).
+    pub const fn answer(mut self, limit: Duration) -> Self {
+        self.answer = Some(limit);
+        self
+    }
+
     /// Sets how long the whole run may wait, retries and back-off included. Not retried. A delay that
     /// does not fit into what is left is not waited for: the run ends at once, with the failure that
     /// would have been retried.
@@ -67,10 +77,26 @@ impl Timeouts {
         self
     }
 
+    /// Those that hold for streams.
+    pub(crate) const fn of_streams(mut self) -> Self {
+        self.answer = None;
+        self
+    }
+
+    /// Those that hold for calls.
+    pub(crate) const fn of_calls(self) -> Self {
+        Self {
+            answer: self.answer,
+            total: self.total,
+            ..Self::new()
+        }
+    }
+
     pub(crate) const fn any(&self) -> bool {
         self.first_token.is_some()
             || self.inter_token.is_some()
             || self.idle.is_some()
+            || self.answer.is_some()
             || self.total.is_some()
     }
 }

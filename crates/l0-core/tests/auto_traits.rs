@@ -17,13 +17,14 @@ use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
 use l0_core::{
-    Attempt, Backoff, Bucket, Cause, Check, Checks, Chunk, Distribution, DriftReport, DriftStats,
-    End, Error, ErrorRecord, Event, Failure, FailureKind, Findings, FinishReason, FnSource,
-    GuardrailStats, Interceptor, Interest, L0, L0Builder, LimitKind, Metrics, Monitor, Monitoring,
-    Network, NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal,
-    Retry, RetryBudget, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo,
-    Severity, SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token,
-    TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
+    Attempt, AttemptStats, Backoff, Bucket, Call, CallBuilder, Cause, Check, Checks, Chunk,
+    Distribution, DriftReport, DriftStats, End, Error, ErrorRecord, Event, Failure, FailureKind,
+    Findings, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0, L0Builder,
+    LimitKind, Metadata, Metrics, Monitor, Monitoring, Network, NetworkErrorKind,
+    NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal, Retry, RetryBudget,
+    RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
+    SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token, TokenKind,
+    TokenView, Usage, Violation, WatchBuilder, Watched,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,11 +52,18 @@ assert_all!([Send + Unpin + Debug + FusedStream]
     Run<'static, std::rc::Rc<str>, io::Error>,
     Run<'static, std::marker::PhantomPinned, io::Error>,
 );
+assert_all!([Send + Unpin + Debug + Future<Output = Result<String, Error<io::Error>>>]
+    Call<'static, String, io::Error>,
+);
+assert_all!([Send + Unpin + Debug + Future]
+    Call<'static, std::marker::PhantomPinned, io::Error>,
+);
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
 // A source need be neither `Unpin` nor `Debug`.
 assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
 assert_all!([Send + Debug]
-    RunBuilder<'static, Calls<BoxedSource>>, RunBuilder<'static, Calls<NotUnpin>>,
+    RunBuilder<'static, Calls<BoxedSource>, String>, RunBuilder<'static, Calls<NotUnpin>, &'static str>,
+    CallBuilder<'static, Calls<String>, String>,
 );
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
@@ -65,7 +73,7 @@ assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
 assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);
 assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync]
-    Telemetry, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, Usage,
+    Telemetry, AttemptStats, Metadata, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, Usage,
     Distribution, Timestamp,
 );
 assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync]

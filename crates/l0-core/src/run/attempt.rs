@@ -18,11 +18,11 @@ const MANY: u32 = 16;
 
 /// What an attempt must show by its end.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Required {
+struct Required {
     /// A finish reason.
-    pub(super) finish: bool,
+    finish: bool,
     /// Output, or a reason why there is none.
-    pub(super) output: bool,
+    output: bool,
 }
 
 /// The present attempt, and the recorder of its run.
@@ -65,12 +65,15 @@ pub(super) enum Verdict {
 }
 
 impl<'a> AttemptState<'a> {
-    pub(super) fn new(recorder: Recorder<'a>, timeouts: Timeouts, required: Required) -> Self {
+    pub(super) fn new(recorder: Recorder<'a>, timeouts: Timeouts, output: bool) -> Self {
         Self {
             recorder,
             deadlines: Deadlines::new(timeouts),
             number: 0,
-            required,
+            required: Required {
+                finish: false,
+                output,
+            },
             finish: None,
             has_output: false,
             has_item: false,
@@ -81,8 +84,10 @@ impl<'a> AttemptState<'a> {
         }
     }
 
-    /// Begins the next attempt. Returns whether the one before handed out items, which are void now.
-    pub(super) fn begin(&mut self, options: &Options) -> bool {
+    /// Begins the next attempt, which must say why it ended if `finish` is set. Returns whether the one
+    /// before handed out items, which are void now.
+    pub(super) fn begin(&mut self, options: &Options, finish: bool) -> bool {
+        self.required.finish = finish;
         self.unpark();
         self.watch_closely(false);
         self.number += 1;
@@ -117,6 +122,21 @@ impl<'a> AttemptState<'a> {
             self.item_without_token();
         }
         self.has_item = true;
+        match &mut self.checks {
+            Some(checks) if view.kind == TokenKind::Text && !view.text.is_empty() => {
+                checks.text(view.text, &mut self.recorder)
+            }
+            _ => true,
+        }
+    }
+
+    /// Records an answer that came as one: what it says is taken, and no token is counted. Returns
+    /// whether it is handed out: if not, [`halting`](Self::halting) says why.
+    pub(super) fn answer(&mut self, view: &TokenView<'_>) -> bool {
+        self.unpark();
+        self.finish = view.finish;
+        self.has_output = is_output(view.kind, view.text);
+        self.recorder.answer(view);
         match &mut self.checks {
             Some(checks) if view.kind == TokenKind::Text && !view.text.is_empty() => {
                 checks.text(view.text, &mut self.recorder)

@@ -2,29 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures_core::stream::Stream;
 use serde_json::Value;
 
-use super::attempt::{AttemptState, Required};
-use super::reading::{BoxedReading, Reading};
-use super::run::{Classify, Connect, Connecting, Run};
+use super::attempt::AttemptState;
+use super::call::Call;
+use super::run::{Classify, Run};
+use super::sources::{Answers, BoxedSource, Sources, Streams};
 use super::watch::Watched;
 use crate::error::{Refusal, SourceError};
 use crate::failure::Failure;
+use crate::keys;
 use crate::live::LiveRuns;
+use crate::observe::RunInfo;
 use crate::options::{Builder, Options, sealed};
-use crate::recorder::Recorder;
-use crate::source::{ByFn, ByToken, Source, View, WithView};
+use crate::recorder::{Recorder, Setup};
+use crate::source::{ByFn, ByToken, Description, Source, View, WithView};
 use crate::stop::Until;
 use crate::timeout::Timeouts;
 use crate::token::TokenView;
 
-/// Builds a run of a source that can be called again: made by [`L0::stream`](crate::L0::stream),
-/// started by `start()`.
-pub type RunBuilder<'a, S> = Builder<ForRun<'a, Retried<'a, S>>>;
+/// Builds a run of a source that can be called again: made by [`L0::stream`](crate::L0::stream) and
+/// [`L0::stream_from`](crate::L0::stream_from), started by `start()`.
+pub type RunBuilder<'a, S, T> = Builder<ForRun<'a, Retried<'a, S, T, OfStreams>>>;
+
+/// Builds a call: made by [`L0::call`](crate::L0::call) and
+/// [`L0::call_from`](crate::L0::call_from), started by `start()`.
+pub type CallBuilder<'a, S, T> = Builder<ForRun<'a, Retried<'a, S, T, OfAnswers>>>;
 
 /// Builds a watched stream: made by [`L0::watch`](crate::L0::watch), started by `start()`.
 pub type WatchBuilder<S, V = ByToken> = Builder<ForRun<'static, Watching<S, V>>>;
@@ -32,12 +40,19 @@ pub type WatchBuilder<S, V = ByToken> = Builder<ForRun<'static, Watching<S, V>>>
 /// Says that a [`Builder`] builds one run: of `W`.
 #[derive(Debug)]
 pub struct ForRun<'a, W> {
-    panics: Arc<AtomicU64>,
-    live: Arc<LiveRuns>,
+    of_l0: OfL0,
     metadata: BTreeMap<String, Value>,
+    parent: Option<RunInfo>,
     until: UntilAny<'a>,
     expect_finish: bool,
     of: W,
+}
+
+/// What a run shares with all others of its `L0`.
+#[derive(Debug)]
+pub(crate) struct OfL0 {
+    pub(crate) panics: Arc<AtomicU64>,
+    pub(crate) live: Arc<LiveRuns>,
 }
 
 /// Stops the run when any of them is ready.
@@ -50,15 +65,53 @@ impl std::fmt::Debug for UntilAny<'_> {
     }
 }
 
-/// A source that is called for each attempt.
-pub struct Retried<'a, S: Source> {
+/// A source that is called for each attempt, and those that stand in for it. `K` says how they answer.
+pub struct Retried<'a, S: Source, T, K> {
     source: S,
+    fallbacks: Vec<BoxedSource<'a, T, S::Error>>,
     classify: Option<Classify<'a, S::Error>>,
+    answers: PhantomData<K>,
 }
 
-impl<S: Source> std::fmt::Debug for Retried<'_, S> {
+/// Says that answers come as streams.
+#[derive(Debug)]
+pub struct OfStreams(());
+
+/// Says that answers come as one.
+#[derive(Debug)]
+pub struct OfAnswers(());
+
+impl<S: Source, T, K> std::fmt::Debug for Retried<'_, S, T, K> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Retried").finish_non_exhaustive()
+        f.debug_struct("Retried")
+            .field("fallbacks", &self.fallbacks.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a, S: Source, T, K> Retried<'a, S, T, K> {
+    fn new(source: S) -> Self {
+        Self {
+            source,
+            fallbacks: Vec::new(),
+            classify: None,
+            answers: PhantomData,
+        }
+    }
+
+    fn view_with<F>(self, view: F) -> Retried<'a, WithView<S, ByFn<F>>, T, K>
+    where
+        F: Clone + Send,
+    {
+        Retried {
+            source: WithView {
+                source: self.source,
+                view: ByFn(view),
+            },
+            fallbacks: self.fallbacks,
+            classify: self.classify,
+            answers: PhantomData,
+        }
     }
 }
 
@@ -69,13 +122,13 @@ pub struct Watching<S, V> {
     view: V,
 }
 
-impl<'a, S: Source> sealed::CallsSource for ForRun<'a, Retried<'a, S>> {}
+impl<'a, S: Source, T, K> sealed::CallsSource for ForRun<'a, Retried<'a, S, T, K>> {}
 
 impl<'a, W> ForRun<'a, W> {
-    fn new(panics: Arc<AtomicU64>, live: Arc<LiveRuns>, of: W) -> Self {
+    fn new(of_l0: OfL0, of: W) -> Self {
         Self {
-            panics,
-            live,
+            of_l0,
+            parent: None,
             metadata: BTreeMap::new(),
             until: UntilAny::default(),
             expect_finish: false,
@@ -85,8 +138,8 @@ impl<'a, W> ForRun<'a, W> {
 
     fn map<X>(self, map: impl FnOnce(W) -> X) -> ForRun<'a, X> {
         ForRun {
-            panics: self.panics,
-            live: self.live,
+            of_l0: self.of_l0,
+            parent: self.parent,
             metadata: self.metadata,
             until: self.until,
             expect_finish: self.expect_finish,
@@ -99,6 +152,20 @@ impl<'a, W> Builder<ForRun<'a, W>> {
     /// Adds an entry to this run's metadata, over an entry of the same key of the `L0`.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kind.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Sets the conversation that the run belongs to: its metadata has the id as
+    /// [`conversation_id`](crate::keys::CONVERSATION_ID).
+    pub fn conversation_id(self, id: impl Into<String>) -> Self {
+        self.metadata(keys::CONVERSATION_ID, id.into())
+    }
+
+    /// Sets the run or call that this one serves, such as that of the agent whose step it is. Its id is
+    /// part of telemetry, and of spans; the conversation is the parent's unless another one is set.
+    /// Nothing that this run counts is counted for its parent.
+    pub fn parent(mut self, parent: &RunInfo) -> Self {
+        self.kind.parent = Some(parent.clone());
         self
     }
 
@@ -119,21 +186,23 @@ impl<'a, W> Builder<ForRun<'a, W>> {
     }
 
     /// Starts the run. Gives its first attempt, before it has begun, and what was built of it.
-    fn begin(self, timeouts: Timeouts, sends_finish: bool) -> (Started<'a>, W) {
+    fn begin(self, plan: Plan) -> (Started<'a>, W) {
         let Self { options, kind } = self;
-        let required = Required {
-            finish: kind.expect_finish || sends_finish,
-            output: options.detect_zero_output,
+        let requires_output = options.detect_zero_output && !plan.is_call;
+        let setup = Setup {
+            metadata: kind.metadata,
+            until: kind.until.0,
+            panics: kind.of_l0.panics,
+            live: kind.of_l0.live,
+            parent: kind.parent,
+            source: plan.source,
+            fallbacks: plan.fallbacks,
+            is_call: plan.is_call,
         };
-        let (recorder, allowed, rng) = Recorder::start(
-            &options,
-            kind.metadata,
-            kind.until.0,
-            kind.panics,
-            &kind.live,
-        );
+        let (recorder, allowed, rng) = Recorder::start(&options, setup);
         let started = Started {
-            attempt: AttemptState::new(recorder, timeouts, required),
+            attempt: AttemptState::new(recorder, plan.timeouts, requires_output),
+            expect_finish: kind.expect_finish,
             allowed,
             rng,
             options,
@@ -142,59 +211,108 @@ impl<'a, W> Builder<ForRun<'a, W>> {
     }
 }
 
-/// A run that has started, and was not polled yet.
-struct Started<'a> {
-    attempt: AttemptState<'a>,
-    allowed: Result<(), Refusal>,
-    rng: fastrand::Rng,
-    options: Arc<Options>,
+/// What is known of a run before it starts.
+#[derive(Default)]
+struct Plan {
+    timeouts: Timeouts,
+    is_call: bool,
+    source: Description,
+    fallbacks: Vec<Description>,
 }
 
-impl<'a, S: Source> RunBuilder<'a, S> {
-    pub(crate) fn stream(
-        options: Arc<Options>,
-        panics: Arc<AtomicU64>,
-        live: Arc<LiveRuns>,
-        source: S,
-    ) -> Self {
-        let retried = Retried {
-            source,
-            classify: None,
-        };
+impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
+    pub(crate) fn asking(options: Arc<Options>, of_l0: OfL0, source: S) -> Self {
         Self {
             options,
-            kind: ForRun::new(panics, live, retried),
+            kind: ForRun::new(of_l0, Retried::new(source)),
         }
     }
 
-    /// Reads what kind of failure an error of the source is; `None` leaves it to the default
-    /// reading. `classify` is called once per failed attempt, inside the run's poll.
+    /// Reads what kind of failure an error of a source is; `None` leaves it to the source's own
+    /// [`classify`](Source::classify), and then to the default reading. `classify` is called once per
+    /// failed attempt, inside the run's poll.
     pub fn classify(mut self, classify: impl Fn(&S::Error) -> Option<Failure> + Send + 'a) -> Self {
         self.kind.of.classify = Some(Box::new(classify));
         self
     }
+
+    /// Starts a run of these sources, of which the first is the run's own.
+    fn start_with(
+        self,
+        timeouts: Timeouts,
+        is_call: bool,
+        erase: impl FnOnce(S) -> BoxedSource<'a, T, S::Error>,
+    ) -> Run<'a, T, S::Error> {
+        let asked = &self.kind.of;
+        let plan = Plan {
+            timeouts,
+            is_call,
+            source: asked.source.describe(),
+            fallbacks: asked.fallbacks.iter().map(|one| one.describe()).collect(),
+        };
+        let (started, asked) = self.begin(plan);
+        let sources = Sources::new(erase(asked.source), asked.fallbacks);
+        Run::new(
+            started.attempt,
+            started.allowed,
+            sources,
+            asked.classify,
+            started.expect_finish,
+            started.options,
+            started.rng,
+        )
+    }
 }
 
-impl<'a, S, T> RunBuilder<'a, S>
+impl<'a, S, T> RunBuilder<'a, S, T>
 where
     S: Source<Answer: Stream<Item = Result<T, S::Error>> + Send + 'a> + 'a,
+    T: 'a,
 {
-    /// Reads the items by a function: for item types that are no [`Token`](crate::Token). Whether the
-    /// source always sends a finish reason is not known then: see
+    /// Reads the items of the run's first source by a function: for item types that are no
+    /// [`Token`](crate::Token). Whether the source always sends a finish reason is not known then: see
     /// [`expect_finish`](Self::expect_finish).
-    pub fn view_with<F>(self, view: F) -> RunBuilder<'a, WithView<S, ByFn<F>>>
+    pub fn view_with<F>(self, view: F) -> RunBuilder<'a, WithView<S, ByFn<F>>, T>
     where
         F: Fn(&T) -> TokenView<'_> + Clone + Send,
     {
-        self.map(|kind| {
-            kind.map(|Retried { source, classify }| Retried {
-                source: WithView {
-                    source,
-                    view: ByFn(view),
-                },
-                classify,
-            })
-        })
+        self.map(|kind| kind.map(|asked| asked.view_with(view)))
+    }
+
+    /// Adds a source that is asked when the one before it is given up: when its retries are used up, or
+    /// its failure is not to be retried, or an answer that broke rules or drifted was not mended. Each
+    /// source has retries of its own, and the first attempt follows without a delay. If items had been
+    /// handed out, a [`Chunk::Restart`](crate::Chunk::Restart) comes first. How the run ends is how its
+    /// last attempt ends.
+    ///
+    /// No other source is asked after an abort, a refusal, a check that halts the run, its
+    /// [total](Timeouts::total) timeout, or a limit.
+    ///
+    /// The items and errors must be of the same types as those of the first source; the stream, and how
+    /// its items are read, may be others. See [`source`](crate::source()) for a closure, and
+    /// [`Source::map`] for other types.
+    ///
+    /// ```
+    /// use l0_core::{L0, Source, source};
+    /// # use l0_core::testing::Script;
+    /// # let client = Script::new();
+    /// # let other = Script::new();
+    /// # let l0 = L0::default();
+    ///
+    /// let run = l0
+    ///     .stream(|_attempt| client.connect())
+    ///     .metadata("model", "gpt-4")
+    ///     .fallback(source(|_attempt| other.connect()).metadata("model", "claude-sonnet-4-5"))
+    ///     .start();
+    /// # drop(run);
+    /// ```
+    pub fn fallback<F>(mut self, source: F) -> Self
+    where
+        F: Source<Error = S::Error> + 'a,
+        F: Source<Answer: Stream<Item = Result<T, S::Error>> + Send + 'a, View: View<T> + 'a>,
+    {
+        self.kind.of.fallbacks.push(Box::new(Streams(source)));
+        self
     }
 
     /// Starts the run, on this thread: draws the sample, asks the interceptors, makes the
@@ -203,53 +321,66 @@ where
     pub fn start(self) -> Run<'a, T, S::Error>
     where
         S::View: View<T> + 'a,
-        T: 'a,
     {
-        let timeouts = self.options.timeouts;
-        let sends_finish = <S::View as View<T>>::SENDS_FINISH;
-        let (started, Retried { source, classify }) = self.begin(timeouts, sends_finish);
-        Run::new(
-            started.attempt,
-            started.allowed,
-            forget_types(source),
-            classify,
-            started.options,
-            started.rng,
-        )
+        let timeouts = self.options.timeouts.of_streams();
+        self.start_with(timeouts, false, |source| Box::new(Streams(source)))
     }
 }
 
-/// Makes a source into a closure that names neither its stream nor how its items are read.
-fn forget_types<'a, S, T>(mut source: S) -> Connect<'a, T, S::Error>
+impl<'a, S, T> CallBuilder<'a, S, T>
 where
-    S: Source<Answer: Stream<Item = Result<T, S::Error>> + Send + 'a, View: View<T> + 'a> + 'a,
-    T: 'a,
+    S: Source<Answer = T> + 'a,
+    T: Send + 'a,
 {
-    Box::new(move |attempt| {
-        let view = source.view();
-        let connecting = source.connect(attempt);
-        let connecting: Connecting<'a, T, S::Error> = Box::pin(async move {
-            let stream = connecting.await?;
-            Ok(Box::pin(Reading::new(stream, view)) as BoxedReading<'a, T, S::Error>)
-        });
-        connecting
-    })
+    /// Reads the answers of the call's first source by a function: for types that are no
+    /// [`Token`](crate::Token).
+    pub fn view_with<F>(self, view: F) -> CallBuilder<'a, WithView<S, ByFn<F>>, T>
+    where
+        F: Fn(&T) -> TokenView<'_> + Clone + Send,
+    {
+        self.map(|kind| kind.map(|asked| asked.view_with(view)))
+    }
+
+    /// Adds a source that is asked when the one before it is given up, as
+    /// [`RunBuilder::fallback`] does for runs.
+    pub fn fallback<F>(mut self, source: F) -> Self
+    where
+        F: Source<Answer = T, Error = S::Error, View: View<T> + 'a> + 'a,
+    {
+        self.kind.of.fallbacks.push(Box::new(Answers(source)));
+        self
+    }
+
+    /// Starts the call, on this thread: draws the sample, asks the interceptors, makes the
+    /// observers and says `Started`. From here on exactly one `Finished` follows. The source is
+    /// called at the first poll, not before.
+    pub fn start(self) -> Call<'a, T, S::Error>
+    where
+        S::View: View<T> + 'a,
+    {
+        let timeouts = self.options.timeouts.of_calls();
+        Call::new(self.start_with(timeouts, true, |source| Box::new(Answers(source))))
+    }
+}
+
+/// A run that has started, and was not polled yet.
+struct Started<'a> {
+    attempt: AttemptState<'a>,
+    expect_finish: bool,
+    allowed: Result<(), Refusal>,
+    rng: fastrand::Rng,
+    options: Arc<Options>,
 }
 
 impl<S> WatchBuilder<S> {
-    pub(crate) fn watch(
-        options: Arc<Options>,
-        panics: Arc<AtomicU64>,
-        live: Arc<LiveRuns>,
-        stream: S,
-    ) -> Self {
+    pub(crate) fn watch(options: Arc<Options>, of_l0: OfL0, stream: S) -> Self {
         let watching = Watching {
             stream,
             view: ByToken,
         };
         Self {
             options,
-            kind: ForRun::new(panics, live, watching),
+            kind: ForRun::new(of_l0, watching),
         }
     }
 }
@@ -278,12 +409,12 @@ where
     where
         V: View<T>,
     {
-        let (started, Watching { stream, view }) = self.begin(Timeouts::new(), V::SENDS_FINISH);
+        let (started, Watching { stream, view }) = self.begin(Plan::default());
         let mut attempt = started.attempt;
         let closed = started.allowed.is_err();
         if !closed {
-            attempt.begin(&started.options);
-            attempt.recorder.attempt_started(attempt.number);
+            attempt.begin(&started.options, started.expect_finish || V::SENDS_FINISH);
+            attempt.recorder.attempt_started(attempt.number, 1);
         }
         Watched::new(attempt, view, closed, stream)
     }

@@ -94,7 +94,14 @@ impl Deadlines {
                 (timeouts.inter_token, TimeoutKind::InterToken)
             };
             let left = limit.map(|limit| limit.saturating_sub(self.waited_for_token));
-            for (left, kind) in [(left, kind), (timeouts.idle, TimeoutKind::Idle)] {
+            // A call has no tokens.
+            let answer = timeouts.answer;
+            let answer = answer.map(|limit| limit.saturating_sub(self.waited_for_token));
+            for (left, kind) in [
+                (left, kind),
+                (timeouts.idle, TimeoutKind::Idle),
+                (answer, TimeoutKind::Answer),
+            ] {
                 let Some(left) = left else { continue };
                 // Of two at the same time the first is told.
                 if first.is_none_or(|(first, _)| left < first) {

@@ -1,15 +1,21 @@
-//! Runs: the retrying stream, the watched one, and their builders.
+//! Runs: the retrying stream, the call whose answer comes as one, the watched stream, and their builders.
 
 mod attempt;
 mod builder;
+mod call;
 mod deadlines;
 mod reading;
 #[allow(clippy::module_inception, reason = "the file of a type has its name")]
 mod run;
+mod sources;
 mod timer;
 mod watch;
 
-pub use builder::{ForRun, Retried, RunBuilder, WatchBuilder, Watching};
+pub(crate) use builder::OfL0;
+pub use builder::{
+    CallBuilder, ForRun, OfAnswers, OfStreams, Retried, RunBuilder, WatchBuilder, Watching,
+};
+pub use call::Call;
 pub use run::Run;
 pub use watch::Watched;
 

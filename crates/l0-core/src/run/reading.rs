@@ -76,6 +76,47 @@ where
     }
 }
 
+/// An answer that came as one, and how it is read.
+pub(super) struct Whole<T, V> {
+    /// Until it was handed out.
+    answer: Option<T>,
+    view: V,
+}
+
+impl<T, V> Whole<T, V> {
+    pub(super) fn new(answer: T, view: V) -> Self {
+        Self {
+            answer: Some(answer),
+            view,
+        }
+    }
+}
+
+// Nothing in it is pinned.
+impl<T, V> Unpin for Whole<T, V> {}
+
+/// A stream of one item, which is no token.
+impl<T: Send, V: View<T> + Send, E> Read<T, E> for Whole<T, V> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        attempt: &mut AttemptState<'_>,
+    ) -> Poll<HandOut<T, E>> {
+        let Some(answer) = self.answer.take() else {
+            return Poll::Ready(None);
+        };
+        if attempt.answer(&self.view.view(&answer)) {
+            Poll::Ready(Some(Ok(Chunk::Item(answer))))
+        } else {
+            halted(attempt)
+        }
+    }
+
+    fn view<'t>(&self, answer: &'t T) -> TokenView<'t> {
+        self.view.view(answer)
+    }
+}
+
 /// A rule ends the run, in place of the item at fault.
 #[cold]
 fn halted<T, E>(attempt: &AttemptState<'_>) -> Poll<HandOut<T, E>> {

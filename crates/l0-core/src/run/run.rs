@@ -2,25 +2,28 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_core::stream::{FusedStream, Stream};
+use serde_json::Value;
 
 use super::attempt::{AttemptState, Verdict};
 use super::reading::BoxedReading;
+use super::sources::{Connecting, Sources};
 use super::timer::{NoTimer, Timer};
 use super::{Chunk, HandOut};
 use crate::clock;
 use crate::end::{Cause, End, TimeoutKind};
 use crate::error::{Error, Refusal, SourceError};
-use crate::event::RetryReason;
+use crate::event::{RetryKind, RetryReason};
 use crate::failure::{self, Failure, FailureKind, NetworkErrorKind};
 use crate::observe::RunInfo;
 use crate::options::Options;
+use crate::recorder::Next;
 use crate::retry::{Failed, Retries};
 use crate::source::Attempt;
 use crate::stop::RunHandle;
@@ -28,11 +31,6 @@ use crate::telemetry::Telemetry;
 use crate::token::TokenKind;
 use crate::verdict::{Outcome, Severity, Violation};
 
-/// What a source is once its own types are forgotten: called for an attempt, it connects, and gives a
-/// stream with the reading of its items.
-pub(super) type Connect<'a, T, E> = Box<dyn FnMut(Attempt) -> Connecting<'a, T, E> + Send + 'a>;
-pub(super) type Connecting<'a, T, E> =
-    Pin<Box<dyn Future<Output = Result<BoxedReading<'a, T, E>, E>> + Send + 'a>>;
 pub(super) type Classify<'a, E> = Box<dyn Fn(&E) -> Option<Failure> + Send + 'a>;
 
 /// A stream that retries its source, measured: made by [`L0::stream`](crate::L0::stream).
@@ -49,8 +47,10 @@ pub struct Run<'a, T, E> {
     // First, so that a dropped run is finished before its source is dropped.
     attempt: AttemptState<'a>,
     state: State<'a, T, E>,
-    connect: Connect<'a, T, E>,
+    sources: Sources<'a, T, E>,
     classify: Option<Classify<'a, E>>,
+    /// Whether every source must say why it ended.
+    expect_finish: bool,
     options: Arc<Options>,
     rng: fastrand::Rng,
     retries: Retries,
@@ -121,14 +121,25 @@ impl<T, E> Run<'_, T, E> {
     pub fn handle(&self) -> RunHandle {
         self.attempt.recorder.handle()
     }
+
+    /// Sets an entry of the metadata while the run is live: see [`RunHandle::set_metadata`].
+    pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
+        self.handle().set_metadata(key, value);
+    }
+
+    /// How the run ended, if nothing is left to be told.
+    pub(super) fn told_end(&self) -> Option<&End> {
+        self.end().filter(|_| matches!(self.state, State::Done))
+    }
 }
 
 impl<'a, T, E: SourceError> Run<'a, T, E> {
     pub(super) fn new(
         attempt: AttemptState<'a>,
         allowed: Result<(), Refusal>,
-        connect: Connect<'a, T, E>,
+        sources: Sources<'a, T, E>,
         classify: Option<Classify<'a, E>>,
+        expect_finish: bool,
         options: Arc<Options>,
         rng: fastrand::Rng,
     ) -> Self {
@@ -138,8 +149,9 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 Ok(()) => State::Ready,
                 Err(refusal) => State::Refused(refusal),
             },
-            connect,
+            sources,
             classify,
+            expect_finish,
             options,
             rng,
             retries: Retries::default(),
@@ -155,9 +167,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     /// The error that the stream ends with; [`Error::Ended`] if it has ended before, and did not
     /// complete.
     pub async fn text(&mut self) -> Result<String, Error<E>> {
-        let before = self.end().filter(|end| end.outcome() != Outcome::Completed);
-        // A refusal is still to be told.
-        if let (Some(end), State::Done) = (before, &self.state) {
+        let before = self.told_end();
+        if let Some(end) = before.filter(|end| end.outcome() != Outcome::Completed) {
             return Err(Error::Ended(end.clone()));
         }
         let mut text = String::new();
@@ -194,7 +205,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         polled
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
         /// Finishes the run if a panic of the source, or of a hook, unwinds.
         struct OnUnwind<'r, 'a, T, E>(&'r mut Run<'a, T, E>);
 
@@ -332,7 +343,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn begin_attempt(&mut self) -> Step<T, E> {
-        let to_revoke = self.attempt.begin(&self.options);
+        let finish = self.expect_finish || self.sources.present().sends_finish();
+        let to_revoke = self.attempt.begin(&self.options, finish);
         if self.attempt.number == 1 {
             self.options.retry.count_run();
         }
@@ -352,7 +364,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 recorder, number, ..
             },
             state: State::Connecting(connecting),
-            connect,
+            sources,
             ..
         } = self
         else {
@@ -360,11 +372,12 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         };
         if connecting.is_none() {
             // Here and not where the attempt begins: a consumer may be gone after the restart.
-            recorder.attempt_started(*number);
+            recorder.attempt_started(*number, sources.number());
         }
         let mut polled = Poll::Pending;
         recorder.connect(|| {
-            let future = connecting.get_or_insert_with(|| connect(Attempt::new(*number)));
+            let future =
+                connecting.get_or_insert_with(|| sources.present().connect(Attempt::new(*number)));
             polled = future.as_mut().poll(cx);
         });
         polled
@@ -423,6 +436,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     /// Reads what the source failed with.
     fn source_fault(&self, source: E) -> Fault<E> {
         let classified = self.classify.as_ref().and_then(|read| read(&source));
+        let classified = classified.or_else(|| self.sources.classify(&source));
         let failure = classified.unwrap_or_else(|| failure::read(&source));
         Fault {
             cause: Cause::Source,
@@ -436,8 +450,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
     }
 
-    /// Retries a failed attempt, or ends the run: an answer that only broke rules is better than
-    /// none, so that it completes.
+    /// Retries a failed attempt, asks the next source, or ends the run: an answer that only broke rules
+    /// is better than none, so that it completes.
     #[cold]
     fn attempt_failed(&mut self, fault: Fault<E>) -> Step<T, E> {
         // Gives the connection back before the back-off.
@@ -455,28 +469,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return self.source_ended();
         }
         let reason = fault.reason();
-        let planned = if fault.cause == Cause::Timeout(TimeoutKind::Total) {
-            None
-        } else {
-            let failed = Failed {
-                attempt: number,
-                failure: fault.failure,
-                reason,
-                error: fault.error(),
-            };
-            let Self { retries, rng, .. } = self;
-            retries.plan(&self.options.retry, &failed, rng)
-        };
-        // A delay that does not fit into what is left of the run's time would end in its timeout,
-        // which says less than the failure.
-        let left = self.attempt.deadlines.left();
-        let fits = |delay: &Duration| delay.is_zero() || left.is_none_or(|left| *delay < left);
-        let retry = planned
-            .filter(|(_, delay)| fits(delay))
-            .map(|(kind, delay)| Ok((kind, delay, back_off(delay)?)))
-            .transpose();
-        // Last, since what the budget gives is gone for other runs.
-        let retry = retry.map(|retry| retry.filter(|_| self.options.retry.affordable()));
+        let retry = self.plan_retry(&fault, reason);
         let recorder = &mut self.attempt.recorder;
         if let Some(kind) = network_error {
             let delay = match &retry {
@@ -485,21 +478,70 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             };
             recorder.network_error(kind, &fault.message, delay, number);
         }
-        let (kind, delay, timer) = match retry {
-            Ok(Some(retry)) => retry,
-            _ if fault.completes() => return self.complete(),
-            Ok(None) => return Step::HandOut(self.fail_with(fault)),
-            Err(NoTimer) => return Step::HandOut(self.fail(Error::NoTimer)),
+        match retry {
+            Ok(Some((kind, delay, timer))) => {
+                recorder.attempt_finished(&fault.end(), Next::Retry(kind));
+                self.retries.count(kind);
+                recorder.retry(number + 1, kind, reason, delay);
+                // The attempt is void from here on: a timeout of the back-off must not find it complete.
+                self.attempt.reset();
+                self.state = match timer {
+                    Some(timer) => State::BackingOff(timer, fault.completes()),
+                    None => State::Yielding,
+                };
+                Step::Continue
+            }
+            // What the whole run may wait is waited for by all sources together.
+            _ if self.sources.has_next() && fault.cause != Cause::Timeout(TimeoutKind::Total) => {
+                recorder.attempt_finished(&fault.end(), Next::Fallback);
+                let from = self.sources.number();
+                self.sources.go_on();
+                recorder.fallback(from, self.sources.number());
+                self.retries = Retries::default();
+                self.attempt.reset();
+                self.state = State::Ready;
+                Step::Continue
+            }
+            _ if fault.completes() => self.complete(),
+            Ok(None) => Step::HandOut(self.fail_with(fault)),
+            Err(NoTimer) => {
+                // What would have been waited out is told of the attempt.
+                recorder.attempt_finished(&fault.end(), Next::Nothing);
+                Step::HandOut(self.fail(Error::NoTimer))
+            }
+        }
+    }
+
+    /// Returns which retry follows a failed attempt, after which delay, with the timer of it.
+    #[allow(clippy::type_complexity, reason = "it is taken apart at once")]
+    fn plan_retry(
+        &mut self,
+        fault: &Fault<E>,
+        reason: RetryReason,
+    ) -> Result<Option<(RetryKind, Duration, Option<Timer>)>, NoTimer> {
+        if fault.cause == Cause::Timeout(TimeoutKind::Total) {
+            return Ok(None);
+        }
+        let failed = Failed {
+            attempt: self.attempt.number,
+            failure: fault.failure,
+            reason,
+            error: fault.error(),
         };
-        self.retries.count(kind);
-        recorder.retry(number + 1, kind, reason, delay);
-        // The attempt is void from here on: a timeout of the back-off must not find it complete.
-        self.attempt.reset();
-        self.state = match timer {
-            Some(timer) => State::BackingOff(timer, fault.completes()),
-            None => State::Yielding,
+        let Self { retries, rng, .. } = self;
+        let Some((kind, delay)) = retries.plan(&self.options.retry, &failed, rng) else {
+            return Ok(None);
         };
-        Step::Continue
+        // A delay that does not fit into what is left of the run's time would end in its timeout,
+        // which says less than the failure.
+        let left = self.attempt.deadlines.left();
+        if !delay.is_zero() && left.is_some_and(|left| delay >= left) {
+            return Ok(None);
+        }
+        let timer = back_off(delay)?;
+        // Last, since what the budget gives is gone for other runs.
+        let affordable = self.options.retry.affordable();
+        Ok(affordable.then_some((kind, delay, timer)))
     }
 
     /// There is nothing to wait with any more, and so no further attempt.
@@ -513,11 +555,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn fail_with(&mut self, fault: Fault<E>) -> HandOut<T, E> {
-        let end = match fault.cause {
-            Cause::Source => End::of_source(fault.failure, &fault.message),
-            cause => End::of(cause),
-        };
-        self.finish(end, fault.error)
+        self.finish(fault.end(), fault.error)
     }
 
     #[cold]
@@ -556,6 +594,14 @@ impl<E: SourceError> Fault<E> {
             message: cause.to_string(),
             cause,
             error,
+        }
+    }
+
+    /// How an attempt that failed so ended, and its run, if nothing follows.
+    fn end(&self) -> End {
+        match &self.cause {
+            Cause::Source => End::of_source(self.failure, &self.message),
+            cause => End::of(cause.clone()),
         }
     }
 

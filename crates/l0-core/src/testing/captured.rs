@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::attempt_stats::AttemptStats;
 use crate::end::End;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::NetworkErrorKind;
+use crate::metadata::Metadata;
 use crate::observe::{Interceptor, Interest, Observer, Observers, RunInfo};
 use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::{TokenKind, TokenView};
@@ -108,7 +110,11 @@ pub enum OwnedEvent {
     #[non_exhaustive]
     Started { at: Option<Timestamp> },
     #[non_exhaustive]
-    AttemptStarted { number: u32 },
+    AttemptStarted { number: u32, source: u32 },
+    #[non_exhaustive]
+    AttemptFinished { attempt: Box<AttemptStats> },
+    #[non_exhaustive]
+    Fallback { from: u32, to: u32 },
     #[non_exhaustive]
     FirstToken { after: Option<Duration> },
     #[non_exhaustive]
@@ -144,6 +150,7 @@ pub enum OwnedEvent {
         error: Option<String>,
         response_model: Option<String>,
         response_id: Option<String>,
+        metadata: Metadata,
     },
 }
 
@@ -158,7 +165,15 @@ impl OwnedEvent {
     fn borrowed(&self) -> Event<'_> {
         match self {
             Self::Started { at } => Event::Started { at: *at },
-            Self::AttemptStarted { number } => Event::AttemptStarted { number: *number },
+            Self::AttemptStarted { number, source } => Event::AttemptStarted {
+                number: *number,
+                source: *source,
+            },
+            Self::AttemptFinished { attempt } => Event::AttemptFinished { attempt },
+            Self::Fallback { from, to } => Event::Fallback {
+                from: *from,
+                to: *to,
+            },
             Self::FirstToken { after } => Event::FirstToken { after: *after },
             Self::Token {
                 index,
@@ -199,6 +214,7 @@ impl OwnedEvent {
                 telemetry,
                 response_model,
                 response_id,
+                metadata,
                 ..
             } => Event::Finished {
                 end,
@@ -206,6 +222,7 @@ impl OwnedEvent {
                 error: None,
                 response_model: response_model.as_deref(),
                 response_id: response_id.as_deref(),
+                metadata,
             },
         }
     }
@@ -215,7 +232,11 @@ impl From<&Event<'_>> for OwnedEvent {
     fn from(event: &Event<'_>) -> Self {
         match *event {
             Event::Started { at } => Self::Started { at },
-            Event::AttemptStarted { number } => Self::AttemptStarted { number },
+            Event::AttemptStarted { number, source } => Self::AttemptStarted { number, source },
+            Event::AttemptFinished { attempt } => Self::AttemptFinished {
+                attempt: Box::new(attempt.clone()),
+            },
+            Event::Fallback { from, to } => Self::Fallback { from, to },
             Event::FirstToken { after } => Self::FirstToken { after },
             Event::Token { index, gap, view } => Self::Token {
                 index,
@@ -257,12 +278,14 @@ impl From<&Event<'_>> for OwnedEvent {
                 error,
                 response_model,
                 response_id,
+                metadata,
             } => Self::Finished {
                 end: end.clone(),
                 telemetry: telemetry.cloned().map(Box::new),
                 error: error.map(ToString::to_string),
                 response_model: response_model.map(str::to_owned),
                 response_id: response_id.map(str::to_owned),
+                metadata: metadata.clone(),
             },
         }
     }

@@ -25,8 +25,8 @@
 //! assert_eq!(
 //!     captured.kinds(),
 //!     [
-//!         "started", "attempt_started", "first_token", "token", "network_error", "retry",
-//!         "attempt_started", "token", "token", "finished",
+//!         "started", "attempt_started", "first_token", "token", "network_error", "attempt_finished",
+//!         "retry", "attempt_started", "token", "token", "attempt_finished", "finished",
 //!     ]
 //! );
 //! # Ok(())
@@ -37,14 +37,16 @@ mod captured;
 pub mod exits;
 mod script;
 
-use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::attempt_stats::AttemptStats;
 use crate::distribution::Distribution;
 use crate::end::End;
 use crate::event::{Event, RetryKind, RetryReason};
-use crate::failure::NetworkErrorKind;
-use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::failure::{Failure, NetworkErrorKind};
+use crate::metadata::Metadata;
+use crate::telemetry::{ErrorRecord, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenView, Usage};
 use crate::verdict::{DriftReport, Outcome, Violation};
 
@@ -52,6 +54,11 @@ pub use captured::{Captured, OwnedEvent};
 pub use script::{
     Script, ScriptedAttempt, ScriptedError, ScriptedResult, ScriptedStream, ScriptedToken,
 };
+
+fn no_metadata() -> &'static Metadata {
+    static NONE: LazyLock<Metadata> = LazyLock::new(Metadata::new);
+    &NONE
+}
 
 /// Constructors for tests of code that takes events. Runs make their own events.
 impl<'a> Event<'a> {
@@ -61,10 +68,22 @@ impl<'a> Event<'a> {
         Self::Started { at }
     }
 
-    /// Creates an [`Event::AttemptStarted`].
+    /// Creates an [`Event::AttemptStarted`] of the first source.
     #[must_use]
     pub fn attempt_started(number: u32) -> Self {
-        Self::AttemptStarted { number }
+        Self::AttemptStarted { number, source: 1 }
+    }
+
+    /// Creates an [`Event::AttemptFinished`].
+    #[must_use]
+    pub fn attempt_finished(attempt: &'a AttemptStats) -> Self {
+        Self::AttemptFinished { attempt }
+    }
+
+    /// Creates an [`Event::Fallback`].
+    #[must_use]
+    pub fn fallback(from: u32, to: u32) -> Self {
+        Self::Fallback { from, to }
     }
 
     /// Creates an [`Event::FirstToken`].
@@ -127,6 +146,7 @@ impl<'a> Event<'a> {
             error: None,
             response_model: None,
             response_id: None,
+            metadata: no_metadata(),
         }
     }
 
@@ -156,15 +176,37 @@ impl Telemetry {
         for millis in (0..148).map(|token| 4 + token % 8) {
             gaps.record(Duration::from_millis(millis));
         }
-        let metadata: BTreeMap<_, _> = [
-            ("model", "gpt-4"),
-            ("endpoint", "/chat"),
-            ("environment", "production"),
-        ]
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .into();
+        let millis = Duration::from_millis;
+        let dropped = NetworkErrorKind::ConnectionDropped;
+        let broken = AttemptStats {
+            model: Some("gpt-4".to_owned()),
+            start_offset: Some(Duration::ZERO),
+            duration: Some(millis(260)),
+            time_to_first_token: Some(millis(250)),
+            tokens: 1,
+            outcome: Some(Outcome::Failed),
+            error: ErrorRecord::of(&End::failed(&Failure::network(dropped))),
+            network_errors: [(dropped, 1)].into(),
+            network_retries: 1,
+            ..AttemptStats::default()
+        };
+        let completed = AttemptStats {
+            number: 2,
+            model: Some("gpt-4".to_owned()),
+            start_offset: Some(millis(360)),
+            delay: Some(millis(100)),
+            duration: Some(millis(1_140)),
+            time_to_first_token: Some(millis(20)),
+            tokens: 149,
+            inter_token: Some(gaps.clone()),
+            outcome: Some(Outcome::Completed),
+            finish_reason: Some(FinishReason::Stop),
+            usage: Some(Usage::new().input(12).output(160).total(172)),
+            ..AttemptStats::default()
+        };
         Self {
             session_id: "l0_1700000000000_0123456789abc".to_owned(),
+            parent_id: None,
             start_time,
             duration: Some(Duration::from_millis(1_500)),
             outcome: Some(Outcome::Completed),
@@ -190,10 +232,10 @@ impl Telemetry {
             },
             network: Network {
                 error_count: 1,
-                errors_by_type: [(NetworkErrorKind::ConnectionDropped, 1)].into(),
+                errors_by_type: [(dropped, 1)].into(),
                 errors: Some(vec![
                     NetworkErrorRecord::new(
-                        NetworkErrorKind::ConnectionDropped,
+                        dropped,
                         "broken pipe",
                         start_time.after(Duration::from_millis(260)),
                     )
@@ -203,7 +245,12 @@ impl Telemetry {
             },
             guardrails: None,
             drift: None,
-            metadata: metadata.into(),
+            attempts: vec![broken, completed],
+            metadata: Metadata::from([
+                ("model", "gpt-4"),
+                ("endpoint", "/chat"),
+                ("environment", "production"),
+            ]),
         }
     }
 }

@@ -1,0 +1,222 @@
+//! Attempt stats: what each attempt of a run measured, as plain data, and how attempts add up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::distribution::Distribution;
+use crate::failure::NetworkErrorKind;
+use crate::telemetry::{DriftStats, ErrorRecord, GuardrailStats, add_up};
+use crate::token::{FinishReason, Usage};
+use crate::units::millis;
+use crate::verdict::Outcome;
+
+/// What one attempt of a run measured: one call of one source.
+///
+/// The last entry of a run is the attempt that nothing follows: its tokens are the answer's. Those of
+/// the entries before it were thrown away. The sums over all entries are the run's totals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct AttemptStats {
+    /// Which attempt, from 1. Of an entry that stands for several, the first of them.
+    pub number: u32,
+    /// How many attempts this entry stands for: 1, unless the run made more than
+    /// [`MAX`](Self::MAX). In JSON, 1 is left out.
+    #[serde(skip_serializing_if = "is_one")]
+    pub count: u32,
+    /// Which source was called, from 1: the run's own is the first, then come its fallbacks.
+    pub source: u32,
+    /// The model asked for; absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Who serves the model; absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// What was done, such as `chat`; absent if it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation: Option<String>,
+    /// From the start of the run to the call of the source. Absent in a run that is not measured.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub start_offset: Option<Duration>,
+    /// How long the run was to wait before it, for a retry; absent if it is the first of its source.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Duration>,
+    /// From the call of the source to the attempt's end, without the back-off that follows. Absent
+    /// before the end, and in a run that is not measured.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub duration: Option<Duration>,
+    /// From the call of the source to the attempt's first token of any kind. Absent without a token
+    /// or without timings.
+    #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
+    pub time_to_first_token: Option<Duration>,
+    /// Tokens. One item of the stream is one token.
+    pub tokens: u64,
+    /// The gaps between two tokens. Absent without a gap or without timings, and in a run of one
+    /// attempt, of which they are [the run's](crate::Metrics::inter_token).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inter_token: Option<Distribution>,
+    /// How the attempt ended; absent while it lasts. An attempt after which another one follows did
+    /// not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+    /// Why the attempt did not complete; absent if it completed or was dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorRecord>,
+    /// Why the model stopped; absent if the source did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<FinishReason>,
+    /// The provider's own token counts; absent if the source did not carry any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The model that answered, as the provider names it, cut to 256 bytes; absent if the source did
+    /// not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_model: Option<String>,
+    /// The provider's id of the response, cut to 256 bytes; absent if the source did not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// The network errors that it met, by type.
+    #[serde(
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "add_up"
+    )]
+    pub network_errors: BTreeMap<NetworkErrorKind, u64>,
+    /// How many retries for network errors, rate limits and server errors it led to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub network_retries: u32,
+    /// How many retries for the model's answer it led to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub model_retries: u32,
+    /// Guardrail violations; absent if there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guardrails: Option<GuardrailStats>,
+    /// Drift; absent if there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<DriftStats>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+const fn is_one(count: &u32) -> bool {
+    *count == 1
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde asks for"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
+/// The first attempt of the first source, of which nothing is known.
+impl Default for AttemptStats {
+    fn default() -> Self {
+        Self {
+            number: 1,
+            count: 1,
+            source: 1,
+            model: None,
+            provider: None,
+            operation: None,
+            start_offset: None,
+            delay: None,
+            duration: None,
+            time_to_first_token: None,
+            tokens: 0,
+            inter_token: None,
+            outcome: None,
+            error: None,
+            finish_reason: None,
+            usage: None,
+            response_model: None,
+            response_id: None,
+            network_errors: BTreeMap::new(),
+            network_retries: 0,
+            model_retries: 0,
+            guardrails: None,
+            drift: None,
+        }
+    }
+}
+
+impl AttemptStats {
+    /// How many entries a run keeps. When it makes more attempts, the ones that were thrown away are
+    /// folded into the last entry of their source that stays, so that sums stay exact.
+    pub const MAX: usize = 32;
+
+    /// Adds what another attempt of the same source, which came later, measured. What is no sum is
+    /// the later one's.
+    pub(crate) fn fold(&mut self, later: Self) {
+        self.count = self.count.saturating_add(later.count);
+        self.tokens = self.tokens.saturating_add(later.tokens);
+        merge(
+            &mut self.inter_token,
+            later.inter_token.as_ref(),
+            Distribution::merge,
+        );
+        self.usage = plus(self.usage, later.usage);
+        for (kind, count) in later.network_errors {
+            let of_kind = self.network_errors.entry(kind).or_default();
+            *of_kind = of_kind.saturating_add(count);
+        }
+        self.network_retries = self.network_retries.saturating_add(later.network_retries);
+        self.model_retries = self.model_retries.saturating_add(later.model_retries);
+        merge(
+            &mut self.guardrails,
+            later.guardrails.as_ref(),
+            GuardrailStats::merge,
+        );
+        merge(&mut self.drift, later.drift.as_ref(), DriftStats::merge);
+        self.outcome = later.outcome;
+        self.error = later.error;
+        self.finish_reason = later.finish_reason;
+        self.response_model = later.response_model;
+        self.response_id = later.response_id;
+        self.duration = match (self.start_offset, later.start_offset, later.duration) {
+            (Some(first), Some(last), Some(duration)) => {
+                Some(last.saturating_add(duration).saturating_sub(first))
+            }
+            _ => later.duration,
+        };
+    }
+
+    /// Puts an attempt at the end of a list, which is kept short. Returns where it is.
+    pub(crate) fn push(list: &mut Vec<Self>, attempt: Self) -> &mut Self {
+        if list.len() == Self::MAX {
+            if let Some(last) = list.pop() {
+                let same_source = list.iter().rposition(|entry| entry.source == last.source);
+                let place = same_source.unwrap_or(list.len() - 1);
+                list[place].fold(last);
+            }
+        }
+        if list.capacity() == 0 {
+            // Most runs make one attempt.
+            list.reserve_exact(1);
+        }
+        list.push(attempt);
+        let last = list.len() - 1;
+        &mut list[last]
+    }
+}
+
+/// Adds up usages of which either may be unknown.
+pub(crate) fn plus(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.plus(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+/// Adds up what may be absent in either.
+pub(crate) fn merge<T: Clone>(all: &mut Option<T>, more: Option<&T>, add: fn(&mut T, &T)) {
+    match (all, more) {
+        (Some(all), Some(more)) => add(all, more),
+        (all @ None, Some(more)) => *all = Some(more.clone()),
+        (_, None) => {}
+    }
+}
