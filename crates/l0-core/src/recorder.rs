@@ -1,13 +1,11 @@
 //! Recorder: one run's recording and observers. It is told what happens, and finishes exactly once, at
 //! the latest when it is dropped. It never sees the state machine that tells it.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::attempt_stats::AttemptStats;
@@ -74,7 +72,7 @@ const MAX_NAME: usize = 256;
 
 /// What a run is started with, besides its options.
 pub(crate) struct Setup<'a> {
-    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) metadata: Metadata,
     pub(crate) until: Vec<Until<'a>>,
     pub(crate) panics: Arc<AtomicU64>,
     pub(crate) live: Arc<LiveRuns>,
