@@ -319,15 +319,13 @@ pub struct Bucket {
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
     /// The low 16 bits of each count: half the memory that most runs would leave empty.
-    counts: [u16; BUCKETS],
+    counts: Box<[u16; BUCKETS]>,
     /// How often the low bits of a bucket wrapped round.
     wraps: Vec<(u16, u32)>,
     count: u64,
     sum: u64,
     max: u64,
 }
-
-const _: () = assert!(size_of::<Histogram>() <= 1_376);
 
 impl Histogram {
     /// The buckets that may wrap before memory is needed: more than any run of a million durations
@@ -336,7 +334,7 @@ impl Histogram {
 
     pub(crate) fn new() -> Self {
         Self {
-            counts: [0; BUCKETS],
+            counts: Box::new([0; BUCKETS]),
             wraps: Vec::with_capacity(Self::WRAPS),
             count: 0,
             sum: 0,

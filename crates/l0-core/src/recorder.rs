@@ -312,6 +312,7 @@ impl<'a> Recorder<'a> {
 
     fn names(&self, source: u32) -> Names {
         let metadata = self.info.source(source).map(|source| &source.metadata);
+        let metadata = metadata.filter(|metadata| !metadata.is_empty());
         let name = |key| Some(keys::text(metadata?, key)?.into_owned());
         Names {
             model: name(keys::MODEL),
@@ -338,7 +339,9 @@ impl<'a> Recorder<'a> {
             Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
         };
-        self.keep_names(view);
+        if view.model.is_some() || view.response_id.is_some() {
+            self.keep_names(view);
+        }
         let is_token = view.is_token();
         if is_token {
             let index = self.tokens;
@@ -355,13 +358,15 @@ impl<'a> Recorder<'a> {
         if let Some(recording) = &mut self.recording {
             recording.answer(view);
         }
-        self.keep_names(view);
+        if view.model.is_some() || view.response_id.is_some() {
+            self.keep_names(view);
+        }
     }
 
     /// Many sources say them with every item; they are kept once, and not at all if nobody is told.
-    #[inline]
+    #[inline(never)]
     fn keep_names(&mut self, view: &TokenView<'_>) {
-        if (view.model.is_some() || view.response_id.is_some()) && self.is_told() {
+        if self.is_told() {
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
         }

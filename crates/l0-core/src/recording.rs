@@ -386,8 +386,10 @@ impl Recording {
     /// Adds the attempts up. `gaps` are those that are not told by an attempt.
     fn add_up(&self, mut attempts: Vec<AttemptStats>, gaps: Option<Distribution>) -> Telemetry {
         let timed_end = self.end.filter(|_| self.gaps.is_some());
+        // Each field by its name: a default in its place would be made and moved over.
         let mut telemetry = Telemetry {
             session_id: self.session_id.as_ref().to_owned(),
+            parent_id: None,
             start_time: self.start_time,
             duration: self.end.map(Duration::from_nanos),
             outcome: self.ended.as_ref().map(End::outcome),
@@ -398,22 +400,33 @@ impl Recording {
                 tokens_per_second: timed_end
                     .filter(|_| self.total_tokens > 0)
                     .and_then(|nanos| rate::per_second(self.total_tokens, nanos)),
+                avg_inter_token_time: None,
+                output_tokens_per_second: None,
+                total_tokens: 0,
+                wasted_tokens: 0,
+                attempts: 0,
+                total_retries: 0,
+                network_retries: 0,
+                model_retries: 0,
                 inter_token: gaps,
                 consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
                 wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
-                ..Metrics::default()
             },
             network: Network {
+                error_count: 0,
+                errors_by_type: BTreeMap::new(),
                 errors: self
                     .errors
                     .as_ref()
                     .map(|errors| errors.iter().cloned().collect()),
-                ..Network::default()
             },
             guardrails: self.has_rules.then(GuardrailStats::default),
             drift: self.looks_for_drift.then(DriftStats::default),
             metadata: self.metadata.clone(),
-            ..Telemetry::default()
+            finish_reason: None,
+            usage: None,
+            wasted_usage: None,
+            attempts: Vec::new(),
         };
         for (index, attempt) in attempts.iter().enumerate() {
             telemetry.add_attempt(attempt, index + 1 == attempts.len());
