@@ -30,7 +30,7 @@
 //! Decoding is strict about what it must be sure of (UTF-8, whole JSON, when a response is
 //! complete) and lenient about the rest: a field of an unexpected type reads like an absent one.
 //! Memory is bounded, whatever the server sends. Nothing panics on any input. A body that is no event
-//! stream is told by how it begins, and fails with [`ProviderError::NotAStream`]. A decoder that reads
+//! stream is told by how it begins, and fails with [`ProviderError::NotAnAnswer`]. A decoder that reads
 //! on and on without anything to give yields to the executor.
 //!
 //! Images, audio and files are tokens of kind [`Media`](l0_core::TokenKind::Media): they count, but
@@ -71,11 +71,17 @@
 pub mod anthropic;
 #[cfg(feature = "reqwest")]
 mod client;
+#[cfg(feature = "reqwest")]
+mod completion;
 mod decode;
+#[cfg(feature = "reqwest")]
+mod embeddings;
 mod error;
 mod finish;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+#[cfg(feature = "reqwest")]
+mod hosts;
 #[cfg(feature = "reqwest")]
 mod http_response;
 mod lenient;
@@ -83,6 +89,8 @@ mod lenient;
 pub mod openai;
 mod repair;
 mod report;
+#[cfg(feature = "reqwest")]
+mod request;
 mod response;
 mod secrets;
 mod sse;
@@ -95,11 +103,18 @@ mod wait;
 
 #[cfg(feature = "reqwest")]
 pub use client::{Client, ClientError, Provider};
+#[cfg(feature = "reqwest")]
+pub use completion::Completion;
 pub use decode::Decoder;
+#[cfg(feature = "reqwest")]
+pub use embeddings::Embeddings;
 pub use error::{
-    ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAStream, ProviderError,
+    AnswerTooLarge, ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAnAnswer,
+    ProviderError,
 };
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
+#[cfg(feature = "reqwest")]
+pub use request::{Connecting, ProviderRequest};
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};

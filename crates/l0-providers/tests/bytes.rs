@@ -212,7 +212,7 @@ fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
         for dialect in DIALECTS {
             let (tokens, error) = dialect.decode(body);
             assert!(tokens.is_empty());
-            let Some(l0_providers::ProviderError::NotAStream(not)) = &error else {
+            let Some(l0_providers::ProviderError::NotAnAnswer(not)) = &error else {
                 panic!("{}: {body:.20}: {error:?}", dialect.name);
             };
             assert_eq!(not.content_type, content_type, "{body:.20}");

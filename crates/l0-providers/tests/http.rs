@@ -216,7 +216,7 @@ fn texts(error: &Error) -> String {
                 texts += text;
             }
         }
-        ProviderError::NotAStream(error) => texts += &error.content_type,
+        ProviderError::NotAnAnswer(error) => texts += &error.content_type,
         _ => {}
     }
     texts
@@ -393,7 +393,7 @@ async fn a_successful_response_that_is_no_stream() {
         ("200 OK\r\ncontent-type: Text/HTML", "<html>canary</html>"),
     ] {
         let error = ask(answer(head, body)).await.unwrap_err();
-        let ProviderError::NotAStream(not) = &error else {
+        let ProviderError::NotAnAnswer(not) = &error else {
             panic!("{error:?}");
         };
         assert!(json.contains(&not.content_type) || not.content_type == "text/html");
