@@ -378,7 +378,7 @@ async fn of_a_large_error_body_only_the_beginning_is_read() {
 }
 
 #[tokio::test]
-async fn a_successful_response_that_is_no_stream() {
+async fn a_successful_response_that_is_no_answer() {
     let json = "200 OK\r\ncontent-type: application/json; charset=utf-8";
     let error = api_error(answer(json, r#"{"error":{"message":"m","code":429}}"#)).await;
     assert_eq!(error.failure(), Failure::status(429));
@@ -387,7 +387,7 @@ async fn a_successful_response_that_is_no_stream() {
     for (head, body) in [
         (
             json,
-            r#"{"object":"chat.completion","choices":[{"message":{"content":"canary"}}]}"#,
+            r#"{"model":"canary","message":{"content":"canary"},"done":true}"#,
         ),
         (json, ""),
         ("200 OK\r\ncontent-type: Text/HTML", "<html>canary</html>"),
