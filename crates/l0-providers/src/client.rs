@@ -1,4 +1,4 @@
-//! A small streaming client on `reqwest`, the same for all providers.
+//! A small client on `reqwest`, the same for all providers.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -209,6 +209,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_list_every_name() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/sources.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for (_, name) in HOSTS {
+            let cell = format!("| `{name}` |");
+            assert!(page.lines().any(|line| line.ends_with(&cell)), "{name}");
+        }
+    }
+
+    #[test]
     fn every_row_can_match() {
         for (pattern, name) in HOSTS {
             let (domain, folder) = pattern.split_once('/').unwrap_or((pattern, "x"));

@@ -306,7 +306,7 @@ impl Opening {
     fn failed<E>(&mut self) -> Option<SseError<E>> {
         match self {
             Self::Object { seen, .. } if seen.len() <= MAX_FOREIGN => {
-                let text = str::from_utf8(seen).ok()?.trim_end();
+                let text = std::str::from_utf8(seen).ok()?.trim_end();
                 let fails = text.ends_with('}') && is_error(text);
                 fails.then(|| SseError::Object(std::mem::take(seen)))
             }
