@@ -13,15 +13,12 @@ use serde::de::MapAccess;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::error::InvalidRequest;
 use crate::lenient::{Fields, Object, skip};
-use crate::request::{Call, ProviderRequest, Reading};
+use crate::request::{ACCEPT_EVENTS, Call, ProviderRequest, Reading, shown};
 use crate::secrets::Secrets;
 
 /// The largest whole answer allowed unless the user says otherwise: 64 MiB, enough for 2,000 long vectors
 /// as JSON.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
-
-/// What a request accepts that asks for a stream.
-pub(crate) const ACCEPT_EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
 /// as `openai::OpenAi`.
@@ -281,14 +278,6 @@ impl<P: fmt::Debug> fmt::Debug for Client<P> {
             .field("provider", &self.provider)
             .finish_non_exhaustive()
     }
-}
-
-/// An address without user information and query, which may hold a key.
-pub(crate) fn shown(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}"));
-    let port = port.unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 /// Whether a text begins so, in any case.

@@ -14,7 +14,7 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
 use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
-use crate::embeddings::Embeddings;
+use crate::embeddings::{self, Embeddings};
 use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError};
 use crate::report::{ErrorObject, read_error};
 use crate::request::Call;
@@ -197,7 +197,7 @@ pub(crate) fn embeddings() -> Call<Embeddings> {
         read: |response, reading| {
             Box::pin(async move {
                 let body = json(response, reading.max_answer_bytes).await?;
-                let embeddings = crate::embeddings::read(&body);
+                let embeddings = embeddings::read(&body);
                 let mut embeddings = embeddings.map_err(|fault| fault.widen())?;
                 let Embeddings {
                     model, response_id, ..

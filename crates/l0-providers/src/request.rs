@@ -12,13 +12,15 @@ use reqwest::{Response, Url};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::client::{ACCEPT_EVENTS, shown};
 use crate::error::{InvalidRequest, ProviderError};
 use crate::hosts;
 use crate::lenient::{Count, Fields, Object, Text, anything, default_on, skip};
 use crate::secrets::Secrets;
 
 type Error = ProviderError<reqwest::Error>;
+
+/// What a request accepts that asks for a stream.
+pub(crate) const ACCEPT_EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 /// Sends a [`ProviderRequest`] and reads what comes.
 pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
@@ -176,6 +178,14 @@ impl<A> fmt::Debug for ProviderRequest<A> {
             .field("bytes", &self.body.as_ref().map(Bytes::len))
             .finish_non_exhaustive()
     }
+}
+
+/// An address without user information and query, which may hold a key.
+pub(crate) fn shown(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}"));
+    let port = port.unwrap_or_default();
+    format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
 /// The fields of a request that describe it, under the names of all APIs.

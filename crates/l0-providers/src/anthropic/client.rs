@@ -6,8 +6,8 @@ use reqwest::{Response, Url};
 use serde::Serialize;
 
 use super::Messages;
-use crate::Completion;
 use crate::client::{self, Api, Provider};
+use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};

@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::Generate;
 use crate::client::{self, Api, Provider};
+use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
+use crate::embeddings::Embeddings;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
 use crate::request::ProviderRequest;
-use crate::{Completion, Embeddings};
 
 /// A client for the Gemini API, or a server that speaks it.
 ///

@@ -678,7 +678,7 @@ mod with_reqwest {
     use serde::Serialize;
 
     use super::Responses;
-    use crate::Completion;
+    use crate::completion::Completion;
     use crate::decode::MAX_EVENT_BYTES;
     use crate::error::ProviderError;
     use crate::http_response::{self, ProviderStream};
