@@ -112,7 +112,7 @@ impl Secrets {
                 ];
                 texts.into_iter().for_each(|text| self.hide_in(text));
             }
-            ProviderError::NotAStream(error) => {
+            ProviderError::NotAnAnswer(error) => {
                 if let Some(clean) = self.hide(&error.content_type) {
                     error.content_type = clean;
                 }
@@ -122,9 +122,17 @@ impl Secrets {
             | ProviderError::Json(_)
             | ProviderError::Utf8(_)
             | ProviderError::EventTooLarge(_)
+            | ProviderError::AnswerTooLarge(_)
+            | ProviderError::Truncated
             | ProviderError::Request(_) => {}
         }
         error
+    }
+
+    /// Takes the secrets out of names that leave through exporters.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn hide_in_all<const N: usize>(&self, names: [&mut Option<String>; N]) {
+        names.into_iter().for_each(|name| self.hide_in(name));
     }
 
     /// Takes the secrets out of those names in a token that leave through exporters.

@@ -216,7 +216,7 @@ fn texts(error: &Error) -> String {
                 texts += text;
             }
         }
-        ProviderError::NotAStream(error) => texts += &error.content_type,
+        ProviderError::NotAnAnswer(error) => texts += &error.content_type,
         _ => {}
     }
     texts
@@ -378,7 +378,7 @@ async fn of_a_large_error_body_only_the_beginning_is_read() {
 }
 
 #[tokio::test]
-async fn a_successful_response_that_is_no_stream() {
+async fn a_successful_response_that_is_no_answer() {
     let json = "200 OK\r\ncontent-type: application/json; charset=utf-8";
     let error = api_error(answer(json, r#"{"error":{"message":"m","code":429}}"#)).await;
     assert_eq!(error.failure(), Failure::status(429));
@@ -387,13 +387,13 @@ async fn a_successful_response_that_is_no_stream() {
     for (head, body) in [
         (
             json,
-            r#"{"object":"chat.completion","choices":[{"message":{"content":"canary"}}]}"#,
+            r#"{"model":"canary","message":{"content":"canary"},"done":true}"#,
         ),
         (json, ""),
         ("200 OK\r\ncontent-type: Text/HTML", "<html>canary</html>"),
     ] {
         let error = ask(answer(head, body)).await.unwrap_err();
-        let ProviderError::NotAStream(not) = &error else {
+        let ProviderError::NotAnAnswer(not) = &error else {
             panic!("{error:?}");
         };
         assert!(json.contains(&not.content_type) || not.content_type == "text/html");
