@@ -132,9 +132,12 @@ impl Gathered {
             let choice = self.choices.entry(call.choice).or_default();
             choice.tool_calls.push(call);
         }
-        let mut choices = self.choices.into_values().map(|choice| Completion {
-            finish: choice.own_finish(),
-            ..choice
+        let mut choices = self.choices.into_values().map(|choice| {
+            let reason = choice.finish_reason.as_deref().and_then(Finish::read);
+            Completion {
+                finish: reason.map(Finish::reason),
+                ..choice
+            }
         });
         let first = choices.next().unwrap_or_default();
         Ok(Completion {
@@ -144,18 +147,6 @@ impl Gathered {
             model: self.said.model,
             response_id: self.said.response_id,
             ..first
-        })
-    }
-}
-
-impl Completion {
-    /// Why one of several answers ended.
-    fn own_finish(&self) -> Option<FinishReason> {
-        let finish = Finish::read(self.finish_reason.as_deref()?)?.reason();
-        let asks = self.tool_calls.iter().any(|call| !call.hosted);
-        Some(match finish {
-            FinishReason::Stop if asks => FinishReason::ToolCalls,
-            finish => finish,
         })
     }
 }

@@ -255,3 +255,26 @@ fn an_object_is_no_larger_than_an_event() {
         );
     }
 }
+
+#[test]
+fn an_object_is_waited_for_unless_it_is_an_error() {
+    let answer = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    let error = r#"{"error":{"message":"m","type":"overloaded_error"}}"#;
+    for end in ["", "\n"] {
+        for dialect in DIALECTS {
+            let first = |body: &str| {
+                let body = format!("{body}{end}").into_bytes();
+                let body = stream::iter([Ok(body)]).chain(stream::pending());
+                let mut decoder = (dialect.decoder)(body.boxed());
+                decoder.poll_next_unpin(&mut Context::from_waker(Waker::noop()))
+            };
+            let name = dialect.name;
+            // More may follow, and make lines of JSON of it.
+            assert!(first(answer).is_pending(), "{name}");
+            assert!(first(&error[..error.len() - 1]).is_pending(), "{name}");
+            let Poll::Ready(Some(Err(ProviderError::Api(_)))) = first(error) else {
+                panic!("{name}");
+            };
+        }
+    }
+}

@@ -717,15 +717,13 @@ async fn what_only_whole_answers_have() {
     assert_eq!(whole.finish, Some(FinishReason::ContentFilter));
 
     // Half a character, which JSON can hold.
-    let provider = ScriptedProvider::start([Answer::new().body(
-        "application/json",
-        r#"{"choices":[{"message":{"content":"a\ud83e"},"finish_reason":"stop"}]}"#,
-    )]);
-    let provider = provider.await.unwrap();
-    let whole = send(openai(&provider.base_url()).chat_once(&json!({})))
-        .await
-        .unwrap();
-    assert_eq!(whole.text, "a\u{fffd}");
+    for reason in [r#","finish_reason":"stop""#, ""] {
+        let body = format!(r#"{{"choices":[{{"message":{{"content":"a\ud83e"}}{reason}}}]}}"#);
+        let answer = Answer::new().body("application/json", body);
+        let provider = ScriptedProvider::start([answer]).await.unwrap();
+        let whole = send(openai(&provider.base_url()).chat_once(&json!({})));
+        assert_eq!(whole.await.unwrap().text, "a\u{fffd}");
+    }
 }
 
 #[tokio::test]

@@ -145,8 +145,8 @@ impl Dialect for Responses {
             return Ok(());
         }
         if kind.is_empty() && payload.object.as_str() == "response" {
-            // An answer that is not streamed.
-            self.whole(parse(json)?, out);
+            // An answer that is not streamed. One that is worked on in the background has no output yet.
+            self.over("", parse(json)?, out);
             return Ok(());
         }
         let Some((what, step)) = kind.rsplit_once('.') else {
@@ -382,23 +382,6 @@ impl Responses {
 }
 
 impl Responses {
-    /// A response, whole. One that OpenAI works on in the background is none yet: it has no output, and
-    /// its status as the finish reason.
-    fn whole(&mut self, response: Response<'_>, out: &mut Out) {
-        let status = response.status.as_str().to_owned();
-        if !matches!(&*status, "queued" | "in_progress") {
-            return self.over("", response, out);
-        }
-        let said = self
-            .identity
-            .news(response.model.as_str(), response.id.as_str());
-        out.say(Said {
-            finish: Some(FinishReason::Other),
-            ..said
-        });
-        out.last_or_other(0).finish_reason = Some(status);
-    }
-
     /// The last event: why there are no more.
     fn over<'a>(&mut self, kind: &str, response: Response<'a>, out: &mut Out) {
         self.output(response.output, out);
