@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::attempt_stats::AttemptStats;
 use crate::end::End;
 use crate::failure::NetworkErrorKind;
+use crate::keep::KeepReason;
 use crate::label::label_enum;
 use crate::metadata::Metadata;
 use crate::telemetry::{Telemetry, Timestamp};
@@ -125,6 +126,9 @@ pub enum Event<'a> {
         /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was
         /// live.
         metadata: &'a Metadata,
+        /// Why the run is to be told by itself; absent if it is not: see
+        /// [`Monitoring::keep`](crate::Monitoring::keep).
+        kept: Option<KeepReason>,
     },
 }
 
@@ -211,6 +215,7 @@ impl fmt::Debug for Event<'_> {
                 response_model,
                 response_id,
                 metadata,
+                kept,
                 ..
             } => f
                 .debug_struct("Finished")
@@ -219,6 +224,7 @@ impl fmt::Debug for Event<'_> {
                 .field("response_model", response_model)
                 .field("response_id", response_id)
                 .field("metadata", metadata)
+                .field("kept", kept)
                 .finish_non_exhaustive(),
         }
     }

@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::keep::Keep;
 use crate::metadata::Metadata;
 use crate::redact;
 
@@ -20,6 +21,7 @@ pub struct Monitoring {
     pub(crate) include_network_details: bool,
     pub(crate) include_timings: bool,
     error_text: bool,
+    pub(crate) keep: Keep,
     metadata: Metadata,
 }
 
@@ -32,6 +34,7 @@ impl Monitoring {
             include_network_details: true,
             include_timings: true,
             error_text: false,
+            keep: Keep::all(),
             metadata: Metadata::new(),
         }
     }
@@ -82,6 +85,12 @@ impl Monitoring {
     /// runs that are not measured, too.
     pub fn error_text(mut self, include: bool) -> Self {
         self.error_text = include;
+        self
+    }
+
+    /// Sets which runs are told one by one. Default: all.
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
         self
     }
 

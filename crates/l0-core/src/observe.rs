@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::end::End;
 use crate::error::Refusal;
 use crate::event::Event;
+use crate::keep::KeepReason;
 use crate::keys;
 use crate::metadata::Metadata;
 use crate::source::Description;
@@ -416,6 +417,9 @@ pub struct Finished<'a> {
     pub telemetry: Option<&'a Telemetry>,
     /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was live.
     pub metadata: &'a Metadata,
+    /// Why the run is to be told by itself; absent if it is not: see
+    /// [`Monitoring::keep`](crate::Monitoring::keep). What counts runs counts them all.
+    pub kept: Option<KeepReason>,
 }
 
 struct FinishObserver<F> {
@@ -429,6 +433,7 @@ impl<F: FnMut(&Finished<'_>) + Send> Observer for FinishObserver<F> {
             end,
             telemetry,
             metadata,
+            kept,
             ..
         } = *event
         {
@@ -437,6 +442,7 @@ impl<F: FnMut(&Finished<'_>) + Send> Observer for FinishObserver<F> {
                 end,
                 telemetry,
                 metadata,
+                kept,
             });
         }
     }

@@ -14,6 +14,7 @@ use crate::end::{Cause, End};
 use crate::error::Refusal;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
+use crate::keep;
 use crate::keys;
 use crate::live::{LiveRuns, Place};
 use crate::metadata::Metadata;
@@ -42,6 +43,10 @@ pub(crate) struct Recorder<'a> {
     /// How long the run waits before the next attempt.
     delay: Option<Duration>,
     timed: bool,
+    /// Whether it was drawn, to be kept whatever becomes of it.
+    is_drawn: bool,
+    is_violated: bool,
+    attempts: u32,
     finished: bool,
     /// What the present attempt's source said of its response.
     response_model: Option<Box<str>>,
@@ -104,6 +109,7 @@ impl<'a> Recorder<'a> {
         let monitoring = options.monitoring();
         let measured = monitoring.draw(&mut rng);
         let started_at = Timestamp::now();
+        let is_drawn = monitoring.keep.draw(&mut rng);
         let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
         let now = clock::now();
 
@@ -163,6 +169,9 @@ impl<'a> Recorder<'a> {
             tokens: 0,
             attempt: None,
             delay: None,
+            is_drawn,
+            is_violated: false,
+            attempts: 0,
             finished: false,
             response_model: None,
             response_id: None,
@@ -244,6 +253,7 @@ impl<'a> Recorder<'a> {
         if let Some(recording) = &mut self.recording {
             recording.begin_attempt(number, source, delay);
         }
+        self.attempts = number;
         self.attempt = Some(Begun {
             number,
             source,
@@ -457,6 +467,7 @@ impl<'a> Recorder<'a> {
         if let Some(recording) = &mut self.recording {
             recording.violations(violations);
         }
+        self.is_violated |= !violations.is_empty();
         for violation in violations {
             self.observers.deliver(&Event::Violation { violation });
         }
@@ -471,6 +482,7 @@ impl<'a> Recorder<'a> {
                 recording.drift(report);
             }
         }
+        self.is_violated |= reports.iter().any(DriftReport::detected);
         for report in reports {
             self.observers.deliver(&Event::Drift { report });
         }
@@ -508,6 +520,15 @@ impl<'a> Recorder<'a> {
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
+            let kept = self.monitoring.keep.reason(
+                self.is_drawn,
+                keep::Known {
+                    is_failure: end.is_failure(),
+                    duration: telemetry.as_ref().and_then(|telemetry| telemetry.duration),
+                    is_violated: self.is_violated,
+                    attempts: self.attempts,
+                },
+            );
             let attempts = telemetry.iter().flat_map(|telemetry| &telemetry.attempts);
             let attempt = attempts.last();
             let of_attempt = |name: fn(&AttemptStats) -> &Option<String>| name(attempt?).as_deref();
@@ -520,6 +541,7 @@ impl<'a> Recorder<'a> {
                 response_model: model.or(self.response_model.as_deref()),
                 response_id: id.or(self.response_id.as_deref()),
                 metadata: &metadata,
+                kept,
             });
             self.observers.clear();
         }

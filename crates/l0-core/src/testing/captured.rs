@@ -8,6 +8,7 @@ use crate::attempt_stats::AttemptStats;
 use crate::end::End;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::NetworkErrorKind;
+use crate::keep::KeepReason;
 use crate::metadata::Metadata;
 use crate::observe::{Interceptor, Interest, Observer, Observers, RunInfo};
 use crate::telemetry::{Telemetry, Timestamp};
@@ -151,6 +152,7 @@ pub enum OwnedEvent {
         response_model: Option<String>,
         response_id: Option<String>,
         metadata: Metadata,
+        kept: Option<KeepReason>,
     },
 }
 
@@ -215,6 +217,7 @@ impl OwnedEvent {
                 response_model,
                 response_id,
                 metadata,
+                kept,
                 ..
             } => Event::Finished {
                 end,
@@ -223,6 +226,7 @@ impl OwnedEvent {
                 response_model: response_model.as_deref(),
                 response_id: response_id.as_deref(),
                 metadata,
+                kept: *kept,
             },
         }
     }
@@ -279,6 +283,7 @@ impl From<&Event<'_>> for OwnedEvent {
                 response_model,
                 response_id,
                 metadata,
+                kept,
             } => Self::Finished {
                 end: end.clone(),
                 telemetry: telemetry.cloned().map(Box::new),
@@ -286,6 +291,7 @@ impl From<&Event<'_>> for OwnedEvent {
                 response_model: response_model.map(str::to_owned),
                 response_id: response_id.map(str::to_owned),
                 metadata: metadata.clone(),
+                kept,
             },
         }
     }

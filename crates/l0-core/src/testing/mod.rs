@@ -45,6 +45,7 @@ use crate::distribution::Distribution;
 use crate::end::End;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
+use crate::keep::KeepReason;
 use crate::metadata::Metadata;
 use crate::telemetry::{ErrorRecord, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenView, Usage};
@@ -147,7 +148,17 @@ impl<'a> Event<'a> {
             response_model: None,
             response_id: None,
             metadata: no_metadata(),
+            kept: Some(KeepReason::Rate),
         }
+    }
+
+    /// Sets why the run of an [`Event::Finished`] is kept. Any other event stays as it is.
+    #[must_use]
+    pub fn with_kept(mut self, reason: Option<KeepReason>) -> Self {
+        if let Self::Finished { kept, .. } = &mut self {
+            *kept = reason;
+        }
+        self
     }
 
     /// Sets what the source of an [`Event::Finished`] said of its response. Any other event stays as it
