@@ -154,6 +154,8 @@ impl LiveRun {
     fn attempt_started(&mut self, source: u32) {
         self.resume();
         if source != self.source {
+            // Not when it is decided: the run may end before the next source is called.
+            self.count_fallback(self.source, source);
             self.elsewhere = self.elsewhere(source);
             self.source = source;
         }
@@ -171,8 +173,9 @@ impl LiveRun {
         }
     }
 
-    /// Under the labels of the start: what is given up, and what is asked next, its own labels say.
-    fn fall_back(&self, from: u32, to: u32) {
+    /// Under the labels of the start, as the runs are that it is a share of. What is given up and what is
+    /// asked instead, its own labels say.
+    fn count_fallback(&self, from: u32, to: u32) {
         let name = |number| {
             let source = self.run.source(number);
             let model = source.and_then(|source| keys::text(&source.metadata, keys::MODEL));
@@ -205,7 +208,6 @@ impl Observer for LiveRun {
         match *event {
             Event::Retry { .. } => self.wait(),
             Event::AttemptStarted { source, .. } => self.attempt_started(source),
-            Event::Fallback { from, to, .. } => self.fall_back(from, to),
             Event::Finished { end, telemetry, .. } => {
                 // A scrape between the two shows no more requests than ends. Where the start was counted,
                 // a `clear` may have forgotten it, and then all of the run goes there.
