@@ -386,3 +386,79 @@ impl std::fmt::Debug for Registry {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use futures_util::FutureExt;
+    use l0_core::testing::Script;
+    use l0_core::{Failure, L0, Source, source};
+
+    use super::*;
+    use crate::collector::Collector;
+
+    /// What a scrape says of all label sets together.
+    #[derive(Default)]
+    struct Sums {
+        name: String,
+        requests: u64,
+        finished: u64,
+    }
+
+    impl Sink for Sums {
+        fn family(&mut self, family: &Family<'_>) {
+            family.name.clone_into(&mut self.name);
+        }
+
+        fn sample(&mut self, sample: &Sample<'_>) {
+            let Value::Count(count) = sample.value else {
+                return;
+            };
+            match &*self.name {
+                "l0_requests_total" => self.requests += count,
+                "l0_streams_finished_total" => self.finished += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs that start under the labels of one model and are requests to another one. Without a text to
+    /// write and to read, there are many scrapes.
+    #[test]
+    fn no_more_runs_are_requests_than_have_finished_whatever_their_labels() {
+        const RUNS: usize = 2_000;
+
+        let collector = Collector::builder().build().unwrap();
+        // Read after the one model and before the other.
+        for number in 0..200 {
+            let labels = Labels::new([("model", format!("m{number}"))]).unwrap();
+            collector.with_labels(&labels);
+        }
+        let interceptor = collector.label_keys(["model"]).unwrap();
+        let l0 = L0::builder().interceptor(interceptor).build();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let denied = Script::new().attempt(|a| a.connect_error(Failure::status(401)));
+                let answer = Script::new().attempt(|a| a.token("a"));
+                for _ in 0..RUNS {
+                    let answer = source(answer.source()).metadata("model", "z");
+                    let run = l0.stream(denied.source()).metadata("model", "a");
+                    let text = run.fallback(answer).start().text().now_or_never();
+                    text.unwrap().unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let mut sums = Sums::default();
+                collector.registry().read(&mut sums);
+                assert!(sums.requests <= sums.finished, "of {}", sums.finished);
+            }
+        });
+        let mut sums = Sums::default();
+        collector.registry().read(&mut sums);
+        assert_eq!([sums.requests, sums.finished], [RUNS as u64; 2]);
+    }
+}
