@@ -114,7 +114,7 @@ async fn everything(sdk: &Sdk) {
                 .usage(usage)
                 .fail(Failure::fatal())
         });
-    let other = Script::new().attempt(|a| a.token("a").fail(Failure::fatal()));
+    let other = Script::new().attempt(|a| a.item(token("a")).fail(Failure::fatal()));
     let known = Monitoring::new()
         .metadata("model", "gpt-4o")
         .metadata("provider", "openai")
