@@ -12,7 +12,7 @@ use serde::de::value::Error as ValueError;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::units::millis;
+use crate::units::millis::{self, Millis};
 
 /// Buckets below the first octave, and the nanoseconds each is wide.
 const LINEAR: usize = 16;
@@ -419,7 +419,9 @@ impl Serialize for Distribution {
             buckets: self
                 .buckets
                 .iter()
-                .map(|(index, count)| JsonBucket(upper_bound(usize::from(*index)), *count))
+                .map(|(index, count)| {
+                    JsonBucket(upper_bound(usize::from(*index)).map(Millis), *count)
+                })
                 .collect(),
         }
         .serialize(serializer)
@@ -439,7 +441,7 @@ struct Json {
 }
 
 #[derive(Serialize, Deserialize)]
-struct JsonBucket(#[serde(with = "millis::option")] Option<Duration>, u64);
+struct JsonBucket(Option<Millis>, u64);
 
 #[derive(Default)]
 struct JsonBuckets(Vec<(u16, u64)>);
@@ -477,6 +479,7 @@ impl<'de> Deserialize<'de> for JsonBuckets {
                 let mut buckets = Vec::new();
                 let mut lowest = 0;
                 while let Some(JsonBucket(upper, count)) = seq.next_element()? {
+                    let upper = upper.map(|Millis(upper)| upper);
                     let index = match upper {
                         Some(upper) => index_of(upper.saturating_sub(Duration::from_nanos(1))),
                         None => LAST,
@@ -918,7 +921,7 @@ mod tests {
             let max = if sorted { places.last().map_or(0, |last| last.0) } else { max };
             let buckets: Vec<_> = places
                 .iter()
-                .map(|(index, count)| JsonBucket(upper_bound(*index), *count))
+                .map(|(index, count)| JsonBucket(upper_bound(*index).map(Millis), *count))
                 .collect();
             let max = bound(max) as f64 / 1e6;
             let json = json!({

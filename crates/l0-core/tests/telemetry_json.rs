@@ -672,8 +672,55 @@ fn a_duration_of_any_length_is_written_so_that_it_reads_back() {
 }
 
 #[test]
-fn durations_that_are_none_are_refused() {
-    for bad in [json!(-1), json!(1e300), json!("1"), json!([1])] {
+fn a_number_that_is_no_duration_is_absent_and_one_too_long_is_cut_and_neither_loses_the_record() {
+    let longest = Duration::from_millis(u64::MAX / 1_000_000);
+    for (number, expected) in [
+        (json!(-1), None),
+        (json!(-0.25), None),
+        (json!(i64::MIN), None),
+        (json!(-1e300), None),
+        (json!(null), None),
+        (json!(-0.0), Some(Duration::ZERO)),
+        (json!(0), Some(Duration::ZERO)),
+        (json!(1.5), Some(Duration::from_micros(1_500))),
+        (json!(u64::MAX), Some(longest)),
+        (json!(1e300), Some(longest)),
+    ] {
+        let json = json!({
+            "sessionId": "l0_1_a",
+            "duration": number,
+            "metrics": {
+                "totalTokens": 5, "timeToFirstToken": number, "consumerHold": number, "wait": number,
+            },
+            "network": {"errors": [{
+                "type": "timeout", "message": "m", "timestamp": 2, "retried": true, "delay": number,
+            }]},
+        });
+        let from_file = serde_json::from_reader::<_, Telemetry>(json.to_string().as_bytes());
+        for read in [serde_json::from_value(json), from_file] {
+            let read: Telemetry = read.expect("reads");
+            let errors = read.network.errors.as_ref().expect("details");
+            let durations = [
+                read.duration,
+                read.metrics.time_to_first_token,
+                read.metrics.consumer_hold,
+                read.metrics.wait,
+                errors[0].delay(),
+            ];
+            assert_eq!(durations, [expected; 5], "{number}");
+            assert_eq!(
+                (&*read.session_id, read.metrics.total_tokens),
+                ("l0_1_a", 5)
+            );
+            let again: Telemetry = serde_json::from_value(json_of(&read)).expect("reads back");
+            assert_eq!(again, read, "{number}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_refused_as_a_duration() {
+    for bad in [json!("1"), json!([1]), json!({}), json!(true)] {
         let json = json!({"duration": bad});
         serde_json::from_value::<Telemetry>(json).expect_err("refused");
     }

@@ -1,10 +1,11 @@
-//! Attributes: what a run's metadata becomes.
+//! Attributes: what becomes of a run's metadata, and of what its sources say of themselves.
 
 use std::sync::Arc;
 
 use l0_core::keys::{self, cut};
-use l0_core::{KeyList, KeyRules, Quantity, RunInfo};
-use opentelemetry::{Key, KeyValue, StringValue};
+use l0_core::{Description, KeyList, KeyRules, Metadata, Quantity, RunInfo, SourceInfo};
+use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
+use serde_json::Value as Json;
 
 use crate::conventions::{CURRENT, Conventions, Keys};
 use crate::numbers::{self, SpanNumber};
@@ -19,49 +20,49 @@ pub(crate) const RULES: KeyRules = KeyRules::new(
 /// Returns whether an attribute of this name is sent whatever the metadata.
 fn is_sent(conventions: &Conventions, name: &str) -> bool {
     let mut labels = Quantity::ALL.iter().filter_map(Quantity::label);
+    let of_runs = SpanNumber::of_runs(conventions).into_iter();
+    let mut numbers = of_runs.chain(SpanNumber::of_attempts(conventions));
     conventions.keys.all().contains(&name)
-        || SpanNumber::all(conventions)
-            .iter()
-            .any(|number| number.key.as_str() == name)
+        || numbers.any(|number| number.key.as_str() == name)
         || labels.any(|label| numbers::label(conventions, label) == name)
 }
 
-/// The attributes that one run has from its start on.
+/// The attributes of what is asked of one source.
 #[derive(Debug)]
-pub(crate) struct RunAttributes {
-    /// The operation and the model: the span's name.
+pub(crate) struct SourceAttributes {
+    /// The operation and the model: the name of its attempts' spans.
     pub(crate) title: String,
-    /// Those of every point of the run: first those of the conventions, then the listed ones.
+    /// Those of every point: first those of the conventions, then the listed ones.
     pub(crate) of_points: Vec<KeyValue>,
     /// How many of them are of the conventions.
     named: usize,
 }
 
-impl RunAttributes {
-    pub(crate) fn new(conventions: &Conventions, run: &RunInfo, listed: &KeyList) -> Self {
+impl SourceAttributes {
+    pub(crate) fn new(conventions: &Conventions, metadata: &Metadata, listed: &KeyList) -> Self {
         let Keys {
             operation,
             provider,
             request_model,
             ..
         } = conventions.keys;
-        let done = value(run, keys::OPERATION);
+        let done = value(metadata, keys::OPERATION);
         let done = done.unwrap_or_else(|| conventions.default_operation.into());
-        let model = value(run, keys::MODEL);
+        let model = value(metadata, keys::MODEL);
         let title = match &model {
             Some(model) => format!("{} {}", done.as_str(), model.as_str()),
             None => done.as_str().to_owned(),
         };
         let mut of_points = vec![KeyValue::new(operation, done)];
         let asked = [
-            (provider, value(run, keys::PROVIDER)),
+            (provider, value(metadata, keys::PROVIDER)),
             (request_model, model),
         ];
         for (name, value) in asked {
             of_points.extend(value.map(|value| KeyValue::new(name, value)));
         }
         let named = of_points.len();
-        of_points.extend(pick(run, listed));
+        of_points.extend(pick(metadata, listed));
         Self {
             title,
             of_points,
@@ -69,36 +70,95 @@ impl RunAttributes {
         }
     }
 
-    /// Returns those of the span at its start; `listed` are the keys for spans, those for points
-    /// included.
-    pub(crate) fn of_span(
+    /// Returns those of the span of an attempt at its start, but those that tell attempts apart.
+    /// `listed` are the keys for spans, those for points included.
+    pub(crate) fn of_attempt(
         &self,
         conventions: &Conventions,
         run: &RunInfo,
+        source: &SourceInfo,
         listed: &KeyList,
     ) -> Vec<KeyValue> {
         let Keys {
             request_stream,
             conversation_id,
+            server_address,
+            server_port,
             session_id,
             ..
         } = conventions.keys;
+        let Description {
+            server_address: address,
+            server_port: port,
+            streaming,
+            parameters,
+            ..
+        } = &source.description;
         let mut attributes = self.of_points[..self.named].to_vec();
-        attributes.push(KeyValue::new(request_stream, true));
+        let streaming = streaming.unwrap_or(!run.is_call());
+        attributes.push(KeyValue::new(request_stream, streaming));
         attributes.push(KeyValue::new(session_id, text(run.id())));
-        let conversation = value(run, keys::CONVERSATION_ID);
+        let conversation = value(&source.metadata, keys::CONVERSATION_ID);
         attributes.extend(conversation.map(|id| KeyValue::new(conversation_id, id)));
-        attributes.extend(pick(run, listed));
+        if let Some(address) = address.as_deref().filter(|address| !address.is_empty()) {
+            attributes.push(KeyValue::new(server_address, text(address)));
+            attributes.extend(port.map(|port| KeyValue::new(server_port, i64::from(port))));
+        }
+        attributes.extend(pick(&source.metadata, listed));
+        for (name, asked) in parameters {
+            let key = format!("{}{name}", conventions.parameters);
+            // What the application says of it goes before what the source says.
+            let known = attributes.iter().any(|one| one.key.as_str() == key);
+            if let (Some(value), false) = (parameter(conventions, name, asked), known) {
+                attributes.push(KeyValue::new(key, value));
+            }
+        }
         attributes
     }
 }
 
-/// Picks the listed entries of a run's metadata.
-fn pick<'a>(run: &'a RunInfo, listed: &'a KeyList) -> impl Iterator<Item = KeyValue> + 'a {
+/// Returns the attributes of a run's span that come from its metadata.
+pub(crate) fn of_run(
+    conventions: &Conventions,
+    metadata: &Metadata,
+    listed: &KeyList,
+) -> Vec<KeyValue> {
+    let conversation = value(metadata, keys::CONVERSATION_ID);
+    let conversation = conversation.map(|id| KeyValue::new(conventions.keys.conversation_id, id));
+    conversation
+        .into_iter()
+        .chain(pick(metadata, listed))
+        .collect()
+}
+
+/// Picks the listed entries of metadata.
+fn pick<'a>(metadata: &'a Metadata, listed: &'a KeyList) -> impl Iterator<Item = KeyValue> + 'a {
     // Shared, since every point gets them.
     let shared = |text: &str| Arc::<str>::from(text);
-    let picked = listed.pick(run.metadata());
+    let picked = listed.pick(metadata);
     picked.map(move |(name, value)| KeyValue::new(Key::from(shared(name)), shared(&value)))
+}
+
+/// How many of a list that is a parameter are sent.
+const MAX_ITEMS: usize = 16;
+
+/// Returns a parameter of a request as an attribute's value; none if it is null.
+fn parameter(conventions: &Conventions, name: &str, asked: &Json) -> Option<Value> {
+    let words = |one: &Json| one.as_str().map(text);
+    Some(match asked {
+        Json::Null => return None,
+        Json::Bool(flag) => (*flag).into(),
+        Json::Number(number) => match number.as_i64() {
+            Some(whole) if !conventions.doubles.contains(&name) => whole.into(),
+            _ => number.as_f64()?.into(),
+        },
+        Json::Array(list) if list.iter().all(Json::is_string) => {
+            let words = list.iter().take(MAX_ITEMS).filter_map(words);
+            Value::Array(Array::String(words.collect()))
+        }
+        Json::String(word) => text(word).into(),
+        other => text(&other.to_string()).into(),
+    })
 }
 
 /// Returns a text as the value of an attribute, cut.
@@ -106,8 +166,8 @@ pub(crate) fn text(text: &str) -> StringValue {
     Arc::<str>::from(cut(text, KeyList::MAX_VALUE)).into()
 }
 
-/// Returns an entry of the metadata of a run; none if it is empty.
-fn value(run: &RunInfo, key: &str) -> Option<StringValue> {
-    let value = keys::text(run.metadata(), key)?;
+/// Returns an entry of metadata; none if it is empty.
+pub(crate) fn value(metadata: &Metadata, key: &str) -> Option<StringValue> {
+    let value = keys::text(metadata, key)?;
     (!value.is_empty()).then(|| text(&value))
 }

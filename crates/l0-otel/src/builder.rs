@@ -12,6 +12,7 @@ use crate::attributes::RULES;
 use crate::conventions::CURRENT;
 use crate::instruments::Instruments;
 use crate::interceptor::OtelInterceptor;
+use crate::live::LiveSpans;
 use crate::numbers::SpanNumber;
 use crate::run::Destination;
 
@@ -97,7 +98,9 @@ impl OtelBuilder {
     }
 
     /// Adds keys of metadata. A run's values of these keys become attributes, of the same names, of
-    /// its span and of its metrics. Values are read by [`keys::text`](l0_core::keys::text) and cut to
+    /// its spans and of its metrics; where a source has a value of its own, those of its attempts and of
+    /// its numbers. A value that is [set](l0_core::RunHandle::set_metadata) while the run is live becomes one
+    /// of the run's span, at its end. Values are read by [`keys::text`](l0_core::keys::text) and cut to
     /// 256 bytes; empty values are left out.
     ///
     /// SDKs keep a series for each set of values, up to a limit (2,000 in the SDK for Rust; all further
@@ -121,7 +124,7 @@ impl OtelBuilder {
         Ok(self)
     }
 
-    /// Adds keys of metadata, as [`attribute_keys`](Self::attribute_keys) does, for the span only. Use
+    /// Adds keys of metadata, as [`attribute_keys`](Self::attribute_keys) does, for spans only. Use
     /// it for keys that have many values, such as a user's id.
     ///
     /// # Errors
@@ -152,7 +155,9 @@ impl OtelBuilder {
             conventions: CURRENT,
             instruments: self.metrics.then(|| Instruments::new(CURRENT, &meter())),
             tracer: self.spans.then(tracer),
-            span_numbers: SpanNumber::all(CURRENT),
+            run_numbers: SpanNumber::of_runs(CURRENT),
+            attempt_numbers: SpanNumber::of_attempts(CURRENT),
+            live: LiveSpans::default(),
             keys: self.keys,
             span_keys: self.span_keys,
         })

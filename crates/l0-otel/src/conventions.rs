@@ -10,6 +10,12 @@ pub(crate) struct Conventions {
     pub(crate) schema_url: &'static str,
     /// The operation, where metadata does not say.
     pub(crate) default_operation: &'static str,
+    /// The name of a run's span.
+    pub(crate) run: &'static str,
+    /// What the names of a request's parameters begin with.
+    pub(crate) parameters: &'static str,
+    /// The parameters that are doubles, also those of a whole number.
+    pub(crate) doubles: &'static [&'static str],
     pub(crate) metrics: Metrics,
     /// The numbers of runs that are not sent under their own names.
     pub(crate) numbers: &'static [Number],
@@ -29,6 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) network_errors: Metric,
     pub(crate) violations: Metric,
     pub(crate) drift: Metric,
+    pub(crate) fallbacks: Metric,
 }
 
 /// One instrument.
@@ -51,8 +58,10 @@ pub(crate) struct Number {
     pub(crate) metric: Spelling<&'static Metric>,
     /// Its `gen_ai.token.type`, in a metric that holds several numbers.
     pub(crate) token_type: Option<&'static str>,
-    /// The attributes of a span at its end.
-    pub(crate) attributes: Spelling<&'static [&'static str]>,
+    /// The attribute of the run's span.
+    pub(crate) attribute: Spelling<&'static str>,
+    /// The attributes of its attempts' spans.
+    pub(crate) of_attempts: &'static [&'static str],
 }
 
 /// The name under which something is sent.
@@ -74,6 +83,8 @@ pub(crate) struct Keys {
     pub(crate) request_model: &'static str,
     pub(crate) request_stream: &'static str,
     pub(crate) conversation_id: &'static str,
+    pub(crate) server_address: &'static str,
+    pub(crate) server_port: &'static str,
     pub(crate) response_model: &'static str,
     pub(crate) response_id: &'static str,
     pub(crate) finish_reasons: &'static str,
@@ -81,13 +92,17 @@ pub(crate) struct Keys {
     pub(crate) error_type: &'static str,
     pub(crate) error_message: &'static str,
     pub(crate) session_id: &'static str,
+    pub(crate) parent_id: &'static str,
     pub(crate) outcome: &'static str,
     pub(crate) attempts: &'static str,
     pub(crate) attempt: &'static str,
+    pub(crate) source: &'static str,
     pub(crate) retried: &'static str,
     pub(crate) retry_reason: &'static str,
     pub(crate) retry_kind: &'static str,
     pub(crate) retry_delay: &'static str,
+    pub(crate) fallback_from: &'static str,
+    pub(crate) fallback_to: &'static str,
     pub(crate) rule: &'static str,
     pub(crate) severity: &'static str,
     pub(crate) recoverable: &'static str,
@@ -97,7 +112,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Returns every name.
-    pub(crate) fn all(&self) -> [&'static str; 24] {
+    pub(crate) fn all(&self) -> [&'static str; 30] {
         // Without `..`, so that no field is forgotten.
         let Self {
             operation,
@@ -105,6 +120,8 @@ impl Keys {
             request_model,
             request_stream,
             conversation_id,
+            server_address,
+            server_port,
             response_model,
             response_id,
             finish_reasons,
@@ -112,13 +129,17 @@ impl Keys {
             error_type,
             error_message,
             session_id,
+            parent_id,
             outcome,
             attempts,
             attempt,
+            source,
             retried,
             retry_reason,
             retry_kind,
             retry_delay,
+            fallback_from,
+            fallback_to,
             rule,
             severity,
             recoverable,
@@ -131,6 +152,8 @@ impl Keys {
             request_model,
             request_stream,
             conversation_id,
+            server_address,
+            server_port,
             response_model,
             response_id,
             finish_reasons,
@@ -138,13 +161,17 @@ impl Keys {
             error_type,
             error_message,
             session_id,
+            parent_id,
             outcome,
             attempts,
             attempt,
+            source,
             retried,
             retry_reason,
             retry_kind,
             retry_delay,
+            fallback_from,
+            fallback_to,
             rule,
             severity,
             recoverable,
@@ -154,12 +181,12 @@ impl Keys {
     }
 }
 
-/// The names of a span's events.
+/// The names of spans' events.
 #[derive(Debug)]
 pub(crate) struct Events {
-    pub(crate) attempt: &'static str,
     pub(crate) network_error: &'static str,
     pub(crate) retry: &'static str,
+    pub(crate) fallback: &'static str,
     pub(crate) violation: &'static str,
     pub(crate) drift: &'static str,
 }
@@ -201,6 +228,8 @@ const ERROR_TYPE: &str = "error.type";
 const OUTCOME: &str = "l0.outcome";
 const RETRY_REASON: &str = "l0.retry.reason";
 const RETRY_KIND: &str = "l0.retry.kind";
+const FALLBACK_FROM: &str = "l0.fallback.from";
+const FALLBACK_TO: &str = "l0.fallback.to";
 const RULE: &str = "l0.rule";
 const SEVERITY: &str = "l0.severity";
 
@@ -239,6 +268,14 @@ static TOKEN_USAGE: Metric = histogram(
 static V1_41: Conventions = Conventions {
     schema_url: "https://opentelemetry.io/schemas/1.41.0",
     default_operation: "chat",
+    run: "l0.run",
+    parameters: "gen_ai.request.",
+    doubles: &[
+        "temperature",
+        "top_p",
+        "frequency_penalty",
+        "presence_penalty",
+    ],
     metrics: Metrics {
         active_runs: count(
             "l0.runs.active",
@@ -282,6 +319,12 @@ static V1_41: Conventions = Conventions {
             "Times that drift was found",
             &[],
         ),
+        fallbacks: count(
+            "l0.fallbacks",
+            "{fallback}",
+            "Fallbacks to another source",
+            &[FALLBACK_FROM, FALLBACK_TO],
+        ),
     },
     numbers: &[
         // The span is as long as the run.
@@ -289,16 +332,32 @@ static V1_41: Conventions = Conventions {
             "duration",
             Spelling::Named(&OPERATION_DURATION),
             Spelling::Nowhere,
+            &[],
         ),
+        number(
+            "tokens.total",
+            Spelling::Own,
+            Spelling::Own,
+            &["l0.attempt_tokens"],
+        ),
+        // Of the run on its own span, of each attempt on that of the attempt.
         number(
             "time_to_first_token",
             Spelling::Named(&TIME_TO_FIRST_CHUNK),
-            Spelling::Named(&["gen_ai.response.time_to_first_chunk"]),
+            Spelling::Own,
+            &["gen_ai.response.time_to_first_chunk"],
+        ),
+        number(
+            "attempt_time_to_first_token",
+            Spelling::Own,
+            Spelling::Nowhere,
+            &[],
         ),
         number(
             "inter_token",
             Spelling::Named(&TIME_PER_OUTPUT_CHUNK),
             Spelling::Own,
+            &[],
         ),
         usage("usage.input", Some("input"), &["gen_ai.usage.input_tokens"]),
         usage(
@@ -306,6 +365,7 @@ static V1_41: Conventions = Conventions {
             Some("output"),
             &["gen_ai.usage.output_tokens"],
         ),
+        usage("usage.total", None, &["l0.usage.total"]),
         usage(
             "usage.cached_input",
             None,
@@ -330,17 +390,16 @@ static V1_41: Conventions = Conventions {
         counted("retries.total", Spelling::Own),
         counted("retries.network", Spelling::Own),
         counted("retries.model", Spelling::Own),
+        counted("fallbacks", Spelling::Own),
         counted("network.errors", Spelling::Own),
         counted("guardrails.violations", Spelling::Own),
         counted("drift.detected", Spelling::Own),
-        // So are these, and the span says each in its events, its `l0.outcome` and its `error.type`.
+        // So are these, and spans say each in their events, their `l0.outcome` and their `error.type`.
         counted("network.errors_by_type", Spelling::Nowhere),
         counted("guardrails.violations_by_severity", Spelling::Nowhere),
         counted("guardrails.violations_by_rule", Spelling::Nowhere),
         counted("runs", Spelling::Nowhere),
         counted("failures", Spelling::Nowhere),
-        // The span of every run has them, measured or not.
-        number("attempts", Spelling::Own, Spelling::Nowhere),
     ],
     attributes_of_numbers: &[RESPONSE_MODEL],
     keys: Keys {
@@ -349,6 +408,8 @@ static V1_41: Conventions = Conventions {
         request_model: "gen_ai.request.model",
         request_stream: "gen_ai.request.stream",
         conversation_id: "gen_ai.conversation.id",
+        server_address: "server.address",
+        server_port: "server.port",
         response_model: RESPONSE_MODEL,
         response_id: "gen_ai.response.id",
         finish_reasons: "gen_ai.response.finish_reasons",
@@ -356,13 +417,17 @@ static V1_41: Conventions = Conventions {
         error_type: ERROR_TYPE,
         error_message: "exception.message",
         session_id: "l0.session_id",
+        parent_id: "l0.parent_id",
         outcome: OUTCOME,
         attempts: "l0.attempts",
         attempt: "l0.attempt",
+        source: "l0.source",
         retried: "l0.retried",
         retry_reason: RETRY_REASON,
         retry_kind: RETRY_KIND,
         retry_delay: "l0.retry.delay",
+        fallback_from: FALLBACK_FROM,
+        fallback_to: FALLBACK_TO,
         rule: RULE,
         severity: SEVERITY,
         recoverable: "l0.recoverable",
@@ -370,9 +435,9 @@ static V1_41: Conventions = Conventions {
         drift_confidence: "l0.drift.confidence",
     },
     events: Events {
-        attempt: "l0.attempt",
         network_error: "l0.network_error",
         retry: "l0.retry",
+        fallback: "l0.fallback",
         violation: "l0.violation",
         drift: "l0.drift",
     },
@@ -406,34 +471,36 @@ const fn histogram(
 const fn number(
     quantity: &'static str,
     metric: Spelling<&'static Metric>,
-    attributes: Spelling<&'static [&'static str]>,
+    attribute: Spelling<&'static str>,
+    of_attempts: &'static [&'static str],
 ) -> Number {
     Number {
         quantity,
         metric,
         token_type: None,
-        attributes,
+        attribute,
+        of_attempts,
     }
 }
 
-/// Tokens as the provider counts them. The metric of the conventions takes those of two types.
+/// Tokens as the provider counts them. The metric of the conventions takes those of two types. Only the
+/// spans of attempts have them: backends add up all that they find below a trace.
 const fn usage(
     quantity: &'static str,
     token_type: Option<&'static str>,
-    attributes: &'static [&'static str],
+    of_attempts: &'static [&'static str],
 ) -> Number {
+    let metric = match token_type {
+        Some(_) => Spelling::Named(&TOKEN_USAGE),
+        None => Spelling::Own,
+    };
     Number {
-        quantity,
-        metric: match token_type {
-            Some(_) => Spelling::Named(&TOKEN_USAGE),
-            None => Spelling::Own,
-        },
         token_type,
-        attributes: Spelling::Named(attributes),
+        ..number(quantity, metric, Spelling::Nowhere, of_attempts)
     }
 }
 
 /// What is no metric, since [`Metrics`] counts it.
-const fn counted(quantity: &'static str, attributes: Spelling<&'static [&'static str]>) -> Number {
-    number(quantity, Spelling::Nowhere, attributes)
+const fn counted(quantity: &'static str, attribute: Spelling<&'static str>) -> Number {
+    number(quantity, Spelling::Nowhere, attribute, &[])
 }

@@ -6,7 +6,7 @@ use l0_core::{Quantity, Telemetry, Unit, Value};
 use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{Key, KeyValue};
 
-use crate::attributes::{RunAttributes, text};
+use crate::attributes::{SourceAttributes, text};
 use crate::conventions::{Conventions, Metric};
 use crate::gaps;
 use crate::numbers;
@@ -20,6 +20,7 @@ pub(crate) struct Instruments {
     network_errors: LiveCounter,
     violations: LiveCounter,
     drift: LiveCounter,
+    fallbacks: LiveCounter,
     numbers: Vec<NumberInstrument>,
 }
 
@@ -51,45 +52,57 @@ impl Instruments {
             network_errors: counter(&live.network_errors),
             violations: counter(&live.violations),
             drift: counter(&live.drift),
+            fallbacks: counter(&live.fallbacks),
             numbers: numbers.collect(),
         }
     }
 
-    /// A run starts (1) or ends (-1).
-    pub(crate) fn active(&self, run: &RunAttributes, change: i64) {
-        self.active_runs.add(change, &run.of_points);
+    /// A run starts (1) or ends (-1); `first` is its first source.
+    pub(crate) fn active(&self, first: &SourceAttributes, change: i64) {
+        self.active_runs.add(change, &first.of_points);
     }
 
     /// A run has ended; `end` says how.
-    pub(crate) fn ended(&self, run: &RunAttributes, end: &[KeyValue], failed: bool) {
-        self.runs.count(run, end);
-        if failed {
-            self.failures.count(run, end);
-        }
+    pub(crate) fn ended(&self, first: &SourceAttributes, end: &[KeyValue]) {
+        self.runs.count(first, end);
     }
 
-    pub(crate) fn retry(&self, run: &RunAttributes, what: &[KeyValue]) {
-        self.retries.count(run, what);
+    /// A run has failed, with this source.
+    pub(crate) fn failed(&self, last: &SourceAttributes, end: &[KeyValue]) {
+        self.failures.count(last, end);
     }
 
-    pub(crate) fn network_error(&self, run: &RunAttributes, what: &[KeyValue]) {
-        self.network_errors.count(run, what);
+    pub(crate) fn retry(&self, source: &SourceAttributes, what: &[KeyValue]) {
+        self.retries.count(source, what);
     }
 
-    pub(crate) fn violation(&self, run: &RunAttributes, what: &[KeyValue]) {
-        self.violations.count(run, what);
+    pub(crate) fn fallback(&self, from: &SourceAttributes, what: &[KeyValue]) {
+        self.fallbacks.count(from, what);
     }
 
-    pub(crate) fn drift(&self, run: &RunAttributes) {
-        self.drift.count(run, &[]);
+    pub(crate) fn network_error(&self, source: &SourceAttributes, what: &[KeyValue]) {
+        self.network_errors.count(source, what);
     }
 
-    /// Records what a run measured; `end` says how it ended, and who answered.
-    pub(crate) fn measured(&self, run: &RunAttributes, telemetry: &Telemetry, end: &[KeyValue]) {
+    pub(crate) fn violation(&self, source: &SourceAttributes, what: &[KeyValue]) {
+        self.violations.count(source, what);
+    }
+
+    pub(crate) fn drift(&self, source: &SourceAttributes) {
+        self.drift.count(source, &[]);
+    }
+
+    /// Records what a run measured with one source; `end` says what else is known of it.
+    pub(crate) fn measured(
+        &self,
+        source: &SourceAttributes,
+        telemetry: &Telemetry,
+        end: &[KeyValue],
+    ) {
         // Made once, since nearly all are the same.
-        let mut attributes = run.of_points.clone();
+        let mut attributes = source.of_points.clone();
         for number in &self.numbers {
-            attributes.truncate(run.of_points.len());
+            attributes.truncate(source.of_points.len());
             number.record(telemetry, end, &mut attributes);
         }
     }
@@ -110,8 +123,8 @@ struct LiveCounter {
 }
 
 impl LiveCounter {
-    fn count(&self, run: &RunAttributes, known: &[KeyValue]) {
-        let mut attributes = run.of_points.clone();
+    fn count(&self, source: &SourceAttributes, known: &[KeyValue]) {
+        let mut attributes = source.of_points.clone();
         attributes.extend(only(self.attributes, known));
         self.counter.add(1, &attributes);
     }
@@ -150,18 +163,14 @@ impl NumberInstrument {
         }
     }
 
-    /// Records the number, if it is known. `attributes` are those of every point of the run; those
+    /// Records the number, if it is known. `attributes` are those of every point of the source; those
     /// of this metric are added.
     fn record(&self, telemetry: &Telemetry, end: &[KeyValue], attributes: &mut Vec<KeyValue>) {
-        let value = self.quantity.value(telemetry);
-        if value.is_none() && self.label.is_none() {
-            return;
-        }
         attributes.extend(only(self.attributes, end));
         attributes.extend(self.token_type.clone());
-        if let Some(value) = value {
+        self.quantity.values(telemetry, &mut |value| {
             self.instrument.record(value, attributes);
-        }
+        });
         if let Some(label) = &self.label {
             self.quantity.each(telemetry, &mut |of, count| {
                 attributes.push(KeyValue::new(label.clone(), text(of)));
@@ -316,13 +325,13 @@ mod tests {
             quantity.each(&telemetry, &mut |_, count| {
                 (expected, known) = (expected + count as f64, true);
             });
-            if let Some(value) = quantity.value(&telemetry) {
+            quantity.values(&telemetry, &mut |value| {
                 known = true;
-                expected = match value {
+                expected += match value {
                     Value::Distribution(all) => all.sum().as_secs_f64(),
                     value => value.as_f64(),
                 };
-            }
+            });
             let name = format!("l0.{}", quantity.name);
             let metric = metrics.iter().find(|metric| metric.name() == name);
             assert_eq!(metric.is_some(), known, "{name}");

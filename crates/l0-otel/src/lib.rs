@@ -71,6 +71,7 @@ mod conventions;
 mod gaps;
 mod instruments;
 mod interceptor;
+mod live;
 mod numbers;
 mod run;
 

@@ -62,7 +62,7 @@ fn own_name(name: &str) -> String {
     format!("l0.{name}")
 }
 
-/// A number of a run as an attribute of its span.
+/// A number as an attribute of a span.
 #[derive(Debug, Clone)]
 pub(crate) struct SpanNumber {
     pub(crate) key: Key,
@@ -83,8 +83,8 @@ const PARTS: [(&str, Part); 5] = [
 ];
 
 impl SpanNumber {
-    /// Returns all of them. A number that is broken down by a label is none.
-    pub(crate) fn all(conventions: &Conventions) -> Vec<Self> {
+    /// Returns those of a run's span. A number that is broken down by a label is none.
+    pub(crate) fn of_runs(conventions: &Conventions) -> Vec<Self> {
         let mut all = Vec::new();
         for quantity in Quantity::ALL {
             let mut add = |key, part| {
@@ -97,10 +97,8 @@ impl SpanNumber {
             let shared = |name: String| Key::from(Arc::<str>::from(name));
             let name = own_name(quantity.name);
             let row = row(conventions, quantity);
-            match row.map_or(Spelling::Own, |row| row.attributes) {
-                Spelling::Named(keys) => keys
-                    .iter()
-                    .for_each(|key| add(Key::from_static_str(key), None)),
+            match row.map_or(Spelling::Own, |row| row.attribute) {
+                Spelling::Named(key) => add(Key::from_static_str(key), None),
                 Spelling::Own if quantity.label().is_some() => {}
                 Spelling::Own if quantity.kind == QuantityKind::Distribution => {
                     for (suffix, part) in PARTS {
@@ -112,6 +110,19 @@ impl SpanNumber {
             }
         }
         all
+    }
+
+    /// Returns those of an attempt's span, which are read from the telemetry of the attempt alone.
+    pub(crate) fn of_attempts(conventions: &Conventions) -> Vec<Self> {
+        let all = Quantity::ALL.iter().filter_map(|quantity| {
+            let keys = row(conventions, quantity)?.of_attempts.iter();
+            Some(keys.map(|key| Self {
+                key: Key::from_static_str(key),
+                quantity,
+                part: None,
+            }))
+        });
+        all.flatten().collect()
     }
 
     /// Reads it; none if it is unknown.
@@ -168,12 +179,14 @@ mod tests {
             &live.network_errors,
             &live.violations,
             &live.drift,
+            &live.fallbacks,
         ] {
             assert!(names.insert((metric.name.clone(), None)), "{metric:?}");
         }
 
         let mut keys: BTreeSet<_> = CURRENT.keys.all().map(Key::from_static_str).into();
-        for number in SpanNumber::all(CURRENT) {
+        let numbers = SpanNumber::of_runs(CURRENT).into_iter();
+        for number in numbers.chain(SpanNumber::of_attempts(CURRENT)) {
             assert!(keys.insert(number.key.clone()), "{number:?}");
         }
     }

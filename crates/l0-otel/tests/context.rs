@@ -11,10 +11,10 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use common::{MS, Sdk, since_start};
+use common::{MS, Sdk, since_start, value};
 use futures_util::{StreamExt, stream};
 use l0_core::testing::Script;
-use l0_core::{Backoff, L0, Retry};
+use l0_core::{Backoff, L0, Retry, RunInfo};
 use l0_otel::OtelBuilder;
 use opentelemetry::metrics::{
     Counter, InstrumentBuilder, InstrumentProvider, Meter, SyncInstrument,
@@ -89,18 +89,22 @@ fn named<'a>(spans: &'a [SpanData], name: &str) -> Vec<&'a SpanData> {
 }
 
 #[test]
-fn the_callers_span_is_the_parent_and_that_of_the_client_a_child() {
+fn the_callers_span_is_the_runs_parent_and_each_attempts_the_parent_of_the_clients() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder);
     let spans = sdk.spans();
-    assert_eq!(spans.len(), 6);
-    let (request, chat) = (named(&spans, "request")[0], named(&spans, "chat")[0]);
-    assert_eq!(chat.parent_span_id, request.span_context.span_id());
-    let made = [named(&spans, "dial"), named(&spans, "POST")].concat();
-    assert_eq!(made.len(), 4);
-    for span in made {
-        assert_eq!(span.parent_span_id, chat.span_context.span_id());
+    assert_eq!(spans.len(), 8);
+    let request = named(&spans, "request")[0];
+    let (run, attempts) = (sdk.run(), sdk.attempts());
+    assert_eq!(run.parent_span_id, request.span_context.span_id());
+    for name in ["dial", "POST"] {
+        // In the order in which they ended, as the attempts.
+        for (made, attempt) in named(&spans, name).into_iter().zip(&attempts) {
+            assert_eq!(attempt.parent_span_id, run.span_context.span_id());
+            assert_eq!(made.parent_span_id, attempt.span_context.span_id());
+        }
     }
+    assert_eq!(attempts.len(), 2);
     let trace = request.span_context.trace_id();
     assert!(
         spans
@@ -128,7 +132,7 @@ fn without_spans_the_callers_span_is_the_parent_of_that_of_the_client() {
 fn without_metrics_there_are_spans() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder.metrics(false));
-    assert_eq!(sdk.spans().len(), 6);
+    assert_eq!(sdk.spans().len(), 8);
     assert_eq!(sdk.metrics().len(), 0);
 }
 
@@ -151,14 +155,24 @@ async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
         .attempt(|a| a.connect_wait(3 * MS).token("a").wait(4 * MS));
     let mut run = sdk.l0().stream(script.source()).start();
     run.text().await.unwrap();
-    let span = sdk.span();
+    let span = sdk.run();
     assert_eq!(span.parent_span_id, SpanId::INVALID);
-    let times = span.events.iter();
-    let times: Vec<_> = times
-        .map(|event| since_start(&span, event.timestamp))
-        .collect();
-    assert_eq!(times, [Duration::ZERO, 2 * MS, 2 * MS, 7 * MS]);
-    assert_eq!(since_start(&span, span.end_time), 14 * MS);
+    let times = |of: &SpanData| {
+        let start = since_start(&span, of.start_time);
+        let events = of.events.iter();
+        let events = events.map(|event| since_start(&span, event.timestamp));
+        let end = since_start(&span, of.end_time);
+        [start]
+            .into_iter()
+            .chain(events)
+            .chain([end])
+            .collect::<Vec<_>>()
+    };
+    // A retry; then a network error, and the back-off.
+    assert_eq!(times(&span), [Duration::ZERO, 2 * MS, 14 * MS]);
+    let attempts = sdk.attempts();
+    assert_eq!(times(&attempts[0]), [Duration::ZERO, 2 * MS, 2 * MS]);
+    assert_eq!(times(&attempts[1]), [7 * MS, 14 * MS]);
     let measured = run.telemetry().unwrap().duration;
     assert_eq!(measured, Some(14 * MS));
 }
@@ -176,10 +190,10 @@ async fn a_child_may_outlive_the_run() {
         )) as Pin<Box<dyn Future<Output = _> + Send>>
     };
     sdk.l0().stream(connect).start().text().await.unwrap();
-    // The span has ended, though its context is held.
-    assert_eq!(sdk.spans().len(), 1);
+    // They have ended, though a context is held.
+    assert_eq!(sdk.spans().len(), 2);
     drop(kept);
-    assert_eq!(sdk.spans().len(), 1);
+    assert_eq!(sdk.spans().len(), 2);
 }
 
 /// Makes counters that note which span is current.
@@ -200,15 +214,52 @@ impl SyncInstrument<u64> for Notes {
 }
 
 #[test]
-fn the_runs_span_is_current_while_it_is_counted() {
+fn the_span_of_what_happens_is_current_while_it_is_counted() {
     let sdk = Sdk::new();
     let notes = Notes::default();
     let meter = Meter::new(Arc::new(notes.clone()));
     run(&sdk, |builder| builder.meter(meter));
-    let spans = sdk.spans();
-    let chat = named(&spans, "chat")[0].span_context.span_id();
-    // A network error, a retry, a run, and the numbers that add up.
+    let id = |span: &SpanData| span.span_context.span_id();
     let counted = notes.0.lock().unwrap();
-    assert!(counted.len() > 3);
-    assert!(counted.iter().all(|span| *span == chat));
+    // A network error of the first attempt; a retry, a run, and the numbers that add up.
+    let (first, rest) = counted.split_first().unwrap();
+    assert_eq!(*first, id(&sdk.attempts()[0]));
+    assert!(rest.len() > 3);
+    assert!(rest.iter().all(|span| *span == id(&sdk.run())));
+}
+
+/// Starts a run that serves the one with this span, in the context of a span `step`.
+fn serve(sdk: &Sdk, l0: &L0, parent: &RunInfo) {
+    let tracer = sdk.tracer_provider.tracer("app");
+    let _step = Context::current_with_span(tracer.start("step")).attach();
+    let script = Script::new().attempt(|a| a.token("a"));
+    drop(l0.stream(script.source()).parent(parent).start());
+}
+
+#[test]
+fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
+    let sdk = Sdk::new();
+    let l0 = sdk.l0();
+    let outer = l0.stream(Script::new().source()).start();
+    let info = outer.info().clone();
+    serve(&sdk, &l0, &info);
+    let step_id = |spans: &[SpanData]| named(spans, "step")[0].span_context.span_id();
+    let inner = sdk.run();
+    drop(outer);
+    let [_, outer] = &sdk.runs()[..] else {
+        panic!("{:?}", sdk.runs());
+    };
+    assert_eq!(inner.parent_span_id, outer.span_context.span_id());
+    assert_eq!(inner.span_context.trace_id(), outer.span_context.trace_id());
+    let parent_id = value(&inner.attributes, "l0.parent_id");
+    assert_eq!(parent_id.as_deref(), Some(info.id()));
+    assert_eq!(value(&outer.attributes, "l0.parent_id"), None);
+
+    // It has ended.
+    let sdk = Sdk::new();
+    let l0 = sdk.l0();
+    serve(&sdk, &l0, &info);
+    let run = sdk.run();
+    assert_eq!(run.parent_span_id, step_id(&sdk.spans()));
+    assert_eq!(value(&run.attributes, "l0.parent_id"), parent_id);
 }

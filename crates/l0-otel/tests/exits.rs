@@ -1,4 +1,5 @@
-//! Every way a run can end, measured and not: one span, ended once, and exactly these points.
+//! Every way a run can end, measured and not: a span for it and for each of its attempts, each ended
+//! once, and exactly these points.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,17 +8,20 @@ mod common;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use common::{MS, Sdk, asked, length, nanos, number_attributes, own_points, value};
+use common::{
+    MS, Sdk, asked, attempt_number_attributes, length, nanos, number_attributes, own_points, value,
+};
 use l0_core::testing::exits::{self, Exit, Exited};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{End, FinishReason, L0, Monitoring, Usage};
+use l0_core::{AttemptStats, End, FinishReason, L0, Monitoring, Outcome, Usage};
 use l0_otel::OtelInterceptor;
-use opentelemetry::trace::{Span, SpanBuilder, SpanContext, Status, Tracer};
+use opentelemetry::trace::{Span, SpanBuilder, SpanContext, SpanKind, Status, Tracer};
 use opentelemetry::{Context, KeyValue};
+use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::{Builder, Runtime};
 
 /// A runtime whose clock only moves while it waits, so that times are exact.
@@ -26,77 +30,56 @@ fn paused() -> Runtime {
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// The event of the span that tells of an event on the way; none if none does.
-fn span_event(name: &str) -> Option<&'static str> {
-    match name {
-        "attempt_started" => Some("l0.attempt"),
-        "network_error" => Some("l0.network_error"),
-        "retry" => Some("l0.retry"),
-        "violation" => Some("l0.violation"),
-        "drift" => Some("l0.drift"),
-        _ => None,
-    }
-}
-
 /// The type of the error of a run that failed: an abort is none.
 fn error_type(end: &End) -> Option<Cow<'static, str>> {
     end.error_type().filter(|_| end.is_failure())
 }
 
-fn status(end: &End) -> Status {
-    if end.is_failure() {
-        Status::error(end.message().unwrap().to_owned())
-    } else {
-        Status::Unset
+/// The events of the run's span, and of the spans of its attempts.
+fn span_events(events: &[OwnedEvent]) -> (Vec<&'static str>, Vec<Vec<&'static str>>) {
+    let (mut of_run, mut of_attempts) = (Vec::new(), Vec::<Vec<_>>::new());
+    let mut is_open = false;
+    for event in events {
+        let name = match event {
+            OwnedEvent::AttemptStarted { .. } => {
+                of_attempts.push(Vec::new());
+                is_open = true;
+                continue;
+            }
+            OwnedEvent::AttemptFinished { .. } => {
+                is_open = false;
+                continue;
+            }
+            OwnedEvent::NetworkError { .. } => "l0.network_error",
+            OwnedEvent::Retry { .. } => "l0.retry",
+            OwnedEvent::Fallback { .. } => "l0.fallback",
+            OwnedEvent::Violation { .. } => "l0.violation",
+            OwnedEvent::Drift { .. } => "l0.drift",
+            _ => continue,
+        };
+        match of_attempts.last_mut().filter(|_| is_open) {
+            Some(of_attempt) => of_attempt.push(name),
+            None => of_run.push(name),
+        }
     }
+    (of_run, of_attempts)
 }
 
-/// What the source said of its response.
-fn response(events: &[OwnedEvent]) -> (Option<&str>, Option<&str>) {
-    match events.last() {
-        Some(OwnedEvent::Finished {
-            response_model,
-            response_id,
-            ..
-        }) => (response_model.as_deref(), response_id.as_deref()),
-        other => panic!("the last event is {other:?}"),
-    }
+fn event_names(span: &SpanData) -> Vec<&str> {
+    span.events.iter().map(|event| &*event.name).collect()
 }
 
-/// Why the model stopped: an error, if the run failed after the first token of the last attempt and
-/// nothing else was said.
-fn finish_reason(
-    end: &End,
-    events: &[OwnedEvent],
-    said: Option<FinishReason>,
-) -> Option<&'static str> {
-    let last = events
-        .rsplit(|event| matches!(event, OwnedEvent::AttemptStarted { .. }))
-        .next();
-    let token = |event: &OwnedEvent| matches!(event, OwnedEvent::Token { .. });
-    let begun = last.is_some_and(|last| last.iter().any(token));
-    let said = said.map(FinishReason::as_str);
-    said.or((begun && end.is_failure()).then_some("error"))
+/// What is known, by its key.
+fn known<const N: usize>(entries: [(&str, Option<Cow<'_, str>>); N]) -> BTreeMap<String, String> {
+    let known = entries.into_iter();
+    known
+        .filter_map(|(key, value)| Some((key.to_owned(), value?.into_owned())))
+        .collect()
 }
 
-/// The attributes of the span, all of them.
-fn attributes(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> BTreeMap<String, String> {
-    let telemetry = exited.handle.telemetry();
-    let (model, id) = response(events);
-    let finish = telemetry
-        .as_ref()
-        .and_then(|all| finish_reason(&exit.end, events, all.finish_reason));
-    let known = [
-        ("gen_ai.operation.name", Some("chat".into())),
-        ("gen_ai.provider.name", Some("openai".into())),
-        ("gen_ai.request.model", Some("gpt-4o".into())),
-        ("gen_ai.request.stream", Some("true".into())),
-        ("gen_ai.response.model", model.map(Cow::from)),
-        ("gen_ai.response.id", id.map(Cow::from)),
-        (
-            "gen_ai.response.finish_reasons",
-            finish.map(|reason| format!("[\"{reason}\"]").into()),
-        ),
+/// The attributes of the run's span, all of them.
+fn run_attributes(exit: &Exit, exited: &Exited) -> BTreeMap<String, String> {
+    let mut all = known([
         ("l0.session_id", Some(exited.info.id().into())),
         ("l0.outcome", Some(exit.end.outcome().as_str().into())),
         (
@@ -104,11 +87,71 @@ fn attributes(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> BTreeMap<S
             Some(exit.count("attempt_started").to_string().into()),
         ),
         ("error.type", error_type(&exit.end)),
-    ];
-    let known = known.into_iter();
-    let known = known.filter_map(|(key, value)| Some((key.to_owned(), value?.into_owned())));
-    let numbers = telemetry.as_ref().map(number_attributes);
-    known.chain(numbers.unwrap_or_default()).collect()
+    ]);
+    let telemetry = exited.handle.telemetry();
+    all.extend(telemetry.iter().flat_map(number_attributes));
+    all
+}
+
+/// Why the model stopped: an error, if the attempt failed after its first token and nothing else was
+/// said.
+fn finish_reason(attempt: &AttemptStats) -> Option<&'static str> {
+    let said = attempt.finish_reason.map(FinishReason::as_str);
+    let failed = attempt.outcome.is_some_and(Outcome::is_failure);
+    said.or((attempt.tokens > 0 && failed).then_some("error"))
+}
+
+/// The attributes of an attempt's span, all of them.
+fn attempt_attributes(exited: &Exited, attempt: &AttemptStats) -> BTreeMap<String, String> {
+    let error = attempt.error.as_ref();
+    let error = error.filter(|_| attempt.outcome.is_some_and(Outcome::is_failure));
+    let measured = exited.info.measured();
+    let finish = finish_reason(attempt).filter(|_| measured);
+    let mut all = known([
+        ("gen_ai.operation.name", Some("chat".into())),
+        ("gen_ai.provider.name", Some("openai".into())),
+        ("gen_ai.request.model", Some("gpt-4o".into())),
+        ("gen_ai.request.stream", Some("true".into())),
+        (
+            "gen_ai.response.model",
+            attempt.response_model.as_deref().map(Cow::from),
+        ),
+        (
+            "gen_ai.response.id",
+            attempt.response_id.as_deref().map(Cow::from),
+        ),
+        (
+            "gen_ai.response.finish_reasons",
+            finish.map(|reason| format!("[\"{reason}\"]").into()),
+        ),
+        ("l0.session_id", Some(exited.info.id().into())),
+        ("l0.attempt", Some(attempt.number.to_string().into())),
+        ("l0.source", Some("1".into())),
+        (
+            "l0.outcome",
+            attempt.outcome.map(|outcome| outcome.as_str().into()),
+        ),
+        ("error.type", error.map(|error| error.error_type.clone())),
+    ]);
+    if measured {
+        all.extend(attempt_number_attributes(attempt));
+    }
+    all
+}
+
+fn attributes(span: &SpanData) -> BTreeMap<String, String> {
+    let sent = span.attributes.iter();
+    let sent = sent.map(|one| (one.key.to_string(), one.value.as_str().into_owned()));
+    let sent = BTreeMap::from_iter(sent);
+    assert_eq!(sent.len(), span.attributes.len(), "one is there twice");
+    sent
+}
+
+fn status(message: Option<&str>) -> Status {
+    match message {
+        Some(message) => Status::error(message.to_owned()),
+        None => Status::Unset,
+    }
 }
 
 /// The points, all of them.
@@ -149,7 +192,8 @@ fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
     points.push("l0.runs.active[] 0".to_owned());
 
     if let Some(telemetry) = exited.handle.telemetry() {
-        let (model, _) = response(events);
+        let last = telemetry.attempts.last();
+        let model = last.and_then(|attempt| attempt.response_model.as_deref());
         let model = model.map(|model| format!("gen_ai.response.model={model}"));
         let model = model.as_deref();
         let mut measure = |name: &str, attributes: [Option<&str>; 3], value: String| {
@@ -214,30 +258,56 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     let measured = measurement == "measured";
     assert_eq!(exited.handle.telemetry().is_some(), measured, "{what}");
 
-    let span = sdk.span();
-    assert_eq!(span.name, "chat gpt-4o", "{what}");
-    assert_eq!(span.status, status(&exit.end), "{what}");
+    let run = sdk.run();
+    assert_eq!(run.span_kind, SpanKind::Internal, "{what}");
+    let message = exit.end.message().filter(|_| exit.end.is_failure());
+    assert_eq!(run.status, status(message), "{what}");
     if let Some(duration) = exit.duration {
-        assert_eq!(length(&span), duration, "{what}");
+        assert_eq!(length(&run), duration, "{what}");
     }
-    let told = span.events.iter().map(|event| &*event.name);
-    let expected = exit.events.iter().filter_map(|name| span_event(name));
-    assert_eq!(Vec::from_iter(told), Vec::from_iter(expected), "{what}");
-    let sent = span.attributes.iter();
-    let sent = sent.map(|one| (one.key.to_string(), one.value.as_str().into_owned()));
-    let sent = BTreeMap::from_iter(sent);
+    let (of_run, of_attempts) = span_events(&events);
+    assert_eq!(event_names(&run), of_run, "{what}");
+    assert_eq!(attributes(&run), run_attributes(exit, &exited), "{what}");
+
+    let finished = events.iter().filter_map(|event| match event {
+        OwnedEvent::AttemptFinished { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    let finished = Vec::from_iter(finished);
+    let attempts = sdk.attempts();
+    let started = exit.count("attempt_started") as usize;
     assert_eq!(
-        sent.len(),
-        span.attributes.len(),
-        "{what}: one is there twice"
+        (attempts.len(), finished.len(), of_attempts.len()),
+        (started, started, started),
+        "{what}"
     );
-    assert_eq!(sent, attributes(exit, &exited, &events), "{what}");
+    assert_eq!(sdk.spans().len(), 1 + started, "{what}");
+    for ((span, attempt), told) in attempts.iter().zip(finished).zip(of_attempts) {
+        assert_eq!(span.name, "chat gpt-4o", "{what}");
+        assert_eq!(span.span_kind, SpanKind::Client, "{what}");
+        assert_eq!(span.parent_span_id, run.span_context.span_id(), "{what}");
+        let failed = attempt.outcome.unwrap().is_failure();
+        let error = attempt.error.as_ref().filter(|_| failed);
+        let message = error.map(|error| &*error.message);
+        assert_eq!(span.status, status(message), "{what}");
+        if let (Some(start), Some(duration), true) = (
+            attempt.start_offset,
+            attempt.duration,
+            exit.duration.is_some(),
+        ) {
+            let after = span.start_time.duration_since(run.start_time);
+            assert_eq!((after.unwrap(), length(span)), (start, duration), "{what}");
+        }
+        assert_eq!(event_names(span), told, "{what}");
+        let expected = attempt_attributes(&exited, attempt);
+        assert_eq!(attributes(span), expected, "{what}");
+    }
 
     assert_eq!(sdk.points(), points(exit, &exited, &events), "{what}");
 }
 
 #[test]
-fn every_exit_gives_one_span_and_the_exact_points() {
+fn every_exit_gives_a_span_for_the_run_and_each_attempt_and_the_exact_points() {
     for exit in exits::all() {
         check(&exit, "measured", Monitoring::new());
         check(&exit, "sampled out", Monitoring::new().sample_rate(0.0));
@@ -247,22 +317,33 @@ fn every_exit_gives_one_span_and_the_exact_points() {
 
 /// A tracer whose spans count how often they are ended: those of the SDK pass over a second time.
 #[derive(Clone, Default)]
-struct Ends(Arc<AtomicU32>);
+struct Ends(Arc<Mutex<Vec<Arc<AtomicU32>>>>);
 
-impl Tracer for Ends {
-    type Span = Self;
+/// How often the span was ended.
+struct CountedSpan(Arc<AtomicU32>);
 
-    fn build_with_context(&self, _: SpanBuilder, _: &Context) -> Self {
-        self.clone()
+impl CountedSpan {
+    fn is_open(&self) {
+        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
     }
 }
 
-impl Span for Ends {
+impl Tracer for Ends {
+    type Span = CountedSpan;
+
+    fn build_with_context(&self, _: SpanBuilder, _: &Context) -> CountedSpan {
+        let ends = Arc::new(AtomicU32::new(0));
+        self.0.lock().unwrap().push(Arc::clone(&ends));
+        CountedSpan(ends)
+    }
+}
+
+impl Span for CountedSpan {
     fn add_event_with_timestamp<T>(&mut self, _: T, _: SystemTime, _: Vec<KeyValue>)
     where
         T: Into<Cow<'static, str>>,
     {
-        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+        self.is_open();
     }
 
     fn span_context(&self) -> &SpanContext {
@@ -274,11 +355,11 @@ impl Span for Ends {
     }
 
     fn set_attribute(&mut self, _: KeyValue) {
-        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+        self.is_open();
     }
 
     fn set_status(&mut self, _: Status) {
-        assert_eq!(self.0.load(Ordering::Relaxed), 0, "it has ended");
+        self.is_open();
     }
 
     fn update_name<T: Into<Cow<'static, str>>>(&mut self, _: T) {}
@@ -291,12 +372,15 @@ impl Span for Ends {
 }
 
 #[test]
-fn every_exit_ends_the_span_once_and_then_leaves_it_alone() {
+fn every_exit_ends_each_span_once_and_then_leaves_it_alone() {
     for exit in exits::all() {
         let ends = Ends::default();
         let otel = OtelInterceptor::builder().tracer(ends.clone());
         let exited = exit.run(paused(), L0::builder().interceptor(otel.build()));
-        assert_eq!(ends.0.load(Ordering::Relaxed), 1, "{exit}");
+        let ends = ends.0.lock().unwrap();
+        let ends = ends.iter().map(|ends| ends.load(Ordering::Relaxed));
+        let expected = vec![1; 1 + exit.count("attempt_started") as usize];
+        assert_eq!(Vec::from_iter(ends), expected, "{exit}");
         assert_eq!(exited.info.observer_panics(), 0, "{exit}");
     }
 }
@@ -331,7 +415,9 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
     for point in [
         "gen_ai.client.token.usage[gen_ai.token.type=input] 1 x 24",
         "gen_ai.client.token.usage[gen_ai.token.type=output] 1 x 4",
-        "l0.attempts[] 2",
+        "l0.attempt_time_to_first_token[] 2 x 0.01",
+        "l0.attempts[l0.result=completed] 1",
+        "l0.attempts[l0.result=failed] 1",
         "l0.output_tokens.per_second[] 1 x 200",
         "l0.time_to_first_text[] 1 x 0",
         "l0.tokens.total[] 4",
@@ -352,21 +438,15 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         assert_eq!(again, None);
     }
 
-    let span = sdk.span();
+    let run = sdk.run();
     for (key, expected) in [
-        ("gen_ai.usage.cache_creation.input_tokens", Some("4")),
-        ("gen_ai.usage.cache_write.input_tokens", Some("4")),
-        ("gen_ai.usage.cache_read.input_tokens", Some("5")),
-        ("gen_ai.usage.input_tokens", Some("24")),
-        ("gen_ai.usage.output_tokens", Some("4")),
-        ("gen_ai.usage.reasoning.output_tokens", Some("1")),
-        ("gen_ai.response.time_to_first_chunk", Some("0")),
         ("l0.attempts", Some("2")),
         ("l0.inter_token.avg", Some("0.005")),
         ("l0.inter_token.max", Some("0.008")),
         ("l0.retries.network", Some("1")),
         ("l0.retries.model", Some("0")),
         ("l0.time_to_first_text", Some("0")),
+        ("l0.time_to_first_token", Some("0")),
         ("l0.usage.wasted_input", Some("12")),
         ("l0.usage.wasted_output", Some("1")),
         ("l0.tokens.wasted", Some("1")),
@@ -374,9 +454,34 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         // Nobody judged the text.
         ("l0.guardrails.violations", None),
         ("l0.duration", None),
+        // The attempts have them.
         ("l0.usage.input", None),
+        ("l0.usage.total", None),
+        ("gen_ai.usage.input_tokens", None),
     ] {
-        assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
+        assert_eq!(value(&run.attributes, key).as_deref(), expected, "{key}");
+    }
+    let attempts = sdk.attempts();
+    for (key, expected) in [
+        ("gen_ai.usage.input_tokens", [Some("12"), Some("12")]),
+        ("gen_ai.usage.output_tokens", [Some("1"), Some("3")]),
+        (
+            "gen_ai.usage.cache_creation.input_tokens",
+            [None, Some("4")],
+        ),
+        ("gen_ai.usage.cache_write.input_tokens", [None, Some("4")]),
+        ("gen_ai.usage.cache_read.input_tokens", [None, Some("5")]),
+        ("gen_ai.usage.reasoning.output_tokens", [None, Some("1")]),
+        (
+            "gen_ai.response.time_to_first_chunk",
+            [Some("0"), Some("0.01")],
+        ),
+        ("l0.usage.total", [Some("13"), Some("15")]),
+        ("l0.attempt_tokens", [Some("1"), Some("3")]),
+    ] {
+        let sent = attempts.iter().map(|span| value(&span.attributes, key));
+        let expected = expected.map(|value| value.map(str::to_owned));
+        assert_eq!(Vec::from_iter(sent), expected, "{key}");
     }
 }
 
@@ -387,5 +492,5 @@ async fn a_live_run_is_active_and_its_span_has_not_ended() {
     assert_eq!(sdk.points(), ["l0.runs.active[] 1"]);
     assert!(sdk.spans().is_empty());
     drop(run);
-    assert_eq!(sdk.spans().len(), 1);
+    assert_eq!(sdk.runs().len(), 1);
 }

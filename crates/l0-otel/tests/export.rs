@@ -217,7 +217,7 @@ async fn an_instrument_that_panics_costs_neither_the_run_nor_the_end_of_its_span
     let l0 = retried(sdk.builder().meter(meter).build()).await;
     // One panic ends the observation of the run; the other is that of its end.
     assert_eq!(l0.observer_panics(), 2);
-    let span = sdk.span();
+    let span = sdk.run();
     let outcome = value(&span.attributes, "l0.outcome");
     assert_eq!(outcome.as_deref(), Some("dropped"));
 }
@@ -253,5 +253,5 @@ fn a_run_that_outlives_the_context_of_its_thread_is_counted() {
     expected.push("l0.runs[l0.outcome=dropped] 1".to_owned());
     expected.sort();
     assert_eq!(counted, expected);
-    assert_eq!(sdk.spans().len(), 1);
+    assert_eq!(sdk.runs().len(), 1);
 }

@@ -15,6 +15,7 @@ use l0_core::{
 };
 use l0_otel::{OtelBuilder, OtelInterceptor};
 use opentelemetry::trace::Status;
+use opentelemetry_sdk::trace::SpanData;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -33,7 +34,7 @@ async fn run(sdk: &Sdk, metadata: &BTreeMap<String, Value>, builder: OtelBuilder
     let script = Script::new().attempt(|a| a.tokens(["a", "c"]));
     l0.stream(script.source()).start().text().await.unwrap();
     assert_eq!(l0.observer_panics(), 0);
-    assert_eq!(sdk.spans().len(), 1);
+    assert_eq!((sdk.runs().len(), sdk.attempts().len()), (1, 1));
 }
 
 fn metadata<const N: usize>(entries: [(&str, Value); N]) -> BTreeMap<String, Value> {
@@ -59,11 +60,12 @@ async fn metadata_is_read_as_labels_are_and_cut() {
         let metadata = metadata([("model", model.clone()), ("tier", model)]);
         let builder = sdk.builder().attribute_keys(["tier"]).unwrap();
         run(&sdk, &metadata, builder).await;
-        let span = sdk.span();
+        let (run, attempt) = (sdk.run(), sdk.attempt());
         let name = expected.map_or("chat".to_owned(), |model| format!("chat {model}"));
-        assert_eq!(span.name, name);
+        assert_eq!(attempt.name, name);
+        assert_eq!(value(&run.attributes, "tier").as_deref(), expected);
         for key in ["gen_ai.request.model", "tier"] {
-            assert_eq!(value(&span.attributes, key).as_deref(), expected);
+            assert_eq!(value(&attempt.attributes, key).as_deref(), expected);
             for metric in sdk.metrics() {
                 let of_point = value(&metric.points[0].attributes, key);
                 assert_eq!(of_point.as_deref(), expected, "{}", metric.name);
@@ -97,8 +99,8 @@ async fn only_what_is_listed_leaves_and_only_once() {
         .unwrap();
     run(&sdk, &metadata, builder).await;
 
-    let span = sdk.span();
-    assert_eq!(span.name, "generate_content gpt-4o");
+    let (run, attempt) = (sdk.run(), sdk.attempt());
+    assert_eq!(attempt.name, "generate_content gpt-4o");
     let keys = [
         ("tier", Some("free")),
         ("endpoint", Some("/chat")),
@@ -106,14 +108,20 @@ async fn only_what_is_listed_leaves_and_only_once() {
         ("gen_ai.agent.name", Some("planner")),
         ("absent", None),
         ("gen_ai.conversation.id", Some("c-1")),
-        ("gen_ai.request.model", Some("gpt-4o")),
         ("l0.outcome", Some("completed")),
         ("conversation_id", None),
         ("model", Some("gpt-4o")),
     ];
     for (key, expected) in keys {
-        assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
+        for span in [&run, &attempt] {
+            assert_eq!(value(&span.attributes, key).as_deref(), expected, "{key}");
+        }
     }
+    let model = |span: &SpanData| value(&span.attributes, "gen_ai.request.model");
+    assert_eq!(
+        (model(&run), model(&attempt)),
+        (None, Some("gpt-4o".into()))
+    );
     for metric in sdk.metrics() {
         for point in metric.points {
             let of_point = |key| value(&point.attributes, key);
@@ -128,7 +136,7 @@ async fn only_what_is_listed_leaves_and_only_once() {
             }
         }
     }
-    assert!(!format!("{span:?}").contains(CANARY));
+    assert!(!format!("{run:?}{attempt:?}").contains(CANARY));
 }
 
 /// Whichever of the two setters takes it.
@@ -238,14 +246,17 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
     });
     l0.stream(script.source()).start().text().await.unwrap_err();
 
-    let span = sdk.span();
-    // Twice an attempt, drift, two violations and a network error; a retry.
-    assert_eq!(span.events.len(), 11, "{:?}", span.events);
-    let Status::Error { description } = &span.status else {
-        panic!("{:?}", span.status);
-    };
-    assert!(description.contains("connection reset"), "{description}");
-    let mut sent = format!("{span:?}");
+    let spans = sdk.spans();
+    let events = spans.iter().map(|span| span.events.len());
+    // Twice drift, two violations and a network error; a retry.
+    assert_eq!(Vec::from_iter(events), [4, 4, 1], "{spans:?}");
+    for span in &spans {
+        let Status::Error { description } = &span.status else {
+            panic!("{:?}", span.status);
+        };
+        assert!(description.contains("connection reset"), "{description}");
+    }
+    let mut sent = format!("{spans:?}");
     for metric in sdk.metrics() {
         for point in metric.points {
             sent += &common::text(&point.attributes);
@@ -263,7 +274,7 @@ async fn what_a_provider_calls_its_answers_is_cut() {
     let script = Script::new().attempt(|a| a.item(token.clone()));
     let mut run = sdk.l0().stream(script.source()).start();
     run.text().await.unwrap();
-    let span = sdk.span();
+    let span = sdk.attempt();
     let model = value(&span.attributes, "gen_ai.response.model").unwrap();
     assert_eq!(model, "é".repeat(128));
     assert_eq!(value(&span.attributes, "gen_ai.response.id"), None);
@@ -301,11 +312,12 @@ proptest! {
             builder = added.unwrap_or(builder);
         }
         runtime.block_on(run(&sdk, &entries, builder));
-        let span = sdk.span();
-        for one in &span.attributes {
-            prop_assert!(one.value.as_str().len() <= 256);
-            value(&span.attributes, one.key.as_str());
+        for span in sdk.spans() {
+            for one in &span.attributes {
+                prop_assert!(one.value.as_str().len() <= 256);
+                value(&span.attributes, one.key.as_str());
+            }
+            prop_assert!(span.name.len() <= 2 * 256 + 1);
         }
-        prop_assert!(span.name.len() <= 2 * 256 + 1);
     }
 }

@@ -120,20 +120,25 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
         chats += 1;
         let number: usize = model.parse().unwrap();
         let (tokens, end) = plan(number);
-        assert_eq!(parent.unwrap().name, format!("request-{number}"));
+        let run = parent.unwrap();
+        assert_eq!(run.name, "l0.run");
+        let request = by_id[&run.parent_span_id];
+        assert_eq!(request.name, format!("request-{number}"));
+        for of in [span, run] {
+            let of_span = |key| value(&of.attributes, key).unwrap();
+            assert_eq!(ids[&of_span("l0.session_id")], number);
+            assert_eq!(of_span("l0.outcome"), end);
+        }
         let of_span = |key| value(&span.attributes, key).unwrap();
-        assert_eq!(ids[&of_span("l0.session_id")], number);
-        assert_eq!(of_span("l0.outcome"), end);
-        assert_eq!(of_span("l0.tokens.total"), tokens.to_string());
+        assert_eq!(of_span("l0.attempt_tokens"), tokens.to_string());
         assert_eq!(of_span("gen_ai.response.id"), format!("response-{number}"));
         assert_eq!(of_span("gen_ai.usage.output_tokens"), number.to_string());
         for (key, expected) in number_attributes(&telemetry[&number]) {
-            let sent = value(&span.attributes, &key);
+            let sent = value(&run.attributes, &key);
             assert_eq!(sent, Some(expected), "{key}");
         }
-        assert_eq!(span.events.len(), 1);
     }
-    assert_eq!((chats, spans.len()), (RUNS, 4 * RUNS));
+    assert_eq!((chats, spans.len()), (RUNS, 5 * RUNS));
 
     // One point of each metric for each run: of those of the conventions, how many values it has.
     let mut expected: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();

@@ -5,15 +5,19 @@
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::{Ready, ready};
 use std::io::ErrorKind;
 
-use common::{Ended, Metric, Sdk, attribute_of, list, number_attributes, own_metrics, table};
-use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{
-    Backoff, Check, DriftReport, Failure, Findings, FinishReason, L0, Monitoring, Quantity,
-    QuantityKind, Retry, Severity, TokenKind, Unit, Usage, Violation,
+use common::{
+    Ended, Metric, Sdk, attempt_number_attributes, attribute_of, list, number_attributes,
+    own_metrics, table,
 };
-use opentelemetry::trace::SpanKind;
+use l0_core::testing::{Script, ScriptedError, ScriptedStream, ScriptedToken};
+use l0_core::{
+    Attempt, Backoff, ByToken, Check, Description, DriftReport, Failure, Findings, FinishReason,
+    L0, Monitoring, Quantity, QuantityKind, Retry, Severity, Source, TokenKind, Unit, Usage,
+    Violation,
+};
 use opentelemetry::{Array, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
 
@@ -48,6 +52,38 @@ impl Check<DriftReport> for Finds {
     }
 }
 
+/// A source that says all of itself.
+struct Described(Script);
+
+impl Source for Described {
+    type Answer = ScriptedStream;
+    type Error = ScriptedError;
+    type Connecting = Ready<Result<ScriptedStream, ScriptedError>>;
+    type View = ByToken;
+
+    fn connect(&mut self, _: Attempt) -> Self::Connecting {
+        ready(Ok(self.0.stream()))
+    }
+
+    fn view(&self) -> ByToken {
+        ByToken
+    }
+
+    fn describe(&self) -> Description {
+        let mut description = Description::new();
+        description.provider = Some("anthropic".into());
+        description.model = Some("other".into());
+        description.operation = Some("chat".into());
+        description.server_address = Some("localhost".into());
+        description.server_port = Some(8443);
+        description.streaming = Some(true);
+        description
+            .parameters
+            .insert("temperature".into(), 1.into());
+        description
+    }
+}
+
 /// Runs after which there is every metric, every attribute and every event, once with and once
 /// without what need not be known.
 async fn everything(sdk: &Sdk) {
@@ -78,6 +114,7 @@ async fn everything(sdk: &Sdk) {
                 .usage(usage)
                 .fail(Failure::fatal())
         });
+    let other = Script::new().attempt(|a| a.item(token("a")).fail(Failure::fatal()));
     let known = Monitoring::new()
         .metadata("model", "gpt-4o")
         .metadata("provider", "openai")
@@ -91,10 +128,14 @@ async fn everything(sdk: &Sdk) {
             .interceptor(sdk.builder().build())
             .interceptor(sdk.notes_ends())
             .build();
-        l0.stream(script.source()).start().text().await.unwrap_err();
+        let run = l0
+            .stream(script.source())
+            .fallback(Described(other.clone()));
+        let mut run = run.start();
+        run.text().await.unwrap_err();
         let script = Script::new().attempt(|a| a.finish(FinishReason::Stop));
-        let run = l0.stream(script.source()).detect_zero_output(false);
-        run.start().text().await.unwrap();
+        let next = l0.stream(script.source()).detect_zero_output(false);
+        next.parent(run.info()).start().text().await.unwrap();
     }
 }
 
@@ -163,7 +204,8 @@ async fn metrics_are_those_of_the_tables() {
     let known = |quantity: &Quantity| {
         let mut telemetry = ended.iter().flat_map(|one: &Ended| &one.telemetry);
         telemetry.any(|telemetry| {
-            let mut known = quantity.value(telemetry).is_some();
+            let mut known = false;
+            quantity.values(telemetry, &mut |_| known = true);
             quantity.each(telemetry, &mut |_, _| known = true);
             known
         })
@@ -251,51 +293,46 @@ fn types(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     types
 }
 
-#[tokio::test(start_paused = true)]
-async fn spans_are_those_of_the_tables() {
-    let sdk = Sdk::new();
-    everything(&sdk).await;
-    let rows = table("attribute");
-    let expected: BTreeMap<_, _> = rows
-        .iter()
-        .map(|row| (row[0].clone(), row[1].clone()))
-        .collect();
-    let always: BTreeSet<_> = rows
-        .iter()
-        .filter(|row| row[2] == "always")
-        .map(|row| row[0].clone())
-        .collect();
-    let mut events: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    for row in table("event") {
-        let attributes = list(&row[1]).into_iter().map(|attribute| {
+/// The types of the attributes of a table, and which of them are always there.
+fn attributes(table_of: &str) -> (BTreeMap<String, String>, BTreeSet<String>) {
+    let rows = table(table_of);
+    let always = rows.iter().filter(|row| row[2] == "always");
+    let always = always.map(|row| row[0].clone()).collect();
+    let rows = rows.into_iter();
+    let types = rows.map(|row| (row[0].clone(), row[1].clone()));
+    (types.collect(), always)
+}
+
+/// The attributes of the events of these spans, by the events' names.
+type Events = BTreeMap<String, BTreeMap<String, String>>;
+
+fn listed_events(of: &str) -> Events {
+    let rows = table("event").into_iter().filter(|row| row[1] == of);
+    rows.map(|row| {
+        let attributes = list(&row[2]).into_iter().map(|attribute| {
             let (key, kind) = attribute.split_once(": ").unwrap();
             (key.to_owned(), kind.to_owned())
         });
-        events.insert(row[0].clone(), attributes.collect());
-    }
+        (row[0].clone(), attributes.collect())
+    })
+    .collect()
+}
 
-    let (mut seen, mut seen_events) = (BTreeMap::new(), BTreeMap::new());
+/// Checks spans with the attributes that they have of numbers.
+fn check(of: &str, spans: Vec<(SpanData, BTreeMap<String, String>)>) -> BTreeSet<String> {
+    let (expected, always) = attributes(&format!("attribute of {of}"));
+    let (mut seen, mut seen_events) = (BTreeMap::new(), Events::new());
     let mut names = BTreeSet::new();
-    for (span, ended) in sdk.spans().into_iter().zip(sdk.ended()) {
-        let SpanData {
-            name,
-            span_kind,
-            attributes,
-            events,
-            instrumentation_scope,
-            ..
-        } = span;
-        assert_eq!(span_kind, SpanKind::Client);
-        assert_eq!(instrumentation_scope, l0_otel::scope());
-        names.insert(name.into_owned());
-        let mut types = types(&attributes);
-        for (key, value) in number_attributes(&ended.telemetry.unwrap()) {
+    for (span, numbers) in spans {
+        assert_eq!(span.instrumentation_scope, l0_otel::scope());
+        let mut types = types(&span.attributes);
+        for (key, value) in numbers {
             let kind = types.remove(&key);
             assert!(
                 ["integer", "double"].contains(&kind.as_deref().unwrap_or("absent")),
                 "{key}"
             );
-            let sent = common::value(&attributes, &key);
+            let sent = common::value(&span.attributes, &key);
             assert_eq!(sent, Some(value), "{key}");
         }
         assert!(
@@ -303,13 +340,41 @@ async fn spans_are_those_of_the_tables() {
             "{types:?}"
         );
         seen.extend(types);
-        for event in events {
+        for event in span.events {
             seen_events.insert(event.name.into_owned(), self::types(&event.attributes));
         }
+        names.insert(format!("{} {:?}", span.name, span.span_kind));
     }
     assert_eq!(seen, expected);
-    assert_eq!(seen_events, events);
-    assert_eq!(names, ["chat", "chat gpt-4o"].map(str::to_owned).into());
+    let listed = listed_events(of.rsplit(' ').next().unwrap());
+    assert_eq!(seen_events, listed);
+    names
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_are_those_of_the_tables() {
+    let sdk = Sdk::new();
+    everything(&sdk).await;
+    let telemetry = sdk
+        .ended()
+        .into_iter()
+        .map(|ended| ended.telemetry.unwrap());
+    let telemetry = Vec::from_iter(telemetry);
+    let numbers = telemetry.iter().map(number_attributes);
+    let runs = sdk.runs().into_iter().zip(numbers);
+    assert_eq!(
+        check("a run", runs.collect()),
+        ["l0.run Internal".to_owned()].into()
+    );
+
+    let attempts = telemetry.iter().flat_map(|all| &all.attempts);
+    let attempts = sdk
+        .attempts()
+        .into_iter()
+        .zip(attempts.map(attempt_number_attributes));
+    let names = ["chat Client", "chat gpt-4o Client", "chat other Client"];
+    let names = names.map(str::to_owned);
+    assert_eq!(check("an attempt", attempts.collect()), names.into());
 }
 
 #[test]

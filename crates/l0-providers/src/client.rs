@@ -160,8 +160,20 @@ impl<P: Provider> Client<P> {
         Ok(self)
     }
 
-    /// Sets a header of every request, such as Azure's `api-key`. Its value is treated like a key: it
-    /// shows nowhere, and where a server repeats it in an error, it is taken out.
+    /// Sets a header of every request, such as Azure's `api-key` or a gateway's `x-portkey-provider`.
+    /// `Debug` of the client does not print its value.
+    ///
+    /// A value that is a credential is treated like a key: where a server repeats it, in an error or in
+    /// the name of a model, it is taken out. It is one
+    ///
+    /// - if a word of the name says so: `auth`, `key`, `jwt` and the like, and those that end in
+    ///   `authorization`, `apikey`, `token`, `secret`, `cookie`, `password`, `credential`, `signature`;
+    /// - or if the value does: behind a scheme such as `Bearer`, in a form that
+    ///   [`redact::text`](l0_core::redact::text) knows, or because it looks random: 16 letters and digits
+    ///   in a row that change often between lower case, upper case and digits, or 32 of any.
+    ///
+    /// Any other value is left where it stands, and so is a UUID: a provider's name is a part of models'
+    /// names. A credential of another form needs a header whose name says what it is.
     ///
     /// # Errors
     ///
@@ -172,8 +184,8 @@ impl<P: Provider> Client<P> {
             // It may be the value, in the name's place.
             name: redact::text(name),
         })?;
+        self.secrets.add_header(header.as_str(), value);
         self.secret_header(header, value)?;
-        self.secrets.add(value);
         Ok(self)
     }
 

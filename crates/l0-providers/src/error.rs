@@ -153,7 +153,7 @@ impl<E: StdError + 'static> StdError for ProviderError<E> {
 
 /// An error that the provider reports: in place of the answer, or in the middle of it.
 ///
-/// Its texts are the provider's. A client takes its own key and headers out of all of them. What
+/// Its texts are the provider's. A client takes its own credentials out of all of them. What
 /// `Display` and `Debug` print of them is the type, the code and the request id, and these only if they
 /// are what an API may call something: one word of at most 64 letters, digits, `_`, `-` and `.`. The
 /// alternate form of `Display` (`{:#}`) says the message too.

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use l0_core::{
-    End, Interceptor, L0, Monitoring, Quantity, QuantityKind, Telemetry, Value, keys, on_finish,
+    AttemptStats, End, Interceptor, L0, Monitoring, Quantity, QuantityKind, Telemetry, Unit, Value,
+    keys, on_finish,
 };
 use l0_otel::{OtelBuilder, OtelInterceptor};
 use opentelemetry::KeyValue;
@@ -97,11 +98,26 @@ impl Sdk {
         self.spans.get_finished_spans().unwrap()
     }
 
-    /// The only one.
-    pub(crate) fn span(&self) -> SpanData {
-        let mut spans = self.spans();
-        assert_eq!(spans.len(), 1, "{spans:#?}");
-        spans.remove(0)
+    /// The spans of runs.
+    pub(crate) fn runs(&self) -> Vec<SpanData> {
+        let spans = self.spans().into_iter();
+        spans.filter(|span| span.name == "l0.run").collect()
+    }
+
+    /// The spans of attempts.
+    pub(crate) fn attempts(&self) -> Vec<SpanData> {
+        let is_attempt = |span: &SpanData| value(&span.attributes, "l0.attempt").is_some();
+        self.spans().into_iter().filter(is_attempt).collect()
+    }
+
+    /// That of the only run.
+    pub(crate) fn run(&self) -> SpanData {
+        only(self.runs())
+    }
+
+    /// That of the only attempt.
+    pub(crate) fn attempt(&self) -> SpanData {
+        only(self.attempts())
     }
 
     /// All metrics as they are now.
@@ -145,6 +161,11 @@ impl Sdk {
         lines.sort();
         lines
     }
+}
+
+fn only(mut spans: Vec<SpanData>) -> SpanData {
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    spans.remove(0)
 }
 
 /// Adds the model and the provider that the runs of these tests ask.
@@ -263,8 +284,8 @@ pub(crate) fn list(cell: &str) -> BTreeSet<String> {
     items.map(str::to_owned).collect()
 }
 
-/// What the table of numbers says in the column of metrics (1) or of attributes (2); empty for a
-/// number that has its own name.
+/// What the table of numbers says in the column of metrics (1), of attributes of runs (2) or of attempts
+/// (3); empty for a number that has its own name, or that attempts do not have.
 fn cell(quantity: &Quantity, column: usize) -> String {
     let mut rows = table("number").into_iter();
     let row = rows.find(|row| row[0] == quantity.name);
@@ -282,24 +303,35 @@ pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String>
     let mut points = Vec::new();
     for (name, quantity) in own_metrics() {
         if let Some(label) = quantity.label() {
+            let mut counts = BTreeMap::new();
             quantity.each(telemetry, &mut |of, count| {
+                *counts.entry(of.to_owned()).or_insert(0) += count;
+            });
+            for (of, count) in counts {
                 let mut attributes: Vec<_> = attributes.split_whitespace().collect();
                 let label = format!("{}={of}", attribute_of(label));
                 attributes.push(&label);
                 attributes.sort_unstable();
                 points.push(format!("{name}[{}] {count}", attributes.join(" ")));
-            });
-        }
-        let Some(value) = quantity.value(telemetry) else {
-            continue;
-        };
-        let value = match (quantity.kind, value) {
-            (QuantityKind::Sum, Value::Count(count)) => count.to_string(),
-            (QuantityKind::Sum, value) => format!("{:?}", value.as_f64()),
-            (_, Value::Distribution(all)) => {
-                format!("{} x {}", all.count(), all.sum().as_secs_f64())
             }
-            (_, value) => format!("1 x {}", nanos(value.as_f64())),
+        }
+        let mut values = Vec::new();
+        quantity.values(telemetry, &mut |value| {
+            values.push(match value {
+                Value::Count(count) => (1, count as f64),
+                Value::Distribution(all) => (all.count(), all.sum().as_secs_f64()),
+                value => (1, value.as_f64()),
+            });
+        });
+        if values.is_empty() {
+            continue;
+        }
+        let count: u64 = values.iter().map(|(count, _)| count).sum();
+        let sum: f64 = values.iter().map(|(_, sum)| sum).sum();
+        let value = match (quantity.kind, quantity.unit) {
+            (QuantityKind::Sum, Unit::Each(_)) => (sum as u64).to_string(),
+            (QuantityKind::Sum, _) => format!("{sum:?}"),
+            _ => format!("{count} x {}", nanos(sum)),
         };
         points.push(format!("{name}[{attributes}] {value}"));
     }
@@ -314,7 +346,7 @@ pub(crate) fn attribute_of(label: &str) -> String {
     }
 }
 
-/// The attributes that a span has of these numbers, as text.
+/// The attributes that a run's span has of these numbers, as text.
 pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     for quantity in Quantity::ALL {
@@ -338,18 +370,44 @@ pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, Strin
                 add(format!("{own}.p99"), seconds(all.p99()));
                 add(format!("{own}.max"), seconds(Some(all.max())));
             }
-            value => {
-                let value = match value {
-                    Value::Count(count) => count.to_string(),
-                    value => value.as_f64().to_string(),
-                };
-                if named.is_empty() {
-                    add(own, value);
-                } else {
-                    list(&named)
-                        .into_iter()
-                        .for_each(|name| add(name, value.clone()));
-                }
+            Value::Count(count) => add(own, count.to_string()),
+            value => add(own, value.as_f64().to_string()),
+        }
+    }
+    attributes
+}
+
+/// The attributes that an attempt's span has of its numbers, as text.
+pub(crate) fn attempt_number_attributes(attempt: &AttemptStats) -> BTreeMap<String, String> {
+    let usage = attempt.usage.unwrap_or_default();
+    let first = attempt.time_to_first_token;
+    let known = BTreeMap::from([
+        ("tokens.total", Some(attempt.tokens.to_string())),
+        (
+            "time_to_first_token",
+            first.map(|after| after.as_secs_f64().to_string()),
+        ),
+        ("usage.input", usage.input.map(|count| count.to_string())),
+        ("usage.output", usage.output.map(|count| count.to_string())),
+        ("usage.total", usage.total.map(|count| count.to_string())),
+        (
+            "usage.cached_input",
+            usage.cached_input.map(|count| count.to_string()),
+        ),
+        (
+            "usage.cache_write_input",
+            usage.cache_write_input.map(|count| count.to_string()),
+        ),
+        (
+            "usage.reasoning",
+            usage.reasoning.map(|count| count.to_string()),
+        ),
+    ]);
+    let mut attributes = BTreeMap::new();
+    for quantity in Quantity::ALL {
+        for name in list(&cell(quantity, 3)) {
+            if let Some(value) = &known[quantity.name] {
+                attributes.insert(name, value.clone());
             }
         }
     }

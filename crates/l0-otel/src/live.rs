@@ -1,0 +1,30 @@
+//! Live: the spans of the runs that are live, below which the runs nest that serve them.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use opentelemetry::trace::SpanContext;
+
+/// The spans of the live runs, by the runs' ids. Touched when a run starts and ends.
+#[derive(Debug, Default)]
+pub(crate) struct LiveSpans(Mutex<HashMap<String, SpanContext>>);
+
+impl LiveSpans {
+    pub(crate) fn enter(&self, run: &str, span: &SpanContext) {
+        self.lock().insert(run.to_owned(), span.clone());
+    }
+
+    pub(crate) fn leave(&self, run: &str) {
+        self.lock().remove(run);
+    }
+
+    /// Returns the span of a run; none if the run is not live.
+    pub(crate) fn get(&self, run: &str) -> Option<SpanContext> {
+        self.lock().get(run).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, SpanContext>> {
+        // A change cannot be half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
