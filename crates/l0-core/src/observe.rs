@@ -50,6 +50,13 @@ pub trait Interceptor: Send + Sync {
     fn needs_telemetry(&self) -> bool {
         false
     }
+
+    /// Whether the interceptor sends what is asked: the prompt. If so, each source of a run is asked for
+    /// its [input](crate::Source::input) when the run starts, and
+    /// [`RunInfo::source`] has it. Nothing of it is sent or kept by L0 itself.
+    fn needs_input(&self) -> bool {
+        false
+    }
 }
 
 /// Watches one run. It cannot change the run, nor fail it.
@@ -133,7 +140,9 @@ struct Info {
 }
 
 /// What is known of a source of a run before it is called.
-#[derive(Debug, Clone, Default)]
+///
+/// `Debug` leaves the input out.
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct SourceInfo {
     /// The metadata of its attempts: that of the run, and over it what the source says of itself. The
@@ -141,6 +150,18 @@ pub struct SourceInfo {
     pub metadata: Metadata,
     /// What it says of its request.
     pub description: Description,
+    /// What it asks; absent unless an interceptor [needs](Interceptor::needs_input) it, and if it is not
+    /// known.
+    pub input: Option<Value>,
+}
+
+impl fmt::Debug for SourceInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourceInfo")
+            .field("metadata", &self.metadata)
+            .field("description", &self.description)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a [`RunInfo`] is made of.
@@ -597,6 +618,10 @@ impl<I: Interceptor + ?Sized> Interceptor for Arc<I> {
     fn needs_telemetry(&self) -> bool {
         (**self).needs_telemetry()
     }
+
+    fn needs_input(&self) -> bool {
+        (**self).needs_input()
+    }
 }
 
 impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
@@ -610,6 +635,10 @@ impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
 
     fn needs_telemetry(&self) -> bool {
         (**self).needs_telemetry()
+    }
+
+    fn needs_input(&self) -> bool {
+        (**self).needs_input()
     }
 }
 
@@ -626,6 +655,10 @@ impl<I: Interceptor> Interceptor for Option<I> {
     fn needs_telemetry(&self) -> bool {
         self.iter().any(Interceptor::needs_telemetry)
     }
+
+    fn needs_input(&self) -> bool {
+        self.iter().any(Interceptor::needs_input)
+    }
 }
 
 /// All of them, in order. A panic in one counts as one of the whole.
@@ -640,5 +673,9 @@ impl<I: Interceptor> Interceptor for Vec<I> {
 
     fn needs_telemetry(&self) -> bool {
         self.iter().any(Interceptor::needs_telemetry)
+    }
+
+    fn needs_input(&self) -> bool {
+        self.iter().any(Interceptor::needs_input)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::attempt_stats::AttemptStats;
@@ -82,8 +83,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) panics: Arc<AtomicU64>,
     pub(crate) live: Arc<LiveRuns>,
     pub(crate) parent: Option<RunInfo>,
-    pub(crate) source: Description,
-    pub(crate) fallbacks: Vec<Description>,
+    /// What the first source says of its request, and what it asks.
+    pub(crate) source: (Description, Option<Value>),
+    pub(crate) fallbacks: Vec<(Description, Option<Value>)>,
     pub(crate) is_call: bool,
 }
 
@@ -100,10 +102,12 @@ impl<'a> Recorder<'a> {
             panics,
             live,
             parent,
-            source,
+            source: (source, input),
             fallbacks,
             is_call,
         } = setup;
+        let needs_input = options.interceptors.iter().any(Interceptor::needs_input);
+        let input = input.filter(|_| needs_input);
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
         let monitoring = options.monitoring();
@@ -128,9 +132,11 @@ impl<'a> Recorder<'a> {
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
         let metadata = new_run.into_metadata();
-        let fallbacks = fallbacks.into_iter().map(|description| SourceInfo {
+        let fallbacks = fallbacks.into_iter();
+        let fallbacks = fallbacks.map(|(description, input)| SourceInfo {
             metadata: description.metadata_of_fallback(&metadata, &source, &own),
             description,
+            input,
         });
         let known = Known {
             id,
@@ -139,6 +145,7 @@ impl<'a> Recorder<'a> {
             source: SourceInfo {
                 metadata: metadata.clone(),
                 description: source,
+                input,
             },
             metadata,
             is_call,

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::keys;
 use crate::live::LiveRuns;
 use crate::metadata::Metadata;
-use crate::observe::RunInfo;
+use crate::observe::{Interceptor, RunInfo};
 use crate::options::{Builder, Options, sealed};
 use crate::recorder::{Recorder, Setup};
 use crate::source::{ByFn, ByToken, Description, Source, View, WithView};
@@ -43,6 +43,7 @@ pub struct ForRun<'a, W> {
     of_l0: OfL0,
     metadata: Metadata,
     parent: Option<RunInfo>,
+    input: Option<Value>,
     until: UntilAny<'a>,
     expect_finish: bool,
     of: W,
@@ -129,6 +130,7 @@ impl<'a, W> ForRun<'a, W> {
         Self {
             of_l0,
             parent: None,
+            input: None,
             metadata: Metadata::new(),
             until: UntilAny::default(),
             expect_finish: false,
@@ -140,6 +142,7 @@ impl<'a, W> ForRun<'a, W> {
         ForRun {
             of_l0: self.of_l0,
             parent: self.parent,
+            input: self.input,
             metadata: self.metadata,
             until: self.until,
             expect_finish: self.expect_finish,
@@ -169,6 +172,14 @@ impl<'a, W> Builder<ForRun<'a, W>> {
         self
     }
 
+    /// Sets what the run asks, such as its messages, where its first source does not know it. It is told
+    /// only to interceptors that [need](crate::Interceptor::needs_input) it, and leaves only through
+    /// those.
+    pub fn input(mut self, input: impl Into<Value>) -> Self {
+        self.kind.input = Some(input.into());
+        self
+    }
+
     /// Stops the run, as aborted, once the future is ready; its output is ignored. Several add up.
     /// The future is polled inside the run's polls, only when it was woken.
     pub fn until(mut self, until: impl Future + Send + 'a) -> Self {
@@ -195,7 +206,7 @@ impl<'a, W> Builder<ForRun<'a, W>> {
             panics: kind.of_l0.panics,
             live: kind.of_l0.live,
             parent: kind.parent,
-            source: plan.source,
+            source: (plan.source.0, kind.input.or(plan.source.1)),
             fallbacks: plan.fallbacks,
             is_call: plan.is_call,
         };
@@ -216,9 +227,12 @@ impl<'a, W> Builder<ForRun<'a, W>> {
 struct Plan {
     timeouts: Timeouts,
     is_call: bool,
-    source: Description,
-    fallbacks: Vec<Description>,
+    source: Asked,
+    fallbacks: Vec<Asked>,
 }
+
+/// What a source says of its request, and what it asks.
+type Asked = (Description, Option<Value>);
 
 impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
     pub(crate) fn asking(options: Arc<Options>, of_l0: OfL0, source: S) -> Self {
@@ -244,11 +258,21 @@ impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
         erase: impl FnOnce(S) -> BoxedSource<'a, T, S::Error>,
     ) -> Run<'a, T, S::Error> {
         let asked = &self.kind.of;
+        let needs_input = self
+            .options
+            .interceptors
+            .iter()
+            .any(Interceptor::needs_input);
+        // Written out at no cost to those who do not want it.
+        let input = |input: &dyn Fn() -> Option<Value>| needs_input.then(input).flatten();
+        let fallbacks = asked.fallbacks.iter();
         let plan = Plan {
             timeouts,
             is_call,
-            source: asked.source.describe(),
-            fallbacks: asked.fallbacks.iter().map(|one| one.describe()).collect(),
+            source: (asked.source.describe(), input(&|| asked.source.input())),
+            fallbacks: fallbacks
+                .map(|one| (one.describe(), input(&|| one.input())))
+                .collect(),
         };
         let (started, asked) = self.begin(plan);
         let sources = Sources::new(erase(asked.source), asked.fallbacks);

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures_core::stream::Stream;
+use serde_json::Value;
 
 use super::reading::{BoxedReading, Reading, Whole};
 use crate::error::SourceError;
@@ -19,6 +20,8 @@ pub(super) trait Ask<'a, T, E>: Send {
     fn connect(&mut self, attempt: Attempt) -> Connecting<'a, T, E>;
 
     fn describe(&self) -> Description;
+
+    fn input(&self) -> Option<Value>;
 
     fn classify(&self, error: &E) -> Option<Failure>;
 
@@ -49,6 +52,10 @@ where
         self.0.describe()
     }
 
+    fn input(&self) -> Option<Value> {
+        self.0.input()
+    }
+
     fn classify(&self, error: &S::Error) -> Option<Failure> {
         self.0.classify(error)
     }
@@ -76,6 +83,10 @@ where
 
     fn describe(&self) -> Description {
         self.0.describe()
+    }
+
+    fn input(&self) -> Option<Value> {
+        self.0.input()
     }
 
     fn classify(&self, error: &S::Error) -> Option<Failure> {
