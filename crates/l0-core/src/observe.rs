@@ -152,7 +152,7 @@ pub struct SourceInfo {
     pub description: Description,
     /// What it asks; absent unless an interceptor [needs](Interceptor::needs_input) it, and if it is not
     /// known.
-    pub input: Option<Value>,
+    pub input: Option<Box<Value>>,
 }
 
 impl fmt::Debug for SourceInfo {

@@ -136,7 +136,7 @@ impl<'a> Recorder<'a> {
         let fallbacks = fallbacks.map(|(description, input)| SourceInfo {
             metadata: description.metadata_of_fallback(&metadata, &source, &own),
             description,
-            input,
+            input: input.map(Box::new),
         });
         let known = Known {
             id,
@@ -145,7 +145,7 @@ impl<'a> Recorder<'a> {
             source: SourceInfo {
                 metadata: metadata.clone(),
                 description: source,
-                input,
+                input: input.map(Box::new),
             },
             metadata,
             is_call,

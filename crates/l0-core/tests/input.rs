@@ -75,7 +75,11 @@ fn the_input_of_each_source_is_asked_for_only_if_it_is_needed_and_shows_nowhere(
         let runs = keeps.kept.lock().unwrap();
         let inputs: Vec<Vec<_>> = runs
             .iter()
-            .map(|run| run.sources().map(|source| source.input.clone()).collect())
+            .map(|run| {
+                run.sources()
+                    .map(|source| source.input.as_deref().cloned())
+                    .collect()
+            })
             .collect();
         let known = |input: Value| Some(input).filter(|_| needs_input);
         assert_eq!(
