@@ -37,10 +37,7 @@ fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
     read(telemetry, |_| true)
 }
 
-fn read(
-    telemetry: &Telemetry,
-    wanted: fn(&str) -> bool,
-) -> impl Iterator<Item = (String, Value)> {
+fn read(telemetry: &Telemetry, wanted: fn(&str) -> bool) -> impl Iterator<Item = (String, Value)> {
     let wanted = NUMBERS.iter().filter(move |(name, _)| wanted(name));
     wanted.filter_map(|(name, attribute)| {
         let mut all = Quantity::ALL.iter();
@@ -190,11 +187,14 @@ mod tests {
                 "generate_content gpt-4",
             ),
         ] {
-            let call = Call::of(&metadata(&[
-                ("model", json!("gpt-4")),
-                ("provider", json!("openai")),
-                ("operation", operation),
-            ]), true)
+            let call = Call::of(
+                &metadata(&[
+                    ("model", json!("gpt-4")),
+                    ("provider", json!("openai")),
+                    ("operation", operation),
+                ]),
+                true,
+            )
             .unwrap();
             assert_eq!((call.op().as_str(), call.name().as_str()), (op, name));
         }
@@ -202,12 +202,15 @@ mod tests {
 
     #[test]
     fn the_call_carries_what_was_told_and_nothing_else() {
-        let call = Call::of(&metadata(&[
-            ("model", json!("gpt-4")),
-            ("provider", json!("openai")),
-            ("conversation_id", json!("c-1")),
-            ("user", json!("someone")),
-        ]), true)
+        let call = Call::of(
+            &metadata(&[
+                ("model", json!("gpt-4")),
+                ("provider", json!("openai")),
+                ("conversation_id", json!("c-1")),
+                ("user", json!("someone")),
+            ]),
+            true,
+        )
         .unwrap();
         assert_eq!(
             json!(call.data),

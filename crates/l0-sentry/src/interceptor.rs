@@ -198,8 +198,8 @@ impl Drop for LiveRun {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use l0_core::L0;
+    use l0_core::testing::Script;
     use sentry::test::TestTransport;
     use sentry_core::{ClientOptions, Hub};
 
@@ -211,13 +211,19 @@ mod tests {
             .dsn("https://public@sentry.invalid/1")
             .transport(TestTransport::new());
         let hub = Arc::new(Hub::new(Some(Arc::new(options.into())), Arc::default()));
+        let watched = L0::default().watch(Script::new().stream()).start();
         for (breadcrumbs, interest) in [(false, Interest::LIFECYCLE), (true, Interest::TOKENS)] {
             let config = SentryConfig::new().hub(Arc::clone(&hub));
             let config = config.breadcrumbs_for_tokens(breadcrumbs);
-            let seen = Arc::new(Mutex::new(None));
-            let asks = Asks(SentryInterceptor::new(config), Arc::clone(&seen));
-            drop(L0::builder().interceptor(asks).build().watch(stream::empty()).start());
-            assert_eq!(*seen.lock().unwrap(), Some(interest));
+            let execution = Execution::start(config, Start::default(), Data::new).unwrap();
+            let live = Arc::default();
+            let run = watched.info().clone();
+            let run = LiveRun {
+                execution,
+                run,
+                live,
+            };
+            assert_eq!(run.interest(), interest);
         }
     }
 }
