@@ -104,8 +104,9 @@ impl Execution {
         let spans = Hub::run(Arc::clone(&hub), || {
             let mut spans =
                 tracing.then(|| Spans::start(&hub, settings.parent, start.above, name, &data));
-            if let (Some(spans), true) = (&mut spans, start.is_one_call) {
-                Call::of(&data, true).map(|call| spans.start_call(call));
+            let call = Call::of(&data, true).filter(|_| start.is_one_call);
+            if let (Some(spans), Some(call)) = (&mut spans, call) {
+                spans.start_call(call);
             }
             hub.configure_scope(|scope| {
                 if let Some(spans) = &spans {
