@@ -163,7 +163,8 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
         attempt.model = Some(model.to_owned());
     }
     if let Some(last) = telemetry.attempts.last_mut() {
-        (last.tokens, last.outcome) = (tokens, telemetry.outcome);
+        last.tokens = tokens - telemetry.metrics.wasted_tokens;
+        last.outcome = telemetry.outcome;
         // Of a run of one attempt, they are the run's.
         last.inter_token = None;
     }
