@@ -77,6 +77,7 @@ mod execution;
 mod gen_ai;
 mod integration;
 mod interceptor;
+mod live;
 mod spans;
 mod tags;
 mod wrapper;

@@ -6,15 +6,18 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Sentry, paused, span, stable, title, trace};
+use common::{Sentry, attempts, paused, span, stable, title, trace};
 use l0_core::testing::exits::{self, Exit};
 use l0_core::testing::{Captured, OwnedEvent};
-use l0_core::{Cause, End, L0Builder, Monitoring, Outcome, RetryKind, Telemetry, Violation};
+use l0_core::{
+    AttemptStats, Cause, End, L0Builder, Monitoring, Outcome, RetryKind, Telemetry, Violation,
+};
+use sentry::protocol::Span;
 use serde_json::{Value, json};
 
-/// The status of an execution and its stream.
-fn status(end: &End) -> &'static str {
-    match end.outcome() {
+/// The status of an execution, of its stream or of an attempt that ended so.
+fn status(outcome: Outcome) -> &'static str {
+    match outcome {
         Outcome::Completed => "ok",
         Outcome::Aborted | Outcome::Dropped => "cancelled",
         Outcome::Failed | Outcome::Truncated => "internal_error",
@@ -209,6 +212,21 @@ fn millis(duration: Duration) -> Value {
     }
 }
 
+fn check_attempt(span: &Span, attempt: &AttemptStats, measured: bool, what: &str) {
+    let failed = attempt.outcome.unwrap().is_failure();
+    let error = attempt.error.as_ref().filter(|_| failed);
+    let expected = known(json!({
+        "attempt": attempt.number,
+        "source": 1,
+        "outcome": attempt.outcome.unwrap().as_str(),
+        "error_type": error.map(|error| &*error.error_type),
+        "attempt_tokens": measured.then_some(attempt.tokens),
+    }));
+    assert_eq!(json!(span.data), expected, "{what}");
+    let name = format!("Attempt {}", attempt.number);
+    assert_eq!(span.description.as_ref(), Some(&name), "{what}");
+}
+
 fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) {
     let what = format!("{exit}, {measurement}");
     let sentry = Sentry::start();
@@ -228,13 +246,31 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
         (title(event), error_type)
     });
     assert_eq!(Vec::from_iter(titles), errors(exit, &events), "{what}");
-    let status = status(&exit.end);
+    let ended = status(exit.end.outcome());
     let streams = exit.count("attempt_started") > 0;
-    let mut spans = vec![format!("l0.execution {status}")];
+    let finished = events.iter().filter_map(|event| match event {
+        OwnedEvent::AttemptFinished { attempt, .. } => Some(attempt),
+        _ => None,
+    });
+    let finished = Vec::from_iter(finished);
+    assert_eq!(
+        finished.len() as u64,
+        exit.count("attempt_started"),
+        "{what}"
+    );
+    let mut spans = vec![format!("l0.execution {ended}")];
+    let of_attempts = finished.iter().map(|attempt| attempt.outcome.unwrap());
+    spans.extend(of_attempts.map(|outcome| format!("l0.attempt {}", status(outcome))));
     if streams {
-        spans.push(format!("l0.stream.consume {status}"));
+        spans.push(format!("l0.stream.consume {ended}"));
     }
     assert_eq!(sent.spans(), spans, "{what}");
+    for (span, attempt) in attempts(sent.transaction()).into_iter().zip(finished) {
+        check_attempt(span, attempt, exited.info.measured(), &what);
+        let stream = common::span(sent.transaction(), "l0.stream.consume");
+        assert_eq!(span.parent_span_id, Some(stream.span_id), "{what}");
+        assert!(span.timestamp <= stream.timestamp, "{what}");
+    }
 
     let mut ended = numbers.clone();
     ended["outcome"] = json!(exit.end.outcome().as_str());
