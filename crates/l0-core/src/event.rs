@@ -50,7 +50,7 @@ pub enum Event<'a> {
         index: u64,
         /// The time since the token before; absent for the first of an attempt.
         gap: Option<Duration>,
-        /// What the token says.
+        /// What the token says. Its model is that of the attempt, also if an item before told it.
         view: TokenView<'a>,
     },
     /// A network error occurred, whether or not a retry follows.

@@ -396,10 +396,12 @@ impl<'a> Recorder<'a> {
             });
         }
         if self.observers.want_tokens() {
+            let mut view = *view;
+            view.model = view.model.or(self.response_model.as_deref());
             self.observers.deliver_token(&Event::Token {
                 index,
                 gap: arrival.gap.map(Duration::from_nanos),
-                view: *view,
+                view,
             });
         }
     }

@@ -7,7 +7,7 @@ use l0_core::{Description, KeyList, KeyRules, Metadata, Quantity, RunInfo, Sourc
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use serde_json::Value as Json;
 
-use crate::conventions::{CURRENT, Conventions, Keys};
+use crate::conventions::{Conventions, Keys, Table};
 use crate::numbers::{self, SpanNumber};
 
 /// Which keys of metadata may become attributes.
@@ -15,10 +15,14 @@ pub(crate) const RULES: KeyRules = KeyRules::new(
     |key| (!key.is_empty()).then(|| key.to_owned()),
     "a name of at least one character",
 )
-.reserved(|name| is_sent(CURRENT, name));
+.reserved(|name| {
+    // Whichever of them is chosen.
+    let mut all = Conventions::ALL.into_iter();
+    all.any(|conventions| is_sent(conventions.table(), name))
+});
 
 /// Returns whether an attribute of this name is sent whatever the metadata.
-fn is_sent(conventions: &Conventions, name: &str) -> bool {
+fn is_sent(conventions: &Table, name: &str) -> bool {
     let mut labels = Quantity::ALL.iter().filter_map(Quantity::label);
     let of_runs = SpanNumber::of_runs(conventions).into_iter();
     let mut numbers = of_runs.chain(SpanNumber::of_attempts(conventions));
@@ -39,7 +43,7 @@ pub(crate) struct SourceAttributes {
 }
 
 impl SourceAttributes {
-    pub(crate) fn new(conventions: &Conventions, metadata: &Metadata, listed: &KeyList) -> Self {
+    pub(crate) fn new(conventions: &Table, metadata: &Metadata, listed: &KeyList) -> Self {
         let Keys {
             operation,
             provider,
@@ -74,7 +78,7 @@ impl SourceAttributes {
     /// `listed` are the keys for spans, those for points included.
     pub(crate) fn of_attempt(
         &self,
-        conventions: &Conventions,
+        conventions: &Table,
         run: &RunInfo,
         source: &SourceInfo,
         listed: &KeyList,
@@ -106,7 +110,12 @@ impl SourceAttributes {
         }
         attributes.extend(pick(&source.metadata, listed));
         for (name, asked) in parameters {
-            let key = format!("{}{name}", conventions.parameters);
+            let mut others = conventions.other_parameters.iter();
+            let other = others.find(|(parameter, _)| parameter == name);
+            let key = other.map_or_else(
+                || format!("{}{name}", conventions.parameters),
+                |(_, key)| (*key).to_owned(),
+            );
             // What the application says of it goes before what the source says.
             let known = attributes.iter().any(|one| one.key.as_str() == key);
             if let (Some(value), false) = (parameter(conventions, name, asked), known) {
@@ -118,11 +127,7 @@ impl SourceAttributes {
 }
 
 /// Returns the attributes of a run's span that come from its metadata.
-pub(crate) fn of_run(
-    conventions: &Conventions,
-    metadata: &Metadata,
-    listed: &KeyList,
-) -> Vec<KeyValue> {
+pub(crate) fn of_run(conventions: &Table, metadata: &Metadata, listed: &KeyList) -> Vec<KeyValue> {
     let conversation = value(metadata, keys::CONVERSATION_ID);
     let conversation = conversation.map(|id| KeyValue::new(conventions.keys.conversation_id, id));
     conversation
@@ -143,7 +148,7 @@ fn pick<'a>(metadata: &'a Metadata, listed: &'a KeyList) -> impl Iterator<Item =
 const MAX_ITEMS: usize = 16;
 
 /// Returns a parameter of a request as an attribute's value; none if it is null.
-fn parameter(conventions: &Conventions, name: &str, asked: &Json) -> Option<Value> {
+fn parameter(conventions: &Table, name: &str, asked: &Json) -> Option<Value> {
     let words = |one: &Json| one.as_str().map(text);
     Some(match asked {
         Json::Null => return None,

@@ -9,15 +9,16 @@ use opentelemetry::metrics::Meter;
 use opentelemetry::trace::Tracer;
 
 use crate::attributes::RULES;
-use crate::conventions::CURRENT;
+use crate::conventions::Conventions;
+use crate::dialect::Dialect;
 use crate::instruments::Instruments;
 use crate::interceptor::OtelInterceptor;
 use crate::live::LiveSpans;
 use crate::numbers::SpanNumber;
 use crate::run::Destination;
 
-/// Returns the instrumentation scope of this crate: its name, its version, and the version of the
-/// semantic conventions. Use it to get a meter or a tracer from your own provider.
+/// Returns the instrumentation scope of this crate under the default [`Conventions`]: its name, its version,
+/// and the conventions' schema. Use it to get a meter or a tracer from your own provider.
 ///
 /// ```
 /// use l0_otel::OtelInterceptor;
@@ -31,10 +32,7 @@ use crate::run::Destination;
 /// ```
 #[must_use]
 pub fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(CURRENT.schema_url)
-        .build()
+    Conventions::default().scope()
 }
 
 /// A builder of [`OtelInterceptor`]s: see [`OtelInterceptor::builder`].
@@ -48,6 +46,8 @@ pub struct OtelBuilder {
     keys: KeyList,
     /// Those for points included.
     span_keys: KeyList,
+    conventions: Conventions,
+    dialects: Vec<&'static Dialect>,
 }
 
 impl OtelInterceptor {
@@ -60,6 +60,8 @@ impl OtelInterceptor {
             spans: true,
             keys: KeyList::new(),
             span_keys: KeyList::new(),
+            conventions: Conventions::default(),
+            dialects: Vec::new(),
         }
     }
 }
@@ -79,6 +81,19 @@ impl OtelBuilder {
         T::Span: Send + Sync + 'static,
     {
         self.tracer = Some(Arc::new(BoxedTracer::new(Box::new(tracer))));
+        self
+    }
+
+    /// Sets the version of the semantic conventions. Default: [`Conventions::V1_41`].
+    pub fn conventions(mut self, conventions: Conventions) -> Self {
+        self.conventions = conventions;
+        self
+    }
+
+    /// Adds the attributes that one more backend reads. Several may be added; one that is added twice counts
+    /// once.
+    pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
+        self.dialects.push(dialect);
         self
     }
 
@@ -143,23 +158,27 @@ impl OtelBuilder {
     /// later is not used.
     #[must_use]
     pub fn build(self) -> OtelInterceptor {
+        let conventions = self.conventions;
+        let table = conventions.table();
         let meter = || {
             self.meter
-                .unwrap_or_else(|| global::meter_with_scope(scope()))
+                .unwrap_or_else(|| global::meter_with_scope(conventions.scope()))
         };
         let tracer = || {
             self.tracer
-                .unwrap_or_else(|| Arc::new(global::tracer_with_scope(scope())))
+                .unwrap_or_else(|| Arc::new(global::tracer_with_scope(conventions.scope())))
         };
+        let rows = self.dialects.iter().flat_map(|dialect| dialect.rows);
         OtelInterceptor::new(Destination {
-            conventions: CURRENT,
-            instruments: self.metrics.then(|| Instruments::new(CURRENT, &meter())),
+            conventions: table,
+            instruments: self.metrics.then(|| Instruments::new(table, &meter())),
             tracer: self.spans.then(tracer),
-            run_numbers: SpanNumber::of_runs(CURRENT),
-            attempt_numbers: SpanNumber::of_attempts(CURRENT),
+            run_numbers: SpanNumber::of_runs(table),
+            attempt_numbers: SpanNumber::of_attempts(table),
             live: LiveSpans::default(),
             keys: self.keys,
             span_keys: self.span_keys,
+            rows: rows.collect(),
         })
     }
 }

@@ -1,12 +1,70 @@
-//! Conventions: the one table of names, units, boundaries and attributes. Data only: the next version
-//! of the semantic conventions is another value of the same type.
+//! Conventions: the tables of names, units, boundaries and attributes, one for each version. Data only:
+//! the next version of the semantic conventions is another value of the same type.
 
 use std::borrow::Cow;
+use std::fmt;
+
+use opentelemetry::InstrumentationScope;
+
+/// A version of OpenTelemetry's semantic conventions for generative AI: by what names runs are sent. One
+/// version is sent at a time.
+///
+/// ```
+/// use l0_otel::{Conventions, OtelInterceptor};
+///
+/// let otel = OtelInterceptor::builder()
+///     .conventions(Conventions::DEVELOPMENT)
+///     .build();
+/// # drop(otel);
+/// ```
+#[derive(Clone, Copy)]
+pub struct Conventions(&'static Table);
+
+impl Conventions {
+    /// Version 1.41, the last of the conventions before those for generative AI had a repository of their
+    /// own. The default.
+    pub const V1_41: Self = Self(&V1_41);
+    /// What is prepared for the version to come, which has no release yet: with any release of this crate
+    /// its names may change. Usage is counters, `gen_ai.client.inference.usage.*`; the other
+    /// metrics of calls are called `gen_ai.client.inference.*`.
+    pub const DEVELOPMENT: Self = Self(&DEVELOPMENT);
+
+    /// All versions.
+    pub(crate) const ALL: [Self; 2] = [Self::V1_41, Self::DEVELOPMENT];
+
+    pub(crate) const fn table(self) -> &'static Table {
+        self.0
+    }
+
+    /// Returns the instrumentation scope of this crate under this version: its name, its version, and the
+    /// conventions' schema. Use it to get a meter or a tracer from your own provider.
+    #[must_use]
+    pub fn scope(self) -> InstrumentationScope {
+        InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .with_schema_url(self.0.schema_url)
+            .build()
+    }
+}
+
+impl Default for Conventions {
+    fn default() -> Self {
+        Self::V1_41
+    }
+}
+
+impl fmt::Debug for Conventions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Conventions")
+            .field(&self.0.schema_url)
+            .finish()
+    }
+}
 
 /// What a version of OpenTelemetry's semantic conventions for generative AI calls things, and what
 /// L0 calls the things that it has no name for.
 #[derive(Debug)]
-pub(crate) struct Conventions {
+pub(crate) struct Table {
     pub(crate) schema_url: &'static str,
     /// The operation, where metadata does not say.
     pub(crate) default_operation: &'static str,
@@ -14,6 +72,8 @@ pub(crate) struct Conventions {
     pub(crate) run: &'static str,
     /// What the names of a request's parameters begin with.
     pub(crate) parameters: &'static str,
+    /// Those that have another name, with it.
+    pub(crate) other_parameters: &'static [(&'static str, &'static str)],
     /// The parameters that are doubles, also those of a whole number.
     pub(crate) doubles: &'static [&'static str],
     pub(crate) metrics: Metrics,
@@ -36,6 +96,8 @@ pub(crate) struct Metrics {
     pub(crate) violations: Metric,
     pub(crate) drift: Metric,
     pub(crate) fallbacks: Metric,
+    /// The gaps between tokens, of measured runs.
+    pub(crate) gaps: Metric,
 }
 
 /// One instrument.
@@ -51,7 +113,7 @@ pub(crate) struct Metric {
 }
 
 /// How one number of [`Quantity::ALL`](l0_core::Quantity::ALL) is sent.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Number {
     /// Its name there.
     pub(crate) quantity: &'static str,
@@ -90,10 +152,12 @@ pub(crate) struct Keys {
     pub(crate) finish_reasons: &'static str,
     pub(crate) token_type: &'static str,
     pub(crate) error_type: &'static str,
+    pub(crate) exception_type: &'static str,
     pub(crate) error_message: &'static str,
     pub(crate) session_id: &'static str,
     pub(crate) parent_id: &'static str,
     pub(crate) outcome: &'static str,
+    pub(crate) kept: &'static str,
     pub(crate) attempts: &'static str,
     pub(crate) attempt: &'static str,
     pub(crate) source: &'static str,
@@ -112,7 +176,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Returns every name.
-    pub(crate) fn all(&self) -> [&'static str; 30] {
+    pub(crate) fn all(&self) -> [&'static str; 32] {
         // Without `..`, so that no field is forgotten.
         let Self {
             operation,
@@ -127,10 +191,12 @@ impl Keys {
             finish_reasons,
             token_type,
             error_type,
+            exception_type,
             error_message,
             session_id,
             parent_id,
             outcome,
+            kept,
             attempts,
             attempt,
             source,
@@ -159,10 +225,12 @@ impl Keys {
             finish_reasons,
             token_type,
             error_type,
+            exception_type,
             error_message,
             session_id,
             parent_id,
             outcome,
+            kept,
             attempts,
             attempt,
             source,
@@ -189,10 +257,9 @@ pub(crate) struct Events {
     pub(crate) fallback: &'static str,
     pub(crate) violation: &'static str,
     pub(crate) drift: &'static str,
+    /// What a span that failed has.
+    pub(crate) exception: &'static str,
 }
-
-/// The version in use.
-pub(crate) static CURRENT: &Conventions = &V1_41;
 
 /// Boundaries of times.
 pub(crate) const SECONDS: &[f64] = &[
@@ -233,30 +300,24 @@ const FALLBACK_TO: &str = "l0.fallback.to";
 const RULE: &str = "l0.rule";
 const SEVERITY: &str = "l0.severity";
 
+const DURATION: &str = "Duration of runs, retries included";
+const FIRST_CHUNK: &str = "Time from the start of runs to their first token";
+const PER_CHUNK: &str = "Time between two tokens of one attempt";
+
 static OPERATION_DURATION: Metric = histogram(
     "gen_ai.client.operation.duration",
     "s",
-    "Duration of runs, retries included",
+    DURATION,
     SECONDS,
     &[RESPONSE_MODEL, ERROR_TYPE, OUTCOME],
 );
-
-static TIME_TO_FIRST_CHUNK: Metric = histogram(
+static OPERATION_FIRST_CHUNK: Metric = histogram(
     "gen_ai.client.operation.time_to_first_chunk",
     "s",
-    "Time from the start of runs to their first token",
+    FIRST_CHUNK,
     SECONDS,
     &[RESPONSE_MODEL],
 );
-
-static TIME_PER_OUTPUT_CHUNK: Metric = histogram(
-    "gen_ai.client.operation.time_per_output_chunk",
-    "s",
-    "Time between two tokens of one attempt",
-    SECONDS,
-    &[RESPONSE_MODEL],
-);
-
 static TOKEN_USAGE: Metric = histogram(
     "gen_ai.client.token.usage",
     "{token}",
@@ -265,72 +326,139 @@ static TOKEN_USAGE: Metric = histogram(
     &[RESPONSE_MODEL],
 );
 
-static V1_41: Conventions = Conventions {
-    schema_url: "https://opentelemetry.io/schemas/1.41.0",
-    default_operation: "chat",
-    run: "l0.run",
-    parameters: "gen_ai.request.",
-    doubles: &[
+static INFERENCE_DURATION: Metric = histogram(
+    "gen_ai.client.inference.duration",
+    "s",
+    DURATION,
+    SECONDS,
+    &[RESPONSE_MODEL, ERROR_TYPE, OUTCOME],
+);
+static INFERENCE_FIRST_CHUNK: Metric = histogram(
+    "gen_ai.client.inference.time_to_first_chunk",
+    "s",
+    FIRST_CHUNK,
+    SECONDS,
+    &[RESPONSE_MODEL],
+);
+static INFERENCE_INPUT: Metric = tokens(
+    "gen_ai.client.inference.usage.input_tokens",
+    "Tokens of the prompts of all attempts, as providers told them",
+);
+static INFERENCE_OUTPUT: Metric = tokens(
+    "gen_ai.client.inference.usage.output_tokens",
+    "Tokens generated by all attempts, as providers told them",
+);
+static INFERENCE_CACHE_READ: Metric = tokens(
+    "gen_ai.client.inference.usage.cache_read.input_tokens",
+    "Tokens of prompts read from providers' caches",
+);
+static INFERENCE_CACHE_WRITE: Metric = tokens(
+    "gen_ai.client.inference.usage.cache_write.input_tokens",
+    "Tokens of prompts written to providers' caches",
+);
+static INFERENCE_REASONING: Metric = tokens(
+    "gen_ai.client.inference.usage.reasoning.output_tokens",
+    "Generated tokens that were reasoning",
+);
+
+static V1_41: Table = table(
+    "https://opentelemetry.io/schemas/1.41.0",
+    &[
+        "temperature",
+        "top_p",
+        "top_k",
+        "frequency_penalty",
+        "presence_penalty",
+    ],
+    histogram(
+        "gen_ai.client.operation.time_per_output_chunk",
+        "s",
+        PER_CHUNK,
+        SECONDS,
+        &[RESPONSE_MODEL],
+    ),
+    &V1_41_NUMBERS,
+);
+
+static V1_41_NUMBERS: [Number; NUMBERS] = numbers(
+    &OPERATION_DURATION,
+    &OPERATION_FIRST_CHUNK,
+    [
+        usage("usage.input", Spelling::Named(&TOKEN_USAGE), INPUT).of_type("input"),
+        usage("usage.output", Spelling::Named(&TOKEN_USAGE), OUTPUT).of_type("output"),
+        usage("usage.cached_input", Spelling::Own, CACHE_READ),
+        usage("usage.cache_write_input", Spelling::Own, CACHE_WRITE),
+        usage("usage.reasoning", Spelling::Own, REASONING),
+    ],
+);
+
+static DEVELOPMENT: Table = table(
+    "https://opentelemetry.io/schemas/gen-ai-dev/1.42.0-dev",
+    &[
         "temperature",
         "top_p",
         "frequency_penalty",
         "presence_penalty",
     ],
-    metrics: Metrics {
-        active_runs: count(
-            "l0.runs.active",
-            "{run}",
-            "Runs that have started and not finished",
-            &[],
+    histogram(
+        "gen_ai.client.inference.time_per_output_chunk",
+        "s",
+        PER_CHUNK,
+        SECONDS,
+        &[RESPONSE_MODEL],
+    ),
+    &DEVELOPMENT_NUMBERS,
+);
+
+static DEVELOPMENT_NUMBERS: [Number; NUMBERS] = numbers(
+    &INFERENCE_DURATION,
+    &INFERENCE_FIRST_CHUNK,
+    [
+        usage("usage.input", Spelling::Named(&INFERENCE_INPUT), INPUT),
+        usage("usage.output", Spelling::Named(&INFERENCE_OUTPUT), OUTPUT),
+        usage(
+            "usage.cached_input",
+            Spelling::Named(&INFERENCE_CACHE_READ),
+            CACHE_READ,
         ),
-        runs: count(
-            "l0.runs",
-            "{run}",
-            "Runs that have finished, by outcome",
-            &[OUTCOME],
+        usage(
+            "usage.cache_write_input",
+            Spelling::Named(&INFERENCE_CACHE_WRITE),
+            CACHE_WRITE,
         ),
-        failures: count(
-            "l0.failures",
-            "{run}",
-            "Runs that failed, by what went wrong",
-            &[ERROR_TYPE],
+        usage(
+            "usage.reasoning",
+            Spelling::Named(&INFERENCE_REASONING),
+            REASONING,
         ),
-        retries: count(
-            "l0.retries",
-            "{retry}",
-            "Retries",
-            &[RETRY_REASON, RETRY_KIND],
-        ),
-        network_errors: count(
-            "l0.network.errors",
-            "{error}",
-            "Network errors, retried ones included",
-            &[ERROR_TYPE],
-        ),
-        violations: count(
-            "l0.guardrails.violations",
-            "{violation}",
-            "Guardrail violations",
-            &[RULE, SEVERITY],
-        ),
-        drift: count(
-            "l0.drift.detected",
-            "{detection}",
-            "Times that drift was found",
-            &[],
-        ),
-        fallbacks: count(
-            "l0.fallbacks",
-            "{fallback}",
-            "Fallbacks to another source",
-            &[FALLBACK_FROM, FALLBACK_TO],
-        ),
-    },
-    numbers: &[
+    ],
+);
+
+const INPUT: &[&str] = &["gen_ai.usage.input_tokens"];
+const OUTPUT: &[&str] = &["gen_ai.usage.output_tokens"];
+const CACHE_READ: &[&str] = &["gen_ai.usage.cache_read.input_tokens"];
+/// The first name is that of the development version, the second that of 1.41, which is what most
+/// backends read. Both are sent.
+const CACHE_WRITE: &[&str] = &[
+    "gen_ai.usage.cache_write.input_tokens",
+    "gen_ai.usage.cache_creation.input_tokens",
+];
+const REASONING: &[&str] = &["gen_ai.usage.reasoning.output_tokens"];
+
+/// How many numbers are not sent under their own names.
+const NUMBERS: usize = 23;
+
+/// The numbers of a version: what differs is given, the rest is the same in all.
+const fn numbers(
+    duration: &'static Metric,
+    first_chunk: &'static Metric,
+    [input, output, cached_input, cache_write_input, reasoning]: [Number; 5],
+) -> [Number; NUMBERS] {
+    [
         // The span is as long as the run.
         number(
             "duration",
-            Spelling::Named(&OPERATION_DURATION),
+            Spelling::Named(duration),
             Spelling::Nowhere,
             &[],
         ),
@@ -343,7 +471,7 @@ static V1_41: Conventions = Conventions {
         // Of the run on its own span, of each attempt on that of the attempt.
         number(
             "time_to_first_token",
-            Spelling::Named(&TIME_TO_FIRST_CHUNK),
+            Spelling::Named(first_chunk),
             Spelling::Own,
             &["gen_ai.response.time_to_first_chunk"],
         ),
@@ -353,39 +481,14 @@ static V1_41: Conventions = Conventions {
             Spelling::Nowhere,
             &[],
         ),
-        number(
-            "inter_token",
-            Spelling::Named(&TIME_PER_OUTPUT_CHUNK),
-            Spelling::Own,
-            &[],
-        ),
-        usage("usage.input", Some("input"), &["gen_ai.usage.input_tokens"]),
-        usage(
-            "usage.output",
-            Some("output"),
-            &["gen_ai.usage.output_tokens"],
-        ),
-        usage("usage.total", None, &["l0.usage.total"]),
-        usage(
-            "usage.cached_input",
-            None,
-            &["gen_ai.usage.cache_read.input_tokens"],
-        ),
-        // The first name is that of the conventions to come, the second that of this version, which
-        // is what most backends read.
-        usage(
-            "usage.cache_write_input",
-            None,
-            &[
-                "gen_ai.usage.cache_write.input_tokens",
-                "gen_ai.usage.cache_creation.input_tokens",
-            ],
-        ),
-        usage(
-            "usage.reasoning",
-            None,
-            &["gen_ai.usage.reasoning.output_tokens"],
-        ),
+        // `Metrics` has them as they happen.
+        counted("inter_token", Spelling::Own),
+        input,
+        output,
+        usage("usage.total", Spelling::Own, &["l0.usage.total"]),
+        cached_input,
+        cache_write_input,
+        reasoning,
         // These are counted as they happen, in every run: `Metrics` has them, by reason, type or rule.
         counted("retries.total", Spelling::Own),
         counted("retries.network", Spelling::Own),
@@ -400,48 +503,123 @@ static V1_41: Conventions = Conventions {
         counted("guardrails.violations_by_rule", Spelling::Nowhere),
         counted("runs", Spelling::Nowhere),
         counted("failures", Spelling::Nowhere),
-    ],
-    attributes_of_numbers: &[RESPONSE_MODEL],
-    keys: Keys {
-        operation: "gen_ai.operation.name",
-        provider: "gen_ai.provider.name",
-        request_model: "gen_ai.request.model",
-        request_stream: "gen_ai.request.stream",
-        conversation_id: "gen_ai.conversation.id",
-        server_address: "server.address",
-        server_port: "server.port",
-        response_model: RESPONSE_MODEL,
-        response_id: "gen_ai.response.id",
-        finish_reasons: "gen_ai.response.finish_reasons",
-        token_type: "gen_ai.token.type",
-        error_type: ERROR_TYPE,
-        error_message: "exception.message",
-        session_id: "l0.session_id",
-        parent_id: "l0.parent_id",
-        outcome: OUTCOME,
-        attempts: "l0.attempts",
-        attempt: "l0.attempt",
-        source: "l0.source",
-        retried: "l0.retried",
-        retry_reason: RETRY_REASON,
-        retry_kind: RETRY_KIND,
-        retry_delay: "l0.retry.delay",
-        fallback_from: FALLBACK_FROM,
-        fallback_to: FALLBACK_TO,
-        rule: RULE,
-        severity: SEVERITY,
-        recoverable: "l0.recoverable",
-        drift_types: "l0.drift.types",
-        drift_confidence: "l0.drift.confidence",
-    },
-    events: Events {
-        network_error: "l0.network_error",
-        retry: "l0.retry",
-        fallback: "l0.fallback",
-        violation: "l0.violation",
-        drift: "l0.drift",
-    },
-};
+    ]
+}
+
+/// A version: what differs is given, the rest is the same in all.
+const fn table(
+    schema_url: &'static str,
+    doubles: &'static [&'static str],
+    gaps: Metric,
+    numbers: &'static [Number],
+) -> Table {
+    Table {
+        schema_url,
+        default_operation: "chat",
+        run: "l0.run",
+        parameters: "gen_ai.request.",
+        other_parameters: &[(
+            "embeddings.dimension.count",
+            "gen_ai.embeddings.dimension.count",
+        )],
+        doubles,
+        metrics: Metrics {
+            active_runs: count(
+                "l0.runs.active",
+                "{run}",
+                "Runs that have started and not finished",
+                &[],
+            ),
+            runs: count(
+                "l0.runs",
+                "{run}",
+                "Runs that have finished, by outcome",
+                &[OUTCOME],
+            ),
+            failures: count(
+                "l0.failures",
+                "{run}",
+                "Runs that failed, by what went wrong",
+                &[ERROR_TYPE],
+            ),
+            retries: count(
+                "l0.retries",
+                "{retry}",
+                "Retries",
+                &[RETRY_REASON, RETRY_KIND],
+            ),
+            network_errors: count(
+                "l0.network.errors",
+                "{error}",
+                "Network errors, retried ones included",
+                &[ERROR_TYPE],
+            ),
+            violations: count(
+                "l0.guardrails.violations",
+                "{violation}",
+                "Guardrail violations",
+                &[RULE, SEVERITY],
+            ),
+            drift: count(
+                "l0.drift.detected",
+                "{detection}",
+                "Times that drift was found",
+                &[],
+            ),
+            fallbacks: count(
+                "l0.fallbacks",
+                "{fallback}",
+                "Fallbacks to another source",
+                &[FALLBACK_FROM, FALLBACK_TO],
+            ),
+            gaps,
+        },
+        numbers,
+        attributes_of_numbers: &[RESPONSE_MODEL],
+        keys: Keys {
+            operation: "gen_ai.operation.name",
+            provider: "gen_ai.provider.name",
+            request_model: "gen_ai.request.model",
+            request_stream: "gen_ai.request.stream",
+            conversation_id: "gen_ai.conversation.id",
+            server_address: "server.address",
+            server_port: "server.port",
+            response_model: RESPONSE_MODEL,
+            response_id: "gen_ai.response.id",
+            finish_reasons: "gen_ai.response.finish_reasons",
+            token_type: "gen_ai.token.type",
+            error_type: ERROR_TYPE,
+            exception_type: "exception.type",
+            error_message: "exception.message",
+            session_id: "l0.session_id",
+            parent_id: "l0.parent_id",
+            outcome: OUTCOME,
+            kept: "l0.kept",
+            attempts: "l0.attempts",
+            attempt: "l0.attempt",
+            source: "l0.source",
+            retried: "l0.retried",
+            retry_reason: RETRY_REASON,
+            retry_kind: RETRY_KIND,
+            retry_delay: "l0.retry.delay",
+            fallback_from: FALLBACK_FROM,
+            fallback_to: FALLBACK_TO,
+            rule: RULE,
+            severity: SEVERITY,
+            recoverable: "l0.recoverable",
+            drift_types: "l0.drift.types",
+            drift_confidence: "l0.drift.confidence",
+        },
+        events: Events {
+            network_error: "l0.network_error",
+            retry: "l0.retry",
+            fallback: "l0.fallback",
+            violation: "l0.violation",
+            drift: "l0.drift",
+            exception: "exception",
+        },
+    }
+}
 
 const fn count(
     name: &'static str,
@@ -483,20 +661,26 @@ const fn number(
     }
 }
 
-/// Tokens as the provider counts them. The metric of the conventions takes those of two types. Only the
-/// spans of attempts have them: backends add up all that they find below a trace.
+/// Tokens as the provider counts them. Only the spans of attempts have them: backends add up all that they
+/// find below a trace.
 const fn usage(
     quantity: &'static str,
-    token_type: Option<&'static str>,
+    metric: Spelling<&'static Metric>,
     of_attempts: &'static [&'static str],
 ) -> Number {
-    let metric = match token_type {
-        Some(_) => Spelling::Named(&TOKEN_USAGE),
-        None => Spelling::Own,
-    };
-    Number {
-        token_type,
-        ..number(quantity, metric, Spelling::Nowhere, of_attempts)
+    number(quantity, metric, Spelling::Nowhere, of_attempts)
+}
+
+/// A counter of tokens.
+const fn tokens(name: &'static str, description: &'static str) -> Metric {
+    count(name, "{token}", description, &[RESPONSE_MODEL])
+}
+
+impl Number {
+    /// In a metric that holds several numbers.
+    const fn of_type(mut self, token_type: &'static str) -> Self {
+        self.token_type = Some(token_type);
+        self
     }
 }
 

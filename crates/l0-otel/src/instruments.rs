@@ -7,8 +7,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter, UpDownCounter};
 use opentelemetry::{Key, KeyValue};
 
 use crate::attributes::{SourceAttributes, text};
-use crate::conventions::{Conventions, Metric};
-use crate::gaps;
+use crate::conventions::{Metric, Table};
 use crate::numbers;
 
 pub(crate) struct Instruments {
@@ -21,11 +20,12 @@ pub(crate) struct Instruments {
     violations: LiveCounter,
     drift: LiveCounter,
     fallbacks: LiveCounter,
+    gaps: Histogram<f64>,
     numbers: Vec<NumberInstrument>,
 }
 
 impl Instruments {
-    pub(crate) fn new(conventions: &'static Conventions, meter: &Meter) -> Self {
+    pub(crate) fn new(conventions: &'static Table, meter: &Meter) -> Self {
         let live = &conventions.metrics;
         let counter = |metric: &'static Metric| LiveCounter {
             counter: counter(meter, metric),
@@ -53,6 +53,7 @@ impl Instruments {
             violations: counter(&live.violations),
             drift: counter(&live.drift),
             fallbacks: counter(&live.fallbacks),
+            gaps: histogram(meter, &live.gaps),
             numbers: numbers.collect(),
         }
     }
@@ -90,6 +91,13 @@ impl Instruments {
 
     pub(crate) fn drift(&self, source: &SourceAttributes) {
         self.drift.count(source, &[]);
+    }
+
+    /// Records gaps between tokens, in seconds.
+    pub(crate) fn gaps(&self, gaps: &[f64], attributes: &[KeyValue]) {
+        for gap in gaps {
+            self.gaps.record(*gap, attributes);
+        }
     }
 
     /// Records what a run measured with one source; `end` says what else is known of it.
@@ -148,7 +156,7 @@ enum Instrument {
 
 impl NumberInstrument {
     fn new(
-        conventions: &Conventions,
+        conventions: &Table,
         meter: &Meter,
         quantity: &'static Quantity,
         metric: &Metric,
@@ -191,12 +199,7 @@ impl Instrument {
             ..
         } = metric;
         if !boundaries.is_empty() {
-            let histogram = meter
-                .f64_histogram(name.clone())
-                .with_unit(unit.clone())
-                .with_description(*description)
-                .with_boundaries(boundaries.to_vec());
-            Self::Histogram(histogram.build())
+            Self::Histogram(histogram(meter, metric))
         } else if matches!(quantity.unit, Unit::Each(_)) {
             Self::Count(counter(meter, metric))
         } else {
@@ -214,12 +217,18 @@ impl Instrument {
             // A count of things is one, or the list of numbers is wrong.
             (Self::Count(_), _) => {}
             (Self::Sum(sum), value) => sum.add(value.as_f64(), attributes),
-            (Self::Histogram(histogram), Value::Distribution(all)) => {
-                gaps::replay(all, |gap| histogram.record(gap, attributes));
-            }
             (Self::Histogram(histogram), value) => histogram.record(value.as_f64(), attributes),
         }
     }
+}
+
+fn histogram(meter: &Meter, metric: &Metric) -> Histogram<f64> {
+    meter
+        .f64_histogram(metric.name.clone())
+        .with_unit(metric.unit.clone())
+        .with_description(metric.description)
+        .with_boundaries(metric.boundaries.to_vec())
+        .build()
 }
 
 fn counter(meter: &Meter, metric: &Metric) -> Counter<u64> {
@@ -243,13 +252,15 @@ fn only<'a>(
 
 #[cfg(test)]
 mod tests {
-    use l0_core::{DriftStats, ErrorRecord, GuardrailStats, Outcome, Usage};
+    use l0_core::{DriftStats, ErrorRecord, GuardrailStats, Outcome, QuantityKind, Usage};
     use opentelemetry::metrics::MeterProvider;
     use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
     use opentelemetry_sdk::metrics::{InMemoryMetricExporter, SdkMeterProvider};
 
     use super::*;
-    use crate::conventions::CURRENT;
+    use crate::conventions::Conventions;
+
+    const CURRENT: &Table = Conventions::V1_41.table();
 
     /// Telemetry in which every number is known.
     fn telemetry() -> Telemetry {
@@ -265,6 +276,20 @@ mod tests {
         telemetry.guardrails = Some(guardrails);
         telemetry.drift = Some(DriftStats::default());
         telemetry
+    }
+
+    /// All but the gaps, which are recorded as they happen: a histogram would take their mean for all of
+    /// them.
+    fn quantities() -> impl Iterator<Item = &'static Quantity> {
+        let all = Quantity::ALL.iter();
+        all.filter(|quantity| quantity.name != "inter_token")
+    }
+
+    #[test]
+    fn every_other_number_is_one_value_and_not_a_distribution() {
+        for quantity in quantities() {
+            assert_ne!(quantity.kind, QuantityKind::Distribution, "{quantity:?}");
+        }
     }
 
     /// Adds up a metric's points, whose attributes are among these.
@@ -310,7 +335,7 @@ mod tests {
             KeyValue::new(CURRENT.keys.response_model, "gpt-4o"),
             KeyValue::new(CURRENT.keys.outcome, "failed"),
         ];
-        for quantity in Quantity::ALL {
+        for quantity in quantities() {
             let metric = numbers::own_metric(CURRENT, quantity);
             let number = NumberInstrument::new(CURRENT, &meter, quantity, &metric);
             number.record(&telemetry, &end, &mut Vec::new());
@@ -320,17 +345,14 @@ mod tests {
         let exported = exporter.get_finished_metrics().unwrap();
         let scopes = exported.iter().flat_map(|all| all.scope_metrics());
         let metrics: Vec<_> = scopes.flat_map(|scope| scope.metrics()).collect();
-        for quantity in Quantity::ALL {
+        for quantity in quantities() {
             let (mut expected, mut known) = (0.0, false);
             quantity.each(&telemetry, &mut |_, count| {
                 (expected, known) = (expected + count as f64, true);
             });
             quantity.values(&telemetry, &mut |value| {
                 known = true;
-                expected += match value {
-                    Value::Distribution(all) => all.sum().as_secs_f64(),
-                    value => value.as_f64(),
-                };
+                expected += value.as_f64();
             });
             let name = format!("l0.{}", quantity.name);
             let metric = metrics.iter().find(|metric| metric.name() == name);

@@ -8,11 +8,11 @@ use std::time::Duration;
 use l0_core::{Distribution, Quantity, QuantityKind, Telemetry, Unit, Value};
 use opentelemetry::{Key, Value as AttributeValue};
 
-use crate::conventions::{COUNTS, Conventions, Metric, Number, RATES, SECONDS, Spelling};
+use crate::conventions::{COUNTS, Metric, Number, RATES, SECONDS, Spelling, Table};
 
 /// Returns the metric that a number is sent as, and its type of token there; none if it is no metric.
 pub(crate) fn metric(
-    conventions: &Conventions,
+    conventions: &Table,
     quantity: &Quantity,
 ) -> Option<(Metric, Option<&'static str>)> {
     let row = row(conventions, quantity);
@@ -24,7 +24,7 @@ pub(crate) fn metric(
 }
 
 /// Returns the metric that a number is sent as under its own name.
-pub(crate) fn own_metric(conventions: &Conventions, quantity: &Quantity) -> Metric {
+pub(crate) fn own_metric(conventions: &Table, quantity: &Quantity) -> Metric {
     let boundaries = match (quantity.kind, quantity.unit) {
         (QuantityKind::Sum, _) => &[],
         (_, Unit::Each(_)) => COUNTS,
@@ -51,7 +51,7 @@ fn unit(unit: Unit) -> Cow<'static, str> {
 }
 
 /// Returns the attribute that a label of a number becomes.
-pub(crate) fn label(conventions: &Conventions, label: &str) -> Cow<'static, str> {
+pub(crate) fn label(conventions: &Table, label: &str) -> Cow<'static, str> {
     match label {
         "error_type" => conventions.keys.error_type.into(),
         _ => own_name(label).into(),
@@ -84,7 +84,7 @@ const PARTS: [(&str, Part); 5] = [
 
 impl SpanNumber {
     /// Returns those of a run's span. A number that is broken down by a label is none.
-    pub(crate) fn of_runs(conventions: &Conventions) -> Vec<Self> {
+    pub(crate) fn of_runs(conventions: &Table) -> Vec<Self> {
         let mut all = Vec::new();
         for quantity in Quantity::ALL {
             let mut add = |key, part| {
@@ -113,7 +113,7 @@ impl SpanNumber {
     }
 
     /// Returns those of an attempt's span, which are read from the telemetry of the attempt alone.
-    pub(crate) fn of_attempts(conventions: &Conventions) -> Vec<Self> {
+    pub(crate) fn of_attempts(conventions: &Table) -> Vec<Self> {
         let all = Quantity::ALL.iter().filter_map(|quantity| {
             let keys = row(conventions, quantity)?.of_attempts.iter();
             Some(keys.map(|key| Self {
@@ -136,7 +136,7 @@ impl SpanNumber {
 }
 
 /// The row of a number that is not sent under its own name.
-fn row(conventions: &Conventions, quantity: &Quantity) -> Option<&'static Number> {
+fn row(conventions: &Table, quantity: &Quantity) -> Option<&'static Number> {
     let rows = &mut conventions.numbers.iter();
     rows.find(|row| row.quantity == quantity.name)
 }
@@ -150,7 +150,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::conventions::CURRENT;
+    use crate::conventions::Conventions;
+
+    const CURRENT: &Table = Conventions::V1_41.table();
 
     #[test]
     fn the_rows_of_the_conventions_are_of_numbers_that_there_are() {

@@ -3,19 +3,21 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use l0_core::{
-    AttemptStats, End, ErrorRecord, Event, KeyList, Metadata, Observer, Outcome, RunInfo,
-    Telemetry, keys,
+    AttemptStats, End, ErrorRecord, Event, Interest, KeepReason, KeyList, Metadata, Observer,
+    Outcome, RunInfo, Telemetry, TokenView, keys,
 };
 use opentelemetry::global::BoxedTracer;
-use opentelemetry::trace::{SpanBuilder, SpanKind, Status, TraceContextExt, Tracer};
+use opentelemetry::trace::{SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt, Tracer};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use tokio::time::Instant;
 
 use crate::attributes::{SourceAttributes, of_run, text, value};
-use crate::conventions::{Conventions, Keys};
+use crate::conventions::{Keys, Table};
+use crate::dialect::{self, On, Row};
+use crate::gaps::Gaps;
 use crate::instruments::Instruments;
 use crate::live::LiveSpans;
 use crate::numbers::SpanNumber;
@@ -23,7 +25,7 @@ use crate::numbers::SpanNumber;
 /// Where runs are sent to, and what of them: what all runs share.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    pub(crate) conventions: &'static Conventions,
+    pub(crate) conventions: &'static Table,
     /// Absent without metrics.
     pub(crate) instruments: Option<Instruments>,
     /// Absent without spans.
@@ -35,6 +37,8 @@ pub(crate) struct Destination {
     /// The metadata for spans, that for points included.
     pub(crate) span_keys: KeyList,
     pub(crate) live: LiveSpans,
+    /// Of all dialects.
+    pub(crate) rows: Vec<&'static Row>,
 }
 
 /// A run that has started. Its drop is its end, at the latest.
@@ -47,8 +51,12 @@ pub(crate) struct ObservedRun {
     fallbacks: Vec<SourceAttributes>,
     /// That of `start()`, with the run's span if there is one.
     context: Context,
-    /// The same with the span of the present attempt, if there are spans.
-    attempt: Option<Context>,
+    /// What the run's span had at its start.
+    known: Vec<KeyValue>,
+    /// The present attempt, if there are spans.
+    attempt: Option<Attempt>,
+    /// Those that are not recorded yet; absent if nobody wants them.
+    gaps: Option<Gaps>,
     started: Started,
     attempts: u32,
     /// How it ended, once it has; dropped before.
@@ -58,6 +66,16 @@ pub(crate) struct ObservedRun {
     is_active: bool,
     /// A panic that is to go on when all has been done.
     panic: Option<Box<dyn Any + Send>>,
+}
+
+/// An attempt that is live.
+struct Attempt {
+    /// The run's context, with the span of the attempt.
+    context: Context,
+    /// What the span had at its start, if there are dialects.
+    known: Vec<KeyValue>,
+    started: SystemTime,
+    source: u32,
 }
 
 /// When the run started: by the wall clock, read once, and by the monotonic one.
@@ -89,19 +107,20 @@ impl ObservedRun {
         let first = SourceAttributes::new(conventions, run.metadata(), &destination.keys);
         let context = thread_has_context().then(Context::current);
         let mut context = context.unwrap_or_default();
+        let mut known = Vec::new();
         if let Some(tracer) = &destination.tracer {
             let parent = run.parent_id().and_then(|id| destination.live.get(id));
             if let Some(parent) = parent {
                 context = context.with_remote_span_context(parent);
             }
             let keys = &conventions.keys;
-            let mut known = vec![KeyValue::new(keys.session_id, text(run.id()))];
+            known.push(KeyValue::new(keys.session_id, text(run.id())));
             let parent = run.parent_id();
             known.extend(parent.map(|id| KeyValue::new(keys.parent_id, text(id))));
             known.extend(of_run(conventions, run.metadata(), &destination.span_keys));
             let span = SpanBuilder::from_name(conventions.run)
                 .with_start_time(started.at)
-                .with_attributes(known);
+                .with_attributes(known.clone());
             context = context.with_span(tracer.build_with_context(span, &context));
             let span = context.span();
             destination.live.enter(run.id(), span.span_context());
@@ -109,7 +128,9 @@ impl ObservedRun {
         if let Some(instruments) = &destination.instruments {
             instruments.active(&first, 1);
         }
+        let has_gaps = destination.instruments.is_some() && run.measured();
         Self {
+            gaps: has_gaps.then(Gaps::new),
             span_is_open: destination.tracer.is_some(),
             is_active: destination.instruments.is_some(),
             destination,
@@ -117,6 +138,7 @@ impl ObservedRun {
             first,
             fallbacks: Vec::new(),
             context,
+            known,
             attempt: None,
             started,
             attempts: 0,
@@ -139,7 +161,8 @@ impl ObservedRun {
 
     /// The context of what happens now: that of the attempt, or of the run between two of them.
     fn present_context(&self) -> &Context {
-        self.attempt.as_ref().unwrap_or(&self.context)
+        let attempt = self.attempt.as_ref();
+        attempt.map_or(&self.context, |attempt| &attempt.context)
     }
 
     /// Adds an event to the span of what happens now, if it keeps any.
@@ -160,15 +183,43 @@ impl ObservedRun {
         }
     }
 
+    fn token(&mut self, gap: Option<Duration>, view: &TokenView<'_>) {
+        if let (Some(gaps), Some(gap)) = (&mut self.gaps, gap) {
+            if gaps.push(gap) {
+                self.record_gaps(view.model);
+            }
+        }
+    }
+
+    /// Records the gaps of the present attempt that are not recorded yet.
+    fn record_gaps(&mut self, response_model: Option<&str>) {
+        let Some(mut gaps) = self.gaps.take() else {
+            return;
+        };
+        if !gaps.all.is_empty() {
+            let key = self.destination.conventions.keys.response_model;
+            let of_points = &self.present_source().of_points;
+            gaps.prepare(of_points, key, response_model);
+            let gaps = &gaps;
+            self.count(|to, _| to.gaps(&gaps.all, &gaps.attributes));
+        }
+        gaps.all.clear();
+        self.gaps = Some(gaps);
+    }
+
     fn start_attempt(&mut self, number: u32, source: u32) {
         let Destination {
             conventions,
             tracer,
             keys,
             span_keys,
+            rows,
             ..
         } = &*self.destination;
         self.attempts = number;
+        if let Some(gaps) = &mut self.gaps {
+            gaps.reset();
+        }
         let Some(asked) = self.run.source(source) else {
             return;
         };
@@ -189,39 +240,78 @@ impl ObservedRun {
         } = conventions.keys;
         known.push(KeyValue::new(attempt, i64::from(number)));
         known.push(KeyValue::new(key, i64::from(source)));
+        let started = self.started.time();
         let span = SpanBuilder::from_name(attributes.title.clone())
             .with_kind(SpanKind::Client)
-            .with_start_time(self.started.time())
-            .with_attributes(known);
+            .with_start_time(started)
+            .with_attributes(known.clone());
         let span = tracer.build_with_context(span, &self.context);
-        self.attempt = Some(self.context.with_span(span));
+        if rows.is_empty() {
+            known.clear();
+        }
+        self.attempt = Some(Attempt {
+            context: self.context.with_span(span),
+            known,
+            started,
+            source,
+        });
     }
 
     /// Ends the span of the present attempt, if there is one. Without results, the attempt was dropped.
     fn end_attempt(&mut self, results: Option<&AttemptStats>) {
-        let Some(context) = self.attempt.take() else {
+        let Some(mut attempt) = self.attempt.take() else {
             return;
         };
-        let span = context.span();
+        let span = attempt.context.span();
         if span.is_recording() {
-            match results {
-                Some(results) => {
-                    span.set_attributes(self.attempt_results(results));
-                    if let Some(error) = failure(results) {
-                        span.set_status(Status::error(error.message.clone()));
-                    }
-                }
-                None => {
+            let telemetry = results.map(alone);
+            let known = match (results, &telemetry) {
+                (Some(results), Some(telemetry)) => self.attempt_results(results, telemetry),
+                _ => {
                     let outcome = self.destination.conventions.keys.outcome;
-                    span.set_attribute(KeyValue::new(outcome, self.end.outcome().as_str()));
+                    vec![KeyValue::new(outcome, self.end.outcome().as_str())]
                 }
+            };
+            if let Some(error) = results.and_then(failure) {
+                self.fail(&span, Some(&error.error_type), &error.message);
+            }
+            span.set_attributes(known.iter().cloned());
+            if !self.destination.rows.is_empty() {
+                attempt.known.extend(known);
+                let metadata = self.run.source(attempt.source);
+                let metadata = metadata.map_or(self.run.metadata(), |source| &source.metadata);
+                span.set_attributes(self.of_dialects(
+                    On::Attempts,
+                    &dialect::Ended {
+                        known: &attempt.known,
+                        telemetry: telemetry.as_ref().filter(|_| self.run.measured()),
+                        metadata,
+                        start: attempt.started,
+                    },
+                ));
             }
         }
         span.end_with_timestamp(self.started.time());
     }
 
+    fn of_dialects(&self, on: On, span: &dialect::Ended<'_>) -> Vec<KeyValue> {
+        dialect::attributes(&self.destination.rows, on, span)
+    }
+
+    /// Says that what a span is of has failed.
+    fn fail(&self, span: &SpanRef<'_>, error_type: Option<&str>, message: &str) {
+        let Table { keys, events, .. } = self.destination.conventions;
+        let error_type = error_type.map(|kind| KeyValue::new(keys.exception_type, text(kind)));
+        let mut known = Vec::from_iter(error_type);
+        if !message.is_empty() {
+            known.push(KeyValue::new(keys.error_message, message.to_owned()));
+        }
+        span.add_event_with_timestamp(events.exception, self.started.time(), known);
+        span.set_status(Status::error(message.to_owned()));
+    }
+
     /// What the span of an attempt says at its end.
-    fn attempt_results(&self, attempt: &AttemptStats) -> Vec<KeyValue> {
+    fn attempt_results(&self, attempt: &AttemptStats, telemetry: &Telemetry) -> Vec<KeyValue> {
         let keys = &self.destination.conventions.keys;
         let outcome = attempt.outcome.unwrap_or(Outcome::Other);
         let mut known = vec![KeyValue::new(keys.outcome, outcome.as_str())];
@@ -235,20 +325,30 @@ impl ObservedRun {
             known.extend(name.map(|name| KeyValue::new(key, name)));
         }
         if self.run.measured() {
-            let telemetry = alone(attempt);
-            known.extend(telemetry.finish_reason_or_error().map(|reason| {
+            // One that was given up while it answered has no reason of the model's.
+            let given_up = (!outcome.is_failure() && outcome != Outcome::Completed)
+                .then_some(outcome.as_str())
+                .filter(|_| attempt.tokens > 0);
+            let reason = telemetry.finish_reason_or_error().or(given_up);
+            known.extend(reason.map(|reason| {
                 let reasons = vec![StringValue::from(reason)];
                 KeyValue::new(keys.finish_reasons, Value::Array(Array::String(reasons)))
             }));
-            add_numbers(&self.destination.attempt_numbers, &telemetry, &mut known);
+            add_numbers(&self.destination.attempt_numbers, telemetry, &mut known);
         }
         known
     }
 
-    fn finish(&mut self, telemetry: Option<&Telemetry>, metadata: Option<&Metadata>) {
+    fn finish(
+        &mut self,
+        telemetry: Option<&Telemetry>,
+        metadata: Option<&Metadata>,
+        kept: Option<KeepReason>,
+    ) {
+        self.record_gaps(None);
         self.end_attempt(None);
         if std::mem::take(&mut self.span_is_open) {
-            self.end_span(telemetry, metadata);
+            self.end_span(telemetry, metadata, kept);
         }
         if std::mem::take(&mut self.is_active) {
             let known = self.end_attributes();
@@ -289,33 +389,51 @@ impl ObservedRun {
         known
     }
 
-    fn end_span(&self, telemetry: Option<&Telemetry>, metadata: Option<&Metadata>) {
+    fn end_span(
+        &self,
+        telemetry: Option<&Telemetry>,
+        metadata: Option<&Metadata>,
+        kept: Option<KeepReason>,
+    ) {
         let Destination {
             conventions,
             run_numbers,
             span_keys,
             live,
+            rows,
             ..
         } = &*self.destination;
         live.leave(self.run.id());
         let span = self.context.span();
         if span.is_recording() {
+            let before = self.run.metadata();
             let mut known = self.end_attributes();
             let attempts = i64::from(self.attempts);
             known.push(KeyValue::new(conventions.keys.attempts, attempts));
+            known.extend(kept.map(|why| KeyValue::new(conventions.keys.kept, why.as_str())));
             if let Some(telemetry) = telemetry {
                 add_numbers(run_numbers, telemetry, &mut known);
             }
-            let before = self.run.metadata();
             if let Some(late) = metadata.filter(|metadata| *metadata != before) {
                 let before = of_run(conventions, before, span_keys);
                 let late = of_run(conventions, late, span_keys).into_iter();
                 known.extend(late.filter(|one| !before.contains(one)));
             }
-            span.set_attributes(known);
             if self.end.is_failure() {
                 let message = self.end.message().unwrap_or_default();
-                span.set_status(Status::error(message.to_owned()));
+                self.fail(&span, self.end.error_type().as_deref(), message);
+            }
+            span.set_attributes(known.iter().cloned());
+            if !rows.is_empty() {
+                span.set_attributes(self.of_dialects(
+                    On::Runs,
+                    &dialect::Ended {
+                        known: &[&*self.known, &*known].concat(),
+                        telemetry,
+                        metadata: metadata.unwrap_or(before),
+                        start: self.started.at,
+                    },
+                ));
             }
         }
         span.end_with_timestamp(self.started.time());
@@ -354,13 +472,25 @@ fn add_numbers(numbers: &[SpanNumber], telemetry: &Telemetry, known: &mut Vec<Ke
 }
 
 impl Observer for ObservedRun {
+    fn interest(&self) -> Interest {
+        if self.gaps.is_some() {
+            Interest::TOKENS
+        } else {
+            Interest::LIFECYCLE
+        }
+    }
+
     fn on_event(&mut self, event: &Event<'_>) {
-        let Conventions { keys, events, .. } = self.destination.conventions;
+        let Table { keys, events, .. } = self.destination.conventions;
         match *event {
             Event::AttemptStarted { number, source, .. } => self.start_attempt(number, source),
+            Event::Token { gap, view, .. } => self.token(gap, &view),
             Event::AttemptFinished { attempt, .. } => {
                 // A span processor that panics must not cost what the run has still to say.
-                let end = AssertUnwindSafe(|| self.end_attempt(Some(attempt)));
+                let end = AssertUnwindSafe(|| {
+                    self.record_gaps(attempt.response_model.as_deref());
+                    self.end_attempt(Some(attempt));
+                });
                 let ended = catch_unwind(end);
                 self.panic = self.panic.take().or(ended.err());
             }
@@ -434,10 +564,11 @@ impl Observer for ObservedRun {
                 end,
                 telemetry,
                 metadata,
+                kept,
                 ..
             } => {
                 self.end = end.clone();
-                self.finish(telemetry, Some(metadata));
+                self.finish(telemetry, Some(metadata), kept);
                 if let Some(panic) = self.panic.take() {
                     resume_unwind(panic);
                 }
@@ -454,7 +585,7 @@ impl Observer for ObservedRun {
 
 impl Drop for ObservedRun {
     fn drop(&mut self) {
-        self.finish(None, None);
+        self.finish(None, None, None);
     }
 }
 

@@ -168,10 +168,13 @@ async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
             .chain([end])
             .collect::<Vec<_>>()
     };
-    // A retry; then a network error, and the back-off.
+    // A retry; then a network error, the exception, and the back-off.
     assert_eq!(times(&span), [Duration::ZERO, 2 * MS, 14 * MS]);
     let attempts = sdk.attempts();
-    assert_eq!(times(&attempts[0]), [Duration::ZERO, 2 * MS, 2 * MS]);
+    assert_eq!(
+        times(&attempts[0]),
+        [Duration::ZERO, 2 * MS, 2 * MS, 2 * MS]
+    );
     assert_eq!(times(&attempts[1]), [7 * MS, 14 * MS]);
     let measured = run.telemetry().unwrap().duration;
     assert_eq!(measured, Some(14 * MS));

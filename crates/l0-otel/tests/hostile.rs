@@ -248,8 +248,8 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
 
     let spans = sdk.spans();
     let events = spans.iter().map(|span| span.events.len());
-    // Twice drift, two violations and a network error; a retry.
-    assert_eq!(Vec::from_iter(events), [4, 4, 1], "{spans:?}");
+    // Twice drift, two violations, a network error and the exception; a retry and the exception.
+    assert_eq!(Vec::from_iter(events), [5, 5, 2], "{spans:?}");
     for span in &spans {
         let Status::Error { description } = &span.status else {
             panic!("{:?}", span.status);
