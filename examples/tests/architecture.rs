@@ -137,6 +137,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "run",
             "instruments",
             "gaps",
+            "content",
             "dialects",
             "dialect",
             "attributes",

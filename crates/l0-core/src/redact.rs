@@ -108,6 +108,32 @@ pub fn text(raw: &str) -> String {
     redact(&Beginning::of(raw))
 }
 
+/// Returns a text of any length without credentials, and otherwise whole, with its line ends: for those who
+/// send prompts and answers by choice. It takes time in proportion to the text.
+///
+/// ```
+/// let text = l0_core::redact::content("Call it with\nAuthorization: Bearer abcdef0123456789\nplease.");
+/// assert_eq!(text, "Call it with\nAuthorization: [redacted]\nplease.");
+/// ```
+#[must_use]
+pub fn content(raw: &str) -> String {
+    // To the rules, the end of a line is space too.
+    let line = raw.chars().map(|c| match c {
+        '\n' => '\r',
+        '\r' | '\t' | '\u{b}' | '\u{c}' => ' ',
+        c => c,
+    });
+    let mut text = line.collect::<String>();
+    for _ in 0..MAX_PASSES {
+        let again = replace(text.clone());
+        if again == text {
+            break;
+        }
+        text = again;
+    }
+    text.replace('\r', "\n")
+}
+
 fn redact(raw: &Beginning) -> String {
     let mut text = raw.as_str().to_owned();
     if raw.cut {
@@ -127,7 +153,13 @@ fn redact(raw: &Beginning) -> String {
 
 fn redact_and_cut(raw: &str) -> String {
     let line = raw.replace(|c: char| c.is_control() || c.is_whitespace(), " ");
-    let mut text = line.trim().to_owned();
+    let mut text = replace(line.trim().to_owned());
+    cut(&mut text);
+    text
+}
+
+/// Puts something else in the place of what is secret.
+fn replace(mut text: String) -> String {
     // To the rules, an escaped line end is space.
     for (escape, space) in ESCAPES {
         text = text.replace(escape, space);
@@ -138,7 +170,6 @@ fn redact_and_cut(raw: &str) -> String {
     for (escape, space) in ESCAPES {
         text = text.replace(space, escape);
     }
-    cut(&mut text);
     text
 }
 

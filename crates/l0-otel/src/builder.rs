@@ -9,6 +9,7 @@ use opentelemetry::metrics::Meter;
 use opentelemetry::trace::Tracer;
 
 use crate::attributes::RULES;
+use crate::content::Content;
 use crate::conventions::Conventions;
 use crate::dialect::Dialect;
 use crate::instruments::Instruments;
@@ -48,6 +49,7 @@ pub struct OtelBuilder {
     span_keys: KeyList,
     conventions: Conventions,
     dialects: Vec<&'static Dialect>,
+    content: Option<Content>,
 }
 
 impl OtelInterceptor {
@@ -62,6 +64,7 @@ impl OtelInterceptor {
             span_keys: KeyList::new(),
             conventions: Conventions::default(),
             dialects: Vec::new(),
+            content: None,
         }
     }
 }
@@ -94,6 +97,15 @@ impl OtelBuilder {
     /// once.
     pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
         self.dialects.push(dialect);
+        self
+    }
+
+    /// Sends prompts and answers, on the spans of attempts. Default: none leaves.
+    ///
+    /// They are set when an attempt ends, after all numbers: where an SDK's limit of attributes is reached, it
+    /// is content that is left out.
+    pub fn content(mut self, content: Content) -> Self {
+        self.content = Some(content);
         self
     }
 
@@ -179,6 +191,7 @@ impl OtelBuilder {
             keys: self.keys,
             span_keys: self.span_keys,
             rows: rows.collect(),
+            content: self.content.filter(|_| self.spans),
         })
     }
 }

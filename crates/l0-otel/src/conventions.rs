@@ -150,6 +150,9 @@ pub(crate) struct Keys {
     pub(crate) response_model: &'static str,
     pub(crate) response_id: &'static str,
     pub(crate) finish_reasons: &'static str,
+    pub(crate) input_messages: &'static str,
+    pub(crate) output_messages: &'static str,
+    pub(crate) system_instructions: &'static str,
     pub(crate) token_type: &'static str,
     pub(crate) error_type: &'static str,
     pub(crate) exception_type: &'static str,
@@ -176,7 +179,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Returns every name.
-    pub(crate) fn all(&self) -> [&'static str; 32] {
+    pub(crate) fn all(&self) -> [&'static str; 35] {
         // Without `..`, so that no field is forgotten.
         let Self {
             operation,
@@ -189,6 +192,9 @@ impl Keys {
             response_model,
             response_id,
             finish_reasons,
+            input_messages,
+            output_messages,
+            system_instructions,
             token_type,
             error_type,
             exception_type,
@@ -223,6 +229,9 @@ impl Keys {
             response_model,
             response_id,
             finish_reasons,
+            input_messages,
+            output_messages,
+            system_instructions,
             token_type,
             error_type,
             exception_type,
@@ -587,6 +596,9 @@ const fn table(
             response_model: RESPONSE_MODEL,
             response_id: "gen_ai.response.id",
             finish_reasons: "gen_ai.response.finish_reasons",
+            input_messages: "gen_ai.input.messages",
+            output_messages: "gen_ai.output.messages",
+            system_instructions: "gen_ai.system_instructions",
             token_type: "gen_ai.token.type",
             error_type: ERROR_TYPE,
             exception_type: "exception.type",

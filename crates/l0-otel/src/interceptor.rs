@@ -33,4 +33,8 @@ impl Interceptor for OtelInterceptor {
     fn needs_telemetry(&self) -> bool {
         true
     }
+
+    fn needs_input(&self) -> bool {
+        self.0.content.is_some()
+    }
 }

@@ -38,8 +38,9 @@
 //!
 //! # Content
 //!
-//! No prompt and no output is sent, since core hands neither out. Of the metadata, only what the tables below
-//! name and the keys that you [list](OtelBuilder::attribute_keys) are sent, each value cut to 256 bytes. The
+//! No prompt and no output is sent, unless you choose [`Content`]. Of the metadata, only what the tables below
+//! name, what a [`Dialect`] reads and the keys that you [list](OtelBuilder::attribute_keys) are sent, each value
+//! cut to 256 bytes. The
 //! messages of errors are those that core has redacted. The id of a session is never an attribute of a metric.
 //!
 //! # Cost
@@ -63,6 +64,7 @@
 
 mod attributes;
 mod builder;
+mod content;
 mod conventions;
 mod dialect;
 mod dialects;
@@ -74,6 +76,7 @@ mod numbers;
 mod run;
 
 pub use builder::{OtelBuilder, scope};
+pub use content::Content;
 pub use conventions::Conventions;
 pub use dialect::{Dialect, Form, On, Reads, Row};
 pub use dialects::{LANGFUSE, OPENINFERENCE, SIGNOZ};

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use l0_core::{
-    AttemptStats, End, ErrorRecord, Event, Interest, KeepReason, KeyList, Metadata, Observer,
-    Outcome, RunInfo, Telemetry, TokenView, keys,
+    AttemptStats, End, ErrorRecord, Event, FinishReason, Interest, KeepReason, KeyList, Metadata,
+    Observer, Outcome, RunInfo, Telemetry, TokenView, keys,
 };
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::{SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt, Tracer};
 use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
+use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use crate::attributes::{SourceAttributes, of_run, text, value};
+use crate::content::{Captured, Content};
 use crate::conventions::{Keys, Table};
 use crate::dialect::{self, On, Row};
 use crate::gaps::Gaps;
@@ -39,6 +41,8 @@ pub(crate) struct Destination {
     pub(crate) live: LiveSpans,
     /// Of all dialects.
     pub(crate) rows: Vec<&'static Row>,
+    /// What of prompts and answers is sent; absent if nothing is.
+    pub(crate) content: Option<Content>,
 }
 
 /// A run that has started. Its drop is its end, at the latest.
@@ -57,6 +61,8 @@ pub(crate) struct ObservedRun {
     attempt: Option<Attempt>,
     /// Those that are not recorded yet; absent if nobody wants them.
     gaps: Option<Gaps>,
+    /// What the present attempt answers; absent if nobody wants it.
+    captured: Option<Captured>,
     started: Started,
     attempts: u32,
     /// How it ended, once it has; dropped before.
@@ -128,9 +134,11 @@ impl ObservedRun {
         if let Some(instruments) = &destination.instruments {
             instruments.active(&first, 1);
         }
+        let is_captured = destination.content.is_some() && context.span().is_recording();
         let has_gaps = destination.instruments.is_some() && run.measured();
         Self {
             gaps: has_gaps.then(Gaps::new),
+            captured: is_captured.then(Captured::default),
             span_is_open: destination.tracer.is_some(),
             is_active: destination.instruments.is_some(),
             destination,
@@ -184,6 +192,9 @@ impl ObservedRun {
     }
 
     fn token(&mut self, gap: Option<Duration>, view: &TokenView<'_>) {
+        if let (Some(captured), Some(content)) = (&mut self.captured, &self.destination.content) {
+            captured.add(content, view);
+        }
         if let (Some(gaps), Some(gap)) = (&mut self.gaps, gap) {
             if gaps.push(gap) {
                 self.record_gaps(view.model);
@@ -219,6 +230,9 @@ impl ObservedRun {
         self.attempts = number;
         if let Some(gaps) = &mut self.gaps {
             gaps.reset();
+        }
+        if let Some(captured) = &mut self.captured {
+            captured.clear();
         }
         let Some(asked) = self.run.source(source) else {
             return;
@@ -262,7 +276,8 @@ impl ObservedRun {
         let Some(mut attempt) = self.attempt.take() else {
             return;
         };
-        let span = attempt.context.span();
+        let context = attempt.context.clone();
+        let span = context.span();
         if span.is_recording() {
             let telemetry = results.map(alone);
             let known = match (results, &telemetry) {
@@ -276,22 +291,63 @@ impl ObservedRun {
                 self.fail(&span, Some(&error.error_type), &error.message);
             }
             span.set_attributes(known.iter().cloned());
-            if !self.destination.rows.is_empty() {
-                attempt.known.extend(known);
-                let metadata = self.run.source(attempt.source);
-                let metadata = metadata.map_or(self.run.metadata(), |source| &source.metadata);
-                span.set_attributes(self.of_dialects(
-                    On::Attempts,
-                    &dialect::Ended {
-                        known: &attempt.known,
-                        telemetry: telemetry.as_ref().filter(|_| self.run.measured()),
-                        metadata,
-                        start: attempt.started,
-                    },
-                ));
+            attempt.known.extend(known);
+            self.add_of_dialects(&mut attempt, telemetry.as_ref());
+            // Last, so that it is content that a limit of attributes leaves out.
+            let content = self.content(attempt.source, results);
+            if !content.is_empty() {
+                span.set_attributes(content.iter().cloned());
+                attempt.known.extend(content);
+                self.add_of_dialects(&mut attempt, telemetry.as_ref());
             }
         }
         span.end_with_timestamp(self.started.time());
+    }
+
+    /// Adds to an attempt's span what dialects make of what is known of it.
+    fn add_of_dialects(&self, attempt: &mut Attempt, telemetry: Option<&Telemetry>) {
+        let metadata = self.run.source(attempt.source);
+        let metadata = metadata.map_or(self.run.metadata(), |source| &source.metadata);
+        let added = self.of_dialects(
+            On::Attempts,
+            &dialect::Ended {
+                known: &attempt.known,
+                telemetry: telemetry.filter(|_| self.run.measured()),
+                metadata,
+                start: attempt.started,
+            },
+        );
+        attempt.context.span().set_attributes(added.iter().cloned());
+        attempt.known.extend(added);
+    }
+
+    /// What an attempt was asked and what it answered, if that is sent.
+    fn content(&self, source: u32, results: Option<&AttemptStats>) -> Vec<KeyValue> {
+        let Destination {
+            conventions,
+            content,
+            ..
+        } = &*self.destination;
+        let (Some(captured), Some(content)) = (&self.captured, content) else {
+            return Vec::new();
+        };
+        let keys = &conventions.keys;
+        let input = self
+            .run
+            .source(source)
+            .and_then(|source| source.input.as_deref());
+        let [instructions, asked] = input.map(|input| content.input(input)).unwrap_or_default();
+        let reason = results.and_then(|results| results.finish_reason);
+        let answered = content.output(captured, reason.map(FinishReason::as_str));
+        let all = [
+            (keys.system_instructions, instructions),
+            (keys.input_messages, asked),
+            (keys.output_messages, answered),
+        ];
+        let known = all.into_iter().filter(|(_, messages)| !messages.is_empty());
+        known
+            .map(|(key, messages)| KeyValue::new(key, Json::Array(messages).to_string()))
+            .collect()
     }
 
     fn of_dialects(&self, on: On, span: &dialect::Ended<'_>) -> Vec<KeyValue> {
@@ -473,7 +529,7 @@ fn add_numbers(numbers: &[SpanNumber], telemetry: &Telemetry, known: &mut Vec<Ke
 
 impl Observer for ObservedRun {
     fn interest(&self) -> Interest {
-        if self.gaps.is_some() {
+        if self.gaps.is_some() || self.captured.is_some() {
             Interest::TOKENS
         } else {
             Interest::LIFECYCLE
