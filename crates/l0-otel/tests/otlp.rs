@@ -84,7 +84,8 @@ fn the_spans_of_every_exit_are_those_of_the_file() {
             .interceptor(otel.dialect(&SIGNOZ).build());
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        exit.run(runtime, builder);
+        let exited = exit.run(runtime, builder);
+        assert_eq!(exited.info.observer_panics(), 0, "{exit}");
 
         let resource = ResourceAttributesWithSchema::default();
         let resource_spans = group_spans_by_resource_and_scope(sdk.spans(), &resource);
