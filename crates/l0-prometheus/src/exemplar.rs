@@ -32,7 +32,9 @@ impl Trace {
 
 /// The function by which the trace is found that is current where a run starts.
 #[derive(Clone)]
-pub(crate) struct TraceOf(Arc<dyn Fn(&RunInfo) -> Option<Trace> + Send + Sync>);
+pub(crate) struct TraceOf(Arc<Find>);
+
+type Find = dyn Fn(&RunInfo) -> Option<Trace> + Send + Sync;
 
 impl TraceOf {
     pub(crate) fn new(f: impl Fn(&RunInfo) -> Option<Trace> + Send + Sync + 'static) -> Self {

@@ -330,7 +330,11 @@ mod tests {
         assert!(seen(1).contains(&longest));
         let trace = Trace::new([0xf0; 16], [0x0f; 8]);
         histogram.observe(3_000_000_000, &run(&"x".repeat(119)), Some(trace));
-        let id = format!("trace_id=\"{}\",span_id=\"{}\"", "f0".repeat(16), "0f".repeat(8));
+        let id = format!(
+            "trace_id=\"{}\",span_id=\"{}\"",
+            "f0".repeat(16),
+            "0f".repeat(8)
+        );
         assert_eq!(seen(1), format!(" # {{{id}}} 3 1700000001.500"));
     }
 

@@ -70,8 +70,8 @@ thread_local! {
 /// Runs a source that fails and its fallback, once for each of these traces; the lines of what is
 /// exposed then that have an exemplar.
 async fn exemplars_of(builder: Builder<Collector>, traces: &[Option<Trace>]) -> Vec<String> {
-    let collector = builder.build().unwrap();
-    let interceptor = collector.label_keys(["model"]).unwrap();
+    let collector = builder.build().expect("valid");
+    let interceptor = collector.label_keys(["model"]).expect("valid");
     let l0 = L0::builder().interceptor(interceptor).build();
     for trace in traces {
         let denied = Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
@@ -82,7 +82,7 @@ async fn exemplars_of(builder: Builder<Collector>, traces: &[Option<Trace>]) -> 
         let mut run = run.start();
         // Where it goes on, another one is current.
         CURRENT.set(Some(Trace::new([9; 16], [9; 8])));
-        run.text().await.unwrap();
+        run.text().await.expect("the fallback answers");
     }
     let text = collector.expose_openmetrics();
     support::check_openmetrics_with_peers(&text);
@@ -96,8 +96,7 @@ async fn a_bucket_leads_to_the_trace_that_was_current_where_its_run_started() {
         *b"0123456789abcdef",
         [0, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd],
     );
-    let id =
-        " # {trace_id=\"30313233343536373839616263646566\",span_id=\"000123456789abcd\"} ";
+    let id = " # {trace_id=\"30313233343536373839616263646566\",span_id=\"000123456789abcd\"} ";
     let builder = || Collector::builder().exemplar_trace(|_| CURRENT.get());
 
     let lines = exemplars_of(builder(), &[Some(trace)]).await;
