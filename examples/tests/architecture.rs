@@ -98,6 +98,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "reasons",
             "quantiles",
             "sparkline",
+            "sources",
             "numbers",
             "values",
         ],
