@@ -32,7 +32,7 @@ PANELS = [
     "Request rate by model",
     "Share of each outcome",
     "Time to first token",
-    "Failures by error type",
+    "Network errors by type",
     "Tokens per second in all",
     "Attempts by result",
 ]
@@ -48,8 +48,8 @@ COLORS = {
     "green": "#56a64b", "yellow": "#e0b400", "red": "#e02f44", "orange": "#ff780a",
     "dark-orange": "#b34700", "blue": "#3274d9", "purple": "#a352cc",
 }  # fmt: skip
-# For what has no colour by its meaning: no red, which is failure, and no green, which is success.
-PALETTE = ["#3274d9", "#8ab8ff", "#a352cc", "#0f8a8a", "#8d6e3f", "#6f7f8f", "#d26bb0", "#1f3f77"]
+# For what has no colour by its meaning: none of those above.
+PALETTE = ["#1b7f8c", "#7fc4c9", "#5a6f87", "#a98a55", "#d08cb6", "#1f3f77", "#9aa5b1", "#6b4f2a"]
 WIDTH, PANEL_HEIGHT, MARGIN = 1000, 236, 14
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 34, 44
 
@@ -141,13 +141,13 @@ def text_of(value, unit):
         return f"{value * 100:.0f} %"
     if unit == "s":
         return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+    return f"{value:g}"
 
 
 def round_up(value):
-    """To a round number, a quarter of which is not odd either."""
+    """To a round number, and so are the quarters of it."""
     power = 10.0 ** math.floor(math.log10(value))
-    return next(one * power for one in (1, 2, 4, 6, 8, 10) if one * power >= value)
+    return next(one * power for one in (1, 2, 3, 4, 6, 8, 10) if one * power >= value)
 
 
 # ---- the picture
