@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes l0.json, the Grafana dashboard of l0-prometheus.
+"""Writes l0.json, the Grafana dashboard of l0-prometheus, and what Kubernetes takes it and the rules as.
 
-    docs/grafana/generate.py            # writes l0.json
-    docs/grafana/generate.py --check    # fails if l0.json is not what this writes
+    docs/grafana/generate.py            # writes l0.json and the generated files of docs/prometheus/kubernetes
+    docs/grafana/generate.py --check    # fails if one of them is not what this writes
 """
 
 import json
@@ -10,6 +10,8 @@ import pathlib
 import sys
 
 OUTPUT = pathlib.Path(__file__).with_name("l0.json")
+PROMETHEUS = OUTPUT.parents[1] / "prometheus"
+KUBERNETES = PROMETHEUS / "kubernetes"
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 # Of runs; metrics about the collector itself have no labels of runs.
@@ -448,12 +450,19 @@ COLLECTOR = [
         target(health("l0_observer_panics_total"), "{{instance}}"))),
 ]
 
-RULES = "From the recording rules of docs/prometheus/rules.yml; empty without them. Over five " \
-    "minutes and all endpoints and instances, cheap over long ranges. "
+WITHOUT = "From the recording rules of docs/prometheus/rules.yml; empty without them. "
+RULES = WITHOUT + "Over five minutes and all endpoints and instances, cheap over long ranges. "
 
 
 def recorded(rule):
     return target(f'job_model:{rule}{{model=~"$model"}}', "{{job}} {{model}}")
+
+
+def burn_rate(missed, objective):
+    return target(
+        f'job_model:{missed}:ratio_rate1h{{model=~"$model"}}\n'
+        f"/ (1 - scalar(objective:{objective}:ratio))",
+        "{{job}} {{model}}")
 
 
 RECORDED = [
@@ -463,6 +472,14 @@ RECORDED = [
               recorded("l0_time_to_first_token_seconds:p95_rate5m"))),
     (8, graph("Failed share of attempts", RULES + MEASURED, SHARE,
               recorded("l0_attempts_failed_per_attempts:ratio_rate5m"))),
+    (12, graph(
+        "Burn rate of the budget of completed runs",
+        f"Over an hour: how many times as many runs fail as the objective allows. {WITHOUT}{ALL}", COUNT,
+        burn_rate("l0_streams_failed_per_streams_judged", "l0_streams_completed"))),
+    (12, graph(
+        "Burn rate of the budget of first tokens in time",
+        f"Over an hour: how many times as many are late as the objective allows. {WITHOUT}{MEASURED}", COUNT,
+        burn_rate("l0_first_tokens_late_per_first_tokens", "l0_first_tokens_in_time"))),
 ]
 
 # Title, panels, their height.
@@ -603,15 +620,68 @@ def dashboard():
     }
 
 
+# ---- Kubernetes
+
+CONFIG_MAP = """\
+# The dashboard, for the Grafana of kube-prometheus-stack, whose sidecar looks for this label. It is
+# docs/grafana/l0.json with a data source that is chosen in the dashboard. Written by docs/grafana/generate.py.
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: l0-dashboard
+  labels:
+    grafana_dashboard: "1"
+data:
+  l0.json: |
+"""
+RULES_HEAD = """\
+# The rules and alerts, for the Prometheus Operator: docs/prometheus/rules.yml and alerts.yml. To be
+# changed: `release` is what your Prometheus selects rules by. Written by docs/grafana/generate.py.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: l0
+  labels:
+    release: prometheus
+spec:
+  groups:
+"""
+
+
+def indented(text, by):
+    return "".join(" " * by + line if line.strip() else line for line in text.splitlines(keepends=True))
+
+
+def config_map():
+    """What is provisioned is not imported: nobody is asked for the inputs of an import."""
+    provisioned = {key: value for key, value in dashboard().items() if not key.startswith("__")}
+    provisioned["templating"]["list"][0]["current"] = {}  # the data source: Grafana's default
+    return CONFIG_MAP + indented(json.dumps(provisioned, indent=1, ensure_ascii=False) + "\n", 4)
+
+
+def prometheus_rule():
+    groups = ""
+    for name in ("rules.yml", "alerts.yml"):
+        _, _, after = (PROMETHEUS / name).read_text(encoding="utf-8").partition("\ngroups:\n")
+        groups += after
+    return RULES_HEAD + indented(groups, 2)
+
+
 def main():
-    text = json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+    files = {
+        OUTPUT: json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n",
+        KUBERNETES / "dashboard.yaml": config_map(),
+        KUBERNETES / "rules.yaml": prometheus_rule(),
+    }
     if sys.argv[1:] == ["--check"]:
-        if OUTPUT.read_text(encoding="utf-8") != text:
-            sys.exit(f"{OUTPUT.name} is not what {pathlib.Path(__file__).name} writes: run it")
+        for file, text in files.items():
+            if not file.exists() or file.read_text(encoding="utf-8") != text:
+                sys.exit(f"{file.name} is not what {pathlib.Path(__file__).name} writes: run it")
     elif sys.argv[1:]:
         sys.exit(__doc__)
     else:
-        OUTPUT.write_text(text, encoding="utf-8")
+        for file, text in files.items():
+            file.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

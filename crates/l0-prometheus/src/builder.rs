@@ -4,9 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use l0_core::RunInfo;
+
 use crate::buckets::Buckets;
 use crate::collector::Collector;
 use crate::error::BuildError;
+use crate::exemplar::{Trace, TraceOf};
 use crate::labels::Labels;
 use crate::names::is_metric_name;
 use crate::registry::{Registry, Settings};
@@ -20,6 +23,7 @@ pub struct Builder<T> {
     max_series: usize,
     idle_timeout: Option<Duration>,
     exemplars: bool,
+    trace_of: Option<TraceOf>,
     made: PhantomData<fn() -> T>,
 }
 
@@ -46,6 +50,7 @@ impl<T: From<Registry>> Builder<T> {
             max_series: 10_000,
             idle_timeout: None,
             exemplars: false,
+            trace_of: None,
             made: PhantomData,
         }
     }
@@ -96,15 +101,51 @@ impl<T: From<Registry>> Builder<T> {
     /// Keeps examples: for each bucket of the histograms that have one value per run, which run was
     /// the last in it. Default: off.
     ///
-    /// They are the ids of runs, the `sessionId` of logs and JSON, so that a slow bucket leads to a
-    /// run that was slow. Only [OpenMetrics](Registry::expose_openmetrics) has them, and with this
-    /// on, the route for axum gives OpenMetrics to those who prefer it, as Prometheus does. It keeps
-    /// them if it runs with `--enable-feature=exemplar-storage`. OpenMetrics spells bounds with a point,
-    /// `le="1.0"`; Prometheus before version 3 takes that for another series than `le="1"`.
+    /// A slow bucket then leads to a run that was slow: by the id of the run, `session_id`, which is the
+    /// `sessionId` of logs and JSON, or by its [trace](Self::exemplar_trace). Only
+    /// [OpenMetrics](Registry::expose_openmetrics) has them, and with this on, the route for axum gives
+    /// OpenMetrics to those who prefer it, as Prometheus does. It keeps them if it runs with
+    /// `--enable-feature=exemplar-storage`. OpenMetrics spells bounds with a point, `le="1.0"`; Prometheus
+    /// before version 3 takes that for another series than `le="1"`.
     ///
-    /// A label set takes 5 kB more memory, and a run 0.1 µs more to count.
+    /// A label set takes 6 kB more memory, and a run 0.1 µs more to count.
     pub fn exemplars(mut self, exemplars: bool) -> Self {
         self.exemplars = exemplars;
+        self
+    }
+
+    /// Switches [examples](Self::exemplars) on, and sets how the trace is found that is current where a run
+    /// starts. Default: none, and a run is found by its `session_id`.
+    ///
+    /// The example then has `trace_id` and `span_id`, which lead Grafana to the trace, in place of
+    /// `session_id`. The function is called once for each measured run that an interceptor sees, on the
+    /// thread that starts it. It returns `None` where no trace is current, or none that is kept. A run that
+    /// is recorded by hand has its `session_id`.
+    ///
+    /// ```
+    /// use l0_prometheus::{Collector, Trace};
+    /// # mod tracer {
+    /// #     pub(crate) struct Current { pub(crate) trace_id: [u8; 16], pub(crate) span_id: [u8; 8] }
+    /// #     pub(crate) fn current() -> Option<Current> { None }
+    /// # }
+    ///
+    /// # fn main() -> Result<(), l0_prometheus::BuildError> {
+    /// let collector = Collector::builder()
+    ///     .exemplar_trace(|_run| {
+    ///         let current = tracer::current()?; // of the tracer that you use
+    ///         Some(Trace::new(current.trace_id, current.span_id))
+    ///     })
+    ///     .build()?;
+    /// # drop(collector);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn exemplar_trace(
+        mut self,
+        trace_of: impl Fn(&RunInfo) -> Option<Trace> + Send + Sync + 'static,
+    ) -> Self {
+        self.exemplars = true;
+        self.trace_of = Some(TraceOf::new(trace_of));
         self
     }
 
@@ -125,6 +166,7 @@ impl<T: From<Registry>> Builder<T> {
             max_series: self.max_series,
             idle_timeout: self.idle_timeout,
             exemplars: self.exemplars,
+            trace_of: self.trace_of,
         };
         Ok(Registry::new(settings, bounds).into())
     }
@@ -139,6 +181,7 @@ impl<T> fmt::Debug for Builder<T> {
             .field("max_series", &self.max_series)
             .field("idle_timeout", &self.idle_timeout)
             .field("exemplars", &self.exemplars)
+            .field("trace_of", &self.trace_of)
             .finish_non_exhaustive()
     }
 }
@@ -152,6 +195,7 @@ impl<T> Clone for Builder<T> {
             max_series: self.max_series,
             idle_timeout: self.idle_timeout,
             exemplars: self.exemplars,
+            trace_of: self.trace_of.clone(),
             made: PhantomData,
         }
     }

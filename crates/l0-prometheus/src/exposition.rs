@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::histogram::{Exemplar, HistogramView};
+use crate::histogram::HistogramView;
 use crate::labels::{Labels, escape_into};
 use crate::layout::Kind;
 use crate::metrics::Value;
@@ -131,7 +131,7 @@ impl Writer {
             }
             self.integer(cumulative);
             if self.format == Format::OpenMetrics {
-                histogram.exemplar(bucket, |exemplar| self.exemplar(exemplar));
+                histogram.write_exemplar(bucket, &mut self.text);
             }
             self.end();
             count = cumulative;
@@ -145,15 +145,6 @@ impl Writer {
             self.start("_count");
             self.integer(count);
             self.end();
-        }
-    }
-
-    fn exemplar(&mut self, exemplar: &Exemplar) {
-        let _ = write!(self.text, " # {{{}=\"", Exemplar::LABEL);
-        escape_into(&mut self.text, &exemplar.id);
-        let _ = write!(self.text, "\"}} {}", exemplar.value);
-        if let Some(millis) = exemplar.at {
-            let _ = write!(self.text, " {}.{:03}", millis / 1_000, millis % 1_000);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use l0_core::{Distribution, Telemetry};
 
+use crate::exemplar::{Exemplar, Trace};
 use crate::number::{Count, Float, add, nanos};
 
 /// The upper bounds of a histogram's buckets; one more bucket, `+Inf`, takes the rest.
@@ -62,31 +63,6 @@ fn canonical(value: f64) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// The run that a bucket counted last.
-#[derive(Debug, Default)]
-pub(crate) struct Exemplar {
-    /// Empty if there is none yet.
-    pub(crate) id: String,
-    pub(crate) value: f64,
-    /// When it ended, in milliseconds since 1970.
-    pub(crate) at: Option<u64>,
-}
-
-impl Exemplar {
-    /// The name of its one label.
-    pub(crate) const LABEL: &str = "session_id";
-    /// What OpenMetrics allows for names and values together, in characters.
-    const MAX: usize = 128 - Self::LABEL.len();
-
-    fn set(&mut self, run: &Telemetry, value: f64) {
-        if run.session_id.chars().count() <= Self::MAX {
-            run.session_id.clone_into(&mut self.id);
-            self.value = value;
-            self.at = run.end_time().map(l0_core::Timestamp::as_millis);
-        }
-    }
-}
-
 /// A histogram as a reader meets it.
 #[derive(Clone, Copy)]
 pub(crate) struct HistogramView<'a> {
@@ -105,13 +81,11 @@ impl HistogramView<'_> {
         })
     }
 
-    /// Shows the exemplar of a bucket, if it has one.
-    pub(crate) fn exemplar(&self, bucket: usize, show: impl FnOnce(&Exemplar)) {
+    /// Writes the exemplar of a bucket, if it has one.
+    pub(crate) fn write_exemplar(&self, bucket: usize, text: &mut String) {
         if let Some(exemplar) = self.exemplars.get(bucket) {
             let exemplar = exemplar.lock().unwrap_or_else(PoisonError::into_inner);
-            if !exemplar.id.is_empty() {
-                show(&exemplar);
-            }
+            exemplar.write(text);
         }
     }
 }
@@ -171,16 +145,16 @@ impl UnitHistogram {
         self
     }
 
-    /// Adds one value, that of this run.
+    /// Adds one value, that of this run, which started in this trace.
     #[inline]
-    pub(crate) fn observe(&self, units: u64, run: &Telemetry) {
+    pub(crate) fn observe(&self, units: u64, run: &Telemetry, trace: Option<Trace>) {
         let index = self.bounds.units.partition_point(|bound| *bound < units);
         add(&self.counts[index], 1);
         self.sum.add(units);
         if let Some(exemplar) = self.exemplars.get(index) {
             // If somebody reads or writes it just now, the one before is as good an example.
             if let Ok(mut exemplar) = exemplar.try_lock() {
-                exemplar.set(run, units as f64 / self.bounds.scale);
+                exemplar.set(run, trace, units as f64 / self.bounds.scale);
             }
         }
     }
@@ -273,7 +247,7 @@ mod tests {
     }
 
     fn observe(histogram: &UnitHistogram, millis: u64, run: &Telemetry) {
-        histogram.observe(nanos(Duration::from_millis(millis)), run);
+        histogram.observe(nanos(Duration::from_millis(millis)), run, None);
     }
 
     fn cumulative(view: HistogramView<'_>) -> Vec<u64> {
@@ -340,14 +314,28 @@ mod tests {
         for (id, millis) in [("a", 500), ("b", 700), ("c", 2_000)] {
             observe(&histogram, millis, &run(id));
         }
-        observe(&histogram, 3_000, &run(&"x".repeat(200)));
-        let mut seen = Vec::new();
-        for bucket in 0..3 {
-            let show = |one: &Exemplar| seen.push((one.id.clone(), one.value, one.at));
-            histogram.view().exemplar(bucket, show);
-        }
-        let at = run("a").end_time().map(l0_core::Timestamp::as_millis);
-        assert_eq!(seen, [("b".to_owned(), 0.7, at), ("c".to_owned(), 2.0, at)]);
+        observe(&histogram, 3_000, &run(&"x".repeat(119)));
+        let seen = |bucket| {
+            let mut text = String::new();
+            histogram.view().write_exemplar(bucket, &mut text);
+            text
+        };
+        assert_eq!(seen(0), " # {session_id=\"b\"} 0.7 1700000001.500");
+        assert_eq!(seen(1), " # {session_id=\"c\"} 2 1700000001.500");
+        assert_eq!(seen(2), "");
+
+        // 128 characters of names and values are allowed, and those of a trace always fit.
+        let longest = "ä".repeat(118);
+        observe(&histogram, 3_000, &run(&longest));
+        assert!(seen(1).contains(&longest));
+        let trace = Trace::new([0xf0; 16], [0x0f; 8]);
+        histogram.observe(3_000_000_000, &run(&"x".repeat(119)), Some(trace));
+        let id = format!(
+            "trace_id=\"{}\",span_id=\"{}\"",
+            "f0".repeat(16),
+            "0f".repeat(8)
+        );
+        assert_eq!(seen(1), format!(" # {{{id}}} 3 1700000001.500"));
     }
 
     #[test]

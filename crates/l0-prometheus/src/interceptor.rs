@@ -8,6 +8,7 @@ use l0_core::{
 };
 
 use crate::collector::{Collector, LabelledCollector};
+use crate::exemplar::Trace;
 use crate::label_sets::Cell;
 use crate::labels::{Labels, LabelsText};
 use crate::names::KEYS;
@@ -98,7 +99,8 @@ impl Interceptor for MetricsInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         let labels = labels(&self.keys, run.metadata());
         let collector = self.collector.with_labels(&labels);
-        observers.push(LiveRun::start(collector, &self.keys, run));
+        let trace = self.collector.registry().trace_of(run);
+        observers.push(LiveRun::start(collector, &self.keys, run, trace));
     }
 
     fn needs_telemetry(&self) -> bool {
@@ -112,6 +114,8 @@ struct LiveRun {
     collector: LabelledCollector,
     keys: Arc<KeyList>,
     run: RunInfo,
+    /// What was current when it started.
+    trace: Option<Trace>,
     /// Until it has finished.
     stream: Option<Stream>,
     /// The number of the source that is tried.
@@ -123,12 +127,18 @@ struct LiveRun {
 }
 
 impl LiveRun {
-    fn start(collector: LabelledCollector, keys: &Arc<KeyList>, run: &RunInfo) -> Self {
+    fn start(
+        collector: LabelledCollector,
+        keys: &Arc<KeyList>,
+        run: &RunInfo,
+        trace: Option<Trace>,
+    ) -> Self {
         let stream = Some(collector.series().streams.start());
         Self {
             collector,
             keys: Arc::clone(keys),
             run: run.clone(),
+            trace,
             stream,
             source: 1,
             elsewhere: None,
@@ -199,7 +209,7 @@ impl LiveRun {
             let elsewhere = self.elsewhere(part.source);
             let series = elsewhere.as_ref().map(|series| &series.value);
             let series = series.unwrap_or(self.collector.series());
-            series.record_measured(part.telemetry, part.is_last);
+            series.record_measured(part.telemetry, self.trace, part.is_last);
         });
     }
 }
@@ -260,7 +270,7 @@ mod tests {
         let collector = Collector::builder().build().unwrap();
         let labelled = collector.with_labels(&Labels::none());
         let active = || labelled.series().snapshot(0).streams.active;
-        let mut live = LiveRun::start(labelled.clone(), &Arc::default(), &run());
+        let mut live = LiveRun::start(labelled.clone(), &Arc::default(), &run(), None);
         live.on_event(&Event::attempt_started(1));
         assert_eq!(active(), 1);
         drop(live);
@@ -322,7 +332,7 @@ mod tests {
             let live = Collector::builder().build().unwrap();
             for telemetry in [None, Some(&telemetry)] {
                 let collector = live.with_labels(&Labels::none());
-                let mut live = LiveRun::start(collector, &Arc::default(), &run());
+                let mut live = LiveRun::start(collector, &Arc::default(), &run(), None);
                 live.on_event(&Event::finished(&end, telemetry));
             }
             check(&live, 2, 2);

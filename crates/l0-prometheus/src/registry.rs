@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use l0_core::Telemetry;
+use l0_core::{RunInfo, Telemetry};
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use crate::custom::{CustomMetric, CustomMetrics, CustomValue};
 use crate::error::MetricError;
+use crate::exemplar::{Panic, Trace, TraceOf};
 use crate::exposition::{Family, Format, Sample, Sink, Writer};
 use crate::families::Families;
 use crate::histogram::{Bounds, UnitBounds};
@@ -60,6 +61,7 @@ struct Shared {
     defaults: Labels,
     idle_timeout: Option<Duration>,
     exemplars: bool,
+    trace_of: Option<TraceOf>,
     runs: LabelSets<Series>,
     custom: CustomMetrics,
     health: Health,
@@ -74,6 +76,7 @@ pub(crate) struct Settings {
     pub(crate) max_series: usize,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) exemplars: bool,
+    pub(crate) trace_of: Option<TraceOf>,
 }
 
 impl Registry {
@@ -84,6 +87,7 @@ impl Registry {
             max_series,
             idle_timeout,
             exemplars,
+            trace_of,
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
         let metrics = &*METRICS;
@@ -104,6 +108,7 @@ impl Registry {
             descs: descs.collect(),
             idle_timeout,
             exemplars,
+            trace_of,
             runs: LabelSets::new(defaults.clone(), max_series),
             custom: CustomMetrics::new(prefix, defaults.clone(), max_series),
             defaults,
@@ -272,6 +277,17 @@ impl Registry {
     #[must_use]
     pub fn series_count(&self) -> usize {
         self.0.runs.len()
+    }
+
+    /// The trace in which a run starts, if exemplars need it.
+    pub(crate) fn trace_of(&self, run: &RunInfo) -> Option<Trace> {
+        let wanted = self.0.exemplars && run.measured();
+        let trace_of = self.0.trace_of.as_ref().filter(|_| wanted)?;
+        // Without its trace the run is counted all the same.
+        trace_of.get(run).unwrap_or_else(|Panic| {
+            self.0.health.observer_panics.add(1);
+            None
+        })
     }
 
     /// How many label sets there are in all, of runs and of custom metrics.

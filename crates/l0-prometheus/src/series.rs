@@ -11,6 +11,7 @@ use l0_core::{
 };
 use tokio::time::Instant;
 
+use crate::exemplar::Trace;
 use crate::histogram::{UnitBounds, UnitHistogram};
 use crate::labels::Labels;
 use crate::layout::{FINISHED, LAYOUT};
@@ -58,8 +59,13 @@ impl Series {
     }
 
     /// Counts what was measured of a run, or of the attempts of one of its sources, but not how it ended.
-    /// The run itself is one more request where it `is_last`.
-    pub(crate) fn record_measured(&self, telemetry: &Telemetry, is_last: bool) {
+    /// The run itself, which started in this trace, is one more request where it `is_last`.
+    pub(crate) fn record_measured(
+        &self,
+        telemetry: &Telemetry,
+        trace: Option<Trace>,
+        is_last: bool,
+    ) {
         let layout = &*LAYOUT;
         self.requests.add(is_last.into());
         for (quantity, sum) in layout.sums.iter().zip(&self.sums) {
@@ -75,10 +81,10 @@ impl Series {
         for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
             row.quantity.values(telemetry, &mut |value| match value {
                 Value::Distribution(all) if row.longest => {
-                    histogram.observe(nanos(all.max()), telemetry);
+                    histogram.observe(nanos(all.max()), telemetry, trace);
                 }
                 Value::Distribution(all) => histogram.fold(all),
-                value => histogram.observe(units(value), telemetry),
+                value => histogram.observe(units(value), telemetry, trace),
             });
         }
         for (quantity, counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
@@ -89,7 +95,7 @@ impl Series {
     /// Counts one measured run, what it failed with, and where it fell back to. It is no end of a run that
     /// was counted as started: ends and starts are those of interceptors.
     pub(crate) fn record(&self, telemetry: &Telemetry) {
-        self.record_measured(telemetry, true);
+        self.record_measured(telemetry, None, true);
         for ((quantity, _), counts) in LAYOUT.ends.iter().zip(&self.ends) {
             if quantity.name != FINISHED {
                 quantity.each(telemetry, &mut |value, count| counts.add([value], count));

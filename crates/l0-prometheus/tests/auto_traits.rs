@@ -7,7 +7,7 @@ use std::sync::Arc;
 use l0_core::Interceptor;
 use l0_prometheus::{
     Buckets, BuildError, Builder, Collector, LabelError, LabelledCollector, Labels, MetricError,
-    MetricsInterceptor, Registry,
+    MetricsInterceptor, Registry, Trace,
 };
 
 /// Each of the types has all of the traits.
@@ -24,6 +24,7 @@ assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
     Collector, LabelledCollector, Registry, MetricsInterceptor, Labels, Buckets,
     Builder<Collector>, Builder<Registry>,
 );
+assert_all!([Copy + Eq + Debug + Send + Sync + Unpin + 'static] Trace);
 assert_all!([Clone + Debug + PartialEq + Error + Send + Sync + 'static]
     BuildError, LabelError, MetricError,
 );

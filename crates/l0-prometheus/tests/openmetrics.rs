@@ -2,8 +2,13 @@
 
 mod support;
 
-use l0_core::Telemetry;
-use l0_prometheus::{Collector, Labels, MetricError};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use l0_core::testing::Script;
+use l0_core::{Failure, L0, Monitoring, Source, Telemetry, source};
+use l0_prometheus::{Builder, Collector, Labels, MetricError, Trace};
 
 const NONE: Labels = Labels::none();
 
@@ -55,6 +60,104 @@ fn a_bucket_leads_to_the_run_that_it_counted_last() {
     support::check_openmetrics_with_peers(&text);
     // The text format has no place for them.
     assert!(!collector.expose().contains("session_id"));
+}
+
+thread_local! {
+    /// What is current, of a tracer.
+    static CURRENT: Cell<Option<Trace>> = const { Cell::new(None) };
+}
+
+/// Runs a source that fails and its fallback, once for each of these traces; the lines of what is
+/// exposed then that have an exemplar.
+async fn exemplars_of(builder: Builder<Collector>, traces: &[Option<Trace>]) -> Vec<String> {
+    let collector = builder.build().expect("valid");
+    let interceptor = collector.label_keys(["model"]).expect("valid");
+    let l0 = L0::builder().interceptor(interceptor).build();
+    for trace in traces {
+        let denied = Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
+        let answers = Script::new().attempt(|a| a.tokens(["Hello"]));
+        CURRENT.set(*trace);
+        let run = l0.stream(denied.source()).metadata("model", "a");
+        let run = run.fallback(source(answers.source()).metadata("model", "b"));
+        let mut run = run.start();
+        // Where it goes on, another one is current.
+        CURRENT.set(Some(Trace::new([9; 16], [9; 8])));
+        run.text().await.expect("the fallback answers");
+    }
+    let text = collector.expose_openmetrics();
+    support::check_openmetrics_with_peers(&text);
+    let lines = text.lines().filter(|line| line.contains(" # {"));
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_leads_to_the_trace_that_was_current_where_its_run_started() {
+    let trace = Trace::new(
+        *b"0123456789abcdef",
+        [0, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd],
+    );
+    let id = " # {trace_id=\"30313233343536373839616263646566\",span_id=\"000123456789abcd\"} ";
+    let builder = || Collector::builder().exemplar_trace(|_| CURRENT.get());
+
+    let lines = exemplars_of(builder(), &[Some(trace)]).await;
+    for name in ["request_duration", "time_to_first_token"] {
+        let name = format!("l0_{name}_seconds_bucket{{model=\"b\"");
+        let found = lines.iter().any(|line| line.starts_with(&name));
+        assert!(found, "{name}: {lines:#?}");
+    }
+    assert!(lines.iter().all(|line| line.contains(id)), "{lines:#?}");
+
+    let other = Trace::new([1; 16], [1; 8]);
+    for none in [
+        None,
+        Some(Trace::new([0; 16], [1; 8])),
+        Some(Trace::new([1; 16], [0; 8])),
+    ] {
+        // The run that was counted last is the example: here it is one without a trace.
+        let lines = exemplars_of(builder(), &[Some(other), none]).await;
+        assert!(!lines.is_empty());
+        let by_session = |line: &String| line.contains(" # {session_id=\"l0_");
+        assert!(lines.iter().all(by_session), "{lines:#?}");
+    }
+    let off = builder().exemplars(false);
+    assert!(exemplars_of(off, &[Some(trace)]).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_run_whose_trace_cannot_be_found_is_counted_all_the_same() {
+    let builder = Collector::builder().exemplar_trace(|_| panic!("no tracer"));
+    let collector = builder.build().unwrap();
+    let l0 = L0::builder().interceptor(collector.interceptor()).build();
+    let script = Script::new().attempt(|a| a.tokens(["Hello"]));
+    l0.stream(script.source()).start().text().await.unwrap();
+    let text = collector.expose_openmetrics();
+    for part in [
+        "\nl0_requests_total 1\n",
+        "\nl0_observer_panics_total 1\n",
+        " # {session_id=\"l0_",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn the_trace_is_asked_for_once_by_each_measured_run_when_it_starts() {
+    for (monitoring, expected) in [(Monitoring::new(), 1), (Monitoring::off(), 0)] {
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        let builder = Collector::builder().exemplar_trace(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            None
+        });
+        let collector = builder.build().unwrap();
+        let l0 = L0::builder().interceptor(collector.interceptor());
+        let l0 = l0.monitoring(monitoring).build();
+        let script = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
+        let mut run = l0.stream(script.source()).start();
+        assert_eq!(asked.load(Ordering::Relaxed), expected);
+        run.text().await.unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), expected);
+    }
 }
 
 #[test]

@@ -17,14 +17,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod counted;
+mod documented;
 mod documents;
+mod exemplars;
 mod fallback;
 mod guide;
+mod one_endpoint;
 mod programs;
 mod sent;
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
@@ -41,9 +45,40 @@ use l0_examples::chat_app::{ChatApp, MODELS};
 use l0_prometheus::{CONTENT_TYPE, Collector};
 use programs::{Program, Prometheus, argument, pipe, promtool, with_one_spelling};
 use sent::{DROPPED, KINDS, Sent};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// All series of ours.
 const OURS: &str = "{__name__=~\"l0_.+\"}";
+
+/// Serves a router on a free loopback port, until what is returned is dropped.
+async fn served(router: Router) -> (SocketAddr, AbortOnDrop) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let _ = axum::serve(listener, router).await;
+    });
+    (address, AbortOnDrop(task))
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Lets a strict parser of others read a text, if it is there.
+fn check_strictly(format: &str, text: &str) {
+    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_PEERS_PYTHON"))
+    else {
+        return;
+    };
+    let script = Path::new(&peers).join("strict_exposition.py");
+    let said = pipe(Command::new(&python).arg(&script).arg(format), text);
+    println!("{format}: {}", said.trim());
+}
 
 /// Lets the programs of others read what is exposed.
 async fn check_exposition(prometheus: &OsStr, service: &Service) {
@@ -52,11 +87,6 @@ async fn check_exposition(prometheus: &OsStr, service: &Service) {
     let check = [OsStr::new("check"), OsStr::new("metrics")];
     assert_eq!(promtool(prometheus, &check, &text), "");
 
-    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_PEERS_PYTHON"))
-    else {
-        return;
-    };
-    let script = Path::new(&peers).join("strict_exposition.py");
     let http = reqwest::Client::new();
     for accept in [
         "text/plain;version=0.0.4",
@@ -74,8 +104,7 @@ async fn check_exposition(prometheus: &OsStr, service: &Service) {
             "text"
         };
         let body = response.text().await.unwrap();
-        let said = pipe(Command::new(&python).arg(&script).arg(format), &body);
-        println!("{format}: {}", said.trim());
+        check_strictly(format, &body);
     }
 }
 
