@@ -111,7 +111,10 @@ fn attempt_attributes(exited: &Exited, attempt: &AttemptStats) -> BTreeMap<Strin
         ("gen_ai.operation.name", Some("chat".into())),
         ("gen_ai.provider.name", Some("openai".into())),
         ("gen_ai.request.model", Some("gpt-4o".into())),
-        ("gen_ai.request.stream", Some("true".into())),
+        (
+            "gen_ai.request.stream",
+            Some((!exited.info.is_call()).to_string().into()),
+        ),
         (
             "gen_ai.response.model",
             attempt.response_model.as_deref().map(Cow::from),
@@ -126,7 +129,7 @@ fn attempt_attributes(exited: &Exited, attempt: &AttemptStats) -> BTreeMap<Strin
         ),
         ("l0.session_id", Some(exited.info.id().into())),
         ("l0.attempt", Some(attempt.number.to_string().into())),
-        ("l0.source", Some("1".into())),
+        ("l0.source", Some(attempt.source.to_string().into())),
         (
             "l0.outcome",
             attempt.outcome.map(|outcome| outcome.as_str().into()),
