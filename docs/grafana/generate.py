@@ -18,6 +18,7 @@ INSTANCES = 'instance=~"$instance"'
 RANGE = "$__rate_interval"
 
 MEASURED = "Measured runs only, counted when they end."
+ATTEMPTS_OF = "By the model that was called, also if another one answered. " + MEASURED
 ALL = "All runs that an interceptor sees, measured or not."
 
 # Grafana's units.
@@ -181,6 +182,7 @@ def number(title, description, unit, expr, *steps):
 # ---- the dashboard: rows of panels with their widths, of 24
 
 FAILED = 'outcome=~"failed|timed_out|truncated|limited"'
+FAILED_ATTEMPTS = 'result=~"failed|timed_out|truncated|limited"'
 TTFT = "l0_time_to_first_token_seconds"
 GAP = "l0_inter_token_seconds"
 DURATION = "l0_request_duration_seconds"
@@ -224,7 +226,8 @@ ALL_RUNS = [
         target(rate("l0_streams_finished_total"), "finished"))),
     (12, graph(
         "Request rate by model",
-        f"Below the runs that finished if monitoring samples. {MEASURED}", RUNS_PER_SECOND,
+        f"By the model that answered or was tried last. Below the runs that finished if monitoring "
+        f"samples. {MEASURED}", RUNS_PER_SECOND,
         target(rate("l0_requests_total", "model"), "{{model}}"), stack="normal")),
     (8, graph(
         "Error rate by outcome",
@@ -241,7 +244,8 @@ ALL_RUNS = [
         stack="normal", colors=OUTCOME_COLORS, most=1)),
     (8, graph(
         "Failure share by model",
-        f"Failed, timed out, truncated or limited, out of all that ended. {ALL}", SHARE,
+        f"Failed, timed out, truncated or limited, out of all that ended, by the model that was asked "
+        f"first. {ALL}", SHARE,
         target(
             ratio(rate("l0_streams_finished_total", "model", FAILED),
                   rate("l0_streams_finished_total", "model")),
@@ -253,8 +257,8 @@ ALL_RUNS = [
         target(rate("l0_failures_total", "error_type"), "{{error_type}}"), stack="normal")),
     (12, graph(
         "Failures by model and error type",
-        f"The ten pairs with the most: whether all models fail in the same way, or one by itself. "
-        f"{ALL}", RUNS_PER_SECOND,
+        f"The ten pairs with the most: whether all models fail in the same way, or one by itself. By "
+        f"the model that was tried last. {ALL}", RUNS_PER_SECOND,
         target(
             f"topk(10, {rate('l0_failures_total', 'model, error_type')})",
             "{{model}} {{error_type}}"))),
@@ -324,7 +328,8 @@ TOKENS = [
         target(rate("l0_tokens_total", "model"), "{{model}}"), stack="normal")),
     (12, graph(
         "Wasted tokens",
-        f"The share of all tokens that belonged to attempts which a retry threw away. {MEASURED}",
+        f"The share of a model's tokens that belonged to attempts which a retry or a fallback threw "
+        f"away. {MEASURED}",
         SHARE,
         target(
             ratio(rate("l0_wasted_tokens_total", "model"), rate("l0_tokens_total", "model")),
@@ -337,6 +342,44 @@ TOKENS = [
         target(rate("l0_usage_output_tokens_total", "model"), "{{model}} out"))),
 ]
 
+ATTEMPTS = [
+    (8, graph(
+        "Attempts by result",
+        f"Calls of models: those of retries and fallbacks are among them. {MEASURED}", PER_SECOND,
+        target(rate("l0_attempts_total", "result"), "{{result}}"),
+        stack="normal", colors=OUTCOME_COLORS)),
+    (8, graph(
+        "Failed attempts by model and result",
+        f"The ten pairs with the most: which model fails, whatever became of the run. {ATTEMPTS_OF}",
+        PER_SECOND,
+        target(
+            f"topk(10, {rate('l0_attempts_total', 'model, result', FAILED_ATTEMPTS)})",
+            "{{model}} {{result}}"))),
+    (8, graph(
+        "Failed share of attempts by model",
+        f"How good a model is by itself. {ATTEMPTS_OF}", SHARE,
+        target(
+            ratio(rate("l0_attempts_total", "model", FAILED_ATTEMPTS),
+                  rate("l0_attempts_total", "model")),
+            "{{model}}"))),
+    (8, graph(
+        "Fallbacks",
+        f"From one model to another. A pair appears with its first fallback, which rate does not see. "
+        f"{ALL}", PER_SECOND,
+        target(rate("l0_fallbacks_total", "from, to"), "{{from}} to {{to}}"), stack="normal")),
+    (8, graph(
+        "Fallbacks per run by the model asked first",
+        f"1 is a model that is of no use any more. {ALL}", COUNT,
+        target(
+            ratio(rate("l0_fallbacks_total", "model"), rate("l0_streams_finished_total", "model")),
+            "{{model}}"))),
+    (8, graph(
+        "Time to first token of an attempt, p95",
+        f"From the call of a model to its first token, without retries. {ATTEMPTS_OF}", SECONDS,
+        target(
+            quantile(0.95, "l0_attempt_time_to_first_token_seconds", "le, model"), "{{model}}"))),
+]
+
 RETRIES = [
     (8, graph(
         "Retries", f"Network: the way to the model failed. Model: its answer did. {MEASURED}",
@@ -344,8 +387,8 @@ RETRIES = [
         target(rate("l0_retries_network_total"), "network"),
         target(rate("l0_retries_model_total"), "model"), stack="normal")),
     (8, graph(
-        "Retries per request", f"0 is a run that succeeds at once. {MEASURED}", COUNT,
-        target(ratio(rate("l0_retries_total", "model"), rate("l0_requests_total", "model")),
+        "Retried share of attempts", f"0 is a model that succeeds at once. {ATTEMPTS_OF}", SHARE,
+        target(ratio(rate("l0_retries_total", "model"), rate("l0_attempts_total", "model")),
                "{{model}}"))),
     (8, graph(
         "Runs that wait for a retry",
@@ -359,9 +402,9 @@ RETRIES = [
         target(rate("l0_network_errors_by_type_total", "error_type"), "{{error_type}}"),
         stack="normal")),
     (12, graph(
-        "Network errors per request", MEASURED, COUNT,
+        "Network errors per attempt", ATTEMPTS_OF, SHARE,
         target(
-            ratio(rate("l0_network_errors_total", "model"), rate("l0_requests_total", "model")),
+            ratio(rate("l0_network_errors_total", "model"), rate("l0_attempts_total", "model")),
             "{{model}}"))),
 ]
 
@@ -418,8 +461,8 @@ RECORDED = [
               recorded("l0_streams_failed_per_streams_finished:ratio_rate5m"))),
     (8, graph("Time to first token, p95", RULES + MEASURED, SECONDS,
               recorded("l0_time_to_first_token_seconds:p95_rate5m"))),
-    (8, graph("Retries per request", RULES + MEASURED, COUNT,
-              recorded("l0_retries_per_requests:ratio_rate5m"))),
+    (8, graph("Failed share of attempts", RULES + MEASURED, SHARE,
+              recorded("l0_attempts_failed_per_attempts:ratio_rate5m"))),
 ]
 
 # Title, panels, their height.
@@ -428,6 +471,7 @@ ROWS = [
     ("Runs", ALL_RUNS, 8),
     ("Latency", LATENCY, 8),
     ("Tokens", TOKENS, 8),
+    ("Attempts and fallbacks", ATTEMPTS, 8),
     ("Retries and network errors", RETRIES, 8),
     ("Guardrails and drift", GUARDRAILS, 8),
     ("The collector itself", COLLECTOR, 7),

@@ -147,14 +147,11 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
     }
 
     tracing::info!(model, "a chat begins");
-    let client = service.client.clone();
     let request = ChatRequest::new(model).user(&body.prompt);
-    // The future of `chat_stream` borrows nothing, so the run can leave this function.
+    // The source borrows nothing, so the run can leave this function.
     let run = service
         .l0
-        .stream(move |_attempt| client.chat_stream(&request))
-        .metadata(keys::MODEL, model.as_str())
-        .metadata(keys::PROVIDER, "openai")
+        .stream_from(service.client.chat(&request))
         .metadata(keys::ENDPOINT, "/chat")
         .start();
     // Comments while the model is silent: proxies would take the connection for idle.

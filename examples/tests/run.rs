@@ -69,6 +69,52 @@ fn telemetry() {
 }
 
 #[test]
+fn fallback() {
+    let text = output(env!("CARGO_BIN_EXE_fallback"), &[]);
+    let expected = [
+        "A monad is",
+        "-- attempt 2",
+        "A monad is a way to chain steps.",
+        "Tokens: 5 (2 thrown away by retries)",
+        "Attempt 1, gpt-4o-mini: 2 tokens, ",
+        "Attempt 2, gpt-4o-mini: 0 tokens, status 503",
+        "Attempt 3, claude-haiku-4-5: 3 tokens",
+        "l0_requests_total{model=\"claude-haiku-4-5\",provider=\"anthropic\"} 1",
+    ];
+    assert_in_order(&text, &expected);
+    for line in [
+        "l0_tokens_total{model=\"gpt-4o-mini\",provider=\"openai\"} 2",
+        "l0_tokens_total{model=\"claude-haiku-4-5\",provider=\"anthropic\"} 3",
+        "l0_network_errors_total{model=\"gpt-4o-mini\",provider=\"openai\"} 2",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+}
+
+#[test]
+fn embeddings() {
+    let text = output(env!("CARGO_BIN_EXE_embeddings"), &[]);
+    let expected = [
+        "3 dimensions: [0.5, -0.25, 0.125]",
+        "Outcome: completed",
+        "Usage: 8 input",
+        "Retries: 1 (1 network, 0 model)",
+        "rate_limited: 1",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn agent() {
+    let text = output(env!("CARGO_BIN_EXE_agent"), &[]);
+    let own = "[chat gpt-4o-mini: conversation conversation-7, serves nobody, ";
+    let nested = "[chat gpt-4o-nano: conversation conversation-7, serves a run, ";
+    let expected = [own, nested, own, nested, own, "Functors map, monads chain."];
+    assert_in_order(&text, &expected);
+    assert_eq!(text.matches(own).count(), 3, "{text}");
+}
+
+#[test]
 fn exporters() {
     let text = output(env!("CARGO_BIN_EXE_exporters"), &[]);
     let expected = [

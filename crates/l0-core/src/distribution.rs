@@ -12,7 +12,7 @@ use serde::de::value::Error as ValueError;
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::units::millis;
+use crate::units::millis::{self, Millis};
 
 /// Buckets below the first octave, and the nanoseconds each is wide.
 const LINEAR: usize = 16;
@@ -319,15 +319,13 @@ pub struct Bucket {
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
     /// The low 16 bits of each count: half the memory that most runs would leave empty.
-    counts: [u16; BUCKETS],
+    counts: Box<[u16; BUCKETS]>,
     /// How often the low bits of a bucket wrapped round.
     wraps: Vec<(u16, u32)>,
     count: u64,
     sum: u64,
     max: u64,
 }
-
-const _: () = assert!(size_of::<Histogram>() <= 1_376);
 
 impl Histogram {
     /// The buckets that may wrap before memory is needed: more than any run of a million durations
@@ -336,7 +334,7 @@ impl Histogram {
 
     pub(crate) fn new() -> Self {
         Self {
-            counts: [0; BUCKETS],
+            counts: Box::new([0; BUCKETS]),
             wraps: Vec::with_capacity(Self::WRAPS),
             count: 0,
             sum: 0,
@@ -421,7 +419,9 @@ impl Serialize for Distribution {
             buckets: self
                 .buckets
                 .iter()
-                .map(|(index, count)| JsonBucket(upper_bound(usize::from(*index)), *count))
+                .map(|(index, count)| {
+                    JsonBucket(upper_bound(usize::from(*index)).map(Millis), *count)
+                })
                 .collect(),
         }
         .serialize(serializer)
@@ -441,7 +441,7 @@ struct Json {
 }
 
 #[derive(Serialize, Deserialize)]
-struct JsonBucket(#[serde(with = "millis::option")] Option<Duration>, u64);
+struct JsonBucket(Option<Millis>, u64);
 
 #[derive(Default)]
 struct JsonBuckets(Vec<(u16, u64)>);
@@ -479,6 +479,7 @@ impl<'de> Deserialize<'de> for JsonBuckets {
                 let mut buckets = Vec::new();
                 let mut lowest = 0;
                 while let Some(JsonBucket(upper, count)) = seq.next_element()? {
+                    let upper = upper.map(|Millis(upper)| upper);
                     let index = match upper {
                         Some(upper) => index_of(upper.saturating_sub(Duration::from_nanos(1))),
                         None => LAST,
@@ -920,7 +921,7 @@ mod tests {
             let max = if sorted { places.last().map_or(0, |last| last.0) } else { max };
             let buckets: Vec<_> = places
                 .iter()
-                .map(|(index, count)| JsonBucket(upper_bound(*index), *count))
+                .map(|(index, count)| JsonBucket(upper_bound(*index).map(Millis), *count))
                 .collect();
             let max = bound(max) as f64 / 1e6;
             let json = json!({

@@ -18,22 +18,28 @@ use serde_json::Value;
 /// metadata.insert("turn".into(), 3.into());
 /// assert_eq!(metadata["model"], "gpt-4");
 /// ```
-#[derive(Clone, Default, PartialEq)]
-pub struct Metadata(Arc<BTreeMap<String, Value>>);
+#[derive(Clone, Default)]
+pub struct Metadata(Option<Arc<BTreeMap<String, Value>>>);
+
+static NONE: BTreeMap<String, Value> = BTreeMap::new();
 
 impl Metadata {
-    /// Creates metadata without an entry.
+    /// Creates metadata without an entry; allocates nothing.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(None)
     }
 
     /// Sets these entries, over those of the same keys.
-    pub(crate) fn lay_over(&mut self, entries: BTreeMap<String, Value>) {
+    pub(crate) fn lay_over(&mut self, entries: Self) {
         if self.is_empty() {
-            self.0 = Arc::new(entries);
+            *self = entries;
         } else if !entries.is_empty() {
-            self.extend(entries);
+            self.extend(
+                entries
+                    .iter()
+                    .map(|(key, value)| (key.clone(), value.clone())),
+            );
         }
     }
 }
@@ -42,20 +48,26 @@ impl Deref for Metadata {
     type Target = BTreeMap<String, Value>;
 
     fn deref(&self) -> &Self::Target {
-        &self.0
+        self.0.as_deref().unwrap_or(&NONE)
     }
 }
 
 /// Copies the map first, if it is shared.
 impl DerefMut for Metadata {
     fn deref_mut(&mut self) -> &mut Self::Target {
-        Arc::make_mut(&mut self.0)
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+impl PartialEq for Metadata {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
     }
 }
 
 impl From<BTreeMap<String, Value>> for Metadata {
     fn from(entries: BTreeMap<String, Value>) -> Self {
-        Self(Arc::new(entries))
+        Self(Some(Arc::new(entries)))
     }
 }
 
@@ -84,13 +96,13 @@ impl<'a> IntoIterator for &'a Metadata {
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        (**self).fmt(f)
     }
 }
 
 impl Serialize for Metadata {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.as_ref().serialize(serializer)
+        (**self).serialize(serializer)
     }
 }
 

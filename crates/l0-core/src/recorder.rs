@@ -1,13 +1,11 @@
 //! Recorder: one run's recording and observers. It is told what happens, and finishes exactly once, at
 //! the latest when it is dropped. It never sees the state machine that tells it.
 
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::attempt_stats::AttemptStats;
@@ -74,7 +72,7 @@ const MAX_NAME: usize = 256;
 
 /// What a run is started with, besides its options.
 pub(crate) struct Setup<'a> {
-    pub(crate) metadata: BTreeMap<String, Value>,
+    pub(crate) metadata: Metadata,
     pub(crate) until: Vec<Until<'a>>,
     pub(crate) panics: Arc<AtomicU64>,
     pub(crate) live: Arc<LiveRuns>,
@@ -314,6 +312,7 @@ impl<'a> Recorder<'a> {
 
     fn names(&self, source: u32) -> Names {
         let metadata = self.info.source(source).map(|source| &source.metadata);
+        let metadata = metadata.filter(|metadata| !metadata.is_empty());
         let name = |key| Some(keys::text(metadata?, key)?.into_owned());
         Names {
             model: name(keys::MODEL),
@@ -340,7 +339,9 @@ impl<'a> Recorder<'a> {
             Some(recording) => recording.item(view, arrived),
             None => Arrival::default(),
         };
-        self.keep_names(view);
+        if view.model.is_some() || view.response_id.is_some() {
+            self.keep_names(view);
+        }
         let is_token = view.is_token();
         if is_token {
             let index = self.tokens;
@@ -357,13 +358,15 @@ impl<'a> Recorder<'a> {
         if let Some(recording) = &mut self.recording {
             recording.answer(view);
         }
-        self.keep_names(view);
+        if view.model.is_some() || view.response_id.is_some() {
+            self.keep_names(view);
+        }
     }
 
     /// Many sources say them with every item; they are kept once, and not at all if nobody is told.
-    #[inline]
+    #[inline(never)]
     fn keep_names(&mut self, view: &TokenView<'_>) {
-        if (view.model.is_some() || view.response_id.is_some()) && self.is_told() {
+        if self.is_told() {
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
         }

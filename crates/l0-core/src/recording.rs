@@ -378,7 +378,7 @@ impl Recording {
     }
 
     /// Returns what was measured by a run that has ended, and keeps none of it.
-    pub(crate) fn into_telemetry(mut self) -> Telemetry {
+    pub(crate) fn into_telemetry(mut self: Box<Self>) -> Telemetry {
         let attempts = std::mem::take(&mut self.attempts);
         self.add_up(attempts, self.gaps())
     }
@@ -386,8 +386,10 @@ impl Recording {
     /// Adds the attempts up. `gaps` are those that are not told by an attempt.
     fn add_up(&self, mut attempts: Vec<AttemptStats>, gaps: Option<Distribution>) -> Telemetry {
         let timed_end = self.end.filter(|_| self.gaps.is_some());
+        // Each field by its name: a default in its place would be made and moved over.
         let mut telemetry = Telemetry {
             session_id: self.session_id.as_ref().to_owned(),
+            parent_id: None,
             start_time: self.start_time,
             duration: self.end.map(Duration::from_nanos),
             outcome: self.ended.as_ref().map(End::outcome),
@@ -398,22 +400,33 @@ impl Recording {
                 tokens_per_second: timed_end
                     .filter(|_| self.total_tokens > 0)
                     .and_then(|nanos| rate::per_second(self.total_tokens, nanos)),
+                avg_inter_token_time: None,
+                output_tokens_per_second: None,
+                total_tokens: 0,
+                wasted_tokens: 0,
+                attempts: 0,
+                total_retries: 0,
+                network_retries: 0,
+                model_retries: 0,
                 inter_token: gaps,
                 consumer_hold: timed_end.map(|_| Duration::from_nanos(self.hold)),
                 wait: timed_end.map(|end| Duration::from_nanos(end.saturating_sub(self.hold))),
-                ..Metrics::default()
             },
             network: Network {
+                error_count: 0,
+                errors_by_type: BTreeMap::new(),
                 errors: self
                     .errors
                     .as_ref()
                     .map(|errors| errors.iter().cloned().collect()),
-                ..Network::default()
             },
             guardrails: self.has_rules.then(GuardrailStats::default),
             drift: self.looks_for_drift.then(DriftStats::default),
             metadata: self.metadata.clone(),
-            ..Telemetry::default()
+            finish_reason: None,
+            usage: None,
+            wasted_usage: None,
+            attempts: Vec::new(),
         };
         for (index, attempt) in attempts.iter().enumerate() {
             telemetry.add_attempt(attempt, index + 1 == attempts.len());
@@ -523,23 +536,26 @@ impl AttemptEnd {
 /// Makes a new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
 pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
     // 20 digits hold any u64; 13 digits to the base of 36 hold 64 random bits.
-    let mut id = String::with_capacity(3 + 20 + 1 + 13);
-    id.push_str("l0_");
-    push_digits(&mut id, number, 10, 1);
-    id.push('_');
-    push_digits(&mut id, rng.u64(..), 36, 13);
-    id.into()
+    let mut id = [b'0'; 3 + 20 + 1 + 13];
+    let mut first = id.len() - 13;
+    put_digits::<36>(&mut id, rng.u64(..));
+    first -= 1;
+    id[first] = b'_';
+    first = put_digits::<10>(&mut id[..first], number).min(first - 1);
+    first -= 3;
+    id[first..first + 3].copy_from_slice(b"l0_");
+    let id = std::str::from_utf8(&id[first..]);
+    id.unwrap_or_default().into()
 }
 
-/// Appends a number, with at least so many digits.
-fn push_digits(text: &mut String, mut number: u64, base: u64, at_least: usize) {
+/// Puts the digits of a number at the end of a text. Returns where the first of them is.
+fn put_digits<const BASE: u64>(text: &mut [u8], mut number: u64) -> usize {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut digits = ['0'; 20];
-    let mut first = digits.len();
-    while number > 0 {
+    let mut first = text.len();
+    while number > 0 && first > 0 {
         first -= 1;
-        digits[first] = char::from(DIGITS[(number % base) as usize]);
-        number /= base;
+        text[first] = DIGITS[(number % BASE) as usize];
+        number /= BASE;
     }
-    text.extend(&digits[first.min(digits.len() - at_least)..]);
+    first
 }

@@ -187,7 +187,7 @@ const PARTS: [(&str, &str); 11] = [
 
 /// What is looked for, in this order, and what is put in its place. A rule must find nothing new in
 /// what it has replaced.
-const TABLE: [(&str, &str); 14] = [
+const TABLE: [(&str, &str); 15] = [
     (
         "-----BEGIN [A-Z0-9 ]*PRIVATE KEY.*?(?:-----END [A-Z0-9 ]*-----|$)",
         "[redacted]",
@@ -214,6 +214,11 @@ const TABLE: [(&str, &str); 14] = [
     // What comes after these is all that a stranger needs to post there.
     (
         r"(?i)(hooks\.slack(?:-gov)?\.com{slash}[a-z]+{slash}|discord(?:app)?\.com{slash}api{slash}webhooks{slash})[\w/\\%-]*\w",
+        "$1[redacted]",
+    ),
+    // A bot's token, before anything takes the number that it begins with.
+    (
+        r"({start})(?:bot)?[0-9]{6,}(?::|%(?:25)*3[aA])AA[\w-]{20,}",
         "$1[redacted]",
     ),
     // Names that only credentials have, and words that do so where no prose can follow. More than
@@ -254,11 +259,16 @@ const TABLE: [(&str, &str); 14] = [
     // Keys that are known by how they start, and JSON web tokens.
     (
         r"(?x)({start})(?:
-            sk-(?:[\w-]*[0-9][\w-]{7,}|[\w-]{7,}[0-9][\w-]*|\w{16,})
-            | (?:csk|xai|pplx|nvapi|glpat|xox[a-z])-[\w-]{12,} | AIza[\w-]{16,} | ya29\.[\w-]{16,}
-            | (?:[prs]k_(?:live_|test_)?|gsk_|hf_|gh[oprsu]_|npm_|r8_|fw_|tgp_)[A-Za-z0-9]{16,}
+            sk-(?:[\w-]*[0-9][\w-]{7,}|[\w-]{7,}[0-9][\w-]*|\w{16,}|(?:admin|ant|or|proj|svcacct)-[\w-]{16,})
+            | (?:csk|xai|pplx|nvapi|xox[a-z])-[\w-]{12,} | AIza[\w-]{16,} | ya29\.[\w-]{16,} | AQ\.A[\w-]{16,}
+            | gl(?:agent|cbt|dt|ffct|ft|imt|oas|pat|ptt|rtr?|soat)-[\w-]{12,}(?:\.[\w-]+)*
+            | (?:[prs]k_(?:live_|test_)?|gsk_|hf_|gh[oprsu]_|npm_|r8_|fw_|tgp_|jina_|shp(?:at|ca|pa|ss)_|do[opr]_v1_
+                |lin_(?:api|oauth)_|ntn_|sbp_|sb_secret_|dckr_[op]at_|glsa_|rpa_|e2b_|phx_)[A-Za-z0-9]{16,}
+            | (?:whsec_|sntry[su]_|glc_|ABSK)[A-Za-z0-9+/]{16,}=*(?:_[\w+/]+)? | (?:fc|pul)-[A-Za-z0-9]{32,}
             | (?:github_pat|lsv2|esecret)_\w{12,} | dapi[A-Za-z0-9]{16,}(?:-[0-9])?
-            | pa-(?:\w*[0-9]\w{15,}|\w{15,}[0-9]\w*|[\w-]{40,}) | SG\.[\w-]{12,}(?:\.[\w-]+)* | A[KS]IA[A-Z0-9]{12,} | eyJ[\w-]{8,}(?:\.[\w=-]+)*
+            | (?:pa-|figd_|tvly-|pcsk_|hv[bs]\.|xapp-|GOCSPX-|pypi-AgE|ATATT3|NRAK-|PMAK-)
+                (?:[\w-]*[0-9][\w-]{15,}|[\w-]{15,}[0-9][\w-]*|[\w-]{40,})
+            | SG\.[\w-]{12,}(?:\.[\w-]+)* | A[KS]IA[A-Z0-9]{12,} | eyJ[\w-]{8,}(?:\.[\w=-]+)*
         )",
         "$1[redacted]",
     ),
@@ -471,6 +481,69 @@ mod tests {
         ),
         ("npm_CANARYabcdefghijklmnopqrstuvwx", "[redacted]"),
         ("SG.CANARY0123456789.CANARYabc-def_0123", "[redacted]"),
+        ("sk-proj-CANARYabcdefghijklm", "[redacted]"),
+        ("sk-ant-api-CANARY_abcdefghijkl-m", "[redacted]"),
+        (
+            "sk-or-v1-CANARY0123456789abcdef0123456789abcdef",
+            "[redacted]",
+        ),
+        ("jina_CANARY0123456789abcdefghij", "[redacted]"),
+        ("tvly-CANARY0123456789abcdefghij", "[redacted]"),
+        ("tvly-dev-CANARY0123456789-abcdefghij", "[redacted]"),
+        ("pcsk_5abCD_CANARY0123456789abcdefghij", "[redacted]"),
+        ("shpat_CANARY0123456789abcdef", "[redacted]"),
+        ("shpca_CANARY0123456789abcdef", "[redacted]"),
+        ("shppa_CANARY0123456789abcdef", "[redacted]"),
+        ("shpss_CANARY0123456789abcdef", "[redacted]"),
+        (
+            "as 1234567890:AAECANARY0123456789-abc_def, then",
+            "as [redacted], then",
+        ),
+        (
+            "https://api.telegram.org/bot1234567890:AAECANARY0123456789-abc_def/sendMessage",
+            "https://api.telegram.org/[redacted]/sendMessage",
+        ),
+        (
+            "at%2Fbot1234567890%3AAAECANARY0123456789-abc_def",
+            "at%2F[redacted]",
+        ),
+        ("glpat-CANARY0123456789.01.0w1abcCANARY", "[redacted]"),
+        ("gldt-CANARY0123456789abcd", "[redacted]"),
+        ("glrt-CANARY0123456789abcd", "[redacted]"),
+        ("dop_v1_CANARY0123456789abcdef", "[redacted]"),
+        ("lin_api_CANARY0123456789abcdef", "[redacted]"),
+        ("lin_oauth_CANARY0123456789abcdef", "[redacted]"),
+        ("figd_aBc_-D1CANARY_0123456789abcdef", "[redacted]"),
+        ("rk_live_CANARY0123456789abcdef", "[redacted]"),
+        ("whsec_CANARY+0123456789/abcdefg=", "[redacted]"),
+        ("whsec_CANARY0123456789abcdefg.", "[redacted]."),
+        ("ya29.a0CANARY0123456789-abc_", "[redacted]"),
+        ("AQ.Ab8CANARY0123456789-abc_", "[redacted]"),
+        ("ASIAIOSFODNNCANARYXY", "[redacted]"),
+        ("ghu_CANARY0123456789abcd", "[redacted]"),
+        ("ntn_CANARY0123456789abcdef", "[redacted]"),
+        ("dckr_pat_CANARY0123456789abcdef", "[redacted]"),
+        (
+            "sntrys_CANARY0123456789abcdef=_CANARY+abc/012",
+            "[redacted]",
+        ),
+        ("hvs.CANARY0123456789abcdef", "[redacted]"),
+        ("sbp_CANARY0123456789abcdef", "[redacted]"),
+        ("sb_secret_CANARY0123456789abcdef", "[redacted]"),
+        ("xapp-1-A0CANARY-0123456789-abcdef", "[redacted]"),
+        ("glsa_CANARY0123456789abcdef", "[redacted]"),
+        ("glc_CANARY0123456789abcdef", "[redacted]"),
+        ("NRAK-CANARY0123456789ABCDEF", "[redacted]"),
+        ("PMAK-CANARY0123456789abcdef-0123CANARY", "[redacted]"),
+        ("GOCSPX-CANARY-0123456789_abcdef", "[redacted]"),
+        ("pypi-AgEIcHlwaS5vcmcCANARY-0123_abc", "[redacted]"),
+        ("ATATT3xFfGF0CANARY-0123_abcdefgh", "[redacted]"),
+        ("ABSKCANARYabcdefghijklmnop0123=", "[redacted]"),
+        ("rpa_CANARY0123456789abcdef", "[redacted]"),
+        ("e2b_CANARY0123456789abcdef", "[redacted]"),
+        ("phx_CANARY0123456789abcdef", "[redacted]"),
+        ("fc-CANARY0123456789abcdef0123456789ab", "[redacted]"),
+        ("pul-CANARY0123456789abcdef0123456789ab", "[redacted]"),
         // Webhooks.
         (
             "POST https://hooks.slack.com/services/T0CANARY/B0CANARY/CANARYabc failed",
@@ -674,6 +747,17 @@ mod tests {
         "npm_config_registry and npm_lifecycle_event are set",
         "dapi and dapivision",
         "SG.dll, version SG.1",
+        "jina_embeddings_v3_base, jina-embeddings-v2-base-en, jina-reranker-v2-base-multilingual",
+        "tvly-python and tvly-search-client are not installed",
+        "pcsk_ is how they start, as shpat_, whsec_, figd_ and tvly-",
+        "whsec_signing_secret_is_missing, figd_access_is_needed, lin_api_version_mismatch_found",
+        "dop_v1_endpoint_is_gone, glc_config_file_is_missing, sb_secret_key_is_not_valid_here",
+        "global-endpoint-2024-08-31, glance-image-service-0.19, gloo-mesh-gateway-v2",
+        "fc-cache-regenerated-all-fonts-in-20-directories, pul-sar",
+        "at 12:30:45, ports 8080:80, 127.0.0.1:54321, item 1234567:AA",
+        "bot1234567 said: 1234567890: AA batteries",
+        "sk-or, sk-ant and sk-proj begin keys",
+        "FAQ.Answers, hvs.example, xapp-launcher-started-without-a-window",
         "commit 3f786850e387550fdab836ed7e6dc881de23001b",
         "run 123e4567-e89b-12d3-a456-426614174000 ended",
         "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

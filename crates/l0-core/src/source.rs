@@ -1,7 +1,6 @@
 //! Source: what a run calls for each attempt, what it says of itself, and how its items are read.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -82,7 +81,7 @@ pub trait Source: Send {
         Self: Sized,
     {
         WithMetadata {
-            metadata: BTreeMap::from([(key.into(), value.into())]),
+            metadata: Metadata::from([(key, value)]),
             source: self,
         }
     }
@@ -167,9 +166,9 @@ pub struct Description {
     pub streaming: Option<bool>,
     /// The parameters of the request, such as `temperature`, by the words that follow
     /// `gen_ai.request.` in the conventions. Never a text of the prompt.
-    pub parameters: BTreeMap<Cow<'static, str>, Value>,
+    pub parameters: Metadata,
     /// Entries for the metadata of its attempts.
-    pub metadata: BTreeMap<String, Value>,
+    pub metadata: Metadata,
 }
 
 impl Description {
@@ -282,7 +281,7 @@ impl<F> fmt::Debug for FnSource<F> {
 #[derive(Debug, Clone)]
 pub struct WithMetadata<S> {
     source: S,
-    metadata: BTreeMap<String, Value>,
+    metadata: Metadata,
 }
 
 impl<S: Source> Source for WithMetadata<S> {
@@ -301,7 +300,7 @@ impl<S: Source> Source for WithMetadata<S> {
 
     fn describe(&self) -> Description {
         let mut description = self.source.describe();
-        description.metadata.extend(self.metadata.clone());
+        description.metadata.lay_over(self.metadata.clone());
         description
     }
 

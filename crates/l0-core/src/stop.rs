@@ -1,6 +1,5 @@
 //! What can stop a run from outside: its handle and its `until` futures.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -10,6 +9,7 @@ use std::task::{Context, Wake, Waker};
 use serde_json::Value;
 
 use crate::end::End;
+use crate::metadata::Metadata;
 use crate::sync::{AtomicU8, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
@@ -31,7 +31,7 @@ pub(crate) struct Signal {
     /// the same task registers it once.
     task: Mutex<Option<Waker>>,
     /// What was set while the run is live.
-    metadata: Mutex<BTreeMap<String, Value>>,
+    metadata: Mutex<Metadata>,
     /// Boxed: while a run is live it has no end yet.
     end: OnceLock<Box<Final>>,
 }
@@ -57,7 +57,7 @@ impl Signal {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn metadata(&self) -> MutexGuard<'_, BTreeMap<String, Value>> {
+    fn metadata(&self) -> MutexGuard<'_, Metadata> {
         self.metadata.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -215,7 +215,7 @@ impl<'a> Stop<'a> {
     }
 
     /// Returns what was set of the metadata while the run is live.
-    pub(crate) fn metadata(&self) -> BTreeMap<String, Value> {
+    pub(crate) fn metadata(&self) -> Metadata {
         self.signal.metadata().clone()
     }
 

@@ -5,7 +5,7 @@
 pub(crate) mod millis {
     use std::time::Duration;
 
-    use serde::{Deserialize, Deserializer, Serializer, de};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
     /// The longest duration, in milliseconds: that of which a `u64` holds the nanoseconds.
     const MAX: u64 = u64::MAX / 1_000_000;
@@ -29,24 +29,33 @@ pub(crate) mod millis {
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         let millis = f64::deserialize(deserializer)?;
-        if (0.0..=MAX as f64).contains(&millis) {
+        let duration = duration(millis).filter(|_| millis <= MAX as f64);
+        duration.ok_or_else(|| {
+            de::Error::custom(format_args!("{millis} is no duration in milliseconds"))
+        })
+    }
+
+    /// The duration of that many milliseconds, which is cut as one that is written; absent if it is
+    /// less than none.
+    fn duration(millis: f64) -> Option<Duration> {
+        (millis >= 0.0).then(|| {
+            let millis = millis.min(MAX as f64);
             // Apart, since the product of all of it would be rounded once more.
             let (whole, part) = (millis.trunc(), millis.fract());
             let part = Duration::from_nanos((part * 1e6).round() as u64);
-            Ok(Duration::from_millis(whole as u64) + part)
-        } else {
-            Err(de::Error::custom(format_args!(
-                "{millis} is no duration in milliseconds"
-            )))
-        }
+            Duration::from_millis(whole as u64) + part
+        })
     }
 
+    /// A duration in the JSON form of something that has no other: a number that is none is refused.
+    #[derive(Serialize, Deserialize)]
+    #[serde(transparent)]
+    pub(crate) struct Millis(#[serde(with = "self")] pub(crate) Duration);
+
+    /// Durations that may be absent. One less than none reads as absent, and one too long is cut: neither
+    /// loses the rest of its record.
     pub(crate) mod option {
         use super::{Deserialize, Deserializer, Duration, Serializer};
-
-        #[derive(Deserialize)]
-        #[serde(transparent)]
-        struct Millis(#[serde(with = "super")] Duration);
 
         #[allow(
             clippy::ref_option,
@@ -65,7 +74,7 @@ pub(crate) mod millis {
         pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
             deserializer: D,
         ) -> Result<Option<Duration>, D::Error> {
-            Ok(Option::<Millis>::deserialize(deserializer)?.map(|millis| millis.0))
+            Ok(Option::deserialize(deserializer)?.and_then(super::duration))
         }
     }
 }

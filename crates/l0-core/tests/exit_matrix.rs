@@ -10,7 +10,7 @@ use std::pin::Pin;
 use futures_core::Stream;
 use l0_core::testing::exits::{self, Exit, Exited, Last, Subject};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{Cause, End, ErrorRecord, L0, Monitoring, Outcome, Retry};
+use l0_core::{AttemptStats, Cause, End, ErrorRecord, L0, Monitoring, Outcome, Retry};
 use tokio::runtime::Runtime;
 
 fn finished(captured: &Captured) -> Vec<OwnedEvent> {
@@ -118,6 +118,26 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     );
     assert_eq!(u64::from(metrics.total_retries), count("retry"), "{what}");
     assert_eq!(
+        u64::from(telemetry.fallbacks()),
+        count("fallback"),
+        "{what}"
+    );
+    assert_eq!(
+        count("attempt_started"),
+        count("attempt_finished"),
+        "{what}"
+    );
+    assert_eq!(told_attempts(&events), telemetry.attempts, "{what}");
+    let last = telemetry.attempts.last();
+    if exit.events.iter().nth_back(1) == Some(&"attempt_finished") {
+        assert_eq!(last.and_then(|last| last.outcome), Some(outcome), "{what}");
+        assert_eq!(
+            last.map(|last| &last.error),
+            Some(&telemetry.error),
+            "{what}"
+        );
+    }
+    assert_eq!(
         telemetry.network.error_count,
         count("network_error"),
         "{what}"
@@ -136,11 +156,27 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     );
 }
 
+/// What the ends of attempts told.
+fn told_attempts(events: &[OwnedEvent]) -> Vec<AttemptStats> {
+    let told = events.iter().filter_map(|event| match event {
+        OwnedEvent::AttemptFinished { attempt, .. } => Some((**attempt).clone()),
+        _ => None,
+    });
+    told.collect()
+}
+
 fn assert_untimed(event: &OwnedEvent, what: &str) {
     match event {
         OwnedEvent::Started { at, .. } => assert_eq!(*at, None, "{what}"),
         OwnedEvent::FirstToken { after, .. } => assert_eq!(*after, None, "{what}"),
         OwnedEvent::Token { gap, .. } => assert_eq!(*gap, None, "{what}"),
+        OwnedEvent::AttemptFinished { attempt, .. } => {
+            assert_eq!(
+                (attempt.start_offset, attempt.duration),
+                (None, None),
+                "{what}"
+            );
+        }
         _ => {}
     }
 }
@@ -266,11 +302,13 @@ fn an_exit_can_be_run_again() {
             "first_token",
             "item",
             "network_error",
+            "attempt_finished",
             "retry",
             "restart",
             "attempt_started",
             "item",
             "item",
+            "attempt_finished",
             "finished",
             "last",
         ]

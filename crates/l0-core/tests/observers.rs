@@ -49,7 +49,7 @@ enum At {
     InterestAndDrop,
 }
 
-const PLACES: [At; 15] = [
+const PLACES: [At; 16] = [
     At::Observe,
     At::Interest,
     At::InterestAndDrop,
@@ -58,6 +58,7 @@ const PLACES: [At; 15] = [
     At::Event("first_token"),
     At::Event("token"),
     At::Event("network_error"),
+    At::Event("attempt_finished"),
     At::Event("retry"),
     At::Event("finished"),
     At::ConnectBefore,
@@ -233,16 +234,18 @@ fn around(panics: &Panics) -> (L0, Captured, Captured) {
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_counted() {
-    const ALL: [&str; 10] = [
+    const ALL: [&str; 12] = [
         "started",
         "attempt_started",
         "first_token",
         "token",
         "network_error",
+        "attempt_finished",
         "retry",
         "attempt_started",
         "token",
         "token",
+        "attempt_finished",
         "finished",
     ];
     for at in PLACES {
@@ -275,6 +278,7 @@ async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_coun
                     "first_token",
                     "token",
                     "token",
+                    "attempt_finished",
                     "finished",
                 ];
                 assert_eq!(captured.kinds(), all, "{what}");
@@ -723,7 +727,10 @@ fn a_panic_of_the_factory_goes_on_as_it_is_and_no_observer_is_blamed() {
     assert_eq!(run.outcome(), Some(Outcome::Failed));
     let left = ["enter a", "enter b", "leave b", "leave a"];
     assert_eq!(*log.lock().unwrap(), left, "every context was left");
-    assert_eq!(captured.kinds(), ["started", "attempt_started", "finished"]);
+    assert_eq!(
+        captured.kinds(),
+        ["started", "attempt_started", "attempt_finished", "finished"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -802,6 +809,13 @@ async fn events_of_an_unmeasured_run_are_the_same_without_times() {
             OwnedEvent::Started { at, .. } => *at = None,
             OwnedEvent::FirstToken { after, .. } => *after = None,
             OwnedEvent::Token { gap, .. } => *gap = None,
+            OwnedEvent::AttemptFinished { attempt, .. } => {
+                attempt.start_offset = None;
+                attempt.duration = None;
+                attempt.time_to_first_token = None;
+                attempt.inter_token = None;
+                attempt.network_errors.clear();
+            }
             OwnedEvent::Finished { telemetry, .. } => *telemetry = None,
             _ => {}
         }
@@ -854,6 +868,7 @@ async fn observe_fn_sees_every_event_or_those_that_its_filter_and_interest_let_t
         "first_token",
         "token",
         "token",
+        "attempt_finished",
         "finished",
     ];
     let script = || Script::new().attempt(|a| a.tokens(["a", "b"]));
@@ -877,7 +892,13 @@ async fn observe_fn_sees_every_event_or_those_that_its_filter_and_interest_let_t
     l0.stream(script().source()).start().count().await;
     assert_eq!(
         names(&log),
-        ["started", "attempt_started", "first_token", "finished"]
+        [
+            "started",
+            "attempt_started",
+            "first_token",
+            "attempt_finished",
+            "finished"
+        ]
     );
 }
 
@@ -1042,7 +1063,7 @@ fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
     assert!(watched.next().now_or_never().is_none());
     wake();
     drop(watched);
-    let once = ["started", "attempt_started", "finished"];
+    let once = ["started", "attempt_started", "attempt_finished", "finished"];
     assert_eq!(captured.kinds(), [once, once].concat());
 }
 

@@ -132,11 +132,11 @@ fn a_rate_of_one_half_measures_half_of_the_runs_each_whole_and_the_others_tell_e
     let share = measured.runs as f64 / RUNS as f64;
     assert!((0.49..=0.51).contains(&share), "{share}");
     assert_eq!(measured.complete, measured.runs);
-    // Started, attempt started, first token, two tokens, finished; all but the second tell a time,
+    // Started, attempt started, first token, two tokens, attempt finished, finished; all but the second tell a time,
     // and the first token has no gap.
-    assert_eq!(measured.events, measured.runs * 6);
+    assert_eq!(measured.events, measured.runs * 7);
     assert_eq!(measured.times, measured.runs * 4);
-    assert_eq!(others.events, others.runs * 6);
+    assert_eq!(others.events, others.runs * 7);
     assert_eq!((others.times, others.complete), (0, 0));
 }
 

@@ -97,6 +97,83 @@ const ADDED: &[(&str, &str)] = &[
     ("guardrails.violationsByRuleAndSeverity.*.warning", "number"),
     ("guardrails.violationsByRuleAndSeverity.*.error", "number"),
     ("guardrails.violationsByRuleAndSeverity.*.fatal", "number"),
+    ("parentId", "string"),
+    ("attempts", "array"),
+    ("attempts.[].number", "number"),
+    ("attempts.[].count", "number"),
+    ("attempts.[].source", "number"),
+    ("attempts.[].model", "string"),
+    ("attempts.[].provider", "string"),
+    ("attempts.[].operation", "string"),
+    ("attempts.[].startOffset", "number"),
+    ("attempts.[].delay", "number"),
+    ("attempts.[].duration", "number"),
+    ("attempts.[].timeToFirstToken", "number"),
+    ("attempts.[].tokens", "number"),
+    ("attempts.[].outcome", "string"),
+    ("attempts.[].error", "object"),
+    ("attempts.[].error.type", "string"),
+    ("attempts.[].error.status", "number"),
+    ("attempts.[].error.message", "string"),
+    ("attempts.[].finishReason", "string"),
+    ("attempts.[].usage", "object"),
+    ("attempts.[].usage.input", "number"),
+    ("attempts.[].usage.output", "number"),
+    ("attempts.[].usage.total", "number"),
+    ("attempts.[].usage.cachedInput", "number"),
+    ("attempts.[].usage.cacheWriteInput", "number"),
+    ("attempts.[].usage.reasoning", "number"),
+    ("attempts.[].responseModel", "string"),
+    ("attempts.[].responseId", "string"),
+    ("attempts.[].networkErrors", "object"),
+    ("attempts.[].networkErrors.*", "number"),
+    ("attempts.[].networkRetries", "number"),
+    ("attempts.[].modelRetries", "number"),
+    ("attempts.[].guardrails", "object"),
+    ("attempts.[].guardrails.violationCount", "number"),
+    ("attempts.[].guardrails.violationsByRule", "object"),
+    ("attempts.[].guardrails.violationsByRule.*", "number"),
+    ("attempts.[].guardrails.violationsBySeverity", "object"),
+    (
+        "attempts.[].guardrails.violationsBySeverity.warning",
+        "number",
+    ),
+    (
+        "attempts.[].guardrails.violationsBySeverity.error",
+        "number",
+    ),
+    (
+        "attempts.[].guardrails.violationsBySeverity.fatal",
+        "number",
+    ),
+    (
+        "attempts.[].guardrails.violationsByRuleAndSeverity",
+        "object",
+    ),
+    (
+        "attempts.[].guardrails.violationsByRuleAndSeverity.*.warning",
+        "number",
+    ),
+    (
+        "attempts.[].guardrails.violationsByRuleAndSeverity.*.error",
+        "number",
+    ),
+    (
+        "attempts.[].guardrails.violationsByRuleAndSeverity.*.fatal",
+        "number",
+    ),
+    ("attempts.[].drift", "object"),
+    ("attempts.[].drift.detected", "boolean"),
+    ("attempts.[].drift.types", "array"),
+    ("attempts.[].drift.types.[]", "string"),
+    ("attempts.[].interToken", "object"),
+    ("attempts.[].interToken.count", "number"),
+    ("attempts.[].interToken.sum", "number"),
+    ("attempts.[].interToken.max", "number"),
+    ("attempts.[].interToken.p50", "number"),
+    ("attempts.[].interToken.p90", "number"),
+    ("attempts.[].interToken.p99", "number"),
+    ("attempts.[].interToken.buckets", "array"),
 ];
 
 fn type_of(value: &Value) -> &'static str {
@@ -112,7 +189,10 @@ fn type_of(value: &Value) -> &'static str {
 
 /// Every place in the JSON with its type, but for what is inside of metadata and buckets.
 fn places(value: &Value) -> BTreeMap<String, &'static str> {
-    const RECORDS: [&str; 3] = [
+    const RECORDS: [&str; 6] = [
+        "attempts.[].networkErrors",
+        "attempts.[].guardrails.violationsByRule",
+        "attempts.[].guardrails.violationsByRuleAndSeverity",
         "network.errorsByType",
         "guardrails.violationsByRule",
         "guardrails.violationsByRuleAndSeverity",
@@ -123,7 +203,7 @@ fn places(value: &Value) -> BTreeMap<String, &'static str> {
             _ => format!("{path}.{key}"),
         };
         match value {
-            _ if path == "metadata" || path == "metrics.interToken.buckets" => {}
+            _ if path == "metadata" || path.ends_with("interToken.buckets") => {}
             Value::Object(map) => {
                 for (key, value) in map {
                     let path = join(if RECORDS.contains(&path) { "*" } else { key });
@@ -174,6 +254,19 @@ fn full() -> Telemetry {
     let recorded = monitor.telemetry().expect("measured");
     telemetry.guardrails = recorded.guardrails;
     telemetry.drift = recorded.drift;
+    telemetry.parent_id = Some("l0_1_parent".to_owned());
+    let last = &mut telemetry.attempts[1];
+    last.count = 2;
+    last.provider = Some("openai".to_owned());
+    last.operation = Some("chat".to_owned());
+    last.outcome = telemetry.outcome;
+    last.error = telemetry.error.clone();
+    last.usage = telemetry.usage;
+    last.response_model = Some("gpt-4-0613".to_owned());
+    last.response_id = Some("resp_1".to_owned());
+    last.model_retries = 1;
+    last.guardrails = telemetry.guardrails.clone();
+    last.drift = telemetry.drift.clone();
     telemetry
 }
 
@@ -224,6 +317,16 @@ async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_
     let ended = run.telemetry().expect("measured");
 
     let ends = [
+        "attempts",
+        "attempts.[].duration",
+        "attempts.[].error",
+        "attempts.[].error.message",
+        "attempts.[].error.type",
+        "attempts.[].number",
+        "attempts.[].outcome",
+        "attempts.[].source",
+        "attempts.[].startOffset",
+        "attempts.[].tokens",
         "duration",
         "endTime",
         "error",
@@ -259,17 +362,61 @@ fn the_json_of_the_example_is_this() {
     telemetry.metrics.avg_inter_token_time = Some(Duration::from_micros(5_250));
     telemetry.metrics.tokens_per_second = Some(99.999_6);
     telemetry.wasted_usage = Some(Usage::new().input(5).output(30).total(35));
+    telemetry.attempts[1].inter_token = telemetry.metrics.inter_token.clone();
+    telemetry.attempts[1].guardrails = None;
     let mut json = json_of(&telemetry);
-    let buckets = json["metrics"]["interToken"]
-        .as_object_mut()
-        .expect("an object");
-    for estimated in ["buckets", "p50"] {
-        buckets.remove(estimated).expect("there");
+    for place in ["/metrics/interToken", "/attempts/1/interToken"] {
+        let gaps = json.pointer_mut(place).and_then(Value::as_object_mut);
+        let gaps = gaps.expect("an object");
+        for estimated in ["buckets", "p50"] {
+            gaps.remove(estimated).expect("there");
+        }
     }
+    let attempts = json!([
+        {
+            "number": 1,
+            "source": 1,
+            "model": "gpt-4",
+            "startOffset": 0,
+            "duration": 260,
+            "timeToFirstToken": 250,
+            "tokens": 1,
+            "outcome": "failed",
+            "error": {"type": "connection_dropped", "message": "connection dropped"},
+            "networkErrors": {"connection_dropped": 1},
+            "networkRetries": 1,
+        },
+        {
+            "number": 2,
+            "count": 2,
+            "source": 1,
+            "model": "gpt-4",
+            "provider": "openai",
+            "operation": "chat",
+            "startOffset": 360,
+            "delay": 100,
+            "duration": 1_140,
+            "timeToFirstToken": 20,
+            "tokens": 149,
+            "interToken": {"count": 2, "sum": 10.5, "max": 6.5, "p90": 6.5, "p99": 6.5},
+            "outcome": "failed",
+            "error": {"type": "401", "status": 401, "message": "status 401 Unauthorized"},
+            "finishReason": "stop",
+            "usage": {
+                "input": 12, "output": 160, "total": 172, "cachedInput": 8,
+                "cacheWriteInput": 2, "reasoning": 40,
+            },
+            "responseModel": "gpt-4-0613",
+            "responseId": "resp_1",
+            "modelRetries": 1,
+            "drift": {"detected": true, "types": ["tone_shift", "format"]},
+        },
+    ]);
     assert_eq!(
         json,
         json!({
             "sessionId": "l0_1700000000000_0123456789abc",
+            "parentId": "l0_1_parent",
             "startTime": 1_700_000_000_000_u64,
             "endTime": 1_700_000_001_500_u64,
             "duration": 1_500,
@@ -319,6 +466,7 @@ fn the_json_of_the_example_is_this() {
                 },
             },
             "drift": {"detected": true, "types": ["tone_shift", "format"]},
+            "attempts": attempts,
             "metadata": {"model": "gpt-4", "endpoint": "/chat", "environment": "production"},
         })
     );
@@ -524,8 +672,55 @@ fn a_duration_of_any_length_is_written_so_that_it_reads_back() {
 }
 
 #[test]
-fn durations_that_are_none_are_refused() {
-    for bad in [json!(-1), json!(1e300), json!("1"), json!([1])] {
+fn a_number_that_is_no_duration_is_absent_and_one_too_long_is_cut_and_neither_loses_the_record() {
+    let longest = Duration::from_millis(u64::MAX / 1_000_000);
+    for (number, expected) in [
+        (json!(-1), None),
+        (json!(-0.25), None),
+        (json!(i64::MIN), None),
+        (json!(-1e300), None),
+        (json!(null), None),
+        (json!(-0.0), Some(Duration::ZERO)),
+        (json!(0), Some(Duration::ZERO)),
+        (json!(1.5), Some(Duration::from_micros(1_500))),
+        (json!(u64::MAX), Some(longest)),
+        (json!(1e300), Some(longest)),
+    ] {
+        let json = json!({
+            "sessionId": "l0_1_a",
+            "duration": number,
+            "metrics": {
+                "totalTokens": 5, "timeToFirstToken": number, "consumerHold": number, "wait": number,
+            },
+            "network": {"errors": [{
+                "type": "timeout", "message": "m", "timestamp": 2, "retried": true, "delay": number,
+            }]},
+        });
+        let from_file = serde_json::from_reader::<_, Telemetry>(json.to_string().as_bytes());
+        for read in [serde_json::from_value(json), from_file] {
+            let read: Telemetry = read.expect("reads");
+            let errors = read.network.errors.as_ref().expect("details");
+            let durations = [
+                read.duration,
+                read.metrics.time_to_first_token,
+                read.metrics.consumer_hold,
+                read.metrics.wait,
+                errors[0].delay(),
+            ];
+            assert_eq!(durations, [expected; 5], "{number}");
+            assert_eq!(
+                (&*read.session_id, read.metrics.total_tokens),
+                ("l0_1_a", 5)
+            );
+            let again: Telemetry = serde_json::from_value(json_of(&read)).expect("reads back");
+            assert_eq!(again, read, "{number}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_is_refused_as_a_duration() {
+    for bad in [json!("1"), json!([1]), json!({}), json!(true)] {
         let json = json!({"duration": bad});
         serde_json::from_value::<Telemetry>(json).expect_err("refused");
     }

@@ -217,9 +217,22 @@ impl Write for AppendFile {
     }
 }
 
+/// Waits for the lock. A signal that comes meanwhile ends a call and not the wait for it: whoever opens a
+/// file does not expect `Interrupted`, which only writes are tried again for.
 #[cfg(any(unix, windows))]
 fn lock(file: &File) -> io::Result<()> {
-    FileExt::lock(file)
+    uninterrupted(|| FileExt::lock(file))
+}
+
+/// Calls until no signal comes in between.
+#[cfg(any(unix, windows))]
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 #[cfg(any(unix, windows))]
@@ -246,4 +259,28 @@ pub(crate) fn ends_in_mid_line(file: &mut File) -> io::Result<bool> {
     file.seek(SeekFrom::End(-1))?;
     file.read_exact(&mut last)?;
     Ok(last != *b"\n")
+}
+
+#[cfg(all(test, any(unix, windows)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_a_signal_interrupts_is_made_again_and_no_other() {
+        let answers = |kinds: &[io::ErrorKind]| {
+            let mut kinds = kinds.iter();
+            let mut calls = 0;
+            let result = uninterrupted(|| {
+                calls += 1;
+                kinds.next().map_or(Ok(calls), |kind| Err((*kind).into()))
+            });
+            (result.map_err(|error| error.kind()), calls)
+        };
+        let interrupted = io::ErrorKind::Interrupted;
+        let blocked = io::ErrorKind::WouldBlock;
+        assert_eq!(answers(&[]), (Ok(1), 1));
+        assert_eq!(answers(&[interrupted; 3]), (Ok(4), 4));
+        assert_eq!(answers(&[blocked]), (Err(blocked), 1));
+        assert_eq!(answers(&[interrupted, blocked]), (Err(blocked), 2));
+    }
 }

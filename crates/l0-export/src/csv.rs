@@ -2,12 +2,16 @@
 //!
 //! The first seven columns are those of the original, in its order: `sessionId`, `duration`,
 //! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Then come those that are no
-//! numbers: `startTime`, `outcome`, `finishReason`, `model` (that entry of the metadata), `errorType`,
-//! `errorStatus`, `errorMessage`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
-//! in its order, such as `wastedTokens`; then `driftDetected`, `driftTypes`, `metadata`.
+//! numbers: `startTime`, `outcome`, `finishReason`, `model` (that entry of the metadata), `lastModel`,
+//! `errorType`, `errorStatus`, `errorMessage`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
+//! in its order, such as `wastedTokens`, but those that each attempt has; then `driftDetected`,
+//! `driftTypes`, `metadata`.
 //!
-//! Durations are milliseconds; what is unknown is empty. Counts by a label (`errorsByType`), lists and
-//! maps are compact JSON. Quoting is that of RFC 4180, with LF line ends.
+//! A row is a run. Of one that fell back to another model, `model` is the one that was asked first and
+//! `lastModel` the one that was asked last, which gave the answer if there is one.
+//!
+//! Durations are milliseconds; what is unknown is empty. Counts by a label (`errorsByType`),
+//! lists and maps are compact JSON. Quoting is that of RFC 4180, with LF line ends.
 //!
 //! A cell that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or
 //! a line end) is preceded by an apostrophe, and so is one that begins with an apostrophe of its
@@ -357,7 +361,7 @@ impl Column {
     fn cell<'t>(&self, telemetry: &'t Telemetry) -> Cow<'t, str> {
         match self {
             Self::Text(_, cell) => cell(telemetry),
-            Self::Number(number) => match number.value(telemetry) {
+            Self::Number(number) => match number.in_record(telemetry) {
                 None => structure(number.counts(telemetry).as_ref()),
                 value => scalar(value),
             },
@@ -394,6 +398,12 @@ static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
         }),
         Column::Text("model", |t| {
             keys::text(&t.metadata, keys::MODEL).unwrap_or_default()
+        }),
+        Column::Text("lastModel", |t| {
+            let last = t.attempts.last();
+            last.and_then(|last| last.model.as_deref())
+                .unwrap_or_default()
+                .into()
         }),
         Column::Text("errorType", |t| {
             let error = t.error.as_ref();

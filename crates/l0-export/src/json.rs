@@ -439,7 +439,7 @@ mod tests {
             "[]",
             "{}",
             "{\"telemetry\":{}}",
-            "{\"telemetry\":{\"sessionId\":\"c\",\"duration\":-1}}",
+            "{\"telemetry\":{\"metrics\":{\"interToken\":{\"count\":1}}}}",
             &long,
             "{\"sessionId\":\"d\"}",
             &long,
@@ -454,12 +454,12 @@ mod tests {
             Err("line 4 (byte 36), column 2: not a telemetry"),
             Err("line 5 (byte 39): missing field `sessionId`"),
             Err("line 6 (byte 42): missing field `sessionId`"),
-            Err("line 7 (byte 59), column 44: not a telemetry"),
-            Err("line 8 (byte 105): longer than 16777216 bytes"),
+            Err("line 7 (byte 59), column 50: not a telemetry"),
+            Err("line 8 (byte 112): longer than 16777216 bytes"),
             Ok("d"),
-            Err("line 10 (byte 16777356): longer than 16777216 bytes"),
-            Err("line 11 (byte 33554589), column 43: invalid type, expected u64"),
-            Err("line 12 (byte 33554635), column 1: expected value"),
+            Err("line 10 (byte 16777363): longer than 16777216 bytes"),
+            Err("line 11 (byte 33554596), column 43: invalid type, expected u64"),
+            Err("line 12 (byte 33554642), column 1: expected value"),
         ];
         let read = read(&bytes);
         let read: Vec<_> = read

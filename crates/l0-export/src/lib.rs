@@ -53,6 +53,7 @@ pub mod profile;
 mod quantiles;
 mod queue;
 mod reasons;
+mod sources;
 mod sparkline;
 mod values;
 

@@ -1,6 +1,6 @@
 //! Log records: one telemetry under the keys of a structured log.
 
-use l0_core::Telemetry;
+use l0_core::{AttemptStats, ErrorRecord, Outcome, Telemetry};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -11,9 +11,14 @@ use crate::values::millis;
 ///
 /// Serialised, it has these keys: `session_id`, `timestamp` (when the run started, in ms since the
 /// Unix epoch), `duration_ms`, `outcome`, `error` (`type`, `status`, `message`), `finish_reason`,
-/// `metrics`, `usage`, `network`, `guardrails`, `drift`, `metadata`. In `metrics`, `usage`, `network`
-/// and `guardrails` are the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case, with
-/// their unit: `metrics.tokens`, `metrics.time_to_first_token_ms`, `usage.input`.
+/// `metrics`, `usage`, `network`, `guardrails`, `drift`, `attempts`, `metadata`. In `metrics`, `usage`,
+/// `network` and `guardrails` are the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case,
+/// with their unit: `metrics.tokens`, `metrics.time_to_first_token_ms`, `usage.input`.
+///
+/// `attempts` lists the attempts of a run that made more than one, each with `number`, `source`, `model`,
+/// `provider`, `outcome`, `error` (why it failed), `tokens`, `duration_ms`, `time_to_first_token_ms` and
+/// `delay_ms` (how long the run was to wait before it); one that stands for several, further retries of
+/// its source, has a `count`.
 ///
 /// What is unknown is absent. Numbers that may have decimals always do (`1500.0`), so that a log store
 /// that goes by the first record it sees takes them for what they are. All of the metadata is part of
@@ -64,10 +69,63 @@ impl Serialize for LogRecord<'_> {
         if let Some(drift) = &telemetry.drift {
             record.serialize_entry("drift", drift)?;
         }
+        if let attempts @ [_, _, ..] = &*telemetry.attempts {
+            record.serialize_entry("attempts", &Attempts(attempts))?;
+        }
         if !telemetry.metadata.is_empty() {
             record.serialize_entry("metadata", &telemetry.metadata)?;
         }
         record.end()
+    }
+}
+
+/// The attempts of a run.
+struct Attempts<'a>(&'a [AttemptStats]);
+
+impl Serialize for Attempts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(AttemptRecord::from))
+    }
+}
+
+#[derive(Serialize)]
+struct AttemptRecord<'a> {
+    number: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u32>,
+    source: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delay_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_to_first_token_ms: Option<f64>,
+    tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a ErrorRecord>,
+}
+
+impl<'a> From<&'a AttemptStats> for AttemptRecord<'a> {
+    fn from(attempt: &'a AttemptStats) -> Self {
+        Self {
+            number: attempt.number,
+            count: (attempt.count > 1).then_some(attempt.count),
+            source: attempt.source,
+            model: attempt.model.as_deref(),
+            provider: attempt.provider.as_deref(),
+            delay_ms: attempt.delay.map(millis),
+            duration_ms: attempt.duration.map(millis),
+            time_to_first_token_ms: attempt.time_to_first_token.map(millis),
+            tokens: attempt.tokens,
+            outcome: attempt.outcome,
+            error: attempt.error.as_ref(),
+        }
     }
 }
 
@@ -108,7 +166,7 @@ mod event {
     use serde::ser::SerializeMap;
     use serde::{Serialize, Serializer};
 
-    use super::{LogRecord, numbers};
+    use super::{Attempts, LogRecord, numbers};
     use crate::values::{json, millis};
 
     /// The quantities that are fields of their own: those of the original, by which logs are filtered
@@ -148,8 +206,8 @@ mod event {
         /// The fields have the record's keys, joined by dots (`metrics.tokens`, `error.type`); only
         /// `timestamp` is `start_time`, since events have a timestamp of their own. `tracing` makes no
         /// fields at run time: the numbers that the original L0 does not have share one field,
-        /// `numbers`. That field, `network.errors_by_type`, `drift.types` and `metadata` are compact
-        /// JSON. What is unknown or empty is no field.
+        /// `numbers`. That field, `network.errors_by_type`, `drift.types`, `attempts` and `metadata` are
+        /// compact JSON. What is unknown or empty is no field.
         ///
         /// ```
         /// use l0_core::{L0, Monitoring, on_finish};
@@ -202,6 +260,8 @@ mod event {
                             drift.detected = drift.map(|drift| drift.detected()),
                             drift.types = drift.map(|drift| json(&drift.types)),
                             numbers = json(&Others(telemetry)),
+                            attempts = (telemetry.attempts.len() > 1)
+                                .then(|| json(&Attempts(&telemetry.attempts))),
                             metadata = (!telemetry.metadata.is_empty())
                                 .then(|| json(&telemetry.metadata)),
                             $message

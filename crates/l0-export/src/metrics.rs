@@ -8,11 +8,16 @@
 //!
 //! A distribution has five points, which end in `.avg`, `.p50`, `.p90`, `.p99` and `.max`
 //! (`l0.inter_token.p99`). A quantity that is counted by a label has a point for each value, with a
-//! tag of the label's name: `l0.runs` has `outcome`, `l0.failures` and `l0.network.errors_by_type`
-//! have `error_type`.
+//! tag of the label's name: `l0.runs` has `outcome`, `l0.attempts` has `result`, `l0.failures` and
+//! `l0.network.errors_by_type` have `error_type`.
+//!
+//! `l0.attempt_time_to_first_token` has a point for each attempt that had a token.
 //!
 //! Durations are milliseconds. What is unknown has no point. Counts are those of one run, so that a
 //! server adds them up.
+//!
+//! [`points`] gives all numbers of a run at once. A run that fell back to another source has numbers of
+//! several models: [`points_by_source`] tells them apart.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,10 +25,13 @@ use std::slice;
 use std::sync::Arc;
 use std::vec;
 
-use l0_core::{KeyError, KeyList, KeyRules, Quantity, QuantityKind, Telemetry, Timestamp, Unit};
+use l0_core::{
+    KeyError, KeyList, KeyRules, Metadata, Quantity, QuantityKind, Telemetry, Timestamp, Unit,
+};
 use serde::{Serialize, Serializer};
 
-use crate::numbers::{Counts, NUMBERS, Number};
+use crate::numbers::{Counts, NUMBERS, Number, Scalar};
+use crate::sources::{FALLBACKS, by_source, fallbacks};
 
 /// What the value of a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -68,7 +76,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Returns whether points have a tag of this key themselves, so that no other may be called so:
-/// `outcome`, `error_type`, `severity`, `rule`.
+/// `outcome`, `result`, `error_type`, `severity`, `rule`.
 #[must_use]
 pub fn is_own_tag(key: &str) -> bool {
     Quantity::ALL
@@ -98,7 +106,7 @@ where
     Ok(list)
 }
 
-/// Iterates over the points of a telemetry.
+/// Iterates over the points of a telemetry, all under the same tags: those of the run.
 ///
 /// ```
 /// use l0_export::metrics;
@@ -115,11 +123,49 @@ where
 pub fn points(telemetry: &Telemetry) -> Points<'_> {
     Points {
         telemetry,
+        metadata: &telemetry.metadata,
         timestamp: telemetry.end_time().unwrap_or(telemetry.start_time),
+        fallbacks: None,
         tags: Arc::default(),
         numbers: NUMBERS.iter(),
-        counts: None,
+        several: None,
     }
+}
+
+/// Calls `visit` with the number of each source that was called, from 1, and with its points, so that each
+/// number goes under the tags of the model that it belongs to: see
+/// [`Telemetry::by_source`](l0_core::Telemetry::by_source). A fallback is a point of the source that was
+/// given up. A run of one source has the points that [`points`] gives.
+///
+/// [`Points::tags`] picks from what the telemetry knows of the source: the metadata of the run, with the
+/// model, provider and operation of the source. What else its own metadata has,
+/// [`RunInfo::source`](l0_core::RunInfo::source) knows.
+///
+/// ```
+/// use l0_export::metrics;
+///
+/// # fn main() -> Result<(), l0_core::KeyError> {
+/// # let telemetry = l0_core::Telemetry::default();
+/// let keys = metrics::tag_keys(["model"])?;
+/// metrics::points_by_source(&telemetry, &mut |_source, points| {
+///     for point in points.tags(&keys) {
+///         println!("{} = {} {:?}", point.name, point.value, point.tags);
+///     }
+/// });
+/// # Ok(())
+/// # }
+/// ```
+pub fn points_by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(u32, Points<'_>)) {
+    let whole = points(telemetry);
+    by_source(telemetry, &mut |part, metadata| {
+        let points = Points {
+            telemetry: part.telemetry,
+            metadata,
+            fallbacks: Some(fallbacks(part)),
+            ..whole.clone()
+        };
+        visit(part.source, points);
+    });
 }
 
 /// The iterator that [`points`] creates.
@@ -127,19 +173,40 @@ pub fn points(telemetry: &Telemetry) -> Points<'_> {
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Points<'a> {
     telemetry: &'a Telemetry,
+    metadata: &'a Metadata,
     timestamp: Timestamp,
+    /// Those of a part, which does not know them itself.
+    fallbacks: Option<u64>,
     tags: Arc<Tags<'a>>,
     numbers: slice::Iter<'static, Number>,
-    /// What is left of the counts by a label that were read last.
-    counts: Option<(&'static Number, vec::IntoIter<(String, u64)>)>,
+    /// What is left of the number that was read last and has several values.
+    several: Option<(&'static Number, vec::IntoIter<Value>)>,
 }
+
+/// One of several values of a number: with the value of its label, if it has one.
+type Value = (Option<String>, f64);
 
 impl<'a> Points<'a> {
     /// Tags every point with these entries of the metadata; without it, none of the metadata leaves.
     /// A run without the entry has no such tag.
     pub fn tags(mut self, keys: &'a KeyList) -> Self {
-        Arc::make_mut(&mut self.tags).extend(keys.pick(&self.telemetry.metadata));
+        Arc::make_mut(&mut self.tags).extend(keys.pick(self.metadata));
         self
+    }
+
+    /// Returns the metadata that the tags are picked from.
+    #[must_use]
+    pub const fn metadata(&self) -> &'a Metadata {
+        self.metadata
+    }
+
+    fn value(&self, number: &Number) -> Option<Scalar> {
+        match self.fallbacks {
+            Some(fallbacks) if number.quantity().name == FALLBACKS => {
+                Some(Scalar::Count(fallbacks))
+            }
+            _ => number.value(self.telemetry),
+        }
     }
 
     fn point(&self, number: &'static Number, value: f64) -> MetricPoint<'a> {
@@ -166,23 +233,33 @@ impl<'a> Iterator for Points<'a> {
 
     fn next(&mut self) -> Option<MetricPoint<'a>> {
         loop {
-            if let Some((number, counts)) = &mut self.counts {
+            if let Some((number, values)) = &mut self.several {
                 let number = *number;
-                if let (Some(key), Some((label, count))) =
-                    (number.quantity().label(), counts.next())
-                {
-                    let mut point = self.point(number, count as f64);
-                    Arc::make_mut(&mut point.tags).insert(key, Cow::Owned(label));
+                if let Some((label, value)) = values.next() {
+                    let mut point = self.point(number, value);
+                    if let (Some(key), Some(label)) = (number.quantity().label(), label) {
+                        Arc::make_mut(&mut point.tags).insert(key, Cow::Owned(label));
+                    }
                     return Some(point);
                 }
-                self.counts = None;
+                self.several = None;
             }
             let number = self.numbers.next()?;
-            if let Some(value) = number.value(self.telemetry) {
+            if let Some(value) = self.value(number) {
                 return Some(self.point(number, value.as_f64()));
             }
-            let counts = number.counts(self.telemetry);
-            self.counts = counts.map(|Counts(counts)| (number, counts.into_iter()));
+            let values: Vec<_> = match number.counts(self.telemetry) {
+                Some(Counts(counts)) => counts
+                    .into_iter()
+                    .map(|(label, count)| (Some(label), count as f64))
+                    .collect(),
+                None => number
+                    .of_attempts(self.telemetry)
+                    .into_iter()
+                    .map(|value| (None, value.as_f64()))
+                    .collect(),
+            };
+            self.several = Some((number, values.into_iter()));
         }
     }
 }
@@ -270,7 +347,11 @@ mod tests {
             ("l0.wait", 1_490.0),
             ("l0.output_tokens.per_second", 133.574),
             ("l0.tokens.wasted", 1.0),
-            ("l0.attempts", 2.0),
+            ("l0.attempts{failed}", 1.0),
+            ("l0.attempts{completed}", 1.0),
+            ("l0.attempt_time_to_first_token", 250.0),
+            ("l0.attempt_time_to_first_token", 20.0),
+            ("l0.fallbacks", 0.0),
             ("l0.usage.input", 24.0),
             ("l0.usage.output", 163.0),
             ("l0.usage.total", 187.0),
@@ -312,12 +393,13 @@ mod tests {
             let points: Vec<_> = points(&telemetry).filter(of_this).collect();
             let mut counts = 0;
             quantity.each(&telemetry, &mut |_, _| counts += 1);
-            let expected = match quantity.value(&telemetry) {
-                Some(l0_core::Value::Distribution(_)) => 5,
-                Some(_) => 1,
-                None => counts,
-            };
-            assert_eq!(points.len(), expected, "{quantity:?}");
+            quantity.values(&telemetry, &mut |value| {
+                counts += match value {
+                    l0_core::Value::Distribution(_) => 5,
+                    _ => 1,
+                };
+            });
+            assert_eq!(points.len(), counts, "{quantity:?}");
         }
     }
 
@@ -376,7 +458,7 @@ mod tests {
             "l0.retries.model",
             "l0.network.errors",
             "l0.tokens.wasted",
-            "l0.attempts",
+            "l0.fallbacks",
         ] {
             assert!(names.contains(&name), "{name}: {names:?}");
         }
@@ -393,6 +475,89 @@ mod tests {
         assert!(points(&telemetry).all(|point| !point.name.ends_with("tokens.per_second")));
         assert!(points(&telemetry).all(|point| !point.name.starts_with("l0.inter_token.p")));
         assert!(points(&telemetry).any(|point| point.name == "l0.guardrails.violations"));
+    }
+
+    /// A run that fell back twice: the first model failed twice, the second one once, the third answered.
+    fn fell_back() -> Telemetry {
+        let mut telemetry = failed();
+        let [broken, completed] = &mut *telemetry.attempts else {
+            panic!("two attempts");
+        };
+        broken.provider = Some("openai".to_owned());
+        (completed.model, completed.source) = (Some("claude".to_owned()), 3);
+        let mut again = broken.clone();
+        again.number = 2;
+        let mut other = broken.clone();
+        (other.number, other.source, other.model) = (3, 2, None);
+        completed.number = 4;
+        telemetry.attempts.splice(1..1, [again, other]);
+        telemetry
+    }
+
+    #[test]
+    fn each_source_has_points_of_its_own() {
+        let telemetry = fell_back();
+        let keys = tag_keys(["model", "provider", "endpoint"]).expect("valid");
+        let mut told = Vec::new();
+        points_by_source(&telemetry, &mut |source, points| {
+            for point in points.tags(&keys) {
+                assert_eq!(Some(point.timestamp), telemetry.end_time());
+                assert_eq!(point.tags["endpoint"], "/chat");
+                let [model, provider] = ["model", "provider"].map(|key| {
+                    point
+                        .tags
+                        .get(key)
+                        .cloned()
+                        .unwrap_or_default()
+                        .into_owned()
+                });
+                let result = point.tags.get("result").cloned().unwrap_or_default();
+                told.push((
+                    source,
+                    model,
+                    provider,
+                    format!("{}{result}", point.name),
+                    point.value,
+                ));
+            }
+        });
+        let of = |name: &str| -> Vec<_> {
+            let named = told.iter().filter(|(_, _, _, told, _)| told == name);
+            named
+                .map(|(source, model, provider, _, value)| (*source, &**model, &**provider, *value))
+                .collect()
+        };
+        let (first, second, third) = ((1, "gpt-4", "openai"), (2, "", "openai"), (3, "claude", ""));
+        let at = |(source, model, provider), value| (source, model, provider, value);
+        assert_eq!(of("l0.attemptsfailed"), [at(first, 2.0), at(second, 1.0)]);
+        assert_eq!(of("l0.attemptscompleted"), [at(third, 1.0)]);
+        assert_eq!(
+            of("l0.tokens.total"),
+            [at(first, 2.0), at(second, 1.0), at(third, 149.0)]
+        );
+        assert_eq!(
+            of("l0.attempt_time_to_first_token"),
+            [
+                at(first, 250.0),
+                at(first, 250.0),
+                at(second, 250.0),
+                at(third, 20.0)
+            ]
+        );
+        assert_eq!(
+            of("l0.fallbacks"),
+            [at(first, 1.0), at(second, 1.0), at(third, 0.0)]
+        );
+        assert_eq!(of("l0.duration"), [at(third, 1_500.0)]);
+        assert_eq!(of("l0.runs"), [at(third, 1.0)]);
+
+        // Of one source, all of it.
+        let telemetry = full();
+        points_by_source(&telemetry, &mut |source, by_source| {
+            assert_eq!(source, 1);
+            let (by_source, all) = (by_source.tags(&keys), points(&telemetry).tags(&keys));
+            assert!(by_source.eq(all));
+        });
     }
 
     #[test]
@@ -439,7 +604,7 @@ mod tests {
 
     #[test]
     fn a_tag_that_points_have_themselves_is_refused() {
-        for own in ["outcome", "error_type", "severity", "rule"] {
+        for own in ["outcome", "result", "error_type", "severity", "rule"] {
             let error = tag_keys(["model", own]).unwrap_err();
             assert!(matches!(error, KeyError::Reserved { key, .. } if key == own));
         }

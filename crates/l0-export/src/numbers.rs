@@ -53,6 +53,9 @@ const LOG_KEYS: [(&str, &str); 3] = [
 /// What a record of one run says in words: how it ended, the type of its error, whether it drifted.
 const IN_WORDS: [&str; 3] = ["runs", "failures", "drift.detected"];
 
+/// What a record of one run has as one number, whatever it is broken down by.
+const ATTEMPTS: &str = "attempts";
+
 /// A quantity, and how it is spelled.
 #[derive(Debug)]
 pub(crate) struct Spelled {
@@ -117,11 +120,13 @@ pub(crate) static NUMBERS: LazyLock<Vec<Number>> = LazyLock::new(|| {
     numbers
 });
 
-/// The numbers that a record of one run has beside what it says in words.
+/// The numbers that a record of one run has beside what it says in words, and beside those of its
+/// attempts.
 pub(crate) fn numbers_of_records() -> impl Iterator<Item = &'static Number> {
-    NUMBERS
-        .iter()
-        .filter(|number| !IN_WORDS.contains(&number.quantity().name))
+    NUMBERS.iter().filter(|number| {
+        let quantity = number.quantity();
+        !IN_WORDS.contains(&quantity.name) && !quantity.is_of_attempts()
+    })
 }
 
 impl Number {
@@ -164,7 +169,7 @@ impl Number {
         }
     }
 
-    /// Reads it; absent if it is unknown, or if it is counts by a label.
+    /// Reads it; absent if it is unknown, if it is counts by a label, or if each attempt has one.
     pub(crate) fn value(&self, telemetry: &Telemetry) -> Option<Scalar> {
         match (self.quantity().value(telemetry)?, self.statistic) {
             (Value::Distribution(all), statistic) => {
@@ -175,24 +180,43 @@ impl Number {
         }
     }
 
+    /// Reads it for a record of one run.
+    pub(crate) fn in_record(&self, telemetry: &Telemetry) -> Option<Scalar> {
+        if self.quantity().name == ATTEMPTS {
+            return Some(Scalar::Count(telemetry.metrics.attempts.into()));
+        }
+        self.value(telemetry)
+    }
+
+    /// Reads those of all attempts; empty if it is no such number.
+    pub(crate) fn of_attempts(&self, telemetry: &Telemetry) -> Vec<Scalar> {
+        let mut all = Vec::new();
+        if self.quantity().is_of_attempts() {
+            let mut read = |value: Value<'_>| all.push(Scalar::of(value));
+            self.quantity().values(telemetry, &mut read);
+        }
+        all
+    }
+
     /// Reads its counts by the values of its label; absent if they are unknown, or if it is one
     /// number.
     pub(crate) fn counts(&self, telemetry: &Telemetry) -> Option<Counts> {
         Counts::of(self.quantity(), telemetry)
     }
 
+    /// Whether a record has it.
     pub(crate) fn is_known(&self, telemetry: &Telemetry) -> bool {
-        self.value(telemetry).is_some() || self.counts(telemetry).is_some()
+        self.in_record(telemetry).is_some() || self.counts(telemetry).is_some()
     }
 
-    /// Adds it to a map under this key, if it is known.
+    /// Adds it to the map of a record under this key, if it is known.
     pub(crate) fn serialize_entry<M: SerializeMap>(
         &self,
         telemetry: &Telemetry,
         key: &str,
         map: &mut M,
     ) -> Result<(), M::Error> {
-        if let Some(value) = self.value(telemetry) {
+        if let Some(value) = self.in_record(telemetry) {
             map.serialize_entry(key, &value)
         } else if let Some(counts) = self.counts(telemetry) {
             map.serialize_entry(key, &counts)
@@ -202,15 +226,19 @@ impl Number {
     }
 }
 
-/// Counts by the values of a label, in the order in which they are read.
+/// Counts by the values of a label, each once, in the order in which they are first read.
 pub(crate) struct Counts(pub(crate) Vec<(String, u64)>);
 
 impl Counts {
     /// Reads those of a quantity; absent if they are unknown, or if it is one number.
     pub(crate) fn of(quantity: &Quantity, telemetry: &Telemetry) -> Option<Self> {
-        let mut counts = Vec::new();
-        let known = quantity.each(telemetry, &mut |label, count| {
-            counts.push((label.to_owned(), count));
+        let mut counts: Vec<(String, u64)> = Vec::new();
+        let known = quantity.each(telemetry, &mut |label, count| match counts
+            .iter_mut()
+            .find(|(known, _)| known == label)
+        {
+            Some((_, total)) => *total = total.saturating_add(count),
+            None => counts.push((label.to_owned(), count)),
         });
         known.then_some(Self(counts))
     }
@@ -295,7 +323,7 @@ mod tests {
     #[test]
     fn the_tables_name_quantities_that_there_are() {
         let tables = WORDS.iter().chain(&LOG_KEYS).map(|(name, _)| *name);
-        for name in tables.chain(IN_WORDS) {
+        for name in tables.chain(IN_WORDS).chain([ATTEMPTS]) {
             let known = Quantity::ALL.iter().any(|quantity| quantity.name == name);
             assert!(known, "there is no quantity `{name}`: mend this table");
         }

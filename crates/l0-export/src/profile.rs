@@ -13,6 +13,7 @@ use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
 pub use crate::reasons::Reason;
 use crate::reasons::Reasons;
+use crate::sources::{FALLBACKS, by_source, fallbacks};
 use crate::sparkline::Scale;
 use crate::values::printable;
 
@@ -20,7 +21,7 @@ use crate::values::printable;
 /// with their number.
 ///
 /// A profile has one group, [`ALL`](Self::ALL), or a group for each value of a metadata entry: of
-/// a model, or of the arm of an A/B test. [`Display`](fmt::Display) prints an aligned table, a
+/// a model, or of the arm of an A/B test. A run that fell back to another model is in the groups of both. [`Display`](fmt::Display) prints an aligned table, a
 /// block per quantity with a line per group; `Serialize` gives the [`Stats`] of each group under its
 /// name.
 ///
@@ -77,12 +78,21 @@ impl Profile {
     }
 
     /// Adds one run.
+    ///
+    /// What the attempts of a source measured is of the group of that source, by its own model, provider or
+    /// operation if these are what is grouped by. The run itself, and what is its own, is of the group of
+    /// the source that was tried last: see [`Telemetry::by_source`].
     pub fn add(&mut self, telemetry: &Telemetry) {
-        let name = match &self.group_by {
-            None => Self::ALL.into(),
-            Some(key) => keys::text(&telemetry.metadata, key).unwrap_or(Self::NONE.into()),
+        let Some(key) = self.group_by.clone() else {
+            self.group(Self::ALL)
+                .add(telemetry, true, telemetry.fallbacks().into());
+            return;
         };
-        self.group(&name).add(telemetry);
+        by_source(telemetry, &mut |part, metadata| {
+            let name = keys::text(metadata, &key).unwrap_or(Self::NONE.into());
+            let group = self.group(&name);
+            group.add(part.telemetry, part.is_last, fallbacks(part));
+        });
     }
 
     /// Adds all runs of another profile, group by group: both should be grouped by the same entry.
@@ -135,7 +145,7 @@ impl Serialize for Profile {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// How many runs.
+    /// How many runs. One that fell back is counted where it ended.
     pub runs: u64,
     sums: BTreeMap<&'static str, Scalar>,
     samples: BTreeMap<&'static str, Quantiles>,
@@ -184,22 +194,28 @@ impl Stats {
         self.reasons.in_order()
     }
 
-    fn add(&mut self, telemetry: &Telemetry) {
-        self.runs = self.runs.saturating_add(1);
+    /// Adds a run, or the part of one of its sources.
+    fn add(&mut self, telemetry: &Telemetry, is_run: bool, fallbacks: u64) {
+        self.runs = self.runs.saturating_add(is_run.into());
         for quantity in Quantity::ALL {
             let name = quantity.name;
-            match quantity.value(telemetry) {
-                None => self.add_counts(quantity, telemetry),
-                Some(Value::Distribution(all)) => {
-                    self.samples.entry(name).or_default().record_all(all);
-                }
-                Some(value) if quantity.kind == QuantityKind::Sum => {
-                    self.add_sum(name, Scalar::of(value));
-                }
-                Some(value) => {
-                    let sample = self.samples.entry(name).or_default();
-                    sample.record(Scalar::of(value).as_f64());
-                }
+            if quantity.label().is_some() {
+                self.add_counts(quantity, telemetry);
+            } else if name == FALLBACKS {
+                self.add_sum(name, Scalar::Count(fallbacks));
+            } else {
+                quantity.values(telemetry, &mut |value| match value {
+                    Value::Distribution(all) => {
+                        self.samples.entry(name).or_default().record_all(all);
+                    }
+                    value if quantity.kind == QuantityKind::Sum => {
+                        self.add_sum(name, Scalar::of(value));
+                    }
+                    value => {
+                        let sample = self.samples.entry(name).or_default();
+                        sample.record(Scalar::of(value).as_f64());
+                    }
+                });
             }
         }
         let failed = telemetry.outcome.is_some_and(Outcome::is_failure);

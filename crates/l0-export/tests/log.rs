@@ -94,6 +94,18 @@ fn the_record_has_the_keys_of_the_guide_and_ours() {
                 "violations_by_rule": { "json": 1 },
             },
             "drift": { "detected": true, "types": ["tone_shift"] },
+            "attempts": [
+                {
+                    "number": 1, "source": 1, "model": "gpt-4", "outcome": "failed", "tokens": 1,
+                    "duration_ms": 260.0, "time_to_first_token_ms": 250.0,
+                    "error": { "type": "connection_dropped", "message": "connection dropped" },
+                },
+                {
+                    "number": 2, "source": 1, "model": "gpt-4", "outcome": "completed",
+                    "tokens": 149, "delay_ms": 100.0, "duration_ms": 1140.0,
+                    "time_to_first_token_ms": 20.0,
+                },
+            ],
             "metadata": { "endpoint": "/chat", "environment": "production", "model": "gpt-4" },
         }),
     );
@@ -176,7 +188,12 @@ mod tracing {
     }
 
     /// What is emitted as JSON.
-    const AS_JSON: [&str; 3] = ["network.errors_by_type", "drift.types", "metadata"];
+    const AS_JSON: [&str; 4] = [
+        "network.errors_by_type",
+        "drift.types",
+        "attempts",
+        "metadata",
+    ];
 
     /// Joins the keys of a record's parts by dots.
     fn flattened(record: &Value) -> serde_json::Map<String, Value> {

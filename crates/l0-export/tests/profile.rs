@@ -165,6 +165,75 @@ fn counts_are_exact_and_merge() {
     assert_eq!(left.total().runs, 4);
 }
 
+/// A run that asked `a`, was cut off, and was answered by `b`.
+fn fell_back() -> Telemetry {
+    let mut telemetry = run("a", 100.0);
+    telemetry.attempts[0].model = Some("a".to_owned());
+    (telemetry.attempts[1].model, telemetry.attempts[1].source) = (Some("b".to_owned()), 2);
+    telemetry
+}
+
+#[test]
+fn what_attempts_measured_is_of_the_model_that_made_them() {
+    let mut by_model = Profile::new().group_by("model");
+    let mut by_endpoint = Profile::new().group_by("endpoint");
+    for telemetry in [run("a", 10.0), fell_back(), fell_back()] {
+        by_model.add(&telemetry);
+        by_endpoint.add(&telemetry);
+    }
+    let attempts = |stats: &Stats| {
+        let counts = stats.counts("attempts");
+        let of = |result: &str| counts.get(result).copied().unwrap_or_default();
+        (of("failed"), of("completed"))
+    };
+    let numbers = |profile: &Profile| -> Vec<_> {
+        let groups = profile.groups().map(|(name, stats)| {
+            let sum = |name| stats.sum(name).unwrap_or_default();
+            let sums = ["tokens.total", "tokens.wasted", "fallbacks", "usage.output"].map(sum);
+            let durations = stats.sample("duration").count();
+            (
+                name.to_owned(),
+                stats.runs,
+                attempts(stats),
+                sums,
+                durations,
+            )
+        });
+        groups.collect()
+    };
+    let (a, b) = ("a".to_owned(), "b".to_owned());
+    assert_eq!(
+        numbers(&by_model),
+        [
+            (a, 1, (3, 1), [152.0, 3.0, 2.0, 160.0], 1),
+            (b, 2, (0, 2), [298.0, 0.0, 0.0, 320.0], 2),
+        ]
+    );
+    let chat = "/chat".to_owned();
+    let all = (3, 3);
+    assert_eq!(
+        numbers(&by_endpoint),
+        [(chat, 3, all, [450.0, 3.0, 2.0, 480.0], 3)]
+    );
+    let table = by_model.to_string();
+    assert!(table.contains("\nb "), "{table}");
+}
+
+/// As those of a version that did not tell attempts apart.
+#[test]
+fn a_record_without_attempts_is_of_its_own_model() {
+    let mut telemetry = run("a", 10.0);
+    telemetry.attempts.clear();
+    let mut profile = Profile::new().group_by("model");
+    profile.add(&telemetry);
+    let groups: Vec<_> = profile.groups().collect();
+    let [("a", stats)] = groups[..] else {
+        panic!("{groups:?}");
+    };
+    assert_eq!((stats.runs, stats.sum("tokens.total")), (1, Some(150.0)));
+    assert!(stats.counts("attempts").is_empty());
+}
+
 #[test]
 fn runs_are_grouped_by_a_metadata_entry() {
     let mut profile = Profile::new().group_by("arm");
@@ -402,31 +471,34 @@ fn every_quantity_that_is_known_is_in_every_form() {
     let json = serde_json::to_value(all(&profile)).expect("serializes");
     let table = profile.to_string();
     let mut known = 3; // runs, reasons, and the runs by outcome
+    let is_known = |quantity: &Quantity| {
+        let mut values = 0;
+        quantity.values(&telemetry, &mut |_| values += 1);
+        values > 0
+    };
     for quantity in Quantity::ALL {
         let stats = all(&profile);
-        let value = quantity.value(&telemetry);
-        match (value, quantity.kind) {
-            (Some(_), QuantityKind::Sum) => {
+        match (is_known(quantity), quantity.kind) {
+            (true, QuantityKind::Sum) => {
                 known += 1;
                 assert!(stats.sum(quantity.name).is_some(), "{quantity:?}");
             }
-            (Some(_), _) => {
+            (true, _) => {
                 known += 1;
                 assert!(!stats.sample(quantity.name).is_empty(), "{quantity:?}");
             }
-            (None, _) if quantity.name != "runs" => {
+            (false, _) if quantity.name != "runs" => {
                 let counts = stats.counts(quantity.name);
                 known += usize::from(!counts.is_empty());
             }
-            (None, _) => {}
+            (false, _) => {}
         }
     }
     assert_eq!(json.as_object().expect("a map").len(), known, "{json}");
     let blocks = table.matches("mean").count();
-    let samples = Quantity::ALL.iter().filter(|quantity| {
-        let known = quantity.value(&telemetry).is_some();
-        known && quantity.kind != QuantityKind::Sum
-    });
+    let samples = Quantity::ALL
+        .iter()
+        .filter(|quantity| is_known(quantity) && quantity.kind != QuantityKind::Sum);
     assert_eq!(blocks, samples.count(), "{table}");
 }
 

@@ -164,6 +164,10 @@ fn check_csv(telemetry: &Telemetry) {
         Some(value) => value.to_string(),
     };
     assert_eq!(text(&cells.remove("model").expect("model")), model);
+    let last = telemetry.attempts.last();
+    let last = last.and_then(|last| last.model.as_deref());
+    let cell = cells.remove("lastModel").expect("lastModel");
+    assert_eq!(text(&cell), last.unwrap_or_default());
     // Numbers that came later are columns too, under names that are derived.
     let numbers = Quantity::ALL.iter().filter_map(|q| q.value(telemetry));
     let numbers: Vec<_> = numbers.flat_map(plain).collect();

@@ -75,7 +75,7 @@ impl<T: From<Registry>> Builder<T> {
     /// beyond the limit and `other` for every value, so that sums over all series stay exact;
     /// `l0_series_overflow_total` counts how often that was done. Default labels keep their value.
     ///
-    /// With the default buckets, a label set takes about 2 kB of memory and 160 lines in a scrape, and
+    /// With the default buckets, a label set takes about 2 kB of memory and 190 lines in a scrape, and
     /// one more line for each type of error and each rule that it has seen.
     pub fn max_series(mut self, max: usize) -> Self {
         self.max_series = max;

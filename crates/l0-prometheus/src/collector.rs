@@ -138,6 +138,14 @@ impl LabelledCollector {
         &self.series.value
     }
 
+    /// The series of other labels; `None` if they are the same, or after a `clear`, which has forgotten
+    /// the series of these.
+    pub(crate) fn series_of_others(&self, labels: &Labels) -> Option<Arc<Cell<Series>>> {
+        let series = (*labels != self.labels).then(|| self.registry.series(labels))?;
+        // Asked last: a series that was looked up before the `clear` is forgotten, too.
+        (!self.series.is_forgotten()).then_some(series)
+    }
+
     pub(crate) fn registry(&self) -> &Registry {
         &self.registry
     }

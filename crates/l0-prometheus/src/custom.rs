@@ -201,7 +201,7 @@ impl CustomMetric {
         for cell in &cells {
             sink.sample(&Sample {
                 labels: &cell.labels,
-                own: None,
+                own: (&[], &[]),
                 value: match &cell.value {
                     CustomValue::Number(number) => Value::Number(number.get()),
                     CustomValue::Histogram(histogram) => Value::Histogram(histogram.view()),

@@ -28,9 +28,17 @@ pub(crate) struct Family<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Sample<'a> {
     pub(crate) labels: &'a Labels,
-    /// The metric's own label.
-    pub(crate) own: Option<(&'a str, &'a str)>,
+    /// The names of the metric's own labels, and their values.
+    pub(crate) own: (&'a [&'a str], &'a [&'a str]),
     pub(crate) value: Value<'a>,
+}
+
+impl<'a> Sample<'a> {
+    /// The metric's own labels.
+    pub(crate) fn own(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let (names, values) = self.own;
+        names.iter().copied().zip(values.iter().copied())
+    }
 }
 
 /// How metrics are written.
@@ -172,7 +180,7 @@ impl Sink for Writer {
     fn sample(&mut self, sample: &Sample<'_>) {
         self.labels.clear();
         self.labels.push_str(sample.labels.as_str());
-        if let Some((name, value)) = sample.own {
+        for (name, value) in sample.own() {
             if !self.labels.is_empty() {
                 self.labels.push(',');
             }

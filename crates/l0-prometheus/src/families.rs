@@ -47,7 +47,7 @@ impl Sink for Families {
 
     fn sample(&mut self, sample: &Sample<'_>) {
         let labels = sample.labels.iter();
-        let own = sample.own.map(|(name, value)| (name, value.into()));
+        let own = sample.own().map(|(name, value)| (name, value.into()));
         let pairs = labels
             .chain(own)
             .map(|(name, value)| label(name, value.into_owned()));

@@ -1,11 +1,17 @@
 //! Interceptor: records runs as they happen, under labels from their metadata.
 
-use l0_core::{End, Event, Interceptor, KeyError, KeyList, Observer, Observers, RunInfo};
+use std::sync::Arc;
+
+use l0_core::{
+    End, Event, Interceptor, KeyError, KeyList, Metadata, Observer, Observers, RunInfo, Telemetry,
+    keys,
+};
 
 use crate::collector::{Collector, LabelledCollector};
+use crate::label_sets::Cell;
 use crate::labels::{Labels, LabelsText};
 use crate::names::KEYS;
-use crate::series::Stream;
+use crate::series::{Series, Stream, Wait, source_name};
 
 impl Collector {
     /// Creates an interceptor that records every run, all under the default labels.
@@ -25,7 +31,7 @@ impl Collector {
     pub fn interceptor(&self) -> MetricsInterceptor {
         MetricsInterceptor {
             collector: self.clone(),
-            keys: KeyList::new(),
+            keys: Arc::default(),
         }
     }
 
@@ -33,7 +39,8 @@ impl Collector {
     /// keys.
     ///
     /// No other metadata becomes a label. A key that a run does not have, or whose value is empty, gives
-    /// no label. Values are cut to 256 bytes.
+    /// no label. Values are cut to 256 bytes. They are those of the start of the run; of one that falls
+    /// back, what each source measures is under the values that its own metadata has.
     ///
     /// ```
     /// use l0_core::L0;
@@ -57,9 +64,12 @@ impl Collector {
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        let mut interceptor = self.interceptor();
-        interceptor.keys.add(keys, &KEYS)?;
-        Ok(interceptor)
+        let mut list = KeyList::new();
+        list.add(keys, &KEYS)?;
+        Ok(MetricsInterceptor {
+            collector: self.clone(),
+            keys: Arc::new(list),
+        })
     }
 }
 
@@ -72,23 +82,23 @@ impl Collector {
 #[derive(Debug, Clone)]
 pub struct MetricsInterceptor {
     collector: Collector,
-    keys: KeyList,
+    keys: Arc<KeyList>,
 }
 
-impl MetricsInterceptor {
-    fn labels(&self, run: &RunInfo) -> Labels {
-        let mut text = LabelsText::default();
-        for (name, value) in self.keys.pick(run.metadata()) {
-            text.push(name, &value);
-        }
-        text.into()
+/// The labels that metadata gives.
+fn labels(keys: &KeyList, metadata: &Metadata) -> Labels {
+    let mut text = LabelsText::default();
+    for (name, value) in keys.pick(metadata) {
+        text.push(name, &value);
     }
+    text.into()
 }
 
 impl Interceptor for MetricsInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        let collector = self.collector.with_labels(&self.labels(run));
-        observers.push(LiveRun::start(collector, run.clone()));
+        let labels = labels(&self.keys, run.metadata());
+        let collector = self.collector.with_labels(&labels);
+        observers.push(LiveRun::start(collector, &self.keys, run));
     }
 
     fn needs_telemetry(&self) -> bool {
@@ -98,43 +108,113 @@ impl Interceptor for MetricsInterceptor {
 
 /// A run that has started. Its drop is its end, at the latest.
 struct LiveRun {
+    /// Of the labels that were known at the start, which are those of the first source.
     collector: LabelledCollector,
+    keys: Arc<KeyList>,
     run: RunInfo,
     /// Until it has finished.
     stream: Option<Stream>,
+    /// The number of the source that is tried.
+    source: u32,
+    /// Where that source is counted, if it is not where the run started.
+    elsewhere: Option<Arc<Cell<Series>>>,
+    /// While it waits for a retry of that source.
+    wait: Option<Wait>,
 }
 
 impl LiveRun {
-    fn start(collector: LabelledCollector, run: RunInfo) -> Self {
+    fn start(collector: LabelledCollector, keys: &Arc<KeyList>, run: &RunInfo) -> Self {
         let stream = Some(collector.series().streams.start());
         Self {
             collector,
-            run,
+            keys: Arc::clone(keys),
+            run: run.clone(),
             stream,
+            source: 1,
+            elsewhere: None,
+            wait: None,
         }
+    }
+
+    /// Where a source is counted, if it is not where the run started.
+    fn elsewhere(&self, source: u32) -> Option<Arc<Cell<Series>>> {
+        if source == self.source {
+            return self.elsewhere.clone();
+        }
+        let metadata = &self.run.source(source)?.metadata;
+        let labels = labels(&self.keys, metadata);
+        self.collector.series_of_others(&labels)
+    }
+
+    /// Where the source is counted that is tried.
+    fn present(&self) -> &Series {
+        let elsewhere = self.elsewhere.as_ref().map(|series| &series.value);
+        elsewhere.unwrap_or(self.collector.series())
+    }
+
+    fn attempt_started(&mut self, source: u32) {
+        self.resume();
+        if source != self.source {
+            // Not when it is decided: the run may end before the next source is called.
+            self.count_fallback(self.source, source);
+            self.elsewhere = self.elsewhere(source);
+            self.source = source;
+        }
+    }
+
+    fn wait(&mut self) {
+        if self.wait.is_none() {
+            self.wait = Some(self.present().streams.wait());
+        }
+    }
+
+    fn resume(&mut self) {
+        if let Some(wait) = self.wait.take() {
+            self.present().streams.resume(wait);
+        }
+    }
+
+    /// Under the labels of the start, as the runs are that it is a share of. What is given up and what is
+    /// asked instead, its own labels say.
+    fn count_fallback(&self, from: u32, to: u32) {
+        let name = |number| {
+            let source = self.run.source(number);
+            let model = source.and_then(|source| keys::text(&source.metadata, keys::MODEL));
+            source_name(model, number)
+        };
+        let pair = [&*name(from), &*name(to)];
+        self.collector.series().fallbacks.add(pair, 1);
     }
 
     fn finish(&mut self, end: &End) {
         if let Some(stream) = self.stream.take() {
-            self.collector.series().finish(&stream, end);
+            self.resume();
+            self.collector.series().finish(&stream, end, self.present());
         }
+    }
+
+    /// What each source measured goes under its labels.
+    fn record(&self, telemetry: &Telemetry) {
+        telemetry.by_source(&mut |part| {
+            let elsewhere = self.elsewhere(part.source);
+            let series = elsewhere.as_ref().map(|series| &series.value);
+            let series = series.unwrap_or(self.collector.series());
+            series.record_measured(part.telemetry, part.is_last);
+        });
     }
 }
 
 impl Observer for LiveRun {
     fn on_event(&mut self, event: &Event<'_>) {
-        let streams = &self.collector.series().streams;
-        match (event, &mut self.stream) {
-            (Event::Retry { .. }, Some(stream)) => streams.wait(stream),
-            (Event::AttemptStarted { .. }, Some(stream)) if stream.waits() => {
-                streams.resume(stream);
-            }
-            (Event::Finished { end, telemetry, .. }, _) => {
-                // A scrape between the two shows no more requests than ends. Both go where the start was
-                // counted, which a `clear` may have forgotten.
+        match *event {
+            Event::Retry { .. } => self.wait(),
+            Event::AttemptStarted { source, .. } => self.attempt_started(source),
+            Event::Finished { end, telemetry, .. } => {
+                // A scrape between the two shows no more requests than ends. Where the start was counted,
+                // a `clear` may have forgotten it, and then all of the run goes there.
                 self.finish(end);
                 if let Some(telemetry) = telemetry {
-                    self.collector.series().record_measured(telemetry);
+                    self.record(telemetry);
                 }
             }
             _ => {}
@@ -179,8 +259,8 @@ mod tests {
     fn an_observer_that_is_never_told_of_the_end_ends_with_its_drop() {
         let collector = Collector::builder().build().unwrap();
         let labelled = collector.with_labels(&Labels::none());
-        let active = || labelled.series().snapshot().streams.unwrap().active;
-        let mut live = LiveRun::start(labelled.clone(), run());
+        let active = || labelled.series().snapshot(0).streams.active;
+        let mut live = LiveRun::start(labelled.clone(), &Arc::default(), &run());
         live.on_event(&Event::attempt_started(1));
         assert_eq!(active(), 1);
         drop(live);
@@ -216,7 +296,7 @@ mod tests {
             (End::of(Cause::NoTimer), Some("no_timer")),
             (End::of(Cause::Panic), Some("panic")),
         ] {
-            let mut telemetry = l0_core::Telemetry::default();
+            let mut telemetry = Telemetry::default();
             telemetry.outcome = Some(end.outcome());
             telemetry.error = l0_core::ErrorRecord::of(&end);
             let expected = |name: &str, label: &str, value: &str, count: u32| {
@@ -242,7 +322,7 @@ mod tests {
             let live = Collector::builder().build().unwrap();
             for telemetry in [None, Some(&telemetry)] {
                 let collector = live.with_labels(&Labels::none());
-                let mut live = LiveRun::start(collector, run());
+                let mut live = LiveRun::start(collector, &Arc::default(), &run());
                 live.on_event(&Event::finished(&end, telemetry));
             }
             check(&live, 2, 2);

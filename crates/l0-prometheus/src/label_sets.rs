@@ -134,8 +134,15 @@ impl<S> LabelSets<S> {
 
     /// All cells, by their labels.
     pub(crate) fn all(&self) -> Vec<Arc<Cell<S>>> {
-        let mut cells: Vec<_> = self.read().cells.values().map(Arc::clone).collect();
-        cells.sort_unstable_by(|a, b| a.labels.cmp(&b.labels));
+        let cells = self.all_with(|_| ());
+        cells.into_iter().map(|(cell, ())| cell).collect()
+    }
+
+    /// All cells, by their labels, and what was read from each at a time when these were all.
+    pub(crate) fn all_with<R>(&self, read: impl Fn(&S) -> R) -> Vec<(Arc<Cell<S>>, R)> {
+        let cell = |cell: &Arc<Cell<S>>| (Arc::clone(cell), read(&cell.value));
+        let mut cells: Vec<_> = self.read().cells.values().map(cell).collect();
+        cells.sort_unstable_by(|(a, _), (b, _)| a.labels.cmp(&b.labels));
         cells
     }
 

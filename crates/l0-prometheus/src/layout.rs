@@ -39,6 +39,8 @@ enum Form {
     Longest,
     /// A counter of every run, measured or not, read from its end.
     Ends(OfEnd),
+    /// A counter of every run, measured or not, by the models between which it went.
+    Fallbacks,
 }
 
 /// Gives the value of a label under which an end is counted, if it is.
@@ -130,6 +132,12 @@ static FIXED: &[Fixed] = &[
     ),
     // So far the guide.
     fixed(
+        "fallbacks",
+        "fallbacks_total",
+        "Fallbacks from one model to another, of runs measured or not",
+    )
+    .in_form(Form::Fallbacks),
+    fixed(
         FINISHED,
         "streams_finished_total",
         "Runs finished, measured or not, by outcome",
@@ -146,7 +154,7 @@ static FIXED: &[Fixed] = &[
     fixed(
         "tokens.wasted",
         "wasted_tokens_total",
-        "Tokens of attempts that a retry threw away",
+        "Tokens of attempts that a retry or a fallback threw away",
     ),
     fixed(
         "inter_token",
@@ -158,6 +166,9 @@ static FIXED: &[Fixed] = &[
 
 /// The quantity of the ends of runs.
 pub(crate) const FINISHED: &str = "runs";
+
+/// The labels of fallbacks: the model that is given up, and the one that is asked next.
+pub(crate) const FALLBACK_LABELS: [&str; 2] = ["from", "to"];
 
 /// The quantities as metrics, in the order in which they are written, and by form: a series has an array
 /// for each form, in the same order.
@@ -177,8 +188,8 @@ pub(crate) struct Row {
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
-    /// The label that it has besides those of the label set.
-    pub(crate) label: Option<&'static str>,
+    /// The labels that it has besides those of the label set.
+    pub(crate) own: Vec<&'static str>,
     pub(crate) place: Place,
 }
 
@@ -190,6 +201,7 @@ pub(crate) enum Place {
     Histogram(usize),
     Breakdown(usize),
     Ends(usize),
+    Fallbacks,
 }
 
 /// A quantity that is a histogram.
@@ -201,7 +213,7 @@ pub(crate) struct HistogramRow {
 }
 
 impl HistogramRow {
-    /// Whether each run has one value in it.
+    /// Whether each of its values is that of a run, or of an attempt.
     pub(crate) fn is_of_runs(&self) -> bool {
         self.longest || self.quantity.kind != QuantityKind::Distribution
     }
@@ -239,6 +251,7 @@ impl Layout {
         form: Form,
     ) {
         let (kind, place) = match form {
+            Form::Fallbacks => (Kind::Counter, Place::Fallbacks),
             Form::Ends(of_end) => {
                 let at = push(&mut self.ends, (quantity, of_end));
                 (Kind::Counter, Place::Ends(at))
@@ -263,7 +276,10 @@ impl Layout {
             name,
             kind,
             help,
-            label: quantity.label(),
+            own: match place {
+                Place::Fallbacks => FALLBACK_LABELS.to_vec(),
+                _ => quantity.label().into_iter().collect(),
+            },
             place,
         });
     }

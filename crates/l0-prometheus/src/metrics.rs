@@ -22,8 +22,8 @@ pub(crate) struct Metric {
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
-    /// The label that it has besides those of the label set.
-    pub(crate) label: Option<&'static str>,
+    /// The labels that it has besides those of the label set.
+    pub(crate) own: Vec<&'static str>,
     read: Read,
 }
 
@@ -34,9 +34,9 @@ enum Read {
     Own(fn(&Snapshot) -> Option<Value<'static>>),
 }
 
-/// Takes the samples of one metric and one label set: the value of the metric's own label, which is
-/// empty if it has none, and what the sample says.
-type Samples<'a> = dyn FnMut(&str, Value<'_>) + 'a;
+/// Takes the samples of one metric and one label set: the values of the metric's own labels, and what
+/// the sample says.
+type Samples<'a> = dyn FnMut(&[&str], Value<'_>) + 'a;
 
 impl Metric {
     const fn own(
@@ -49,7 +49,7 @@ impl Metric {
             name: Cow::Borrowed(name),
             kind,
             help,
-            label: None,
+            own: Vec::new(),
             read: Read::Own(read),
         }
     }
@@ -59,32 +59,37 @@ impl Metric {
         let place = match self.read {
             Read::Own(read) => {
                 if let Some(value) = read(snapshot) {
-                    samples("", value);
+                    samples(&[], value);
                 }
                 return;
             }
             Read::Quantity(place) => place,
         };
-        let mut counts = |value: &str, count| samples(value, Value::Count(count));
+        let mut count_by = |value: [&str; 1], count| samples(&value, Value::Count(count));
         match place {
-            Place::Sum { at, scale: 1.0 } => counts("", series.sums[at].get()),
+            Place::Sum { at, scale: 1.0 } => samples(&[], Value::Count(series.sums[at].get())),
             Place::Sum { at, scale } => {
-                samples("", Value::Number(series.sums[at].get() as f64 / scale));
+                samples(&[], Value::Number(series.sums[at].get() as f64 / scale));
             }
             Place::Last(at) => {
                 let last = series.last[at].get();
                 if !last.is_nan() {
-                    samples("", Value::Number(last));
+                    samples(&[], Value::Number(last));
                 }
             }
-            Place::Histogram(at) => samples("", Value::Histogram(series.histograms[at].view())),
-            Place::Breakdown(at) => series.breakdowns[at].each(&mut counts),
+            Place::Histogram(at) => samples(&[], Value::Histogram(series.histograms[at].view())),
+            Place::Breakdown(at) => series.breakdowns[at].each(&mut count_by),
             Place::Ends(at) if LAYOUT.ends[at].0.name == FINISHED => {
                 // No end is known where no start is.
-                let finished = snapshot.streams.iter().flat_map(|_| &snapshot.finished);
-                finished.for_each(|(value, count)| counts(value, *count));
+                let finished = snapshot.finished.iter();
+                let finished = finished.filter(|_| snapshot.streams().is_some());
+                finished.for_each(|([value], count)| count_by([value], *count));
             }
-            Place::Ends(at) => series.ends[at].each(&mut counts),
+            Place::Ends(at) => series.ends[at].each(&mut count_by),
+            Place::Fallbacks => {
+                let mut count_by = |pair: [&str; 2], count| samples(&pair, Value::Count(count));
+                series.fallbacks.each(&mut count_by);
+            }
         }
     }
 }
@@ -103,31 +108,31 @@ const LIVE: [Metric; 5] = [
         "backoff_seconds_total",
         Kind::Counter,
         "Time that runs waited for retries in seconds, measured or not, live ones included",
-        |snapshot| Some(Value::Number(snapshot.streams?.backoff_seconds)),
+        |snapshot| snapshot.streams.backoff_seconds.map(Value::Number),
     ),
     Metric::own(
         "streams_active_seconds_total",
         Kind::Counter,
         "Time that runs were live in seconds, measured or not, live ones included",
-        |snapshot| Some(Value::Number(snapshot.streams?.active_seconds)),
+        |snapshot| Some(Value::Number(snapshot.streams()?.active_seconds)),
     ),
     Metric::own(
         "streams_started_total",
         Kind::Counter,
         "Runs started, measured or not",
-        |snapshot| Some(Value::Count(snapshot.streams?.started)),
+        |snapshot| Some(Value::Count(snapshot.streams()?.started)),
     ),
     Metric::own(
         "streams_active",
         Kind::Gauge,
         "Runs started and not finished, measured or not",
-        |snapshot| Some(Value::Count(snapshot.streams?.active)),
+        |snapshot| Some(Value::Count(snapshot.streams()?.active)),
     ),
     Metric::own(
         "stream_oldest_seconds",
         Kind::Gauge,
         "Age of the oldest live run in seconds, measured or not",
-        |snapshot| snapshot.streams?.oldest_seconds.map(Value::Number),
+        |snapshot| snapshot.streams.oldest_seconds.map(Value::Number),
     ),
 ];
 
@@ -137,7 +142,7 @@ pub(crate) static METRICS: LazyLock<Vec<Metric>> = LazyLock::new(|| {
         name: row.name.clone(),
         kind: row.kind,
         help: row.help,
-        label: row.label,
+        own: row.own.clone(),
         read: Read::Quantity(row.place),
     });
     [REQUESTS]
@@ -195,15 +200,15 @@ mod tests {
     fn table() -> String {
         let runs = METRICS
             .iter()
-            .map(|one| (&*one.name, one.kind, one.label, one.help));
+            .map(|one| (&*one.name, one.kind, &*one.own, one.help));
         let health = HEALTH
             .iter()
-            .map(|one| (one.name, Kind::Counter, None, one.help));
-        let mut table = "| metric | type | label | what it says |\n|---|---|---|---|\n".to_owned();
-        for (name, kind, label, help) in runs.chain(health) {
-            let label = label.map_or_else(String::new, |label| format!("`{label}`"));
-            let kind = kind.as_str();
-            let _ = writeln!(table, "| `l0_{name}` | {kind} | {label} | {help} |");
+            .map(|one| (one.name, Kind::Counter, &[][..], one.help));
+        let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
+        for (name, kind, own, help) in runs.chain(health) {
+            let own: Vec<_> = own.iter().map(|label| format!("`{label}`")).collect();
+            let (kind, own) = (kind.as_str(), own.join(", "));
+            let _ = writeln!(table, "| `l0_{name}` | {kind} | {own} | {help} |");
         }
         table
     }
@@ -263,7 +268,7 @@ mod tests {
     /// A caller's label can never repeat one of a metric.
     #[test]
     fn labels_of_metrics_are_reserved() {
-        for label in METRICS.iter().filter_map(|metric| metric.label) {
+        for label in METRICS.iter().flat_map(|metric| &metric.own) {
             crate::Labels::new([(label, "x")]).unwrap_err();
         }
     }

@@ -3,6 +3,7 @@
 use l0_core::{KeyRules, Quantity};
 
 use crate::error::LabelError;
+use crate::layout::FALLBACK_LABELS;
 
 /// Which metadata keys can be labels, under their own names.
 pub(crate) const KEYS: KeyRules = KeyRules::new(
@@ -26,7 +27,8 @@ fn is_label_name(name: &str) -> bool {
 /// Whether the format or a metric of runs gives the name a meaning.
 fn is_reserved(name: &str) -> bool {
     let of_format = name.starts_with("__") || name == "le" || name == "quantile";
-    of_format || Quantity::ALL.iter().any(|one| one.label() == Some(name))
+    let of_fallbacks = FALLBACK_LABELS.contains(&name);
+    of_format || of_fallbacks || Quantity::ALL.iter().any(|one| one.label() == Some(name))
 }
 
 /// Gives the name back if a caller may use it.
@@ -63,6 +65,9 @@ mod tests {
             "severity",
             "rule",
             "outcome",
+            "result",
+            "from",
+            "to",
             "__name__",
             "__",
             "__x",

@@ -87,10 +87,10 @@ impl Registry {
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
         let metrics = &*METRICS;
-        let runs = metrics.iter().map(|one| (&*one.name, one.help, one.label));
-        let health = HEALTH.iter().map(|one| (one.name, one.help, None));
-        let descs = runs.chain(health).filter_map(|(name, help, label)| {
-            let own = label.map(str::to_owned).into_iter().collect();
+        let runs = metrics.iter().map(|one| (&*one.name, one.help, &*one.own));
+        let health = HEALTH.iter().map(|one| (one.name, one.help, &[][..]));
+        let descs = runs.chain(health).filter_map(|(name, help, own)| {
+            let own = own.iter().map(|label| (*label).to_owned()).collect();
             let constant = defaults
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()));
@@ -212,8 +212,9 @@ impl Registry {
     /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate),
     /// then custom ones by name, and the label sets of each in the order of their labels. Runs may be
     /// recorded meanwhile: a run that ends during the call may be in some metrics and not yet in
-    /// others. What started is always finished or active, runs of interceptors that were measured are
-    /// never more than have finished, and the buckets of a histogram ascend to its count.
+    /// others. What started is always finished or active, under the labels of each; runs of interceptors
+    /// that were measured are never more than have finished, over all labels together and, without
+    /// fallbacks, under the labels of each; and the buckets of a histogram ascend to its count.
     #[must_use]
     pub fn expose(&self) -> String {
         self.write(Format::Text)
@@ -310,11 +311,16 @@ impl Registry {
         if let Some(timeout) = self.0.idle_timeout {
             self.0.runs.sweep(timeout, Instant::now());
         }
-        let all = self.0.runs.all();
-        let snapshots: Vec<_> = all.iter().map(|one| one.value.snapshot()).collect();
+        // Requests are counted after the end, and perhaps under other labels, so those of all label sets
+        // are read before any end is; and before there is a label set that is not read.
+        let all = self.0.runs.all_with(|series| series.requests.get());
+        let all: Vec<_> = all
+            .into_iter()
+            .map(|(series, requests)| (series.value.snapshot(requests), series))
+            .collect();
         for (metric, name) in METRICS.iter().zip(&self.0.names) {
             let mut began = false;
-            for (series, snapshot) in all.iter().zip(&snapshots) {
+            for (snapshot, series) in &all {
                 metric.read(&series.value, snapshot, &mut |own, value| {
                     if !began {
                         began = true;
@@ -326,7 +332,7 @@ impl Registry {
                     }
                     sink.sample(&Sample {
                         labels: &series.labels,
-                        own: metric.label.map(|label| (label, own)),
+                        own: (&metric.own, own),
                         value,
                     });
                 });
@@ -343,7 +349,7 @@ impl Registry {
                 });
                 sink.sample(&Sample {
                     labels: &self.0.defaults,
-                    own: None,
+                    own: (&[], &[]),
                     value: Value::Count(count),
                 });
             }
@@ -378,5 +384,81 @@ impl std::fmt::Debug for Registry {
             .field("labels", &self.0.defaults)
             .field("series_count", &self.series_count())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use futures_util::FutureExt;
+    use l0_core::testing::Script;
+    use l0_core::{Failure, L0, Source, source};
+
+    use super::*;
+    use crate::collector::Collector;
+
+    /// What a scrape says of all label sets together.
+    #[derive(Default)]
+    struct Sums {
+        name: String,
+        requests: u64,
+        finished: u64,
+    }
+
+    impl Sink for Sums {
+        fn family(&mut self, family: &Family<'_>) {
+            family.name.clone_into(&mut self.name);
+        }
+
+        fn sample(&mut self, sample: &Sample<'_>) {
+            let Value::Count(count) = sample.value else {
+                return;
+            };
+            match &*self.name {
+                "l0_requests_total" => self.requests += count,
+                "l0_streams_finished_total" => self.finished += count,
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs that start under the labels of one model and are requests to another one. Without a text to
+    /// write and to read, there are many scrapes.
+    #[test]
+    fn no_more_runs_are_requests_than_have_finished_whatever_their_labels() {
+        const RUNS: usize = 2_000;
+
+        let collector = Collector::builder().build().unwrap();
+        // Read after the one model and before the other.
+        for number in 0..200 {
+            let labels = Labels::new([("model", format!("m{number}"))]).unwrap();
+            drop(collector.with_labels(&labels));
+        }
+        let interceptor = collector.label_keys(["model"]).unwrap();
+        let l0 = L0::builder().interceptor(interceptor).build();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let denied = Script::new().attempt(|a| a.connect_error(Failure::status(401)));
+                let answer = Script::new().attempt(|a| a.token("a"));
+                for _ in 0..RUNS {
+                    let answer = source(answer.source()).metadata("model", "z");
+                    let run = l0.stream(denied.source()).metadata("model", "a");
+                    let text = run.fallback(answer).start().text().now_or_never();
+                    text.unwrap().unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let mut sums = Sums::default();
+                collector.registry().read(&mut sums);
+                assert!(sums.requests <= sums.finished, "of {}", sums.finished);
+            }
+        });
+        let mut sums = Sums::default();
+        collector.registry().read(&mut sums);
+        assert_eq!([sums.requests, sums.finished], [RUNS as u64; 2]);
     }
 }

@@ -1,18 +1,21 @@
 //! Runs recorded as they happen: labels from metadata, and gauges that are right on every exit.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use l0_core::testing::{Script, ScriptedAttempt};
+use l0_core::testing::{Script, ScriptedAttempt, ScriptedError, ScriptedToken};
 use l0_core::{
     Backoff, Check, Ended, Event, Failure, Findings, Interceptor, KeyError, L0, L0Builder,
-    Monitoring, NewRun, Observer, Observers, Outcome, Refusal, Retry, RunInfo, Severity, Timeouts,
-    Violation,
+    Monitoring, NewRun, Observer, Observers, Outcome, Refusal, Retry, Run, RunInfo, Severity,
+    Source, Timeouts, Violation, source,
 };
 use l0_prometheus::Collector;
 use support::Exposition;
@@ -254,6 +257,36 @@ async fn a_clear_forgets_live_runs() {
     drop(after);
 }
 
+/// Also what it would count under other labels, which the `clear` has not forgotten.
+#[tokio::test(start_paused = true)]
+async fn a_clear_forgets_all_of_a_run_that_falls_back() {
+    let collector = collector();
+    let l0 = l0(&collector).build();
+    let denied = Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
+    for cleared_at in 0..3 {
+        collector.clear();
+        let mut run = l0
+            .stream(denied.source())
+            .metadata("model", "m")
+            .fallback(source(denied.source()).metadata("model", "n"))
+            .start();
+        for item in 0..3 {
+            if item == cleared_at {
+                collector.clear();
+            }
+            run.next().await.unwrap().unwrap();
+        }
+        run.next().await.unwrap().unwrap_err();
+        for name in [
+            "l0_requests_total",
+            "l0_failures_total",
+            "l0_attempts_total",
+        ] {
+            assert_eq!(read(&collector).sum(name), 0.0, "{name}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn panics_leave_nothing_active() {
     struct Bad;
@@ -416,6 +449,9 @@ fn a_key_that_cannot_be_a_label_is_named() {
     );
     for key in [
         "outcome",
+        "result",
+        "from",
+        "to",
         "error_type",
         "severity",
         "rule",
@@ -443,63 +479,62 @@ fn monitoring_is_on_by_default_in_what_it_is_added_to() {
     assert_eq!(read.get("l0_requests_total", [("model", "m")]), Some(1.0));
 }
 
+/// A run of model `a` or `b`, whose number says which, and whether it is dropped.
+type Begin = fn(&L0, usize) -> Run<'static, ScriptedToken, ScriptedError>;
+
+const MODELS: [&str; 2] = ["a", "b"];
+
+fn answered() -> Script {
+    Script::new().attempt(|a| a.tokens(["a", "b"]))
+}
+
 #[test]
 fn in_every_scrape_what_started_has_finished_or_is_active() {
-    const THREADS: usize = 4;
-    const RUNS: usize = 1_000;
+    let requests = scrape_while_runs_go_on(|l0, number| {
+        let model = MODELS[number / 2 % 2];
+        let run = l0.stream(answered().source());
+        run.metadata("model", model).start()
+    });
+    assert_eq!(requests, [(THREADS * RUNS / 2) as f64; 2]);
+}
+
+/// Which started under the labels of one model, and are requests to another.
+#[test]
+fn in_every_scrape_runs_that_fell_back_have_finished_or_are_active_where_they_started() {
+    let requests = scrape_while_runs_go_on(|l0, number| {
+        let (model, other) = (MODELS[number / 2 % 2], MODELS[number / 4 % 2]);
+        let denied = Script::new().attempt(|a| a.connect_error(Failure::status(401)));
+        let run = l0.stream(denied.source()).metadata("model", model);
+        let other = source(answered().source()).metadata("model", other);
+        run.fallback(other).start()
+    });
+    assert_eq!(requests, [(THREADS * RUNS / 2) as f64; 2]);
+}
+
+const THREADS: usize = 4;
+const RUNS: usize = 1_000;
+
+/// Scrapes while runs go on. Gives the requests of each model.
+fn scrape_while_runs_go_on(begin: Begin) -> [f64; 2] {
     let collector = collector();
     let l0 = Arc::new(l0(&collector).build());
-    let models = ["a", "b"];
-    let running = std::sync::atomic::AtomicUsize::new(THREADS);
+    let running = AtomicUsize::new(THREADS);
     let live = std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for number in 0..RUNS {
-                    let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
-                    let run = l0.stream(script.source());
-                    let mut run = run.metadata("model", models[number / 2 % 2]).start();
+                    let mut run = begin(&l0, number);
                     if number % 2 == 0 {
                         run.text().now_or_never().unwrap().unwrap();
                     } else {
                         run.next().now_or_never().unwrap().unwrap().unwrap();
                     }
                 }
-                running.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+                running.fetch_sub(1, Ordering::Relaxed);
             });
         }
         let scrapers: Vec<_> = (0..3)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut live = 0;
-                    let mut before = 0.0;
-                    while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
-                        let read = read(&collector);
-                        for labels in read.label_sets("l0_streams_active") {
-                            let model = [("model", &*labels["model"])];
-                            let of = |name| read.get(name, model).unwrap();
-                            let finished: f64 = Outcome::ALL
-                                .iter()
-                                .map(|one| {
-                                    let of = [model[0], ("outcome", one.as_str())];
-                                    read.get("l0_streams_finished_total", of).unwrap()
-                                })
-                                .sum();
-                            let active = of("l0_streams_active");
-                            assert_eq!(of("l0_streams_started_total"), finished + active);
-                            assert!(of("l0_requests_total") <= finished);
-                            assert!(active <= THREADS as f64, "{active}");
-                            let oldest = read.get("l0_stream_oldest_seconds", model);
-                            assert_eq!(oldest.is_some(), active > 0.0);
-                            assert_eq!(of("l0_backoff_seconds_total"), 0.0);
-                            live += usize::from(active > 0.0);
-                        }
-                        let now = read.sum("l0_streams_active_seconds_total");
-                        assert!(now >= before, "{now} after {before}");
-                        before = now;
-                    }
-                    live
-                })
-            })
+            .map(|_| scope.spawn(|| scrape_until_none_runs(&collector, &running)))
             .collect();
         let scrapers = scrapers.into_iter().map(|one| one.join().unwrap());
         scrapers.sum::<usize>()
@@ -507,16 +542,50 @@ fn in_every_scrape_what_started_has_finished_or_is_active() {
     assert!(live > 0, "no scrape saw a live run");
     let read = read(&collector);
     for outcome in [Outcome::Completed, Outcome::Dropped] {
-        let labels = [("outcome", outcome.as_str())];
-        let runs: f64 = models
+        let runs: f64 = MODELS
             .iter()
-            .map(|model| {
-                let labels = [("model", *model), labels[0]];
-                read.get("l0_streams_finished_total", labels).unwrap()
-            })
+            .map(|model| of_model(&read, model, outcome))
             .sum();
         assert_eq!(runs, (THREADS * RUNS / 2) as f64, "{outcome}");
     }
     assert_eq!(read.sum("l0_streams_active"), 0.0);
-    assert_eq!(read.sum("l0_requests_total"), (THREADS * RUNS) as f64);
+    MODELS.map(|model| read.get("l0_requests_total", [("model", model)]).unwrap())
+}
+
+fn of_model(read: &Exposition, model: &str, outcome: Outcome) -> f64 {
+    let labels = [("model", model), ("outcome", outcome.as_str())];
+    read.get("l0_streams_finished_total", labels).unwrap()
+}
+
+/// Looks at what is to agree in each scrape. Gives how many live runs were seen.
+fn scrape_until_none_runs(collector: &Collector, running: &AtomicUsize) -> usize {
+    let mut live = 0;
+    let mut before = 0.0;
+    while running.load(Ordering::Relaxed) > 0 {
+        let read = read(collector);
+        for labels in read.label_sets("l0_streams_active") {
+            let model = &*labels["model"];
+            let of = |name| read.get(name, [("model", model)]).unwrap();
+            let finished = Outcome::ALL.iter().map(|one| of_model(&read, model, *one));
+            let finished: f64 = finished.sum();
+            let active = of("l0_streams_active");
+            assert_eq!(of("l0_streams_started_total"), finished + active);
+            assert!(active <= THREADS as f64, "{active}");
+            let oldest = read.get("l0_stream_oldest_seconds", [("model", model)]);
+            assert_eq!(oldest.is_some(), active > 0.0);
+            assert_eq!(of("l0_backoff_seconds_total"), 0.0);
+            live += usize::from(active > 0.0);
+            if read.sum("l0_fallbacks_total") == 0.0 {
+                assert!(of("l0_requests_total") <= finished);
+            }
+        }
+        // Whatever the labels are under which a run ends.
+        let requests = read.sum("l0_requests_total");
+        let finished = read.sum("l0_streams_finished_total");
+        assert!(requests <= finished, "{requests} of {finished}");
+        let now = read.sum("l0_streams_active_seconds_total");
+        assert!(now >= before, "{now} after {before}");
+        before = now;
+    }
+    live
 }

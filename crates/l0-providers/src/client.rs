@@ -1,19 +1,24 @@
-//! A small streaming client on `reqwest`, the same for all providers.
+//! A small client on `reqwest`, the same for all providers.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
 
+use bytes::Bytes;
 use l0_core::redact;
 use reqwest::Url;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde::de::MapAccess;
 
-use crate::decode::{Dialect, MAX_EVENT_BYTES};
-use crate::error::{InvalidRequest, ProviderError};
-use crate::http_response::{ProviderStream, from_response};
+use crate::decode::MAX_EVENT_BYTES;
+use crate::error::InvalidRequest;
 use crate::lenient::{Fields, Object, skip};
+use crate::request::{ACCEPT_EVENTS, Call, ProviderRequest, Reading, shown};
 use crate::secrets::Secrets;
+
+/// The largest whole answer allowed unless the user says otherwise: 64 MiB, enough for 2,000 long vectors
+/// as JSON.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
 /// as `openai::OpenAi`.
@@ -39,7 +44,8 @@ pub struct Api {
 
 /// A client for one provider's API, such as `openai::Client`.
 ///
-/// Cheap to clone. It holds one connection pool, sets no timeouts (the run's are the better ones),
+/// Its methods make [`ProviderRequest`]s, which runs and calls take as their sources; those that end in
+/// `_stream` send one at once. Cheap to clone. It holds one connection pool, sets no timeouts (the run's are the better ones),
 /// follows no redirects and does not retry by itself.
 #[derive(Clone)]
 #[must_use]
@@ -49,6 +55,8 @@ pub struct Client<P> {
     headers: HeaderMap,
     secrets: Secrets,
     max_event_bytes: usize,
+    max_answer_bytes: usize,
+    provider_name: Option<Cow<'static, str>>,
     pub(crate) provider: P,
 }
 
@@ -108,7 +116,7 @@ impl<P: Provider> Client<P> {
         }
         let base_url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        headers.insert(ACCEPT, ACCEPT_EVENTS);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in P::API.headers {
             headers.insert(*name, HeaderValue::from_static(value));
@@ -126,6 +134,8 @@ impl<P: Provider> Client<P> {
             headers,
             secrets,
             max_event_bytes: MAX_EVENT_BYTES,
+            max_answer_bytes: MAX_ANSWER_BYTES,
+            provider_name: None,
             provider: P::default(),
         })
     }
@@ -150,8 +160,20 @@ impl<P: Provider> Client<P> {
         Ok(self)
     }
 
-    /// Sets a header of every request, such as Azure's `api-key`. Its value is treated like a key: it
-    /// shows nowhere, and where a server repeats it in an error, it is taken out.
+    /// Sets a header of every request, such as Azure's `api-key` or a gateway's `x-portkey-provider`.
+    /// `Debug` of the client does not print its value.
+    ///
+    /// A value that is a credential is treated like a key: where a server repeats it, in an error or in
+    /// the name of a model, it is taken out. It is one
+    ///
+    /// - if a word of the name says so: `auth`, `key`, `jwt` and the like, and those that end in
+    ///   `authorization`, `apikey`, `token`, `secret`, `cookie`, `password`, `credential`, `signature`;
+    /// - or if the value does: behind a scheme such as `Bearer`, in a form that
+    ///   [`redact::text`](l0_core::redact::text) knows, or because it looks random: 16 letters and digits
+    ///   in a row that change often between lower case, upper case and digits, or 32 of any.
+    ///
+    /// Any other value is left where it stands, and so is a UUID: a provider's name is a part of models'
+    /// names. A credential of another form needs a header whose name says what it is.
     ///
     /// # Errors
     ///
@@ -162,8 +184,8 @@ impl<P: Provider> Client<P> {
             // It may be the value, in the name's place.
             name: redact::text(name),
         })?;
+        self.secrets.add_header(header.as_str(), value);
         self.secret_header(header, value)?;
-        self.secrets.add(value);
         Ok(self)
     }
 
@@ -191,6 +213,21 @@ impl<P: Provider> Client<P> {
         self
     }
 
+    /// Sets the largest whole answer allowed, in bytes: 64 MiB unless set. A larger one fails with
+    /// [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
+    pub const fn max_answer_bytes(mut self, limit: usize) -> Self {
+        self.max_answer_bytes = limit;
+        self
+    }
+
+    /// Sets who serves the model, for an address that does not tell, such as a gateway's: what the
+    /// requests' [descriptions](l0_core::Description::provider) say. Use the names of OpenTelemetry's
+    /// conventions, such as `openai` or `aws.bedrock`, where there is one.
+    pub fn provider_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.provider_name = Some(name.into());
+        self
+    }
+
     /// The address, without a slash at the end of its path.
     pub(crate) fn base_url(&self) -> Url {
         let mut url = self.base_url.clone();
@@ -209,51 +246,47 @@ impl<P: Provider> Client<P> {
         url
     }
 
-    /// Sends a request, with these fields added unless they are there, and reads the response.
-    pub(crate) fn post<R, D>(
+    /// A request to this address, with these fields added unless they are there. `model` is the one that
+    /// the address names.
+    pub(crate) fn request<R, A>(
         &self,
         url: Url,
+        model: Option<&str>,
         request: &R,
         fields: &[(&str, &str)],
-        dialect: D,
-    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
-    + Send
-    + 'static
-    + use<P, R, D>
+        call: Call<A>,
+    ) -> ProviderRequest<A>
     where
         R: Serialize + ?Sized,
-        D: Dialect + 'static,
     {
         let body = body(request, fields);
-        let request = self.http.post(url).headers(self.headers.clone());
-        let secrets = self.secrets.clone();
-        let max_event_bytes = self.max_event_bytes;
-        async move {
-            let body =
-                body.map_err(|problem| ProviderError::Request(InvalidRequest { problem }))?;
-            let response = request.body(body).send().await;
-            let response =
-                response.map_err(|error| ProviderError::Transport(error.without_url()))?;
-            match from_response(response, Box::new(dialect)).await {
-                Ok(stream) => Ok(stream.max_event_bytes(max_event_bytes).hiding(secrets)),
-                Err(error) => Err(secrets.hide_in_error(error)),
-            }
+        ProviderRequest {
+            http: self.http.clone(),
+            url,
+            headers: self.headers.clone(),
+            body: body
+                .map(Bytes::from)
+                .map_err(|problem| InvalidRequest { problem }),
+            reading: Reading {
+                max_event_bytes: self.max_event_bytes,
+                max_answer_bytes: self.max_answer_bytes,
+                secrets: self.secrets.clone(),
+            },
+            provider: self.provider_name.clone(),
+            model: model.map(str::to_owned),
+            call,
         }
     }
 }
 
 impl<P: fmt::Debug> fmt::Debug for Client<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Neither user information nor the query: both may hold a key.
-        let url = &self.base_url;
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port().map(|port| format!(":{port}"));
-        let port = port.unwrap_or_default();
-        let url = format!("{}://{host}{port}{}", url.scheme(), url.path());
         f.debug_struct("Client")
-            .field("base_url", &url)
+            .field("base_url", &shown(&self.base_url))
             .field("headers", &self.headers)
             .field("max_event_bytes", &self.max_event_bytes)
+            .field("max_answer_bytes", &self.max_answer_bytes)
+            .field("provider_name", &self.provider_name)
             .field("provider", &self.provider)
             .finish_non_exhaustive()
     }
@@ -334,6 +367,8 @@ pub enum ClientError {
 #[cfg(feature = "openai")]
 mod tests {
     use super::*;
+    use crate::error::ProviderError;
+    use crate::http_response::ProviderStream;
     use crate::openai::{ChatRequest, Client};
 
     #[test]

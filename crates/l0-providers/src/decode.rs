@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+#[cfg(feature = "reqwest")]
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
-use l0_core::{FinishReason, TokenKind, Usage};
+use l0_core::{FinishReason, Token, TokenKind, Usage};
 
 use crate::error::{
-    ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAStream, ProviderError,
+    ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAnAnswer, ProviderError,
 };
 use crate::lenient::{Fields, Object};
 use crate::repair::{Halves, mark_halves, without_nan};
@@ -181,6 +183,49 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
     }
 }
 
+/// Reads a body that is one object: the whole answer, an error, or neither.
+fn read_object(body: Vec<u8>, dialect: &mut dyn Dialect, out: &mut Out) {
+    let data = match String::from_utf8(body) {
+        Ok(data) => data,
+        Err(error) => {
+            let valid_up_to = error.utf8_error().valid_up_to();
+            return out.fail(Fault::Utf8(InvalidUtf8 { valid_up_to }));
+        }
+    };
+    let event = Event {
+        name: None,
+        data,
+        unterminated: false,
+    };
+    read(&event, dialect, out);
+    dialect.end(out);
+    if out.end.is_some() {
+        return;
+    }
+    if !out.tokens.iter().any(says_something) {
+        out.tokens.clear();
+        out.fail(error_in(&event.data).unwrap_or_else(|| NotAnAnswer::json().into()));
+        return;
+    }
+    // It has an end, whether it says why or not.
+    if out.tokens.iter().all(|token| token.finish.is_none()) {
+        out.last_or_other(0).finish = Some(FinishReason::Other);
+    }
+    out.halves.give_up(&mut out.tokens, |_| true);
+    out.end();
+}
+
+/// Whether a token tells more than which response it is of.
+fn says_something(token: &ProviderToken) -> bool {
+    token.view().is_token() || token.usage.is_some() || token.finish.is_some()
+}
+
+/// The error in a body that is no stream.
+pub(crate) fn error_in(text: &str) -> Option<Fault> {
+    let error = in_band_error(text).map(|error| error.into_api_error(None));
+    error.or_else(|| bare_error(text)).map(Fault::from)
+}
+
 fn is_line(body: &[u8]) -> bool {
     memchr::memchr2(b'\n', b'\r', body) == body.len().checked_sub(1)
 }
@@ -196,14 +241,10 @@ fn foreign(body: &[u8]) -> Fault {
         _ if is_line(body) => "application/x-ndjson",
         _ => "application/json",
     };
-    let text = String::from_utf8_lossy(body);
-    let error = in_band_error(&text).map(|error| error.into_api_error(None));
-    match error.or_else(|| bare_error(&text)) {
-        Some(error) => error.into(),
-        None => Fault::NotAStream(NotAStream {
-            content_type: content_type.to_owned(),
-        }),
-    }
+    error_in(&String::from_utf8_lossy(body)).unwrap_or_else(|| {
+        let content_type = content_type.to_owned();
+        NotAnAnswer { content_type }.into()
+    })
 }
 
 pin_project_lite::pin_project! {
@@ -244,8 +285,20 @@ impl<S> Decoder<S> {
         self
     }
 
+    /// Waits for the first item; it comes again unless it is an error.
+    #[cfg(feature = "reqwest")]
+    pub(crate) async fn first<B, E>(&mut self) -> Option<Result<(), ProviderError<E>>>
+    where
+        S: Stream<Item = Result<B, E>> + Unpin,
+        B: Into<Bytes>,
+    {
+        let item = poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await?;
+        Some(item.map(|token| self.out.tokens.push_front(token)))
+    }
+
     /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
-    /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes.
+    /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes. A body that is
+    /// no stream, but the whole answer as JSON, counts as one event.
     pub fn max_event_bytes(mut self, limit: usize) -> Self {
         self.events.set_max_event_bytes(limit);
         self
@@ -304,6 +357,10 @@ where
                 }
                 Some(Err(SseError::TooLarge { limit })) => {
                     Some(ProviderError::EventTooLarge(EventTooLarge { limit }))
+                }
+                Some(Err(SseError::Object(body))) => {
+                    read_object(body, &mut **this.dialect, this.out);
+                    continue;
                 }
                 Some(Err(SseError::Foreign(body))) => Some(foreign(&body).widen()),
                 None => None,

@@ -30,8 +30,13 @@ pub enum ProviderError<E> {
     Utf8(InvalidUtf8),
     /// One event is larger than allowed. Fatal.
     EventTooLarge(EventTooLarge),
-    /// A successful response is no event stream. Fatal.
-    NotAStream(NotAStream),
+    /// A whole answer is larger than allowed. Fatal.
+    AnswerTooLarge(AnswerTooLarge),
+    /// An answer that was asked for as a whole came as a stream, and was cut: it ended without an end
+    /// mark and without a finish reason. Read as a network failure of type `partial_chunks`.
+    Truncated,
+    /// A successful response is neither an event stream nor an answer of the API. Fatal.
+    NotAnAnswer(NotAnAnswer),
     /// The request cannot be written as a JSON object; nothing was sent. Fatal.
     Request(InvalidRequest),
 }
@@ -55,8 +60,11 @@ impl<E> ProviderError<E> {
         match self {
             Self::Transport(_) => None,
             Self::Api(error) => Some(&error.failure),
-            Self::Json(_) | Self::Utf8(_) => Some(&MANGLED),
-            Self::EventTooLarge(_) | Self::NotAStream(_) | Self::Request(_) => Some(&FATAL),
+            Self::Json(_) | Self::Utf8(_) | Self::Truncated => Some(&MANGLED),
+            Self::EventTooLarge(_)
+            | Self::AnswerTooLarge(_)
+            | Self::NotAnAnswer(_)
+            | Self::Request(_) => Some(&FATAL),
         }
     }
 }
@@ -72,7 +80,9 @@ impl Fault {
             Self::Json(error) => ProviderError::Json(error),
             Self::Utf8(error) => ProviderError::Utf8(error),
             Self::EventTooLarge(error) => ProviderError::EventTooLarge(error),
-            Self::NotAStream(error) => ProviderError::NotAStream(error),
+            Self::AnswerTooLarge(error) => ProviderError::AnswerTooLarge(error),
+            Self::Truncated => ProviderError::Truncated,
+            Self::NotAnAnswer(error) => ProviderError::NotAnAnswer(error),
             Self::Request(error) => ProviderError::Request(error),
         }
     }
@@ -102,7 +112,9 @@ impl<E> fmt::Display for ProviderError<E> {
             Self::Json(error) => error.fmt(f),
             Self::Utf8(error) => error.fmt(f),
             Self::EventTooLarge(error) => error.fmt(f),
-            Self::NotAStream(error) => error.fmt(f),
+            Self::AnswerTooLarge(error) => error.fmt(f),
+            Self::Truncated => f.write_str("the answer was cut"),
+            Self::NotAnAnswer(error) => error.fmt(f),
             Self::Request(error) => error.fmt(f),
         }
     }
@@ -120,7 +132,9 @@ impl<E: StdError + 'static> fmt::Debug for ProviderError<E> {
             Self::Json(error) => f.debug_tuple("Json").field(error).finish(),
             Self::Utf8(error) => f.debug_tuple("Utf8").field(error).finish(),
             Self::EventTooLarge(error) => f.debug_tuple("EventTooLarge").field(error).finish(),
-            Self::NotAStream(error) => f.debug_tuple("NotAStream").field(error).finish(),
+            Self::AnswerTooLarge(error) => f.debug_tuple("AnswerTooLarge").field(error).finish(),
+            Self::Truncated => f.write_str("Truncated"),
+            Self::NotAnAnswer(error) => f.debug_tuple("NotAnAnswer").field(error).finish(),
             Self::Request(error) => f.debug_tuple("Request").field(error).finish(),
         }
     }
@@ -139,7 +153,7 @@ impl<E: StdError + 'static> StdError for ProviderError<E> {
 
 /// An error that the provider reports: in place of the answer, or in the middle of it.
 ///
-/// Its texts are the provider's. A client takes its own key and headers out of all of them. What
+/// Its texts are the provider's. A client takes its own credentials out of all of them. What
 /// `Display` and `Debug` print of them is the type, the code and the request id, and these only if they
 /// are what an API may call something: one word of at most 64 letters, digits, `_`, `-` and `.`. The
 /// alternate form of `Display` (`{:#}`) says the message too.
@@ -232,6 +246,12 @@ impl ApiError {
 impl From<InvalidJson> for Fault {
     fn from(error: InvalidJson) -> Self {
         Self::Json(error)
+    }
+}
+
+impl From<NotAnAnswer> for Fault {
+    fn from(error: NotAnAnswer) -> Self {
+        Self::NotAnAnswer(error)
     }
 }
 
@@ -511,21 +531,38 @@ pub struct EventTooLarge {
     pub limit: usize,
 }
 
-/// A successful response that is no event stream.
+/// A whole answer that is larger than allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the response is no event stream but `{content_type}`{}", self.hint())]
+#[error("the answer has more than {limit} {of}")]
 #[non_exhaustive]
-pub struct NotAStream {
+pub struct AnswerTooLarge {
+    /// How many are allowed.
+    pub limit: usize,
+    /// Of what: `bytes` or `tool calls`.
+    pub of: &'static str,
+}
+
+/// A successful response that is neither an event stream nor an answer of the API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the response is no answer of the API but `{content_type}`{}", self.hint())]
+#[non_exhaustive]
+pub struct NotAnAnswer {
     /// The response's content type, without parameters; or the one that its body looks like, such as
     /// `application/x-ndjson`; `unknown` if it is no content type.
     pub content_type: String,
 }
 
-impl NotAStream {
+impl NotAnAnswer {
     fn hint(&self) -> &'static str {
         match &*self.content_type {
-            "application/json" => ": does the request ask for a stream?",
+            "application/json" => ": does the address belong to another API?",
             _ => "",
+        }
+    }
+
+    pub(crate) fn json() -> Self {
+        Self {
+            content_type: "application/json".to_owned(),
         }
     }
 
@@ -533,7 +570,7 @@ impl NotAStream {
     #[cfg(feature = "reqwest")]
     pub(crate) fn of(content_type: String) -> Self {
         let letter = |c: u8| c.is_ascii_alphanumeric() || b"/+-.".contains(&c);
-        let is_type = content_type.len() <= 64 && content_type.bytes().all(letter);
+        let is_type = (1..=64).contains(&content_type.len()) && content_type.bytes().all(letter);
         let content_type = if is_type {
             content_type
         } else {

@@ -12,9 +12,12 @@ use l0_core::FailureKind;
 use reqwest::Response;
 use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 
+use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
-use crate::error::{NotAStream, ProviderError};
-use crate::report::{ErrorObject, in_band_error, read_error};
+use crate::embeddings::{self, Embeddings};
+use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError};
+use crate::report::{ErrorObject, read_error};
+use crate::request::Call;
 use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
@@ -98,36 +101,142 @@ impl Stream for BodyStream {
 pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
+    max_event_bytes: usize,
 ) -> Result<ProviderStream, Error> {
-    let status = response.status();
+    let response = successful(response).await?;
     let content_type = content_type(response.headers());
-    if status.is_success() {
-        let mut body = BodyStream::new(response);
-        if content_type == "text/event-stream" {
-            return Ok(Decoder::of(body, dialect));
-        }
-        // The label may be wrong.
-        body.peek().await.map_err(ProviderError::Transport)?;
-        if body.begins_like_events() {
-            return Ok(Decoder::of(body, dialect));
-        }
-        if content_type == "application/json" || content_type.ends_with("+json") {
-            let body = read_up_to(body, MAX_ERROR_BODY).await;
-            let body = body.map_err(ProviderError::Transport)?;
-            let body = String::from_utf8_lossy(&body);
-            return Err(match in_band_error(&body) {
-                Some(error) => ProviderError::Api(Box::new(error.into_api_error(None))),
-                None => ProviderError::NotAStream(NotAStream::of(content_type)),
-            });
-        }
-        // The decoder looks for an error in lines of JSON.
-        let other = OTHER_PROTOCOLS.iter().any(|of| content_type.contains(of));
-        if content_type == "text/html" || (other && !body.first.starts_with(b"{")) {
-            return Err(ProviderError::NotAStream(NotAStream::of(content_type)));
-        }
-        return Ok(Decoder::of(body, dialect));
+    let mut body = BodyStream::new(response);
+    let decoder = |body| Decoder::of(body, dialect).max_event_bytes(max_event_bytes);
+    if content_type == "text/event-stream" {
+        return Ok(decoder(body));
     }
+    // The label may be wrong.
+    body.peek().await.map_err(ProviderError::Transport)?;
+    if body.begins_like_events() {
+        return Ok(decoder(body));
+    }
+    let not_an_answer = || ProviderError::NotAnAnswer(NotAnAnswer::of(content_type.clone()));
+    if is_json(&content_type) {
+        // The whole answer, or an error in its place.
+        let mut answer = decoder(body);
+        return match answer.first().await {
+            Some(Ok(())) => Ok(answer),
+            Some(Err(ProviderError::NotAnAnswer(not)))
+                if not.content_type != "application/json" =>
+            {
+                Err(ProviderError::NotAnAnswer(not))
+            }
+            Some(Err(ProviderError::NotAnAnswer(_))) | None => Err(not_an_answer()),
+            Some(Err(error)) => Err(error),
+        };
+    }
+    // The decoder looks for an answer or an error in JSON.
+    let other = OTHER_PROTOCOLS.iter().any(|of| content_type.contains(of));
+    if content_type == "text/html" || (other && !body.first.starts_with(b"{")) {
+        return Err(not_an_answer());
+    }
+    Ok(decoder(body))
+}
 
+/// A request for a stream in this dialect.
+pub(crate) fn stream<D: Dialect + Default + 'static>(
+    operation: &'static str,
+) -> Call<ProviderStream> {
+    Call {
+        operation,
+        streaming: true,
+        read: |response, reading| {
+            Box::pin(async move {
+                let dialect = Box::new(D::default());
+                let stream = from_response(response, dialect, reading.max_event_bytes).await?;
+                Ok(stream.hiding(reading.secrets))
+            })
+        },
+    }
+}
+
+/// A request for a whole answer in this dialect. A stream in its place is read too.
+pub(crate) fn whole<D: Dialect + Default + 'static>(operation: &'static str) -> Call<Completion> {
+    Call {
+        operation,
+        streaming: false,
+        read: |response, reading| {
+            Box::pin(async move {
+                let limit = reading.max_answer_bytes;
+                let dialect = Box::new(D::default());
+                let tokens = from_response(response, dialect, limit).await;
+                let tokens = tokens.map_err(whole_too_large)?;
+                let mut tokens = tokens.hiding(reading.secrets);
+                let mut answer = Gathered::new(limit);
+                while let Some(token) = poll_fn(|cx| Pin::new(&mut tokens).poll_next(cx)).await {
+                    answer.push(token.map_err(whole_too_large)?)?;
+                }
+                answer.finish()
+            })
+        },
+    }
+}
+
+/// An event has as much room as a whole answer here.
+fn whole_too_large(error: Error) -> Error {
+    match error {
+        ProviderError::EventTooLarge(EventTooLarge { limit }) => answer_too_large(limit),
+        error => error,
+    }
+}
+
+fn answer_too_large(limit: usize) -> Error {
+    ProviderError::AnswerTooLarge(AnswerTooLarge { limit, of: "bytes" })
+}
+
+/// A request for embeddings.
+pub(crate) fn embeddings() -> Call<Embeddings> {
+    Call {
+        operation: "embeddings",
+        streaming: false,
+        read: |response, reading| {
+            Box::pin(async move {
+                let body = json(response, reading.max_answer_bytes).await?;
+                let embeddings = embeddings::read(&body);
+                let mut embeddings = embeddings.map_err(|fault| fault.widen())?;
+                let Embeddings {
+                    model, response_id, ..
+                } = &mut embeddings;
+                reading.secrets.hide_in_all([model, response_id]);
+                Ok(embeddings)
+            })
+        },
+    }
+}
+
+/// Reads a response that is JSON and never a stream: all of its body.
+async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, Error> {
+    let response = successful(response).await?;
+    let content_type = content_type(response.headers());
+    let mut body = BodyStream::new(response);
+    body.peek().await.map_err(ProviderError::Transport)?;
+    if !body.first.starts_with(b"{") {
+        return Err(ProviderError::NotAnAnswer(NotAnAnswer::of(content_type)));
+    }
+    let body = read_up_to(body, max_bytes.saturating_add(1)).await;
+    let body = body.map_err(ProviderError::Transport)?;
+    if body.len() > max_bytes {
+        return Err(answer_too_large(max_bytes));
+    }
+    Ok(body)
+}
+
+fn is_json(content_type: &str) -> bool {
+    content_type == "application/json" || content_type.ends_with("+json")
+}
+
+/// A response with a successful status, or the error that it is.
+async fn successful(response: Response) -> Result<Response, Error> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let content_type = content_type(response.headers());
     let now = SystemTime::now();
     let wait = retry_after(response.headers(), now);
     let reset = reset(response.headers(), now);

@@ -30,7 +30,8 @@
 //! Decoding is strict about what it must be sure of (UTF-8, whole JSON, when a response is
 //! complete) and lenient about the rest: a field of an unexpected type reads like an absent one.
 //! Memory is bounded, whatever the server sends. Nothing panics on any input. A body that is no event
-//! stream is told by how it begins, and fails with [`ProviderError::NotAStream`]. A decoder that reads
+//! stream is told by how it begins: one that is the whole answer as JSON is read as such, and another
+//! fails with [`ProviderError::NotAnAnswer`]. A decoder that reads
 //! on and on without anything to give yields to the executor.
 //!
 //! Images, audio and files are tokens of kind [`Media`](l0_core::TokenKind::Media): they count, but
@@ -43,7 +44,7 @@
 //! | `responses` | yes | [`openai::responses`]: OpenAI's Responses |
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
-//! | `reqwest` | no | a small streaming client for each, such as `openai::Client`, and `from_response` for a `reqwest::Response` |
+//! | `reqwest` | no | a small client for each, such as `openai::Client`, whose requests are sources for runs and calls; and `from_response` for a `reqwest::Response` |
 //! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback that answers by a script |
 //!
 //! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
@@ -71,11 +72,17 @@
 pub mod anthropic;
 #[cfg(feature = "reqwest")]
 mod client;
+#[cfg(feature = "reqwest")]
+mod completion;
 mod decode;
+#[cfg(feature = "reqwest")]
+mod embeddings;
 mod error;
 mod finish;
 #[cfg(feature = "gemini")]
 pub mod gemini;
+#[cfg(feature = "reqwest")]
+mod hosts;
 #[cfg(feature = "reqwest")]
 mod http_response;
 mod lenient;
@@ -83,6 +90,8 @@ mod lenient;
 pub mod openai;
 mod repair;
 mod report;
+#[cfg(feature = "reqwest")]
+mod request;
 mod response;
 mod secrets;
 mod sse;
@@ -95,11 +104,18 @@ mod wait;
 
 #[cfg(feature = "reqwest")]
 pub use client::{Client, ClientError, Provider};
+#[cfg(feature = "reqwest")]
+pub use completion::Completion;
 pub use decode::Decoder;
+#[cfg(feature = "reqwest")]
+pub use embeddings::Embeddings;
 pub use error::{
-    ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAStream, ProviderError,
+    AnswerTooLarge, ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAnAnswer,
+    ProviderError,
 };
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
+#[cfg(feature = "reqwest")]
+pub use request::{Connecting, ProviderRequest};
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};

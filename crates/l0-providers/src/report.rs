@@ -327,6 +327,11 @@ pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
     is_error.then(|| read_error(body).unwrap_or_default())
 }
 
+/// Whether a body that is no stream is JSON with an error in it.
+pub(crate) fn is_error(body: &str) -> bool {
+    in_band_error(body).is_some() || bare_error(body).is_some()
+}
+
 /// The error in a payload that is known to be or to have one, whatever its shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();

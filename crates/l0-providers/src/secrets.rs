@@ -1,5 +1,4 @@
-//! What a client must not let out: its key, the headers it was given, and the credentials in its
-//! address.
+//! What a client must not let out: its key, and the credentials in its headers and its address.
 //!
 //! A server knows them all and may repeat them anywhere. They are looked for in what leaves a
 //! client's stream, in one place each: an error, and the names that a token carries.
@@ -7,6 +6,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "reqwest")]
+use l0_core::redact;
 use memchr::memmem;
 
 use crate::error::{ELLIPSIS, ProviderError, REDACTED};
@@ -24,6 +25,41 @@ const SHORTEST_BEGINNING: usize = 4;
 /// What names no secret in a query: Azure's. Its values, such as `preview`, are parts of models' names.
 #[cfg(feature = "reqwest")]
 const VERSION: &str = "api-version";
+
+/// What a word of a header's name is where the value is a credential.
+#[cfg(feature = "reqwest")]
+const NAMES: [&str; 7] = ["auth", "bearer", "jwt", "key", "pat", "pwd", "sig"];
+
+/// How such a word ends otherwise. Not in `key`: a gateway has a name that does.
+#[cfg(feature = "reqwest")]
+const NAME_ENDS: [&str; 13] = [
+    "accesskey",
+    "apikey",
+    "authorization",
+    "cookie",
+    "credential",
+    "credentials",
+    "passphrase",
+    "passwd",
+    "password",
+    "secret",
+    "secretkey",
+    "signature",
+    "token",
+];
+
+/// What stands before a credential in a value.
+#[cfg(feature = "reqwest")]
+const SCHEMES: [&str; 6] = ["bearer", "basic", "digest", "token", "key", "apikey"];
+
+/// How many letters and digits in a row look random: those that change often between lower case, upper
+/// case and digits, and any.
+#[cfg(feature = "reqwest")]
+const RANDOM: (usize, usize) = (16, 32);
+
+/// How often the shorter of them change.
+#[cfg(feature = "reqwest")]
+const CHANGES: usize = 4;
 
 /// The credentials of a client. Cheap to clone; empty for a response to a request of somebody else.
 ///
@@ -112,7 +148,7 @@ impl Secrets {
                 ];
                 texts.into_iter().for_each(|text| self.hide_in(text));
             }
-            ProviderError::NotAStream(error) => {
+            ProviderError::NotAnAnswer(error) => {
                 if let Some(clean) = self.hide(&error.content_type) {
                     error.content_type = clean;
                 }
@@ -122,9 +158,17 @@ impl Secrets {
             | ProviderError::Json(_)
             | ProviderError::Utf8(_)
             | ProviderError::EventTooLarge(_)
+            | ProviderError::AnswerTooLarge(_)
+            | ProviderError::Truncated
             | ProviderError::Request(_) => {}
         }
         error
+    }
+
+    /// Takes the secrets out of names that leave through exporters.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn hide_in_all<const N: usize>(&self, names: [&mut Option<String>; N]) {
+        names.into_iter().for_each(|name| self.hide_in(name));
     }
 
     /// Takes the secrets out of those names in a token that leave through exporters.
@@ -138,6 +182,14 @@ impl Secrets {
 
 #[cfg(feature = "reqwest")]
 impl Secrets {
+    /// Adds the value of a header if it is a credential: a server may repeat any other, such as the name
+    /// of a provider, in the name of a model.
+    pub(crate) fn add_header(&mut self, name: &str, value: &str) {
+        if names_credential(name) || looks_like_credential(value) {
+            self.add(value);
+        }
+    }
+
     /// Adds a key, or the value of a header: as a whole, and each of its words but a scheme before
     /// them (`Bearer`).
     pub(crate) fn add(&mut self, secret: &str) {
@@ -177,6 +229,37 @@ impl Secrets {
         }
         self.forms = forms.into();
     }
+}
+
+/// Whether the value of a header of this name is a credential.
+#[cfg(feature = "reqwest")]
+fn names_credential(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.split(|c: char| !c.is_ascii_alphanumeric())
+        .any(|word| NAMES.contains(&word) || NAME_ENDS.iter().any(|end| word.ends_with(end)))
+}
+
+/// Whether a header's value is a credential by its looks, or has one in it: behind a scheme, in a form
+/// that the redactor knows, or because it looks random.
+#[cfg(feature = "reqwest")]
+fn looks_like_credential(value: &str) -> bool {
+    let mut words = value.split_whitespace();
+    let first = words.next().unwrap_or_default().to_ascii_lowercase();
+    (SCHEMES.contains(&&*first) && words.next().is_some())
+        || redact::text(value).contains(REDACTED)
+        || value
+            .split(|c: char| !c.is_ascii_alphanumeric())
+            .any(looks_random)
+}
+
+/// Whether letters and digits are in no order that words, versions and dates have. The parts of a UUID
+/// are too short to tell.
+#[cfg(feature = "reqwest")]
+fn looks_random(run: &str) -> bool {
+    let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let kinds = Vec::from_iter(run.bytes().map(|byte| kind(&byte)));
+    let changes = kinds.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    run.len() >= RANDOM.1 || (run.len() >= RANDOM.0 && changes >= CHANGES)
 }
 
 /// Adds a line for a secret as it is, and for what of it shows in base64, which begins at one of
@@ -363,6 +446,108 @@ mod tests {
         }
         for text in ["Bearer", "Basic", "d4rk", "tiny"] {
             assert_eq!(secrets.hide(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_header_is_a_secret_if_its_name_or_its_value_says_so() {
+        const HEX: &str = "3f786850e387550fdab836ed7e6dc881";
+        const UUID: &str = "123e4567-e89b-12d3-a456-426614174000";
+        for (name, value) in [
+            // Any value of such a name.
+            ("Authorization", "opaque words"),
+            ("Proxy-Authorization", "Digest opaque"),
+            ("cf-aig-authorization", "Bearer opaque-one"),
+            ("Helicone-Auth", "Bearer opaque-one"),
+            ("api-key", "opaque-one"),
+            ("x-api-key", "opaque-one"),
+            ("xi-api-key", "opaque-one"),
+            ("x-goog-api-key", "opaque-one"),
+            ("x-litellm-api-key", "opaque-one"),
+            ("x-portkey-api-key", "opaque-one"),
+            ("x-portkey-virtual-key", "opaque-one"),
+            ("Ocp-Apim-Subscription-Key", "opaque-one"),
+            ("X-ApiKey", "opaque-one"),
+            ("apikey", "opaque-one"),
+            ("x-auth-token", "opaque-one"),
+            ("X-Amz-Security-Token", "opaque-one"),
+            ("modal-secret", "opaque-one"),
+            ("CF-Access-Client-Secret", "opaque-one"),
+            ("cookie", "session=opaque"),
+            ("x-password", "opaque-one"),
+            ("x-credentials", "opaque-one"),
+            ("x-hub-signature-256", "opaque-one"),
+            ("x-user-jwt", "opaque-one"),
+            // Such a value of any name.
+            ("x-upstream", "Bearer opaque-one"),
+            ("x-upstream", "Basic opaque-one"),
+            ("x-upstream", "sk-proj-abcdefghijkl0123mnop"),
+            ("x-upstream", "https://user:opaque@host.example/v1"),
+            (
+                "x-portkey-config",
+                r#"{"provider":"openai","api_key":"opaque-one"}"#,
+            ),
+            ("x-upstream", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.opaque"),
+            ("x-vercel-protection-bypass", HEX),
+            ("x-upstream", "Kd83Jsl2Mx0PqT5v"),
+            ("x-upstream", "aB3-kd83JsL2Mx0PqT5vW_9"),
+            ("x-upstream", "abcdefghijklmnopqrstuvwxyzabcdef"),
+            ("openai-organization", "org-Kd83Jsl2Mx0PqT5vWy7ZaB1c"),
+            ("openai-project", "proj_Kd83Jsl2Mx0PqT5vWy7ZaB1c"),
+        ] {
+            let mut secrets = Secrets::default();
+            secrets.add_header(name, value);
+            let clean = secrets.hide(value);
+            assert_eq!(clean.as_deref(), Some("[redacted]"), "{name}: {value}");
+        }
+        for (name, value) in [
+            ("x-portkey-provider", "openai"),
+            ("x-portkey-trace-id", UUID),
+            ("x-portkey-config", "pc-openai-3f2a9c"),
+            (
+                "x-portkey-metadata",
+                r#"{"_user":"anna","environment":"production"}"#,
+            ),
+            ("x-portkey-custom-host", "https://models.example.com/v1"),
+            ("Helicone-Cache-Enabled", "true"),
+            ("Helicone-Property-Environment", "production"),
+            ("Helicone-Session-Path", "/courses/planning"),
+            ("Helicone-Model-Override", "gpt-4o-2024-08-06"),
+            ("Helicone-User-Id", "anna@example.com"),
+            ("HTTP-Referer", "https://chat.example.com"),
+            ("X-Title", "The Chat of the Example Company"),
+            ("cf-aig-metadata", r#"{"team":"assistants","user":12345}"#),
+            ("cf-aig-cache-ttl", "36000000"),
+            ("anthropic-version", "2023-06-01"),
+            (
+                "anthropic-beta",
+                "interleaved-thinking-2025-05-14,fine-grained-tool-streaming-2025-05-14,output-128k-2025-02-19",
+            ),
+            ("OpenAI-Beta", "assistants=v2"),
+            ("openai-organization", "example-company"),
+            ("openai-project", "example-project"),
+            ("x-goog-user-project", "example-project-123456"),
+            ("x-goog-user-project", "123456789012"),
+            ("x-litellm-tags", "production,evaluation"),
+            ("x-litellm-timeout", "600000"),
+            ("x-ms-client-request-id", UUID),
+            ("X-Amz-Date", "20240831T120000Z"),
+            (
+                "user-agent",
+                "example-chat/1.24.3 (linux; x86_64) rust/1.85.0",
+            ),
+            (
+                "x-model",
+                "meta-llama/Llama-4-Maverick-17B-128E-Instruct-FP8",
+            ),
+            ("x-max-tokens", "100000"),
+            ("x-author", "the example company"),
+            ("accept-language", "en-GB,en;q=0.9,de;q=0.8"),
+            ("x-region", "europe-west4-north-amsterdam"),
+        ] {
+            let mut secrets = Secrets::default();
+            secrets.add_header(name, value);
+            assert!(secrets.is_empty(), "{name}: {value}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! boundary, so that one endless event cannot fill the memory; it keeps the source's own error
 //! typed; it ends a last event that the body left unterminated, marked as such; it reads a field
 //! `error` as an event of that name; it yields to the executor now and then while nothing comes of
-//! what it reads; and it tells a body that is no event stream by how it begins.
+//! what it reads; and it tells a body that is no event stream by how it begins: one object is kept whole.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,6 +14,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 use sse_stream::SseByteStream;
+
+use crate::report::is_error;
 
 /// One event that carries data.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +37,9 @@ pub(crate) enum SseError<E> {
     Utf8 { valid_up_to: usize },
     /// An event has more bytes than are allowed.
     TooLarge { limit: usize },
-    /// The body is no event stream, but begins so.
+    /// The body is no event stream, but an object: all of it.
+    Object(Vec<u8>),
+    /// The body is another protocol's, and begins so.
     Foreign(Vec<u8>),
 }
 
@@ -160,20 +164,21 @@ where
                 return Poll::Pending;
             }
             let Poll::Ready(chunk) = this.source.as_mut().poll_next(cx) else {
-                let Some(foreign) = this.opening.whole() else {
+                let Some(error) = this.opening.failed() else {
                     return Poll::Pending;
                 };
                 *this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+                return Poll::Ready(Some(Err(error)));
             };
             match chunk {
                 Some(Ok(chunk)) => {
                     let mut chunk = chunk.into();
                     *this.quiet += usize::from(chunk.is_empty());
-                    if this.opening.is_open() && this.opening.read(&chunk) {
-                        if let Some(foreign) = this.opening.decided() {
+                    let limit = this.counter.limit;
+                    if this.opening.is_open() && this.opening.read(&chunk, limit) {
+                        if let Some(error) = this.opening.decided(limit) {
                             *this.phase = Phase::Ended;
-                            return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+                            return Poll::Ready(Some(Err(error)));
                         }
                         continue;
                     }
@@ -192,9 +197,9 @@ where
                     return Poll::Ready(Some(Err(SseError::Source(error))));
                 }
                 None => {
-                    if let Some(foreign) = this.opening.rest() {
+                    if let Some(error) = this.opening.ended() {
                         *this.phase = Phase::Ended;
-                        return Poll::Ready(Some(Err(SseError::Foreign(foreign))));
+                        return Poll::Ready(Some(Err(error)));
                     }
                     *this.phase = Phase::Tail;
                     this.feed.fill(TERMINATOR);
@@ -204,21 +209,29 @@ where
     }
 }
 
-/// How a body begins. No line of an event stream begins with a brace, a bracket, a tag or a NUL, which
-/// other protocols begin with: then the beginning is kept, which may tell of an error.
+/// How a body begins. No line of an event stream begins with a brace, a bracket, a tag or a NUL: an
+/// object may be the whole answer, and the others begin other protocols.
 #[derive(Debug)]
 enum Opening {
     /// Nothing but white space has come.
     Unseen,
     Events,
+    /// An object, and what follows it.
+    Object {
+        seen: Vec<u8>,
+        /// Where its first line ends, once that is known and if it is an object by itself.
+        line: Option<Option<usize>>,
+    },
+    /// Another protocol: its beginning may tell of an error.
     Foreign {
         seen: Vec<u8>,
-        /// How much of it is enough, once that is known.
-        enough: Option<usize>,
+        /// How much of it is enough.
+        enough: usize,
     },
 }
 
-/// How much is kept of a body that is no event stream.
+/// How much is kept of a body that is neither an event stream nor an object, and how large an object
+/// may be that is looked at for an error before the body has ended.
 const MAX_FOREIGN: usize = 64 * 1024;
 /// How much of a body of binary messages.
 const BINARY_HEAD: usize = 16;
@@ -229,7 +242,7 @@ impl Opening {
     }
 
     /// Reads a chunk; whether the body is no event stream.
-    fn read(&mut self, chunk: &[u8]) -> bool {
+    fn read(&mut self, chunk: &[u8], limit: usize) -> bool {
         let mut rest = chunk;
         if matches!(self, Self::Unseen) {
             let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
@@ -237,65 +250,76 @@ impl Opening {
                 return false;
             };
             rest = &chunk[first..];
+            let seen = Vec::new();
+            let foreign = |enough| Self::Foreign {
+                seen: Vec::new(),
+                enough,
+            };
             *self = match rest[0] {
-                b'{' | b'[' | b'<' | 0 => Self::Foreign {
-                    seen: Vec::new(),
-                    enough: None,
-                },
+                b'{' => Self::Object { seen, line: None },
+                b'[' => foreign(MAX_FOREIGN),
+                b'<' => foreign(1),
+                0 => foreign(BINARY_HEAD),
                 _ => Self::Events,
             };
         }
-        let Self::Foreign { seen, enough } = self else {
-            return false;
-        };
-        let before = seen.len();
-        let room = MAX_FOREIGN - before;
-        seen.extend_from_slice(&rest[..rest.len().min(room)]);
-        if enough.is_none() {
-            *enough = match seen[0] {
-                b'<' => Some(1),
-                0 => Some(BINARY_HEAD),
-                // A line that is whole: more of the kind follow.
-                _ => {
+        match self {
+            Self::Unseen | Self::Events => return false,
+            Self::Foreign { seen, enough } => {
+                let room = *enough - seen.len();
+                seen.extend_from_slice(&rest[..rest.len().min(room)]);
+            }
+            Self::Object { seen, line } => {
+                let before = seen.len();
+                let room = limit.saturating_add(1) - before;
+                seen.extend_from_slice(&rest[..rest.len().min(room)]);
+                if line.is_none() {
                     let end = memchr::memchr2(b'\n', b'\r', &seen[before..]);
-                    let line = end.map(|end| before + end);
-                    line.map(|end| match is_json(&seen[..end]) {
-                        true => end + 1,
-                        false => MAX_FOREIGN,
-                    })
+                    let end = end.map(|end| before + end);
+                    *line = end.map(|end| is_json(&seen[..end]).then_some(end));
                 }
-            };
+            }
         }
         true
     }
 
-    /// What is known of the body, if nothing more needs to be.
-    fn decided(&mut self) -> Option<Vec<u8>> {
-        let Self::Foreign { seen, enough } = self else {
-            return None;
-        };
-        let enough = enough.unwrap_or(MAX_FOREIGN);
-        (seen.len() >= enough).then(|| {
-            seen.truncate(enough);
-            std::mem::take(seen)
-        })
+    /// What the body is, if nothing more of it needs to be known.
+    fn decided<E>(&mut self, limit: usize) -> Option<SseError<E>> {
+        match self {
+            Self::Foreign { seen, enough } if seen.len() >= *enough => {
+                Some(SseError::Foreign(std::mem::take(seen)))
+            }
+            Self::Object {
+                seen,
+                line: Some(Some(end)),
+            } if seen[*end..].iter().any(|byte| !byte.is_ascii_whitespace()) => {
+                // More of the kind follow.
+                seen.truncate(*end + 1);
+                Some(SseError::Foreign(std::mem::take(seen)))
+            }
+            Self::Object { seen, .. } if seen.len() > limit => Some(SseError::TooLarge { limit }),
+            _ => None,
+        }
     }
 
-    /// A body that is whole, though nothing says that it has ended.
-    fn whole(&mut self) -> Option<Vec<u8>> {
+    /// What the body is, though nothing says that it has ended: an error, which nothing follows.
+    fn failed<E>(&mut self) -> Option<SseError<E>> {
         match self {
-            Self::Foreign { seen, .. } if seen.ends_with(b"}") && is_json(seen) => {
-                Some(std::mem::take(seen))
+            Self::Object { seen, .. } if seen.len() <= MAX_FOREIGN => {
+                let text = std::str::from_utf8(seen).ok()?.trim_end();
+                let fails = text.ends_with('}') && is_error(text);
+                fails.then(|| SseError::Object(std::mem::take(seen)))
             }
             _ => None,
         }
     }
 
-    /// A body that has ended.
-    fn rest(&mut self) -> Option<Vec<u8>> {
+    /// What a body is that has ended.
+    fn ended<E>(&mut self) -> Option<SseError<E>> {
         match self {
-            Self::Foreign { seen, .. } => Some(std::mem::take(seen)),
-            _ => None,
+            Self::Object { seen, .. } => Some(SseError::Object(std::mem::take(seen))),
+            Self::Foreign { seen, .. } => Some(SseError::Foreign(std::mem::take(seen))),
+            Self::Unseen | Self::Events => None,
         }
     }
 }

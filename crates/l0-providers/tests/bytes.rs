@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use common::*;
 use futures_util::{Stream, StreamExt, stream};
 use l0_core::TokenKind;
+use l0_providers::ProviderError;
 
 /// Payloads with these pieces of JSON text, and the one that ends the answer.
 fn answer(dialect: Dialect, texts: &[&str]) -> Vec<String> {
@@ -200,8 +201,7 @@ fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
         ("\u{feff}{\"a\":1}", "application/json"),
         ("{\n\"a\":\n1}\n", "application/json"),
         ("[{\n\"candidates\":[]}\n,\n{", "application/json"),
-        ("{\"a\":", "application/json"),
-        (&long, "application/json"),
+        (&long, "application/x-ndjson"),
         ("<!doctype html>", "text/html"),
         (
             "\0\0\0\u{7c}\0\0\0\u{4b}abcd\u{b}:event-type",
@@ -212,12 +212,69 @@ fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
         for dialect in DIALECTS {
             let (tokens, error) = dialect.decode(body);
             assert!(tokens.is_empty());
-            let Some(l0_providers::ProviderError::NotAStream(not)) = &error else {
+            let Some(ProviderError::NotAnAnswer(not)) = &error else {
                 panic!("{}: {body:.20}: {error:?}", dialect.name);
             };
             assert_eq!(not.content_type, content_type, "{body:.20}");
             let bytes = dialect.chunks(by_bytes(body.as_bytes()));
             assert!(same(&bytes, &(tokens, error)), "{body:.20}");
+        }
+    }
+}
+
+#[test]
+fn an_object_that_is_cut_is_no_answer_however_it_is_cut() {
+    let whole = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    for at in 1..whole.len() {
+        for dialect in DIALECTS {
+            let cut = &whole[..at];
+            let (tokens, error) = dialect.decode(cut);
+            assert!(tokens.is_empty());
+            let Some(ProviderError::Json(json)) = &error else {
+                panic!("{}: {cut}: {error:?}", dialect.name);
+            };
+            assert_eq!(json.problem, "it ends too early");
+            let bytes = dialect.chunks(by_bytes(cut.as_bytes()));
+            assert!(same(&bytes, &(tokens, error)), "{cut}");
+        }
+    }
+}
+
+#[test]
+fn an_object_is_no_larger_than_an_event() {
+    let whole = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    for cut in [whole.len(), 1, 7] {
+        let chunks = || whole.as_bytes().chunks(cut).map(<[u8]>::to_vec);
+        let (tokens, error) = CHAT.limited(chunks(), Some(whole.len()));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(text_of(&tokens), "hi");
+        let (_, error) = CHAT.limited(chunks(), Some(whole.len() - 1));
+        assert!(
+            matches!(error, Some(ProviderError::EventTooLarge(_))),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn an_object_is_waited_for_unless_it_is_an_error() {
+    let answer = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    let error = r#"{"error":{"message":"m","type":"overloaded_error"}}"#;
+    for end in ["", "\n"] {
+        for dialect in DIALECTS {
+            let first = |body: &str| {
+                let body = format!("{body}{end}").into_bytes();
+                let body = stream::iter([Ok(body)]).chain(stream::pending());
+                let mut decoder = (dialect.decoder)(body.boxed());
+                decoder.poll_next_unpin(&mut Context::from_waker(Waker::noop()))
+            };
+            let name = dialect.name;
+            // More may follow, and make lines of JSON of it.
+            assert!(first(answer).is_pending(), "{name}");
+            assert!(first(&error[..error.len() - 1]).is_pending(), "{name}");
+            let Poll::Ready(Some(Err(ProviderError::Api(_)))) = first(error) else {
+                panic!("{name}");
+            };
         }
     }
 }

@@ -198,7 +198,7 @@ async fn errors_in_place_of_a_stream_are_the_providers_own() {
         assert_eq!(error.failure().kind, kind);
         let error = ask(api, answer(&format!("200 OK\r\n{json}"), "[{}]")).await;
         assert!(
-            matches!(error, Err(ProviderError::NotAStream(_))),
+            matches!(error, Err(ProviderError::NotAnAnswer(_))),
             "{error:?}"
         );
     }

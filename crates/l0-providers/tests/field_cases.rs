@@ -57,7 +57,7 @@ where
             Err(Error::Source { source, .. }) => {
                 let kind = source.failure().map(|failure| failure.kind);
                 failure = Some(match (&source, kind) {
-                    (ProviderError::NotAStream(not), Some(kind)) => {
+                    (ProviderError::NotAnAnswer(not), Some(kind)) => {
                         format!("{} ({kind:?})", not.content_type)
                     }
                     (_, Some(kind)) => format!("{kind:?}"),

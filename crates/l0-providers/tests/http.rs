@@ -216,7 +216,7 @@ fn texts(error: &Error) -> String {
                 texts += text;
             }
         }
-        ProviderError::NotAStream(error) => texts += &error.content_type,
+        ProviderError::NotAnAnswer(error) => texts += &error.content_type,
         _ => {}
     }
     texts
@@ -272,7 +272,7 @@ async fn what_a_server_repeats_of_a_clients_secrets_is_in_no_error() {
             let with_user = "http://u-canary-user:p-canary-pass@";
             let address = address.replace("http://", with_user) + "?key=q-canary-query";
             let client = Client::new(&address).unwrap();
-            let client = client.header("tenant", "t-canary-tenant").unwrap();
+            let client = client.header("tenant-secret", "t-canary-tenant").unwrap();
             let client = client.api_key("a-canary-key").unwrap();
             let stream = client.chat_stream(&ChatRequest::new("m").user("hi")).await;
             let error = match stream {
@@ -309,6 +309,42 @@ async fn the_names_that_a_token_carries_hold_no_secret() {
         tokens[0].text, "a-canary-key",
         "the answer is handed out as it is"
     );
+}
+
+#[tokio::test]
+async fn the_value_of_a_header_that_is_no_credential_is_left_in_names_and_errors() {
+    let chunk =
+        r#"{"id":"r","model":"openai/gpt-4o-a-canary-key","choices":[{"delta":{"content":"hi"}}]}"#;
+    let refused = r#"{"error":{"message":"openai refused a-canary-key"}}"#;
+    for (answer, is_stream) in [
+        (streamed(&sse(&[chunk])), true),
+        (
+            answer("400 No\r\ncontent-type: application/json", refused),
+            false,
+        ),
+    ] {
+        let (address, _requests) = server(answer).await;
+        let client = Client::new(&address).unwrap();
+        let client = client.header("x-portkey-provider", "openai").unwrap();
+        let client = client.header("x-portkey-api-key", "a-canary-key").unwrap();
+        let shown = format!("{client:?}");
+        assert!(
+            shown.contains("x-portkey-provider") && !shown.contains("openai\""),
+            "{shown}"
+        );
+        let stream = client.chat_stream(&ChatRequest::new("m").user("hi")).await;
+        assert_eq!(stream.is_ok(), is_stream);
+        match stream {
+            Ok(stream) => {
+                let (tokens, _) = collect(stream).await;
+                assert_eq!(tokens[0].model.as_deref(), Some("openai/gpt-4o-[redacted]"));
+            }
+            Err(error) => {
+                let shown = format!("{error:#}");
+                assert!(shown.contains("openai refused [redacted]"), "{shown}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -378,7 +414,7 @@ async fn of_a_large_error_body_only_the_beginning_is_read() {
 }
 
 #[tokio::test]
-async fn a_successful_response_that_is_no_stream() {
+async fn a_successful_response_that_is_no_answer() {
     let json = "200 OK\r\ncontent-type: application/json; charset=utf-8";
     let error = api_error(answer(json, r#"{"error":{"message":"m","code":429}}"#)).await;
     assert_eq!(error.failure(), Failure::status(429));
@@ -387,13 +423,13 @@ async fn a_successful_response_that_is_no_stream() {
     for (head, body) in [
         (
             json,
-            r#"{"object":"chat.completion","choices":[{"message":{"content":"canary"}}]}"#,
+            r#"{"model":"canary","message":{"content":"canary"},"done":true}"#,
         ),
         (json, ""),
         ("200 OK\r\ncontent-type: Text/HTML", "<html>canary</html>"),
     ] {
         let error = ask(answer(head, body)).await.unwrap_err();
-        let ProviderError::NotAStream(not) = &error else {
+        let ProviderError::NotAnAnswer(not) = &error else {
             panic!("{error:?}");
         };
         assert!(json.contains(&not.content_type) || not.content_type == "text/html");

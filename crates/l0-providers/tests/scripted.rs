@@ -277,17 +277,28 @@ async fn a_request_without_an_answer_that_fits_is_told_so() {
     let other = format!("{}/v1/embeddings", provider.base_url());
     let stream = r#"{"model":"m","stream":true}"#;
 
-    let (status, body) = post(&chat, r#"{"model":"m"}"#).await;
+    let refused = async |url: &str| {
+        let (status, body) = post(url, stream).await;
+        let message = body["error"]["message"].as_str().unwrap().to_owned();
+        (status.as_u16(), message)
+    };
+    let (status, message) = refused(&other).await;
     assert_eq!(status, 400);
-    let message = body["error"]["message"].as_str().unwrap();
     assert!(
-        message.starts_with("the request asks for no stream"),
+        message.starts_with("the request asks for embeddings"),
         "{message}"
     );
-    let (status, body) = post(&other, stream).await;
-    assert_eq!(status, 404);
-    let message = body["error"]["message"].as_str().unwrap();
     assert!(message.contains("/v1/embeddings"), "{message}");
+    let unknown = format!("{}/v1/images", provider.base_url());
+    assert_eq!(refused(&unknown).await.0, 404);
+    let vectors = ScriptedProvider::start([Answer::embeddings([[0.5]])]);
+    let vectors = vectors.await.unwrap();
+    let (status, message) = refused(&format!("{}/v1/messages", vectors.base_url())).await;
+    assert_eq!(status, 400);
+    assert!(
+        message.starts_with("the request asks for no embeddings"),
+        "{message}"
+    );
 
     // The answers are still there.
     assert_eq!(post(&chat, stream).await.0, 200);

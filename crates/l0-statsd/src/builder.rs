@@ -66,6 +66,9 @@ impl StatsdBuilder {
     /// again. A run without the entry has no such tag. Values are written as those of
     /// [`tag`](Self::tag).
     ///
+    /// They are the entries that were there when the run started; of a run that fell back to another source,
+    /// each point has those of the source that it belongs to.
+    ///
     /// Servers keep a series for each set of values: list what has few, such as `model`.
     ///
     /// # Errors

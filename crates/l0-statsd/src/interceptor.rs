@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use l0_core::{Interceptor, Observers, RunInfo, Telemetry};
+use l0_core::{Interceptor, Metadata, Observers, RunInfo, Telemetry};
 
 use crate::line::Format;
 use crate::packet::datagrams;
@@ -34,14 +34,21 @@ impl StatsdInterceptor {
 
     /// Sends all points of one telemetry, now. It does not wait and cannot fail: points that the
     /// system does not take are [counted](Self::dropped).
+    ///
+    /// Tags are picked from the metadata of the telemetry; of a run that fell back, `model`, `provider` and
+    /// `operation` are those of the attempts.
     pub fn send(&self, telemetry: &Telemetry) {
+        self.send_with(telemetry, |_| None);
+    }
+
+    fn send_with<'m>(&self, telemetry: &Telemetry, metadata: impl Fn(u32) -> Option<&'m Metadata>) {
         let Shared {
             format,
             socket,
             dropped,
         } = &*self.0;
         let limit = socket.limit();
-        for datagram in datagrams(&format.lines(telemetry), limit) {
+        for datagram in datagrams(&format.lines(telemetry, metadata), limit) {
             if datagram.len() > limit || !socket.send(datagram.as_bytes()) {
                 dropped.fetch_add(datagram.split('\n').count() as u64, Ordering::Relaxed);
             }
@@ -63,7 +70,8 @@ impl Interceptor for StatsdInterceptor {
             let statsd = self.clone();
             observers.on_finish(move |finished| {
                 if let Some(telemetry) = finished.telemetry {
-                    statsd.send(telemetry);
+                    let source = |number| finished.run.source(number);
+                    statsd.send_with(telemetry, |number| Some(&source(number)?.metadata));
                 }
             });
         }

@@ -19,7 +19,10 @@
 //!
 //! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit: among
 //! them `l0.runs` with the tag `outcome`, and `l0.failures` with the tag `error_type`, which says why a
-//! run failed: `401`, `rate_limited`, `zero_output`. A run that is not measured sends nothing: with a
+//! run failed: `401`, `rate_limited`, `zero_output`. Of a run that fell back to another source, each
+//! source sends the points of its own attempts under its own tags: the model that failed has
+//! `l0.attempts` with the tag `result` and `l0.fallbacks`, and the one that was tried last the rest of
+//! the run. A run that is not measured sends nothing: with a
 //! sample rate, counts are those of the sample. Of the metadata only what is listed with
 //! [`tag_keys`](StatsdBuilder::tag_keys) leaves.
 //!

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use l0_core::{KeyList, Telemetry};
-use l0_export::metrics::{self, MetricKind};
+use l0_core::{KeyList, Metadata, Telemetry};
+use l0_export::metrics::{self, MetricKind, Points};
 
 /// The longest tag, in bytes: Datadog's server cuts what is longer than 200 characters.
 const MAX_TAG: usize = 200;
@@ -53,12 +53,25 @@ pub(crate) struct Tags {
 }
 
 impl Format {
-    /// All lines, with newlines between them.
-    pub(crate) fn lines(&self, telemetry: &Telemetry) -> String {
-        // Here, and not by `Points::tags`, so that they are made clean once, and not per point.
-        let shared = self.tags.as_ref().map(|tags| tags.shared(telemetry));
+    /// All lines, with newlines between them. The tags of a source's lines are picked from its metadata, or
+    /// else from what the telemetry knows of it.
+    pub(crate) fn lines<'m>(
+        &self,
+        telemetry: &Telemetry,
+        metadata: impl Fn(u32) -> Option<&'m Metadata>,
+    ) -> String {
         let mut lines = String::with_capacity(CAPACITY);
-        for point in metrics::points(telemetry) {
+        metrics::points_by_source(telemetry, &mut |source, points| {
+            let metadata = metadata(source).unwrap_or(points.metadata());
+            self.push_lines(&mut lines, points, metadata);
+        });
+        lines
+    }
+
+    fn push_lines(&self, lines: &mut String, points: Points<'_>, metadata: &Metadata) {
+        // Here, and not by `Points::tags`, so that they are made clean once, and not per point.
+        let shared = self.tags.as_ref().map(|tags| tags.shared(metadata));
+        for point in points {
             // A sign would make a gauge relative. No number of a run is negative.
             if point.value.is_sign_negative() {
                 continue;
@@ -68,7 +81,7 @@ impl Format {
             }
             let name = point.name.strip_prefix("l0.").unwrap_or(point.name);
             if let Some(shared) = &shared {
-                self.push_metric(&mut lines, name, point.kind, point.value);
+                self.push_metric(lines, name, point.kind, point.value);
                 let mut tags = Cow::Borrowed(shared);
                 for (key, value) in point.tags.iter() {
                     push_tag(tags.to_mut(), key, value);
@@ -82,10 +95,9 @@ impl Format {
                 for value in point.tags.values() {
                     push_part(name.to_mut(), value);
                 }
-                self.push_metric(&mut lines, &name, point.kind, point.value);
+                self.push_metric(lines, &name, point.kind, point.value);
             }
         }
-        lines
     }
 
     fn push_metric(&self, line: &mut String, name: &str, kind: MetricKind, value: f64) {
@@ -108,12 +120,12 @@ impl Format {
 
 impl Tags {
     /// Writes them as they stand in a line. An entry of the metadata wins over a constant tag.
-    fn shared(&self, telemetry: &Telemetry) -> String {
+    fn shared(&self, metadata: &Metadata) -> String {
         let constant = self.constant.iter();
         let mut tags: BTreeMap<&str, Cow<'_, str>> = constant
             .map(|(key, value)| (key.as_str(), Cow::Borrowed(value.as_str())))
             .collect();
-        tags.extend(self.metadata.pick(&telemetry.metadata));
+        tags.extend(self.metadata.pick(metadata));
         let mut shared = String::new();
         for (key, value) in &tags {
             push_tag(&mut shared, key, value);
@@ -325,7 +337,7 @@ mod tests {
             ),
         ];
         for (types, tags, expected) in cases {
-            let lines = format(types, tags).lines(&small());
+            let lines = format(types, tags).lines(&small(), |_| None);
             assert_eq!(told(&lines), expected, "{types:?}");
         }
     }
@@ -334,7 +346,7 @@ mod tests {
     fn the_prefix_stands_in_place_of_l0() {
         let mut format = format(MetricTypes::DogStatsd, None);
         format.prefix = "shop.llm.".to_owned();
-        let lines = format.lines(&small());
+        let lines = format.lines(&small(), |_| None);
         assert!(lines.starts_with("shop.llm.duration:1500|d\n"), "{lines}");
         assert!(lines.lines().all(|line| line.starts_with("shop.llm.")));
     }
@@ -357,7 +369,7 @@ mod tests {
         for (value, expected) in cases {
             let mut telemetry = small();
             telemetry.metadata = [("env".to_owned(), value)].into();
-            let lines = format.lines(&telemetry);
+            let lines = format.lines(&telemetry, |_| None);
             assert_eq!(
                 lines.lines().next(),
                 Some(&*format!("l0.duration:1500|d{expected}"))
@@ -383,7 +395,7 @@ mod tests {
         for (value, expected) in HOSTILE {
             let mut telemetry = with_rule(value);
             telemetry.metadata = [("model", value)].into();
-            let lines = format.lines(&telemetry);
+            let lines = format.lines(&telemetry, |_| None);
             let mut lines = lines.lines();
             assert_eq!(
                 lines.next(),
@@ -408,7 +420,7 @@ mod tests {
             ("größe", ".gr__e"),
             ("", ""),
         ] {
-            let lines = format.lines(&with_rule(rule));
+            let lines = format.lines(&with_rule(rule), |_| None);
             assert_eq!(
                 lines.lines().last(),
                 Some(&*format!("l0.guardrails.violations_by_rule{expected}:1|c"))
@@ -429,7 +441,7 @@ mod tests {
         ] {
             let mut telemetry = small();
             telemetry.metadata = [("k".to_owned(), Value::from(&*value))].into();
-            let lines = format.lines(&telemetry);
+            let lines = format.lines(&telemetry, |_| None);
             let (_, tag) = lines.lines().next().unwrap().split_once("|#k:").unwrap();
             assert_eq!(tag, &value[..kept]);
         }
@@ -449,7 +461,7 @@ mod tests {
             (None, None),
         ] {
             telemetry.metrics.tokens_per_second = rate;
-            let lines = format(MetricTypes::Statsd, None).lines(&telemetry);
+            let lines = format(MetricTypes::Statsd, None).lines(&telemetry, |_| None);
             let line = lines.lines().find(|line| line.contains("per_second"));
             let expected = expected.map(|value| format!("l0.tokens.per_second:{value}|g"));
             assert_eq!(line, expected.as_deref());
@@ -521,7 +533,7 @@ mod tests {
                 .collect();
             let keys: Vec<_> = metadata.keys().map(String::as_str).collect();
             let tags = tagged.then(|| tags(&[("constant", &constant)], &keys));
-            let lines = format(types, tags).lines(&telemetry);
+            let lines = format(types, tags).lines(&telemetry, |_| None);
 
             let points: Vec<_> = metrics::points(&telemetry).collect();
             let mut seen = 0;

@@ -8,7 +8,7 @@
 use std::error::Error;
 
 use futures_util::{StreamExt, stream};
-use l0_core::{L0, Monitoring, keys};
+use l0_core::{L0, Monitoring};
 use l0_export::profile::Profile;
 use l0_providers::openai::ChatRequest;
 
@@ -25,9 +25,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         };
         let request = ChatRequest::new(model).user("What is a token stream?");
         let mut run = l0
-            .stream(|_attempt| client.chat_stream(&request))
+            .stream_from(client.chat(&request))
             .metadata("ab_test", arm)
-            .metadata(keys::MODEL, model)
             .start();
         // How it ended is part of the telemetry.
         let _ = run.text().await;

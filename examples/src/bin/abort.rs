@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o").user("What is a token stream?");
 
     // By its handle, from anywhere.
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     let handle = run.handle();
     tokio::spawn(async move {
         sleep(Duration::from_millis(400)).await;
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // By any future; several add up. Ctrl-C, a cancellation token, the end of a request.
     let (stop, stopped) = oneshot::channel::<()>();
     let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
+        .stream_from(client.chat(&request))
         .until(stopped)
         .until(sleep(Duration::from_secs(30)))
         .start();
@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // By going away: nothing of a run goes on without it.
-    let run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let run = l0.stream_from(client.chat(&request)).start();
     let handle = run.handle();
     drop(run);
     let telemetry = handle.telemetry().ok_or("it has ended")?;

@@ -16,7 +16,7 @@ use std::net::Ipv4Addr;
 
 use axum::Router;
 use axum::routing::post;
-use l0_core::{L0, Outcome, Telemetry, keys};
+use l0_core::{L0, Outcome, Telemetry};
 use l0_export::QueueReceiver;
 use l0_providers::openai::ChatRequest;
 use serde_json::{Value, json};
@@ -36,15 +36,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "What is a token stream?",
     ] {
         let request = ChatRequest::new("gpt-4o-mini").user(question);
-        l0.stream(|_attempt| client.chat_stream(&request))
-            .metadata(keys::MODEL, "gpt-4o-mini")
-            .start()
-            .text()
-            .await?;
+        l0.stream_from(client.chat(&request)).start().text().await?;
     }
     // A run that nobody waits for is told as well.
     let request = ChatRequest::new("gpt-4o-mini").user("Never mind.");
-    drop(l0.stream(|_attempt| client.chat_stream(&request)).start());
+    drop(l0.stream_from(client.chat(&request)).start());
 
     // At shutdown: the task sends what is left and ends.
     queue.close();

@@ -8,7 +8,7 @@
 use std::error::Error;
 use std::io::{Write, stdout};
 
-use l0_core::{Event, L0, Monitoring, keys, observe_fn};
+use l0_core::{Event, L0, Monitoring, observe_fn};
 use l0_providers::openai::ChatRequest;
 
 #[tokio::main]
@@ -26,10 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
 
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
-    let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
-        .metadata(keys::MODEL, "gpt-4o-mini")
-        .start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     run.text().await?;
 
     if let Some(telemetry) = run.telemetry() {

@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .interceptor(statsd.clone())
         .build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     run.text().await?;
 
     if let Some(agent) = agent {

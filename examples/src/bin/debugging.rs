@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
 
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     let answer = run.text().await;
     if let Some(telemetry) = run.telemetry() {
         println!("{}", l0_export::json::to_string_pretty(&telemetry)?);

@@ -18,8 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
-        .metadata(keys::MODEL, "gpt-4o-mini")
+        .stream_from(client.chat(&request))
         .metadata("environment", "example")
         .start();
     run.text().await?;

@@ -13,7 +13,7 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use l0_core::{L0, Monitoring, Telemetry, keys};
+use l0_core::{L0, Monitoring, Telemetry};
 use l0_export::log::LogRecord;
 use l0_export::{AppendFile, csv, json};
 use l0_providers::openai::ChatRequest;
@@ -33,10 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
     for model in ["gpt-4o", "gpt-4o-mini"] {
         let request = ChatRequest::new(model).user("What is a token stream?");
-        let mut run = l0
-            .stream(|_attempt| client.chat_stream(&request))
-            .metadata(keys::MODEL, model)
-            .start();
+        let mut run = l0.stream_from(client.chat(&request)).start();
         let answer = run.text().await;
         // There is telemetry whether or not there is an answer.
         if let Some(telemetry) = run.telemetry() {

@@ -56,14 +56,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
 
     println!("-- a bad answer is tried again");
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     println!("{}", run.text().await?);
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     println!("model retries: {}", telemetry.metrics.model_retries);
 
     println!("\n-- a rule that allows no second try ends the run");
     let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
+        .stream_from(client.chat(&request))
         .guardrails(|| AtMost { left: 100 })
         .start();
     if let Err(error) = run.text().await {

@@ -63,7 +63,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let start = |user| {
-        l0.stream(|_attempt| client.chat_stream(&request))
+        l0.stream_from(client.chat(&request))
             .metadata("user", user)
             .start()
     };

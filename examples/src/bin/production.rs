@@ -60,8 +60,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let runs = (0..RUNS).map(async |number| {
         let mut run = l0
-            .stream(|_attempt| client.chat_stream(&request))
-            .metadata(keys::MODEL, "gpt-4o-mini")
+            .stream_from(client.chat(&request))
             .metadata("request_id", number)
             .start();
         run.text().await.is_ok()

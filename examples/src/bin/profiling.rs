@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let runs = (0..runs).map(async |_| {
-        let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+        let mut run = l0.stream_from(client.chat(&request)).start();
         // How it ended is part of the telemetry.
         let _ = run.text().await;
         run.telemetry()

@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (client, _server) = l0_examples::client(0).await?;
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     run.text().await?;
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     let model = Labels::new([("model", "gpt-4o-mini"), ("endpoint", "/chat")])?;

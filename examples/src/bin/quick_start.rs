@@ -18,7 +18,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
 
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
-    let mut run = l0.stream(|_attempt| client.chat_stream(&request)).start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     while let Some(chunk) = run.next().await {
         match chunk? {
             Chunk::Item(token) => print!("{}", token.answer()),

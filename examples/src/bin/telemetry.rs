@@ -11,7 +11,7 @@
 use std::error::Error;
 use std::time::Duration;
 
-use l0_core::{Backoff, L0, Monitoring, Retry, Telemetry, keys};
+use l0_core::{Backoff, L0, Monitoring, Retry, Telemetry};
 use l0_examples::server::Fault;
 use l0_guardrails::Guardrails;
 use l0_providers::openai::ChatRequest;
@@ -28,10 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .guardrails(Guardrails::recommended())
         .build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
-    let mut run = l0
-        .stream(|_attempt| client.chat_stream(&request))
-        .metadata(keys::MODEL, "gpt-4o-mini")
-        .start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     let answer = run.text().await;
 
     // Before the error is handed on: a run that failed has telemetry too.

@@ -10,7 +10,7 @@ use std::error::Error;
 use std::io::{Write, stdout};
 
 use futures_util::StreamExt;
-use l0_core::{Chunk, L0, keys};
+use l0_core::{Chunk, L0};
 use l0_providers::openai::Client;
 use l0_providers::testing::{Answer, ScriptedProvider};
 use l0_providers::{ToolCalls, WholeCall};
@@ -44,10 +44,7 @@ async fn step(
     client: &Client,
     request: &Value,
 ) -> Result<(String, Vec<WholeCall>), Box<dyn Error>> {
-    let mut run = l0
-        .stream(|_attempt| client.chat_stream(request))
-        .metadata(keys::MODEL, MODEL)
-        .start();
+    let mut run = l0.stream_from(client.chat(&request)).start();
     let (mut text, mut calls) = (String::new(), ToolCalls::new());
     while let Some(chunk) = run.next().await {
         match chunk? {

@@ -98,7 +98,14 @@ fn after(payloads: &[String], more: impl AsRef<[u8]>) -> Vec<u8> {
     response(STREAM, body)
 }
 
-pub(crate) const SHAPES: [Shape; 18] = [
+/// A response that tells of more bytes than it has: the connection breaks in the middle.
+fn broken(whole: Vec<u8>) -> Vec<u8> {
+    let whole = String::from_utf8(whole).unwrap();
+    let more = whole.replacen("content-length: ", "content-length: 9", 1);
+    more.into_bytes()
+}
+
+pub(crate) const SHAPES: [Shape; 21] = [
     Shape {
         name: "400 with an error in JSON",
         is_stream: false,
@@ -245,11 +252,35 @@ pub(crate) const SHAPES: [Shape; 18] = [
         name: "connection that breaks",
         is_stream: true,
         answer: |echo, _, payloads| {
-            let whole = after(payloads, format!("data: {{\"a\": \"{}\"", line(echo)));
-            let whole = String::from_utf8(whole).unwrap();
-            whole
-                .replace("content-length: ", "content-length: 9")
-                .into_bytes()
+            broken(after(
+                payloads,
+                format!("data: {{\"a\": \"{}\"", line(echo)),
+            ))
+        },
+    },
+    // Where no event stream is told of, the client looks at what comes before it takes it for one.
+    Shape {
+        name: "connection that breaks before the answer",
+        is_stream: false,
+        answer: |echo, _, _| {
+            let id = line(echo);
+            broken(response(&format!("200 OK\r\nx-request-id: {id}"), ""))
+        },
+    },
+    Shape {
+        name: "connection that breaks in JSON",
+        is_stream: false,
+        answer: |echo, request, _| {
+            let head = "200 OK\r\ncontent-type: application/json";
+            broken(response(head, error(echo, request)))
+        },
+    },
+    Shape {
+        name: "connection that breaks in an error",
+        is_stream: false,
+        answer: |echo, request, _| {
+            let head = "500 No\r\ncontent-type: application/json";
+            broken(response(head, error(echo, request)))
         },
     },
     Shape {

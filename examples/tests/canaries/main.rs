@@ -51,7 +51,7 @@ fn client<P: Provider>(echo: &Echo) -> Client<P> {
     let client = Client::<P>::new(&url).unwrap().api_key(API_KEY).unwrap();
     let headers = [
         ("api-key", OPAQUE.to_owned()),
-        ("x-tenant", TENANT.to_owned()),
+        ("x-tenant-secret", TENANT.to_owned()),
         ("x-basic", format!("Basic {BASIC}")),
         ("cookie", format!("a=1; session={COOKIE}")),
     ];

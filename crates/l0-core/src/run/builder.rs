@@ -1,6 +1,5 @@
 //! The builders of runs: what a run is made of, until `start()` starts it.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::error::{Refusal, SourceError};
 use crate::failure::Failure;
 use crate::keys;
 use crate::live::LiveRuns;
+use crate::metadata::Metadata;
 use crate::observe::RunInfo;
 use crate::options::{Builder, Options, sealed};
 use crate::recorder::{Recorder, Setup};
@@ -41,7 +41,7 @@ pub type WatchBuilder<S, V = ByToken> = Builder<ForRun<'static, Watching<S, V>>>
 #[derive(Debug)]
 pub struct ForRun<'a, W> {
     of_l0: OfL0,
-    metadata: BTreeMap<String, Value>,
+    metadata: Metadata,
     parent: Option<RunInfo>,
     until: UntilAny<'a>,
     expect_finish: bool,
@@ -129,7 +129,7 @@ impl<'a, W> ForRun<'a, W> {
         Self {
             of_l0,
             parent: None,
-            metadata: BTreeMap::new(),
+            metadata: Metadata::new(),
             until: UntilAny::default(),
             expect_finish: false,
             of,

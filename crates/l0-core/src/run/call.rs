@@ -25,7 +25,7 @@ use crate::verdict::Outcome;
 /// afterwards:
 ///
 /// ```
-/// use l0_core::{L0, Monitoring, TokenKind, TokenView, Usage};
+/// use l0_core::{L0, Monitoring, TokenView, Usage};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,9 +34,7 @@ use crate::verdict::Outcome;
 /// let l0 = L0::builder().monitoring(Monitoring::new()).build();
 /// let mut call = l0
 ///     .call(|_attempt| embed())
-///     .view_with(|reply: &Reply| {
-///         TokenView::new(TokenKind::Other, "").usage(Usage::new().input(reply.tokens))
-///     })
+///     .view_with(|reply: &Reply| TokenView::other().usage(Usage::new().input(reply.tokens)))
 ///     .start();
 /// let reply = (&mut call).await?;
 /// let usage = call.telemetry().and_then(|telemetry| telemetry.usage);

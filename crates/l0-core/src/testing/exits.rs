@@ -57,8 +57,8 @@ use crate::l0::{L0, L0Builder};
 use crate::observe::{Interceptor, NewRun, Observer, Observers, RunInfo};
 use crate::options::Builder;
 use crate::retry::{Backoff, Retry};
-use crate::run::{Chunk, ForRun, Run, Watched};
-use crate::source::View;
+use crate::run::{Call, Chunk, ForRun, Run, Watched};
+use crate::source::{View, source};
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::timeout::Timeouts;
@@ -75,6 +75,8 @@ pub enum Subject {
     Stream,
     /// A stream that is only watched: of [`L0::watch`].
     Watch,
+    /// A request whose answer comes as one: of [`L0::call`].
+    Call,
 }
 
 /// What the consumer of a run sees last.
@@ -83,7 +85,7 @@ pub enum Subject {
 pub enum Last {
     /// Nothing: it drops the run before the end.
     Unseen,
-    /// The end of the stream.
+    /// The end of the stream, or the answer of a call.
     End,
     /// An error with this text: of the run, or that of the source if the stream is watched.
     Error(String),
@@ -98,8 +100,8 @@ pub enum Last {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Exit {
-    /// What happens, in a few words. A retried run and a watched stream that end in the same way have
-    /// the same name.
+    /// What happens, in a few words. A retried run, a watched stream and a call that end in the same way
+    /// have the same name.
     pub name: &'static str,
     /// What ends.
     pub subject: Subject,
@@ -122,6 +124,7 @@ impl fmt::Display for Exit {
         match self.subject {
             Subject::Stream => f.write_str(self.name),
             Subject::Watch => write!(f, "{} (watched)", self.name),
+            Subject::Call => write!(f, "{} (called)", self.name),
         }
     }
 }
@@ -160,6 +163,8 @@ pub struct AtLastItem {
 #[derive(Debug, Clone)]
 struct Setup {
     script: Script,
+    /// What stands in for it.
+    fallback: Option<Script>,
     consumer: Consumer,
     configure: fn(L0Builder) -> L0Builder,
     expect_finish: bool,
@@ -176,6 +181,7 @@ enum Consumer {
     AbortsByHandleAfterOneItem,
     AbortsByFutureAfterOneItem,
     AbortsByFuture,
+    AbortsByHandle,
     AbortsByHandleBeforeTheFirstPoll,
     AbortsByHandleThenDrops,
     AbortsByFutureThenDrops,
@@ -197,7 +203,7 @@ enum Hook {
 struct Way {
     end: End,
     last: Last,
-    /// Between the start and the end.
+    /// Between the start and the end; where attempts end is added.
     events: &'static str,
     duration: Option<Duration>,
 }
@@ -272,20 +278,24 @@ struct Row {
     stream: Way,
     /// Absent where a watched stream cannot end so.
     watch: Option<Way>,
+    /// Absent where a call cannot end so.
+    call: Option<Way>,
 }
 
-/// A row of which a watched stream ends as a run does.
+/// A row of which a watched stream, and a call, end as a run does.
 fn row(name: &'static str, script: Script, stream: Way) -> Row {
     Row {
         name,
         setup: Setup {
             script,
+            fallback: None,
             consumer: Consumer::ReadsToTheEnd,
             configure: |builder| builder,
             expect_finish: false,
             panics_in: None,
         },
         watch: Some(stream.clone()),
+        call: Some(stream.clone()),
         stream,
     }
 }
@@ -342,27 +352,58 @@ impl Row {
         self
     }
 
+    /// A call ends in another way.
+    fn call(mut self, way: Way) -> Self {
+        self.call = Some(way);
+        self
+    }
+
+    /// A call cannot end so.
+    fn no_call(mut self) -> Self {
+        self.call = None;
+        self
+    }
+
+    /// Another source stands in.
+    fn fallback(mut self, script: Script) -> Self {
+        self.setup.fallback = Some(script);
+        self.no_watch()
+    }
+
     fn exits(self) -> impl Iterator<Item = Exit> {
         let Self { name, setup, .. } = self;
         let stream = (Subject::Stream, self.stream);
         let watch = self.watch.map(|way| (Subject::Watch, way));
-        [stream]
-            .into_iter()
-            .chain(watch)
-            .map(move |(subject, way)| Exit {
-                name,
-                subject,
-                end: way.end,
-                last: way.last,
-                events: ["started"]
-                    .into_iter()
-                    .chain(way.events.split_whitespace())
-                    .chain(["finished"])
-                    .collect(),
-                duration: way.duration,
-                setup: setup.clone(),
-            })
+        let call = self.call.map(|way| (Subject::Call, way));
+        let ways = [stream].into_iter().chain(watch).chain(call);
+        ways.map(move |(subject, way)| Exit {
+            name,
+            subject,
+            end: way.end,
+            last: way.last,
+            events: events(subject, way.events),
+            duration: way.duration,
+            setup: setup.clone(),
+        })
     }
+}
+
+/// All events of a way. An attempt that has started ends before what follows it; an answer that comes
+/// as one has no tokens.
+fn events(subject: Subject, between: &'static str) -> Vec<&'static str> {
+    let mut events = vec!["started"];
+    let mut is_open = false;
+    for event in between.split_whitespace().chain(["finished"]) {
+        let follows = ["retry", "fallback", "finished"].contains(&event);
+        if follows && std::mem::take(&mut is_open) {
+            events.push("attempt_finished");
+        }
+        is_open |= event == STARTED;
+        if subject != Subject::Call || !["first_token", "token"].contains(&event) {
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// Returns every way a run can end.
@@ -373,6 +414,7 @@ pub fn all() -> Vec<Exit> {
         failed(),
         checked(),
         timed_out(),
+        fallen_back(),
         stopped(),
         panicked(),
     ];
@@ -386,6 +428,10 @@ const STARTED: &str = "attempt_started";
 const ONE_TOKEN: &str = "attempt_started first_token token";
 
 const TWO_TOKENS: &str = "attempt_started first_token token token";
+
+const THREE_NETWORK_ERRORS: &str = "attempt_started network_error retry \
+                                    attempt_started network_error retry \
+                                    attempt_started network_error";
 
 /// Answers after a while.
 fn answers() -> Script {
@@ -414,6 +460,10 @@ fn hangs() -> Script {
 fn fails(error: impl Into<ScriptedError>) -> Script {
     let error = error.into();
     Script::new().attempt(|a| a.wait(5 * MS).token("Hello").fail(error))
+}
+
+fn long_back_off(builder: L0Builder) -> L0Builder {
+    builder.retry(Retry::new().backoff(Backoff::fixed(100 * MS)))
 }
 
 fn two_retries(builder: L0Builder) -> L0Builder {
@@ -456,7 +506,8 @@ fn completed() -> Vec<Row> {
             Way::completed().takes(5, broken),
         )
         .configure(two_retries)
-        .watch_fails(RESET, broken),
+        .watch_fails(RESET, broken)
+        .call(Way::source(RESET, 3).takes(17, THREE_NETWORK_ERRORS)),
         row(
             "empty but allowed",
             Script::new(),
@@ -491,7 +542,8 @@ fn failed() -> Vec<Row> {
             Way::failed(Cause::ZeroOutput)
                 .takes(0, "attempt_started first_token token token token token"),
         )
-        .watch_ends(),
+        .watch_ends()
+        .call(Way::completed().takes(0, STARTED)),
         row(
             "error while connecting",
             unconnected,
@@ -554,12 +606,7 @@ fn failed() -> Vec<Row> {
     ] {
         let failure = Failure::status(status);
         let script = Script::new().attempt(|a| a.wait(5 * MS).fail(failure));
-        let way = Way::source(failure, 3).takes(
-            17,
-            "attempt_started network_error retry \
-             attempt_started network_error retry \
-             attempt_started network_error",
-        );
+        let way = Way::source(failure, 3).takes(17, THREE_NETWORK_ERRORS);
         let row = row(name, script, way).configure(two_retries);
         rows.push(row.watch_fails(failure, "attempt_started network_error"));
     }
@@ -668,19 +715,29 @@ fn timed_out() -> Vec<Row> {
             Script::new().attempt(|a| a.hang()),
             timeout(TimeoutKind::FirstToken).takes(50, "attempt_started network_error"),
         )
-        .configure(first_token),
+        .configure(first_token)
+        .no_call(),
         row(
             "first-token timeout of a slow factory",
             Script::new().attempt(|a| a.connect_hang()),
             timeout(TimeoutKind::FirstToken).takes(50, "attempt_started network_error"),
         )
-        .configure(first_token),
+        .configure(first_token)
+        .no_call(),
         row(
             "inter-token timeout",
             hangs(),
             timeout(TimeoutKind::InterToken).takes(55, in_mid_stream),
         )
-        .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS))),
+        .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS)))
+        .no_call(),
+        row(
+            "answer timeout that holds for calls only",
+            answers(),
+            Way::completed().takes(10, TWO_TOKENS),
+        )
+        .configure(|builder| two_retries(builder).timeouts(Timeouts::new().answer(7 * MS)))
+        .call(timeout(TimeoutKind::Answer).takes(23, THREE_NETWORK_ERRORS)),
         row(
             "total timeout",
             hangs(),
@@ -695,7 +752,8 @@ fn timed_out() -> Vec<Row> {
             hangs(),
             timeout(TimeoutKind::Idle).takes(55, in_mid_stream),
         )
-        .configure(|builder| builder.timeouts(Timeouts::new().idle(50 * MS))),
+        .configure(|builder| builder.timeouts(Timeouts::new().idle(50 * MS)))
+        .no_call(),
         row(
             "a back-off that does not fit into the total timeout",
             fails(RESET),
@@ -715,11 +773,78 @@ fn timed_out() -> Vec<Row> {
                 .takes_real_time(),
         )
         .consumer(Consumer::ReadsOutsideOfARuntime)
-        .configure(|builder| builder.timeouts(Timeouts::new().inter_token(50 * MS))),
+        .configure(|builder| {
+            let timeouts = Timeouts::new().answer(50 * MS);
+            builder.timeouts(timeouts.inter_token(50 * MS))
+        }),
     ]
     .into_iter()
     .map(Row::no_watch)
     .collect()
+}
+
+fn fallen_back() -> Vec<Row> {
+    let denied = || Failure::status(401);
+    let refuses = || Script::new().attempt(|a| a.wait(5 * MS).fail(denied()));
+    vec![
+        row(
+            "completed by a fallback before the first token",
+            refuses(),
+            Way::completed().takes(
+                15,
+                "attempt_started fallback attempt_started first_token token token",
+            ),
+        )
+        .fallback(answers()),
+        row(
+            "completed by a fallback in mid-stream",
+            fails(RESET),
+            Way::completed().takes(
+                15,
+                "attempt_started first_token token network_error fallback \
+                 attempt_started token token",
+            ),
+        )
+        .fallback(answers()),
+        row(
+            "completed by a fallback after retries",
+            fails(RESET),
+            Way::completed().takes(
+                27,
+                "attempt_started first_token token network_error retry \
+                 attempt_started token network_error retry \
+                 attempt_started token network_error fallback \
+                 attempt_started token token",
+            ),
+        )
+        .configure(two_retries)
+        .fallback(answers()),
+        row(
+            "all sources failed",
+            fails(RESET),
+            Way::source(denied(), 2).takes(
+                10,
+                "attempt_started first_token token network_error fallback attempt_started",
+            ),
+        )
+        .fallback(refuses()),
+        row(
+            "no fallback after a total timeout",
+            hangs(),
+            Way::failed(Cause::Timeout(TimeoutKind::Total))
+                .takes(50, "attempt_started first_token token network_error"),
+        )
+        .configure(|builder| builder.timeouts(Timeouts::new().total(50 * MS)))
+        .fallback(answers()),
+        row(
+            "no fallback after a rule that halts",
+            Script::new().attempt(|a| a.wait(5 * MS).token("deadly")),
+            Way::failed(Cause::Violation(deadly()))
+                .takes(5, "attempt_started first_token token violation"),
+        )
+        .configure(|builder| builder.guardrails(|| Finds("deadly", deadly())))
+        .fallback(answers()),
+    ]
 }
 
 struct Refuses;
@@ -760,10 +885,12 @@ fn stopped() -> Vec<Row> {
         .watch_ends(),
         row("aborted by handle", hangs(), aborted().takes(15, ONE_TOKEN))
             .consumer(Consumer::AbortsByHandleAfterOneItem)
-            .watch_ends(),
+            .watch_ends()
+            .no_call(),
         row("aborted by future", hangs(), aborted().takes(10, ONE_TOKEN))
             .consumer(Consumer::AbortsByFutureAfterOneItem)
-            .watch_ends(),
+            .watch_ends()
+            .no_call(),
         row(
             "aborted by future before the first token",
             silent(),
@@ -777,7 +904,39 @@ fn stopped() -> Vec<Row> {
             aborted().takes(10, ONE_TOKEN),
         )
         .consumer(Consumer::AbortsByHandleAfterOneItem)
+        .watch_ends()
+        .no_call(),
+        row(
+            "aborted by handle while it waits",
+            silent(),
+            aborted().takes(10, STARTED),
+        )
+        .consumer(Consumer::AbortsByHandle)
         .watch_ends(),
+        row(
+            "aborted by handle in a back-off",
+            fails(RESET),
+            aborted().takes(10, "attempt_started first_token token network_error retry"),
+        )
+        .configure(long_back_off)
+        .consumer(Consumer::AbortsByHandle)
+        .no_watch(),
+        row(
+            "aborted by future in a back-off",
+            fails(RESET),
+            aborted().takes(10, "attempt_started first_token token network_error retry"),
+        )
+        .configure(long_back_off)
+        .consumer(Consumer::AbortsByFuture)
+        .no_watch(),
+        row(
+            "dropped in a back-off",
+            fails(RESET),
+            dropped().takes(10, "attempt_started first_token token network_error retry"),
+        )
+        .configure(long_back_off)
+        .consumer(Consumer::IsATaskThatIsAborted)
+        .no_watch(),
         row(
             "aborted by handle, then dropped before the first poll",
             answers(),
@@ -790,13 +949,15 @@ fn stopped() -> Vec<Row> {
             answers(),
             aborted().last(Last::Unseen).takes(5, ONE_TOKEN),
         )
-        .consumer(Consumer::AbortsByHandleThenDrops),
+        .consumer(Consumer::AbortsByHandleThenDrops)
+        .no_call(),
         row(
             "aborted by future, then dropped unpolled",
             answers(),
             aborted().last(Last::Unseen).takes(25, ONE_TOKEN),
         )
-        .consumer(Consumer::AbortsByFutureThenDrops),
+        .consumer(Consumer::AbortsByFutureThenDrops)
+        .no_call(),
         row("dropped before the first poll", answers(), dropped())
             .consumer(Consumer::DropsBeforeTheFirstPoll)
             .watch_has_started(),
@@ -805,7 +966,8 @@ fn stopped() -> Vec<Row> {
             answers(),
             dropped().takes(5, ONE_TOKEN),
         )
-        .consumer(Consumer::DropsAfterOneItem),
+        .consumer(Consumer::DropsAfterOneItem)
+        .no_call(),
         row("task aborted", hangs(), dropped().takes(10, ONE_TOKEN))
             .consumer(Consumer::IsATaskThatIsAborted),
         row("runtime shut down", hangs(), dropped().takes(10, ONE_TOKEN))
@@ -815,7 +977,8 @@ fn stopped() -> Vec<Row> {
             answers(),
             dropped().last(Last::Panic).takes(5, ONE_TOKEN),
         )
-        .consumer(Consumer::Panics),
+        .consumer(Consumer::Panics)
+        .no_call(),
     ]
 }
 
@@ -827,7 +990,9 @@ fn panicked() -> Vec<Row> {
     vec![
         row("panic in the source", source, panic().takes(5, ONE_TOKEN)),
         row("panic in the factory", factory, panic().takes(0, STARTED)).no_watch(),
-        row("panic in the view", answers(), panic().takes(5, STARTED)).panics_in(Hook::View),
+        row("panic in the view", answers(), panic().takes(5, STARTED))
+            .panics_in(Hook::View)
+            .call(panic().takes(10, STARTED)),
         row("panic in an `until` future", answers(), panic())
             .panics_in(Hook::Until)
             .watch_has_started(),
@@ -910,10 +1075,28 @@ impl Exit {
 
         let setup = &self.setup;
         let script = setup.script.anew();
+        let fallback = setup.fallback.as_ref().map(Script::anew);
         let view_panics = setup.panics_in == Some(Hook::View);
         match self.subject {
             Subject::Stream => {
                 let mut builder = setup.stopped_by(l0.stream(script.source()));
+                if let Some(fallback) = fallback {
+                    builder = builder.fallback(source(fallback.source()));
+                }
+                if setup.panics_in == Some(Hook::Classify) {
+                    builder = builder.classify(|_| panic!("`classify` panics"));
+                }
+                if view_panics {
+                    Box::new(builder.view_with(panics).start())
+                } else {
+                    Box::new(builder.start())
+                }
+            }
+            Subject::Call => {
+                let mut builder = setup.stopped_by(l0.call(script.answers()));
+                if let Some(fallback) = fallback {
+                    builder = builder.fallback(source(fallback.answers()));
+                }
                 if setup.panics_in == Some(Hook::Classify) {
                     builder = builder.classify(|_| panic!("`classify` panics"));
                 }
@@ -991,6 +1174,31 @@ impl Driven for Run<'static, ScriptedToken, ScriptedError> {
     }
 }
 
+impl Driven for Call<'static, ScriptedToken, ScriptedError> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<&'static str, Last>> {
+        Pin::new(self).poll(cx).map(|answer| match answer {
+            Ok(_) => Err(Last::End),
+            Err(error) => Err(Last::Error(text(&error))),
+        })
+    }
+
+    fn info(&self) -> &RunInfo {
+        self.info()
+    }
+
+    fn handle(&self) -> RunHandle {
+        self.handle()
+    }
+
+    fn at_last_item(&self) -> AtLastItem {
+        AtLastItem {
+            end: self.end().cloned(),
+            telemetry: self.telemetry(),
+            is_terminated: None,
+        }
+    }
+}
+
 impl<V: View<ScriptedToken> + Send> Driven for Watched<ScriptedStream, V> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<&'static str, Last>> {
         Pin::new(self).poll_next(cx).map(|item| match item {
@@ -1035,6 +1243,15 @@ async fn consume(mut subject: Box<dyn Driven>, consumer: Consumer, trace: &Trace
         Consumer::DropsAfterOneItem => {
             one_item(&mut *subject, trace).await;
             UNSEEN
+        }
+        Consumer::AbortsByHandle => {
+            let handle = subject.handle();
+            // From elsewhere.
+            tokio::spawn(async move {
+                sleep(10 * MS).await;
+                handle.abort();
+            });
+            read(&mut *subject, trace).await
         }
         Consumer::AbortsByHandleAfterOneItem => {
             one_item(&mut *subject, trace).await;

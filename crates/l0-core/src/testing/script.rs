@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -173,6 +173,34 @@ impl<T: Clone> Script<T> {
             next: 0,
             sleep: None,
             counts: Arc::clone(&self.counts),
+        }
+    }
+}
+
+impl Script {
+    /// Returns a factory for [`L0::call`](crate::L0::call): the answer is what all items of an attempt say,
+    /// as one.
+    pub fn answers(
+        &self,
+    ) -> impl FnMut(
+        Attempt,
+    )
+        -> Pin<Box<dyn Future<Output = Result<ScriptedToken, ScriptedError>> + Send>>
+    + Clone
+    + Send
+    + 'static
+    + use<> {
+        let mut connect = self.source();
+        move |attempt| {
+            let connecting = connect(attempt);
+            Box::pin(async move {
+                let mut stream = Box::pin(connecting.await?);
+                let mut answer = ScriptedToken::new(TokenKind::Text, "");
+                while let Some(item) = poll_fn(|cx| stream.as_mut().poll_next(cx)).await {
+                    answer.add(item?);
+                }
+                Ok(answer)
+            })
         }
     }
 }
@@ -389,6 +417,19 @@ impl ScriptedToken {
             model: None,
             response_id: None,
         }
+    }
+}
+
+impl ScriptedToken {
+    /// Adds what a later item says.
+    fn add(&mut self, item: Self) {
+        if item.kind == self.kind {
+            self.text.push_str(&item.text);
+        }
+        self.usage = item.usage.or(self.usage);
+        self.finish = item.finish.or(self.finish);
+        self.model = item.model.or(self.model.take());
+        self.response_id = item.response_id.or(self.response_id.take());
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use l0_core::{
-    Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure, FinishReason, Monitor,
-    Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry, Timestamp, Usage, Violation,
+    AttemptStats, Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure,
+    FinishReason, Monitor, Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry, Timestamp,
+    Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -135,6 +136,31 @@ fn metadata() -> impl Strategy<Value = BTreeMap<String, Value>> {
 }
 
 prop_compose! {
+    fn attempt()(
+        source in 1_u32..4,
+        count in 1_u32..3,
+        names in vec(option::of(text()), 3),
+        times in vec(option::of(duration()), 4),
+        tokens in 0_u64..1_000_000,
+        outcome in option::of(select(Outcome::ALL)),
+        error in option::of(error()),
+        usage in option::of(usage()),
+    ) -> AttemptStats {
+        let mut attempt = AttemptStats::default();
+        (attempt.source, attempt.count, attempt.tokens) = (source, count, tokens);
+        attempt.model = names[0].clone();
+        attempt.provider = names[1].clone();
+        attempt.operation = names[2].clone();
+        attempt.start_offset = times[0];
+        attempt.delay = times[1];
+        attempt.duration = times[2];
+        attempt.time_to_first_token = times[3];
+        (attempt.outcome, attempt.error, attempt.usage) = (outcome, error, usage);
+        attempt
+    }
+}
+
+prop_compose! {
     pub fn telemetry()(
         id in text().prop_filter("every run has an id", |id| !id.is_empty()),
         start_time in 0_u64..4_000_000_000_000,
@@ -157,6 +183,7 @@ prop_compose! {
         violations in option::of(violations()),
         drift in option::of(drift()),
         metadata in metadata(),
+        attempts in vec(attempt(), 0..4),
     ) -> Telemetry {
         let mut telemetry = Telemetry::default();
         telemetry.session_id = id;
@@ -171,6 +198,7 @@ prop_compose! {
         });
         telemetry.drift = drift;
         telemetry.metadata = metadata.into();
+        telemetry.attempts = attempts;
         telemetry.network.error_count = errors.values().map(|count| u64::from(*count)).sum();
         telemetry.network.errors_by_type =
             errors.into_iter().map(|(kind, count)| (kind, count.into())).collect();

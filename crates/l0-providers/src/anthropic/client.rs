@@ -2,13 +2,16 @@
 
 use std::future::Future;
 
-use reqwest::Response;
+use reqwest::{Response, Url};
 use serde::Serialize;
 
 use super::Messages;
 use crate::client::{self, Api, Provider};
+use crate::completion::Completion;
+use crate::decode::MAX_EVENT_BYTES;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
+use crate::request::ProviderRequest;
 
 /// A client for Anthropic's API, or a server that speaks it.
 ///
@@ -36,6 +39,8 @@ use crate::http_response::{self, ProviderStream};
 /// ```
 pub type Client = client::Client<Anthropic>;
 
+const CHAT: &str = "chat";
+
 /// Anthropic's API: what a [`Client`] is of.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -61,28 +66,57 @@ impl Provider for Anthropic {
 ///
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `Retry-After`; also if a successful response is JSON with an error in it.
-/// [`ProviderError::NotAStream`] if a successful response is another protocol.
+/// [`ProviderError::NotAnAnswer`] if a successful response is another protocol.
 /// What its body is counts, not its label.
 /// [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    http_response::from_response(response, Box::new(Messages::default())).await
+    http_response::from_response(response, Box::new(Messages::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to Anthropic's API.
 impl Client {
-    /// Sends a Messages request and gives its tokens. `/v1/messages` is added to the address's
-    /// path, or what of it is missing.
+    /// Makes a Messages request that is a run's source: see [`L0::stream_from`](l0_core::L0).
+    /// `/v1/messages` is added to the address's path, or what of it is missing.
     ///
     /// `request` is anything that serializes to the API's JSON: your own type, a
-    /// `serde_json::Value`. `"stream": true` is added unless it is there. The future borrows
-    /// nothing.
+    /// `serde_json::Value`. It is serialized here, once. `"stream": true` is added unless it is there.
     ///
     /// # Errors
     ///
-    /// Those of [`from_response`]; [`ProviderError::Transport`] if no response came;
-    /// [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
+    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    pub fn messages<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
+    where
+        R: Serialize + ?Sized,
+    {
+        let call = http_response::stream::<Messages>(CHAT);
+        self.request(self.url(), None, request, &[("stream", "true")], call)
+    }
+
+    /// Makes a Messages request for a whole answer, which is a call's source. `request` and the address
+    /// are as for [`messages`](Self::messages); nothing is added to the request. An answer that comes as
+    /// a stream all the same is read, too.
+    ///
+    /// # Errors
+    ///
+    /// Connecting fails as that of [`messages`](Self::messages) does, with the errors that a stream tells
+    /// later, and with [`ProviderError::AnswerTooLarge`].
+    pub fn messages_once<R>(&self, request: &R) -> ProviderRequest<Completion>
+    where
+        R: Serialize + ?Sized,
+    {
+        let call = http_response::whole::<Messages>(CHAT);
+        self.request(self.url(), None, request, &[], call)
+    }
+
+    /// Sends a [`messages`](Self::messages) request and gives its tokens: for what is no run, or for one
+    /// whose source is a closure. The future borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same.
     pub fn messages_stream<R>(
         &self,
         request: &R,
@@ -93,11 +127,14 @@ impl Client {
     where
         R: Serialize + ?Sized,
     {
+        self.messages(request).send()
+    }
+
+    fn url(&self) -> Url {
         let path = match self.base_url().path() {
             path if path.ends_with("/v1") || path.ends_with("/v1/messages") => "/messages",
             _ => "/v1/messages",
         };
-        let url = self.endpoint(path);
-        self.post(url, request, &[("stream", "true")], Messages::default())
+        self.endpoint(path)
     }
 }

@@ -7,8 +7,12 @@ use serde::Serialize;
 
 use super::Generate;
 use crate::client::{self, Api, Provider};
+use crate::completion::Completion;
+use crate::decode::MAX_EVENT_BYTES;
+use crate::embeddings::Embeddings;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
+use crate::request::ProviderRequest;
 
 /// A client for the Gemini API, or a server that speaks it.
 ///
@@ -35,6 +39,8 @@ use crate::http_response::{self, ProviderStream};
 /// ```
 pub type Client = client::Client<Gemini>;
 
+const GENERATE_CONTENT: &str = "generate_content";
+
 /// The Gemini API: what a [`Client`] is of.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -59,28 +65,90 @@ impl Provider for Gemini {
 ///
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `Retry-After` or the error's `RetryInfo`; also if a successful response is
-/// JSON with an error in it. [`ProviderError::NotAStream`] if a successful response is another
+/// JSON with an error in it. [`ProviderError::NotAnAnswer`] if a successful response is another
 /// protocol; what its body is counts, not its label. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    http_response::from_response(response, Box::new(Generate::default())).await
+    http_response::from_response(response, Box::new(Generate::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to the Gemini API.
 impl Client {
-    /// Sends a request to `streamGenerateContent` and gives its tokens.
+    /// Makes a request to `streamGenerateContent` that is a run's source: see
+    /// [`L0::stream_from`](l0_core::L0).
     ///
     /// `model` is its name (`gemini-2.5-flash`), or its path (`tunedModels/mine`). It goes into the
     /// address: `/models/{model}:streamGenerateContent?alt=sse` is added, with `/v1beta` before it
     /// if the address has no path of its own. `request` is anything that serializes to the API's
-    /// JSON: your own type, a `serde_json::Value`; nothing is added to it. The future borrows
-    /// nothing.
+    /// JSON: your own type, a `serde_json::Value`. It is serialized here, once; nothing is added to it.
     ///
     /// # Errors
     ///
-    /// Those of [`from_response`]; [`ProviderError::Transport`] if no response came;
-    /// [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
+    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    pub fn generate_content<R>(&self, model: &str, request: &R) -> ProviderRequest<ProviderStream>
+    where
+        R: Serialize + ?Sized,
+    {
+        let mut url = url(self.base_url(), model, "streamGenerateContent");
+        url.query_pairs_mut().append_pair("alt", "sse");
+        let call = http_response::stream::<Generate>(GENERATE_CONTENT);
+        self.request(url, Some(name(model)), request, &[], call)
+    }
+
+    /// Makes a request to `generateContent` for a whole answer, which is a call's source. `model` and
+    /// `request` are as for [`generate_content`](Self::generate_content). An answer that comes as a
+    /// stream all the same is read, too.
+    ///
+    /// # Errors
+    ///
+    /// Connecting fails as that of [`generate_content`](Self::generate_content) does, with the errors that
+    /// a stream tells later, and with [`ProviderError::AnswerTooLarge`].
+    pub fn generate_content_once<R>(&self, model: &str, request: &R) -> ProviderRequest<Completion>
+    where
+        R: Serialize + ?Sized,
+    {
+        let url = url(self.base_url(), model, "generateContent");
+        let call = http_response::whole::<Generate>(GENERATE_CONTENT);
+        self.request(url, Some(name(model)), request, &[], call)
+    }
+
+    /// Makes a request to `embedContent`, for the embedding of one content, which is a call's source.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`generate_content_once`](Self::generate_content_once).
+    pub fn embed_content<R>(&self, model: &str, request: &R) -> ProviderRequest<Embeddings>
+    where
+        R: Serialize + ?Sized,
+    {
+        let url = url(self.base_url(), model, "embedContent");
+        let call = http_response::embeddings();
+        self.request(url, Some(name(model)), request, &[], call)
+    }
+
+    /// Makes a request to `batchEmbedContents`, for the embeddings of several contents, which is a call's
+    /// source.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`generate_content_once`](Self::generate_content_once).
+    pub fn batch_embed_contents<R>(&self, model: &str, request: &R) -> ProviderRequest<Embeddings>
+    where
+        R: Serialize + ?Sized,
+    {
+        let url = url(self.base_url(), model, "batchEmbedContents");
+        let call = http_response::embeddings();
+        self.request(url, Some(name(model)), request, &[], call)
+    }
+
+    /// Sends a [`generate_content`](Self::generate_content) request and gives its tokens: for what is no
+    /// run, or for one whose source is a closure. The future borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same.
     pub fn generate_content_stream<R>(
         &self,
         model: &str,
@@ -92,16 +160,16 @@ impl Client {
     where
         R: Serialize + ?Sized,
     {
-        self.post(
-            url(self.base_url(), model),
-            request,
-            &[],
-            Generate::default(),
-        )
+        self.generate_content(model, request).send()
     }
 }
 
-fn url(mut url: Url, model: &str) -> Url {
+/// A model's name, without the folder of those that are Google's own.
+fn name(model: &str) -> &str {
+    model.strip_prefix("models/").unwrap_or(model)
+}
+
+fn url(mut url: Url, model: &str, method: &str) -> Url {
     let root = url.path().trim_end_matches('/').is_empty();
     let prefix: &[&str] = match (root, model.contains('/')) {
         (true, true) => &["v1beta"],
@@ -109,7 +177,7 @@ fn url(mut url: Url, model: &str) -> Url {
         (false, true) => &[],
         (false, false) => &["models"],
     };
-    let method = format!("{model}:streamGenerateContent");
+    let method = format!("{model}:{method}");
     // What a model's name may not be trusted with, such as `?`, is escaped. Only addresses like
     // `mailto:` have no segments, and a client has none of these.
     if let Ok(mut segments) = url.path_segments_mut() {
@@ -118,7 +186,6 @@ fn url(mut url: Url, model: &str) -> Url {
             .extend(prefix)
             .extend(method.split('/'));
     }
-    url.query_pairs_mut().append_pair("alt", "sse");
     url
 }
 
@@ -128,42 +195,33 @@ mod tests {
 
     #[test]
     fn addresses() {
-        let url = |base: &str, model: &str| url(Url::parse(base).unwrap(), model).to_string();
+        let url = |base: &str, model: &str| {
+            let base = Url::parse(base).unwrap();
+            url(base, model, "generateContent").to_string()
+        };
         let default = client::Client::<Gemini>::DEFAULT_BASE_URL;
         assert_eq!(
             url(default, "gemini-2.5-flash"),
-            format!("{default}/models/gemini-2.5-flash:streamGenerateContent?alt=sse")
+            format!("{default}/models/gemini-2.5-flash:generateContent")
         );
         for (base, model, expected) in [
-            (
-                "http://h",
-                "m",
-                "http://h/v1beta/models/m:streamGenerateContent?alt=sse",
-            ),
-            (
-                "http://h/",
-                "m",
-                "http://h/v1beta/models/m:streamGenerateContent?alt=sse",
-            ),
-            (
-                "http://h/v1",
-                "m",
-                "http://h/v1/models/m:streamGenerateContent?alt=sse",
-            ),
+            ("http://h", "m", "http://h/v1beta/models/m:generateContent"),
+            ("http://h/", "m", "http://h/v1beta/models/m:generateContent"),
+            ("http://h/v1", "m", "http://h/v1/models/m:generateContent"),
             (
                 "http://h/v1/",
                 "models/m",
-                "http://h/v1/models/m:streamGenerateContent?alt=sse",
+                "http://h/v1/models/m:generateContent",
             ),
             (
                 "http://h/v1?a=b",
                 "tunedModels/m",
-                "http://h/v1/tunedModels/m:streamGenerateContent?a=b&alt=sse",
+                "http://h/v1/tunedModels/m:generateContent?a=b",
             ),
             (
                 "http://h/v1",
                 "a?key=b#c%",
-                "http://h/v1/models/a%3Fkey=b%23c%25:streamGenerateContent?alt=sse",
+                "http://h/v1/models/a%3Fkey=b%23c%25:generateContent",
             ),
         ] {
             assert_eq!(url(base, model), expected);

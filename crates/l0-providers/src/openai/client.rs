@@ -7,8 +7,12 @@ use serde::Serialize;
 
 use super::Chat;
 use crate::client::{self, Api, Provider};
+use crate::completion::Completion;
+use crate::decode::MAX_EVENT_BYTES;
+use crate::embeddings::Embeddings;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
+use crate::request::ProviderRequest;
 
 /// A client for OpenAI's API, or a compatible server's.
 ///
@@ -30,6 +34,9 @@ use crate::http_response::{self, ProviderStream};
 /// # }
 /// ```
 pub type Client = client::Client<OpenAi>;
+
+/// The operation of Chat Completions and of Responses.
+pub(super) const CHAT: &str = "chat";
 
 /// OpenAI's API: what a [`Client`] is of.
 #[derive(Debug, Clone)]
@@ -66,12 +73,12 @@ impl Provider for OpenAi {
 /// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `retry-after-ms`, `Retry-After`, the body or the headers of limits that are
 /// reset; `x-should-retry` decides on another attempt. Also if a successful response is JSON with
-/// an error in it. [`ProviderError::NotAStream`] if a successful response is another
+/// an error in it. [`ProviderError::NotAnAnswer`] if a successful response is another
 /// protocol; what its body is counts, not its label. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
 pub async fn from_response(
     response: Response,
 ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-    http_response::from_response(response, Box::new(Chat::default())).await
+    http_response::from_response(response, Box::new(Chat::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to OpenAI's API.
@@ -83,20 +90,70 @@ impl Client {
         self
     }
 
-    /// Sends a Chat Completions request and gives its tokens. `/chat/completions` is added to the
-    /// address's path, unless it ends so.
+    /// Makes a Chat Completions request that is a run's source: see
+    /// [`L0::stream_from`](l0_core::L0). `/chat/completions` is added to the address's path, unless it
+    /// ends so.
     ///
     /// `request` is anything that serializes to the API's JSON: a [`ChatRequest`], your own type, a
-    /// `serde_json::Value`. `"stream": true` and
-    /// `"stream_options": {"include_usage": true}` are added unless they are there. The future
-    /// borrows nothing.
+    /// `serde_json::Value`. It is serialized here, once. `"stream": true` and
+    /// `"stream_options": {"include_usage": true}` are added unless they are there.
     ///
     /// [`ChatRequest`]: super::ChatRequest
     ///
     /// # Errors
     ///
-    /// Those of [`from_response`]; [`ProviderError::Transport`] if no response came;
-    /// [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
+    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    pub fn chat<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
+    where
+        R: Serialize + ?Sized,
+    {
+        const FIELDS: [(&str, &str); 2] = [
+            ("stream", "true"),
+            ("stream_options", r#"{"include_usage":true}"#),
+        ];
+        let fields = if self.provider.include_usage { 2 } else { 1 };
+        let url = self.endpoint("/chat/completions");
+        let call = http_response::stream::<Chat>(CHAT);
+        self.request(url, None, request, &FIELDS[..fields], call)
+    }
+
+    /// Makes a Chat Completions request for a whole answer, which is a call's source. `request` and the
+    /// address are as for [`chat`](Self::chat); nothing is added to the request. An answer that comes as
+    /// a stream all the same is read, too.
+    ///
+    /// # Errors
+    ///
+    /// Connecting fails as that of [`chat`](Self::chat) does, with the errors that a stream tells later,
+    /// and with [`ProviderError::AnswerTooLarge`].
+    pub fn chat_once<R>(&self, request: &R) -> ProviderRequest<Completion>
+    where
+        R: Serialize + ?Sized,
+    {
+        let url = self.endpoint("/chat/completions");
+        self.request(url, None, request, &[], http_response::whole::<Chat>(CHAT))
+    }
+
+    /// Makes a request for embeddings, which is a call's source. `/embeddings` is added to the address's
+    /// path, unless it ends so. Vectors in base64 (`"encoding_format": "base64"`) are read, too.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`chat_once`](Self::chat_once).
+    pub fn embeddings<R>(&self, request: &R) -> ProviderRequest<Embeddings>
+    where
+        R: Serialize + ?Sized,
+    {
+        let url = self.endpoint("/embeddings");
+        self.request(url, None, request, &[], http_response::embeddings())
+    }
+
+    /// Sends a [`chat`](Self::chat) request and gives its tokens: for what is no run, or for one whose
+    /// source is a closure. The future borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same.
     pub fn chat_stream<R>(
         &self,
         request: &R,
@@ -107,12 +164,6 @@ impl Client {
     where
         R: Serialize + ?Sized,
     {
-        const FIELDS: [(&str, &str); 2] = [
-            ("stream", "true"),
-            ("stream_options", r#"{"include_usage":true}"#),
-        ];
-        let fields = if self.provider.include_usage { 2 } else { 1 };
-        let url = self.endpoint("/chat/completions");
-        self.post(url, request, &FIELDS[..fields], Chat::default())
+        self.chat(request).send()
     }
 }

@@ -144,6 +144,11 @@ impl Dialect for Responses {
             self.error.get_or_insert_with(|| api_error(json));
             return Ok(());
         }
+        if kind.is_empty() && payload.object.as_str() == "response" {
+            // An answer that is not streamed. One that is worked on in the background has no output yet.
+            self.over("", parse(json)?, out);
+            return Ok(());
+        }
         let Some((what, step)) = kind.rsplit_once('.') else {
             // Gateways name the last event otherwise, such as `response.done`.
             let ends = ["incomplete", "cancelled", "canceled", "failed", "failure"];
@@ -440,6 +445,8 @@ fn is_reasoning(what: &str) -> bool {
 #[derive(Default)]
 struct Payload<'a> {
     kind: Text<'a>,
+    /// Of a response that is not streamed.
+    object: Text<'a>,
     delta: Prose<'a>,
     output_index: Count,
     /// Of the content, or of the reasoning's summary.
@@ -460,6 +467,7 @@ impl<'de> Fields<'de> for Payload<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "type" => self.kind = map.next_value()?,
+            "object" => self.object = map.next_value()?,
             "delta" => self.delta = map.next_value()?,
             "output_index" => self.output_index = map.next_value()?,
             "content_index" | "summary_index" => self.part_index = map.next_value()?,
@@ -653,9 +661,13 @@ mod with_reqwest {
     use serde::Serialize;
 
     use super::Responses;
+    use crate::completion::Completion;
+    use crate::decode::MAX_EVENT_BYTES;
     use crate::error::ProviderError;
     use crate::http_response::{self, ProviderStream};
     use crate::openai::Client;
+    use crate::openai::client::CHAT;
+    use crate::request::ProviderRequest;
 
     /// Reads a response to a request of your own, as
     /// [`openai::from_response`](crate::openai::from_response) does.
@@ -666,18 +678,51 @@ mod with_reqwest {
     pub async fn from_response(
         response: reqwest::Response,
     ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
-        http_response::from_response(response, Box::new(Responses::default())).await
+        http_response::from_response(response, Box::new(Responses::default()), MAX_EVENT_BYTES)
+            .await
     }
 
     /// Requests to the Responses API.
     impl Client {
-        /// Sends a request to the Responses API and gives its tokens. `/responses` is added to the
-        /// address's path, unless it ends so, and `"stream": true` to the request, unless it is
-        /// there. The future borrows nothing.
+        /// Makes a request to the Responses API that is a run's source. `/responses` is added to the
+        /// address's path, unless it ends so, and `"stream": true` to the request, unless it is there.
         ///
         /// # Errors
         ///
-        /// Those of [`chat_stream`](Self::chat_stream).
+        /// Those of [`chat`](Self::chat).
+        pub fn responses<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
+        where
+            R: Serialize + ?Sized,
+        {
+            let url = self.endpoint("/responses");
+            let call = http_response::stream::<Responses>(CHAT);
+            self.request(url, None, request, &[("stream", "true")], call)
+        }
+
+        /// Makes a request to the Responses API for a whole answer, which is a call's source. An answer
+        /// that comes as a stream all the same is read, too.
+        ///
+        /// A response that is worked on in the background is given at once, without output: its status
+        /// (`queued`) is the finish reason.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`chat_once`](Self::chat_once).
+        pub fn responses_once<R>(&self, request: &R) -> ProviderRequest<Completion>
+        where
+            R: Serialize + ?Sized,
+        {
+            let url = self.endpoint("/responses");
+            let call = http_response::whole::<Responses>(CHAT);
+            self.request(url, None, request, &[], call)
+        }
+
+        /// Sends a [`responses`](Self::responses) request and gives its tokens. The future borrows
+        /// nothing.
+        ///
+        /// # Errors
+        ///
+        /// Those of [`chat`](Self::chat).
         pub fn responses_stream<R>(
             &self,
             request: &R,
@@ -688,8 +733,7 @@ mod with_reqwest {
         where
             R: Serialize + ?Sized,
         {
-            let url = self.endpoint("/responses");
-            self.post(url, request, &[("stream", "true")], Responses::default())
+            self.responses(request).send()
         }
     }
 }

@@ -11,11 +11,15 @@ use serde_json::Value;
 /// One answer of a [`ScriptedProvider`](super::ScriptedProvider), in the format of the API that is
 /// asked.
 ///
-/// A stream, unless it has a [`body`](Self::body) or a [`status`](Self::status) that is no success.
-/// The steps come in the order in which they are called. After the last one, the stream ends as the
-/// API's streams do: with a finish reason, the token counts and its end mark. The steps
-/// [`error`](Self::error), [`end`](Self::end), [`cut`](Self::cut) and [`hang`](Self::hang) end it in
-/// other ways; what is added after one of them never comes.
+/// A stream, unless it has a [`body`](Self::body) or a [`status`](Self::status) that is no success, or
+/// is one of [`embeddings`](Self::embeddings). The steps come in the order in which they are called.
+/// After the last one, the stream ends as the API's streams do: with a finish reason, the token counts
+/// and its end mark. The steps [`error`](Self::error), [`end`](Self::end), [`cut`](Self::cut) and
+/// [`hang`](Self::hang) end it in other ways; what is added after one of them never comes.
+///
+/// A request that asks for no stream gets the same answer whole, as JSON: after all of its waits, and
+/// without what [`raw`](Self::raw) adds. [`error`](Self::error) is then the status of the response, and
+/// after [`end`](Self::end), [`cut`](Self::cut) or [`hang`](Self::hang) only half of the JSON comes.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Answer {
@@ -26,6 +30,8 @@ pub struct Answer {
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
     pub(super) message: Option<String>,
+    /// The answer to a request for embeddings.
+    pub(super) vectors: Option<Vec<Vec<f32>>>,
     /// The content type, and the body that is sent as it is.
     pub(super) body: Option<(HeaderValue, Bytes)>,
 }
@@ -65,6 +71,7 @@ impl Answer {
             usage: None,
             finish: None,
             message: None,
+            vectors: None,
             body: None,
         }
     }
@@ -76,6 +83,18 @@ impl Answer {
         I::Item: Into<String>,
     {
         Self::new().tokens(tokens)
+    }
+
+    /// Creates an answer to a request for embeddings: a vector for each input. Of these, a request for
+    /// one gets the first.
+    pub fn embeddings<I>(vectors: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<Vec<f32>>,
+    {
+        let mut answer = Self::new();
+        answer.vectors = Some(vectors.into_iter().map(Into::into).collect());
+        answer
     }
 
     /// Creates an answer with this status. If it is no success, the body is an error as the API
@@ -90,7 +109,7 @@ impl Answer {
         answer
     }
 
-    /// Creates an answer that is this JSON, such as that to a request which asks for no stream.
+    /// Creates an answer that is this JSON.
     pub fn json(body: &Value) -> Self {
         Self::new().body("application/json", body.to_string())
     }
@@ -221,8 +240,8 @@ impl Answer {
         self
     }
 
-    /// Whether the steps are sent.
-    pub(super) fn is_stream(&self) -> bool {
+    /// Whether the steps or the vectors are sent.
+    pub(super) fn is_scripted(&self) -> bool {
         self.body.is_none() && self.status.is_success()
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Step};
 
-/// Whose API is asked, as the end of the path says.
+/// Whose API is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     Chat,
@@ -18,17 +18,32 @@ pub(super) enum Api {
     Gemini,
 }
 
-impl Api {
-    pub(super) fn of(path: &str) -> Option<Self> {
-        Some(match path.rsplit('/').next()? {
-            "completions" => Self::Chat,
-            "responses" => Self::Responses,
-            "messages" => Self::Messages,
-            call if call.ends_with(":streamGenerateContent") => Self::Gemini,
-            _ => return None,
-        })
-    }
+/// What is asked of an API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    Answer,
+    /// The embedding of one input, as Gemini's API has it.
+    Embedding,
+    Embeddings,
+}
 
+/// Which API is asked for what, as the end of the path says.
+pub(super) fn asked(path: &str) -> Option<(Api, Task)> {
+    Some(match path.rsplit('/').next()? {
+        "completions" => (Api::Chat, Task::Answer),
+        "embeddings" => (Api::Chat, Task::Embeddings),
+        "responses" => (Api::Responses, Task::Answer),
+        "messages" => (Api::Messages, Task::Answer),
+        call => match call.rsplit_once(':')?.1 {
+            "streamGenerateContent" | "generateContent" => (Api::Gemini, Task::Answer),
+            "embedContent" => (Api::Gemini, Task::Embedding),
+            "batchEmbedContents" => (Api::Gemini, Task::Embeddings),
+            _ => return None,
+        },
+    })
+}
+
+impl Api {
     /// An error, as the body of a response.
     pub(super) fn error(self, status: StatusCode, message: &str) -> Value {
         let word = match status.as_u16() {
@@ -378,12 +393,8 @@ impl Writer<'_> {
                 self.blocks += 1;
             }
             Api::Gemini => {
-                let mut call = json!({ "id": id, "name": name });
-                if !whole.is_empty() {
-                    let text = Value::from(whole.as_str());
-                    call["args"] = serde_json::from_str(&whole).unwrap_or(text);
-                }
-                self.candidate(&json!([{ "functionCall": call }]), None, &Value::Null);
+                let part = function_call(id, name, &whole);
+                self.candidate(&json!([part]), None, &Value::Null);
             }
         }
     }
@@ -398,61 +409,113 @@ impl Writer<'_> {
     }
 
     fn finish(&mut self, finish: Option<FinishReason>) {
-        use FinishReason::{ContentFilter, Length, Refusal, Stop, ToolCalls};
-
-        let usual = if self.calls > 0 { ToolCalls } else { Stop };
-        let finish = finish.unwrap_or(usual);
-        let usage = self.usage;
+        let ending = Ending::of(self.api, finish, self.calls > 0);
+        let usage = self.usage.map(|usage| usage_of(self.api, &usage));
         match self.api {
             Api::Chat => {
-                self.delta(&json!({}), Some(finish.as_str()));
+                self.delta(&json!({}), Some(ending.reason));
                 if let Some(usage) = usage {
-                    self.chunk(&json!([]), &chat_usage(&usage, ["prompt", "completion"]));
+                    self.chunk(&json!([]), &usage);
                 }
                 self.parts.push(Part::Bytes("data: [DONE]\n\n".into()));
             }
             Api::Responses => {
                 self.change(None);
-                let usage = usage.map(|usage| chat_usage(&usage, ["input", "output"]));
-                // An event's kind, the response's status, and why it is incomplete.
-                let (kind, status, reason) = match finish {
-                    Stop | ToolCalls => ("completed", "completed", None),
-                    Length => ("incomplete", "incomplete", Some("max_output_tokens")),
-                    ContentFilter => ("incomplete", "incomplete", Some("content_filter")),
-                    Refusal => ("incomplete", "incomplete", Some("refusal")),
-                    // It has no word for any other reason.
-                    _ => ("completed", "other", None),
-                };
-                let details = reason.map(|reason| json!({ "reason": reason }));
+                let details = ending.details();
                 let more = json!({ "usage": usage, "incomplete_details": details });
-                self.response(&format!("response.{kind}"), status, more);
+                let kind = match details {
+                    Value::Null => "response.completed",
+                    _ => "response.incomplete",
+                };
+                self.response(kind, ending.status, more);
             }
             Api::Messages => {
                 self.change(None);
-                let reason = match finish {
-                    Stop => "end_turn",
-                    Length => "max_tokens",
-                    ToolCalls => "tool_use",
-                    finish => finish.as_str(),
-                };
-                let usage = messages_usage(&usage.unwrap_or_default());
-                let delta = json!({ "stop_reason": reason, "stop_sequence": null });
+                let usage = usage.unwrap_or_else(|| json!({}));
+                let delta = json!({ "stop_reason": ending.reason, "stop_sequence": null });
                 self.event(json!({ "type": "message_delta", "delta": delta, "usage": usage }));
                 self.event(json!({ "type": "message_stop" }));
             }
             Api::Gemini => {
-                let reason = match finish {
-                    Stop | ToolCalls => "STOP",
-                    Length => "MAX_TOKENS",
-                    ContentFilter => "SAFETY",
-                    Refusal => "REFUSAL",
-                    _ => "OTHER",
-                };
-                let usage = usage.map_or(Value::Null, |usage| gemini_usage(&usage));
-                self.candidate(&json!([]), Some(reason), &usage);
+                let usage = usage.unwrap_or_default();
+                self.candidate(&json!([]), Some(ending.reason), &usage);
             }
         }
     }
+}
+
+/// How an API says why an answer ended.
+pub(super) struct Ending {
+    /// The reason; of a response, why it is incomplete, or empty.
+    pub(super) reason: &'static str,
+    /// Of a response.
+    pub(super) status: &'static str,
+}
+
+impl Ending {
+    pub(super) fn of(api: Api, finish: Option<FinishReason>, has_calls: bool) -> Self {
+        use FinishReason::{ContentFilter, Length, Refusal, Stop, ToolCalls};
+
+        let usual = if has_calls { ToolCalls } else { Stop };
+        let finish = finish.unwrap_or(usual);
+        let (reason, status) = match api {
+            Api::Chat => (finish.as_str(), ""),
+            Api::Responses => match finish {
+                Stop | ToolCalls => ("", "completed"),
+                Length => ("max_output_tokens", "incomplete"),
+                ContentFilter => ("content_filter", "incomplete"),
+                Refusal => ("refusal", "incomplete"),
+                // It has no word for any other reason.
+                _ => ("", "other"),
+            },
+            Api::Messages => match finish {
+                Stop => ("end_turn", ""),
+                Length => ("max_tokens", ""),
+                ToolCalls => ("tool_use", ""),
+                finish => (finish.as_str(), ""),
+            },
+            Api::Gemini => match finish {
+                Stop | ToolCalls => ("STOP", ""),
+                Length => ("MAX_TOKENS", ""),
+                ContentFilter => ("SAFETY", ""),
+                Refusal => ("REFUSAL", ""),
+                _ => ("OTHER", ""),
+            },
+        };
+        Self { reason, status }
+    }
+
+    /// The `incomplete_details` of a response.
+    pub(super) fn details(&self) -> Value {
+        match self.reason {
+            "" => Value::Null,
+            reason => json!({ "reason": reason }),
+        }
+    }
+}
+
+/// The counts of an answer, as an API writes them.
+pub(super) fn usage_of(api: Api, usage: &Usage) -> Value {
+    match api {
+        Api::Chat => chat_usage(usage, ["prompt", "completion"]),
+        Api::Responses => chat_usage(usage, ["input", "output"]),
+        Api::Messages => messages_usage(usage),
+        Api::Gemini => gemini_usage(usage),
+    }
+}
+
+/// A call, as a part of Gemini's.
+pub(super) fn function_call(id: &str, name: &str, arguments: &str) -> Value {
+    let mut call = json!({ "id": id, "name": name });
+    if !arguments.is_empty() {
+        call["args"] = parsed(arguments);
+    }
+    json!({ "functionCall": call })
+}
+
+/// A call's arguments as JSON; a text if they are none.
+pub(super) fn parsed(arguments: &str) -> Value {
+    serde_json::from_str(arguments).unwrap_or_else(|_| arguments.into())
 }
 
 /// An object of what is there.

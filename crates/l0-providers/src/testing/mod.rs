@@ -39,6 +39,7 @@
 mod answer;
 mod api;
 mod server;
+mod whole;
 
 pub use answer::Answer;
 pub use server::{Request, ScriptedProvider};

@@ -22,7 +22,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use super::answer::{Answer, Connect};
-use super::api::{Api, Part, stream};
+use super::api::{Api, Part, Task, asked, stream};
+use super::whole;
 
 /// The largest body of a request: 16 MiB.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
@@ -35,8 +36,10 @@ const HIDDEN: &str = "(hidden)";
 
 /// A provider on the loopback that answers by a script.
 ///
-/// It speaks Chat Completions, Responses, Messages and Gemini's `streamGenerateContent`: which one,
-/// the end of a request's path says, whatever comes before it. A request takes the next answer; one
+/// It speaks Chat Completions, Responses, Messages and Gemini's `streamGenerateContent`, and for
+/// requests that ask for no stream the same and `generateContent`; and it gives embeddings, of OpenAI's
+/// API and Gemini's. Which one, the end of a request's path says, whatever comes before it. A request
+/// takes the next answer; one
 /// for which there is none left gets status 404 and a message that says so. It listens on 127.0.0.1,
 /// on a free port, and stops when it is dropped.
 pub struct ScriptedProvider {
@@ -81,8 +84,8 @@ impl Request {
     }
 
     /// Whether a stream is asked for.
-    fn streams(&self, api: Api) -> bool {
-        api == Api::Gemini || self.body["stream"] == true
+    fn streams(&self) -> bool {
+        self.path.ends_with(":streamGenerateContent") || self.body["stream"] == true
     }
 }
 
@@ -206,31 +209,22 @@ async fn respond(state: &Mutex<State>, request: hyper::Request<Incoming>) -> Res
                 .unwrap_or_else(|_| String::from_utf8_lossy(text).into()),
         },
     };
-    let api = Api::of(&request.path);
-    let (answer, number) = take(state, &request, api);
+    let asked = asked(&request.path);
+    let (answer, number) = take(state, &request, asked);
     for step in &answer.connect {
         match step {
             Connect::Wait(duration) => sleep(*duration).await,
             Connect::Hang => pending().await,
         }
     }
-    let mut response = match (answer.body.clone(), api) {
+    let mut response = match (answer.body.clone(), asked) {
         (Some((content_type, body)), _) => whole(answer.status, content_type, body),
-        (None, Some(api)) if answer.is_stream() => {
-            let model = request.model().unwrap_or("scripted");
-            let id = format!("scripted-{number}");
-            let parts = stream(api, model, &id, &answer);
-            let body = Playback::new(parts, None);
-            build(
-                answer.status,
-                HeaderValue::from_static("text/event-stream"),
-                body,
-            )
-        }
-        (None, api) => {
+        (None, Some(asked)) if answer.is_scripted() => scripted(&answer, asked, &request, number),
+        (None, asked) => {
             let reason = answer.status.canonical_reason().unwrap_or("scripted");
             let message = answer.message.as_deref().unwrap_or(reason);
-            let error = api.unwrap_or(Api::Chat).error(answer.status, message);
+            let (api, _) = asked.unwrap_or((Api::Chat, Task::Answer));
+            let error = api.error(answer.status, message);
             whole(answer.status, json_type(), error.to_string().into())
         }
     };
@@ -238,8 +232,41 @@ async fn respond(state: &Mutex<State>, request: hyper::Request<Incoming>) -> Res
     response
 }
 
+/// The response that follows an answer's steps, or has its vectors.
+fn scripted(
+    answer: &Answer,
+    (api, task): (Api, Task),
+    request: &Request,
+    number: usize,
+) -> Response {
+    let model = request.model().unwrap_or("scripted");
+    let id = format!("scripted-{number}");
+    if let Some(vectors) = &answer.vectors {
+        let body = whole::embeddings((api, task), model, &request.body, answer, vectors);
+        return whole(answer.status, json_type(), body.to_string().into());
+    }
+    if request.streams() {
+        let body = Playback::new(stream(api, model, &id, answer), None);
+        let content_type = HeaderValue::from_static("text/event-stream");
+        return build(answer.status, content_type, body);
+    }
+    let answer = whole::whole(api, model, &id, answer);
+    let length = answer.is_complete.then(|| {
+        let lengths = answer.parts.iter().map(|part| match part {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            _ => 0,
+        });
+        lengths.sum()
+    });
+    build(
+        answer.status,
+        json_type(),
+        Playback::new(answer.parts, length),
+    )
+}
+
 /// The answer to a request, and the request's number.
-fn take(state: &Mutex<State>, request: &Request, api: Option<Api>) -> (Answer, usize) {
+fn take(state: &Mutex<State>, request: &Request, asked: Option<(Api, Task)>) -> (Answer, usize) {
     let mut state = lock(state);
     state.count += 1;
     let number = state.count;
@@ -254,7 +281,7 @@ fn take(state: &Mutex<State>, request: &Request, api: Option<Api>) -> (Answer, u
         let message = format!("the script has no answer to request {number}");
         return (Answer::status(404).message(message), number);
     };
-    let Some(refusal) = refusal(&answer, request, api) else {
+    let Some(refusal) = refusal(&answer, request, asked) else {
         return (answer, number);
     };
     // It is for another request.
@@ -265,18 +292,21 @@ fn take(state: &Mutex<State>, request: &Request, api: Option<Api>) -> (Answer, u
 }
 
 /// What a request gets that this answer does not fit.
-fn refusal(answer: &Answer, request: &Request, api: Option<Api>) -> Option<Answer> {
-    let (status, problem) = match api {
-        _ if !answer.is_stream() => return None,
-        None => (404, "no API that streams has this path"),
-        Some(api) if !request.streams(api) => (400, "the request asks for no stream"),
+fn refusal(answer: &Answer, request: &Request, asked: Option<(Api, Task)>) -> Option<Answer> {
+    let (status, problem) = match asked {
+        _ if !answer.is_scripted() => return None,
+        None => (404, "no API that is known has this path"),
+        Some((_, Task::Answer)) if answer.vectors.is_some() => (
+            400,
+            "the request asks for no embeddings, and the next answer is of such",
+        ),
+        Some((_, Task::Embedding | Task::Embeddings)) if answer.vectors.is_none() => (
+            400,
+            "the request asks for embeddings, and the next answer is none of such",
+        ),
         Some(_) => return None,
     };
-    let message = format!(
-        "{problem}, and the next answer is a stream: {}",
-        request.path
-    );
-    Some(Answer::status(status).message(message))
+    Some(Answer::status(status).message(format!("{problem}: {}", request.path)))
 }
 
 /// A request's body; `None` if it is too large, or breaks off.

@@ -1,0 +1,186 @@
+//! Embeddings: what a request for them is answered with.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use l0_core::{Token, TokenView, Usage};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize as DeriveDeserialize, Serialize};
+use serde_json::error::Category;
+
+use crate::decode::error_in;
+use crate::error::{Fault, InvalidJson, InvalidUtf8, NotAnAnswer};
+use crate::lenient::{Count, Fields, Object, Text, skip};
+use crate::usage::{Counted, UsageFields};
+
+/// The embeddings of some inputs: what `openai::Client::embeddings` gives.
+///
+/// Fields may be added. In JSON, what is unknown is left out. `Debug` shows how many vectors there are,
+/// and not what is in them.
+#[derive(Clone, Default, PartialEq, Serialize, DeriveDeserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[non_exhaustive]
+pub struct Embeddings {
+    /// A vector for each input, in the order of the inputs.
+    pub vectors: Vec<Vec<f32>>,
+    /// The token counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The model that answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// The provider's id of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+}
+
+impl Embeddings {
+    /// Creates embeddings without vectors, for tests.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+/// Read as an item without text.
+impl Token for Embeddings {
+    fn view(&self) -> TokenView<'_> {
+        let mut view = TokenView::other();
+        view.usage = self.usage;
+        view.model = self.model.as_deref();
+        view.response_id = self.response_id.as_deref();
+        view
+    }
+}
+
+impl fmt::Debug for Embeddings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Embeddings")
+            .field("vectors", &self.vectors.len())
+            .field("usage", &self.usage)
+            .field("model", &self.model)
+            .field("response_id", &self.response_id)
+            .finish()
+    }
+}
+
+/// Reads the body of a response, of OpenAI's API or of Gemini's.
+///
+/// Not as leniently as other answers: a vector that is left out would shift those after it.
+pub(crate) fn read(body: &[u8]) -> Result<Embeddings, Fault> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let valid_up_to = error.valid_up_to();
+        Fault::Utf8(InvalidUtf8 { valid_up_to })
+    })?;
+    if let Some(error) = error_in(text) {
+        return Err(error);
+    }
+    let payload = match serde_json::from_str::<Object<Payload<'_>>>(text) {
+        Ok(payload) => payload.0.unwrap_or_default(),
+        Err(error) if error.classify() == Category::Data => return Err(NotAnAnswer::json().into()),
+        Err(error) => return Err(InvalidJson::new(text, Some(&error)).into()),
+    };
+    let vectors = payload.items.and_then(in_order);
+    let vectors = vectors.ok_or_else(NotAnAnswer::json)?;
+    let usage = payload.usage.0;
+    Ok(Embeddings {
+        vectors,
+        usage: usage.and_then(|counts| Counted::default().add(&counts)),
+        model: payload.model.filled().map(Cow::into_owned),
+        response_id: payload.response_id.filled().map(Cow::into_owned),
+    })
+}
+
+/// The vectors in the order of the inputs: by their numbers, if each has one of its own, and else as
+/// they came. Absent if there is an item without a vector.
+fn in_order(items: Vec<Object<Item>>) -> Option<Vec<Vec<f32>>> {
+    let mut vectors = vec![Vec::new(); items.len()];
+    let mut numbers = Vec::with_capacity(items.len());
+    for (vector, item) in vectors.iter_mut().zip(items) {
+        let item = item.0?;
+        *vector = item.vector?.0;
+        numbers.push(item.index.0.and_then(|index| usize::try_from(index).ok()));
+    }
+    let mut sorted = vec![None; vectors.len()];
+    for (at, number) in numbers.into_iter().enumerate() {
+        match number.and_then(|number| sorted.get_mut(number)) {
+            Some(place @ None) => *place = Some(at),
+            _ => return Some(vectors),
+        }
+    }
+    let sorted = sorted.into_iter().flatten();
+    Some(sorted.map(|at| std::mem::take(&mut vectors[at])).collect())
+}
+
+#[derive(Default)]
+struct Payload<'a> {
+    items: Option<Vec<Object<Item>>>,
+    usage: Object<UsageFields>,
+    model: Text<'a>,
+    response_id: Text<'a>,
+}
+
+impl<'de> Fields<'de> for Payload<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "data" | "embeddings" => self.items = Some(map.next_value()?),
+            // Gemini's, of one input.
+            "embedding" => self.items = Some(vec![map.next_value()?]),
+            "usage" | "usageMetadata" => self.usage.read(map)?,
+            "model" | "modelVersion" => self.model = map.next_value()?,
+            "id" | "responseId" => self.response_id = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Item {
+    vector: Option<Vector>,
+    index: Count,
+}
+
+impl<'de> Fields<'de> for Item {
+    fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            "embedding" | "values" => self.vector = Some(map.next_value()?),
+            "index" => self.index = map.next_value()?,
+            _ => skip(map)?,
+        }
+        Ok(())
+    }
+}
+
+/// A list of numbers, or their bytes in base64.
+struct Vector(Vec<f32>);
+
+impl<'de> Deserialize<'de> for Vector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Vector;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a vector")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                let bytes = STANDARD.decode(text).map_err(E::custom)?;
+                let numbers = bytes.chunks(4).map(|bytes| {
+                    let bytes = bytes.try_into().map_err(E::custom)?;
+                    Ok(f32::from_le_bytes(bytes))
+                });
+                Ok(Vector(numbers.collect::<Result<_, E>>()?))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut vector = Vec::new();
+                while let Some(number) = seq.next_element()? {
+                    vector.push(number);
+                }
+                Ok(Vector(vector))
+            }
+        }
+        deserializer.deserialize_any(V)
+    }
+}
