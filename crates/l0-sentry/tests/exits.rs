@@ -48,8 +48,8 @@ fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
         Some(Cause::Violation(of)) => Some(violation(of)),
         Some(Cause::Truncated) => Some(network_error("partial_chunks")),
         Some(Cause::Timeout(_)) => Some(network_error("timeout")),
-        // The table of exits says which failures are network errors.
-        Some(Cause::Source) if exit.count("network_error") > 0 => {
+        // The table of exits says which failures are network errors: the last attempt met one.
+        Some(Cause::Source) if last_attempt_met_a_network_error(events) => {
             Some(network_error(&exit.end.error_type().unwrap()))
         }
         Some(_) => {
@@ -59,6 +59,12 @@ fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
     });
     errors.dedup();
     errors
+}
+
+fn last_attempt_met_a_network_error(events: &[OwnedEvent]) -> bool {
+    let mut attempts = events.rsplit(|event| matches!(event, OwnedEvent::AttemptStarted { .. }));
+    let mut last = attempts.next().unwrap_or_default().iter();
+    last.any(|event| matches!(event, OwnedEvent::NetworkError { .. }))
 }
 
 /// The data that is known.
@@ -107,6 +113,10 @@ fn breadcrumb(event: &OwnedEvent) -> Option<String> {
                 "is_network_error": *kind == RetryKind::Network,
                 "reason": reason.as_str(),
             }),
+        ),
+        OwnedEvent::Fallback { from, to, .. } => with(
+            format!("warning l0.fallback: Fallback to {to}"),
+            json!({ "from": from.to_string(), "to": to.to_string() }),
         ),
         OwnedEvent::Violation { violation, .. } => with(
             format!(
