@@ -303,6 +303,7 @@ impl<'a> Recorder<'a> {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
             },
+            falls_back: matches!(next, Next::Fallback),
             is_followed: !matches!(next, Next::Nothing),
             response_model: self.response_model.take(),
             response_id: self.response_id.take(),
