@@ -694,3 +694,60 @@ async fn of_many_attempts_at_most_32_entries_stay_and_their_sums_are_exact() {
         assert_eq!((parts, counted), (all, u64::from(sources - 1)), "{what}");
     }
 }
+
+#[test]
+fn no_record_makes_its_readers_panic() {
+    let most = u64::MAX;
+    let usage = format!(r#"{{"input":{most},"output":{most},"total":{most},"reasoning":{most}}}"#);
+    let gaps = format!(r#"{{"count":{most},"sum":9e12,"max":9e12,"buckets":[[null,{most}]]}}"#);
+    let full = |source: u32| {
+        format!(
+            r#"{{"number":{max},"count":{max},"source":{source},"tokens":{most},"startOffset":1e300,
+            "delay":1e300,"duration":1e300,"timeToFirstToken":1e300,"usage":{usage},
+            "networkErrors":{{"econnreset":{most},"new":{most},"newer":{most}}},"networkRetries":{max},
+            "modelRetries":{max},"fallbacks":{max},"outcome":"from the future",
+            "guardrails":{{"violationCount":{most},"violationsByRule":{{"r":{most}}}}},
+            "drift":{{"detected":true,"types":["a","a"]}}}}"#,
+            max = u32::MAX,
+        )
+    };
+    let (one, two, none) = (full(1), full(2), full(0));
+    let with_gaps = one.replacen('{', &format!(r#"{{"interToken":{gaps},"#), 1);
+    for attempts in [
+        "[]".to_owned(),
+        "[{}]".to_owned(),
+        "[{},{}]".to_owned(),
+        r#"[{"count":0}]"#.to_owned(),
+        r#"[{"source":4294967295},{"source":0}]"#.to_owned(),
+        format!("[{one}]"),
+        format!("[{one},{one}]"),
+        format!("[{one},{two},{one},{none}]"),
+        format!("[{with_gaps},{two},{with_gaps}]"),
+        format!("[{}]", vec!["{}"; 10_000].join(",")),
+    ] {
+        let json = format!(
+            r#"{{"sessionId":"x","startTime":{most},"duration":1e300,"outcome":"failed","attempts":{attempts}}}"#
+        );
+        let telemetry: Telemetry = serde_json::from_str(&json).expect("it reads");
+        let mut parts = vec![telemetry.clone()];
+        telemetry.by_source(&mut |part| parts.push(part.telemetry.clone()));
+        for part in parts {
+            let _ = (
+                part.to_string(),
+                part.fallbacks(),
+                part.billed(),
+                part.end_time(),
+            );
+            let _ = (
+                part.finish_reason_or_error(),
+                part.most_common_network_error(),
+            );
+            for quantity in Quantity::ALL {
+                quantity.values(&part, &mut |value| assert!(value.as_f64() >= 0.0));
+                quantity.each(&part, &mut |label, _| assert!(!label.is_empty()));
+            }
+            let json = serde_json::to_string(&part).expect("JSON");
+            serde_json::from_str::<Telemetry>(&json).expect("it reads back");
+        }
+    }
+}
