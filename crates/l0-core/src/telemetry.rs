@@ -599,6 +599,11 @@ impl Telemetry {
         for (index, attempt) in attempts.iter().enumerate() {
             part.add_attempt(attempt, is_last && index + 1 == attempts.len());
         }
+        if self.billed().is_some_and(|usage| usage.total.is_some()) {
+            // What told no total is part of the run's all the same.
+            part.usage = part.usage.map(Usage::with_total);
+            part.wasted_usage = part.wasted_usage.map(Usage::with_total);
+        }
         part.attempts = attempts.to_vec();
         part
     }
