@@ -6,6 +6,7 @@
 //! | `L0_PEERS`, `L0_OTLP_PYTHON` | the test of what is sent: the folder of `otlp_recv.py`, and a Python with `opentelemetry-proto` |
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::print_stdout, reason = "the tree that was decoded is said")]
 
 mod common;
 
@@ -136,41 +137,92 @@ async fn everything_that_is_sent_is_decoded_and_right() {
     check_metrics(&requests);
 }
 
+/// The spans of a trace as a tree, each with these of its attributes.
+fn tree(spans: &[&Value], parent: &Value, depth: usize, shown: &[&str], tree: &mut Vec<String>) {
+    let children = spans.iter();
+    let children = children.filter(|span| span["parent_span_id"] == *parent);
+    let mut children = Vec::from_iter(children);
+    children.sort_by_key(|span| span["start_time_unix_nano"].as_str());
+    for span in children {
+        let mut line = format!("{}{}", "  ".repeat(depth), span["name"].as_str().unwrap());
+        let attributes = attributes(span);
+        for key in shown {
+            if let Some(value) = attributes.get(key) {
+                line.push_str(&format!("  {key}={value}"));
+            }
+        }
+        tree.push(line);
+        self::tree(spans, &span["span_id"], depth + 1, shown, tree);
+    }
+}
+
 fn check_spans(requests: &[Value]) {
     let spans = below(requests, ["resource_spans", "scope_spans", "spans"]);
+    let trace = &spans[0]["trace_id"];
+    assert!(spans.iter().all(|span| span["trace_id"] == *trace));
+    let shown = [
+        "l0.outcome",
+        "l0.attempts",
+        "l0.fallbacks",
+        "l0.source",
+        "error.type",
+        "gen_ai.usage.output_tokens",
+    ];
+    let mut lines = Vec::new();
+    tree(&spans, &Value::Null, 0, &shown, &mut lines);
+    println!("{}", lines.join("\n"));
+    let failed = "    chat gpt-4o-mini  l0.outcome=failed  l0.source=1  error.type=partial_chunks";
+    let answer = format!(
+        "    chat gpt-4.1-mini  l0.outcome=completed  l0.source=2  gen_ai.usage.output_tokens={ANSWER}"
+    );
+    let expected = [
+        "answer",
+        "  l0.run  l0.outcome=completed  l0.attempts=3  l0.fallbacks=1",
+        failed,
+        "      POST",
+        failed,
+        "      POST",
+        &answer,
+        "      POST",
+    ];
+    assert_eq!(lines, expected);
+
     let named = |name: &str| -> Vec<&Value> {
         let spans = spans.iter().filter(|span| span["name"] == name);
         spans.copied().collect()
     };
-    let (answer, chat, posts) = (named("answer"), named("chat gpt-4o-mini"), named("POST"));
-    assert_eq!((answer.len(), chat.len(), posts.len()), (1, 1, 2));
-    assert_eq!(spans.len(), 4);
-    let (answer, chat) = (answer[0], chat[0]);
-    assert_eq!(chat["parent_span_id"], answer["span_id"]);
+    let (run, chat) = (named("l0.run")[0], named("chat gpt-4.1-mini")[0]);
+    assert_eq!(run["kind"], "SPAN_KIND_INTERNAL");
     assert_eq!(chat["kind"], "SPAN_KIND_CLIENT");
-    assert_eq!(chat["status"]["code"], Value::Null);
-    for span in posts {
-        assert_eq!(span["parent_span_id"], chat["span_id"]);
+    let codes = [run, chat].map(|span| &span["status"]["code"]);
+    assert_eq!(codes, [&Value::Null; 2]);
+    for failed in named("chat gpt-4o-mini") {
+        assert_eq!(failed["status"]["code"], "STATUS_CODE_ERROR");
+        let events = failed["events"].as_array().unwrap();
+        let events: Vec<_> = events.iter().map(|event| event["name"].as_str()).collect();
+        assert_eq!(events, [Some("l0.network_error")]);
     }
     let expected = [
         ("gen_ai.operation.name", "chat"),
         ("gen_ai.provider.name", "openai"),
-        ("gen_ai.request.model", "gpt-4o-mini"),
+        ("gen_ai.request.model", "gpt-4.1-mini"),
         ("gen_ai.request.stream", "true"),
-        ("gen_ai.response.model", "gpt-4o-mini"),
-        ("gen_ai.usage.output_tokens", &ANSWER.to_string()),
-        ("l0.attempts", "2"),
-        ("l0.outcome", "completed"),
+        ("gen_ai.response.model", "gpt-4.1-mini"),
+        ("l0.attempt", "3"),
     ];
     let of_chat = attributes(chat);
     for (key, value) in expected {
         assert_eq!(of_chat.get(key).map(String::as_str), Some(value), "{key}");
     }
-    assert_eq!(of_chat.get("error.type"), None);
-    let events = chat["events"].as_array().unwrap();
+    // The run's own is no call of a model.
+    let of_run = attributes(run);
+    assert!(
+        of_run.keys().all(|key| !key.starts_with("gen_ai.")),
+        "{of_run:?}"
+    );
+    let events = run["events"].as_array().unwrap();
     let events: Vec<_> = events.iter().map(|event| event["name"].as_str()).collect();
-    let expected = ["l0.attempt", "l0.network_error", "l0.retry", "l0.attempt"];
-    assert_eq!(events, expected.map(Some));
+    assert_eq!(events, ["l0.retry", "l0.fallback"].map(Some));
 }
 
 fn check_metrics(requests: &[Value]) {
@@ -181,7 +233,8 @@ fn check_metrics(requests: &[Value]) {
         .map(|metric| (metric["name"].as_str().unwrap(), metric))
         .collect();
     let whole = |value: &Value| value.as_str().unwrap().parse::<u64>().unwrap();
-    let mut tokens = 0;
+    let (failing, answering) = ("gpt-4o-mini", "gpt-4.1-mini");
+    let mut tokens = BTreeMap::new();
     for (name, unit, counted) in [
         ("gen_ai.client.operation.duration", "s", Some(1)),
         ("gen_ai.client.operation.time_to_first_chunk", "s", Some(1)),
@@ -195,25 +248,34 @@ fn check_metrics(requests: &[Value]) {
         for point in points {
             count += whole(&point["count"]);
             assert_eq!(point["explicit_bounds"].as_array().unwrap().len(), 14);
-            assert_eq!(attributes(point)["gen_ai.request.model"], "gpt-4o-mini");
+            let model = attributes(point)["gen_ai.request.model"].clone();
+            match counted {
+                // The run as a whole, and what was billed, is of the one that answered.
+                Some(_) => assert_eq!(model, answering, "{name}"),
+                None => *tokens.entry(model).or_insert(0) += whole(&point["count"]),
+            }
         }
-        match counted {
-            Some(counted) => assert_eq!(count, counted, "{name}"),
-            None => tokens = count + 2,
-        }
+        assert!(
+            counted.is_none_or(|counted| counted == count),
+            "{name}: {count}"
+        );
     }
-    // Those of the attempt that broke, and the answer.
-    assert!(tokens > ANSWER as u64, "{tokens}");
+    // One gap less than tokens for each attempt: two of the first model.
+    assert_eq!(tokens[answering], ANSWER as u64 - 1);
+    assert!(tokens[failing] > 2, "{tokens:?}");
 
     for (name, value) in [
         ("l0.runs", 1),
         ("l0.retries", 1),
-        ("l0.network.errors", 1),
+        ("l0.fallbacks", 1),
+        ("l0.network.errors", 2),
         ("l0.runs.active", 0),
     ] {
         let points = metrics[name]["sum"]["data_points"].as_array().unwrap();
         assert_eq!(points.len(), 1, "{name}");
         assert_eq!(whole(&points[0]["as_int"]), value, "{name}");
+        let model = &attributes(&points[0])["gen_ai.request.model"];
+        assert_eq!(model, failing, "{name}");
     }
     // What has no name in the conventions is called as core calls it.
     let conventions = metrics.keys().filter(|name| name.starts_with("gen_ai."));

@@ -27,8 +27,12 @@ use axum::response::IntoResponse;
 use axum::routing::any;
 use common::{DEADLINE, free_address, names, switched_on, wait_for};
 use futures_util::StreamExt;
+use l0_core::testing::Script;
+use l0_core::{Failure, L0, Retry, Source, Usage, source};
 use l0_examples::chat_client::{ChatEvent, chat};
 use l0_examples::server::{Fault, Server};
+use l0_sentry::{SentryConfig, SentryInterceptor};
+use sentry::{Client, ClientOptions, Hub};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -201,7 +205,12 @@ async fn requests_and_runs_are_in_one_trace_and_no_prompt_is_sent() {
             .iter()
             .map(|span| span["op"].as_str().unwrap())
             .collect();
-        assert_eq!(ops, ["l0.stream.consume", "gen_ai.chat"]);
+        let (stream, attempts) = ops.split_last().unwrap();
+        assert_eq!(*stream, "l0.stream.consume");
+        assert!(
+            !attempts.is_empty() && attempts.iter().all(|op| *op == "gen_ai.chat"),
+            "{ops:?}"
+        );
     }
     outcomes.sort_unstable();
     let completed = ["completed"; 5];
@@ -264,6 +273,84 @@ fn envelopes(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// A run in which one model breaks and another one answers, told to the
+/// ingest at this address.
+async fn fall_back(ingest: SocketAddr) {
+    let options = ClientOptions::new()
+        .dsn(&format!("http://public@{ingest}/1"))
+        .traces_sample_rate(1.0);
+    // With the transport, which only the function that the application calls sets.
+    let client = Arc::new(Client::from(sentry::apply_defaults(options)));
+    let hub = Arc::new(Hub::new(Some(Arc::clone(&client)), Arc::default()));
+    let config = SentryConfig::new().hub(hub);
+    let l0 = L0::builder()
+        .retry(Retry::none())
+        .interceptor(SentryInterceptor::new(config))
+        .build();
+    let usage = Usage::new().input(12).output(1);
+    let breaks = Script::new().attempt(|a| a.token("a").usage(usage).fail(Failure::status(503)));
+    let answers = Script::new().attempt(|a| a.tokens(["b", "c"]).usage(usage.output(2)));
+    let answers = source(answers.source());
+    let mut run = l0
+        .stream(breaks.source())
+        .metadata("model", "breaks")
+        .metadata("provider", "openai")
+        .fallback(
+            answers
+                .metadata("model", "answers")
+                .metadata("provider", "anthropic"),
+        )
+        .start();
+    assert_eq!(run.text().await.unwrap(), "bc");
+    let flushed = tokio::task::spawn_blocking(move || client.flush(Some(DEADLINE)));
+    assert!(flushed.await.unwrap());
+}
+
+/// The spans of a transaction as a tree, each with what its attempt was billed.
+fn tree(spans: &[Value], parent: &Value, depth: usize, tree: &mut Vec<String>) {
+    let children = spans.iter();
+    for span in children.filter(|span| span["parent_span_id"] == *parent) {
+        let text = |key: &str| span[key].as_str().unwrap();
+        let mut line = format!("{}{}", "  ".repeat(depth), text("op"));
+        line += &format!(" \"{}\" {}", text("description"), text("status"));
+        for key in ["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens"] {
+            if let Some(count) = span["data"].get(key) {
+                line += &format!("  {key}={count}");
+            }
+        }
+        tree.push(line);
+        self::tree(spans, &span["span_id"], depth + 1, tree);
+    }
+}
+
+fn check_fallback(items: &[(String, Value)]) {
+    let runs = transactions(items, "l0.execution").into_iter();
+    let of = |run: &Value| {
+        let mut lines = Vec::new();
+        let spans = run["spans"].as_array().unwrap();
+        tree(spans, &run["contexts"]["trace"]["span_id"], 1, &mut lines);
+        lines
+    };
+    let mut trees = runs
+        .map(of)
+        .filter(|lines| lines.join("").contains("chat answers"));
+    let lines = trees.next().expect("it is told");
+    println!("l0.execution\n{}", lines.join("\n"));
+    let usage =
+        |output| format!("gen_ai.usage.input_tokens=12  gen_ai.usage.output_tokens={output}");
+    assert_eq!(
+        lines,
+        [
+            "  l0.stream.consume \"Consuming LLM stream\" ok".to_owned(),
+            format!(
+                "    gen_ai.chat \"chat breaks\" internal_error  {}",
+                usage(1)
+            ),
+            format!("    gen_ai.chat \"chat answers\" ok  {}", usage(2)),
+        ]
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sentry_s_own_normaliser_finds_no_fault() {
     let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_RELAY_PYTHON"))
@@ -291,6 +378,7 @@ async fn sentry_s_own_normaliser_finds_no_fault() {
         .await
         .unwrap();
     example.stop().await;
+    fall_back(address).await;
 
     let files = envelopes(&folder.0);
     let texts: Vec<_> = files
@@ -298,7 +386,8 @@ async fn sentry_s_own_normaliser_finds_no_fault() {
         .map(|file| fs::read_to_string(file).unwrap())
         .collect();
     let items = items(&texts);
-    assert_eq!(transactions(&items, "l0.execution").len(), 8);
+    assert_eq!(transactions(&items, "l0.execution").len(), 9);
+    check_fallback(&items);
     let mut check = Command::new(&python);
     check.arg(peers.join("relay_check.py")).args(&files);
     let output = tokio::task::spawn_blocking(move || check.output().unwrap());

@@ -1,8 +1,8 @@
 //! What it costs to count a run, and to write the metrics out, side by side with the `prometheus`
 //! crate's vectors by hand and with `metrics` and its exporter.
 //!
-//! The others count the guide's 14 metrics; `l0-prometheus` counts those and eleven more, the
-//! histogram of gaps among them.
+//! The others count the guide's 14 metrics; `l0-prometheus` counts all that it has, the histogram of
+//! gaps among them.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench prometheus

@@ -153,11 +153,21 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
         telemetry.network = Network::default();
         (metrics.attempts, metrics.wasted_tokens) = (1, 0);
         (metrics.total_retries, metrics.network_retries) = (0, 0);
+        telemetry.attempts.remove(0);
     }
     if rng.u8(..50) == 0 {
         telemetry.outcome = Some(Outcome::Failed);
     }
     let model = MODELS[rng.usize(..MODELS.len())];
+    for attempt in &mut telemetry.attempts {
+        attempt.model = Some(model.to_owned());
+    }
+    if let Some(last) = telemetry.attempts.last_mut() {
+        last.tokens = tokens - telemetry.metrics.wasted_tokens;
+        last.outcome = telemetry.outcome;
+        // Of a run of one attempt, they are the run's.
+        last.inter_token = None;
+    }
     telemetry.metadata.insert("model".to_owned(), model.into());
     telemetry
 }

@@ -31,16 +31,19 @@
 //!
 //! # Traces
 //!
-//! The parent of a run's span is the span that is current where [`start()`](l0_core::RunBuilder::start) is
-//! called. The run's span is current while the source's factory is called and its future is polled, on
-//! whatever thread polls the run: a span that the HTTP client makes there is its child. It is not current
-//! while tokens are read. It ends exactly once, on every exit: at the latest when the run is dropped.
+//! A run has one span, and each of its attempts another one below it. The attempt's span is current while the
+//! source's factory is called and its future is polled, on whatever thread polls the run: a span that the HTTP
+//! client makes there is its child. It is not current while tokens are read. The parent of a run's span is that
+//! of the run that it [serves](l0_core::RunBuilder::parent), while that is live and goes through the same
+//! interceptor; else the span that is current where [`start()`](l0_core::RunBuilder::start) is called. Each span
+//! ends exactly once, on every exit: at the latest when the run is dropped.
 //!
 //! # Content
 //!
 //! No prompt and no output is sent, since core hands neither out. Of the metadata, only what the tables below
-//! name and the keys that you [list](OtelBuilder::attribute_keys) are sent, each value cut to 256 bytes. The
-//! messages of errors are those that core has redacted. The id of a session is never an attribute of a metric.
+//! name and the keys that you [list](OtelBuilder::attribute_keys) are sent, and the parameters that a source tells
+//! of its request, each value cut to 256 bytes. The messages of errors are those that core has redacted. The id
+//! of a session is never an attribute of a metric.
 //!
 //! # Cost
 //!
@@ -51,7 +54,7 @@
 //! last token was handed out, and shows its gaps at its end only. Number, sum and maximum of the gaps are
 //! exact; a gap that lies within 4 % of a boundary may be counted on its other side. Recording each gap as it
 //! happens would make all of them exact, at the cost of the same call, with its locks, between two tokens.
-//! All the rest of a run takes a few µs. `cargo bench -p l0-bench --bench otel` measures it. A view of the SDK
+//! All the rest of a run takes a few µs, the spans of its attempts included. `cargo bench -p l0-bench --bench otel` measures it. A view of the SDK
 //! that drops a metric saves its cost.
 //!
 //! Every metric of a number has one series for each set of attributes: the operation, the provider, the model

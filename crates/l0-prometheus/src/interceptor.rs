@@ -39,7 +39,8 @@ impl Collector {
     /// keys.
     ///
     /// No other metadata becomes a label. A key that a run does not have, or whose value is empty, gives
-    /// no label. Values are cut to 256 bytes.
+    /// no label. Values are cut to 256 bytes. They are those of the start of the run; of one that falls
+    /// back, what each source measures is under the values that its own metadata has.
     ///
     /// ```
     /// use l0_core::L0;

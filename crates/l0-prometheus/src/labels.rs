@@ -12,7 +12,7 @@ use crate::names::check_label;
 ///
 /// A name may be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except those that have a meaning
 /// already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own metrics, `error_type`,
-/// `severity`, `rule` and `outcome`. A value may be any text, and is cut to 256 bytes.
+/// `severity`, `rule`, `outcome`, `result`, `from` and `to`. A value may be any text, and is cut to 256 bytes.
 ///
 /// To Prometheus an empty value is no label. So two sets that differ only by labels with empty values
 /// are counted as one, which is shown as it was first seen.

@@ -60,13 +60,19 @@
 //! `l0-core`: their name, their unit unless the name has it, and `total` if they add up; one more
 //! quantity is one more metric.
 //!
-//! `l0_streams_*`, `l0_stream_oldest_seconds`, `l0_failures_total` and `l0_backoff_seconds_total` are of
-//! all runs that an interceptor sees, measured or not. In every scrape, what started has finished or is
-//! active, and no more runs were measured than have finished. Time that runs are live, and wait for a
+//! `l0_streams_*`, `l0_stream_oldest_seconds`, `l0_failures_total`, `l0_fallbacks_total` and
+//! `l0_backoff_seconds_total` are of all runs that an interceptor sees, measured or not. In every scrape,
+//! what started has finished or is active, and no more runs were measured than have finished. Time that runs are live, and wait for a
 //! retry, counts while it goes by. The oldest live run is that of its label set, and absent if none is
-//! live. By [`Collector::record`], a run that failed is counted in `l0_failures_total` too. The last two metrics
+//! live. By [`Collector::record`], a run that failed is counted in `l0_failures_total` too, and its fallbacks in
+//! `l0_fallbacks_total`. The last two metrics
 //! are about the collector itself. All others are of measured runs, and are counted
 //! when these end, so that their ratios hold at any sample rate.
+//!
+//! An interceptor counts a run that fell back under the labels of each of its sources: what attempts
+//! measured under those of the source that made them; requests, durations, times to first token and
+//! failures under those of the source that was tried last; and what started, is active or finished, and
+//! fallbacks, under those of the start. A call counts as a stream of one answer.
 //!
 //! A failure is a run that failed, timed out, was truncated or reached a limit. Its `error_type` is what
 //! [`End::error_type`](l0_core::End::error_type) says, the same words as OpenTelemetry's `error.type`:
@@ -75,8 +81,8 @@
 //! Unknown is absent, never 0: a run without a token adds nothing to `l0_time_to_first_token_seconds`.
 //! Counters start at 0 when their label set is first seen. `rate` and `increase` see the first event
 //! only if a scrape comes before it: for label sets that are known, call
-//! [`with_labels`](Collector::with_labels) at start-up. Counters by `error_type` and by `rule` appear with
-//! their first event, and those of started and active runs and of back-off with the first run. The
+//! [`with_labels`](Collector::with_labels) at start-up. Counters by `error_type` and by `rule`, and of
+//! fallbacks, appear with their first event, and those of started and active runs and of back-off with the first run. The
 //! first 64 values of such a label are told apart in a label set; further ones are counted under
 //! `other`, as is what a newer version wrote and this one does not know. Values of labels are cut to 256
 //! bytes. A counter that reaches the largest number, 2^64 of its units (584 years for durations, which are

@@ -434,7 +434,7 @@ mod tests {
         // Read after the one model and before the other.
         for number in 0..200 {
             let labels = Labels::new([("model", format!("m{number}"))]).unwrap();
-            collector.with_labels(&labels);
+            drop(collector.with_labels(&labels));
         }
         let interceptor = collector.label_keys(["model"]).unwrap();
         let l0 = L0::builder().interceptor(interceptor).build();

@@ -1,5 +1,7 @@
 //! Runs recorded as they happen: labels from metadata, and gauges that are right on every exit.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 mod support;
 
 use std::io;

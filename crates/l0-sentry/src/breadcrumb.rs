@@ -92,6 +92,13 @@ pub(crate) fn retry(
     breadcrumb("info", "l0.retry", Level::Warning, text, data)
 }
 
+/// The sources are called by their models, or else by their numbers.
+pub(crate) fn fallback(from: &str, to: &str) -> Breadcrumb {
+    let data = data([("from", Some(from.into())), ("to", Some(to.into()))]);
+    let text = format!("Fallback to {to}");
+    breadcrumb("info", "l0.fallback", Level::Warning, text, data)
+}
+
 /// The message is a redacted one.
 pub(crate) fn violation(
     rule: &str,

@@ -38,9 +38,14 @@ pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
     for quantity in Quantity::ALL {
         let value = quantity.value(telemetry);
         numbers.extend(value.into_iter().flat_map(|value| entries(quantity, value)));
+        // A value of the label may come several times.
+        let mut counts = BTreeMap::<_, u64>::new();
         quantity.each(telemetry, &mut |label, count| {
-            numbers.extend(labelled(quantity, label, count));
+            let of_label = counts.entry(label.to_owned()).or_default();
+            *of_label = of_label.saturating_add(count);
         });
+        let counts = counts.iter();
+        numbers.extend(counts.filter_map(|(label, count)| labelled(quantity, label, *count)));
     }
     numbers
 }
@@ -226,7 +231,8 @@ mod tests {
             ("time_to_first_text_ms", json!(300)),
             ("output_tokens_per_second", json!(133.574)),
             ("tokens_wasted", json!(1)),
-            ("attempts", json!(2)),
+            ("attempts.completed", json!(1)),
+            ("attempts.failed", json!(1)),
             ("usage_input", json!(12)),
             ("consumer_hold_ms", json!(10)),
             ("inter_token_max_ms", json!(11)),

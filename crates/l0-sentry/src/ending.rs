@@ -13,8 +13,6 @@ pub(crate) struct Ending<'a> {
     /// Why it did not complete, if that is known.
     pub(crate) reason: Option<Reason<'a>>,
     pub(crate) telemetry: Option<&'a Telemetry>,
-    pub(crate) response_model: Option<&'a str>,
-    pub(crate) response_id: Option<&'a str>,
 }
 
 /// Why an execution did not complete.
@@ -35,8 +33,6 @@ impl<'a> Ending<'a> {
             outcome,
             reason,
             telemetry: None,
-            response_model: None,
-            response_id: None,
         }
     }
 

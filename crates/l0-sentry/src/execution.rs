@@ -5,16 +5,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use l0_core::{DriftReport, End, NetworkErrorKind, RetryKind, RetryReason, Violation, redact};
+use l0_core::{
+    AttemptStats, DriftReport, End, NetworkErrorKind, RetryKind, RetryReason, Violation, redact,
+};
 use sentry_core::protocol::{Breadcrumb, Context, Event, Value};
-use sentry_core::{Hub, Scope, TracesSamplingStrategy};
+use sentry_core::{Hub, Scope, TracesSamplingStrategy, TransactionOrSpan};
 
 use crate::breadcrumb;
 use crate::config::SentryConfig;
 use crate::data::{Data, data, millis, numbers};
 use crate::ending::{Ending, GUARDRAIL};
 use crate::event;
-use crate::spans::Spans;
+use crate::gen_ai::Call;
+use crate::spans::{EXECUTION, Spans};
 use crate::tags;
 
 /// How many violations of one execution are captured.
@@ -29,6 +32,8 @@ pub(crate) struct Execution {
     spans: Option<Spans>,
     session_id: Option<String>,
     stream: Stream,
+    /// Metadata that became known after the start.
+    late: Data,
     violations: Vec<Captured>,
     /// What the execution failed with, as was reported manually; the message is a redacted one.
     network_error: Option<(NetworkErrorKind, String)>,
@@ -49,14 +54,30 @@ struct Captured {
     event: Event<'static>,
 }
 
+/// What is known of an execution when it starts, besides its data.
+#[derive(Default)]
+pub(crate) struct Start<'a> {
+    /// Its name; that of all executions if it is empty.
+    pub(crate) name: &'a str,
+    pub(crate) session_id: Option<&'a str>,
+    /// The span of the execution that it serves.
+    pub(crate) above: Option<TransactionOrSpan>,
+    /// Whether the whole is one call of the model that its data names.
+    pub(crate) is_one_call: bool,
+}
+
 impl Execution {
     /// Starts one; `None` if there is no client to report to.
     pub(crate) fn start(
         config: SentryConfig,
-        name: &str,
-        session_id: Option<&str>,
+        start: Start<'_>,
         data: impl FnOnce() -> Data,
     ) -> Option<Self> {
+        let name = if start.name.is_empty() {
+            EXECUTION
+        } else {
+            start.name
+        };
         let settings = config.settings();
         let host = match &settings.hub {
             Some(hub) => Arc::clone(hub),
@@ -81,7 +102,12 @@ impl Execution {
         }
 
         let spans = Hub::run(Arc::clone(&hub), || {
-            let spans = tracing.then(|| Spans::start(&hub, settings.parent, name, &data));
+            let mut spans =
+                tracing.then(|| Spans::start(&hub, settings.parent, start.above, name, &data));
+            let call = Call::of(&data, true).filter(|_| start.is_one_call);
+            if let (Some(spans), Some(call)) = (&mut spans, call) {
+                spans.start_call(call);
+            }
             hub.configure_scope(|scope| {
                 if let Some(spans) = &spans {
                     scope.set_span(Some(spans.execution().clone()));
@@ -101,8 +127,9 @@ impl Execution {
             config,
             hub,
             spans,
-            session_id: session_id.map(str::to_owned),
+            session_id: start.session_id.map(str::to_owned),
             stream: Stream::Awaited,
+            late: Data::new(),
             violations: Vec::new(),
             network_error: None,
             finished: false,
@@ -138,6 +165,42 @@ impl Execution {
             spans.start_stream();
         }
         self.leave(breadcrumb::stream_started());
+    }
+
+    /// The span of the whole, if there are spans.
+    pub(crate) fn span(&self) -> Option<&TransactionOrSpan> {
+        self.spans.as_ref().map(Spans::execution)
+    }
+
+    /// An attempt starts; `call` tells what it asks, if that is known.
+    pub(crate) fn start_attempt(
+        &mut self,
+        number: u32,
+        source: u32,
+        call: impl FnOnce() -> Option<Call>,
+    ) {
+        if let Some(spans) = &mut self.spans {
+            let span = spans.start_attempt(number, source, call());
+            self.hub.configure_scope(|scope| scope.set_span(Some(span)));
+        }
+    }
+
+    pub(crate) fn finish_attempt(&mut self, stats: &AttemptStats, measured: bool) {
+        if let Some(spans) = &mut self.spans {
+            spans.finish_attempt(stats, measured);
+            let span = spans.execution().clone();
+            self.hub.configure_scope(|scope| scope.set_span(Some(span)));
+        }
+    }
+
+    /// The sources are called by their models, or else by their numbers.
+    pub(crate) fn fallback(&self, from: &str, to: &str) {
+        self.leave(breadcrumb::fallback(from, to));
+    }
+
+    /// This metadata has become known since the start.
+    pub(crate) fn becomes_known(&mut self, late: Data) {
+        self.late = late;
     }
 
     pub(crate) fn first_token(&mut self, after: Option<Duration>) {
@@ -234,13 +297,14 @@ impl Execution {
         if std::mem::replace(&mut self.finished, true) || !thread_has_hub() {
             return;
         }
-        let numbers = ending.telemetry.map_or_else(
+        let mut known = std::mem::take(&mut self.late);
+        known.extend(ending.telemetry.map_or_else(
             || {
                 let id = self.session_id.take();
                 data([("session_id", id.map(Value::from))])
             },
             numbers,
-        );
+        ));
         let last = self.last_event(ending);
         let violations = std::mem::take(&mut self.violations);
         let events = violations.into_iter().map(|captured| captured.event);
@@ -251,8 +315,8 @@ impl Execution {
         self.inside(|| {
             let last = breadcrumb::execution_finished(ending.outcome, ending.telemetry);
             steps.take(|| self.hub.add_breadcrumb(last));
-            if !numbers.is_empty() {
-                let context = Context::Other(numbers.clone());
+            if !known.is_empty() {
+                let context = Context::Other(known.clone());
                 self.hub
                     .configure_scope(|scope| scope.set_context("l0_telemetry", context));
             }
@@ -260,7 +324,7 @@ impl Execution {
                 steps.take(|| self.capture(event));
             }
             if let Some(spans) = spans {
-                steps.take(|| spans.finish(ending, numbers));
+                steps.take(|| spans.finish(ending, known));
             }
         });
         steps.resume();

@@ -1,21 +1,21 @@
 //! Sentry's conventions for calls of models: what makes its AI dashboards show one.
 
-use l0_core::{Quantity, Telemetry, Value as Number, keys};
+use std::collections::BTreeMap;
+
+use l0_core::{Description, KeyList, Quantity, Telemetry, Value as Number, keys};
 use sentry_core::protocol::Value;
 
-use crate::data::{Data, data};
-use crate::ending::Ending;
+use crate::data::{Data, cut, data, primitive};
 
 /// The operations that Sentry knows for calls of models. Any other is shown as the first.
 const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
 
+const OUTPUT_RATE: &str = "output_tokens.per_second";
+
 /// Which attribute a quantity is. The conventions take seconds.
 const NUMBERS: [(&str, &str); 9] = [
     ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
-    (
-        "output_tokens.per_second",
-        "gen_ai.response.tokens_per_second",
-    ),
+    (OUTPUT_RATE, "gen_ai.response.tokens_per_second"),
     ("usage.input", "gen_ai.usage.input_tokens"),
     ("usage.output", "gen_ai.usage.output_tokens"),
     ("usage.total", "gen_ai.usage.total_tokens"),
@@ -34,7 +34,12 @@ const NUMBERS: [(&str, &str); 9] = [
 
 /// The numbers of a run that are attributes.
 fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
-    NUMBERS.iter().filter_map(|(name, attribute)| {
+    read(telemetry, |_| true)
+}
+
+fn read(telemetry: &Telemetry, wanted: fn(&str) -> bool) -> impl Iterator<Item = (String, Value)> {
+    let wanted = NUMBERS.iter().filter(move |(name, _)| wanted(name));
+    wanted.filter_map(|(name, attribute)| {
         let mut all = Quantity::ALL.iter();
         let quantity = all.find(|quantity| quantity.name == *name)?;
         let value = match quantity.value(telemetry)? {
@@ -43,6 +48,11 @@ fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
         };
         Some(((*attribute).to_owned(), value))
     })
+}
+
+/// How fast the tokens came, as an attribute.
+pub(crate) fn rate(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
+    read(telemetry, |name| name == OUTPUT_RATE)
 }
 
 /// A call of a model whose name and provider are known.
@@ -57,11 +67,12 @@ pub(crate) struct Call {
 impl Call {
     /// The call that this metadata tells of; `None` if it lacks the model or the provider, without
     /// which the dashboards do not show it.
-    pub(crate) fn of(metadata: &Data) -> Option<Self> {
-        let known = |key| keys::text(metadata, key).filter(|text| !text.is_empty());
-        let model = known(keys::MODEL)?.into_owned();
+    pub(crate) fn of(metadata: &BTreeMap<String, Value>, streams: bool) -> Option<Self> {
+        let text = |key| keys::text(metadata, key).filter(|text| !text.is_empty());
+        let known = |key| text(key).map(|text| keys::cut(&text, KeyList::MAX_VALUE).to_owned());
+        let model = known(keys::MODEL)?;
         let provider = known(keys::PROVIDER)?;
-        let operation = known(keys::OPERATION);
+        let operation = text(keys::OPERATION);
         let operation = OPERATIONS
             .into_iter()
             .find(|name| Some(*name) == operation.as_deref())
@@ -71,7 +82,7 @@ impl Call {
             ("gen_ai.operation.name", Some(operation.into())),
             ("gen_ai.provider.name", Some(provider.into())),
             ("gen_ai.request.model", Some(model.as_str().into())),
-            ("gen_ai.response.streaming", Some(true.into())),
+            ("gen_ai.response.streaming", Some(streams.into())),
             ("gen_ai.conversation.id", conversation.map(Value::from)),
         ]);
         Some(Self {
@@ -79,6 +90,24 @@ impl Call {
             model,
             data,
         })
+    }
+
+    /// Adds what the source says of its request.
+    pub(crate) fn described(mut self, description: &Description) -> Self {
+        let address = description.server_address.as_deref();
+        let address = address.filter(|address| !address.is_empty());
+        let port = description.server_port.filter(|_| address.is_some());
+        self.data.extend(data([
+            ("server.address", address.map(|text| cut(&text.into()))),
+            ("server.port", port.map(Value::from)),
+        ]));
+        for (name, value) in &description.parameters {
+            let key = format!("gen_ai.request.{name}");
+            if !value.is_null() {
+                self.data.entry(key).or_insert(primitive(&cut(value)));
+            }
+        }
+        self
     }
 
     /// The span's operation.
@@ -91,15 +120,18 @@ impl Call {
         format!("{} {}", self.operation, self.model)
     }
 
-    /// What is known at its end. The model that answered is the one asked for, if the source did
-    /// not say: the dashboards show no call without it.
-    pub(crate) fn response(&self, ending: &Ending<'_>) -> Data {
-        let model = ending.response_model.unwrap_or(&self.model);
-        let telemetry = ending.telemetry;
+    /// What is known at its end. The model that answered is the one asked for, if the source did not
+    /// say: the dashboards show no call without it. Where none answered, none is named.
+    pub(crate) fn response(&self, answer: &Answer<'_>) -> Data {
+        let asked = Some(&*self.model).filter(|_| answer.has_begun);
+        let telemetry = answer.telemetry;
         let finish = telemetry.and_then(Telemetry::finish_reason_or_error);
         let mut response = data([
-            ("gen_ai.response.model", Some(model.into())),
-            ("gen_ai.response.id", ending.response_id.map(Value::from)),
+            (
+                "gen_ai.response.model",
+                answer.model.or(asked).map(Value::from),
+            ),
+            ("gen_ai.response.id", answer.id.map(Value::from)),
             ("gen_ai.response.finish_reasons", finish.map(Value::from)),
         ]);
         response.extend(telemetry.into_iter().flat_map(numbers));
@@ -107,9 +139,21 @@ impl Call {
     }
 }
 
+/// What is known of the answer to a call.
+#[derive(Default)]
+pub(crate) struct Answer<'a> {
+    /// Whether the model has begun to answer.
+    pub(crate) has_begun: bool,
+    /// The model that answered, as the source names it.
+    pub(crate) model: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
+    /// That of this call alone.
+    pub(crate) telemetry: Option<&'a Telemetry>,
+}
+
 #[cfg(test)]
 mod tests {
-    use l0_core::{Cause, End, Outcome, Usage};
+    use l0_core::{Outcome, Usage};
     use serde_json::json;
 
     use super::*;
@@ -128,7 +172,7 @@ mod tests {
             &[("model", json!("")), ("provider", json!("openai"))],
             &[("model", json!(null)), ("provider", json!("openai"))],
         ] {
-            assert_eq!(Call::of(&metadata(entries)), None);
+            assert_eq!(Call::of(&metadata(entries), true), None);
         }
     }
 
@@ -143,11 +187,14 @@ mod tests {
                 "generate_content gpt-4",
             ),
         ] {
-            let call = Call::of(&metadata(&[
-                ("model", json!("gpt-4")),
-                ("provider", json!("openai")),
-                ("operation", operation),
-            ]))
+            let call = Call::of(
+                &metadata(&[
+                    ("model", json!("gpt-4")),
+                    ("provider", json!("openai")),
+                    ("operation", operation),
+                ]),
+                true,
+            )
             .unwrap();
             assert_eq!((call.op().as_str(), call.name().as_str()), (op, name));
         }
@@ -155,12 +202,15 @@ mod tests {
 
     #[test]
     fn the_call_carries_what_was_told_and_nothing_else() {
-        let call = Call::of(&metadata(&[
-            ("model", json!("gpt-4")),
-            ("provider", json!("openai")),
-            ("conversation_id", json!("c-1")),
-            ("user", json!("someone")),
-        ]))
+        let call = Call::of(
+            &metadata(&[
+                ("model", json!("gpt-4")),
+                ("provider", json!("openai")),
+                ("conversation_id", json!("c-1")),
+                ("user", json!("someone")),
+            ]),
+            true,
+        )
         .unwrap();
         assert_eq!(
             json!(call.data),
@@ -172,20 +222,24 @@ mod tests {
                 "gen_ai.conversation.id": "c-1",
             })
         );
-        let end = End::completed();
+        let begun = Answer {
+            has_begun: true,
+            ..Answer::default()
+        };
+        assert_eq!(json!(call.response(&Answer::default())), json!({}));
         assert_eq!(
-            json!(call.response(&Ending::of(&end))),
+            json!(call.response(&begun)),
             json!({ "gen_ai.response.model": "gpt-4" })
         );
         let telemetry = Telemetry::example();
-        let ending = Ending {
+        let answer = Answer {
             telemetry: Some(&telemetry),
-            response_model: Some("gpt-4-0613"),
-            response_id: Some("resp_1"),
-            ..Ending::of(&end)
+            model: Some("gpt-4-0613"),
+            id: Some("resp_1"),
+            ..begun
         };
         assert_eq!(
-            json!(call.response(&ending)),
+            json!(call.response(&answer)),
             json!({
                 "gen_ai.response.model": "gpt-4-0613",
                 "gen_ai.response.id": "resp_1",
@@ -202,17 +256,15 @@ mod tests {
     #[test]
     fn a_call_says_what_was_billed_and_that_its_answer_broke_off() {
         let entries = [("model", json!("gpt-4")), ("provider", json!("openai"))];
-        let call = Call::of(&metadata(&entries)).expect("a call");
+        let call = Call::of(&metadata(&entries), true).expect("a call");
         let mut telemetry = Telemetry::example();
         telemetry.outcome = Some(Outcome::Truncated);
         telemetry.finish_reason = None;
         telemetry.wasted_usage = Some(Usage::new().input(12).output(1));
-        let end = End::of(Cause::Truncated);
-        let ending = Ending {
+        let response = call.response(&Answer {
             telemetry: Some(&telemetry),
-            ..Ending::of(&end)
-        };
-        let response = call.response(&ending);
+            ..Answer::default()
+        });
         for (key, expected) in [
             ("gen_ai.response.finish_reasons", json!("error")),
             ("gen_ai.usage.input_tokens", json!(24)),
@@ -220,6 +272,38 @@ mod tests {
         ] {
             assert_eq!(json!(response[key]), expected, "{key}");
         }
+    }
+
+    #[test]
+    fn what_a_source_says_of_its_request_is_told_cut_and_once() {
+        let mut description = Description::new();
+        description.server_address = Some("api.openai.com".into());
+        description.server_port = Some(443);
+        for (name, value) in [
+            ("temperature", json!(0.5)),
+            ("stop_sequences", json!(["a", "b"])),
+            ("seed", json!(null)),
+            ("model", json!("another")),
+            ("long", json!("a".repeat(1_000))),
+        ] {
+            description.parameters.insert(name.into(), value);
+        }
+        let entries = [("model", json!("gpt-4")), ("provider", json!("openai"))];
+        let call = Call::of(&metadata(&entries), false).expect("a call");
+        assert_eq!(
+            json!(call.described(&description).data),
+            json!({
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": "openai",
+                "gen_ai.request.model": "gpt-4",
+                "gen_ai.response.streaming": false,
+                "gen_ai.request.temperature": 0.5,
+                "gen_ai.request.stop_sequences": "[\"a\",\"b\"]",
+                "gen_ai.request.long": "a".repeat(256),
+                "server.address": "api.openai.com",
+                "server.port": 443,
+            })
+        );
     }
 
     #[test]

@@ -12,8 +12,7 @@ use serde_json::Value;
 
 use crate::config::SentryConfig;
 use crate::ending::Ending;
-use crate::execution::{Execution, contain};
-use crate::spans::EXECUTION;
+use crate::execution::{Execution, Start, contain};
 
 /// Starts executions that are reported manually, for what is not a run of L0 or wraps several.
 ///
@@ -57,14 +56,19 @@ impl SentryIntegration {
         K: Into<String>,
         V: Into<Value>,
     {
-        let name = if name.is_empty() { EXECUTION } else { name };
+        let start = Start {
+            name,
+            is_one_call: true,
+            ..Start::default()
+        };
         let data = || {
             let owned = data
                 .into_iter()
                 .map(|(key, value)| (key.into(), value.into()));
             owned.collect()
         };
-        SentryExecution(contain(|| Execution::start(self.0.clone(), name, None, data)).flatten())
+        let execution = contain(|| Execution::start(self.0.clone(), start, data));
+        SentryExecution(execution.flatten())
     }
 }
 

@@ -1,12 +1,18 @@
 //! Interceptor: reports every run.
 
-use l0_core::{Event, Interceptor, Interest, Observer, Observers, Outcome, RunInfo, keys};
+use std::sync::Arc;
+
+use l0_core::{
+    Event, Interceptor, Interest, KeyList, Metadata, Observer, Observers, Outcome, RunInfo,
+    SourceInfo, keys,
+};
 
 use crate::config::SentryConfig;
 use crate::data::{Data, cut};
 use crate::ending::Ending;
-use crate::execution::Execution;
-use crate::spans::EXECUTION;
+use crate::execution::{Execution, Start};
+use crate::gen_ai::Call;
+use crate::live::LiveSpans;
 
 /// The metadata that leaves without being listed.
 const KNOWN_KEYS: [&str; 5] = [
@@ -17,41 +23,56 @@ const KNOWN_KEYS: [&str; 5] = [
     keys::CONVERSATION_ID,
 ];
 
-/// Reports every run to Sentry, measured or not, in a hub of the run's own.
+/// Reports every run to Sentry, measured or not, in a hub of the run's own. Clones share everything.
 ///
 /// Without a client that is enabled when a run starts, nothing is done for that run.
 #[derive(Debug, Clone, Default)]
-pub struct SentryInterceptor(SentryConfig);
+pub struct SentryInterceptor {
+    config: SentryConfig,
+    live: Arc<LiveSpans>,
+}
 
 impl SentryInterceptor {
     /// Creates an interceptor that reports as the config says.
     #[must_use]
     pub fn new(config: SentryConfig) -> Self {
-        Self(config)
+        Self {
+            config,
+            live: Arc::default(),
+        }
     }
+}
 
-    /// What of the metadata leaves.
-    fn data(&self, run: &RunInfo) -> Data {
-        let listed = self.0.settings().tag_keys.iter().map(|(key, _)| key);
-        let entry = |key: &str| {
-            let value = run.metadata().get(key)?;
-            Some((key.to_owned(), cut(value)))
-        };
-        KNOWN_KEYS
-            .into_iter()
-            .chain(listed)
-            .filter_map(entry)
-            .collect()
-    }
+/// What of metadata leaves.
+fn allowed(config: &SentryConfig, metadata: &Metadata) -> Data {
+    let listed = config.settings().tag_keys.iter().map(|(key, _)| key);
+    let entry = |key: &str| Some((key.to_owned(), cut(metadata.get(key)?)));
+    KNOWN_KEYS
+        .into_iter()
+        .chain(listed)
+        .filter_map(entry)
+        .collect()
 }
 
 impl Interceptor for SentryInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        let started =
-            Execution::start(self.0.clone(), EXECUTION, Some(run.id()), || self.data(run));
-        if let Some(execution) = started {
-            observers.push(LiveRun(execution));
+        let start = Start {
+            session_id: Some(run.id()),
+            above: run.parent_id().and_then(|id| self.live.get(id)),
+            ..Start::default()
+        };
+        let data = || allowed(&self.config, run.metadata());
+        let Some(execution) = Execution::start(self.config.clone(), start, data) else {
+            return;
+        };
+        if let Some(span) = execution.span() {
+            self.live.enter(run.id(), span);
         }
+        observers.push(LiveRun {
+            execution,
+            run: run.clone(),
+            live: Arc::clone(&self.live),
+        });
     }
 
     fn needs_telemetry(&self) -> bool {
@@ -59,11 +80,50 @@ impl Interceptor for SentryInterceptor {
     }
 }
 
-struct LiveRun(Execution);
+struct LiveRun {
+    execution: Execution,
+    run: RunInfo,
+    live: Arc<LiveSpans>,
+}
+
+impl LiveRun {
+    /// What the attempts of a source ask, if the model and its provider are known.
+    fn call(run: &RunInfo, source: u32) -> Option<Call> {
+        let SourceInfo {
+            metadata,
+            description,
+            ..
+        } = run.source(source)?;
+        let streams = description.streaming.unwrap_or(!run.is_call());
+        Some(Call::of(metadata, streams)?.described(description))
+    }
+
+    /// What a source is called where one follows another: its model, or else its number.
+    fn name(&self, source: u32) -> String {
+        let metadata = self.run.source(source).map(|source| &source.metadata);
+        let model = metadata.and_then(|metadata| keys::text(metadata, keys::MODEL));
+        let model = model.filter(|model| !model.is_empty());
+        model.map_or_else(
+            || source.to_string(),
+            |model| keys::cut(&model, KeyList::MAX_VALUE).to_owned(),
+        )
+    }
+
+    /// What of the metadata has become known since the start.
+    fn late(&self, metadata: &Metadata) -> Data {
+        let before = self.run.metadata();
+        if metadata == before {
+            return Data::new();
+        }
+        let mut late = allowed(self.execution.config(), metadata);
+        late.retain(|key, _| metadata.get(key) != before.get(key));
+        late
+    }
+}
 
 impl Observer for LiveRun {
     fn interest(&self) -> Interest {
-        if self.0.config().settings().breadcrumbs_for_tokens {
+        if self.execution.config().settings().breadcrumbs_for_tokens {
             Interest::TOKENS
         } else {
             Interest::LIFECYCLE
@@ -71,9 +131,18 @@ impl Observer for LiveRun {
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        let execution = &mut self.0;
+        let Self { execution, run, .. } = self;
         match *event {
-            Event::AttemptStarted { .. } => execution.start_stream(),
+            Event::AttemptStarted { number, source, .. } => {
+                // What comes as one is no stream.
+                if !run.is_call() {
+                    execution.start_stream();
+                }
+                execution.start_attempt(number, source, || Self::call(run, source));
+            }
+            Event::AttemptFinished { attempt, .. } => {
+                execution.finish_attempt(attempt, run.measured());
+            }
             Event::FirstToken { after, .. } => execution.first_token(after),
             Event::Token { view, .. } => execution.token(view.text),
             Event::NetworkError {
@@ -89,22 +158,26 @@ impl Observer for LiveRun {
                 kind,
                 ..
             } => execution.retry(attempt, reason, kind, Some(delay)),
+            Event::Fallback { from, to, .. } => {
+                let (from, to) = (self.name(from), self.name(to));
+                self.execution.fallback(&from, &to);
+            }
             Event::Violation { violation, .. } => execution.violation(violation),
             Event::Drift { report, .. } => execution.drift(report),
             Event::Finished {
                 end,
                 telemetry,
-                response_model,
-                response_id,
+                metadata,
                 ..
             } => {
                 if end.outcome() == Outcome::Completed {
                     execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
                 }
-                execution.finish(&Ending {
+                let late = self.late(metadata);
+                self.execution.becomes_known(late);
+                self.live.leave(self.run.id());
+                self.execution.finish(&Ending {
                     telemetry,
-                    response_model,
-                    response_id,
                     ..Ending::of(end)
                 });
             }
@@ -113,14 +186,20 @@ impl Observer for LiveRun {
     }
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
-        self.0.inside(poll);
+        self.execution.inside(poll);
+    }
+}
+
+impl Drop for LiveRun {
+    fn drop(&mut self) {
+        self.live.leave(self.run.id());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use l0_core::L0;
+    use l0_core::testing::Script;
     use sentry::test::TestTransport;
     use sentry_core::{ClientOptions, Hub};
 
@@ -132,11 +211,19 @@ mod tests {
             .dsn("https://public@sentry.invalid/1")
             .transport(TestTransport::new());
         let hub = Arc::new(Hub::new(Some(Arc::new(options.into())), Arc::default()));
+        let watched = L0::default().watch(Script::new().stream()).start();
         for (breadcrumbs, interest) in [(false, Interest::LIFECYCLE), (true, Interest::TOKENS)] {
             let config = SentryConfig::new().hub(Arc::clone(&hub));
             let config = config.breadcrumbs_for_tokens(breadcrumbs);
-            let started = Execution::start(config, EXECUTION, None, Data::new);
-            assert_eq!(LiveRun(started.unwrap()).interest(), interest);
+            let execution = Execution::start(config, Start::default(), Data::new).unwrap();
+            let live = Arc::default();
+            let run = watched.info().clone();
+            let run = LiveRun {
+                execution,
+                run,
+                live,
+            };
+            assert_eq!(run.interest(), interest);
         }
     }
 }

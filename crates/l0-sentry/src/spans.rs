@@ -2,24 +2,29 @@
 
 use std::time::SystemTime;
 
-use l0_core::Outcome;
+use l0_core::{AttemptStats, Distribution, Outcome, Telemetry};
 use sentry_core::protocol::{SpanStatus, Value};
 use sentry_core::{Hub, Span, TransactionContext, TransactionOrSpan};
 
 use crate::config::Parent;
-use crate::data::{Data, primitive};
+use crate::data::{Data, data, primitive};
 use crate::ending::Ending;
-use crate::gen_ai::Call;
+use crate::gen_ai::{self, Answer, Call};
 
 /// The name and operation of the span of an execution.
 pub(crate) const EXECUTION: &str = "l0.execution";
 const STREAM: &str = "l0.stream.consume";
+/// The operation of an attempt of which the model or the provider is not known.
+const ATTEMPT: &str = "l0.attempt";
 
-/// At most three: of the execution, and its children.
+/// That of the execution, that of its stream below it, and below that one for each attempt. An
+/// execution that is reported manually is one call of a model, beside its stream.
 pub(crate) struct Spans {
     execution: TransactionOrSpan,
     call: Option<(Call, Span)>,
     stream: Option<Stream>,
+    /// The present attempt, or the last one.
+    attempt: Option<Attempt>,
 }
 
 struct Stream {
@@ -28,11 +33,24 @@ struct Stream {
     completed: Option<SystemTime>,
 }
 
+struct Attempt {
+    call: Option<Call>,
+    span: Span,
+    /// When it ended, once it has. Its span is held until it is known whether another one follows.
+    ended: Option<SystemTime>,
+}
+
 impl Spans {
-    /// Starts the spans of an execution.
-    pub(crate) fn start(hub: &Hub, parent: Parent, name: &str, data: &Data) -> Self {
-        let in_scope = hub.configure_scope(|scope| scope.get_span());
-        let execution: TransactionOrSpan = match (parent, in_scope) {
+    /// Starts the spans of an execution, below this span or else that in the hub's scope.
+    pub(crate) fn start(
+        hub: &Hub,
+        parent: Parent,
+        above: Option<TransactionOrSpan>,
+        name: &str,
+        data: &Data,
+    ) -> Self {
+        let above = above.or_else(|| hub.configure_scope(|scope| scope.get_span()));
+        let execution: TransactionOrSpan = match (parent, above) {
             (Parent::Child, Some(span)) => span.start_child(EXECUTION, name).into(),
             (_, span) => {
                 let context = TransactionContext::continue_from_span(name, EXECUTION, span);
@@ -44,21 +62,24 @@ impl Spans {
             &execution,
             entries.map(|(key, value)| (key.clone(), primitive(value))),
         );
-        let call = Call::of(data).map(|mut call| {
-            let span = execution.start_child(&call.op(), &call.name());
-            span.data().extend(std::mem::take(&mut call.data));
-            (call, span)
-        });
         Self {
             execution,
-            call,
+            call: None,
             stream: None,
+            attempt: None,
         }
     }
 
     /// The span of the whole.
     pub(crate) fn execution(&self) -> &TransactionOrSpan {
         &self.execution
+    }
+
+    /// The whole is this call of a model.
+    pub(crate) fn start_call(&mut self, mut call: Call) {
+        let span = self.execution.start_child(&call.op(), &call.name());
+        span.data().extend(std::mem::take(&mut call.data));
+        self.call = Some((call, span));
     }
 
     pub(crate) fn start_stream(&mut self) {
@@ -83,11 +104,85 @@ impl Spans {
         }
     }
 
+    /// Starts the span of an attempt, of a source of this number. Returns it.
+    pub(crate) fn start_attempt(
+        &mut self,
+        number: u32,
+        source: u32,
+        mut call: Option<Call>,
+    ) -> TransactionOrSpan {
+        self.release_attempt();
+        let (op, name) = match &call {
+            Some(call) => (call.op(), call.name()),
+            None => (ATTEMPT.to_owned(), format!("Attempt {number}")),
+        };
+        let span = match &self.stream {
+            Some(stream) => stream.span.start_child(&op, &name),
+            None => self.execution.start_child(&op, &name),
+        };
+        let asked = call.as_mut().map(|call| std::mem::take(&mut call.data));
+        let mut known = asked.unwrap_or_default();
+        known.extend(data([
+            ("attempt", Some(number.into())),
+            ("source", Some(source.into())),
+        ]));
+        span.data().extend(known);
+        let started = span.clone().into();
+        self.attempt = Some(Attempt {
+            call,
+            span,
+            ended: None,
+        });
+        started
+    }
+
+    /// The present attempt has ended so.
+    pub(crate) fn finish_attempt(&mut self, stats: &AttemptStats, measured: bool) {
+        let Some(Attempt { call, span, ended }) = &mut self.attempt else {
+            return;
+        };
+        *ended = Some(SystemTime::now());
+        let outcome = stats.outcome.unwrap_or(Outcome::Other);
+        span.set_status(status(outcome));
+        let error = stats.error.as_ref().filter(|_| outcome.is_failure());
+        let mut known = data([
+            ("outcome", Some(outcome.as_str().into())),
+            ("error_type", error.map(|error| (&*error.error_type).into())),
+            ("attempt_tokens", measured.then(|| stats.tokens.into())),
+        ]);
+        if let Some(call) = call {
+            let telemetry = measured.then(|| alone(stats));
+            known.extend(call.response(&Answer {
+                has_begun: stats.tokens > 0 || outcome == Outcome::Completed,
+                model: stats.response_model.as_deref(),
+                id: stats.response_id.as_deref(),
+                telemetry: telemetry.as_ref(),
+            }));
+        }
+        span.data().extend(known);
+    }
+
+    /// Ends the span of the last attempt, if it is held.
+    fn release_attempt(&mut self) {
+        if let Some(Attempt { span, ended, .. }) = self.attempt.take() {
+            span.finish_with_timestamp(ended.unwrap_or_else(SystemTime::now));
+        }
+    }
+
     /// Ends them all, with these numbers; a transaction is sent.
-    pub(crate) fn finish(self, ending: &Ending<'_>, numbers: Data) {
+    pub(crate) fn finish(mut self, ending: &Ending<'_>, numbers: Data) {
         let status = status(ending.outcome);
         let now = SystemTime::now();
 
+        if let (Some(Attempt { call, span, .. }), Some(telemetry)) =
+            (&self.attempt, ending.telemetry)
+        {
+            // The gaps of the only attempt are the run's.
+            if call.is_some() && telemetry.attempts.len() == 1 {
+                span.data().extend(gen_ai::rate(telemetry));
+            }
+        }
+        self.release_attempt();
         if let Some(Stream { span, completed }) = self.stream {
             let completed_status = completed.map(|_| SpanStatus::Ok);
             span.set_status(completed_status.unwrap_or(status));
@@ -104,8 +199,13 @@ impl Spans {
             span.finish_with_timestamp(completed.unwrap_or(now));
         }
         if let Some((call, span)) = self.call {
-            let response = call.response(ending);
-            span.data().extend(response);
+            let telemetry = ending.telemetry;
+            let tokens = telemetry.map_or(0, |all| all.metrics.total_tokens);
+            span.data().extend(call.response(&Answer {
+                has_begun: tokens > 0 || ending.outcome == Outcome::Completed,
+                telemetry,
+                ..Answer::default()
+            }));
             span.set_status(status);
             span.finish_with_timestamp(now);
         }
@@ -120,6 +220,25 @@ impl Spans {
         self.execution.set_status(status);
         self.execution.finish_with_timestamp(now);
     }
+}
+
+/// The telemetry of an attempt alone, as of a run that made no other: of it what its span says.
+fn alone(attempt: &AttemptStats) -> Telemetry {
+    let mut telemetry = Telemetry::default();
+    telemetry.outcome = attempt.outcome;
+    telemetry.finish_reason = attempt.finish_reason;
+    telemetry.usage = attempt.usage;
+    telemetry.metrics.total_tokens = attempt.tokens;
+    telemetry.metrics.time_to_first_token = attempt.time_to_first_token;
+    let gaps = attempt.inter_token.as_ref();
+    telemetry.metrics.output_tokens_per_second = gaps.and_then(rate);
+    telemetry
+}
+
+/// Gaps over the time that they took, per second, to three decimals; none over zero time.
+fn rate(gaps: &Distribution) -> Option<f64> {
+    let rate = gaps.count() as f64 / gaps.sum().as_secs_f64();
+    rate.is_finite().then(|| (rate * 1e3).round() / 1e3)
 }
 
 /// Adds data, at the price of one lock.

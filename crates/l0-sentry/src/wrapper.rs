@@ -10,9 +10,8 @@ use l0_core::{Cause, End, Error};
 use crate::config::SentryConfig;
 use crate::data::Data;
 use crate::ending::Ending;
-use crate::execution::{Execution, contain};
+use crate::execution::{Execution, Start, contain};
 use crate::integration::error_text;
-use crate::spans::EXECUTION;
 
 /// Reports a future that gives the result of a run: that it started, how it ended, and its error.
 ///
@@ -101,7 +100,7 @@ where
     F: Future,
     D: FnOnce(&F::Output, &mut Execution),
 {
-    let execution = contain(|| Execution::start(config, EXECUTION, None, Data::new)).flatten();
+    let execution = contain(|| Execution::start(config, Start::default(), Data::new)).flatten();
     Told {
         future: Some(Box::pin(future)),
         execution,

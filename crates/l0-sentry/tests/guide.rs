@@ -68,7 +68,8 @@ fn quick_start() {
         let mut run = l0.stream(|_attempt| client.connect()).start();
         run.text().await.unwrap();
     });
-    assert_eq!(sent.spans(), ["l0.execution ok", "l0.stream.consume ok"]);
+    let spans = ["l0.execution ok", "l0.attempt ok", "l0.stream.consume ok"];
+    assert_eq!(sent.spans(), spans);
     let context = &sent.transaction().contexts["l0_telemetry"];
     assert_eq!(shown(context), context_of_the_guide());
     assert_eq!(trail.len(), 5);

@@ -199,7 +199,7 @@ fn a_long_stream_leaves_a_bounded_trail() {
         } else {
             assert_eq!((left, event.breadcrumbs.len()), (4, 4));
         }
-        assert_eq!(sent.spans().len(), 2);
+        assert_eq!(sent.spans().len(), 3);
         assert_eq!(event.level, Level::Error);
     }
 }

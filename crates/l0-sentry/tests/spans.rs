@@ -101,7 +101,7 @@ fn a_child_without_a_parent_is_a_transaction() {
     run(sentry.config().parent(Parent::Child), &hello());
     assert_eq!(
         sentry.sent().spans(),
-        ["l0.execution ok", "l0.stream.consume ok"]
+        ["l0.execution ok", "l0.attempt ok", "l0.stream.consume ok"]
     );
 }
 
@@ -162,11 +162,15 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
     let call = span(sent.transaction(), "gen_ai.chat");
     assert_eq!(call.description.as_deref(), Some("chat gpt-4"));
     assert_eq!(call.status, Some(SpanStatus::Ok));
-    let own = trace(sent.transaction());
-    assert_eq!(call.parent_span_id, Some(own.span_id));
+    let stream = span(sent.transaction(), "l0.stream.consume");
+    assert_eq!(call.parent_span_id, Some(stream.span_id));
     assert_eq!(
         json!(call.data),
         json!({
+            "attempt": 1,
+            "source": 1,
+            "outcome": "completed",
+            "attempt_tokens": 2,
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": "gpt-4",
@@ -243,7 +247,8 @@ fn the_source_connects_inside_of_the_run_s_hub() {
     let trail: Vec<_> = trail.iter().map(common::breadcrumb).collect();
     assert_eq!(trail[2], "info http: attempt 1");
     let http = span(sent.transaction(), "http.client");
-    assert_eq!(http.parent_span_id, Some(trace(sent.transaction()).span_id));
+    let attempt = span(sent.transaction(), "l0.attempt");
+    assert_eq!(http.parent_span_id, Some(attempt.span_id));
     let host = sentry
         .hub
         .configure_scope(|scope| scope.apply_to_event(Default::default()));

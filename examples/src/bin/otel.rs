@@ -1,9 +1,12 @@
-//! Sends a chat to OpenTelemetry: a span, and the metrics of the conventions for generative AI.
+//! Sends a chat to OpenTelemetry: its spans, and the metrics of the conventions for generative AI.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin otel
 //! $ OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cargo run -p l0-examples --bin otel
 //! ```
+//!
+//! The first model fails twice, and another one answers: the run has a span, and below it each attempt,
+//! with the model that it asked. With `OPENAI_API_KEY` set, most likely the first answers.
 //!
 //! Without an endpoint, what a collector would get is printed. The other variables of OpenTelemetry,
 //! such as `OTEL_SERVICE_NAME` and `OTEL_EXPORTER_OTLP_HEADERS`, work too.
@@ -15,9 +18,10 @@
 
 use std::error::Error;
 use std::io::{Write, stdout};
+use std::time::Duration;
 
 use futures_util::StreamExt;
-use l0_core::{Chunk, L0, Monitoring, keys};
+use l0_core::{Backoff, Chunk, L0, Retry, Source, keys, source};
 use l0_otel::OtelInterceptor;
 use l0_providers::openai::ChatRequest;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
@@ -26,7 +30,10 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
+const PROVIDER: &str = "openai";
 const MODEL: &str = "gpt-4o-mini";
+/// What is asked when the other has failed.
+const FALLBACK: &str = "gpt-4.1-mini";
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -35,24 +42,33 @@ async fn main() -> Result<(), Box<dyn Error>> {
     global::set_meter_provider(meters.clone());
     let tracer = tracers.tracer("example");
 
-    let (client, _server) = l0_examples::client(1).await?;
+    let (client, _server) = l0_examples::client(2).await?;
+    let backoff = Backoff::fixed(Duration::from_millis(200));
     let l0 = L0::builder()
-        .monitoring(Monitoring::new().metadata(keys::PROVIDER, "openai"))
+        .retry(Retry::new().max_retries(1).backoff(backoff))
         .interceptor(OtelInterceptor::default())
         .build();
-    let request = ChatRequest::new(MODEL).user("What is a token stream?");
+    let request = |model| ChatRequest::new(model).user("What is a token stream?");
+    let (first, second) = (request(MODEL), request(FALLBACK));
+    let ask = async |request: &ChatRequest| {
+        // As an HTTP client does that makes spans.
+        let post = tracer.span_builder("POST").with_kind(SpanKind::Client);
+        let _post = post.start(&tracer);
+        client.chat_stream(request).await
+    };
 
-    // The application's own span becomes the parent of the run's, which is the parent of those that
-    // an HTTP client makes.
+    // The application's own span becomes the parent of the run's. That is the parent of its attempts',
+    // which are the parents of those that an HTTP client makes.
     let answer = Context::current_with_span(tracer.start("answer"));
     let current = answer.clone().attach();
+    let other = source(|_attempt| ask(&second))
+        .metadata(keys::PROVIDER, PROVIDER)
+        .metadata(keys::MODEL, FALLBACK);
     let mut run = l0
-        .stream(|_attempt| async {
-            let post = tracer.span_builder("POST").with_kind(SpanKind::Client);
-            let _post = post.start(&tracer);
-            client.chat_stream(&request).await
-        })
+        .stream(|_attempt| ask(&first))
+        .metadata(keys::PROVIDER, PROVIDER)
         .metadata(keys::MODEL, MODEL)
+        .fallback(other)
         .start();
     drop(current);
 

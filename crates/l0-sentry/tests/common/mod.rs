@@ -189,6 +189,14 @@ pub(crate) fn trace<'a>(transaction: &'a Transaction<'_>) -> &'a TraceContext {
     }
 }
 
+/// The spans of attempts, in order.
+pub(crate) fn attempts<'a>(transaction: &'a Transaction<'_>) -> Vec<&'a Span> {
+    let spans = transaction.spans.iter();
+    spans
+        .filter(|span| span.data.contains_key("attempt"))
+        .collect()
+}
+
 pub(crate) fn span<'a>(transaction: &'a Transaction<'_>, op: &str) -> &'a Span {
     let mut spans = transaction.spans.iter();
     spans
