@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
-use crate::telemetry::{DriftStats, ErrorRecord, GuardrailStats, add_up};
+use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::{FinishReason, Usage};
 use crate::units::millis;
 use crate::verdict::Outcome;

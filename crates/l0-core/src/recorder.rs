@@ -22,8 +22,9 @@ use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo,
 use crate::options::{Options, Seed};
 use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
 use crate::source::Description;
+use crate::stats::ErrorRecord;
 use crate::stop::{Final, RunHandle, Stop, Until};
-use crate::telemetry::{ErrorRecord, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
 

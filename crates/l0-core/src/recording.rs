@@ -15,10 +15,8 @@ use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
-use crate::telemetry::{
-    DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry,
-    Timestamp,
-};
+use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
+use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView, Usage};
 use crate::units::rate;
 use crate::verdict::{DriftReport, Outcome, Violation};

@@ -11,8 +11,8 @@ use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError, ScriptedToke
 use l0_core::{
     Attempt, Backoff, ByToken, Call, Cause, Check, Description, Ended, Error, Failure, Findings,
     FinishReason, Interceptor, L0, L0Builder, Monitoring, NewRun, Observers, Outcome, Quantity,
-    Refusal, Retry, RunInfo, Severity, Source, TimeoutKind, Timeouts, TokenKind, TokenView, Usage,
-    Violation, source,
+    Refusal, Retry, RunInfo, Severity, Source, TimeoutKind, Timeouts, Token, TokenKind, TokenView,
+    Usage, Violation, source,
 };
 use tokio::time::{Instant, sleep};
 
@@ -552,4 +552,26 @@ async fn a_described_call_needs_no_metadata() {
         telemetry.attempts[0].operation.as_deref(),
         Some("embeddings")
     );
+}
+
+#[tokio::test]
+async fn an_answer_of_items_that_always_say_why_they_ended_may_come_without() {
+    #[derive(Debug)]
+    struct Strict;
+    impl Token for Strict {
+        const SENDS_FINISH: bool = true;
+        fn view(&self) -> TokenView<'_> {
+            TokenView::text("whole")
+        }
+    }
+
+    let (l0, _) = l0(|builder| builder);
+    let call = l0.call(|_| ready(Ok::<_, ScriptedError>(Strict))).start();
+    call.await.expect("what came as one was not cut");
+    let call = l0
+        .call(|_| ready(Ok::<_, ScriptedError>(Strict)))
+        .expect_finish()
+        .start();
+    let error = call.await.expect_err("it was to say why it ended");
+    assert!(matches!(error, Error::Truncated));
 }

@@ -453,7 +453,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
                         }
                     }
                     OwnedEvent::NetworkError { kind, .. } => {
-                        *attempt.errors.entry(kind).or_default() += 1
+                        *attempt.errors.entry(kind).or_default() += 1;
                     }
                     OwnedEvent::Retry {
                         kind: RetryKind::Network,

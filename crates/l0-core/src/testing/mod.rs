@@ -46,7 +46,8 @@ use crate::end::End;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::metadata::Metadata;
-use crate::telemetry::{ErrorRecord, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::stats::ErrorRecord;
+use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenView, Usage};
 use crate::verdict::{DriftReport, Outcome, Violation};
 
