@@ -102,6 +102,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "reasons",
             "quantiles",
             "sparkline",
+            "sources",
             "numbers",
             "values",
         ],

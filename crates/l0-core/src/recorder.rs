@@ -95,7 +95,7 @@ impl<'a> Recorder<'a> {
             panics,
             live,
             parent,
-            source,
+            mut source,
             fallbacks,
             is_call,
         } = setup;
@@ -122,9 +122,13 @@ impl<'a> Recorder<'a> {
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
         let metadata = new_run.into_metadata();
-        let fallbacks = fallbacks.into_iter().map(|description| SourceInfo {
-            metadata: description.metadata_of_fallback(&metadata, &source, &own),
-            description,
+        source.redact();
+        let fallbacks = fallbacks.into_iter().map(|mut description| {
+            description.redact();
+            SourceInfo {
+                metadata: description.metadata_of_fallback(&metadata, &source, &own),
+                description,
+            }
         });
         let known = Known {
             id,
@@ -303,6 +307,7 @@ impl<'a> Recorder<'a> {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
             },
+            falls_back: matches!(next, Next::Fallback),
             is_followed: !matches!(next, Next::Nothing),
             response_model: self.response_model.take(),
             response_id: self.response_id.take(),
@@ -482,7 +487,6 @@ impl<'a> Recorder<'a> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let metadata = self.metadata();
         let begun = self.attempt.take();
         let told = begun
             .as_ref()
@@ -492,17 +496,21 @@ impl<'a> Recorder<'a> {
             end,
             telemetry: None,
         });
-        match (self.recording.take(), &begun, told) {
-            (Some(mut recording), _, told) => {
+        let mut recording = self.recording.take();
+        match (&mut recording, &begun, told) {
+            (Some(recording), _, told) => {
                 if let Some(attempt) = recording.finish(last.end.clone(), told) {
                     self.observers.deliver(&Event::AttemptFinished { attempt });
                 }
-                let telemetry = last.telemetry.insert(recording.into_telemetry());
-                telemetry.parent_id = self.parent_id();
-                telemetry.metadata = metadata.clone();
             }
             (None, Some(begun), Some(told)) => self.unmeasured_attempt_finished(begun, told),
             _ => {}
+        }
+        let metadata = self.metadata();
+        if let Some(recording) = recording {
+            let telemetry = last.telemetry.insert(recording.into_telemetry());
+            telemetry.parent_id = self.parent_id();
+            telemetry.metadata = metadata.clone();
         }
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());

@@ -476,6 +476,8 @@ pub(crate) struct AttemptEnd {
     pub(crate) error: Option<ErrorRecord>,
     /// Which retry follows, if one does.
     pub(crate) retry: Option<RetryKind>,
+    /// Whether the next source is asked.
+    pub(crate) falls_back: bool,
     /// Whether another attempt is to follow.
     pub(crate) is_followed: bool,
     pub(crate) response_model: Option<Box<str>>,
@@ -527,6 +529,7 @@ impl AttemptEnd {
             Some(RetryKind::Model) => stats.model_retries += 1,
             None => {}
         }
+        stats.fallbacks += u32::from(self.falls_back);
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);

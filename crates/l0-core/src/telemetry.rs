@@ -535,13 +535,11 @@ impl Telemetry {
         self.violation_count() > 0
     }
 
-    /// Returns how often the run went on to its next source.
+    /// Returns how often the run gave a source up for its next one, whether or not it lived to call it.
     #[must_use]
     pub fn fallbacks(&self) -> u32 {
-        let pairs = self.attempts.windows(2);
-        pairs
-            .filter(|pair| pair[0].source != pair[1].source)
-            .count() as u32
+        let attempts = self.attempts.iter();
+        attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.fallbacks))
     }
 
     /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
@@ -600,6 +598,11 @@ impl Telemetry {
         }
         for (index, attempt) in attempts.iter().enumerate() {
             part.add_attempt(attempt, is_last && index + 1 == attempts.len());
+        }
+        if self.billed().is_some_and(|usage| usage.total.is_some()) {
+            // What told no total is part of the run's all the same.
+            part.usage = part.usage.map(Usage::with_total);
+            part.wasted_usage = part.wasted_usage.map(Usage::with_total);
         }
         part.attempts = attempts.to_vec();
         part

@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -146,20 +146,26 @@ fn flushed(output: &str) -> BTreeSet<String> {
     all
 }
 
-fn one(section: &'static str, value: f64) -> (&'static str, String) {
-    (section, value.to_string())
-}
-
-fn statsd_types(point: &MetricPoint<'_>) -> (&'static str, String) {
+fn statsd_types(point: &MetricPoint<'_>) -> &'static str {
     match point.kind {
-        MetricKind::Count => one("counters", point.value),
-        MetricKind::Duration => ("timers", format!("[ {} ]", point.value)),
-        _ => one("gauges", point.value),
+        MetricKind::Count => "counters",
+        MetricKind::Duration => "timers",
+        _ => "gauges",
     }
 }
 
-fn gauges(point: &MetricPoint<'_>) -> (&'static str, String) {
-    one("gauges", point.value)
+/// What the server makes of the values that it got under one name, in their order.
+fn made_of(section: &str, values: &[f64]) -> String {
+    match section {
+        "counters" => values.iter().sum::<f64>().to_string(),
+        "timers" => {
+            let mut sorted = values.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            let values: Vec<_> = sorted.iter().map(f64::to_string).collect();
+            format!("[ {} ]", values.join(", "))
+        }
+        _ => values.last().unwrap().to_string(),
+    }
 }
 
 #[test]
@@ -190,20 +196,24 @@ fn etsys_server_understands_every_line() {
             .without_tags(),
         tagged(server.builder("gauges").types(MetricTypes::Gauges)),
     ];
-    let mut expected = BTreeSet::new();
+    let mut sent: BTreeMap<_, Vec<f64>> = BTreeMap::new();
     for point in points(&telemetry) {
         let name = point.name.strip_prefix("l0").unwrap();
         let own = point.tags.iter().next();
         let own_tag = own.map_or(String::new(), |(key, value)| format!(";{key}={value}"));
         let own_part = own.map_or(String::new(), |(_, value)| format!(".{value}"));
-        for (name, (section, value)) in [
+        for (name, section) in [
             (format!("tagged{name}{tags}{own_tag}"), statsd_types(&point)),
             (format!("plain{name}{own_part}"), statsd_types(&point)),
-            (format!("gauges{name}{tags}{own_tag}"), gauges(&point)),
+            (format!("gauges{name}{tags}{own_tag}"), "gauges"),
         ] {
-            expected.insert(format!("{section} {name} = {value}"));
+            sent.entry((section, name)).or_default().push(point.value);
         }
     }
+    let made = sent.iter().map(|((section, name), values)| {
+        format!("{section} {name} = {}", made_of(section, values))
+    });
+    let expected: BTreeSet<_> = made.collect();
 
     for builder in builders {
         let statsd = builder.build().unwrap();
