@@ -165,14 +165,10 @@ fn status(message: Option<&str>) -> Status {
 }
 
 /// A point with these attributes, of a source by its number: nothing is known of a fallback's model.
-fn point<'a>(
-    name: &str,
-    source: u32,
-    attributes: impl IntoIterator<Item = Option<&'a str>>,
-    value: impl fmt::Display,
-) -> String {
+fn point(name: &str, source: u32, attributes: &[Option<&str>], value: impl fmt::Display) -> String {
     let unknown = (source > 1).then_some("?");
-    let all = [unknown].into_iter().chain(attributes).flatten();
+    let all = [unknown].into_iter().chain(attributes.iter().copied());
+    let all = all.flatten();
     let all = all.filter(|attribute| !attribute.is_empty());
     format!("{name}[{}] {value}", Vec::from_iter(all).join(" "))
 }
@@ -225,13 +221,12 @@ fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
     }
     let counts = counts.into_iter();
     let counts = counts.map(|((name, source, attributes), count)| {
-        point(name, source, [Some(&*attributes)], count)
+        point(name, source, &[Some(&*attributes)], count)
     });
     let mut points = Vec::from_iter(counts);
     points.push("l0.runs.active[] 0".to_owned());
 
-    let telemetry = exited.handle.telemetry();
-    for telemetry in &telemetry {
+    if let Some(telemetry) = exited.handle.telemetry() {
         telemetry.by_source(&mut |part| {
             let source = part.source;
             let answered = part.telemetry.attempts.last();
@@ -240,7 +235,7 @@ fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
             let model = model.as_deref();
             let mut measure = |name: &str, attributes: [Option<&str>; 3], value: String| {
                 let name = format!("gen_ai.client.{name}");
-                points.push(point(&name, source, attributes, value));
+                points.push(point(&name, source, &attributes, value));
             };
             let seconds = |duration: Duration| nanos(duration.as_secs_f64());
             if source == last {
