@@ -751,3 +751,47 @@ fn no_record_makes_its_readers_panic() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_tells_the_attempt_that_goes_on() {
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .build();
+    let hangs = Script::new().attempt(|a| a.wait(5 * MS).tokens(["Hello", "!"]).hang());
+    let mut run = l0
+        .stream(given_up().source())
+        .metadata("model", "one")
+        .fallback(source(hangs.source()).metadata("model", "two"))
+        .start();
+    let _ = timeout(20 * MS, async { while run.next().await.is_some() {} }).await;
+    for _ in 0..2 {
+        let telemetry = run.telemetry().expect("measured");
+        let [first, second] = &*telemetry.attempts else {
+            panic!("{:?}", telemetry.attempts)
+        };
+        assert_eq!((first.outcome, first.fallbacks), (Some(Outcome::Failed), 1));
+        assert_eq!((second.outcome, second.duration), (None, None));
+        assert_eq!((second.model.as_deref(), second.tokens), (Some("two"), 2));
+        assert_eq!(second.time_to_first_token, Some(5 * MS));
+        assert_eq!(telemetry.metrics.total_tokens, 3);
+        assert_eq!(telemetry.metrics.wasted_tokens, 1);
+        let mut parts = Vec::new();
+        telemetry.by_source(&mut |part| {
+            parts.push((
+                part.source,
+                part.is_last,
+                part.telemetry.metrics.total_tokens,
+            ));
+        });
+        assert_eq!(parts, [(1, false, 1), (2, true, 2)]);
+        let ended = Quantity::ALL.iter().find(|one| one.name == "attempts");
+        let mut counts = Vec::new();
+        let known = ended
+            .expect("a quantity")
+            .each(&telemetry, &mut |result, count| {
+                counts.push((result.to_owned(), count))
+            });
+        assert_eq!((known, counts), (true, vec![("failed".to_owned(), 1)]));
+    }
+}
