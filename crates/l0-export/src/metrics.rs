@@ -473,9 +473,10 @@ mod tests {
         broken.provider = Some("openai".to_owned());
         (completed.model, completed.source) = (Some("claude".to_owned()), 3);
         let mut again = broken.clone();
-        again.number = 2;
+        (again.number, again.fallbacks) = (2, 1);
         let mut other = broken.clone();
         (other.number, other.source, other.model) = (3, 2, None);
+        other.fallbacks = 1;
         completed.number = 4;
         telemetry.attempts.splice(1..1, [again, other]);
         telemetry
