@@ -790,7 +790,7 @@ async fn a_snapshot_tells_the_attempt_that_goes_on() {
         let known = ended
             .expect("a quantity")
             .each(&telemetry, &mut |result, count| {
-                counts.push((result.to_owned(), count))
+                counts.push((result.to_owned(), count));
             });
         assert_eq!((known, counts), (true, vec![("failed".to_owned(), 1)]));
     }
