@@ -30,7 +30,7 @@ use l0_core::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::numbers::{Counts, NUMBERS, Number, Scalar};
+use crate::numbers::{Counts, NUMBERS, Number};
 use crate::sources::by_source;
 
 /// What the value of a point is.
