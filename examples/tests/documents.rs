@@ -149,6 +149,21 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     assert_ne!(telemetry.usage, Some(Usage::new()));
     telemetry.guardrails = Some(GuardrailStats::default());
     telemetry.drift = Some(DriftStats::default());
+    telemetry.parent_id = Some("l0_1".to_owned());
+    let attempt = &mut telemetry.attempts[0];
+    for name in [
+        &mut attempt.model,
+        &mut attempt.provider,
+        &mut attempt.operation,
+        &mut attempt.response_model,
+        &mut attempt.response_id,
+    ] {
+        *name = Some("name".to_owned());
+    }
+    (attempt.count, attempt.fallbacks) = (2, 1);
+    (attempt.network_retries, attempt.model_retries) = (1, 1);
+    attempt.guardrails = telemetry.guardrails.clone();
+    attempt.drift = telemetry.drift.clone();
     let json = serde_json::to_value(&telemetry).expect("JSON");
     let mut fields = BTreeSet::new();
     collect_fields("", &json, &mut fields);
@@ -165,14 +180,21 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     assert_eq!(listed, fields);
 }
 
-/// The paths of all fields, but for the keys of maps, which are no fields.
+/// The paths of all fields, but for the keys of maps, which are no fields, and for what an attempt has as
+/// its run has it.
 fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
-    const MAPS: [&str; 5] = [
+    const MAPS: [&str; 11] = [
         "metadata",
         "network.errorsByType",
         "guardrails.violationsByRule",
         "guardrails.violationsBySeverity",
         "guardrails.violationsByRuleAndSeverity",
+        "attempts[].networkErrors",
+        "attempts[].error",
+        "attempts[].usage",
+        "attempts[].interToken",
+        "attempts[].guardrails",
+        "attempts[].drift",
     ];
     if MAPS.contains(&path) {
         return;

@@ -631,11 +631,13 @@ async fn any_run(l0: &L0, rng: &mut Rng) -> Telemetry {
     handle.telemetry().unwrap()
 }
 
-/// A sum over all models, of what every adapter must give the same of.
+/// A sum over all models, of what every adapter must give the same of. A record does not know the model
+/// of a source that was not called any more.
 fn without_model(samples: Samples) -> BTreeMap<samples::Labels, f64> {
     let mut sums: BTreeMap<samples::Labels, f64> = BTreeMap::new();
     for (mut labels, value) in samples.0 {
         labels.remove("model");
+        labels.remove("to");
         *sums.entry(labels).or_default() += value;
     }
     sums

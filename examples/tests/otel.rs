@@ -171,8 +171,7 @@ fn check_spans(requests: &[Value]) {
     let mut lines = Vec::new();
     tree(&spans, &Value::Null, 0, &shown, &mut lines);
     println!("{}", lines.join("\n"));
-    let failed =
-        "    chat gpt-4o-mini  l0.outcome=failed  l0.source=1  error.type=connection_dropped";
+    let failed = "    chat gpt-4o-mini  l0.outcome=failed  l0.source=1  error.type=partial_chunks";
     let answer = format!(
         "    chat gpt-4.1-mini  l0.outcome=completed  l0.source=2  gen_ai.usage.output_tokens={ANSWER}"
     );

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
-use crate::telemetry::{DriftStats, ErrorRecord, GuardrailStats, add_up};
+use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::{FinishReason, Usage};
 use crate::units::millis;
 use crate::verdict::Outcome;
@@ -89,6 +89,9 @@ pub struct AttemptStats {
     /// How many retries for the model's answer it led to.
     #[serde(skip_serializing_if = "is_zero")]
     pub model_retries: u32,
+    /// How many fallbacks to the next source it led to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub fallbacks: u32,
     /// Guardrail violations; absent if there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guardrails: Option<GuardrailStats>,
@@ -138,6 +141,7 @@ impl Default for AttemptStats {
             network_errors: BTreeMap::new(),
             network_retries: 0,
             model_retries: 0,
+            fallbacks: 0,
             guardrails: None,
             drift: None,
         }
@@ -166,6 +170,7 @@ impl AttemptStats {
         }
         self.network_retries = self.network_retries.saturating_add(later.network_retries);
         self.model_retries = self.model_retries.saturating_add(later.model_retries);
+        self.fallbacks = self.fallbacks.saturating_add(later.fallbacks);
         merge(
             &mut self.guardrails,
             later.guardrails.as_ref(),

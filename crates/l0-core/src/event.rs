@@ -91,8 +91,8 @@ pub enum Event<'a> {
     /// follows it.
     #[non_exhaustive]
     AttemptFinished {
-        /// What it measured. Of a run that is not measured: everything but times, gaps, usage and
-        /// counts of errors and violations.
+        /// What it measured. Of a run that is not measured: everything but times, gaps, usage, the
+        /// finish reason, and counts of errors and violations.
         attempt: &'a AttemptStats,
     },
     /// A rule found a violation. Each distinct one once per attempt.

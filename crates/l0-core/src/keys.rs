@@ -49,12 +49,18 @@ pub fn text<'a>(metadata: &'a BTreeMap<String, Value>, key: &str) -> Option<Cow<
 
 /// Takes what may be secret out of an endpoint that is a URL.
 pub(crate) fn redact_endpoint(metadata: &mut Metadata) {
-    if let Some(Value::String(endpoint)) = metadata.get(ENDPOINT) {
-        if endpoint.contains(['?', '@', '=']) {
-            let redacted = redact::text(endpoint);
-            metadata.insert(ENDPOINT.to_owned(), redacted.into());
-        }
+    if let Some(redacted) = redacted_endpoint(metadata) {
+        metadata.insert(ENDPOINT.to_owned(), redacted);
     }
+}
+
+/// The endpoint without what may be secret, if there is one that may be.
+pub(crate) fn redacted_endpoint(metadata: &BTreeMap<String, Value>) -> Option<Value> {
+    let Value::String(endpoint) = metadata.get(ENDPOINT)? else {
+        return None;
+    };
+    let may_be_secret = endpoint.contains(['?', '@', '=']);
+    may_be_secret.then(|| redact::text(endpoint).into())
 }
 
 /// Returns the longest beginning of a text that has at most this many bytes and ends between two

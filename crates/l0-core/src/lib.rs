@@ -72,6 +72,7 @@ pub mod redact;
 mod retry;
 mod run;
 mod source;
+mod stats;
 mod stop;
 mod sync;
 mod telemetry;
@@ -110,10 +111,10 @@ pub use source::{
     Attempt, ByFn, ByToken, Description, FnSource, Map, MapAnswer, Source, View, WithMetadata,
     WithView, source,
 };
+pub use stats::{DriftStats, ErrorRecord, GuardrailStats, SeverityCounts};
 pub use stop::RunHandle;
 pub use telemetry::{
-    DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, SeverityCounts,
-    SourcePart, Summary, Telemetry, Timestamp,
+    Metrics, Network, NetworkErrorRecord, SourcePart, Summary, Telemetry, Timestamp,
 };
 pub use timeout::Timeouts;
 pub use token::{FinishReason, Token, TokenKind, TokenView, Usage};

@@ -316,7 +316,10 @@ static ALL: &[Quantity] = &[
         "Attempts: calls of a source, by how they ended",
         |t, to| {
             for attempt in &t.attempts {
-                to(attempt.outcome?.as_str(), attempt.count.into());
+                // One that goes on has not ended in any way.
+                if let Some(outcome) = attempt.outcome {
+                    to(outcome.as_str(), attempt.count.into());
+                }
             }
             (t.attempts.is_empty() == (t.metrics.attempts == 0)).then_some(())
         },

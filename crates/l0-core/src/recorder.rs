@@ -24,8 +24,9 @@ use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo,
 use crate::options::{Options, Seed};
 use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
 use crate::source::Description;
+use crate::stats::ErrorRecord;
 use crate::stop::{Final, RunHandle, Stop, Until};
-use crate::telemetry::{ErrorRecord, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
 
@@ -102,7 +103,7 @@ impl<'a> Recorder<'a> {
             panics,
             live,
             parent,
-            source: (source, input),
+            source: (mut source, input),
             fallbacks,
             is_call,
         } = setup;
@@ -132,11 +133,14 @@ impl<'a> Recorder<'a> {
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
 
         let metadata = new_run.into_metadata();
-        let fallbacks = fallbacks.into_iter();
-        let fallbacks = fallbacks.map(|(description, input)| SourceInfo {
-            metadata: description.metadata_of_fallback(&metadata, &source, &own),
-            description,
-            input: input.map(Box::new),
+        source.redact();
+        let fallbacks = fallbacks.into_iter().map(|(mut description, input)| {
+            description.redact();
+            SourceInfo {
+                metadata: description.metadata_of_fallback(&metadata, &source, &own),
+                description,
+                input: input.map(Box::new),
+            }
         });
         let known = Known {
             id,
@@ -320,6 +324,7 @@ impl<'a> Recorder<'a> {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
             },
+            falls_back: matches!(next, Next::Fallback),
             is_followed: !matches!(next, Next::Nothing),
             response_model: self.response_model.take(),
             response_id: self.response_id.take(),
@@ -503,7 +508,6 @@ impl<'a> Recorder<'a> {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        let metadata = self.metadata();
         let begun = self.attempt.take();
         let told = begun
             .as_ref()
@@ -513,17 +517,21 @@ impl<'a> Recorder<'a> {
             end,
             telemetry: None,
         });
-        match (self.recording.take(), &begun, told) {
-            (Some(mut recording), _, told) => {
+        let mut recording = self.recording.take();
+        match (&mut recording, &begun, told) {
+            (Some(recording), _, told) => {
                 if let Some(attempt) = recording.finish(last.end.clone(), told) {
                     self.observers.deliver(&Event::AttemptFinished { attempt });
                 }
-                let telemetry = last.telemetry.insert(recording.into_telemetry());
-                telemetry.parent_id = self.parent_id();
-                telemetry.metadata = metadata.clone();
             }
             (None, Some(begun), Some(told)) => self.unmeasured_attempt_finished(begun, told),
             _ => {}
+        }
+        let metadata = self.metadata();
+        if let Some(recording) = recording {
+            let telemetry = last.telemetry.insert(recording.into_telemetry());
+            telemetry.parent_id = self.parent_id();
+            telemetry.metadata = metadata.clone();
         }
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());

@@ -15,10 +15,8 @@ use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
-use crate::telemetry::{
-    DriftStats, ErrorRecord, GuardrailStats, Metrics, Network, NetworkErrorRecord, Telemetry,
-    Timestamp,
-};
+use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
+use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView, Usage};
 use crate::units::rate;
 use crate::verdict::{DriftReport, Outcome, Violation};
@@ -476,6 +474,8 @@ pub(crate) struct AttemptEnd {
     pub(crate) error: Option<ErrorRecord>,
     /// Which retry follows, if one does.
     pub(crate) retry: Option<RetryKind>,
+    /// Whether the next source is asked.
+    pub(crate) falls_back: bool,
     /// Whether another attempt is to follow.
     pub(crate) is_followed: bool,
     pub(crate) response_model: Option<Box<str>>,
@@ -527,6 +527,7 @@ impl AttemptEnd {
             Some(RetryKind::Model) => stats.model_retries += 1,
             None => {}
         }
+        stats.fallbacks += u32::from(self.falls_back);
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);

@@ -191,6 +191,13 @@ impl Description {
         all
     }
 
+    /// Takes what may be secret out of it.
+    pub(crate) fn redact(&mut self) {
+        if let Some(redacted) = keys::redacted_endpoint(&self.metadata) {
+            self.metadata.insert(keys::ENDPOINT.to_owned(), redacted);
+        }
+    }
+
     /// The metadata of the attempts of a source that is not the first one: that of the run without what
     /// its first source says of itself, and over it what this one says. `own` is what the run has
     /// without its sources.
@@ -201,7 +208,11 @@ impl Description {
         own: &Metadata,
     ) -> Metadata {
         let mut all = run.clone();
-        for key in first.metadata.keys() {
+        for (key, value) in &first.metadata {
+            if run.get(key) != Some(value) {
+                // An interceptor has set another value, for the whole run.
+                continue;
+            }
             match own.get(key) {
                 Some(value) => all.insert(key.clone(), value.clone()),
                 None => all.remove(key),
@@ -214,6 +225,7 @@ impl Description {
             };
         }
         all.lay_over(self.metadata.clone());
+        keys::redact_endpoint(&mut all);
         all
     }
 

@@ -1,21 +1,19 @@
 //! What a run measured, as plain data with the JSON names of the guide.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::ser::SerializeStruct;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::attempt_stats::{AttemptStats, merge, plus};
 use crate::distribution::Distribution;
-use crate::end::End;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
+use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::{FinishReason, Usage};
 use crate::units::{millis, rate};
-use crate::verdict::{DriftReport, Outcome, Severity, Violation};
+use crate::verdict::Outcome;
 
 /// A point in wall-clock time, in whole milliseconds since the Unix epoch.
 #[derive(
@@ -108,33 +106,6 @@ pub struct Telemetry {
     pub attempts: Vec<AttemptStats>,
     /// The metadata of the run; custom events stand under `customEvents`.
     pub metadata: Metadata,
-}
-
-/// Why a run did not complete: what its [`End`] says, as plain data.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
-pub struct ErrorRecord {
-    /// The class of what went wrong: see [`End::error_type`].
-    #[serde(rename = "type")]
-    pub error_type: Cow<'static, str>,
-    /// The HTTP status, if a server answered with one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
-    /// What happened, as one line for people: see [`End::message`].
-    pub message: String,
-}
-
-impl ErrorRecord {
-    /// Reads what an end says; absent for the end of a run that completed or was dropped.
-    #[must_use]
-    pub fn of(end: &End) -> Option<Self> {
-        Some(Self {
-            error_type: end.error_type()?,
-            status: end.failure()?.status,
-            message: end.message()?.to_owned(),
-        })
-    }
 }
 
 /// Times, counts and rates of a run.
@@ -279,164 +250,6 @@ impl NetworkErrorRecord {
     }
 }
 
-/// The guardrail violations of a run, each distinct one once per attempt.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
-pub struct GuardrailStats {
-    /// How many.
-    pub violation_count: u64,
-    /// How many of each rule.
-    pub violations_by_rule: BTreeMap<String, u64>,
-    /// How many of each severity.
-    pub violations_by_severity: SeverityCounts,
-    /// How many of each rule and severity.
-    pub violations_by_rule_and_severity: BTreeMap<String, SeverityCounts>,
-}
-
-impl GuardrailStats {
-    /// How many rule names are told apart. Violations of further ones are counted under `other`.
-    pub const MAX_RULES: usize = 64;
-
-    pub(crate) fn record(&mut self, violation: &Violation) {
-        let mut counts = SeverityCounts::default();
-        counts.record(violation.severity);
-        self.violation_count += 1;
-        self.violations_by_severity.merge(counts);
-        self.add(&violation.rule, 1, counts);
-    }
-
-    /// Adds the violations of another attempt.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.violation_count = self.violation_count.saturating_add(other.violation_count);
-        self.violations_by_severity
-            .merge(other.violations_by_severity);
-        for (rule, count) in &other.violations_by_rule {
-            let counts = other.violations_by_rule_and_severity.get(rule);
-            self.add(rule, *count, counts.copied().unwrap_or_default());
-        }
-    }
-
-    fn add(&mut self, rule: &str, count: u64, by_severity: SeverityCounts) {
-        const OTHER: &str = "other";
-        let rules = &self.violations_by_rule;
-        let told_apart = rules.len() - usize::from(rules.contains_key(OTHER));
-        let rule = if rules.contains_key(rule) || told_apart < Self::MAX_RULES {
-            rule
-        } else {
-            OTHER
-        };
-        let of_rule = self.violations_by_rule.entry(rule.to_owned()).or_default();
-        *of_rule = of_rule.saturating_add(count);
-        self.violations_by_rule_and_severity
-            .entry(rule.to_owned())
-            .or_default()
-            .merge(by_severity);
-    }
-}
-
-/// Counts by severity.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
-pub struct SeverityCounts {
-    /// Warnings.
-    pub warning: u64,
-    /// Errors.
-    pub error: u64,
-    /// Fatal violations.
-    pub fatal: u64,
-}
-
-impl SeverityCounts {
-    /// Returns the count of one severity.
-    #[must_use]
-    pub const fn get(&self, severity: Severity) -> u64 {
-        match severity {
-            Severity::Warning => self.warning,
-            Severity::Error => self.error,
-            Severity::Fatal => self.fatal,
-        }
-    }
-
-    fn merge(&mut self, other: Self) {
-        self.warning = self.warning.saturating_add(other.warning);
-        self.error = self.error.saturating_add(other.error);
-        self.fatal = self.fatal.saturating_add(other.fatal);
-    }
-
-    fn record(&mut self, severity: Severity) {
-        match severity {
-            Severity::Warning => self.warning += 1,
-            Severity::Error => self.error += 1,
-            Severity::Fatal => self.fatal += 1,
-        }
-    }
-}
-
-/// The drift of a run.
-///
-/// In JSON, `detected` says whether there are any types.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[non_exhaustive]
-pub struct DriftStats {
-    /// The kinds of drift that were found in any attempt, each once, in the order in which they were
-    /// first found.
-    pub types: Vec<Cow<'static, str>>,
-}
-
-impl DriftStats {
-    /// How many kinds of drift are kept.
-    pub const MAX_TYPES: usize = 64;
-
-    /// Returns whether drift was found, in any attempt.
-    #[must_use]
-    pub fn detected(&self) -> bool {
-        !self.types.is_empty()
-    }
-
-    pub(crate) fn record(&mut self, report: &DriftReport) {
-        self.add(&report.types);
-    }
-
-    /// Adds the drift of another attempt.
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.add(&other.types);
-    }
-
-    fn add(&mut self, types: &[Cow<'static, str>]) {
-        for kind in types {
-            if self.types.len() < Self::MAX_TYPES && !self.types.contains(kind) {
-                self.types.push(kind.clone());
-            }
-        }
-    }
-}
-
-impl Serialize for DriftStats {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut stats = serializer.serialize_struct("DriftStats", 2)?;
-        stats.serialize_field("detected", &self.detected())?;
-        stats.serialize_field("types", &self.types)?;
-        stats.end()
-    }
-}
-
-/// Reads counts by label. Labels that are not known read as the same one, and their counts add up.
-pub(crate) fn add_up<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<NetworkErrorKind, u64>, D::Error> {
-    let mut counts = BTreeMap::new();
-    for (label, count) in BTreeMap::<String, u64>::deserialize(deserializer)? {
-        let total = counts
-            .entry(NetworkErrorKind::from_label(&label))
-            .or_insert(0_u64);
-        *total = total.saturating_add(count);
-    }
-    Ok(counts)
-}
-
 /// The high-level numbers of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -535,13 +348,11 @@ impl Telemetry {
         self.violation_count() > 0
     }
 
-    /// Returns how often the run went on to its next source.
+    /// Returns how often the run gave a source up for its next one, whether or not it lived to call it.
     #[must_use]
     pub fn fallbacks(&self) -> u32 {
-        let pairs = self.attempts.windows(2);
-        pairs
-            .filter(|pair| pair[0].source != pair[1].source)
-            .count() as u32
+        let attempts = self.attempts.iter();
+        attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.fallbacks))
     }
 
     /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
@@ -600,6 +411,11 @@ impl Telemetry {
         }
         for (index, attempt) in attempts.iter().enumerate() {
             part.add_attempt(attempt, is_last && index + 1 == attempts.len());
+        }
+        if self.billed().is_some_and(|usage| usage.total.is_some()) {
+            // What told no total is part of the run's all the same.
+            part.usage = part.usage.map(Usage::with_total);
+            part.wasted_usage = part.wasted_usage.map(Usage::with_total);
         }
         part.attempts = attempts.to_vec();
         part

@@ -316,12 +316,8 @@ impl Usage {
     /// ```
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        let add = |a: Option<u64>, b: Option<u64>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.saturating_add(b)),
-            (one, none) => one.or(none),
-        };
         // One that was cut tells no total, and yet is part of what was billed.
-        let known = |usage: Self| usage.total.or_else(|| add(usage.input, usage.output));
+        let known = |usage: Self| usage.with_total().total;
         let is_told = self.total.is_some() || other.total.is_some();
         Self {
             input: add(self.input, other.input),
@@ -331,6 +327,20 @@ impl Usage {
             cache_write_input: add(self.cache_write_input, other.cache_write_input),
             reasoning: add(self.reasoning, other.reasoning),
         }
+    }
+
+    /// Sets the total to what it adds to those of others.
+    pub(crate) fn with_total(mut self) -> Self {
+        self.total = self.total.or_else(|| add(self.input, self.output));
+        self
+    }
+}
+
+/// Adds up counts of which either may be unknown.
+fn add(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
     }
 }
 

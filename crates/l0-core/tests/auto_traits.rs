@@ -18,13 +18,14 @@ use l0_core::testing::{
 };
 use l0_core::{
     Attempt, AttemptStats, Backoff, Bucket, Call, CallBuilder, Cause, Check, Checks, Chunk,
-    Distribution, DriftReport, DriftStats, End, Error, ErrorRecord, Event, Failure, FailureKind,
-    Findings, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0, L0Builder,
-    LimitKind, Metadata, Metrics, Monitor, Monitoring, Network, NetworkErrorKind,
-    NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal, Retry, RetryBudget,
-    RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
-    SeverityCounts, Summary, Telemetry, TimeoutKind, Timeouts, Timestamp, Token, TokenKind,
-    TokenView, Usage, Violation, WatchBuilder, Watched,
+    Description, Distribution, DriftReport, DriftStats, End, Error, ErrorRecord, Event, Failure,
+    FailureKind, Findings, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0,
+    L0Builder, LimitKind, Map, MapAnswer, Metadata, Metrics, Monitor, Monitoring, Network,
+    NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal, Retry,
+    RetryBudget, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo,
+    Severity, SeverityCounts, Source, SourceInfo, SourcePart, Summary, Telemetry, TimeoutKind,
+    Timeouts, Timestamp, Token, TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
+    WithMetadata,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,6 +73,13 @@ assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
 );
 assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);
+assert_all!([Clone + Send + Sync + Debug + Default + 'static] Description, SourceInfo);
+assert_all!([Copy + Send + Sync + Debug] SourcePart<'_>);
+assert_all!([Source + Clone + Send + Debug]
+    Calls<BoxedSource>, WithMetadata<Calls<BoxedSource>>,
+    Map<Calls<BoxedSource>, fn(String) -> u8, fn(io::Error) -> ScriptedError>,
+    MapAnswer<Calls<String>, fn(String) -> u8, fn(io::Error) -> ScriptedError>,
+);
 assert_all!([Clone + Debug + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync]
     Telemetry, AttemptStats, Metadata, Metrics, Network, GuardrailStats, SeverityCounts, DriftStats, Usage,
     Distribution, Timestamp,

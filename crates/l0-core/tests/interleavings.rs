@@ -1,6 +1,6 @@
-//! Runs that start, stream, fail, end, are aborted, one or all, and are dropped in any order: at every
-//! step, as many have started as have finished and are live, and whoever waits for the end of all waits
-//! exactly as long as one is live.
+//! Runs that start, stream, fail, fall back, end, are aborted, one or all, and are dropped in any order: at
+//! every step, as many have started as have finished and are live, as many attempts have started as have
+//! ended or go on, and whoever waits for the end of all waits exactly as long as one is live.
 //!
 //! `L0_INTERLEAVINGS` says how many orders are tried. Ten million take ten minutes:
 //!
@@ -49,16 +49,26 @@ impl Stream for Fed {
 
 /// How often each run started and finished.
 #[derive(Clone, Default)]
-struct Tally(Arc<Mutex<HashMap<String, (u32, u32)>>>);
+struct Tally(Arc<Mutex<HashMap<String, Counts>>>);
+
+#[derive(Default)]
+struct Counts {
+    started: u32,
+    finished: u32,
+    attempts: u32,
+    /// Whether an attempt goes on.
+    is_open: bool,
+    fallbacks: u32,
+}
 
 impl Tally {
     fn started_and_finished(&self) -> (usize, usize) {
         let runs = self.0.lock().expect("no panic while locked");
         assert!(
             runs.values()
-                .all(|(started, finished)| *started == 1 && *finished <= 1)
+                .all(|run| run.started == 1 && run.finished <= 1)
         );
-        let finished = runs.values().filter(|(_, finished)| *finished == 1).count();
+        let finished = runs.values().filter(|run| run.finished == 1).count();
         (runs.len(), finished)
     }
 }
@@ -74,11 +84,39 @@ struct RunTally(String, Tally);
 impl Observer for RunTally {
     fn on_event(&mut self, event: &Event<'_>) {
         let mut runs = self.1.0.lock().expect("no panic while locked");
-        let (started, finished) = runs.entry(self.0.clone()).or_default();
+        let run = runs.entry(self.0.clone()).or_default();
+        assert_eq!(run.finished, 0, "{event:?} after the end");
         match event {
-            Event::Started { .. } => *started += 1,
-            Event::Finished { .. } => *finished += 1,
-            _ => {}
+            Event::Started { .. } => run.started += 1,
+            Event::AttemptStarted { number, source, .. } => {
+                assert!(!std::mem::replace(&mut run.is_open, true));
+                run.attempts += 1;
+                assert_eq!((*number, *source), (run.attempts, run.fallbacks + 1));
+            }
+            Event::AttemptFinished { attempt, .. } => {
+                assert!(std::mem::take(&mut run.is_open));
+                assert_eq!(attempt.number, run.attempts);
+            }
+            Event::Retry { .. } => assert!(!run.is_open),
+            Event::Fallback { from, to, .. } => {
+                assert!(!run.is_open);
+                run.fallbacks += 1;
+                assert_eq!((*from, *to), (run.fallbacks, run.fallbacks + 1));
+            }
+            Event::Finished {
+                telemetry,
+                metadata,
+                ..
+            } => {
+                assert!(!run.is_open);
+                run.finished += 1;
+                if let Some(telemetry) = telemetry {
+                    assert_eq!(telemetry.metrics.attempts, run.attempts);
+                    assert_eq!(telemetry.fallbacks(), run.fallbacks);
+                    assert_eq!(&telemetry.metadata, *metadata);
+                }
+            }
+            _ => assert!(run.is_open),
         }
     }
 }
@@ -106,13 +144,17 @@ impl Live {
             _ => Monitoring::new(),
         };
         let (stream, handle) = if rng.bool() {
-            let run = l0
-                .stream(move |_| {
+            let connect = |source: Fed| {
+                move |_| {
                     let source = source.clone();
                     async move { io::Result::Ok(source) }
-                })
-                .monitoring(monitoring)
-                .start();
+                }
+            };
+            let mut builder = l0.stream(connect(source.clone())).monitoring(monitoring);
+            for _ in 0..rng.u8(..3) {
+                builder = builder.fallback(l0_core::source(connect(source.clone())));
+            }
+            let run = builder.start();
             let handle = run.handle();
             (Subject::Run(Box::new(run)), handle)
         } else {
@@ -219,10 +261,11 @@ fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
                     assert!(run.handle.is_finished());
                     dropped += 1;
                 }
-                (2, Some(run)) => {
+                (2, Some(run)) if rng.bool() => {
                     run.handle.abort();
                     run.aborted = true;
                 }
+                (2, Some(run)) => run.handle.set_metadata("key", rng.u8(..)),
                 (3, Some(run)) => run.fed.feed(Some(Err(io::Error::other(Failure::fatal())))),
                 (4, Some(run)) => {
                     let reset = io::Error::from(io::ErrorKind::ConnectionReset);

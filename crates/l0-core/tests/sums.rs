@@ -1,20 +1,23 @@
 //! Sums over the attempts of a run are the totals of the run: of tokens and of usage, however it ends.
 
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
 use l0_core::{
-    Backoff, Failure, FinishReason, L0, Monitoring, Outcome, Quantity, Retry, Telemetry, Timeouts,
-    Usage, Value,
+    AttemptStats, Backoff, Check, Distribution, DriftReport, Failure, Findings, FinishReason, L0,
+    Monitoring, NetworkErrorKind, Outcome, Quantity, QuantityKind, Retry, RetryKind, Severity,
+    Telemetry, Timeouts, Usage, Value, Violation, source,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
+use proptest::test_runner::{TestCaseError, TestRunner};
 
 const MS: Duration = Duration::from_millis(1);
-const SEC: Duration = Duration::from_secs(1);
 
 /// What the counters get of a number of usage; absent if it is unknown.
 fn counted(telemetry: &Telemetry, name: &str) -> Option<u64> {
@@ -84,8 +87,8 @@ fn counts_add_up_saturate_and_are_absent_only_if_both_are() {
 /// What one attempt does.
 #[derive(Debug, Clone)]
 struct Planned {
-    /// How many tokens it gives.
-    tokens: u8,
+    /// What it says.
+    texts: Vec<(u64, &'static str)>,
     /// What its source tells after them; the last one counts.
     usages: Vec<Usage>,
     finish: bool,
@@ -97,15 +100,18 @@ enum Ending {
     End,
     Reset,
     Unavailable,
+    RateLimited,
     Denied,
+    Unconnected,
     Hang,
 }
 
 impl Planned {
     fn script(&self, attempt: ScriptedAttempt) -> ScriptedAttempt {
-        let tokens = usize::from(self.tokens);
-        // A token of no visible character, so that an attempt may be empty.
-        let mut attempt = attempt.tokens(["a", " "].into_iter().cycle().skip(1).take(tokens));
+        let mut attempt = attempt;
+        for (wait, text) in &self.texts {
+            attempt = attempt.wait(Duration::from_millis(*wait)).token(*text);
+        }
         for usage in &self.usages {
             attempt = attempt.usage(*usage);
         }
@@ -116,9 +122,17 @@ impl Planned {
             Ending::End => attempt,
             Ending::Reset => attempt.fail(io::ErrorKind::ConnectionReset),
             Ending::Unavailable => attempt.fail(Failure::status(503)),
+            Ending::RateLimited => attempt.fail(Failure::status(429)),
             Ending::Denied => attempt.fail(Failure::status(401)),
+            Ending::Unconnected => attempt.connect_error(io::ErrorKind::ConnectionRefused),
             Ending::Hang => attempt.hang(),
         }
+    }
+
+    /// The usage that is told if the attempt is read to its end.
+    fn usage(&self) -> Option<Usage> {
+        let connects = !matches!(self.end, Ending::Unconnected);
+        self.usages.last().copied().filter(|_| connects)
     }
 }
 
@@ -136,15 +150,27 @@ fn usage() -> impl Strategy<Value = Usage> {
 
 fn planned() -> impl Strategy<Value = Planned> {
     let end = prop_oneof![
-        Just(Ending::End),
-        Just(Ending::Reset),
-        Just(Ending::Unavailable),
-        Just(Ending::Denied),
-        Just(Ending::Hang),
+        3 => Just(Ending::End),
+        1 => Just(Ending::Reset),
+        1 => Just(Ending::Unavailable),
+        1 => Just(Ending::RateLimited),
+        1 => Just(Ending::Denied),
+        1 => Just(Ending::Unconnected),
+        1 => Just(Ending::Hang),
     ];
-    (0_u8..5, vec(usage(), 0..3), any::<bool>(), end).prop_map(|(tokens, usages, finish, end)| {
+    // A token of no visible character, so that an attempt may be empty; and what checks find.
+    let text = prop_oneof![
+        4 => Just("a"),
+        4 => Just(" "),
+        1 => Just("warning"),
+        1 => Just("error"),
+        1 => Just("drift"),
+        1 => Just("tone"),
+    ];
+    let texts = vec((0_u64..40, text), 0..5);
+    (texts, vec(usage(), 0..3), any::<bool>(), end).prop_map(|(texts, usages, finish, end)| {
         Planned {
-            tokens,
+            texts,
             usages,
             finish,
             end,
@@ -152,90 +178,410 @@ fn planned() -> impl Strategy<Value = Planned> {
     })
 }
 
-/// When the consumer stops to read.
-fn stops() -> impl Strategy<Value = (Option<u8>, Option<u64>)> {
-    (option::of(0_u8..12), option::of(0_u64..4_000))
+/// Finds words.
+struct Words;
+
+impl Check for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings) {
+        match delta {
+            "warning" => findings.report(Violation::new("soft", Severity::Warning, delta)),
+            "error" => findings.report(Violation::new("hard", Severity::Error, delta)),
+            _ => {}
+        }
+    }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 1_000, ..ProptestConfig::default() })]
+impl Check<DriftReport> for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
 
-    #[test]
-    fn sums_over_the_attempts_are_the_totals_of_the_run(
-        planned in vec(planned(), 1..5),
-        (items, millis) in stops(),
-        (delay, total) in (0_u64..1_500, option::of(1_u64..6_000)),
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .expect("a runtime");
-        runtime.block_on(async {
-            let captured = Captured::new();
-            let mut timeouts = Timeouts::new().first_token(SEC).inter_token(SEC);
-            if let Some(total) = total {
-                timeouts = timeouts.total(MS * u32::try_from(total).expect("small"));
+    fn text(&mut self, delta: &str, findings: &mut Findings<DriftReport>) {
+        match delta {
+            "drift" => findings.report(DriftReport::new(["drift"], 0.9).retry(true)),
+            "tone" => findings.report(DriftReport::new(["tone"], 0.9)),
+            _ => {}
+        }
+    }
+}
+
+/// A run of several sources, and how its consumer reads it.
+#[derive(Debug, Clone)]
+struct Plan {
+    sources: Vec<Vec<Planned>>,
+    max_retries: u32,
+    model_retries: u32,
+    back_off: u64,
+    total: Option<u64>,
+    /// How many items are read.
+    items: Option<u8>,
+    /// For how long it is read, in milliseconds.
+    millis: Option<u64>,
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let retries = (
+        prop_oneof![6 => 0_u32..5, 1 => Just(30)],
+        0_u32..4,
+        0_u64..150,
+    );
+    let consumer = (
+        option::weighted(0.3, 0_u8..24),
+        option::weighted(0.3, 0_u64..800),
+    );
+    (
+        vec(vec(planned(), 1..5), 1..5),
+        retries,
+        option::weighted(0.3, 1_u64..1_500),
+        consumer,
+    )
+        .prop_map(
+            |(sources, (max_retries, model_retries, back_off), total, (items, millis))| Plan {
+                sources,
+                max_retries,
+                model_retries,
+                back_off,
+                total,
+                items,
+                millis,
+            },
+        )
+}
+
+/// What the events of one attempt said.
+#[derive(Debug, Default, PartialEq)]
+struct Seen {
+    source: u32,
+    tokens: u64,
+    gaps: (u64, Duration),
+    errors: BTreeMap<NetworkErrorKind, u64>,
+    retries: (u32, u32),
+    fallbacks: u32,
+    violations: BTreeMap<String, u64>,
+    drift: Vec<String>,
+}
+
+impl Seen {
+    fn add(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.gaps.0 += other.gaps.0;
+        self.gaps.1 += other.gaps.1;
+        for (kind, count) in &other.errors {
+            *self.errors.entry(*kind).or_default() += count;
+        }
+        self.retries.0 += other.retries.0;
+        self.retries.1 += other.retries.1;
+        self.fallbacks += other.fallbacks;
+        for (rule, count) in &other.violations {
+            *self.violations.entry(rule.clone()).or_default() += count;
+        }
+        for kind in &other.drift {
+            if !self.drift.contains(kind) {
+                self.drift.push(kind.clone());
             }
-            let l0 = L0::builder()
-                .monitoring(Monitoring::new())
-                .retry(Retry::new().backoff(Backoff::fixed(Duration::from_millis(delay))))
-                .timeouts(timeouts)
-                .interceptor(captured.clone())
-                .build();
-            let script = planned.iter().fold(Script::new(), |script, planned| {
-                script.attempt(|attempt| planned.script(attempt))
-            });
-            let mut run = l0.stream(script.source()).start();
-            // Read to the end, so many items, or so long.
-            let reading = async {
-                let mut items = items;
-                while items != Some(0) && run.next().await.is_some() {
-                    items = items.map(|items| items - 1);
-                }
-            };
-            let limit = Duration::from_millis(millis.unwrap_or(u64::from(u32::MAX)));
-            let _ = tokio::time::timeout(limit, reading).await;
-            drop(run);
+        }
+    }
+}
 
-            // What each attempt was seen to do, apart from what was recorded.
-            let mut attempts: Vec<u64> = Vec::new();
-            for event in captured.events() {
+fn gaps(of: Option<&Distribution>) -> (u64, Duration) {
+    of.map_or((0, Duration::ZERO), |gaps| (gaps.count(), gaps.sum()))
+}
+
+/// What an attempt measured; its gaps are there unless it is the only one.
+fn told(attempt: &AttemptStats) -> Seen {
+    let drift = attempt.drift.iter().flat_map(|drift| &drift.types);
+    let guardrails = attempt.guardrails.clone().unwrap_or_default();
+    Seen {
+        source: attempt.source,
+        tokens: attempt.tokens,
+        gaps: gaps(attempt.inter_token.as_ref()),
+        errors: attempt.network_errors.clone(),
+        retries: (attempt.network_retries, attempt.model_retries),
+        fallbacks: attempt.fallbacks,
+        violations: guardrails.violations_by_rule,
+        drift: drift.map(ToString::to_string).collect(),
+    }
+}
+
+/// What the totals of a run, or a part of it, are.
+fn totals(telemetry: &Telemetry) -> Seen {
+    let metrics = &telemetry.metrics;
+    let drift = telemetry.drift.iter().flat_map(|drift| &drift.types);
+    let guardrails = telemetry.guardrails.clone().unwrap_or_default();
+    Seen {
+        source: 0,
+        tokens: metrics.total_tokens,
+        gaps: gaps(metrics.inter_token.as_ref()),
+        errors: telemetry.network.errors_by_type.clone(),
+        retries: (metrics.network_retries, metrics.model_retries),
+        fallbacks: telemetry.fallbacks(),
+        violations: guardrails.violations_by_rule,
+        drift: drift.map(ToString::to_string).collect(),
+    }
+}
+
+/// Every sum of a run, by the name of the quantity and the value of its label; absent where it is unknown.
+fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>> {
+    let mut sums = BTreeMap::new();
+    for quantity in Quantity::ALL {
+        if quantity.kind != QuantityKind::Sum {
+            continue;
+        }
+        if quantity.label().is_some() {
+            quantity.each(telemetry, &mut |label, count| {
+                let sum = sums.entry((quantity.name, label.to_owned()));
+                let sum = sum.or_insert(Some(0)).get_or_insert_default();
+                *sum += u128::from(count);
+            });
+        } else {
+            let value = quantity.value(telemetry).map(|value| match value {
+                Value::Count(count) => count.into(),
+                Value::Duration(duration) => duration.as_nanos(),
+                other => panic!("{} is {other:?}", quantity.name),
+            });
+            sums.insert((quantity.name, String::new()), value);
+        }
+    }
+    sums
+}
+
+/// How many cases there are: `L0_SUMS_CASES`, or so few that nobody waits for them.
+fn cases() -> u32 {
+    let cases = std::env::var("L0_SUMS_CASES").ok();
+    cases.map_or(2_000, |cases| cases.parse().expect("a number of cases"))
+}
+
+#[test]
+fn sums_over_the_attempts_and_over_the_sources_are_the_totals_of_the_run() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let config = ProptestConfig {
+        failure_persistence: None,
+        cases: cases(),
+        ..ProptestConfig::default()
+    };
+    let seen = Cell::new([0_u32; 4]);
+    let tested =
+        TestRunner::new(config).run(&plan(), |plan| runtime.block_on(adds_up(plan, &seen)));
+    tested.unwrap_or_else(|failed| panic!("{failed}"));
+    // The cases are of all kinds.
+    let of_each_kind = seen.get();
+    assert!(
+        of_each_kind.iter().all(|count| *count > cases() / 1_000),
+        "{of_each_kind:?}"
+    );
+}
+
+/// Counts, in `of_each_kind`, runs that fell back, that retried for the model's answer, that were folded,
+/// and that completed.
+async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCaseError> {
+    let captured = Captured::new();
+    let mut timeouts = Timeouts::new().first_token(60 * MS).inter_token(60 * MS);
+    if let Some(total) = plan.total {
+        timeouts = timeouts.total(Duration::from_millis(total));
+    }
+    let retry = Retry::new()
+        .max_retries(plan.max_retries)
+        .model_retries(plan.model_retries);
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(retry.backoff(Backoff::fixed(Duration::from_millis(plan.back_off))))
+        .timeouts(timeouts)
+        .guardrails(|| Words)
+        .drift(|| Words)
+        .interceptor(captured.clone())
+        .build();
+    let scripts = plan.sources.iter().map(|attempts| {
+        let attempts = attempts.iter();
+        attempts.fold(Script::new(), |script, planned| {
+            script.attempt(|attempt| planned.script(attempt))
+        })
+    });
+    let mut scripts = scripts.collect::<Vec<_>>().into_iter();
+    let mut builder = l0.stream(scripts.next().expect("one").source());
+    for script in scripts {
+        builder = builder.fallback(source(script.source()));
+    }
+    let mut run = builder.start();
+    // Read to the end, so many items, or so long.
+    let reading = async {
+        let mut items = plan.items;
+        while items != Some(0) && run.next().await.is_some() {
+            items = items.map(|items| items - 1);
+        }
+    };
+    let limit = Duration::from_millis(plan.millis.unwrap_or(u64::from(u32::MAX)));
+    let _ = tokio::time::timeout(limit, reading).await;
+    drop(run);
+
+    // What each attempt was seen to do, apart from what was recorded.
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut finished: Vec<AttemptStats> = Vec::new();
+    for event in captured.events() {
+        let name = event.name();
+        match event {
+            OwnedEvent::AttemptStarted { number, source, .. } => {
+                prop_assert_eq!(finished.len(), seen.len(), "the one before has ended");
+                seen.push(Seen {
+                    source,
+                    ..Seen::default()
+                });
+                prop_assert_eq!(number as usize, seen.len());
+            }
+            OwnedEvent::AttemptFinished { attempt, .. } => {
+                finished.push(*attempt);
+                prop_assert_eq!(finished.len(), seen.len(), "one for each");
+            }
+            OwnedEvent::Started { .. } | OwnedEvent::Finished { .. } => {}
+            event => {
+                let is_over = finished.len() == seen.len();
+                prop_assert_eq!(is_over, ["retry", "fallback"].contains(&name), "{}", name);
+                let attempt = seen.last_mut().expect("an attempt");
                 match event {
-                    OwnedEvent::AttemptStarted { .. } => attempts.push(0),
-                    OwnedEvent::Token { .. } => *attempts.last_mut().expect("in an attempt") += 1,
+                    OwnedEvent::Token { gap, .. } => {
+                        attempt.tokens += 1;
+                        if let Some(gap) = gap {
+                            attempt.gaps.0 += 1;
+                            attempt.gaps.1 += gap;
+                        }
+                    }
+                    OwnedEvent::NetworkError { kind, .. } => {
+                        *attempt.errors.entry(kind).or_default() += 1;
+                    }
+                    OwnedEvent::Retry {
+                        kind: RetryKind::Network,
+                        ..
+                    } => attempt.retries.0 += 1,
+                    OwnedEvent::Retry {
+                        kind: RetryKind::Model,
+                        ..
+                    } => attempt.retries.1 += 1,
+                    OwnedEvent::Fallback { .. } => attempt.fallbacks += 1,
+                    OwnedEvent::Violation { violation, .. } => {
+                        *attempt
+                            .violations
+                            .entry(violation.rule.to_string())
+                            .or_default() += 1;
+                    }
+                    OwnedEvent::Drift { report, .. } => {
+                        attempt
+                            .drift
+                            .extend(report.types.iter().map(ToString::to_string));
+                    }
                     _ => {}
                 }
             }
-            let telemetry = captured.telemetry().expect("measured");
-            let metrics = &telemetry.metrics;
-            prop_assert_eq!(metrics.attempts as usize, attempts.len());
-            prop_assert_eq!(metrics.total_tokens, attempts.iter().sum::<u64>());
-            let last = attempts.pop();
-            prop_assert_eq!(metrics.wasted_tokens, attempts.iter().sum::<u64>());
-            prop_assert_eq!(
-                metrics.total_tokens - metrics.wasted_tokens,
-                last.unwrap_or_default()
-            );
-
-            // Attempts that another one follows were read to their end.
-            let told = |index: usize| planned.get(index).or(planned.last())?.usages.last().copied();
-            let thrown_away = (0..attempts.len()).filter_map(told);
-            let wasted = thrown_away.reduce(Usage::plus);
-            prop_assert_eq!(telemetry.wasted_usage, wasted);
-            let wholes = [wasted, telemetry.usage].into_iter().flatten();
-            prop_assert_eq!(telemetry.billed(), wholes.reduce(Usage::plus));
-            if telemetry.outcome != Some(Outcome::Dropped) && last.is_some() {
-                prop_assert_eq!(telemetry.usage, told(attempts.len()));
-            }
-            let billed = telemetry.billed();
-            prop_assert_eq!(counted(&telemetry, "usage.input"), billed.and_then(|all| all.input));
-            prop_assert_eq!(counted(&telemetry, "usage.output"), billed.and_then(|all| all.output));
-            prop_assert_eq!(
-                counted(&telemetry, "usage.wasted_input"),
-                wasted.and_then(|wasted| wasted.input)
-            );
-            Ok(())
-        })?;
+        }
     }
+    let telemetry = captured.telemetry().expect("measured");
+    let mut counts = of_each_kind.get();
+    counts[0] += u32::from(telemetry.fallbacks() > 0);
+    counts[1] += u32::from(telemetry.metrics.model_retries > 0);
+    counts[2] += u32::from(seen.len() > AttemptStats::MAX);
+    counts[3] += u32::from(telemetry.outcome == Some(Outcome::Completed));
+    of_each_kind.set(counts);
+
+    // Each attempt was told as it was seen, and telemetry has what was told.
+    let is_folded = seen.len() > AttemptStats::MAX;
+    if !is_folded {
+        prop_assert_eq!(&finished, &telemetry.attempts);
+    }
+    if let [only] = &mut *finished {
+        // Its gaps are those of the run.
+        only.inter_token = telemetry.metrics.inter_token.clone();
+    }
+    for (told_of, seen) in finished.iter().map(told).zip(&seen) {
+        prop_assert_eq!(&told_of, seen);
+    }
+    prop_assert_eq!(finished.len(), seen.len());
+    prop_assert_eq!(telemetry.attempts.len(), seen.len().min(AttemptStats::MAX));
+    prop_assert_eq!(telemetry.metrics.attempts as usize, seen.len());
+
+    // The totals are the sums, of what was seen and of the entries.
+    let mut all = Seen::default();
+    seen.iter().for_each(|attempt| all.add(attempt));
+    prop_assert_eq!(&totals(&telemetry), &all);
+    if telemetry.attempts.len() > 1 {
+        let mut entries = Seen::default();
+        let told = telemetry.attempts.iter().map(told);
+        told.for_each(|attempt| entries.add(&attempt));
+        prop_assert_eq!(&entries, &all);
+    }
+    let of_last = seen.last().map_or(0, |last| last.tokens);
+    prop_assert_eq!(telemetry.metrics.wasted_tokens, all.tokens - of_last);
+    let retries = all.retries.0 + all.retries.1;
+    prop_assert_eq!(telemetry.metrics.total_retries, retries);
+
+    // Attempts that another one follows were read to their end.
+    let mut calls = [0; 4];
+    for (attempt, number) in finished.iter().zip(1..) {
+        let index = attempt.source as usize - 1;
+        let planned = &plan.sources[index];
+        let planned = planned.get(calls[index]).or(planned.last()).expect("one");
+        calls[index] += 1;
+        if number < finished.len() {
+            prop_assert_eq!(attempt.usage, planned.usage());
+        } else if let Some(usage) = attempt.usage {
+            prop_assert!(planned.usages.contains(&usage));
+        }
+    }
+    let sum = |attempts: &[AttemptStats]| {
+        let usages = attempts.iter().filter_map(|attempt| attempt.usage);
+        usages.reduce(Usage::plus)
+    };
+    let (last, before) = finished
+        .split_last()
+        .map_or((None, &[][..]), |(last, before)| (Some(last), before));
+    prop_assert_eq!(telemetry.usage, last.and_then(|last| last.usage));
+    prop_assert_eq!(telemetry.wasted_usage, sum(before));
+    prop_assert_eq!(telemetry.billed(), sum(&finished));
+    prop_assert_eq!(sum(&telemetry.attempts), sum(&finished));
+    let billed = telemetry.billed();
+    for (name, count) in [
+        ("usage.input", billed.and_then(|usage| usage.input)),
+        ("usage.output", billed.and_then(|usage| usage.output)),
+        (
+            "usage.wasted_input",
+            sum(before).and_then(|usage| usage.input),
+        ),
+    ] {
+        prop_assert_eq!(counted(&telemetry, name), count, "{}", name);
+    }
+
+    // Sums over the sources are those of the run, too.
+    let mut parts: BTreeMap<_, Option<u128>> = BTreeMap::new();
+    let (mut last, mut usages) = (Vec::new(), Vec::new());
+    telemetry.by_source(&mut |part| {
+        last.push(part.is_last);
+        usages.extend(part.telemetry.billed());
+        for (name, sum) in sums(part.telemetry) {
+            let all = parts.entry(name).or_default();
+            *all = all.map_or(sum, |all| Some(all + sum.unwrap_or(0)));
+        }
+    });
+    prop_assert_eq!(last.iter().filter(|last| **last).count(), 1);
+    prop_assert_eq!(last.last(), Some(&true));
+    prop_assert_eq!(usages.into_iter().reduce(Usage::plus), telemetry.billed());
+    for (name, sum) in &mut parts {
+        *sum = match name.0 {
+            // A run with drift is one, however many sources drifted.
+            "drift.detected" => sum.map(|sum| sum.min(1)),
+            _ => sum.map(|sum| sum.min(u64::MAX.into())),
+        };
+    }
+    prop_assert_eq!(parts, sums(&telemetry));
+
+    let json = serde_json::to_string(&telemetry).expect("JSON");
+    prop_assert_eq!(
+        serde_json::from_str::<Telemetry>(&json).expect("JSON"),
+        telemetry
+    );
+    Ok(())
 }

@@ -1207,7 +1207,8 @@ fn a_retry_without_a_back_off_needs_no_timer_even_where_a_timeout_is_set() {
 #[tokio::test(start_paused = true)]
 async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
     let retry = Retry::new().unlimited().backoff(Backoff::none());
-    let l0 = timed_l0(retry, Timeouts::new().total(SEC), &Captured::new());
+    let captured = Captured::new();
+    let l0 = timed_l0(retry, Timeouts::new().total(SEC), &captured);
     let script = Script::new().attempt(|a| a.connect_error(reset()));
     let mut run = l0.stream(script.source()).start();
     let task = tokio::spawn(async move { run.text().await });
@@ -1221,6 +1222,15 @@ async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
     assert!(task.is_finished());
     let ended = task.await.expect("no panic");
     assert!(matches!(ended, Err(Error::Timeout(TimeoutKind::Total))));
+    // It passed between two attempts, and so is the error of none of them.
+    let kinds = captured.kinds();
+    let errors = kinds
+        .iter()
+        .filter(|kind| **kind == "network_error")
+        .count();
+    let telemetry = captured.telemetry().expect("measured");
+    assert_eq!(telemetry.network.error_count, errors as u64);
+    assert_eq!(telemetry.metrics.attempts as usize, errors);
 }
 
 #[tokio::test(start_paused = true)]

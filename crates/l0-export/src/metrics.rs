@@ -30,8 +30,8 @@ use l0_core::{
 };
 use serde::{Serialize, Serializer};
 
-use crate::numbers::{Counts, NUMBERS, Number, Scalar};
-use crate::sources::{FALLBACKS, by_source, fallbacks};
+use crate::numbers::{Counts, NUMBERS, Number};
+use crate::sources::by_source;
 
 /// What the value of a point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -125,7 +125,6 @@ pub fn points(telemetry: &Telemetry) -> Points<'_> {
         telemetry,
         metadata: &telemetry.metadata,
         timestamp: telemetry.end_time().unwrap_or(telemetry.start_time),
-        fallbacks: None,
         tags: Arc::default(),
         numbers: NUMBERS.iter(),
         several: None,
@@ -161,7 +160,6 @@ pub fn points_by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(u32, Points
         let points = Points {
             telemetry: part.telemetry,
             metadata,
-            fallbacks: Some(fallbacks(part)),
             ..whole.clone()
         };
         visit(part.source, points);
@@ -175,8 +173,6 @@ pub struct Points<'a> {
     telemetry: &'a Telemetry,
     metadata: &'a Metadata,
     timestamp: Timestamp,
-    /// Those of a part, which does not know them itself.
-    fallbacks: Option<u64>,
     tags: Arc<Tags<'a>>,
     numbers: slice::Iter<'static, Number>,
     /// What is left of the number that was read last and has several values.
@@ -198,15 +194,6 @@ impl<'a> Points<'a> {
     #[must_use]
     pub const fn metadata(&self) -> &'a Metadata {
         self.metadata
-    }
-
-    fn value(&self, number: &Number) -> Option<Scalar> {
-        match self.fallbacks {
-            Some(fallbacks) if number.quantity().name == FALLBACKS => {
-                Some(Scalar::Count(fallbacks))
-            }
-            _ => number.value(self.telemetry),
-        }
     }
 
     fn point(&self, number: &'static Number, value: f64) -> MetricPoint<'a> {
@@ -245,7 +232,7 @@ impl<'a> Iterator for Points<'a> {
                 self.several = None;
             }
             let number = self.numbers.next()?;
-            if let Some(value) = self.value(number) {
+            if let Some(value) = number.value(self.telemetry) {
                 return Some(self.point(number, value.as_f64()));
             }
             let values: Vec<_> = match number.counts(self.telemetry) {
@@ -486,9 +473,10 @@ mod tests {
         broken.provider = Some("openai".to_owned());
         (completed.model, completed.source) = (Some("claude".to_owned()), 3);
         let mut again = broken.clone();
-        again.number = 2;
+        (again.number, again.fallbacks) = (2, 1);
         let mut other = broken.clone();
         (other.number, other.source, other.model) = (3, 2, None);
+        other.fallbacks = 1;
         completed.number = 4;
         telemetry.attempts.splice(1..1, [again, other]);
         telemetry

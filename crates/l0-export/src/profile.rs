@@ -13,7 +13,7 @@ use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
 pub use crate::reasons::Reason;
 use crate::reasons::Reasons;
-use crate::sources::{FALLBACKS, by_source, fallbacks};
+use crate::sources::by_source;
 use crate::sparkline::Scale;
 use crate::values::printable;
 
@@ -84,14 +84,13 @@ impl Profile {
     /// the source that was tried last: see [`Telemetry::by_source`].
     pub fn add(&mut self, telemetry: &Telemetry) {
         let Some(key) = self.group_by.clone() else {
-            self.group(Self::ALL)
-                .add(telemetry, true, telemetry.fallbacks().into());
+            self.group(Self::ALL).add(telemetry, true);
             return;
         };
         by_source(telemetry, &mut |part, metadata| {
             let name = keys::text(metadata, &key).unwrap_or(Self::NONE.into());
             let group = self.group(&name);
-            group.add(part.telemetry, part.is_last, fallbacks(part));
+            group.add(part.telemetry, part.is_last);
         });
     }
 
@@ -195,14 +194,12 @@ impl Stats {
     }
 
     /// Adds a run, or the part of one of its sources.
-    fn add(&mut self, telemetry: &Telemetry, is_run: bool, fallbacks: u64) {
+    fn add(&mut self, telemetry: &Telemetry, is_run: bool) {
         self.runs = self.runs.saturating_add(is_run.into());
         for quantity in Quantity::ALL {
             let name = quantity.name;
             if quantity.label().is_some() {
                 self.add_counts(quantity, telemetry);
-            } else if name == FALLBACKS {
-                self.add_sum(name, Scalar::Count(fallbacks));
             } else {
                 quantity.values(telemetry, &mut |value| match value {
                     Value::Distribution(all) => {

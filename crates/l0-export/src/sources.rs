@@ -33,11 +33,3 @@ fn names(attempt: &AttemptStats) -> [(&'static str, Option<&String>); 3] {
         (keys::OPERATION, attempt.operation.as_ref()),
     ]
 }
-
-/// The quantity of fallbacks.
-pub(crate) const FALLBACKS: &str = "fallbacks";
-
-/// How often the run went on from this source to another: a part knows no other.
-pub(crate) fn fallbacks(part: &SourcePart<'_>) -> u64 {
-    u64::from(!part.is_last)
-}

@@ -169,6 +169,7 @@ fn counts_are_exact_and_merge() {
 fn fell_back() -> Telemetry {
     let mut telemetry = run("a", 100.0);
     telemetry.attempts[0].model = Some("a".to_owned());
+    telemetry.attempts[0].fallbacks = 1;
     (telemetry.attempts[1].model, telemetry.attempts[1].source) = (Some("b".to_owned()), 2);
     telemetry
 }

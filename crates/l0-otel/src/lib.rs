@@ -31,25 +31,27 @@
 //!
 //! # Traces
 //!
-//! The parent of a run's span is the span that is current where [`start()`](l0_core::RunBuilder::start) is
-//! called. The run's span is current while the source's factory is called and its future is polled, on
-//! whatever thread polls the run: a span that the HTTP client makes there is its child. It is not current
-//! while tokens are read. It ends exactly once, on every exit: at the latest when the run is dropped.
+//! A run has one span, and each of its attempts another one below it. The attempt's span is current while the
+//! source's factory is called and its future is polled, on whatever thread polls the run: a span that the HTTP
+//! client makes there is its child. It is not current while tokens are read. The parent of a run's span is that
+//! of the run that it [serves](l0_core::RunBuilder::parent), while that is live and goes through the same
+//! interceptor; else the span that is current where [`start()`](l0_core::RunBuilder::start) is called. Each span
+//! ends exactly once, on every exit: at the latest when the run is dropped.
 //!
 //! # Content
 //!
 //! No prompt and no output is sent, unless you choose [`Content`]. Of the metadata, only what the tables below
-//! name, what a [`Dialect`] reads and the keys that you [list](OtelBuilder::attribute_keys) are sent, each value
-//! cut to 256 bytes. The
-//! messages of errors are those that core has redacted. The id of a session is never an attribute of a metric.
+//! name, what a [`Dialect`] reads and the keys that you [list](OtelBuilder::attribute_keys) are sent, and the
+//! parameters that a source tells of its request, each value cut to 256 bytes. The messages of errors are those
+//! that core has redacted. The id of a session is never an attribute of a metric.
 //!
 //! # Cost
 //!
 //! The gap before a token is noted when the token arrives, which takes a few nanoseconds, and 64 of them are
 //! recorded together: a histogram of OpenTelemetry takes one value at a time, about 0.1 µs each. So no poll
 //! and no drop records more than some hundred values, however long the answer. The other numbers are recorded
-//! when the run ends, with one call of the SDK each: a few µs in all. `cargo bench -p l0-bench --bench otel`
-//! measures it. A view of the SDK that drops a metric saves its cost.
+//! when the run ends, with one call of the SDK each: a few µs in all, the spans of its attempts included.
+//! `cargo bench -p l0-bench --bench otel` measures it. A view of the SDK that drops a metric saves its cost.
 //!
 //! Every metric of a number has one series for each set of attributes: the operation, the provider, the model
 //! asked for, the model that answered, and the metadata that you list.

@@ -246,7 +246,6 @@ fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
     let outer = l0.stream(Script::new().source()).start();
     let info = outer.info().clone();
     serve(&sdk, &l0, &info);
-    let step_id = |spans: &[SpanData]| named(spans, "step")[0].span_context.span_id();
     let inner = sdk.run();
     drop(outer);
     let [_, outer] = &sdk.runs()[..] else {
@@ -259,10 +258,9 @@ fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
     assert_eq!(value(&outer.attributes, "l0.parent_id"), None);
 
     // It has ended.
-    let sdk = Sdk::new();
-    let l0 = sdk.l0();
     serve(&sdk, &l0, &info);
-    let run = sdk.run();
-    assert_eq!(run.parent_span_id, step_id(&sdk.spans()));
-    assert_eq!(value(&run.attributes, "l0.parent_id"), parent_id);
+    let late = sdk.runs().pop().unwrap();
+    let step = sdk.spans().into_iter().rfind(|span| span.name == "step");
+    assert_eq!(late.parent_span_id, step.unwrap().span_context.span_id());
+    assert_eq!(value(&late.attributes, "l0.parent_id"), parent_id);
 }

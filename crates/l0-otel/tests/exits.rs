@@ -7,6 +7,7 @@ mod common;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -177,94 +178,120 @@ fn status(message: Option<&str>) -> Status {
     }
 }
 
+/// A point with these attributes, of a source by its number: nothing is known of a fallback's model.
+fn point(name: &str, source: u32, attributes: &[Option<&str>], value: impl fmt::Display) -> String {
+    let unknown = (source > 1).then_some("?");
+    let all = [unknown].into_iter().chain(attributes.iter().copied());
+    let all = all.flatten();
+    let all = all.filter(|attribute| !attribute.is_empty());
+    format!("{name}[{}] {value}", Vec::from_iter(all).join(" "))
+}
+
 /// The points, all of them.
 fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
     let outcome = exit.end.outcome();
+    let outcome = format!("l0.outcome={outcome}");
     let error_type = error_type(&exit.end);
+    let error_type = error_type.map(|error_type| format!("error.type={error_type}"));
+    let error_type = error_type.as_deref();
     // What happens is counted, whether or not the run is measured.
-    let mut counts = BTreeMap::<String, u64>::new();
-    let mut count = |point: String| *counts.entry(point).or_default() += 1;
-    count(format!("l0.runs[l0.outcome={outcome}]"));
-    if let Some(error_type) = &error_type {
-        count(format!("l0.failures[error.type={error_type}]"));
-    }
-    let mut gaps = Vec::new();
+    let mut counts = BTreeMap::<(&str, u32, String), u64>::new();
+    let mut count = |name, source, attributes: String| {
+        *counts.entry((name, source, attributes)).or_default() += 1;
+    };
+    let mut gaps = BTreeMap::<u32, Vec<Duration>>::new();
     let mut first_token = None;
+    let mut last = 1;
+    count("l0.runs", 1, outcome.clone());
     for event in events {
         match event {
+            OwnedEvent::AttemptStarted { source, .. } => last = *source,
             OwnedEvent::Retry { reason, kind, .. } => {
-                count(format!(
-                    "l0.retries[l0.retry.kind={kind} l0.retry.reason={reason}]"
-                ));
+                let what = format!("l0.retry.kind={kind} l0.retry.reason={reason}");
+                count("l0.retries", last, what);
+            }
+            OwnedEvent::Fallback { .. } => {
+                let pair = "l0.fallback.from=gpt-4o l0.fallback.to=2";
+                count("l0.fallbacks", last, pair.to_owned());
             }
             OwnedEvent::NetworkError { kind, .. } => {
-                count(format!("l0.network.errors[error.type={kind}]"));
+                count("l0.network.errors", last, format!("error.type={kind}"));
             }
-            OwnedEvent::Violation { violation, .. } => count(format!(
-                "l0.guardrails.violations[l0.rule={} l0.severity={}]",
-                violation.rule, violation.severity
-            )),
-            OwnedEvent::Drift { .. } => count("l0.drift.detected[]".to_owned()),
+            OwnedEvent::Violation { violation, .. } => {
+                let what = format!(
+                    "l0.rule={} l0.severity={}",
+                    violation.rule, violation.severity
+                );
+                count("l0.guardrails.violations", last, what);
+            }
+            OwnedEvent::Drift { .. } => count("l0.drift.detected", last, String::new()),
             OwnedEvent::FirstToken { after, .. } => first_token = *after,
-            OwnedEvent::Token { gap, .. } => gaps.extend(*gap),
+            OwnedEvent::Token { gap, .. } => gaps.entry(last).or_default().extend(*gap),
             _ => {}
         }
     }
+    if let Some(error_type) = error_type {
+        count("l0.failures", last, error_type.to_owned());
+    }
     let counts = counts.into_iter();
-    let mut points = Vec::from_iter(counts.map(|(point, count)| format!("{point} {count}")));
+    let counts = counts.map(|((name, source, attributes), count)| {
+        point(name, source, &[Some(&*attributes)], count)
+    });
+    let mut points = Vec::from_iter(counts);
     points.push("l0.runs.active[] 0".to_owned());
 
     if let Some(telemetry) = exited.handle.telemetry() {
-        let last = telemetry.attempts.last();
-        let model = last.and_then(|attempt| attempt.response_model.as_deref());
-        let model = model.map(|model| format!("gen_ai.response.model={model}"));
-        let model = model.as_deref();
-        let mut measure = |name: &str, attributes: [Option<&str>; 3], value: String| {
-            let attributes = Vec::from_iter(attributes.into_iter().flatten());
-            points.push(format!(
-                "gen_ai.client.{name}[{}] {value}",
-                attributes.join(" ")
-            ));
-        };
-        let seconds = |duration: Duration| nanos(duration.as_secs_f64());
-        // If the clock could not be paused, only the run knows how long it took.
-        let duration = exit.duration.or(telemetry.duration).unwrap();
-        let error_type = error_type.map(|error_type| format!("error.type={error_type}"));
-        measure(
-            "operation.duration",
-            [
-                error_type.as_deref(),
-                model,
-                Some(&format!("l0.outcome={outcome}")),
-            ],
-            format!("1 x {}", seconds(duration)),
-        );
-        if let Some(after) = first_token {
-            measure(
-                "operation.time_to_first_chunk",
-                [model, None, None],
-                format!("1 x {}", seconds(after)),
-            );
-        }
-        if !gaps.is_empty() {
-            measure(
-                "operation.time_per_output_chunk",
-                [model, None, None],
-                format!("{} x {}", gaps.len(), seconds(gaps.iter().sum())),
-            );
-        }
-        let usage = telemetry.billed().unwrap_or_default();
-        for (token_type, tokens) in [("input", usage.input), ("output", usage.output)] {
-            let token_type = format!("gen_ai.token.type={token_type}");
-            if let Some(tokens) = tokens {
+        telemetry.by_source(&mut |part| {
+            let source = part.source;
+            let answered = part.telemetry.attempts.last();
+            let model = answered.and_then(|attempt| attempt.response_model.as_deref());
+            let model = model.map(|model| format!("gen_ai.response.model={model}"));
+            let model = model.as_deref();
+            let mut measure = |name: &str, attributes: [Option<&str>; 3], value: String| {
+                let name = format!("gen_ai.client.{name}");
+                points.push(point(&name, source, &attributes, value));
+            };
+            let seconds = |duration: Duration| nanos(duration.as_secs_f64());
+            if source == last {
+                // If the clock could not be paused, only the run knows how long it took.
+                let duration = exit.duration.or(telemetry.duration).unwrap();
                 measure(
-                    "token.usage",
-                    [model, Some(&token_type), None],
-                    format!("1 x {tokens}"),
+                    "operation.duration",
+                    [error_type, model, Some(&outcome)],
+                    format!("1 x {}", seconds(duration)),
                 );
             }
-        }
-        points.extend(own_points(&telemetry, model.unwrap_or_default()));
+            if let Some(after) = first_token.filter(|_| source == last) {
+                measure(
+                    "operation.time_to_first_chunk",
+                    [model, None, None],
+                    format!("1 x {}", seconds(after)),
+                );
+            }
+            let gaps = gaps.remove(&source).unwrap_or_default();
+            if !gaps.is_empty() {
+                measure(
+                    "operation.time_per_output_chunk",
+                    [model, None, None],
+                    format!("{} x {}", gaps.len(), seconds(gaps.iter().sum())),
+                );
+            }
+            let usage = part.telemetry.billed().unwrap_or_default();
+            for (token_type, tokens) in [("input", usage.input), ("output", usage.output)] {
+                let token_type = format!("gen_ai.token.type={token_type}");
+                if let Some(tokens) = tokens {
+                    measure(
+                        "token.usage",
+                        [model, Some(&token_type), None],
+                        format!("1 x {tokens}"),
+                    );
+                }
+            }
+            let unknown = (source > 1).then_some("?");
+            let attributes = unknown.into_iter().chain(model);
+            let attributes = Vec::from_iter(attributes).join(" ");
+            points.extend(own_points(part.telemetry, &attributes));
+        });
     }
     points.sort();
     points
@@ -306,13 +333,11 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     );
     assert_eq!(sdk.spans().len(), 1 + started, "{what}");
     for ((span, attempt), told) in attempts.iter().zip(finished).zip(of_attempts) {
-        // What the application says of the model is of the first source.
-        let name = if attempt.source == 1 {
-            "chat gpt-4o"
-        } else {
-            "chat"
-        };
+        // Nothing is known of a fallback.
+        let known = attempt.source == 1;
+        let name = if known { "chat gpt-4o" } else { "chat" };
         assert_eq!(span.name, name, "{what}");
+        assert_eq!(attempt.model.is_some(), known, "{what}");
         assert_eq!(span.span_kind, SpanKind::Client, "{what}");
         assert_eq!(span.parent_span_id, run.span_context.span_id(), "{what}");
         let failed = attempt.outcome.unwrap().is_failure();

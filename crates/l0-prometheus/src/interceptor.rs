@@ -165,8 +165,6 @@ impl LiveRun {
     fn attempt_started(&mut self, source: u32) {
         self.resume();
         if source != self.source {
-            // Not when it is decided: the run may end before the next source is called.
-            self.count_fallback(self.source, source);
             self.elsewhere = self.elsewhere(source);
             self.source = source;
         }
@@ -218,6 +216,7 @@ impl Observer for LiveRun {
     fn on_event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Retry { .. } => self.wait(),
+            Event::Fallback { from, to, .. } => self.count_fallback(from, to),
             Event::AttemptStarted { source, .. } => self.attempt_started(source),
             Event::Finished { end, telemetry, .. } => {
                 // A scrape between the two shows no more requests than ends. Where the start was counted,

@@ -101,10 +101,17 @@ impl Series {
                 quantity.each(telemetry, &mut |value, count| counts.add([value], count));
             }
         }
-        for pair in telemetry.attempts.windows(2) {
-            if pair[0].source != pair[1].source {
-                self.fallbacks.add([&name(&pair[0]), &name(&pair[1])], 1);
+        for (index, attempt) in telemetry.attempts.iter().enumerate() {
+            if attempt.fallbacks == 0 {
+                continue;
             }
+            let to = match telemetry.attempts.get(index + 1) {
+                Some(next) => name(next),
+                // The run ended before it was called, so that only its number is known.
+                None => source_name(None, attempt.source.saturating_add(1)),
+            };
+            let count = attempt.fallbacks.into();
+            self.fallbacks.add([&name(attempt), &to], count);
         }
     }
 

@@ -255,6 +255,7 @@ fn every_number_of_a_run_is_written() {
     telemetry.outcome = Some(l0_core::Outcome::Failed);
     telemetry.error = ErrorRecord::of(&End::failed(&std::io::Error::other(Failure::status(401))));
     telemetry.attempts[1].source = 2;
+    telemetry.attempts[0].fallbacks = 1;
     let before = families();
     handle.record(&telemetry);
     let after = families();

@@ -43,7 +43,8 @@ pub(crate) struct Settings {
     pub(crate) tag_keys: KeyList,
 }
 
-/// Where an execution's span belongs.
+/// Where an execution's span belongs. A run that serves another one takes the span of that one for the
+/// span in scope, while that one is live.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Parent {

@@ -28,9 +28,9 @@
 //!
 //! | what | when |
 //! |---|---|
-//! | breadcrumbs | start and end of the execution and of its stream, first token, network errors, retries, violations, drift; tokens if [switched on](SentryConfig::breadcrumbs_for_tokens) |
+//! | breadcrumbs | start and end of the execution and of its stream, first token, network errors, retries, fallbacks, violations, drift; tokens if [switched on](SentryConfig::breadcrumbs_for_tokens) |
 //! | errors | when the execution ends: violations, each once for its rule and message, up to 32; and what it failed with, if that is not one of them: the network error, or any other failure |
-//! | spans | `l0.execution` with its child `l0.stream.consume`; with the metadata `model` and `provider`, a child `gen_ai.chat` for the AI dashboards |
+//! | spans | `l0.execution`, below it `l0.stream.consume`, and below that one for each attempt: `gen_ai.chat` for the AI dashboards if its model and provider are known, else `l0.attempt` |
 //! | context | `l0_telemetry`, the numbers of the run, with the errors and the transaction |
 //!
 //! How an execution ended, its [`End`](l0_core::End) says. A network error that was retried is no
@@ -38,6 +38,10 @@
 //! dropped. An error has the tags `component` and `error_type`, over tags of the same names in the
 //! application's scope, and is grouped by them; `error_type` is the word of
 //! [`End::error_type`](l0_core::End::error_type), and for network errors their type.
+//!
+//! Usage stands on the attempts only, each at the model that it asked, so that no sum has it twice. A call has no
+//! stream: its attempts stand right below `l0.execution`. A run that [serves](l0_core::RunBuilder::parent) another
+//! one nests below that one's `l0.execution`, while it is live and goes through the same interceptor.
 //!
 //! | outcome | status of the spans | error |
 //! |---|---|---|
@@ -60,7 +64,8 @@
 //! [`Monitoring::error_text`](l0_core::Monitoring::error_text) or, for what is reported manually,
 //! [`SentryConfig::error_text`] lets their texts out. Of the metadata, the well-known
 //! [`keys`](l0_core::keys) leave, the endpoint redacted, and those listed with
-//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 256 bytes.
+//! [`tag_keys`](SentryConfig::tag_keys), each value cut to 256 bytes. Of what a source says of its request, the
+//! server and the parameters leave, cut likewise.
 //!
 //! # Cost
 //!

@@ -21,7 +21,7 @@ use std::io::{Write, stdout};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use l0_core::{Backoff, Chunk, L0, Monitoring, Retry, Source, keys, source};
+use l0_core::{Backoff, Chunk, L0, Retry, Source, keys, source};
 use l0_otel::OtelInterceptor;
 use l0_providers::openai::ChatRequest;
 use opentelemetry::trace::{SpanKind, TraceContextExt, Tracer, TracerProvider};
@@ -30,6 +30,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
+const PROVIDER: &str = "openai";
 const MODEL: &str = "gpt-4o-mini";
 /// What is asked when the other has failed.
 const FALLBACK: &str = "gpt-4.1-mini";
@@ -44,7 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (client, _server) = l0_examples::client(2).await?;
     let backoff = Backoff::fixed(Duration::from_millis(200));
     let l0 = L0::builder()
-        .monitoring(Monitoring::new().metadata(keys::PROVIDER, "openai"))
         .retry(Retry::new().max_retries(1).backoff(backoff))
         .interceptor(OtelInterceptor::default())
         .build();
@@ -61,10 +61,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // which are the parents of those that an HTTP client makes.
     let answer = Context::current_with_span(tracer.start("answer"));
     let current = answer.clone().attach();
+    let other = source(|_attempt| ask(&second))
+        .metadata(keys::PROVIDER, PROVIDER)
+        .metadata(keys::MODEL, FALLBACK);
     let mut run = l0
         .stream(|_attempt| ask(&first))
+        .metadata(keys::PROVIDER, PROVIDER)
         .metadata(keys::MODEL, MODEL)
-        .fallback(source(|_attempt| ask(&second)).metadata(keys::MODEL, FALLBACK))
+        .fallback(other)
         .start();
     drop(current);
 

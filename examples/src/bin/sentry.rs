@@ -65,6 +65,8 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         server.break_share(arguments.faults);
         eprintln!("No OPENAI_API_KEY: this talks to a server inside the process.");
     }
+    // Sentry's AI dashboards show no call without it, and not every address tells who serves the model.
+    let client = client.provider_name("openai");
     let config = SentryConfig::new()
         .tag("service", "chat")
         .tag_keys([keys::MODEL])?;

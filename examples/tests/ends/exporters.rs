@@ -327,7 +327,8 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
         let spans = spans.get_finished_spans().unwrap();
         let left_as_spans = format!("{spans:?}");
         let of_span = move || {
-            let [span] = &*spans else {
+            let mut runs = spans.iter().filter(|span| span.name == "l0.run");
+            let (Some(span), None) = (runs.next(), runs.next()) else {
                 panic!("{spans:?}");
             };
             let message = match &span.status {

@@ -26,7 +26,8 @@ use crate::error::Error;
 pub enum Chunk<T> {
     /// The source's own item, untouched.
     Item(T),
-    /// A retry begins, and items of the attempt before had been handed out: discard them.
+    /// Another attempt begins, by a retry or of a fallback, and items of the one before had been handed
+    /// out: discard them.
     #[non_exhaustive]
     Restart {
         /// The number of the attempt that begins.

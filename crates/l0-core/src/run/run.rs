@@ -318,7 +318,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 self.attempt.park(true);
                 // By the clock, since a wait of no time needs no timer.
                 match self.attempt.deadlines.passed() {
-                    Some(kind) => self.attempt_failed(timeout(kind)),
+                    Some(kind) => Step::HandOut(self.fail(Error::Timeout(kind))),
                     None => {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
@@ -395,6 +395,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         let backs_off = matches!(self.state, State::BackingOff(..));
         self.attempt.park(backs_off);
         match ready!(self.attempt.deadlines.poll(cx)) {
+            // Between two attempts none has failed.
+            Ok(kind) if backs_off => Poll::Ready(Step::HandOut(self.fail(Error::Timeout(kind)))),
             Ok(kind) => Poll::Ready(self.attempt_failed(timeout(kind))),
             Err(NoTimer) => Poll::Ready(Step::HandOut(self.fail(Error::NoTimer))),
         }
@@ -491,8 +493,11 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 };
                 Step::Continue
             }
-            // What the whole run may wait is waited for by all sources together.
-            _ if self.sources.has_next() && fault.cause != Cause::Timeout(TimeoutKind::Total) => {
+            // What the whole run may wait is waited for by all sources together. A timeout behind a
+            // finish reason leaves no time either.
+            _ if self.sources.has_next()
+                && self.attempt.deadlines.left() != Some(Duration::ZERO) =>
+            {
                 recorder.attempt_finished(&fault.end(), Next::Fallback);
                 let from = self.sources.number();
                 self.sources.go_on();
@@ -535,7 +540,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         // A delay that does not fit into what is left of the run's time would end in its timeout,
         // which says less than the failure.
         let left = self.attempt.deadlines.left();
-        if !delay.is_zero() && left.is_some_and(|left| delay >= left) {
+        let waits = !delay.is_zero() || fault.completes();
+        if waits && left.is_some_and(|left| delay >= left) {
             return Ok(None);
         }
         let timer = back_off(delay)?;

@@ -47,7 +47,8 @@ use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keep::KeepReason;
 use crate::metadata::Metadata;
-use crate::telemetry::{ErrorRecord, Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
+use crate::stats::ErrorRecord;
+use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenView, Usage};
 use crate::verdict::{DriftReport, Outcome, Violation};
 

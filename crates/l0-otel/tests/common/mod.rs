@@ -148,14 +148,18 @@ impl Sdk {
         metrics
     }
 
-    /// All points, a line for each, in order; `[...]` are the attributes besides [`ASKED`].
+    /// All points, a line for each, in order; `[...]` are the attributes besides [`ASKED`]. Those of a
+    /// source of which nothing is known begin with a `?`.
     pub(crate) fn points(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for metric in self.metrics() {
             for Point { attributes, value } in metric.points {
-                let rest = text(&attributes);
-                let rest = rest.strip_prefix(ASKED).unwrap_or_else(|| panic!("{rest}"));
-                lines.push(format!("{}[{}] {value}", metric.name, rest.trim_start()));
+                let all = text(&attributes);
+                let rest = match all.strip_prefix(ASKED) {
+                    Some(rest) => rest.trim_start().to_owned(),
+                    None => all.replacen("gen_ai.operation.name=chat", "?", 1),
+                };
+                lines.push(format!("{}[{rest}] {value}", metric.name));
             }
         }
         lines.sort();
