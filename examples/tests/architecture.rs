@@ -40,6 +40,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "distribution",
             "token",
             "timeout",
+            "keep",
             "label",
             "units",
             "clock",

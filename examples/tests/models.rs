@@ -647,7 +647,8 @@ fn without_model(samples: Samples) -> BTreeMap<samples::Labels, f64> {
 async fn sums_over_all_models_are_those_of_the_runs() {
     /// Of interceptors alone; the gauge of the run that ended last; and what each source of a run has its
     /// own of.
-    const APART: [&str; 5] = [
+    const APART: [&str; 6] = [
+        "l0_output_tokens_per_second",
         "l0_streams_",
         "l0_stream_oldest_",
         "l0_backoff_",

@@ -75,10 +75,10 @@ fn fallback() {
         "A monad is",
         "-- attempt 2",
         "A monad is a way to chain steps.",
-        "Tokens: 5 (2 thrown away by retries)",
-        "Attempt 1, gpt-4o-mini: 2 tokens, ",
-        "Attempt 2, gpt-4o-mini: 0 tokens, status 503",
-        "Attempt 3, claude-haiku-4-5: 3 tokens",
+        "Tokens: 5 (2 thrown away)",
+        "Attempt 1, gpt-4o-mini of openai: 2 tokens, ",
+        "Attempt 2, gpt-4o-mini of openai: 0 tokens, status 503",
+        "Attempt 3, claude-haiku-4-5 of anthropic: 3 tokens",
         "l0_requests_total{model=\"claude-haiku-4-5\",provider=\"anthropic\"} 1",
     ];
     assert_in_order(&text, &expected);
@@ -187,7 +187,7 @@ fn tool_loop() {
 fn monitor() {
     let text = output(env!("CARGO_BIN_EXE_monitor"), &[]);
     let expected = [
-        "Tokens: 4 (1 thrown away by retries)",
+        "Tokens: 4 (1 thrown away)",
         "\"retries\":1",
         "\"type\": \"econnreset\"",
         "\"customEvents\"",

@@ -429,12 +429,7 @@ impl Recording {
         for (index, attempt) in attempts.iter().enumerate() {
             telemetry.add_attempt(attempt, index + 1 == attempts.len());
         }
-        let metrics = &mut telemetry.metrics;
-        if let Some(gaps) = &metrics.inter_token {
-            let (count, nanos) = (gaps.count(), gaps.sum().as_nanos() as u64);
-            metrics.avg_inter_token_time = Some(Duration::from_nanos(nanos / count));
-            metrics.output_tokens_per_second = rate::per_second(count, nanos);
-        }
+        telemetry.metrics.read_gaps();
         if !self.custom_events.is_empty() {
             let events = self.custom_events.clone().into();
             telemetry.metadata.insert("customEvents".to_owned(), events);

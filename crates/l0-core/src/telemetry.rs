@@ -162,6 +162,18 @@ pub struct Metrics {
     pub wait: Option<Duration>,
 }
 
+impl Metrics {
+    /// Reads from the gaps what they say on average.
+    pub(crate) fn read_gaps(&mut self) {
+        let gaps = self.inter_token.as_ref().filter(|gaps| !gaps.is_empty());
+        if let Some(gaps) = gaps {
+            let nanos = u64::try_from(gaps.sum().as_nanos()).unwrap_or(u64::MAX);
+            self.avg_inter_token_time = Some(Duration::from_nanos(nanos / gaps.count()));
+            self.output_tokens_per_second = rate::per_second(gaps.count(), nanos);
+        }
+    }
+}
+
 /// The network errors of a run, retried ones included.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -358,8 +370,8 @@ impl Telemetry {
     /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
     /// under the labels of the model that it belongs to.
     ///
-    /// What attempts measure belongs to their source: tokens, usage, network errors, retries, gaps,
-    /// violations, drift. What is the run's own belongs to the source that was tried last: its
+    /// What attempts measure belongs to their source: tokens, usage, network errors, retries, gaps and
+    /// the rate while tokens flow, violations, drift. What is the run's own belongs to the source that was tried last: its
     /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
     /// parts are those of the run; only drift, which is counted once for each run, is counted for each
     /// source that drifted. A run of one source is one part: itself.
@@ -403,7 +415,6 @@ impl Telemetry {
                 time_to_first_token: self.metrics.time_to_first_token,
                 time_to_first_text: self.metrics.time_to_first_text,
                 tokens_per_second: self.metrics.tokens_per_second,
-                output_tokens_per_second: self.metrics.output_tokens_per_second,
                 consumer_hold: self.metrics.consumer_hold,
                 wait: self.metrics.wait,
                 ..Metrics::default()
@@ -412,6 +423,7 @@ impl Telemetry {
         for (index, attempt) in attempts.iter().enumerate() {
             part.add_attempt(attempt, is_last && index + 1 == attempts.len());
         }
+        part.metrics.read_gaps();
         if self.billed().is_some_and(|usage| usage.total.is_some()) {
             // What told no total is part of the run's all the same.
             part.usage = part.usage.map(Usage::with_total);
@@ -583,7 +595,7 @@ impl fmt::Display for Telemetry {
         }
         write!(f, "Tokens: {}", metrics.total_tokens)?;
         if metrics.wasted_tokens > 0 {
-            write!(f, " ({} thrown away by retries)", metrics.wasted_tokens)?;
+            write!(f, " ({} thrown away)", metrics.wasted_tokens)?;
         }
         writeln!(f)?;
         if let Some(rate) = metrics.tokens_per_second {
@@ -616,12 +628,19 @@ impl fmt::Display for Telemetry {
                     Some(model) => write!(f, ", {model}")?,
                     None => write!(f, ", source {}", attempt.source)?,
                 }
+                // Two providers may serve one model.
+                if let Some(provider) = &attempt.provider {
+                    write!(f, " of {provider}")?;
+                }
                 write!(f, ": {} tokens", attempt.tokens)?;
                 if let Some(ErrorRecord { message, .. }) = &attempt.error {
                     write!(f, ", {message}")?;
                 }
                 writeln!(f)?;
             }
+        }
+        if self.fallbacks() > 0 {
+            writeln!(f, "Fallbacks: {}", self.fallbacks())?;
         }
         writeln!(
             f,

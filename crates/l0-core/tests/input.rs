@@ -42,7 +42,7 @@ struct Keeps {
 
 impl Interceptor for Keeps {
     fn observe(&self, run: &RunInfo, _: &mut Observers) {
-        self.kept.lock().unwrap().push(run.clone());
+        self.kept.lock().expect("no panic").push(run.clone());
     }
 
     fn needs_input(&self) -> bool {
@@ -72,7 +72,7 @@ fn the_input_of_each_source_is_asked_for_only_if_it_is_needed_and_shows_nowhere(
         let expected = if needs_input { 3 } else { 0 };
         assert_eq!(times.load(Ordering::Relaxed), expected);
         let messages = json!([{"role": "user", "content": "canary"}]);
-        let runs = keeps.kept.lock().unwrap();
+        let runs = keeps.kept.lock().expect("no panic");
         let inputs: Vec<Vec<_>> = runs
             .iter()
             .map(|run| {

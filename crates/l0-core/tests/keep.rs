@@ -20,7 +20,7 @@ fn l0(monitoring: Monitoring) -> (L0, Kept) {
         .monitoring(monitoring)
         .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS)))
         .interceptor(on_finish(move |finished| {
-            told.lock().unwrap().push(finished.kept);
+            told.lock().expect("no panic").push(finished.kept);
         }))
         .build();
     (l0, kept)
@@ -96,13 +96,13 @@ async fn a_run_is_kept_for_the_first_reason_that_applies() {
             .guardrails(warning)
             .start();
         let _ = run.text().await;
-        assert_eq!(*kept.lock().unwrap(), [expected], "{name}");
+        assert_eq!(*kept.lock().expect("no panic"), [expected], "{name}");
     }
     let (l0, kept) = l0(Monitoring::new().keep(every));
     let drift = || Finds(DriftReport::new(["tone"], 0.9));
     let mut run = l0.stream(bad(Script::new()).source()).drift(drift).start();
     run.text().await.expect("drift is only recorded");
-    assert_eq!(*kept.lock().unwrap(), [Some(Violated)]);
+    assert_eq!(*kept.lock().expect("no panic"), [Some(Violated)]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_share_of_the_runs_is_drawn_and_a_seed_repeats_it() {
         for _ in 0..RUNS {
             drop(l0.stream(Script::new().source()).start());
         }
-        std::mem::take(&mut *kept.lock().unwrap())
+        std::mem::take(&mut *kept.lock().expect("no panic"))
     };
     let first = draws(7);
     assert_eq!(first, draws(7));

@@ -412,7 +412,7 @@ async fn the_console_summary_shows_what_is_known_and_no_more() {
         "Outcome: completed",
         "Duration: 1500.0 ms",
         "Time to first token: 250.0 ms",
-        "Tokens: 150 (1 thrown away by retries)",
+        "Tokens: 150 (1 thrown away)",
         "Tokens/sec: 100.00",
         "Usage: 12 input, 160 output",
         "Retries: 1 (1 network, 0 model)",

@@ -12,8 +12,8 @@ use tokio::sync::{Semaphore, mpsc};
 
 /// Creates a queue of final telemetry for at most `capacity` runs, and the end that takes it out.
 ///
-/// The [`Queue`] is an interceptor: every measured run puts its final telemetry in when it ends,
-/// on every exit. Where the telemetry goes, a task of the application decides: a database, an
+/// The [`Queue`] is an interceptor: every measured run that is
+/// [kept](l0_core::Monitoring::keep) puts its final telemetry in when it ends, on every exit. Where the telemetry goes, a task of the application decides: a database, an
 /// analytics service. When the queue is full or its receiver is gone, telemetry is dropped and
 /// counted; no run ever waits. A capacity of 0 counts as 1.
 ///
@@ -115,7 +115,7 @@ impl Interceptor for Queue {
         if run.measured() {
             let queue = self.clone();
             observers.on_finish(move |finished| {
-                if let Some(telemetry) = finished.telemetry {
+                if let (Some(telemetry), Some(_)) = (finished.telemetry, finished.kept) {
                     queue.0.put(telemetry);
                 }
             });

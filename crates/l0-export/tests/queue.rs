@@ -1,11 +1,13 @@
 //! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
 
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use std::{hint, io, iter, thread};
 
 use futures_util::{FutureExt, Stream, StreamExt};
 use l0_core::testing::Script;
-use l0_core::{Backoff, L0, Monitoring, Outcome, Retry, Telemetry};
+use l0_core::{Backoff, Failure, Keep, L0, Monitoring, Outcome, Retry, Telemetry, on_finish};
 use l0_export::{Queue, QueueReceiver, queue};
 
 const fn assert_traits<T: Send + Sync + std::fmt::Debug>() {}
@@ -218,4 +220,50 @@ async fn runs_that_are_not_measured_put_nothing_in() {
     drop(l0.stream(Script::new().source()).start());
     drop((l0, queue));
     assert!(receiver.recv().await.is_none());
+}
+
+/// Of many runs, those that matter reach the queue, and one in a hundred of the others; what counts runs
+/// counts all of them.
+#[tokio::test(start_paused = true)]
+async fn of_a_hundred_thousand_runs_every_failed_and_every_slow_one_is_queued() {
+    const RUNS: u32 = 100_000;
+    let (queue, mut receiver) = queue(RUNS as usize);
+    let counted = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&counted);
+    let keep = Keep::rate(0.01)
+        .failures()
+        .slower_than(Duration::from_millis(50));
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new().keep(keep))
+        .retry(Retry::none())
+        .interceptor(queue.clone())
+        .interceptor(on_finish(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        }))
+        .seed(7)
+        .build();
+    let fine = Script::new().attempt(|a| a.token("a"));
+    let failing = Script::new().attempt(|a| a.fail(Failure::status(401)));
+    let slow = Script::new().attempt(|a| a.wait(Duration::from_millis(60)).token("a"));
+    for number in 0..RUNS {
+        let script = match number % 100 {
+            0 => &failing,
+            1 | 2 => &slow,
+            _ => &fine,
+        };
+        let _ = l0.stream(script.source()).start().text().await;
+    }
+    queue.close();
+    let (mut failed, mut late, mut drawn) = (0, 0, 0);
+    while let Some(telemetry) = receiver.recv().await {
+        match telemetry.outcome {
+            Some(Outcome::Failed) => failed += 1,
+            _ if telemetry.duration > Some(Duration::from_millis(50)) => late += 1,
+            _ => drawn += 1,
+        }
+    }
+    assert_eq!((failed, late), (RUNS / 100, RUNS / 50));
+    assert!((870..=1_070).contains(&drawn), "{drawn}");
+    assert_eq!(counted.load(Ordering::Relaxed), RUNS);
+    assert_eq!(queue.dropped(), 0);
 }

@@ -290,6 +290,12 @@ impl Execution {
         self.leave(breadcrumb::stream_completed(tokens));
     }
 
+    /// Ends it, and sends nothing: no error, and no span that has not ended yet.
+    pub(crate) fn forget(&mut self) {
+        self.finished = true;
+        self.spans = None;
+    }
+
     /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
     /// client's callbacks goes on when all the rest has been done. Nothing of it can be done by a
     /// thread that has lost its hub.

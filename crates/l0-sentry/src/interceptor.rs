@@ -168,8 +168,14 @@ impl Observer for LiveRun {
                 end,
                 telemetry,
                 metadata,
+                kept,
                 ..
             } => {
+                if kept.is_none() {
+                    self.live.leave(self.run.id());
+                    self.execution.forget();
+                    return;
+                }
                 if end.outcome() == Outcome::Completed {
                     execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
                 }

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use common::{Sentry, forbids, l0, message, paused, tags};
 use futures_util::StreamExt;
 use l0_core::testing::Script;
-use l0_core::{End, Error, Failure, Interceptor, Retry, Severity, Violation, redact};
+use l0_core::{
+    End, Error, Failure, Interceptor, Keep, Monitoring, Retry, Severity, Violation, redact,
+};
 use l0_sentry::{
     SentryConfig, SentryExecution, SentryIntegration, SentryInterceptor, with_sentry,
     with_sentry_by,
@@ -323,4 +325,25 @@ fn types_cross_threads_and_show_no_hub() {
         shown.contains("chat") && !shown.contains("c4n4ry"),
         "{shown}"
     );
+}
+
+#[test]
+fn a_run_that_is_not_kept_sends_nothing() {
+    let denied = Script::new().attempt(|a| a.token("no").fail(Failure::status(401)));
+    let fine = Script::new().attempt(|a| a.token("yes"));
+    for (keep, script, events, transactions) in [
+        (Keep::all(), &denied, 1, 1),
+        (Keep::all(), &fine, 0, 1),
+        (Keep::rate(0.0), &denied, 0, 0),
+        (Keep::rate(0.0).failures(), &denied, 1, 1),
+        (Keep::rate(0.0).failures(), &fine, 0, 0),
+    ] {
+        let sentry = Sentry::start();
+        let l0 = sentry.l0().monitoring(Monitoring::new().keep(keep)).build();
+        let run = l0.stream(script.source()).retry(Retry::none()).start();
+        paused().block_on(run.for_each(|_| async {}));
+        let sent = sentry.sent();
+        let told = (sent.events.len(), sent.transactions.len());
+        assert_eq!(told, (events, transactions), "{keep:?}");
+    }
 }
