@@ -25,6 +25,10 @@ mod end {
     pub(crate) use l0_core::End;
 }
 
+mod metadata {
+    pub(crate) use l0_core::Metadata;
+}
+
 mod observe {
     /// A panic is a fault that is found: it is not contained.
     pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
