@@ -582,7 +582,9 @@ mod tests {
             if let Some(clean) = clean {
                 prop_assert!(clean.starts_with(&before) && clean.ends_with(&after), "{}", clean);
                 let rest = clean.replace(REDACTED, "");
-                prop_assert!(!rest.contains(|c: char| c.is_ascii_alphanumeric()), "{}", clean);
+                // An encoded blank beside the secret is no part of it.
+                let mut rest = normal(rest.as_bytes());
+                prop_assert!(!rest.any(|(letter, _)| letter.is_ascii_alphanumeric()), "{}", clean);
             }
         }
 
