@@ -34,7 +34,8 @@ pub(crate) fn violation(rule: &str, severity: Severity, message: &str) -> Event<
     own.extend(tags::value(rule).map(|rule| (tags::RULE.to_owned(), rule)));
     Event {
         level: level(severity),
-        message: Some(format!("Guardrail violation: {message}")),
+        // An exception, since pages of errors leave out what is none.
+        exception: exception(&format!("Guardrail violation: {rule}"), message.to_owned()),
         tags: own,
         fingerprint: fingerprint(["l0.guardrail".into(), rule.to_owned().into()]),
         ..Event::default()

@@ -48,7 +48,7 @@ fn options_decide_what_is_captured() {
     let network = &[&*network][..];
     let failure = message(Failure::status(404));
     let failure = &*format!("error L0 execution failed: {failure}");
-    let violation = "warning Guardrail violation: an odd phrase";
+    let violation = "warning Guardrail violation: no-odds: an odd phrase";
     for (change, script, titles) in [
         ((|config| config) as Change, &reset, network),
         (|config| config.capture_network_errors(false), &reset, &[]),

@@ -7,7 +7,7 @@ mod common;
 use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
-use common::{Sentry, forbids, l0, message, paused, tags};
+use common::{Sentry, forbids, l0, message, paused, tags, title};
 use futures_util::StreamExt;
 use l0_core::testing::Script;
 use l0_core::{
@@ -95,7 +95,7 @@ fn errors_are_tagged_and_grouped_by_their_cause() {
         ),
         (
             Script::new().attempt(|a| a.token("a deadly answer ")),
-            "fatal Guardrail violation: Not fit to be read".to_owned(),
+            "fatal Guardrail violation: no-death: Not fit to be read".to_owned(),
             &[
                 ("component", "l0.guardrail"),
                 ("error_type", "guardrail_violation"),
@@ -217,11 +217,13 @@ fn a_violation_is_captured_once_for_its_rule_and_message() {
     let mut seen = sent.events.iter();
     let told: Vec<_> = seen
         .by_ref()
-        .map(|event| (&*event.tags["rule"], event.message.as_deref().unwrap()))
+        .map(|event| (&*event.tags["rule"], title(event)))
         .collect();
-    let message = |text| format!("Guardrail violation: {text}");
-    let (a, b) = (message("a"), message("b"));
-    assert_eq!(told, [("one", &*a), ("one", &*b), ("two", &*a)]);
+    let title = |rule, text| (rule, format!("error Guardrail violation: {rule}: {text}"));
+    assert_eq!(
+        told,
+        [title("one", "a"), title("one", "b"), title("two", "a")]
+    );
     let trail = sentry.trail();
     let left = trail.iter().filter(|line| line.contains("l0.guardrail"));
     assert_eq!(left.count(), 8);
@@ -248,7 +250,7 @@ fn a_failure_that_no_captured_violation_explains_is_captured() {
     for (change, titles) in [
         (
             (|config| config) as Change,
-            &["error Guardrail violation: not fit"][..],
+            &["error Guardrail violation: no-harm: not fit"][..],
         ),
         (
             |config| config.min_guardrail_severity(Severity::Fatal),
@@ -277,7 +279,7 @@ fn an_end_by_a_violation_is_captured_once() {
         }
         execution.finish(&End::of(Cause::Violation(not_fit())), None);
         let titles = sentry.sent().titles();
-        assert_eq!(titles, ["fatal Guardrail violation: not fit"]);
+        assert_eq!(titles, ["fatal Guardrail violation: no-harm: not fit"]);
     }
 }
 
@@ -316,7 +318,7 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
     assert_eq!(
         sentry.sent().titles(),
         [
-            "fatal Guardrail violation: not fit".to_owned(),
+            "fatal Guardrail violation: harm: not fit".to_owned(),
             format!(
                 "error L0 execution failed: {}",
                 message(Failure::status(404))

@@ -30,7 +30,10 @@ fn status(outcome: Outcome) -> &'static str {
 /// the run failed with, if that is something else.
 fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
     let violation = |of: &Violation| {
-        let title = format!("{} Guardrail violation: {}", of.severity, of.message);
+        let title = format!(
+            "{} Guardrail violation: {}: {}",
+            of.severity, of.rule, of.message
+        );
         (title, "guardrail_violation".to_owned())
     };
     let violations = events.iter().filter_map(|event| match event {

@@ -367,7 +367,7 @@ fn a_violation_that_telemetry_tells_of_is_captured_once() {
     monitor.complete(End::of(Cause::Violation(violation.clone())));
     let telemetry = monitor.telemetry();
     for (recorded, title) in [
-        (true, "fatal Guardrail violation: not fit"),
+        (true, "fatal Guardrail violation: no-harm: not fit"),
         (
             false,
             "error L0 execution failed: guardrail violation: no-harm (fatal): not fit",

@@ -318,7 +318,7 @@ fn a_future_ends_as_it_ends() {
         (
             Err(Error::Guardrail(violation)),
             failed,
-            &["fatal Guardrail violation: not fit"],
+            &["fatal Guardrail violation: no-harm: not fit"],
         ),
         (Err(Error::Ended(End::of(Cause::Aborted))), cancelled, &[]),
         (

@@ -289,14 +289,14 @@ fn sentry(builder: L0Builder) -> (L0Builder, Read) {
                     let value = exception["value"].as_str().unwrap();
                     value.strip_prefix(&format!("{kind}: ")).map(str::to_owned)
                 }
-                (Some(_), _) => text(&exception["value"]),
-                // Of a violation the parts: the rule is a tag, and the severity the level.
-                (None, _) => text(&event["message"]).map(|message| {
-                    let [rule, severity] =
-                        [&tags["rule"], &event["level"]].map(|part| text(part).unwrap());
-                    let what = format!("guardrail violation: {rule} ({severity}):");
-                    message.replace("Guardrail violation:", &what)
-                }),
+                // Of a violation the parts: the rule is in the type, and the severity the level.
+                (Some(kind), _) if kind.starts_with("Guardrail violation: ") => {
+                    let rule = kind.trim_start_matches("Guardrail violation: ");
+                    let [severity, value] =
+                        [&event["level"], &exception["value"]].map(|part| text(part).unwrap());
+                    Some(format!("guardrail violation: {rule} ({severity}): {value}"))
+                }
+                _ => text(&exception["value"]),
             };
             [text(&ended["outcome"]), error_type, None, message]
         };
