@@ -53,7 +53,7 @@ fn identity(sentry: &Sentry) -> (String, Vec<(String, String)>, Vec<String>) {
     let event = sent.event();
     let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
     (
-        common::title(event),
+        title(event),
         tags(&event.tags).into_iter().map(owned).collect(),
         event
             .fingerprint
