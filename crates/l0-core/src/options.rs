@@ -32,6 +32,11 @@ impl Options {
             Monitoring::new().enabled(needed)
         })
     }
+
+    /// Whether an interceptor sends what is asked.
+    pub(crate) fn needs_input(&self) -> bool {
+        self.interceptors.iter().any(Interceptor::needs_input)
+    }
 }
 
 impl Default for Options {

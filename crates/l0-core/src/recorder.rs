@@ -24,7 +24,6 @@ use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo,
 use crate::options::{Options, Seed};
 use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
 use crate::source::Description;
-use crate::stats::ErrorRecord;
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
@@ -107,8 +106,7 @@ impl<'a> Recorder<'a> {
             fallbacks,
             is_call,
         } = setup;
-        let needs_input = options.interceptors.iter().any(Interceptor::needs_input);
-        let input = input.filter(|_| needs_input);
+        let input = input.filter(|_| options.needs_input());
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
         let monitoring = options.monitoring();
@@ -318,8 +316,6 @@ impl<'a> Recorder<'a> {
             return AttemptEnd::default();
         }
         AttemptEnd {
-            outcome: Some(end.outcome()),
-            error: ErrorRecord::of(end),
             retry: match next {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
@@ -329,6 +325,7 @@ impl<'a> Recorder<'a> {
             response_model: self.response_model.take(),
             response_id: self.response_id.take(),
             names: self.names(begun.source),
+            ..AttemptEnd::of(end)
         }
     }
 

@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::keys;
 use crate::live::LiveRuns;
 use crate::metadata::Metadata;
-use crate::observe::{Interceptor, RunInfo};
+use crate::observe::RunInfo;
 use crate::options::{Builder, Options, sealed};
 use crate::recorder::{Recorder, Setup};
 use crate::source::{ByFn, ByToken, Description, Source, View, WithView};
@@ -258,11 +258,7 @@ impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
         erase: impl FnOnce(S) -> BoxedSource<'a, T, S::Error>,
     ) -> Run<'a, T, S::Error> {
         let asked = &self.kind.of;
-        let needs_input = self
-            .options
-            .interceptors
-            .iter()
-            .any(Interceptor::needs_input);
+        let needs_input = self.options.needs_input();
         // Written out at no cost to those who do not want it.
         let input = |input: &dyn Fn() -> Option<Value>| needs_input.then(input).flatten();
         let fallbacks = asked.fallbacks.iter();
