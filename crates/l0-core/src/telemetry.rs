@@ -90,7 +90,7 @@ pub struct Telemetry {
     /// The provider's own token counts of the attempt that nothing follows; absent if its source did
     /// not carry any.
     pub usage: Option<Usage>,
-    /// The provider's own token counts of attempts that a retry threw away, added up; absent if none
+    /// The provider's own token counts of attempts that another one followed, added up; absent if none
     /// carried any. See [`billed`](Self::billed).
     pub wasted_usage: Option<Usage>,
     /// Times, counts and rates.
@@ -135,7 +135,7 @@ pub struct Metrics {
     pub output_tokens_per_second: Option<f64>,
     /// Tokens of all attempts. One item of the stream is one token.
     pub total_tokens: u64,
-    /// Tokens of attempts that a retry threw away; part of [`total_tokens`](Self::total_tokens).
+    /// Tokens of attempts that another one followed; part of [`total_tokens`](Self::total_tokens).
     pub wasted_tokens: u64,
     /// Attempts made: calls of the source.
     pub attempts: u32,
