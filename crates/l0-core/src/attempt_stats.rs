@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
-use crate::token::{FinishReason, Usage};
+use crate::token::FinishReason;
 use crate::units::millis;
+use crate::usage::Usage;
 use crate::verdict::Outcome;
 
 /// What one attempt of a run measured: one call of one source.

@@ -61,10 +61,12 @@ mod l0;
 mod label;
 mod live;
 mod metadata;
+mod money;
 mod monitor;
 mod monitoring;
 mod observe;
 mod options;
+mod price;
 mod quantity;
 mod recorder;
 mod recording;
@@ -81,6 +83,7 @@ pub mod testing;
 mod timeout;
 mod token;
 mod units;
+mod usage;
 mod verdict;
 
 pub use attempt_stats::AttemptStats;
@@ -94,6 +97,7 @@ pub use keep::{Keep, KeepReason};
 pub use keys::{KeyError, KeyList, KeyRules};
 pub use l0::{Configuration, L0, L0Builder};
 pub use metadata::Metadata;
+pub use money::{Currency, Money, ParseCurrencyError, ParseMoneyError};
 pub use monitor::Monitor;
 pub use monitoring::Monitoring;
 pub use observe::{
@@ -101,6 +105,7 @@ pub use observe::{
     SourceInfo, observe_fn, on_finish,
 };
 pub use options::Builder;
+pub use price::{Cost, CostSource, Price, Priced, Pricing, Tier, TokenPrices};
 pub use quantity::{Quantity, QuantityKind, Unit, Value};
 pub use retry::{Backoff, Retry, RetryBudget, RetryContext};
 pub use run::{
@@ -117,5 +122,6 @@ pub use telemetry::{
     Metrics, Network, NetworkErrorRecord, SourcePart, Summary, Telemetry, Timestamp,
 };
 pub use timeout::Timeouts;
-pub use token::{FinishReason, Token, TokenKind, TokenView, Usage};
+pub use token::{FinishReason, Token, TokenKind, TokenView};
+pub use usage::Usage;
 pub use verdict::{DriftReport, Outcome, Severity, Violation};

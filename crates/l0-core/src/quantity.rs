@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::attempt_stats::AttemptStats;
 use crate::distribution::Distribution;
 use crate::telemetry::Telemetry;
-use crate::token::Usage;
+use crate::usage::Usage;
 use crate::verdict::Severity;
 
 /// One number of a run: what it is called, what it counts, and how it is read from [`Telemetry`].

@@ -17,8 +17,9 @@ use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
-use crate::token::{FinishReason, TokenKind, TokenView, Usage};
+use crate::token::{FinishReason, TokenKind, TokenView};
 use crate::units::rate;
+use crate::usage::Usage;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
 /// How many custom events are kept; further ones are dropped.

@@ -11,8 +11,9 @@ use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
-use crate::token::{FinishReason, Usage};
+use crate::token::FinishReason;
 use crate::units::{millis, rate};
+use crate::usage::Usage;
 use crate::verdict::Outcome;
 
 /// A point in wall-clock time, in whole milliseconds since the Unix epoch.

@@ -62,7 +62,8 @@ use crate::source::{View, source};
 use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::timeout::Timeouts;
-use crate::token::{FinishReason, TokenKind, TokenView, Usage};
+use crate::token::{FinishReason, TokenKind, TokenView};
+use crate::usage::Usage;
 use crate::verdict::{DriftReport, Severity, Violation};
 
 const MS: Duration = Duration::from_millis(1);

@@ -49,7 +49,8 @@ use crate::keep::KeepReason;
 use crate::metadata::Metadata;
 use crate::stats::ErrorRecord;
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
-use crate::token::{FinishReason, TokenView, Usage};
+use crate::token::{FinishReason, TokenView};
+use crate::usage::Usage;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
 pub use captured::{Captured, OwnedEvent};

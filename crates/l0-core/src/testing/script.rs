@@ -15,7 +15,8 @@ use tokio::time::{Sleep, sleep};
 
 use crate::failure::Failure;
 use crate::source::Attempt;
-use crate::token::{FinishReason, Token, TokenKind, TokenView, Usage};
+use crate::token::{FinishReason, Token, TokenKind, TokenView};
+use crate::usage::Usage;
 
 /// A source that does what a test says, attempt by attempt. Clones share the counts.
 ///
