@@ -217,6 +217,16 @@ impl ApiError {
         self
     }
 
+    /// What the error means if the provider says no more of it than words that tell nothing.
+    #[cfg(feature = "ollama")]
+    pub(crate) fn unless_told(mut self, failure: Failure) -> Self {
+        let word = self.error_type.is_some() || self.code.is_some() || self.status.is_some();
+        if !word && self.failure == FATAL {
+            self.failure = failure;
+        }
+        self
+    }
+
     /// What the server says itself of another attempt wins.
     #[cfg(feature = "reqwest")]
     pub(crate) fn should_retry(mut self, retry: Option<bool>) -> Self {

@@ -18,6 +18,7 @@ use crate::embeddings::{self, Embeddings};
 use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError};
 use crate::report::{ErrorObject, read_error};
 use crate::request::Call;
+use crate::sse::{begins_like_events, is_space};
 use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
@@ -46,9 +47,6 @@ pub struct BodyStream {
     rest: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
 }
 
-/// How a line of an event stream begins.
-const FIELDS: [&[u8]; 6] = [b"data", b"event", b"id", b"retry", b"error:", b":"];
-
 impl BodyStream {
     fn new(response: Response) -> Self {
         Self {
@@ -59,23 +57,14 @@ impl BodyStream {
 
     /// Reads up to the first byte that says something.
     async fn peek(&mut self) -> reqwest::Result<()> {
-        let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
         while self.first.is_empty()
             && let Some(chunk) = poll_fn(|cx| self.rest.as_mut().poll_next(cx)).await
         {
             let mut chunk = chunk.map_err(reqwest::Error::without_url)?;
-            let start = chunk.iter().position(|byte| !space(byte));
+            let start = chunk.iter().position(|byte| !is_space(byte));
             self.first = chunk.split_off(start.unwrap_or(chunk.len()));
         }
         Ok(())
-    }
-
-    fn begins_like_events(&self) -> bool {
-        let begins = |field: &&[u8]| {
-            let length = field.len().min(self.first.len());
-            length > 0 && field[..length] == self.first[..length]
-        };
-        FIELDS.iter().any(begins)
     }
 }
 
@@ -112,7 +101,7 @@ pub(crate) async fn from_response(
     }
     // The label may be wrong.
     body.peek().await.map_err(ProviderError::Transport)?;
-    if body.begins_like_events() {
+    if begins_like_events(&body.first) {
         return Ok(decoder(body));
     }
     let not_an_answer = || ProviderError::NotAnAnswer(NotAnAnswer::of(content_type.clone()));

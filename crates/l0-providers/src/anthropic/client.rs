@@ -11,7 +11,7 @@ use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for Anthropic's API, or a server that speaks it.
 ///
@@ -53,7 +53,10 @@ impl Provider for Anthropic {
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
         key_prefix: "",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[("anthropic-version", "2023-06-01")],
+        read_address: |address| address.into(),
     };
 }
 

@@ -12,7 +12,7 @@ use crate::decode::MAX_EVENT_BYTES;
 use crate::embeddings::Embeddings;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for the Gemini API, or a server that speaks it.
 ///
@@ -53,7 +53,10 @@ impl Provider for Gemini {
         key_vars: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
         key_header: "x-goog-api-key",
         key_prefix: "",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[],
+        read_address: |address| address.into(),
     };
 }
 

@@ -12,7 +12,7 @@ use crate::decode::MAX_EVENT_BYTES;
 use crate::embeddings::Embeddings;
 use crate::error::ProviderError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for OpenAI's API, or a compatible server's.
 ///
@@ -59,7 +59,10 @@ impl Provider for OpenAi {
         key_vars: &["OPENAI_API_KEY"],
         key_header: "authorization",
         key_prefix: "Bearer ",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[],
+        read_address: |address| address.into(),
     };
 }
 
