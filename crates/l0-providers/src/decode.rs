@@ -45,6 +45,11 @@ pub(crate) trait Dialect: Send + Sync {
         false
     }
 
+    /// Whether payloads have come, and none that an answer of this API has.
+    fn is_strange(&self) -> bool {
+        false
+    }
+
     /// The body is at its end, or broke off.
     fn end(&mut self, _: &mut Out) {}
 }
@@ -125,11 +130,6 @@ impl Out {
     /// The response is over; what follows is not read.
     pub(crate) fn end(&mut self) {
         self.end.get_or_insert(None);
-    }
-
-    /// The response is over with an error, unless it is over already.
-    pub(crate) fn fail_unless_ended(&mut self, fault: impl Into<Fault>) {
-        self.end.get_or_insert_with(|| Some(fault.into()));
     }
 
     /// The response is over with an error, once the tokens before it are handed out.
@@ -375,7 +375,11 @@ where
                     continue;
                 }
                 Some(Err(FrameError::Foreign(body))) => Some(foreign(&body).widen()),
-                None => None,
+                None => this
+                    .dialect
+                    .is_strange()
+                    .then(|| NotAnAnswer::json().into())
+                    .map(Fault::widen),
             };
             this.dialect.end(this.out);
             if error.is_none() && this.out.end.is_none() && !this.out.halves.is_empty() {

@@ -39,7 +39,7 @@ use futures_core::Stream;
 use l0_core::{Failure, FinishReason, TokenKind};
 
 use crate::decode::{Decoder, Dialect, Out, Unreadable, parse};
-use crate::error::{ApiError, NotAnAnswer};
+use crate::error::ApiError;
 use crate::finish::Finish;
 use crate::frames::Framing;
 use crate::report::api_error;
@@ -147,10 +147,8 @@ impl Dialect for Reply {
         Ok(())
     }
 
-    fn end(&mut self, out: &mut Out) {
-        if self.heard == Heard::Strange {
-            out.fail_unless_ended(NotAnAnswer::json());
-        }
+    fn is_strange(&self) -> bool {
+        self.heard == Heard::Strange
     }
 }
 
