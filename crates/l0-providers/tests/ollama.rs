@@ -263,6 +263,7 @@ fn what_is_no_answer_is_named() {
         ("{\"choices\":[]}", "application/json"),
         ("{\"status\":\"pulling\"}\n{}\n", "application/json"),
         ("{}\n{\"choices\":[]}", "application/json"),
+        ("{\"message\":\"hi\",\"response\":{}}", "application/json"),
         ("{\n  \"choices\": []\n}", "application/json"),
         (
             "\0\0\0\u{7c}\0\0\0\u{4b}abcd\u{b}:event-type\u{7}\0\u{5}chunk",

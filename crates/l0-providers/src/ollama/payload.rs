@@ -28,12 +28,20 @@ pub(super) struct Payload<'a> {
 
 impl<'de> Fields<'de> for Payload<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        self.is_answer |= matches!(key, "message" | "response" | "done");
         match key {
             "model" => self.model = map.next_value()?,
-            "message" => self.message.read(map)?,
-            "response" => self.own.content = map.next_value()?,
-            "done" => self.done = map.next_value()?,
+            "message" => {
+                self.message.read(map)?;
+                self.is_answer |= self.message.0.is_some();
+            }
+            "response" => {
+                self.own.content = map.next_value()?;
+                self.is_answer |= self.own.content.0.is_some();
+            }
+            "done" => {
+                self.done = map.next_value()?;
+                self.is_answer = true;
+            }
             "done_reason" => self.done_reason = map.next_value()?,
             "prompt_eval_count" | "eval_count" => self.counts.read(key, map)?,
             "error" => self.error = map.next_value()?,
