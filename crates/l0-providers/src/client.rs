@@ -473,6 +473,31 @@ mod tests {
         assert_eq!(openai.headers["authorization"], "Bearer sk-canary");
     }
 
+    #[cfg(feature = "ollama")]
+    #[test]
+    fn the_environment_of_a_local_server() {
+        use crate::ollama::Client;
+
+        let client = |key: Option<&str>, host: Option<&str>| {
+            let client = Client::from_vars(|name| {
+                let value = match name {
+                    "OLLAMA_API_KEY" => key,
+                    "OLLAMA_HOST" => host,
+                    _ => None,
+                };
+                value.map(str::to_owned)
+            });
+            client.unwrap()
+        };
+        let local = client(None, None);
+        assert_eq!(local.base_url.as_str(), "http://localhost:11434/");
+        assert!(!local.headers.contains_key("authorization"));
+        assert_eq!(client(None, Some("h")).base_url.as_str(), "http://h:11434/");
+        let hosted = client(Some("canary"), Some("https://ollama.com"));
+        assert_eq!(hosted.base_url.as_str(), "https://ollama.com/");
+        assert_eq!(hosted.headers["authorization"], "Bearer canary");
+    }
+
     #[test]
     fn nothing_secret_shows() {
         let client = Client::new("http://user:canary@h:1/v1?key=canary").unwrap();
