@@ -15,7 +15,7 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
 use crate::embeddings::{self, Embeddings};
-use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError};
+use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError, RequestError};
 use crate::report::{ErrorObject, read_error};
 use crate::request::Call;
 use crate::sse::{begins_like_events, is_space};
@@ -23,8 +23,6 @@ use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
 pub type ProviderStream = Decoder<BodyStream>;
-
-type Error = ProviderError<reqwest::Error>;
 
 /// How much of an error's body is read.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -91,7 +89,7 @@ pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
     max_event_bytes: usize,
-) -> Result<ProviderStream, Error> {
+) -> Result<ProviderStream, RequestError> {
     let response = successful(response).await?;
     let content_type = content_type(response.headers());
     let mut body = BodyStream::new(response);
@@ -167,14 +165,14 @@ pub(crate) fn whole<D: Dialect + Default + 'static>(operation: &'static str) -> 
 }
 
 /// An event has as much room as a whole answer here.
-fn whole_too_large(error: Error) -> Error {
+fn whole_too_large(error: RequestError) -> RequestError {
     match error {
         ProviderError::EventTooLarge(EventTooLarge { limit }) => answer_too_large(limit),
         error => error,
     }
 }
 
-fn answer_too_large(limit: usize) -> Error {
+fn answer_too_large(limit: usize) -> RequestError {
     ProviderError::AnswerTooLarge(AnswerTooLarge { limit, of: "bytes" })
 }
 
@@ -199,7 +197,7 @@ pub(crate) fn embeddings() -> Call<Embeddings> {
 }
 
 /// Reads a response that is JSON and never a stream: all of its body.
-async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, Error> {
+async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, RequestError> {
     let response = successful(response).await?;
     let content_type = content_type(response.headers());
     let mut body = BodyStream::new(response);
@@ -220,7 +218,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// A response with a successful status, or the error that it is.
-async fn successful(response: Response) -> Result<Response, Error> {
+async fn successful(response: Response) -> Result<Response, RequestError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);

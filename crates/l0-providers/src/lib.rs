@@ -119,6 +119,8 @@ pub use completion::Completion;
 pub use decode::Decoder;
 #[cfg(feature = "reqwest")]
 pub use embeddings::Embeddings;
+#[cfg(feature = "reqwest")]
+pub use error::RequestError;
 pub use error::{
     AnswerTooLarge, ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAnAnswer,
     ProviderError,

@@ -12,12 +12,10 @@ use reqwest::{Response, Url};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::error::{InvalidRequest, ProviderError};
+use crate::error::{InvalidRequest, ProviderError, RequestError};
 use crate::hosts;
 use crate::lenient::{Count, Fields, Object, Text, anything, default_on, skip};
 use crate::secrets::Secrets;
-
-type Error = ProviderError<reqwest::Error>;
 
 /// What a request accepts that asks for a stream.
 pub(crate) const ACCEPT_EVENTS: &str = "text/event-stream";
@@ -25,7 +23,7 @@ pub(crate) const ACCEPT_EVENTS: &str = "text/event-stream";
 pub(crate) const ACCEPT_LINES: &str = "application/x-ndjson";
 
 /// Sends a [`ProviderRequest`] and reads what comes.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
+pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, RequestError>> + Send>>;
 
 /// A request to a provider, made by a client's methods, such as `openai::Client::chat`.
 ///
@@ -88,7 +86,9 @@ pub(crate) struct Reading {
 
 impl<A: 'static> ProviderRequest<A> {
     /// Sends the request, and reads the response.
-    pub(crate) fn send(&self) -> impl Future<Output = Result<A, Error>> + Send + 'static + use<A> {
+    pub(crate) fn send(
+        &self,
+    ) -> impl Future<Output = Result<A, RequestError>> + Send + 'static + use<A> {
         let request = self.body.clone().map(|body| {
             let mut headers = self.headers.clone();
             let set = headers.get(ACCEPT);
@@ -120,7 +120,7 @@ impl<A: 'static> ProviderRequest<A> {
 
 impl<A: 'static> Source for ProviderRequest<A> {
     type Answer = A;
-    type Error = Error;
+    type Error = RequestError;
     type Connecting = Connecting<A>;
     type View = ByToken;
 
