@@ -30,7 +30,7 @@ use l0_core::{
 use l0_guardrails::{Drift, Guardrails};
 use l0_prometheus::{Collector, metrics_route};
 use l0_providers::openai::{ChatRequest, Client};
-use l0_providers::{ProviderError, ProviderToken};
+use l0_providers::{ProviderToken, RequestError};
 use l0_sentry::SentryInterceptor;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -163,7 +163,7 @@ async fn chat(State(service): State<Service>, Json(body): Json<ChatBody>) -> Res
 /// The events of an answer. They own the run: a client that goes away drops the response's body, and
 /// the run with it, which counts it as dropped and closes the connection to the model.
 fn events(
-    run: Run<'static, ProviderToken, ProviderError<reqwest::Error>>,
+    run: Run<'static, ProviderToken, RequestError>,
 ) -> impl Stream<Item = Result<Event, BoxError>> + Send {
     let events = stream::unfold(Some(run), |run| async {
         let mut run = run?;

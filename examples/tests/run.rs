@@ -15,6 +15,8 @@ fn output(program: &str, arguments: &[&str]) -> String {
         "ANTHROPIC_BASE_URL",
         "GEMINI_API_KEY",
         "GEMINI_BASE_URL",
+        "OLLAMA_HOST",
+        "OLLAMA_API_KEY",
         "GOOGLE_API_KEY",
         "GOOGLE_GEMINI_BASE_URL",
         "DD_DOGSTATSD_URL",
@@ -284,7 +286,7 @@ fn chat() {
         "Retries: 1 (1 network, 0 model)",
     ];
     assert_in_order(&chat(&[]), &expected);
-    for provider in ["openai", "responses", "anthropic", "gemini"] {
+    for provider in ["openai", "responses", "anthropic", "gemini", "ollama"] {
         let text = chat(&["--provider", provider]);
         assert_in_order(&text, &expected);
         assert!(text.contains("Finish reason: stop"), "{provider}: {text}");

@@ -5,7 +5,7 @@ use futures_util::stream::{self, StreamExt};
 use l0_core::{Token, TokenKind};
 use l0_fuzz::Body;
 use l0_providers::openai::{self, responses};
-use l0_providers::{Decoder, ProviderToken, ToolCalls, anthropic, gemini};
+use l0_providers::{Decoder, ProviderToken, ToolCalls, anthropic, gemini, ollama};
 
 /// (choice, index, id, name, arguments) of a call.
 type Call = (u32, u32, Option<String>, String, String);
@@ -50,11 +50,12 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         .map(|chunk| Ok(chunk.to_vec()))
         .collect();
     let body: Body = stream::iter(chunks).boxed();
-    let decoder: Decoder<Body> = match dialect % 4 {
+    let decoder: Decoder<Body> = match dialect % 5 {
         0 => openai::decode(body),
         1 => responses::decode(body),
         2 => anthropic::decode(body),
-        _ => gemini::decode(body),
+        3 => gemini::decode(body),
+        _ => ollama::decode(body),
     };
     // It never waits, but may yield.
     let mut items = decoder.max_event_bytes(4096).collect::<Vec<_>>();

@@ -13,7 +13,7 @@ use serde::de::MapAccess;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::error::InvalidRequest;
 use crate::lenient::{Fields, Object, skip};
-use crate::request::{ACCEPT_EVENTS, Call, ProviderRequest, Reading, shown};
+use crate::request::{Call, ProviderRequest, Reading, shown};
 use crate::secrets::Secrets;
 
 /// The largest whole answer allowed unless the user says otherwise: 64 MiB, enough for 2,000 long vectors
@@ -38,8 +38,14 @@ pub struct Api {
     /// The key's header, and what stands before the key in it.
     pub(crate) key_header: &'static str,
     pub(crate) key_prefix: &'static str,
+    /// Whether the API at its own address takes no request without a key.
+    pub(crate) needs_key: bool,
+    /// What requests for a stream accept.
+    pub(crate) accept: &'static str,
     /// Headers of every request.
     pub(crate) headers: &'static [(&'static str, &'static str)],
+    /// Makes an address of what the variable for one may have instead.
+    pub(crate) read_address: fn(&str) -> Cow<'_, str>,
 }
 
 /// A client for one provider's API, such as `openai::Client`.
@@ -65,8 +71,8 @@ impl<P: Provider> Client<P> {
     pub const DEFAULT_BASE_URL: &'static str = P::API.base_url;
 
     /// A client from the environment: an address and a key from the variables that the provider's
-    /// module names. The key is required unless an address is set: local servers need none. Empty
-    /// variables count as unset.
+    /// module names. The key is required unless an address is set, or the provider's own is a local one:
+    /// local servers need none. Empty variables count as unset.
     ///
     /// # Errors
     ///
@@ -84,10 +90,11 @@ impl<P: Provider> Client<P> {
         };
         let api = P::API;
         let base_url = first(api.base_url_vars);
-        let client = Self::new(base_url.as_deref().unwrap_or(Self::DEFAULT_BASE_URL))?;
+        let address = base_url.as_deref().map(api.read_address);
+        let client = Self::new(address.as_deref().unwrap_or(Self::DEFAULT_BASE_URL))?;
         match first(api.key_vars) {
             Some(key) => client.api_key(&key),
-            None if base_url.is_some() => Ok(client),
+            None if base_url.is_some() || !api.needs_key => Ok(client),
             None => Err(ClientError::MissingKey {
                 key: api.key_vars[0],
                 base_url: api.base_url_vars[0],
@@ -116,7 +123,7 @@ impl<P: Provider> Client<P> {
         }
         let base_url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
         let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, ACCEPT_EVENTS);
+        headers.insert(ACCEPT, HeaderValue::from_static(P::API.accept));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         for (name, value) in P::API.headers {
             headers.insert(*name, HeaderValue::from_static(value));
@@ -464,6 +471,31 @@ mod tests {
         let openai = client(Some("sk-canary"), None).unwrap();
         assert_eq!(openai.base_url.as_str(), "https://api.openai.com/v1");
         assert_eq!(openai.headers["authorization"], "Bearer sk-canary");
+    }
+
+    #[cfg(feature = "ollama")]
+    #[test]
+    fn the_environment_of_a_local_server() {
+        use crate::ollama::Client;
+
+        let client = |key: Option<&str>, host: Option<&str>| {
+            let client = Client::from_vars(|name| {
+                let value = match name {
+                    "OLLAMA_API_KEY" => key,
+                    "OLLAMA_HOST" => host,
+                    _ => None,
+                };
+                value.map(str::to_owned)
+            });
+            client.unwrap()
+        };
+        let local = client(None, None);
+        assert_eq!(local.base_url.as_str(), "http://localhost:11434/");
+        assert!(!local.headers.contains_key("authorization"));
+        assert_eq!(client(None, Some("h")).base_url.as_str(), "http://h:11434/");
+        let hosted = client(Some("canary"), Some("https://ollama.com"));
+        assert_eq!(hosted.base_url.as_str(), "https://ollama.com/");
+        assert_eq!(hosted.headers["authorization"], "Bearer canary");
     }
 
     #[test]

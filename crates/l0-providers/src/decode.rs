@@ -15,11 +15,12 @@ use l0_core::{FinishReason, Token, TokenKind, Usage};
 use crate::error::{
     ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAnAnswer, ProviderError,
 };
+use crate::frames::{Frames, Framing};
 use crate::lenient::{Fields, Object};
 use crate::repair::{Halves, mark_halves, without_nan};
 use crate::report::{bare_error, in_band_error};
 use crate::secrets::Secrets;
-use crate::sse::{Event, Events, SseError};
+use crate::sse::{Event, FrameError, begins_like_events};
 use crate::token::ProviderToken;
 
 /// The largest event allowed unless the user says otherwise: 8 MiB.
@@ -27,6 +28,11 @@ pub(crate) const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
 /// One provider's format: reads the payloads of one response, in order.
 pub(crate) trait Dialect: Send + Sync {
+    /// What its payloads come in.
+    fn framing(&self) -> Framing {
+        Framing::Events
+    }
+
     /// Reads one payload. `name` is its event's name, empty if it has none.
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable>;
 
@@ -36,6 +42,11 @@ pub(crate) trait Dialect: Send + Sync {
 
     /// Whether the provider told of an error that more may follow, but that need not wait for it.
     fn failing(&self) -> bool {
+        false
+    }
+
+    /// Whether payloads have come, and none that an answer of this API has.
+    fn is_strange(&self) -> bool {
         false
     }
 
@@ -237,6 +248,7 @@ fn foreign(body: &[u8]) -> Fault {
         Some(0) if body.get(13) == Some(&b':') => "application/vnd.amazon.eventstream",
         Some(0) => "application/octet-stream",
         Some(b'<') => "text/html",
+        _ if begins_like_events(body) => "text/event-stream",
         // A first line that is whole is all that is kept.
         _ if is_line(body) => "application/x-ndjson",
         _ => "application/json",
@@ -255,7 +267,7 @@ pin_project_lite::pin_project! {
     #[must_use = "streams do nothing unless polled"]
     pub struct Decoder<S> {
         #[pin]
-        events: Events<S>,
+        frames: Frames<S>,
         dialect: Box<dyn Dialect>,
         out: Out,
         secrets: Secrets,
@@ -270,7 +282,7 @@ impl<S> Decoder<S> {
 
     pub(crate) fn of(body: S, dialect: Box<dyn Dialect>) -> Self {
         Self {
-            events: Events::new(body, MAX_EVENT_BYTES),
+            frames: Frames::new(dialect.framing(), body, MAX_EVENT_BYTES),
             dialect,
             out: Out::default(),
             secrets: Secrets::default(),
@@ -300,13 +312,13 @@ impl<S> Decoder<S> {
     /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes. A body that is
     /// no stream, but the whole answer as JSON, counts as one event.
     pub fn max_event_bytes(mut self, limit: usize) -> Self {
-        self.events.set_max_event_bytes(limit);
+        self.frames.set_max_event_bytes(limit);
         self
     }
 
     /// The byte stream.
     pub fn get_ref(&self) -> &S {
-        self.events.get_ref()
+        self.frames.get_ref()
     }
 }
 
@@ -329,7 +341,7 @@ where
         let mut this = self.project();
         let error = loop {
             if let Some(mut token) = this.out.tokens.pop_front() {
-                this.events.as_mut().progress();
+                this.frames.as_mut().progress();
                 this.secrets.hide_in_names(&mut token);
                 return Poll::Ready(Some(Ok(token)));
             }
@@ -339,7 +351,7 @@ where
             if let Some(fault) = this.out.end.take() {
                 break fault.map(Fault::widen);
             }
-            let Poll::Ready(event) = this.events.as_mut().poll_next(cx) else {
+            let Poll::Ready(event) = this.frames.as_mut().poll_next(cx) else {
                 if this.dialect.failing() {
                     this.dialect.end(this.out);
                     continue;
@@ -351,19 +363,23 @@ where
                     read(&event, &mut **this.dialect, this.out);
                     continue;
                 }
-                Some(Err(SseError::Source(error))) => Some(ProviderError::Transport(error)),
-                Some(Err(SseError::Utf8 { valid_up_to })) => {
+                Some(Err(FrameError::Source(error))) => Some(ProviderError::Transport(error)),
+                Some(Err(FrameError::Utf8 { valid_up_to })) => {
                     Some(ProviderError::Utf8(InvalidUtf8 { valid_up_to }))
                 }
-                Some(Err(SseError::TooLarge { limit })) => {
+                Some(Err(FrameError::TooLarge { limit })) => {
                     Some(ProviderError::EventTooLarge(EventTooLarge { limit }))
                 }
-                Some(Err(SseError::Object(body))) => {
+                Some(Err(FrameError::Object(body))) => {
                     read_object(body, &mut **this.dialect, this.out);
                     continue;
                 }
-                Some(Err(SseError::Foreign(body))) => Some(foreign(&body).widen()),
-                None => None,
+                Some(Err(FrameError::Foreign(body))) => Some(foreign(&body).widen()),
+                None => this
+                    .dialect
+                    .is_strange()
+                    .then(|| NotAnAnswer::json().into())
+                    .map(Fault::widen),
             };
             this.dialect.end(this.out);
             if error.is_none() && this.out.end.is_none() && !this.out.halves.is_empty() {

@@ -12,7 +12,7 @@ use serde_json::error::Category;
 
 use crate::decode::error_in;
 use crate::error::{Fault, InvalidJson, InvalidUtf8, NotAnAnswer};
-use crate::lenient::{Count, Fields, Object, Text, skip};
+use crate::lenient::{Count, Fields, Object, Text, anything, default_on, read_map, skip};
 use crate::usage::{Counted, UsageFields};
 
 /// The embeddings of some inputs: what `openai::Client::embeddings` gives.
@@ -66,7 +66,7 @@ impl fmt::Debug for Embeddings {
     }
 }
 
-/// Reads the body of a response, of OpenAI's API or of Gemini's.
+/// Reads the body of a response, of OpenAI's API, Gemini's or Ollama's.
 ///
 /// Not as leniently as other answers: a vector that is left out would shift those after it.
 pub(crate) fn read(body: &[u8]) -> Result<Embeddings, Fault> {
@@ -95,11 +95,10 @@ pub(crate) fn read(body: &[u8]) -> Result<Embeddings, Fault> {
 
 /// The vectors in the order of the inputs: by their numbers, if each has one of its own, and else as
 /// they came. Absent if there is an item without a vector.
-fn in_order(items: Vec<Object<Item>>) -> Option<Vec<Vec<f32>>> {
+fn in_order(items: Vec<Item>) -> Option<Vec<Vec<f32>>> {
     let mut vectors = vec![Vec::new(); items.len()];
     let mut numbers = Vec::with_capacity(items.len());
     for (vector, item) in vectors.iter_mut().zip(items) {
-        let item = item.0?;
         *vector = item.vector?.0;
         numbers.push(item.index.0.and_then(|index| usize::try_from(index).ok()));
     }
@@ -116,7 +115,7 @@ fn in_order(items: Vec<Object<Item>>) -> Option<Vec<Vec<f32>>> {
 
 #[derive(Default)]
 struct Payload<'a> {
-    items: Option<Vec<Object<Item>>>,
+    items: Option<Vec<Item>>,
     usage: Object<UsageFields>,
     model: Text<'a>,
     response_id: Text<'a>,
@@ -129,6 +128,11 @@ impl<'de> Fields<'de> for Payload<'de> {
             // Gemini's, of one input.
             "embedding" => self.items = Some(vec![map.next_value()?]),
             "usage" | "usageMetadata" => self.usage.read(map)?,
+            // Ollama's, which has no object around it.
+            "prompt_eval_count" => {
+                let usage = self.usage.0.get_or_insert_default();
+                usage.read(key, map)?;
+            }
             "model" | "modelVersion" => self.model = map.next_value()?,
             "id" | "responseId" => self.response_id = map.next_value()?,
             _ => skip(map)?,
@@ -137,10 +141,36 @@ impl<'de> Fields<'de> for Payload<'de> {
     }
 }
 
+/// An object with a vector, or the vector itself, as Ollama has it.
 #[derive(Default)]
 struct Item {
     vector: Option<Vector>,
     index: Count,
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Item;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let mut item = Item::default();
+                read_map(&mut item, map)?;
+                Ok(item)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                Ok(Item {
+                    vector: Some(Vector::of(seq)?),
+                    ..Item::default()
+                })
+            }
+            default_on!(bool number str null);
+        }
+        deserializer.deserialize_any(V)
+    }
 }
 
 impl<'de> Fields<'de> for Item {
@@ -173,14 +203,20 @@ impl<'de> Deserialize<'de> for Vector {
                 });
                 Ok(Vector(numbers.collect::<Result<_, E>>()?))
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut vector = Vec::new();
-                while let Some(number) = seq.next_element()? {
-                    vector.push(number);
-                }
-                Ok(Vector(vector))
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+                Vector::of(seq)
             }
         }
         deserializer.deserialize_any(V)
+    }
+}
+
+impl Vector {
+    fn of<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<Self, A::Error> {
+        let mut vector = Vec::new();
+        while let Some(number) = seq.next_element()? {
+            vector.push(number);
+        }
+        Ok(Self(vector))
     }
 }

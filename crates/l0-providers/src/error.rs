@@ -41,6 +41,12 @@ pub enum ProviderError<E> {
     Request(InvalidRequest),
 }
 
+/// Why a request of a client failed, or the stream that came of it: the error of a
+/// [`ProviderRequest`](crate::ProviderRequest) and of a [`ProviderStream`](crate::ProviderStream). A
+/// run of one fails with [`l0_core::Error<RequestError>`](l0_core::Error).
+#[cfg(feature = "reqwest")]
+pub type RequestError = ProviderError<reqwest::Error>;
+
 // Bytes that are no JSON or no UTF-8 inside of an event that is complete were mangled on the way: a
 // proxy cut or mixed answers, or a server split a character. The model is not at fault (which would
 // count toward its retries), and the next attempt usually goes well, so this is the network's
@@ -214,6 +220,16 @@ impl ApiError {
     pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
         self.retry_after = delay;
         self.failure.retry_after = delay;
+        self
+    }
+
+    /// What the error means if the provider says no more of it than words that tell nothing.
+    #[cfg(feature = "ollama")]
+    pub(crate) fn unless_told(mut self, failure: Failure) -> Self {
+        let word = self.error_type.is_some() || self.code.is_some() || self.status.is_some();
+        if !word && self.failure == FATAL {
+            self.failure = failure;
+        }
         self
     }
 

@@ -10,7 +10,7 @@
 ///
 /// The names are those of OpenTelemetry's conventions; below them, names of the same form for providers
 /// that the conventions do not list.
-const HOSTS: [(&str, &str); 43] = [
+const HOSTS: [(&str, &str); 44] = [
     ("openai.com", "openai"),
     ("anthropic.com", "anthropic"),
     ("claude.com", "anthropic"),
@@ -55,6 +55,7 @@ const HOSTS: [(&str, &str); 43] = [
     ("dashscope*.aliyuncs.com", "dashscope"),
     ("minimax.io", "minimax"),
     ("z.ai", "z_ai"),
+    ("ollama.com", "ollama"),
 ];
 
 /// Returns the name of the provider at this host and path.
@@ -181,7 +182,9 @@ mod tests {
                 "/compatible-mode/v1",
                 Some("dashscope"),
             ),
+            ("ollama.com", "/api", Some("ollama")),
             // Nobody's, or somebody else's.
+            ("localhost", "/api", None),
             ("localhost", "/v1", None),
             ("127.0.0.1", "/v1", None),
             ("[::1]", "/v1", None),

@@ -15,15 +15,14 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
 use crate::embeddings::{self, Embeddings};
-use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError};
+use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError, RequestError};
 use crate::report::{ErrorObject, read_error};
 use crate::request::Call;
+use crate::sse::{begins_like_events, is_space};
 use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
 pub type ProviderStream = Decoder<BodyStream>;
-
-type Error = ProviderError<reqwest::Error>;
 
 /// How much of an error's body is read.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -46,9 +45,6 @@ pub struct BodyStream {
     rest: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
 }
 
-/// How a line of an event stream begins.
-const FIELDS: [&[u8]; 6] = [b"data", b"event", b"id", b"retry", b"error:", b":"];
-
 impl BodyStream {
     fn new(response: Response) -> Self {
         Self {
@@ -59,23 +55,14 @@ impl BodyStream {
 
     /// Reads up to the first byte that says something.
     async fn peek(&mut self) -> reqwest::Result<()> {
-        let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
         while self.first.is_empty()
             && let Some(chunk) = poll_fn(|cx| self.rest.as_mut().poll_next(cx)).await
         {
             let mut chunk = chunk.map_err(reqwest::Error::without_url)?;
-            let start = chunk.iter().position(|byte| !space(byte));
+            let start = chunk.iter().position(|byte| !is_space(byte));
             self.first = chunk.split_off(start.unwrap_or(chunk.len()));
         }
         Ok(())
-    }
-
-    fn begins_like_events(&self) -> bool {
-        let begins = |field: &&[u8]| {
-            let length = field.len().min(self.first.len());
-            length > 0 && field[..length] == self.first[..length]
-        };
-        FIELDS.iter().any(begins)
     }
 }
 
@@ -102,7 +89,7 @@ pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
     max_event_bytes: usize,
-) -> Result<ProviderStream, Error> {
+) -> Result<ProviderStream, RequestError> {
     let response = successful(response).await?;
     let content_type = content_type(response.headers());
     let mut body = BodyStream::new(response);
@@ -112,7 +99,7 @@ pub(crate) async fn from_response(
     }
     // The label may be wrong.
     body.peek().await.map_err(ProviderError::Transport)?;
-    if body.begins_like_events() {
+    if begins_like_events(&body.first) {
         return Ok(decoder(body));
     }
     let not_an_answer = || ProviderError::NotAnAnswer(NotAnAnswer::of(content_type.clone()));
@@ -178,14 +165,14 @@ pub(crate) fn whole<D: Dialect + Default + 'static>(operation: &'static str) -> 
 }
 
 /// An event has as much room as a whole answer here.
-fn whole_too_large(error: Error) -> Error {
+fn whole_too_large(error: RequestError) -> RequestError {
     match error {
         ProviderError::EventTooLarge(EventTooLarge { limit }) => answer_too_large(limit),
         error => error,
     }
 }
 
-fn answer_too_large(limit: usize) -> Error {
+fn answer_too_large(limit: usize) -> RequestError {
     ProviderError::AnswerTooLarge(AnswerTooLarge { limit, of: "bytes" })
 }
 
@@ -210,7 +197,7 @@ pub(crate) fn embeddings() -> Call<Embeddings> {
 }
 
 /// Reads a response that is JSON and never a stream: all of its body.
-async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, Error> {
+async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, RequestError> {
     let response = successful(response).await?;
     let content_type = content_type(response.headers());
     let mut body = BodyStream::new(response);
@@ -231,7 +218,7 @@ fn is_json(content_type: &str) -> bool {
 }
 
 /// A response with a successful status, or the error that it is.
-async fn successful(response: Response) -> Result<Response, Error> {
+async fn successful(response: Response) -> Result<Response, RequestError> {
     let status = response.status();
     if status.is_success() {
         return Ok(response);

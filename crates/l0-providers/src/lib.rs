@@ -44,6 +44,7 @@
 //! | `responses` | yes | [`openai::responses`]: OpenAI's Responses |
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
+//! | `ollama` | yes | [`ollama`]: Ollama's own API, `/api/chat` and `/api/generate` |
 //! | `reqwest` | no | a small client for each, such as `openai::Client`, whose requests are sources for runs and calls; and `from_response` for a `reqwest::Response` |
 //! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback that answers by a script |
 //!
@@ -64,7 +65,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![allow(clippy::doc_markdown, reason = "the names of providers are no code")]
 #![cfg_attr(
-    not(all(feature = "responses", feature = "anthropic", feature = "gemini")),
+    not(all(
+        feature = "responses",
+        feature = "anthropic",
+        feature = "gemini",
+        feature = "ollama"
+    )),
     allow(dead_code, reason = "no dialect needs all that they have in common")
 )]
 
@@ -79,6 +85,7 @@ mod decode;
 mod embeddings;
 mod error;
 mod finish;
+mod frames;
 #[cfg(feature = "gemini")]
 pub mod gemini;
 #[cfg(feature = "reqwest")]
@@ -86,6 +93,9 @@ mod hosts;
 #[cfg(feature = "reqwest")]
 mod http_response;
 mod lenient;
+mod lines;
+#[cfg(feature = "ollama")]
+pub mod ollama;
 #[cfg(feature = "openai")]
 pub mod openai;
 mod repair;
@@ -109,6 +119,8 @@ pub use completion::Completion;
 pub use decode::Decoder;
 #[cfg(feature = "reqwest")]
 pub use embeddings::Embeddings;
+#[cfg(feature = "reqwest")]
+pub use error::RequestError;
 pub use error::{
     AnswerTooLarge, ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAnAnswer,
     ProviderError,

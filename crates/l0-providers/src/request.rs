@@ -12,18 +12,18 @@ use reqwest::{Response, Url};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::error::{InvalidRequest, ProviderError};
+use crate::error::{InvalidRequest, ProviderError, RequestError};
 use crate::hosts;
 use crate::lenient::{Count, Fields, Object, Text, anything, default_on, skip};
 use crate::secrets::Secrets;
 
-type Error = ProviderError<reqwest::Error>;
-
 /// What a request accepts that asks for a stream.
-pub(crate) const ACCEPT_EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(crate) const ACCEPT_EVENTS: &str = "text/event-stream";
+/// The same of an API whose streams are lines.
+pub(crate) const ACCEPT_LINES: &str = "application/x-ndjson";
 
 /// Sends a [`ProviderRequest`] and reads what comes.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
+pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, RequestError>> + Send>>;
 
 /// A request to a provider, made by a client's methods, such as `openai::Client::chat`.
 ///
@@ -37,7 +37,7 @@ pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
 /// - the provider, by the address's host, unless
 ///   [`provider_name`](crate::Client::provider_name) sets it. It is absent where the host is not known,
 ///   as of a proxy or a local server: what answers there, the API does not tell;
-/// - the model, and the operation: `chat`, `generate_content`, `embeddings`;
+/// - the model, and the operation: `chat`, `generate_content`, `text_completion`, `embeddings`;
 /// - the host and the port;
 /// - whether a stream is asked for;
 /// - the parameters `temperature`, `top_p`, `top_k`, `max_tokens`, `frequency_penalty`,
@@ -86,10 +86,14 @@ pub(crate) struct Reading {
 
 impl<A: 'static> ProviderRequest<A> {
     /// Sends the request, and reads the response.
-    pub(crate) fn send(&self) -> impl Future<Output = Result<A, Error>> + Send + 'static + use<A> {
+    pub(crate) fn send(
+        &self,
+    ) -> impl Future<Output = Result<A, RequestError>> + Send + 'static + use<A> {
         let request = self.body.clone().map(|body| {
             let mut headers = self.headers.clone();
-            if !self.call.streaming && headers.get(ACCEPT) == Some(&ACCEPT_EVENTS) {
+            let set = headers.get(ACCEPT);
+            let for_stream = set.is_some_and(|set| set == ACCEPT_EVENTS || set == ACCEPT_LINES);
+            if !self.call.streaming && for_stream {
                 headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
             }
             self.http.post(self.url.clone()).headers(headers).body(body)
@@ -116,7 +120,7 @@ impl<A: 'static> ProviderRequest<A> {
 
 impl<A: 'static> Source for ProviderRequest<A> {
     type Answer = A;
-    type Error = Error;
+    type Error = RequestError;
     type Connecting = Connecting<A>;
     type View = ByToken;
 
@@ -223,12 +227,19 @@ impl<'de> Fields<'de> for Asked<'de> {
                     .extend(several.map(|count| ("choice.count", count.into())));
                 return Ok(());
             }
-            // Gemini's parameters.
-            "generationConfig" | "generation_config" | "embedContentConfig" => {
+            // Gemini's parameters, and Ollama's.
+            "generationConfig" | "generation_config" | "embedContentConfig" | "options" => {
                 let mut inner = Object::<Box<Self>>::default();
                 inner.read(map)?;
                 let inner = inner.0.into_iter().flat_map(|inner| inner.parameters);
                 self.parameters.extend(inner);
+                return Ok(());
+            }
+            "num_predict" => {
+                // A negative one is no limit.
+                let Count(count) = map.next_value()?;
+                self.parameters
+                    .extend(count.map(|count| ("max_tokens", count.into())));
                 return Ok(());
             }
             "temperature" => "temperature",
@@ -291,8 +302,8 @@ struct Prompt(Map<String, Value>);
 impl<'de> Fields<'de> for Prompt {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "messages" | "input" | "contents" | "content" | "requests" | "prompt" | "system"
-            | "instructions" | "systemInstruction" | "system_instruction" => {
+            "messages" | "input" | "contents" | "content" | "requests" | "prompt" | "suffix"
+            | "images" | "system" | "instructions" | "systemInstruction" | "system_instruction" => {
                 self.0.insert(key.to_owned(), map.next_value()?);
                 Ok(())
             }

@@ -30,7 +30,7 @@ pub(crate) struct Event {
 
 /// Why there are no further events.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum SseError<E> {
+pub(crate) enum FrameError<E> {
     /// The byte stream failed.
     Source(E),
     /// A field is no UTF-8: how many of its bytes are.
@@ -60,7 +60,7 @@ pin_project_lite::pin_project! {
 }
 
 /// How many lines and empty chunks are read in one poll, if nothing comes of them.
-const MAX_QUIET: usize = 128;
+pub(crate) const MAX_QUIET: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -111,7 +111,7 @@ where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
 {
-    type Item = Result<Event, SseError<E>>;
+    type Item = Result<Event, FrameError<E>>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let mut this = self.project();
@@ -135,7 +135,7 @@ where
                         // A last line without its end: the body was cut, perhaps inside of a
                         // character.
                         sse_stream::Error::Utf8Parse(_) if tail => None,
-                        sse_stream::Error::Utf8Parse(error) => Some(Err(SseError::Utf8 {
+                        sse_stream::Error::Utf8Parse(error) => Some(Err(FrameError::Utf8 {
                             valid_up_to: error.valid_up_to(),
                         })),
                         // The feed never fails, and unknown fields are not looked for.
@@ -150,7 +150,7 @@ where
                 Phase::TooLarge => {
                     *this.phase = Phase::Ended;
                     let limit = this.counter.limit;
-                    return Poll::Ready(Some(Err(SseError::TooLarge { limit })));
+                    return Poll::Ready(Some(Err(FrameError::TooLarge { limit })));
                 }
                 Phase::Tail | Phase::Ended => {
                     *this.phase = Phase::Ended;
@@ -194,7 +194,7 @@ where
                 }
                 Some(Err(error)) => {
                     *this.phase = Phase::Ended;
-                    return Poll::Ready(Some(Err(SseError::Source(error))));
+                    return Poll::Ready(Some(Err(FrameError::Source(error))));
                 }
                 None => {
                     if let Some(error) = this.opening.ended() {
@@ -232,9 +232,26 @@ enum Opening {
 
 /// How much is kept of a body that is neither an event stream nor an object, and how large an object
 /// may be that is looked at for an error before the body has ended.
-const MAX_FOREIGN: usize = 64 * 1024;
+pub(crate) const MAX_FOREIGN: usize = 64 * 1024;
 /// How much of a body of binary messages.
-const BINARY_HEAD: usize = 16;
+pub(crate) const BINARY_HEAD: usize = 16;
+
+/// How a line of an event stream begins.
+const FIELDS: [&[u8]; 6] = [b"data", b"event", b"id", b"retry", b"error:", b":"];
+
+/// Whether a body that begins so is an event stream.
+pub(crate) fn begins_like_events(body: &[u8]) -> bool {
+    let begins = |field: &&[u8]| {
+        let length = field.len().min(body.len());
+        length > 0 && field[..length] == body[..length]
+    };
+    FIELDS.iter().any(begins)
+}
+
+/// Whether a byte before the first that says something is to be passed over.
+pub(crate) fn is_space(byte: &u8) -> bool {
+    byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte)
+}
 
 impl Opening {
     fn is_open(&self) -> bool {
@@ -245,8 +262,7 @@ impl Opening {
     fn read(&mut self, chunk: &[u8], limit: usize) -> bool {
         let mut rest = chunk;
         if matches!(self, Self::Unseen) {
-            let space = |byte: &u8| byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte);
-            let Some(first) = chunk.iter().position(|byte| !space(byte)) else {
+            let Some(first) = chunk.iter().position(|byte| !is_space(byte)) else {
                 return false;
             };
             rest = &chunk[first..];
@@ -284,10 +300,10 @@ impl Opening {
     }
 
     /// What the body is, if nothing more of it needs to be known.
-    fn decided<E>(&mut self, limit: usize) -> Option<SseError<E>> {
+    fn decided<E>(&mut self, limit: usize) -> Option<FrameError<E>> {
         match self {
             Self::Foreign { seen, enough } if seen.len() >= *enough => {
-                Some(SseError::Foreign(std::mem::take(seen)))
+                Some(FrameError::Foreign(std::mem::take(seen)))
             }
             Self::Object {
                 seen,
@@ -295,30 +311,30 @@ impl Opening {
             } if seen[*end..].iter().any(|byte| !byte.is_ascii_whitespace()) => {
                 // More of the kind follow.
                 seen.truncate(*end + 1);
-                Some(SseError::Foreign(std::mem::take(seen)))
+                Some(FrameError::Foreign(std::mem::take(seen)))
             }
-            Self::Object { seen, .. } if seen.len() > limit => Some(SseError::TooLarge { limit }),
+            Self::Object { seen, .. } if seen.len() > limit => Some(FrameError::TooLarge { limit }),
             _ => None,
         }
     }
 
     /// What the body is, though nothing says that it has ended: an error, which nothing follows.
-    fn failed<E>(&mut self) -> Option<SseError<E>> {
+    fn failed<E>(&mut self) -> Option<FrameError<E>> {
         match self {
             Self::Object { seen, .. } if seen.len() <= MAX_FOREIGN => {
                 let text = std::str::from_utf8(seen).ok()?.trim_end();
                 let fails = text.ends_with('}') && is_error(text);
-                fails.then(|| SseError::Object(std::mem::take(seen)))
+                fails.then(|| FrameError::Object(std::mem::take(seen)))
             }
             _ => None,
         }
     }
 
     /// What a body is that has ended.
-    fn ended<E>(&mut self) -> Option<SseError<E>> {
+    fn ended<E>(&mut self) -> Option<FrameError<E>> {
         match self {
-            Self::Object { seen, .. } => Some(SseError::Object(std::mem::take(seen))),
-            Self::Foreign { seen, .. } => Some(SseError::Foreign(std::mem::take(seen))),
+            Self::Object { seen, .. } => Some(FrameError::Object(std::mem::take(seen))),
+            Self::Foreign { seen, .. } => Some(FrameError::Foreign(std::mem::take(seen))),
             Self::Unseen | Self::Events => None,
         }
     }
@@ -472,7 +488,7 @@ mod tests {
 
     type Decoded = (
         Vec<(Option<String>, String, bool)>,
-        Option<SseError<Infallible>>,
+        Option<FrameError<Infallible>>,
     );
 
     fn decode(chunks: impl IntoIterator<Item = Vec<u8>>, limit: usize) -> Decoded {
@@ -584,7 +600,7 @@ mod tests {
         let body = b"data: a\n\ndata: b\xFFc\n\ndata: d\n\n";
         let expected = (
             vec![(None, "a".to_owned(), false)],
-            Some(SseError::Utf8 { valid_up_to: 1 }),
+            Some(FrameError::Utf8 { valid_up_to: 1 }),
         );
         assert_eq!(decode([body.to_vec()], 100), expected);
         assert_eq!(decode(bytes_of(body), 100), expected);
@@ -600,7 +616,7 @@ mod tests {
                 (None, "4".to_owned(), false),
             ];
             for limit in 12..15 {
-                let expected = (events.clone(), Some(SseError::TooLarge { limit }));
+                let expected = (events.clone(), Some(FrameError::TooLarge { limit }));
                 assert_eq!(decode([body.to_vec()], limit), expected);
                 assert_eq!(decode(bytes_of(body), limit), expected);
                 for cut in 0..=body.len() {
@@ -625,6 +641,6 @@ mod tests {
         ]);
         let items: Vec<_> = Events::new(source, 100).collect().now_or_never().unwrap();
         assert_eq!(items.len(), 2);
-        assert_eq!(items[1], Err(SseError::Source("reset")));
+        assert_eq!(items[1], Err(FrameError::Source("reset")));
     }
 }

@@ -85,10 +85,11 @@ struct Counts {
 impl Counts {
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            "prompt_tokens" => self.prompt.read(USUAL, map),
+            // The second is Ollama's.
+            "prompt_tokens" | "prompt_eval_count" => self.prompt.read(USUAL, map),
             "input_tokens" | "inputTokens" => self.prompt.read(ANTHROPIC, map),
             "promptTokenCount" | "prompt_token_count" => self.prompt.read(GOOGLE, map),
-            "completion_tokens" => self.completion.read(USUAL, map),
+            "completion_tokens" | "eval_count" => self.completion.read(USUAL, map),
             "output_tokens" | "outputTokens" => self.completion.read(ANTHROPIC, map),
             "candidatesTokenCount" | "candidates_token_count" | "responseTokenCount" => {
                 self.completion.read(GOOGLE, map)

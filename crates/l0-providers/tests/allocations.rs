@@ -7,8 +7,8 @@ use allocation_counter::measure;
 use common::*;
 use futures_util::{FutureExt, StreamExt, stream};
 
-/// Of each dialect, an event with a piece of text, as the provider frames it.
-const EVENTS: [(Dialect, &str); 4] = [
+/// Of each dialect, an event or a line with a piece of text, as the provider frames it.
+const EVENTS: [(Dialect, &str); 5] = [
     (
         CHAT,
         r#"data: {"id":"c1","object":"chat.completion.chunk","created":1741570283,"model":"m-1","system_fingerprint":"fp","choices":[{"index":0,"delta":{"content":" token"},"logprobs":null,"finish_reason":null}],"usage":null}"#,
@@ -24,6 +24,10 @@ const EVENTS: [(Dialect, &str); 4] = [
     (
         GEMINI,
         r#"data: {"candidates":[{"content":{"parts":[{"text":" token"}],"role":"model"},"index":0}],"usageMetadata":{"promptTokenCount":4,"totalTokenCount":9},"modelVersion":"m-1","responseId":"r1"}"#,
+    ),
+    (
+        OLLAMA,
+        r#"{"model":"m-1","created_at":"2026-01-01T00:00:00.123456Z","message":{"role":"assistant","content":" token"},"done":false}"#,
     ),
 ];
 

@@ -24,7 +24,7 @@ use l0_core::{
 use l0_providers::testing::{Answer, ScriptedProvider};
 use l0_providers::{
     Completion, Embeddings, ProviderError, ProviderRequest, ProviderStream, ToolCalls, anthropic,
-    gemini, openai,
+    gemini, ollama, openai,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
@@ -66,6 +66,11 @@ fn gemini(url: &str) -> gemini::Client {
     client.api_key(KEY).unwrap()
 }
 
+fn ollama(url: &str) -> ollama::Client {
+    let client = ollama::Client::new(url).unwrap();
+    client.api_key(KEY).unwrap()
+}
+
 /// An API: its requests for a stream and for a whole answer.
 struct Api {
     name: &'static str,
@@ -76,7 +81,7 @@ struct Api {
     once: fn(&str, &Value) -> ProviderRequest<Completion>,
 }
 
-const APIS: [Api; 4] = [
+const APIS: [Api; 6] = [
     Api {
         name: "chat",
         operation: "chat",
@@ -108,7 +113,27 @@ const APIS: [Api; 4] = [
         stream: |url, request| gemini(url).generate_content("m", request),
         once: |url, request| gemini(url).generate_content_once("m", request),
     },
+    Api {
+        name: "ollama/chat",
+        operation: "chat",
+        request: |prompt| json!({"model": "m", "messages": [{"role": "user", "content": prompt}]}),
+        stream: |url, request| ollama(url).chat(request),
+        once: |url, request| ollama(url).chat_once(request),
+    },
+    Api {
+        name: "ollama/generate",
+        operation: "text_completion",
+        request: |prompt| json!({"model": "m", "prompt": prompt}),
+        stream: |url, request| ollama(url).generate(request),
+        once: |url, request| ollama(url).generate_once(request),
+    },
 ];
+
+impl Api {
+    fn is_ollama(&self) -> bool {
+        self.name.starts_with("ollama")
+    }
+}
 
 fn asked(api: &Api) -> Value {
     (api.request)("hi")
@@ -172,6 +197,7 @@ fn each_request_describes_itself() {
         for request in [
             gemini(url).embed_content("models/e", &json!({})),
             gemini(url).batch_embed_contents("e", &json!({})),
+            ollama(url).embed(&json!({"model": "e", "input": "hi"})),
         ] {
             let said = request.describe();
             assert_eq!(said.operation.as_deref(), Some("embeddings"));
@@ -211,6 +237,18 @@ fn parameters_have_the_names_of_the_conventions() {
             "stopSequences": ["canary"],
         },
     });
+    let ollama_request = json!({
+        "model": "m", "messages": "canary", "keep_alive": "5m", "think": true,
+        "options": {
+            "temperature": 0.5, "top_p": 1, "top_k": 40, "frequency_penalty": -0.25,
+            "presence_penalty": 2, "seed": -3, "num_predict": 7, "num_ctx": 9, "stop": ["canary"],
+        },
+    });
+    let mut but_for_choices = all.clone();
+    but_for_choices
+        .as_object_mut()
+        .unwrap()
+        .remove("choice.count");
     let embeddings = json!({"input": "canary", "encoding_format": "base64", "dimensions": 256});
     let gemini = gemini("http://h");
     for (said, expected) in [
@@ -231,6 +269,27 @@ fn parameters_have_the_names_of_the_conventions() {
                 .messages(&json!({"max_tokens": 7}))
                 .describe(),
             &json!({"max_tokens": 7}),
+        ),
+        (
+            ollama("http://h").chat(&ollama_request).describe(),
+            &but_for_choices,
+        ),
+        (
+            ollama("http://h").generate_once(&ollama_request).describe(),
+            &but_for_choices,
+        ),
+        (
+            // A negative one is no limit.
+            ollama("http://h")
+                .chat(&json!({"options": {"num_predict": -1}}))
+                .describe(),
+            &nothing,
+        ),
+        (
+            ollama("http://h")
+                .embed(&json!({"input": "canary", "dimensions": 256}))
+                .describe(),
+            &json!({"embeddings.dimension.count": 256}),
         ),
         (openai.chat(&odd).describe(), &nothing),
         (openai.chat("no object").describe(), &nothing),
@@ -275,6 +334,10 @@ fn the_input_is_the_prompt_of_the_request() {
         gemini("http://h").generate_content("m", &asked).input(),
         input,
     );
+    let asked =
+        json!({"prompt": "hi", "suffix": "!", "system": "be brief", "images": ["x"], "raw": true});
+    let input = json!({"prompt": "hi", "suffix": "!", "system": "be brief", "images": ["x"]});
+    check(ollama("http://h").generate(&asked).input(), input);
     assert_eq!(openai.chat(&json!({"model": "m"})).input(), None);
     assert_eq!(openai.chat("hi").input(), None);
 }
@@ -335,9 +398,15 @@ async fn whole_requests_ask_for_json_at_the_same_address() {
             panic!("two requests")
         };
         let accept = |request: &l0_providers::testing::Request| request.headers["accept"].clone();
-        assert_eq!(accept(streamed), "text/event-stream");
+        let mut body = asked(api);
+        if api.is_ollama() {
+            assert_eq!(accept(streamed), "application/x-ndjson");
+            body["stream"] = false.into();
+        } else {
+            assert_eq!(accept(streamed), "text/event-stream");
+        }
         assert_eq!(accept(whole), "application/json");
-        assert_eq!(whole.body, asked(api), "{}: nothing is added", api.name);
+        assert_eq!(whole.body, body, "{}: nothing else is added", api.name);
         let path = streamed
             .path
             .replace("streamGenerateContent", "generateContent");
@@ -423,8 +492,9 @@ async fn an_answer_is_the_same_whole_and_streamed() {
             let stream = send((api.stream)(&url, &asked(api))).await.unwrap();
             let mut streamed = gathered(stream).await;
             let whole = send((api.once)(&url, &asked(api))).await.unwrap();
-            assert_eq!(streamed.response_id.as_deref(), Some("scripted-1"));
-            assert_eq!(whole.response_id.as_deref(), Some("scripted-2"));
+            let id = |id| (!api.is_ollama()).then_some(id);
+            assert_eq!(streamed.response_id.as_deref(), id("scripted-1"));
+            assert_eq!(whole.response_id.as_deref(), id("scripted-2"));
             streamed.response_id.clone_from(&whole.response_id);
             assert_eq!(whole, streamed, "{}: {answer:?}", api.name);
             assert!(whole.finish.is_some());
@@ -433,7 +503,7 @@ async fn an_answer_is_the_same_whole_and_streamed() {
             assert_eq!(view.text, whole.text);
             assert_eq!((view.usage, view.finish), (whole.usage, whole.finish));
             assert_eq!(view.model, Some("m"));
-            assert_eq!(view.response_id, Some("scripted-2"));
+            assert_eq!(view.response_id, id("scripted-2"));
             let json = serde_json::to_string(&whole).unwrap();
             assert_eq!(serde_json::from_str::<Completion>(&json).unwrap(), whole);
         }
@@ -479,9 +549,9 @@ async fn body_of(api: &Api, answer: &Answer) -> String {
         name => name,
     };
     let url = format!("{}/{path}", provider.base_url());
-    let request = reqwest::Client::new()
-        .post(url)
-        .body(asked(api).to_string());
+    let mut request = asked(api);
+    request["stream"] = false.into();
+    let request = reqwest::Client::new().post(url).body(request.to_string());
     request.send().await.unwrap().text().await.unwrap()
 }
 
@@ -675,7 +745,7 @@ async fn what_only_whole_answers_have() {
             .unwrap();
         send((api.once)(&provider.base_url(), &asked(api))).await
     };
-    let [chat, responses, messages, gemini] = &APIS;
+    let [chat, responses, messages, gemini, ..] = &APIS;
 
     // A reason to end is not told by all, and a whole answer has ended.
     let whole = once(chat, json!({"choices": [{"message": {"content": "hi"}}]}))
@@ -759,13 +829,22 @@ async fn embeddings_come_in_the_order_of_the_inputs() {
         .await
         .unwrap();
     assert_eq!(both.vectors, vectors);
+    let lists = send(ollama(&url).embed(&json!({"model": "e"}))).await;
+    let lists = lists.unwrap();
+    assert_eq!(lists.vectors, vectors);
+    assert_eq!(lists.usage.unwrap().input, Some(8));
+    assert_eq!(lists.model.as_deref(), Some("e"));
     let paths = provider.requests();
     let paths: Vec<_> = paths.iter().map(|request| request.path.as_str()).collect();
     let gemini = [
         "/v1beta/models/e:embedContent",
         "/v1beta/models/e:batchEmbedContents",
     ];
-    assert_eq!(paths, ["/embeddings", "/embeddings", gemini[0], gemini[1]]);
+    let [one, several] = gemini;
+    assert_eq!(
+        paths,
+        ["/embeddings", "/embeddings", one, several, "/api/embed"]
+    );
 }
 
 #[tokio::test]
@@ -876,6 +955,10 @@ async fn nothing_secret_shows() {
         let (address, _requests) = server(reply).await;
         for api in &APIS {
             let error = send((api.once)(&address, &asked(api))).await.unwrap_err();
+            if matches!(error, ProviderError::NotAnAnswer(_)) && api.is_ollama() {
+                // Events are another protocol to it.
+                continue;
+            }
             let ProviderError::Api(error) = error else {
                 panic!("{error:?}");
             };

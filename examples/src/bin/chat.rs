@@ -7,7 +7,7 @@
 //! Without a key it talks to a server inside the process, whose first connection breaks in
 //! mid-stream. `--provider` says whose API it speaks; with that provider's key set
 //! (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`) it talks to the provider, with the
-//! address (`OPENAI_BASE_URL`, ..) to any compatible server. Ctrl-C aborts, and still prints what
+//! address (`OPENAI_BASE_URL`, `OLLAMA_HOST`, ..) to any compatible server. Ctrl-C aborts, and still prints what
 //! was measured. With `--json`, standard output holds the telemetry only.
 #![allow(
     clippy::print_stdout,
@@ -27,7 +27,9 @@ use l0_core::{Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, 
 use l0_examples::client_of;
 use l0_examples::server::Server;
 use l0_providers::openai::ChatRequest;
-use l0_providers::{ProviderError, ProviderStream, anthropic, gemini, openai};
+use l0_providers::{
+    ProviderError, ProviderStream, RequestError, anthropic, gemini, ollama, openai,
+};
 use serde_json::json;
 
 /// Streams a chat through L0, and then prints what was measured.
@@ -61,6 +63,8 @@ enum Provider {
     Anthropic,
     /// Google's Gemini.
     Gemini,
+    /// Ollama's own API.
+    Ollama,
 }
 
 impl Provider {
@@ -70,6 +74,7 @@ impl Provider {
             Self::Openai | Self::Responses => "openai",
             Self::Anthropic => "anthropic",
             Self::Gemini => "gemini",
+            Self::Ollama => "ollama",
         }
     }
 
@@ -78,6 +83,7 @@ impl Provider {
             Self::Openai | Self::Responses => "gpt-4o-mini",
             Self::Anthropic => "claude-haiku-4-5",
             Self::Gemini => "gemini-2.5-flash",
+            Self::Ollama => "llama3.2",
         }
     }
 }
@@ -88,9 +94,10 @@ enum Client {
     Responses(openai::Client),
     Anthropic(anthropic::Client),
     Gemini(gemini::Client),
+    Ollama(ollama::Client),
 }
 
-type Opening = BoxFuture<'static, Result<ProviderStream, ProviderError<reqwest::Error>>>;
+type Opening = BoxFuture<'static, Result<ProviderStream, RequestError>>;
 
 impl Client {
     async fn new(provider: Provider) -> Result<(Self, Option<Server>), Box<dyn Error>> {
@@ -111,6 +118,13 @@ impl Client {
                 let (client, server) = client_of(1).await?;
                 (Self::Gemini(client), server)
             }
+            // It needs no key.
+            Provider::Ollama if std::env::var_os("OLLAMA_HOST").is_none() => {
+                let server = Server::start(1).await?;
+                let client = ollama::Client::new(&server.base_url())?;
+                (Self::Ollama(client), Some(server))
+            }
+            Provider::Ollama => (Self::Ollama(ollama::Client::from_env()?), None),
         })
     }
 
@@ -132,6 +146,11 @@ impl Client {
                 let parts = json!([{ "text": prompt }]);
                 let request = json!({ "contents": [{ "role": "user", "parts": parts }] });
                 client.generate_content_stream(model, &request).boxed()
+            }
+            Self::Ollama(client) => {
+                let messages = json!([{ "role": "user", "content": prompt }]);
+                let request = json!({ "model": model, "messages": messages });
+                client.chat_stream(&request).boxed()
             }
         }
     }
@@ -211,7 +230,7 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
 /// Says what the provider says about its error, which is not part of the error's own text since
 /// it may repeat the prompt.
-fn explain(error: &l0_core::Error<ProviderError<reqwest::Error>>) {
+fn explain(error: &l0_core::Error<RequestError>) {
     if let l0_core::Error::Source {
         source: ProviderError::Api(error),
         ..

@@ -30,11 +30,13 @@ use futures_util::future::BoxFuture;
 use l0_core::testing::{Script, ScriptedError, ScriptedToken};
 use l0_core::{Failure, L0Builder, Monitoring, NetworkErrorKind, TokenKind};
 use l0_guardrails::{Drift, Guardrails};
-use l0_providers::{Client, Provider, ProviderError, ProviderStream, anthropic, gemini, openai};
+use l0_providers::{
+    Client, Provider, ProviderStream, RequestError, anthropic, gemini, ollama, openai,
+};
 use serde_json::{Value, json};
 use sinks::{Found, Heard, carries_messages, chain, listen, own};
 
-type Opened = BoxFuture<'static, Result<ProviderStream, ProviderError<reqwest::Error>>>;
+type Opened = BoxFuture<'static, Result<ProviderStream, RequestError>>;
 type Ask = Box<dyn Fn() -> Opened + Send + Sync>;
 
 /// A provider's client, with a key in every place that has one, and what it asks.
@@ -43,6 +45,8 @@ struct Asker {
     ask: Ask,
     /// What its answers begin with, from a name of the model and of the response.
     payloads: fn(name: &str) -> Vec<String>,
+    /// Whether they are lines, and no events.
+    has_lines: bool,
 }
 
 fn client<P: Provider>(echo: &Echo) -> Client<P> {
@@ -70,11 +74,12 @@ fn request(mut request: Value) -> Value {
     request
 }
 
-fn askers(echo: &Echo) -> [Asker; 4] {
+fn askers(echo: &Echo) -> [Asker; 5] {
     let openai: openai::Client = client(echo);
     let responses = openai.clone();
     let anthropic: anthropic::Client = client(echo);
     let gemini: gemini::Client = client(echo);
+    let ollama: ollama::Client = client(echo);
     [
         Asker {
             name: "openai chat",
@@ -95,6 +100,7 @@ fn askers(echo: &Echo) -> [Asker; 4] {
                 let chunk = |delta| json!({ "id": name, "model": name, "choices": [{ "index": 0, "delta": delta }] });
                 deltas.map(|delta| chunk(delta).to_string()).into()
             },
+            has_lines: false,
         },
         Asker {
             name: "openai responses",
@@ -112,6 +118,7 @@ fn askers(echo: &Echo) -> [Asker; 4] {
                 ];
                 events.map(|event| event.to_string()).into()
             },
+            has_lines: false,
         },
         Asker {
             name: "anthropic",
@@ -133,6 +140,7 @@ fn askers(echo: &Echo) -> [Asker; 4] {
                 ];
                 events.map(|event| event.to_string()).into()
             },
+            has_lines: false,
         },
         Asker {
             name: "gemini",
@@ -155,8 +163,45 @@ fn askers(echo: &Echo) -> [Asker; 4] {
                         .to_string(),
                 ]
             },
+            has_lines: false,
+        },
+        Asker {
+            name: "ollama",
+            ask: Box::new(move || {
+                let messages = json!([
+                    { "role": "system", "content": SYSTEM },
+                    { "role": "user", "content": USER },
+                ]);
+                let request = request(json!({ "model": "m", "messages": messages }));
+                ollama.chat_stream(&request).boxed()
+            }),
+            payloads: |name| {
+                let arguments = json!({ "city": ARGUMENTS });
+                let messages = [
+                    json!({ "content": ANSWER }),
+                    json!({ "content": "", "thinking": REASONING }),
+                    json!({ "tool_calls": [{ "function": { "name": "f", "arguments": arguments } }] }),
+                ];
+                let line = |message| json!({ "model": name, "message": message, "done": false });
+                messages.map(|message| line(message).to_string()).into()
+            },
+            has_lines: true,
         },
     ]
+}
+
+/// The same response with lines in place of events, and with as many bytes.
+fn with_lines(mut response: Vec<u8>) -> Vec<u8> {
+    for field in ["\ndata: ", "\nevent: error"] {
+        let blank = format!("\n{}", " ".repeat(field.len() - 1));
+        while let Some(at) = response
+            .windows(field.len())
+            .position(|bytes| bytes == field.as_bytes())
+        {
+            response[at..at + field.len()].copy_from_slice(blank.as_bytes());
+        }
+    }
+    response
 }
 
 /// What a run of this client says, if the server answers so.
@@ -172,10 +217,18 @@ async fn ask(
     // A provider's name for a model is the provider's; a key in it is ours.
     let is_key = matches!(canary.class, Class::Key | Class::Form);
     let payloads = (asker.payloads)(if is_key { text } else { "m-1" });
-    echo.answer(move |request| answer(text, request, &payloads));
+    let has_lines = asker.has_lines;
+    echo.answer(move |request| {
+        let answer = answer(text, request, &payloads);
+        if has_lines {
+            with_lines(answer)
+        } else {
+            answer
+        }
+    });
     let (l0, listening) = listen(monitoring, |builder| builder);
     let run = l0.stream(|_| (asker.ask)()).start();
-    let print = |error: &l0_core::Error<ProviderError<reqwest::Error>>| {
+    let print = |error: &l0_core::Error<RequestError>| {
         let mut heard = own(error);
         heard.push(chain(error));
         heard
@@ -309,7 +362,7 @@ fn nothing_of_forty_canaries_leaves_at_default_settings() {
             for (place, shape) in SHAPES.iter().enumerate() {
                 for (index, canary) in CANARIES.iter().enumerate() {
                     // What is no stream is read by the same code for all clients, which take turns.
-                    if shape.is_stream || (index + place) % 4 == number {
+                    if shape.is_stream || (index + place) % 5 == number {
                         let heard = ask(&echo, asker, shape, canary, Monitoring::new()).await;
                         found.look(&format!("{}: {}", asker.name, shape.name), &heard);
                     }

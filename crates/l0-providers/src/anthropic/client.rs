@@ -9,9 +9,9 @@ use super::Messages;
 use crate::client::{self, Api, Provider};
 use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
-use crate::error::ProviderError;
+use crate::error::RequestError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for Anthropic's API, or a server that speaks it.
 ///
@@ -53,7 +53,10 @@ impl Provider for Anthropic {
         key_vars: &["ANTHROPIC_API_KEY"],
         key_header: "x-api-key",
         key_prefix: "",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[("anthropic-version", "2023-06-01")],
+        read_address: |address| address.into(),
     };
 }
 
@@ -64,14 +67,12 @@ impl Provider for Anthropic {
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
+/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `Retry-After`; also if a successful response is JSON with an error in it.
-/// [`ProviderError::NotAnAnswer`] if a successful response is another protocol.
+/// [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another protocol.
 /// What its body is counts, not its label.
-/// [`ProviderError::Transport`] if the body of such a JSON response breaks off.
-pub async fn from_response(
-    response: Response,
-) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
+/// [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Messages::default()), MAX_EVENT_BYTES).await
 }
 
@@ -85,8 +86,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
-    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
+    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
     pub fn messages<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -102,7 +103,7 @@ impl Client {
     /// # Errors
     ///
     /// Connecting fails as that of [`messages`](Self::messages) does, with the errors that a stream tells
-    /// later, and with [`ProviderError::AnswerTooLarge`].
+    /// later, and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn messages_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -120,10 +121,7 @@ impl Client {
     pub fn messages_stream<R>(
         &self,
         request: &R,
-    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
-    + Send
-    + 'static
-    + use<R>
+    ) -> impl Future<Output = Result<ProviderStream, RequestError>> + Send + 'static + use<R>
     where
         R: Serialize + ?Sized,
     {

@@ -10,9 +10,9 @@ use crate::client::{self, Api, Provider};
 use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::embeddings::Embeddings;
-use crate::error::ProviderError;
+use crate::error::RequestError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for the Gemini API, or a server that speaks it.
 ///
@@ -53,7 +53,10 @@ impl Provider for Gemini {
         key_vars: &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
         key_header: "x-goog-api-key",
         key_prefix: "",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[],
+        read_address: |address| address.into(),
     };
 }
 
@@ -63,13 +66,11 @@ impl Provider for Gemini {
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
+/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `Retry-After` or the error's `RetryInfo`; also if a successful response is
-/// JSON with an error in it. [`ProviderError::NotAnAnswer`] if a successful response is another
-/// protocol; what its body is counts, not its label. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
-pub async fn from_response(
-    response: Response,
-) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
+/// JSON with an error in it. [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another
+/// protocol; what its body is counts, not its label. [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Generate::default()), MAX_EVENT_BYTES).await
 }
 
@@ -85,8 +86,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
-    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
+    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
     pub fn generate_content<R>(&self, model: &str, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -104,7 +105,7 @@ impl Client {
     /// # Errors
     ///
     /// Connecting fails as that of [`generate_content`](Self::generate_content) does, with the errors that
-    /// a stream tells later, and with [`ProviderError::AnswerTooLarge`].
+    /// a stream tells later, and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn generate_content_once<R>(&self, model: &str, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -153,10 +154,7 @@ impl Client {
         &self,
         model: &str,
         request: &R,
-    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
-    + Send
-    + 'static
-    + use<R>
+    ) -> impl Future<Output = Result<ProviderStream, RequestError>> + Send + 'static + use<R>
     where
         R: Serialize + ?Sized,
     {

@@ -10,9 +10,9 @@ use crate::client::{self, Api, Provider};
 use crate::completion::Completion;
 use crate::decode::MAX_EVENT_BYTES;
 use crate::embeddings::Embeddings;
-use crate::error::ProviderError;
+use crate::error::RequestError;
 use crate::http_response::{self, ProviderStream};
-use crate::request::ProviderRequest;
+use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for OpenAI's API, or a compatible server's.
 ///
@@ -59,7 +59,10 @@ impl Provider for OpenAi {
         key_vars: &["OPENAI_API_KEY"],
         key_header: "authorization",
         key_prefix: "Bearer ",
+        needs_key: true,
+        accept: ACCEPT_EVENTS,
         headers: &[],
+        read_address: |address| address.into(),
     };
 }
 
@@ -70,14 +73,12 @@ impl Provider for OpenAi {
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`] if the status is no success, with what the first 64 KiB of the body say
+/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
 /// and the wait from `retry-after-ms`, `Retry-After`, the body or the headers of limits that are
 /// reset; `x-should-retry` decides on another attempt. Also if a successful response is JSON with
-/// an error in it. [`ProviderError::NotAnAnswer`] if a successful response is another
-/// protocol; what its body is counts, not its label. [`ProviderError::Transport`] if the body of such a JSON response breaks off.
-pub async fn from_response(
-    response: Response,
-) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
+/// an error in it. [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another
+/// protocol; what its body is counts, not its label. [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Chat::default()), MAX_EVENT_BYTES).await
 }
 
@@ -102,8 +103,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`] if no response came,
-    /// and with [`ProviderError::Request`] if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
+    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
     pub fn chat<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -125,7 +126,7 @@ impl Client {
     /// # Errors
     ///
     /// Connecting fails as that of [`chat`](Self::chat) does, with the errors that a stream tells later,
-    /// and with [`ProviderError::AnswerTooLarge`].
+    /// and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn chat_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -157,10 +158,7 @@ impl Client {
     pub fn chat_stream<R>(
         &self,
         request: &R,
-    ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
-    + Send
-    + 'static
-    + use<R>
+    ) -> impl Future<Output = Result<ProviderStream, RequestError>> + Send + 'static + use<R>
     where
         R: Serialize + ?Sized,
     {

@@ -663,7 +663,7 @@ mod with_reqwest {
     use super::Responses;
     use crate::completion::Completion;
     use crate::decode::MAX_EVENT_BYTES;
-    use crate::error::ProviderError;
+    use crate::error::RequestError;
     use crate::http_response::{self, ProviderStream};
     use crate::openai::Client;
     use crate::openai::client::CHAT;
@@ -677,7 +677,7 @@ mod with_reqwest {
     /// The same.
     pub async fn from_response(
         response: reqwest::Response,
-    ) -> Result<ProviderStream, ProviderError<reqwest::Error>> {
+    ) -> Result<ProviderStream, RequestError> {
         http_response::from_response(response, Box::new(Responses::default()), MAX_EVENT_BYTES)
             .await
     }
@@ -726,10 +726,7 @@ mod with_reqwest {
         pub fn responses_stream<R>(
             &self,
             request: &R,
-        ) -> impl Future<Output = Result<ProviderStream, ProviderError<reqwest::Error>>>
-        + Send
-        + 'static
-        + use<R>
+        ) -> impl Future<Output = Result<ProviderStream, RequestError>> + Send + 'static + use<R>
         where
             R: Serialize + ?Sized,
         {

@@ -179,7 +179,8 @@ impl Answer {
         self.step(Step::Reasoning(text.into()))
     }
 
-    /// Sends a tool call, whose arguments come in these pieces. Gemini's come whole.
+    /// Sends a tool call, whose arguments come in these pieces. Gemini's and Ollama's come
+    /// whole.
     pub fn tool_call<I>(self, id: impl Into<String>, name: impl Into<String>, arguments: I) -> Self
     where
         I: IntoIterator,

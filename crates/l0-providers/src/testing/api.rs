@@ -16,6 +16,10 @@ pub(super) enum Api {
     Responses,
     Messages,
     Gemini,
+    /// Ollama's `/api/chat`.
+    Ollama,
+    /// Ollama's `/api/generate`, which has no message around the text.
+    OllamaGenerate,
 }
 
 /// What is asked of an API.
@@ -34,6 +38,9 @@ pub(super) fn asked(path: &str) -> Option<(Api, Task)> {
         "embeddings" => (Api::Chat, Task::Embeddings),
         "responses" => (Api::Responses, Task::Answer),
         "messages" => (Api::Messages, Task::Answer),
+        "chat" => (Api::Ollama, Task::Answer),
+        "generate" => (Api::OllamaGenerate, Task::Answer),
+        "embed" => (Api::Ollama, Task::Embeddings),
         call => match call.rsplit_once(':')?.1 {
             "streamGenerateContent" | "generateContent" => (Api::Gemini, Task::Answer),
             "embedContent" => (Api::Gemini, Task::Embedding),
@@ -44,6 +51,14 @@ pub(super) fn asked(path: &str) -> Option<(Api, Task)> {
 }
 
 impl Api {
+    /// What the streams of this API are.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Self::Ollama | Self::OllamaGenerate => "application/x-ndjson",
+            _ => "text/event-stream",
+        }
+    }
+
     /// An error, as the body of a response.
     pub(super) fn error(self, status: StatusCode, message: &str) -> Value {
         let word = match status.as_u16() {
@@ -67,6 +82,7 @@ impl Api {
             Self::Messages => {
                 json!({ "type": "error", "error": { "type": word, "message": message } })
             }
+            Self::Ollama | Self::OllamaGenerate => json!({ "error": message }),
             Self::Gemini => {
                 let word = match status.as_u16() {
                     401 => "UNAUTHENTICATED",
@@ -158,6 +174,10 @@ struct Writer<'a> {
 impl Writer<'_> {
     /// Writes an event; with its type as its name, where there is one.
     fn event(&mut self, mut payload: Value) {
+        if matches!(self.api, Api::Ollama | Api::OllamaGenerate) {
+            self.parts.push(Part::Bytes(format!("{payload}\n").into()));
+            return;
+        }
         let name = payload["type"].as_str().map(str::to_owned);
         if self.api == Api::Responses {
             payload["sequence_number"] = self.events.into();
@@ -224,8 +244,14 @@ impl Writer<'_> {
                     "stop_reason": null, "stop_sequence": null, "usage": messages_usage(&input),
                 } }));
             }
-            Api::Gemini => {}
+            Api::Gemini | Api::Ollama | Api::OllamaGenerate => {}
         }
+    }
+
+    /// A line of Ollama's, with these fields of the message.
+    fn line(&mut self, fields: &Value) {
+        let line = ollama_line(self.api, self.model, fields);
+        self.event(line);
     }
 
     /// Closes the open block, unless it is of this kind; says whether one is to be opened.
@@ -293,6 +319,7 @@ impl Writer<'_> {
                 self.block_delta(&json!({ "type": "text_delta", "text": text }));
             }
             Api::Gemini => self.candidate(&json!([{ "text": text }]), None, &Value::Null),
+            Api::Ollama | Api::OllamaGenerate => self.line(&json!({ "content": text })),
         }
     }
 
@@ -322,6 +349,7 @@ impl Writer<'_> {
                 let part = json!([{ "text": text, "thought": true }]);
                 self.candidate(&part, None, &Value::Null);
             }
+            Api::Ollama | Api::OllamaGenerate => self.line(&json!({ "thinking": text })),
         }
     }
 
@@ -396,6 +424,10 @@ impl Writer<'_> {
                 let part = function_call(id, name, &whole);
                 self.candidate(&json!([part]), None, &Value::Null);
             }
+            Api::Ollama | Api::OllamaGenerate => {
+                let call = ollama_call(number, id, name, &whole);
+                self.line(&json!({ "tool_calls": [call] }));
+            }
         }
     }
 
@@ -440,6 +472,11 @@ impl Writer<'_> {
                 let usage = usage.unwrap_or_default();
                 self.candidate(&json!([]), Some(ending.reason), &usage);
             }
+            Api::Ollama | Api::OllamaGenerate => {
+                let mut line = ollama_line(self.api, self.model, &json!({}));
+                ollama_end(&mut line, ending.reason, usage);
+                self.event(line);
+            }
         }
     }
 }
@@ -481,6 +518,10 @@ impl Ending {
                 Refusal => ("REFUSAL", ""),
                 _ => ("OTHER", ""),
             },
+            Api::Ollama | Api::OllamaGenerate => match finish {
+                Stop | ToolCalls => ("stop", ""),
+                finish => (finish.as_str(), ""),
+            },
         };
         Self { reason, status }
     }
@@ -501,7 +542,52 @@ pub(super) fn usage_of(api: Api, usage: &Usage) -> Value {
         Api::Responses => chat_usage(usage, ["input", "output"]),
         Api::Messages => messages_usage(usage),
         Api::Gemini => gemini_usage(usage),
+        Api::Ollama | Api::OllamaGenerate => counts([
+            ("prompt_eval_count", usage.input),
+            ("eval_count", usage.output),
+        ]),
     }
+}
+
+/// A line of Ollama's that is not the last one, with these fields of the message.
+pub(super) fn ollama_line(api: Api, model: &str, fields: &Value) -> Value {
+    let mut line = json!({ "model": model, "created_at": "2023-11-14T22:13:20Z", "done": false });
+    let content = fields["content"].as_str().unwrap_or_default();
+    let mut message = json!({ "role": "assistant", "content": content });
+    let place = match api {
+        Api::OllamaGenerate => {
+            line["response"] = content.into();
+            &mut line
+        }
+        _ => &mut message,
+    };
+    for name in ["thinking", "tool_calls"] {
+        if let Some(field) = fields.get(name) {
+            place[name] = field.clone();
+        }
+    }
+    if api != Api::OllamaGenerate {
+        line["message"] = message;
+    }
+    line
+}
+
+/// Makes a line of Ollama's the last one.
+pub(super) fn ollama_end(line: &mut Value, reason: &str, usage: Option<Value>) {
+    line["done"] = true.into();
+    line["done_reason"] = reason.into();
+    if let (Value::Object(line), Some(Value::Object(usage))) = (line, usage) {
+        line.extend(usage);
+    }
+}
+
+/// A call, as Ollama has it.
+pub(super) fn ollama_call(index: usize, id: &str, name: &str, arguments: &str) -> Value {
+    let arguments = match arguments {
+        "" => json!({}),
+        arguments => parsed(arguments),
+    };
+    json!({ "id": id, "function": { "index": index, "name": name, "arguments": arguments } })
 }
 
 /// A call, as a part of Gemini's.

@@ -36,9 +36,9 @@ const HIDDEN: &str = "(hidden)";
 
 /// A provider on the loopback that answers by a script.
 ///
-/// It speaks Chat Completions, Responses, Messages and Gemini's `streamGenerateContent`, and for
-/// requests that ask for no stream the same and `generateContent`; and it gives embeddings, of OpenAI's
-/// API and Gemini's. Which one, the end of a request's path says, whatever comes before it. A request
+/// It speaks Chat Completions, Responses, Messages, Gemini's `streamGenerateContent` and Ollama's own
+/// API, and for requests that ask for no stream the same and `generateContent`; and it gives embeddings,
+/// of OpenAI's API, Gemini's and Ollama's. Which one, the end of a request's path says, whatever comes before it. A request
 /// takes the next answer; one
 /// for which there is none left gets status 404 and a message that says so. It listens on 127.0.0.1,
 /// on a free port, and stops when it is dropped.
@@ -85,7 +85,12 @@ impl Request {
 
     /// Whether a stream is asked for.
     fn streams(&self) -> bool {
-        self.path.ends_with(":streamGenerateContent") || self.body["stream"] == true
+        let stream = &self.body["stream"];
+        match asked(&self.path) {
+            // Unless it is told otherwise.
+            Some((Api::Ollama | Api::OllamaGenerate, _)) => *stream != false,
+            _ => self.path.ends_with(":streamGenerateContent") || *stream == true,
+        }
     }
 }
 
@@ -247,7 +252,7 @@ fn scripted(
     }
     if request.streams() {
         let body = Playback::new(stream(api, model, &id, answer), None);
-        let content_type = HeaderValue::from_static("text/event-stream");
+        let content_type = HeaderValue::from_static(api.content_type());
         return build(answer.status, content_type, body);
     }
     let answer = whole::whole(api, model, &id, answer);

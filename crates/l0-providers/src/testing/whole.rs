@@ -7,7 +7,9 @@ use hyper::http::StatusCode;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Step};
-use super::api::{Api, Ending, Part, Task, function_call, parsed, usage_of};
+use super::api::{
+    Api, Ending, Part, Task, function_call, ollama_call, ollama_end, ollama_line, parsed, usage_of,
+};
 
 /// A whole answer: its status, and what its body does.
 pub(super) struct Whole {
@@ -222,6 +224,34 @@ impl Pieces<'_> {
                 }
                 whole
             }
+            Api::Ollama | Api::OllamaGenerate => {
+                let texts = self.items.iter().filter_map(|item| match item {
+                    Item::Text(text) => Some(text.as_str()),
+                    Item::Call { .. } => None,
+                });
+                let mut fields = json!({ "content": texts.collect::<String>() });
+                if !self.reasoning.is_empty() {
+                    fields["thinking"] = self.reasoning.as_str().into();
+                }
+                let calls = self.items.iter().filter_map(|item| match item {
+                    Item::Text(_) => None,
+                    Item::Call {
+                        id,
+                        name,
+                        arguments,
+                    } => Some((id, name, arguments)),
+                });
+                let calls = calls.enumerate();
+                let calls = Vec::from_iter(
+                    calls.map(|(at, (id, name, arguments))| ollama_call(at, id, name, arguments)),
+                );
+                if !calls.is_empty() {
+                    fields["tool_calls"] = calls.into();
+                }
+                let mut whole = ollama_line(api, model, &fields);
+                ollama_end(&mut whole, ending.reason, usage);
+                whole
+            }
         }
     }
 }
@@ -242,6 +272,13 @@ pub(super) fn embeddings(
         };
         if let Some(usage) = &answer.usage {
             body["usageMetadata"] = json!({ "promptTokenCount": usage.input });
+        }
+        return body;
+    }
+    if matches!(api, Api::Ollama | Api::OllamaGenerate) {
+        let mut body = json!({ "model": model, "embeddings": vectors });
+        if let Some(usage) = &answer.usage {
+            body["prompt_eval_count"] = usage.input.into();
         }
         return body;
     }

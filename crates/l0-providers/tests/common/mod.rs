@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use l0_core::Token;
 use l0_providers::openai::{self, responses};
-use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, anthropic, gemini};
+use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, anthropic, gemini, ollama};
 
 pub(crate) type Decoded = (Vec<ProviderToken>, Option<ProviderError<Infallible>>);
 
@@ -40,6 +40,12 @@ pub(crate) const GEMINI: Dialect = Dialect {
     name: "gemini",
     decoder: |body| gemini::decode(body),
 };
+/// Its payloads are lines, unlike those of [`DIALECTS`].
+pub(crate) const OLLAMA: Dialect = Dialect {
+    name: "ollama",
+    decoder: |body| ollama::decode(body),
+};
+/// Those whose payloads are events.
 pub(crate) const DIALECTS: [Dialect; 4] = [CHAT, RESPONSES, ANTHROPIC, GEMINI];
 
 impl Dialect {

@@ -2,13 +2,13 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use l0_providers::{ProviderError, ProviderStream, anthropic, gemini, openai};
+use l0_providers::{ProviderError, ProviderStream, anthropic, gemini, ollama, openai};
 use reqwest::Response;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::{ANTHROPIC, CHAT, Dialect, GEMINI, RESPONSES};
+use super::{ANTHROPIC, CHAT, Dialect, GEMINI, OLLAMA, RESPONSES};
 
 /// Answers each connection with the same bytes, then closes it; gives its address and, for each
 /// request, what it was.
@@ -77,6 +77,21 @@ fn openai(base_url: &str) -> openai::Client {
     client.api_key(KEY).unwrap()
 }
 
+/// Its streams are lines, unlike those of [`APIS`].
+pub(crate) const OLLAMA_API: Api = Api {
+    dialect: OLLAMA,
+    base: "",
+    ask: |base_url, prompt| {
+        let client = ollama::Client::new(base_url).unwrap();
+        let client = client.api_key(KEY).unwrap();
+        let messages = json!([{"role": "user", "content": prompt}]);
+        let request = json!({"model": "m", "messages": messages});
+        client.chat_stream(&request).boxed()
+    },
+    from_response: |response| ollama::from_response(response).boxed(),
+};
+
+/// Those whose streams are events.
 pub(crate) const APIS: [Api; 4] = [
     Api {
         dialect: CHAT,
