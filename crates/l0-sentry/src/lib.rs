@@ -75,6 +75,7 @@
 
 mod breadcrumb;
 mod config;
+mod content;
 mod data;
 mod ending;
 mod event;
@@ -90,4 +91,5 @@ mod wrapper;
 pub use config::{Parent, SentryConfig};
 pub use integration::{SentryExecution, SentryIntegration};
 pub use interceptor::SentryInterceptor;
+pub use l0_core::Content;
 pub use wrapper::{with_sentry, with_sentry_by};
