@@ -541,6 +541,7 @@ impl Observer for ObservedRun {
         match *event {
             Event::AttemptStarted { number, source, .. } => self.start_attempt(number, source),
             Event::Token { gap, view, .. } => self.token(gap, &view),
+            Event::Answer { view, .. } => self.token(None, &view),
             Event::AttemptFinished { attempt, .. } => {
                 // A span processor that panics must not cost what the run has still to say.
                 let end = AssertUnwindSafe(|| {

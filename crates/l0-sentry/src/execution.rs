@@ -243,13 +243,18 @@ impl Execution {
     }
 
     pub(crate) fn token(&mut self, view: &TokenView<'_>) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.add(view);
-        }
+        self.answer(view);
         let settings = self.config.settings();
         if settings.breadcrumbs_for_tokens {
             let text = settings.include_token_text.then_some(view.text);
             self.leave(breadcrumb::token(text));
+        }
+    }
+
+    /// A part of the answer came, or all of it.
+    pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.add(view);
         }
     }
 

@@ -187,6 +187,7 @@ impl Observer for LiveRun {
             }
             Event::FirstToken { after, .. } => execution.first_token(after),
             Event::Token { view, .. } => execution.token(&view),
+            Event::Answer { view, .. } => execution.answer(&view),
             Event::NetworkError {
                 kind,
                 message,
