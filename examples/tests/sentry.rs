@@ -31,7 +31,7 @@ use l0_core::testing::Script;
 use l0_core::{Failure, L0, Retry, Source, Usage, source};
 use l0_examples::chat_client::{ChatEvent, chat};
 use l0_examples::server::{Fault, Server};
-use l0_sentry::{SentryConfig, SentryInterceptor};
+use l0_sentry::{Content, SentryConfig, SentryInterceptor};
 use sentry::{Client, ClientOptions, Hub};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -312,7 +312,7 @@ async fn fall_back(ingest: SocketAddr) {
     // With the transport, which only the function that the application calls sets.
     let client = Arc::new(Client::from(sentry::apply_defaults(options)));
     let hub = Arc::new(Hub::new(Some(Arc::clone(&client)), Arc::default()));
-    let config = SentryConfig::new().hub(hub);
+    let config = SentryConfig::new().hub(hub).content(Content::new());
     let l0 = L0::builder()
         .retry(Retry::none())
         .interceptor(SentryInterceptor::new(config))
@@ -325,6 +325,7 @@ async fn fall_back(ingest: SocketAddr) {
         .stream(breaks.source())
         .metadata("model", "breaks")
         .metadata("provider", "openai")
+        .input("what is a token?")
         .fallback(
             answers
                 .metadata("model", "answers")
