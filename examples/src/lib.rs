@@ -1,8 +1,12 @@
 //! What the examples share: a client, and a server to talk to without a key.
 
 use std::error::Error;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use l0_providers::{Client, ClientError, Provider, openai};
+use sentry::ClientInitGuard;
 
 use crate::server::Server;
 
@@ -37,6 +41,16 @@ pub async fn client_of<P: Provider>(
         }
         client => Ok((client?, None)),
     }
+}
+
+/// Lets Sentry send what is left, and waits for it no longer than this. Returns whether all was sent.
+///
+/// The time limit of `close` does not hold for a request that is on its way: it joins the thread that sends.
+#[must_use]
+pub fn close_sentry(guard: ClientInitGuard, bound: Duration) -> bool {
+    let (sender, closed) = mpsc::channel();
+    thread::spawn(move || sender.send(guard.close(Some(bound))));
+    closed.recv_timeout(bound).unwrap_or(false)
 }
 
 /// Reads a share of 1 from the command line.

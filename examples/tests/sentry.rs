@@ -13,7 +13,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,7 +31,7 @@ use l0_core::testing::Script;
 use l0_core::{Failure, L0, Retry, Source, Usage, source};
 use l0_examples::chat_client::{ChatEvent, chat};
 use l0_examples::server::{Fault, Server};
-use l0_sentry::{SentryConfig, SentryInterceptor};
+use l0_sentry::{Content, SentryConfig, SentryInterceptor};
 use sentry::{Client, ClientOptions, Hub};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,8 +102,9 @@ impl Example {
         let pid = self.process.0.id().to_string();
         let told = Command::new("kill").args(["-TERM", &pid]).status();
         assert!(told.unwrap().success());
-        let status = tokio::task::spawn_blocking(move || self.process.0.wait().unwrap());
-        assert!(status.await.unwrap().success());
+        let process = &mut self.process.0;
+        let status = wait_for("it ends", async || process.try_wait().unwrap()).await;
+        assert!(status.success());
     }
 }
 
@@ -252,6 +253,35 @@ async fn chats_go_on_while_the_ingest_is_down_slow_or_refuses() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ingest_that_never_answers_keeps_no_example_from_ending() {
+    let silent = ingest(|_| std::future::pending::<StatusCode>()).await;
+    let example = Example::start(silent).await;
+    // More than one envelope, so that a request is on its way when the example stops.
+    example.chat([Fault::Forbidden]).await;
+    example.chat([]).await;
+    let by_hand = Command::new(env!("CARGO_BIN_EXE_sentry_by_hand"))
+        .env("SENTRY_DSN", format!("http://public@{silent}/1"))
+        .env_remove("OPENAI_API_KEY")
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut by_hand = Running(by_hand.unwrap());
+    example.stop().await;
+    wait_for("the example by hand ends", async || {
+        by_hand.0.try_wait().unwrap()
+    })
+    .await;
+    let mut said = String::new();
+    by_hand
+        .0
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    assert!(said.contains("Sentry did not get all in time."), "{said}");
+}
+
 /// A folder that goes with this.
 struct Folder(PathBuf);
 
@@ -282,7 +312,7 @@ async fn fall_back(ingest: SocketAddr) {
     // With the transport, which only the function that the application calls sets.
     let client = Arc::new(Client::from(sentry::apply_defaults(options)));
     let hub = Arc::new(Hub::new(Some(Arc::clone(&client)), Arc::default()));
-    let config = SentryConfig::new().hub(hub);
+    let config = SentryConfig::new().hub(hub).content(Content::new());
     let l0 = L0::builder()
         .retry(Retry::none())
         .interceptor(SentryInterceptor::new(config))
@@ -295,6 +325,7 @@ async fn fall_back(ingest: SocketAddr) {
         .stream(breaks.source())
         .metadata("model", "breaks")
         .metadata("provider", "openai")
+        .input("what is a token?")
         .fallback(
             answers
                 .metadata("model", "answers")

@@ -53,6 +53,13 @@ pub enum Event<'a> {
         /// What the token says. Its model is that of the attempt, also if an item before told it.
         view: TokenView<'a>,
     },
+    /// The answer of a call arrived, which is no token. Only for observers with
+    /// [`Interest::TOKENS`](crate::Interest::TOKENS).
+    #[non_exhaustive]
+    Answer {
+        /// What the answer says.
+        view: TokenView<'a>,
+    },
     /// A network error occurred, whether or not a retry follows.
     #[non_exhaustive]
     NetworkError {
@@ -141,6 +148,7 @@ impl Event<'_> {
             Self::AttemptStarted { .. } => "attempt_started",
             Self::FirstToken { .. } => "first_token",
             Self::Token { .. } => "token",
+            Self::Answer { .. } => "answer",
             Self::NetworkError { .. } => "network_error",
             Self::Retry { .. } => "retry",
             Self::Fallback { .. } => "fallback",
@@ -174,6 +182,10 @@ impl fmt::Debug for Event<'_> {
             Self::FirstToken { after } => {
                 f.debug_struct("FirstToken").field("after", after).finish()
             }
+            Self::Answer { view } => f
+                .debug_struct("Answer")
+                .field("kind", &view.kind)
+                .finish_non_exhaustive(),
             Self::Token { index, gap, view } => f
                 .debug_struct("Token")
                 .field("index", index)

@@ -25,6 +25,10 @@ pub const OPERATION: &str = "operation";
 pub const ENDPOINT: &str = "endpoint";
 /// The conversation that the run belongs to.
 pub const CONVERSATION_ID: &str = "conversation_id";
+/// The name of the agent that asks, such as `researcher`.
+pub const AGENT_NAME: &str = "agent_name";
+/// The name of the pipeline, chain or workflow that the run is a step of, such as `summaries`.
+pub const PIPELINE_NAME: &str = "pipeline_name";
 
 /// Reads an entry of metadata as the text of a label or tag: a string as it is, numbers and booleans as
 /// JSON writes them, lists and maps as compact JSON. Absent if there is no such entry, or if it is

@@ -50,6 +50,7 @@
 mod attempt_stats;
 mod check;
 mod clock;
+mod content;
 mod distribution;
 mod end;
 mod error;
@@ -88,6 +89,7 @@ mod verdict;
 
 pub use attempt_stats::AttemptStats;
 pub use check::{Check, Checks, Effect, Ended, Finding, Findings};
+pub use content::{AnswerBuffer, Content, Prompt};
 pub use distribution::{Bucket, Distribution};
 pub use end::{Cause, End, LimitKind, TimeoutKind};
 pub use error::{Error, Refusal, SourceError};

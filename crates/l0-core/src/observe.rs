@@ -94,9 +94,9 @@ enum Level {
 }
 
 impl Interest {
-    /// Every event but [`Event::Token`].
+    /// Every event but [`Event::Token`] and [`Event::Answer`].
     pub const LIFECYCLE: Self = Self(Level::Lifecycle);
-    /// Every event, [`Event::Token`] included.
+    /// Every event, [`Event::Token`] and [`Event::Answer`] included.
     pub const TOKENS: Self = Self(Level::Tokens);
 }
 

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use l0_core::{KeyError, KeyList};
+use l0_core::{Content, KeyError, KeyList};
 use opentelemetry::InstrumentationScope;
 use opentelemetry::global::{self, BoxedTracer};
 use opentelemetry::metrics::Meter;
 use opentelemetry::trace::Tracer;
 
 use crate::attributes::RULES;
-use crate::content::Content;
 use crate::conventions::Conventions;
 use crate::dialect::Dialect;
 use crate::instruments::Instruments;

@@ -66,7 +66,6 @@
 
 mod attributes;
 mod builder;
-mod content;
 mod conventions;
 mod dialect;
 mod dialects;
@@ -78,8 +77,8 @@ mod numbers;
 mod run;
 
 pub use builder::{OtelBuilder, scope};
-pub use content::Content;
 pub use conventions::Conventions;
 pub use dialect::{Dialect, Form, On, Reads, Row};
 pub use dialects::{LANGFUSE, OPENINFERENCE, SIGNOZ};
 pub use interceptor::OtelInterceptor;
+pub use l0_core::Content;

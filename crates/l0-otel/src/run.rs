@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use l0_core::{
-    AttemptStats, End, ErrorRecord, Event, FinishReason, Interest, KeepReason, KeyList, Metadata,
-    Observer, Outcome, RunInfo, Telemetry, TokenView, keys,
+    AnswerBuffer, AttemptStats, Content, End, ErrorRecord, Event, Interest, KeepReason, KeyList,
+    Metadata, Observer, Outcome, RunInfo, Telemetry, TokenView, keys,
 };
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::{SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt, Tracer};
@@ -16,7 +16,6 @@ use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use crate::attributes::{SourceAttributes, of_run, text, value};
-use crate::content::{Captured, Content};
 use crate::conventions::{Keys, Table};
 use crate::dialect::{self, On, Row};
 use crate::gaps::Gaps;
@@ -62,7 +61,7 @@ pub(crate) struct ObservedRun {
     /// Those that are not recorded yet; absent if nobody wants them.
     gaps: Option<Gaps>,
     /// What the present attempt answers; absent if nobody wants it.
-    captured: Option<Captured>,
+    captured: Option<AnswerBuffer>,
     started: Started,
     attempts: u32,
     /// How it ended, once it has; dropped before.
@@ -134,11 +133,12 @@ impl ObservedRun {
         if let Some(instruments) = &destination.instruments {
             instruments.active(&first, 1);
         }
-        let is_captured = destination.content.is_some() && context.span().is_recording();
+        let content = destination.content.as_ref();
+        let content = content.filter(|_| context.span().is_recording());
         let has_gaps = destination.instruments.is_some() && run.measured();
         Self {
             gaps: has_gaps.then(Gaps::new),
-            captured: is_captured.then(Captured::default),
+            captured: content.map(Content::buffer),
             span_is_open: destination.tracer.is_some(),
             is_active: destination.instruments.is_some(),
             destination,
@@ -192,8 +192,8 @@ impl ObservedRun {
     }
 
     fn token(&mut self, gap: Option<Duration>, view: &TokenView<'_>) {
-        if let (Some(captured), Some(content)) = (&mut self.captured, &self.destination.content) {
-            captured.add(content, view);
+        if let Some(captured) = &mut self.captured {
+            captured.add(view);
         }
         if let (Some(gaps), Some(gap)) = (&mut self.gaps, gap) {
             if gaps.push(gap) {
@@ -336,12 +336,12 @@ impl ObservedRun {
             .run
             .source(source)
             .and_then(|source| source.input.as_deref());
-        let [instructions, asked] = input.map(|input| content.input(input)).unwrap_or_default();
+        let asked = input.map(|input| content.prompt(input)).unwrap_or_default();
         let reason = results.and_then(|results| results.finish_reason);
-        let answered = content.output(captured, reason.map(FinishReason::as_str));
+        let answered = content.answer(captured, reason);
         let all = [
-            (keys.system_instructions, instructions),
-            (keys.input_messages, asked),
+            (keys.system_instructions, asked.instructions),
+            (keys.input_messages, asked.messages),
             (keys.output_messages, answered),
         ];
         let known = all.into_iter().filter(|(_, messages)| !messages.is_empty());
@@ -541,6 +541,7 @@ impl Observer for ObservedRun {
         match *event {
             Event::AttemptStarted { number, source, .. } => self.start_attempt(number, source),
             Event::Token { gap, view, .. } => self.token(gap, &view),
+            Event::Answer { view, .. } => self.token(None, &view),
             Event::AttemptFinished { attempt, .. } => {
                 // A span processor that panics must not cost what the run has still to say.
                 let end = AssertUnwindSafe(|| {

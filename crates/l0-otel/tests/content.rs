@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 const INPUT: &str = "gen_ai.input.messages";
 const OUTPUT: &str = "gen_ai.output.messages";
 const INSTRUCTIONS: &str = "gen_ai.system_instructions";
-const CANARY: &str = "canary";
+/// In capitals, which no id of a run has.
+const CANARY: &str = "CANARY";
 const MARK: &str = "…[cut]";
 
 fn l0(builder: OtelBuilder) -> L0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use l0_core::{KeyError, KeyList, Severity};
+use l0_core::{Content, KeyError, KeyList, Severity};
 use sentry_core::Hub;
 
 use crate::tags;
@@ -37,6 +37,7 @@ pub(crate) struct Settings {
     pub(crate) include_token_text: bool,
     pub(crate) error_text: bool,
     pub(crate) enable_tracing: bool,
+    pub(crate) content: Option<Content>,
     pub(crate) parent: Parent,
     /// As they are sent.
     pub(crate) tags: BTreeMap<String, String>,
@@ -113,6 +114,27 @@ impl SentryConfig {
         self.with(|settings| settings.error_text = include)
     }
 
+    /// Sends prompts and answers, on the spans of attempts. Default: none leaves.
+    ///
+    /// They are set when an attempt ends, after all numbers. Sentry takes nothing of a transaction that is larger
+    /// than 1 MiB, so at most 256 KiB of each run are sent: what does not fit into what is left of them is left
+    /// out, the numbers never. With [`Parent::Child`] all runs of the application's transaction share its size. Of
+    /// a trace that is not sampled nothing is kept, redacted or masked.
+    ///
+    /// What is reported manually has the input of [`record_input`](crate::SentryExecution::record_input) and the
+    /// tokens that were recorded; [`with_sentry`](crate::with_sentry) sees neither.
+    ///
+    /// ```
+    /// use l0_sentry::{Content, SentryConfig};
+    ///
+    /// let content = Content::new().mask(|text| text.replace("ACME", "[customer]"));
+    /// let config = SentryConfig::new().content(content);
+    /// # drop(config);
+    /// ```
+    pub fn content(self, content: Content) -> Self {
+        self.with(|settings| settings.content = Some(content))
+    }
+
     /// Sets whether there are spans, if the client traces. Default: yes.
     pub fn enable_tracing(self, enable: bool) -> Self {
         self.with(|settings| settings.enable_tracing = enable)
@@ -176,6 +198,7 @@ impl Default for Settings {
             include_token_text: false,
             error_text: false,
             enable_tracing: true,
+            content: None,
             parent: Parent::Trace,
             tags: BTreeMap::new(),
             tag_keys: KeyList::new(),
@@ -197,6 +220,7 @@ impl fmt::Debug for Settings {
             .field("include_token_text", &self.include_token_text)
             .field("error_text", &self.error_text)
             .field("enable_tracing", &self.enable_tracing)
+            .field("content", &self.content)
             .field("parent", &self.parent)
             .field("tags", &self.tags)
             .field("tag_keys", &self.tag_keys)

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use l0_core::{
-    AttemptStats, DriftReport, End, NetworkErrorKind, RetryKind, RetryReason, Violation, redact,
+    AttemptStats, DriftReport, End, NetworkErrorKind, RetryKind, RetryReason, TokenView, Violation,
+    redact,
 };
 use sentry_core::protocol::{Breadcrumb, Context, Event, Value};
 use sentry_core::{Hub, Scope, TracesSamplingStrategy, TransactionOrSpan};
 
 use crate::breadcrumb;
 use crate::config::SentryConfig;
+use crate::content::Exchange;
 use crate::data::{Data, data, millis, numbers};
 use crate::ending::{Ending, GUARDRAIL};
 use crate::event;
@@ -30,6 +32,8 @@ pub(crate) struct Execution {
     config: SentryConfig,
     hub: Arc<Hub>,
     spans: Option<Spans>,
+    /// What is asked and answered; absent if that is not sent.
+    exchange: Option<Exchange>,
     session_id: Option<String>,
     stream: Stream,
     /// Metadata that became known after the start.
@@ -123,10 +127,14 @@ impl Execution {
             hub.add_breadcrumb(breadcrumb::execution_started(data));
             spans
         });
+        let are_sent = spans.as_ref().is_some_and(Spans::are_sent);
+        let content = config.settings().content.as_ref().filter(|_| are_sent);
+        let exchange = content.map(Exchange::new);
         Some(Self {
             config,
             hub,
             spans,
+            exchange,
             session_id: start.session_id.map(str::to_owned),
             stream: Stream::Awaited,
             late: Data::new(),
@@ -179,17 +187,29 @@ impl Execution {
         source: u32,
         call: impl FnOnce() -> Option<Call>,
     ) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.begin();
+        }
         if let Some(spans) = &mut self.spans {
             let span = spans.start_attempt(number, source, call());
             self.hub.configure_scope(|scope| scope.set_span(Some(span)));
         }
     }
 
-    pub(crate) fn finish_attempt(&mut self, stats: &AttemptStats, measured: bool) {
+    /// The attempt asked `input`, if that is known. A panic of the mask goes on when all the rest has been done.
+    pub(crate) fn finish_attempt(
+        &mut self,
+        stats: &AttemptStats,
+        measured: bool,
+        input: Option<&Value>,
+    ) {
         if let Some(spans) = &mut self.spans {
             spans.finish_attempt(stats, measured);
             let span = spans.execution().clone();
             self.hub.configure_scope(|scope| scope.set_span(Some(span)));
+            if let Some(exchange) = &mut self.exchange {
+                spans.add(exchange.attributes(input, stats.finish_reason, spans.embeds()));
+            }
         }
     }
 
@@ -210,11 +230,31 @@ impl Execution {
         self.leave(breadcrumb::first_token(after));
     }
 
-    pub(crate) fn token(&mut self, text: &str) {
+    /// This is asked, if anybody wants to know.
+    pub(crate) fn is_asked(&mut self, input: impl FnOnce() -> Value) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.is_asked(input());
+        }
+    }
+
+    /// Whether anything becomes of a token.
+    pub(crate) fn wants_tokens(&self) -> bool {
+        self.exchange.is_some() || self.config.settings().breadcrumbs_for_tokens
+    }
+
+    pub(crate) fn token(&mut self, view: &TokenView<'_>) {
+        self.answer(view);
         let settings = self.config.settings();
         if settings.breadcrumbs_for_tokens {
-            let text = settings.include_token_text.then_some(text);
+            let text = settings.include_token_text.then_some(view.text);
             self.leave(breadcrumb::token(text));
+        }
+    }
+
+    /// A part of the answer came, or all of it.
+    pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.add(view);
         }
     }
 
@@ -318,6 +358,12 @@ impl Execution {
         let spans = self.spans.take();
 
         let mut steps = Steps::default();
+        if let (Some(spans), Some(exchange)) = (&spans, &mut self.exchange)
+            && spans.is_one_call()
+        {
+            let reason = ending.telemetry.and_then(|all| all.finish_reason);
+            steps.take(|| spans.add(exchange.recorded(reason, spans.embeds())));
+        }
         self.inside(|| {
             let last = breadcrumb::execution_finished(ending.outcome, ending.telemetry);
             steps.take(|| self.hub.add_breadcrumb(last));

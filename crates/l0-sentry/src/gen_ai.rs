@@ -8,7 +8,8 @@ use sentry_core::protocol::Value;
 use crate::data::{Data, cut, data, primitive};
 
 /// The operations that Sentry knows for calls of models. Any other is shown as the first.
-const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", "embeddings"];
+const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", EMBEDDINGS];
+const EMBEDDINGS: &str = "embeddings";
 
 const OUTPUT_RATE: &str = "output_tokens.per_second";
 
@@ -77,13 +78,15 @@ impl Call {
             .into_iter()
             .find(|name| Some(*name) == operation.as_deref())
             .unwrap_or(OPERATIONS[0]);
-        let conversation = known(keys::CONVERSATION_ID);
+        let told = |key| known(key).map(Value::from);
         let data = data([
             ("gen_ai.operation.name", Some(operation.into())),
             ("gen_ai.provider.name", Some(provider.into())),
             ("gen_ai.request.model", Some(model.as_str().into())),
             ("gen_ai.response.streaming", Some(streams.into())),
-            ("gen_ai.conversation.id", conversation.map(Value::from)),
+            ("gen_ai.conversation.id", told(keys::CONVERSATION_ID)),
+            ("gen_ai.agent.name", told(keys::AGENT_NAME)),
+            ("gen_ai.pipeline.name", told(keys::PIPELINE_NAME)),
         ]);
         Some(Self {
             operation,
@@ -108,6 +111,11 @@ impl Call {
             }
         }
         self
+    }
+
+    /// Whether it asks for embeddings.
+    pub(crate) fn embeds(&self) -> bool {
+        self.operation == EMBEDDINGS
     }
 
     /// The span's operation.
@@ -207,6 +215,8 @@ mod tests {
                 ("model", json!("gpt-4")),
                 ("provider", json!("openai")),
                 ("conversation_id", json!("c-1")),
+                ("agent_name", json!("researcher")),
+                ("pipeline_name", json!("summaries")),
                 ("user", json!("someone")),
             ]),
             true,
@@ -220,6 +230,8 @@ mod tests {
                 "gen_ai.request.model": "gpt-4",
                 "gen_ai.response.streaming": true,
                 "gen_ai.conversation.id": "c-1",
+                "gen_ai.agent.name": "researcher",
+                "gen_ai.pipeline.name": "summaries",
             })
         );
         let begun = Answer {

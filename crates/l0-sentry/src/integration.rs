@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use l0_core::{
-    DriftReport, End, Failure, NetworkErrorKind, RetryKind, RetryReason, Telemetry, Violation,
-    redact,
+    DriftReport, End, Failure, NetworkErrorKind, RetryKind, RetryReason, Telemetry, TokenView,
+    Violation, redact,
 };
 use serde_json::Value;
 
@@ -91,9 +91,16 @@ impl SentryExecution {
         self.tell(|execution| execution.first_token(Some(after)));
     }
 
-    /// Records that a token arrived: with a breadcrumb, if those of tokens are on.
+    /// Records what is asked, as text or as the JSON of a request. It is sent only with
+    /// [`SentryConfig::content`], and if `model` and `provider` are in the execution's data.
+    pub fn record_input(&mut self, input: impl Into<Value>) {
+        self.tell(|execution| execution.is_asked(|| input.into()));
+    }
+
+    /// Records that a token arrived: with a breadcrumb, if those of tokens are on. Its text is a part of the
+    /// answer that [`SentryConfig::content`] sends.
     pub fn record_token(&mut self, text: &str) {
-        self.tell(|execution| execution.token(text));
+        self.tell(|execution| execution.token(&TokenView::text(text)));
     }
 
     /// Records a network error. Its type is read from the error, as [`Failure::read`] does; what its

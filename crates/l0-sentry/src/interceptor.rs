@@ -1,10 +1,12 @@
 //! Interceptor: reports every run.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use l0_core::{
-    Event, Interceptor, Interest, KeyList, Metadata, Observer, Observers, Outcome, RunInfo,
-    SourceInfo, keys,
+    End, Event, Interceptor, Interest, KeyList, Metadata, Observer, Observers, Outcome, RunInfo,
+    SourceInfo, Telemetry, keys,
 };
 
 use crate::config::SentryConfig;
@@ -15,12 +17,14 @@ use crate::gen_ai::Call;
 use crate::live::LiveSpans;
 
 /// The metadata that leaves without being listed.
-const KNOWN_KEYS: [&str; 5] = [
+const KNOWN_KEYS: [&str; 7] = [
     keys::MODEL,
     keys::PROVIDER,
     keys::OPERATION,
     keys::ENDPOINT,
     keys::CONVERSATION_ID,
+    keys::AGENT_NAME,
+    keys::PIPELINE_NAME,
 ];
 
 /// Reports every run to Sentry, measured or not, in a hub of the run's own. Clones share everything.
@@ -72,11 +76,17 @@ impl Interceptor for SentryInterceptor {
             execution,
             run: run.clone(),
             live: Arc::clone(&self.live),
+            panic: None,
         });
     }
 
     fn needs_telemetry(&self) -> bool {
         true
+    }
+
+    fn needs_input(&self) -> bool {
+        let settings = self.config.settings();
+        settings.enable_tracing && settings.content.is_some()
     }
 }
 
@@ -84,6 +94,8 @@ struct LiveRun {
     execution: Execution,
     run: RunInfo,
     live: Arc<LiveSpans>,
+    /// A panic of the mask, which goes on when the run has been reported.
+    panic: Option<Box<dyn Any + Send>>,
 }
 
 impl LiveRun {
@@ -96,6 +108,30 @@ impl LiveRun {
         } = run.source(source)?;
         let streams = description.streaming.unwrap_or(!run.is_call());
         Some(Call::of(metadata, streams)?.described(description))
+    }
+
+    fn finish(
+        &mut self,
+        end: &End,
+        telemetry: Option<&Telemetry>,
+        metadata: &Metadata,
+        is_kept: bool,
+    ) {
+        let late = self.late(metadata);
+        let Self { execution, run, .. } = self;
+        self.live.leave(run.id());
+        if !is_kept {
+            execution.forget();
+            return;
+        }
+        if end.outcome() == Outcome::Completed {
+            execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
+        }
+        execution.becomes_known(late);
+        execution.finish(&Ending {
+            telemetry,
+            ..Ending::of(end)
+        });
     }
 
     /// What a source is called where one follows another: its model, or else its number.
@@ -123,7 +159,7 @@ impl LiveRun {
 
 impl Observer for LiveRun {
     fn interest(&self) -> Interest {
-        if self.execution.config().settings().breadcrumbs_for_tokens {
+        if self.execution.wants_tokens() {
             Interest::TOKENS
         } else {
             Interest::LIFECYCLE
@@ -141,10 +177,17 @@ impl Observer for LiveRun {
                 execution.start_attempt(number, source, || Self::call(run, source));
             }
             Event::AttemptFinished { attempt, .. } => {
-                execution.finish_attempt(attempt, run.measured());
+                let source = run.source(attempt.source);
+                let input = source.and_then(|source| source.input.as_deref());
+                let finish = AssertUnwindSafe(|| {
+                    execution.finish_attempt(attempt, run.measured(), input);
+                });
+                let finished = catch_unwind(finish);
+                self.panic = self.panic.take().or(finished.err());
             }
             Event::FirstToken { after, .. } => execution.first_token(after),
-            Event::Token { view, .. } => execution.token(view.text),
+            Event::Token { view, .. } => execution.token(&view),
+            Event::Answer { view, .. } => execution.answer(&view),
             Event::NetworkError {
                 kind,
                 message,
@@ -171,21 +214,10 @@ impl Observer for LiveRun {
                 kept,
                 ..
             } => {
-                if kept.is_none() {
-                    self.live.leave(self.run.id());
-                    self.execution.forget();
-                    return;
+                self.finish(end, telemetry, metadata, kept.is_some());
+                if let Some(panic) = self.panic.take() {
+                    resume_unwind(panic);
                 }
-                if end.outcome() == Outcome::Completed {
-                    execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
-                }
-                let late = self.late(metadata);
-                self.execution.becomes_known(late);
-                self.live.leave(self.run.id());
-                self.execution.finish(&Ending {
-                    telemetry,
-                    ..Ending::of(end)
-                });
             }
             _ => {}
         }
@@ -228,6 +260,7 @@ mod tests {
                 execution,
                 run,
                 live,
+                panic: None,
             };
             assert_eq!(run.interest(), interest);
         }

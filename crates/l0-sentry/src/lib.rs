@@ -4,14 +4,16 @@
 //! use l0_core::L0;
 //! use l0_sentry::{SentryConfig, SentryInterceptor};
 //!
-//! # let _guard =
-//! sentry::init(sentry::ClientOptions::new().traces_sample_rate(1.0)); // the DSN from SENTRY_DSN
+//! let options = sentry::ClientOptions::new() // the DSN from SENTRY_DSN
+//!     .traces_sample_rate(1.0)
+//!     .shutdown_timeout(std::time::Duration::from_secs(5)); // how long the guard may flush
+//! let guard = sentry::init(options);
 //!
 //! let config = SentryConfig::new().tag("environment", "production");
 //! let l0 = L0::builder()
 //!     .interceptor(SentryInterceptor::new(config))
 //!     .build();
-//! # drop(l0);
+//! # drop((l0, guard));
 //! ```
 //!
 //! [`SentryInterceptor`] reports every run, [`with_sentry`] a whole future, and
@@ -59,8 +61,8 @@
 //! A run that is not measured is reported in the same way, without numbers: the client's own sample
 //! rates decide what of it is sent.
 //!
-//! No text of a prompt or an answer leaves unless it is [switched
-//! on](SentryConfig::include_token_text). Messages of errors are in L0's own words, unless
+//! No prompt and no text of an answer leaves unless you choose [`Content`], or
+//! [`include_token_text`](SentryConfig::include_token_text). Messages of errors are in L0's own words, unless
 //! [`Monitoring::error_text`](l0_core::Monitoring::error_text) or, for what is reported manually,
 //! [`SentryConfig::error_text`] lets their texts out. Of the metadata, the well-known
 //! [`keys`](l0_core::keys) leave, the endpoint redacted, and those listed with
@@ -69,12 +71,13 @@
 //!
 //! # Cost
 //!
-//! A token costs nothing, unless each leaves a breadcrumb; `cargo bench -p l0-bench --bench sentry`
+//! A token costs nothing, unless each leaves a breadcrumb or content is sent, which takes its text; `cargo bench -p l0-bench --bench sentry`
 //! measures what a run costs. Sending is the client's transport's task, and no run waits for it. Nor
 //! does a run or a future fail if a callback of the client panics.
 
 mod breadcrumb;
 mod config;
+mod content;
 mod data;
 mod ending;
 mod event;
@@ -90,4 +93,5 @@ mod wrapper;
 pub use config::{Parent, SentryConfig};
 pub use integration::{SentryExecution, SentryIntegration};
 pub use interceptor::SentryInterceptor;
+pub use l0_core::Content;
 pub use wrapper::{with_sentry, with_sentry_by};

@@ -104,6 +104,37 @@ impl Spans {
         }
     }
 
+    /// Whether anything of them may be sent.
+    pub(crate) fn are_sent(&self) -> bool {
+        #[expect(
+            deprecated,
+            reason = "what is not sampled is not sent, whatever the reason"
+        )]
+        self.execution.is_sampled()
+    }
+
+    /// Whether the whole is one call of a model.
+    pub(crate) fn is_one_call(&self) -> bool {
+        self.call.is_some()
+    }
+
+    /// Whether what is asked last is to embed texts.
+    pub(crate) fn embeds(&self) -> bool {
+        let attempt = self.attempt.as_ref();
+        let call = attempt.and_then(|attempt| attempt.call.as_ref());
+        let call = call.or(self.call.as_ref().map(|(call, _)| call));
+        call.is_some_and(Call::embeds)
+    }
+
+    /// Adds to the span of what is asked last.
+    pub(crate) fn add(&self, data: Data) {
+        let attempt = self.attempt.as_ref().map(|attempt| &attempt.span);
+        let span = attempt.or(self.call.as_ref().map(|(_, span)| span));
+        if let Some(span) = span {
+            span.data().extend(data);
+        }
+    }
+
     /// Starts the span of an attempt, of a source of this number. Returns it.
     pub(crate) fn start_attempt(
         &mut self,

@@ -154,6 +154,8 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
             .metadata("model", "gpt-4")
             .metadata("provider", "openai")
             .metadata("conversation_id", "c-1")
+            .metadata("agent_name", "researcher")
+            .metadata("pipeline_name", "summaries")
             .start();
         run.for_each(|_| async {}).await;
     });
@@ -175,6 +177,8 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
             "gen_ai.provider.name": "openai",
             "gen_ai.request.model": "gpt-4",
             "gen_ai.conversation.id": "c-1",
+            "gen_ai.agent.name": "researcher",
+            "gen_ai.pipeline.name": "summaries",
             "gen_ai.response.model": "gpt-4-0613",
             "gen_ai.response.id": "resp_1",
             "gen_ai.response.streaming": true,
@@ -190,6 +194,9 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
             "gen_ai.usage.reasoning.output_tokens": 1,
         })
     );
+    let own = &trace(sent.transaction()).data;
+    assert_eq!(own["agent_name"], "researcher");
+    assert_eq!(own["pipeline_name"], "summaries");
 }
 
 #[test]

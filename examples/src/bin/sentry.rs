@@ -14,6 +14,7 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::Router;
 use clap::Parser;
@@ -40,6 +41,9 @@ struct Arguments {
     faults: f64,
 }
 
+/// How long Sentry may take to send what is left.
+const FLUSH: Duration = Duration::from_secs(5);
+
 // Not `#[tokio::main]`: the runtime's threads take their hubs from that of the main thread, so
 // Sentry comes first, and sends what is left when the runtime is gone.
 fn main() -> Result<(), Box<dyn Error>> {
@@ -56,7 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         .with(BreadcrumbLayer::new().with_filter(LevelFilter::INFO))
         .with(ErrorLayer::new().with_filter(LevelFilter::ERROR))
         .init();
-    Runtime::new()?.block_on(run(&arguments))
+    let served = Runtime::new()?.block_on(run(&arguments));
+    if !l0_examples::close_sentry(guard, FLUSH) {
+        eprintln!("Sentry did not get all in time.");
+    }
+    served
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

@@ -11,6 +11,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use l0_core::{Chunk, L0, Monitoring, Retry};
@@ -21,6 +22,9 @@ use sentry::protocol::{Context, Envelope, EnvelopeItem};
 use sentry::{ClientOptions, Transport};
 use tokio::runtime::Runtime;
 
+/// How long Sentry may take to send what is left.
+const FLUSH: Duration = Duration::from_secs(5);
+
 fn main() -> Result<(), Box<dyn Error>> {
     let options = ClientOptions::new().traces_sample_rate(1.0);
     let options = match std::env::var("SENTRY_DSN") {
@@ -29,8 +33,12 @@ fn main() -> Result<(), Box<dyn Error>> {
             .dsn("http://key@localhost/1")
             .transport(Arc::new(Print)),
     };
-    let _guard = sentry::init(options); // before the runtime, whose threads take their hubs from here
-    Runtime::new()?.block_on(tell())
+    let guard = sentry::init(options); // before the runtime, whose threads take their hubs from here
+    let told = Runtime::new()?.block_on(tell());
+    if !l0_examples::close_sentry(guard, FLUSH) {
+        println!("Sentry did not get all in time.");
+    }
+    told
 }
 
 async fn tell() -> Result<(), Box<dyn Error>> {

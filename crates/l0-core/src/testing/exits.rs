@@ -64,7 +64,7 @@ use crate::telemetry::Telemetry;
 use crate::timeout::Timeouts;
 use crate::token::{FinishReason, TokenKind, TokenView};
 use crate::usage::Usage;
-use crate::verdict::{DriftReport, Severity, Violation};
+use crate::verdict::{DriftReport, Outcome, Severity, Violation};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -380,9 +380,9 @@ impl Row {
         ways.map(move |(subject, way)| Exit {
             name,
             subject,
+            events: events(subject, &way),
             end: way.end,
             last: way.last,
-            events: events(subject, way.events),
             duration: way.duration,
             setup: setup.clone(),
         })
@@ -390,17 +390,27 @@ impl Row {
 }
 
 /// All events of a way. An attempt that has started ends before what follows it; an answer that comes
-/// as one has no tokens.
-fn events(subject: Subject, between: &'static str) -> Vec<&'static str> {
+/// as one has no tokens, and is there before it is judged, and before a call completes.
+fn events(subject: Subject, way: &Way) -> Vec<&'static str> {
+    let is_call = subject == Subject::Call;
     let mut events = vec!["started"];
-    let mut is_open = false;
-    for event in between.split_whitespace().chain(["finished"]) {
+    let (mut is_open, mut is_answered) = (false, false);
+    for event in way.events.split_whitespace().chain(["finished"]) {
         let follows = ["retry", "fallback", "finished"].contains(&event);
+        let completes = event == "finished" && way.end.outcome() == Outcome::Completed;
+        let is_cut = event == "network_error" && way.end.cause() == Some(&Cause::Truncated);
+        let is_judged = is_cut || ["violation", "drift"].contains(&event);
+        if is_call && !is_answered && (completes || is_judged) {
+            events.push("answer");
+            is_answered = true;
+        }
         if follows && std::mem::take(&mut is_open) {
             events.push("attempt_finished");
         }
-        is_open |= event == STARTED;
-        if subject != Subject::Call || !["first_token", "token"].contains(&event) {
+        if event == STARTED {
+            (is_open, is_answered) = (true, false);
+        }
+        if !is_call || !["first_token", "token"].contains(&event) {
             events.push(event);
         }
     }

@@ -5,27 +5,51 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use l0_core::keys::cut;
-use l0_core::{TokenKind, TokenView, redact};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Map, Value, json};
 
-/// That prompts and answers are sent, as attributes of the spans of attempts. Without it none is: see
-/// [`OtelBuilder::content`](crate::OtelBuilder::content).
+use crate::keys::cut;
+use crate::redact;
+use crate::token::{FinishReason, TokenKind, TokenView};
+
+/// That prompts and answers are sent, by the adapter that it is given to. Without it none is.
 ///
-/// The input is what the source says it asks, or what was given to
-/// [`input`](l0_core::RunBuilder::input). The output is text and tool calls as they came, those of calls that do
-/// not stream excepted. Both are in the conventions' schema of messages. Credentials are taken out by
-/// [`redact::content`](l0_core::redact::content); what else must not leave, such as personal data, is for
+/// The input is what a source says it asks, or what was given to [`input`](crate::RunBuilder::input). The
+/// output is text and tool calls as they came. Credentials are taken out by
+/// [`redact::content`](crate::redact::content); what else must not leave, such as personal data, is for
 /// [`mask`](Self::mask).
 ///
 /// ```
-/// use l0_otel::{Content, OtelInterceptor};
+/// use l0_core::Content;
 ///
 /// let content = Content::new()
 ///     .max_bytes(8 * 1024)
 ///     .mask(|text| text.replace("hunter2", "[masked]"));
-/// let otel = OtelInterceptor::builder().content(content).build();
-/// # drop(otel);
+/// # drop(content);
+/// ```
+///
+/// # For adapters
+///
+/// An adapter [needs](crate::Interceptor::needs_input) the input and the tokens of a run. It fills a
+/// [`buffer`](Self::buffer) with what an attempt answers. When the attempt has ended, it sets all numbers, and
+/// then once what [`prompt`](Self::prompt) and [`answer`](Self::answer) return.
+///
+/// ```
+/// use l0_core::{Content, FinishReason, TokenView};
+/// use serde_json::json;
+///
+/// let content = Content::new();
+/// let prompt = content.prompt(&json!({ "system": "Be brief.", "messages": [
+///     { "role": "user", "content": "What is a monad?" },
+/// ] }));
+/// assert_eq!(prompt.instructions, [json!({ "type": "text", "content": "Be brief." })]);
+/// assert_eq!(prompt.messages[0]["role"], "user");
+///
+/// let mut buffer = content.buffer();
+/// buffer.add(&TokenView::text("A monoid."));
+/// let answer = content.answer(&buffer, Some(FinishReason::Stop));
+/// assert_eq!(answer, [json!({ "role": "assistant", "finish_reason": "stop", "parts": [
+///     { "type": "text", "content": "A monoid." },
+/// ] })]);
 /// ```
 #[derive(Clone)]
 #[must_use]
@@ -35,6 +59,24 @@ pub struct Content {
 }
 
 type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
+
+/// What was asked, as [`Content`] lets it leave.
+#[derive(Clone, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Prompt {
+    /// The parts of the instructions; empty without any.
+    pub instructions: Vec<Value>,
+    /// The messages, each with a role and parts; empty without any.
+    pub messages: Vec<Value>,
+}
+
+/// What an attempt has answered so far, as much as [`Content`] keeps of it.
+pub struct AnswerBuffer {
+    text: String,
+    tool_calls: String,
+    max_bytes: usize,
+    is_cut: bool,
+}
 
 /// What stands where something was cut.
 const MARK: &str = "…[cut]";
@@ -66,8 +108,8 @@ impl Content {
 
     /// Sets how many bytes of an attempt's input, and how many of its output, are sent at most; a mark
     /// stands where they were cut. Of the input, the last messages are kept. A live run keeps so much of its
-    /// output in memory, and 1 KiB more. The redaction takes one or two milliseconds for each KiB, inside
-    /// the poll or the drop that ends the attempt.
+    /// output in memory, and 1 KiB more; its input it keeps whole. The redaction takes one or two milliseconds
+    /// for each KiB, inside the poll or the drop that ends the attempt.
     pub const fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
@@ -81,35 +123,55 @@ impl Content {
         self
     }
 
-    /// Returns the instructions and the messages of an input, as JSON; empty if there are none.
-    pub(crate) fn input(&self, input: &Json) -> [Vec<Json>; 2] {
+    /// Returns an empty buffer for what an attempt answers.
+    #[must_use]
+    pub const fn buffer(&self) -> AnswerBuffer {
+        AnswerBuffer {
+            text: String::new(),
+            tool_calls: String::new(),
+            max_bytes: self.max_bytes.saturating_add(BEYOND),
+            is_cut: false,
+        }
+    }
+
+    /// Returns what may leave of an input: the instructions and the messages that stand in a request of a
+    /// provider, or else a message that is all of it.
+    #[must_use]
+    pub fn prompt(&self, input: &Value) -> Prompt {
         let mut writing = Writing {
             content: self,
             left: self.max_bytes,
         };
-        let Json::Object(fields) = input else {
-            return [Vec::new(), writing.messages(input)];
+        let Value::Object(fields) = input else {
+            return Prompt {
+                messages: writing.messages(input),
+                ..Prompt::default()
+            };
         };
         let instructions = INSTRUCTIONS.iter().filter_map(|name| fields.get(*name));
         let instructions = instructions.flat_map(|one| writing.parts(one)).collect();
         let messages = MESSAGES.iter().filter_map(|name| fields.get(*name));
         let messages = messages.flat_map(|one| writing.messages(one)).collect();
-        [instructions, messages]
+        Prompt {
+            instructions,
+            messages,
+        }
     }
 
-    /// Returns the message that an attempt answered, as JSON; empty without one.
-    pub(crate) fn output(&self, captured: &Captured, finish_reason: Option<&str>) -> Vec<Json> {
+    /// Returns what may leave of an answer, as one message; empty if there is none.
+    #[must_use]
+    pub fn answer(&self, buffer: &AnswerBuffer, finish_reason: Option<FinishReason>) -> Vec<Value> {
         let mut writing = Writing {
             content: self,
             left: self.max_bytes,
         };
         let mut parts = Vec::new();
         for (kind, key, text) in [
-            ("text", "content", &captured.text),
-            ("tool_call", "arguments", &captured.tool_calls),
+            ("text", "content", &buffer.text),
+            ("tool_call", "arguments", &buffer.tool_calls),
         ] {
             if !text.is_empty() {
-                let text = writing.text(text, captured.is_cut);
+                let text = writing.text(text, buffer.is_cut);
                 parts.push(json!({ "type": kind, key: text }));
             }
         }
@@ -118,7 +180,7 @@ impl Content {
         }
         let mut message = json!({ "role": "assistant", "parts": parts });
         if let Some(reason) = finish_reason {
-            message["finish_reason"] = reason.into();
+            message["finish_reason"] = reason.as_str().into();
         }
         vec![message]
     }
@@ -138,19 +200,30 @@ impl fmt::Debug for Content {
     }
 }
 
-/// What an attempt has answered so far.
-#[derive(Default)]
-pub(crate) struct Captured {
-    text: String,
-    tool_calls: String,
-    is_cut: bool,
+/// Without what is asked.
+impl fmt::Debug for Prompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Prompt")
+            .field("instructions", &self.instructions.len())
+            .field("messages", &self.messages.len())
+            .finish()
+    }
 }
 
-impl Captured {
-    /// Adds what a token says, as far as there is room.
-    pub(crate) fn add(&mut self, content: &Content, view: &TokenView<'_>) {
-        let room = content.max_bytes.saturating_add(BEYOND);
-        let room = room.saturating_sub(self.text.len() + self.tool_calls.len());
+/// Without what is answered.
+impl fmt::Debug for AnswerBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBuffer")
+            .field("text", &self.text.len())
+            .field("tool_calls", &self.tool_calls.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl AnswerBuffer {
+    /// Adds what a token says, as far as there is room: of text and of tool calls.
+    pub fn add(&mut self, view: &TokenView<'_>) {
+        let kept_so_far = self.text.len() + self.tool_calls.len();
         let to = match view.kind {
             TokenKind::Text => &mut self.text,
             TokenKind::ToolCall => &mut self.tool_calls,
@@ -159,12 +232,18 @@ impl Captured {
         if self.is_cut {
             return;
         }
+        let room = self.max_bytes.saturating_sub(kept_so_far);
         let kept = cut(view.text, room);
         self.is_cut = kept.len() < view.text.len();
+        if to.capacity() - to.len() < kept.len() {
+            // As a string grows by itself, but not beyond the limit.
+            to.reserve_exact(to.len().clamp(kept.len(), room));
+        }
         to.push_str(kept);
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Makes it empty, for the next attempt.
+    pub fn clear(&mut self) {
         self.text.clear();
         self.tool_calls.clear();
         self.is_cut = false;
@@ -178,7 +257,7 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    fn messages(&mut self, value: &Json) -> Vec<Json> {
+    fn messages(&mut self, value: &Value) -> Vec<Value> {
         let one = std::slice::from_ref(value);
         let all = value.as_array().map_or(one, Vec::as_slice);
         let mut messages = Vec::new();
@@ -195,9 +274,9 @@ impl Writing<'_> {
         messages
     }
 
-    fn message(&mut self, value: &Json) -> Json {
+    fn message(&mut self, value: &Value) -> Value {
         self.left = self.left.saturating_sub(OVERHEAD);
-        let role = value.get("role").and_then(Json::as_str);
+        let role = value.get("role").and_then(Value::as_str);
         let role = role.map_or_else(|| "user".to_owned(), |role| self.text(role, false));
         let body = ["content", "parts"].iter().find_map(|key| value.get(key));
         let mut parts = match (body, value.get("role")) {
@@ -205,7 +284,7 @@ impl Writing<'_> {
             (None, Some(_)) => Vec::new(),
             (None, None) => self.parts(value),
         };
-        let calls = value.get("tool_calls").and_then(Json::as_array);
+        let calls = value.get("tool_calls").and_then(Value::as_array);
         for call in calls.into_iter().flatten() {
             let call = self.other(call);
             parts.push(json!({ "type": "tool_call", "arguments": call }));
@@ -213,7 +292,7 @@ impl Writing<'_> {
         json!({ "role": role, "parts": parts })
     }
 
-    fn parts(&mut self, value: &Json) -> Vec<Json> {
+    fn parts(&mut self, value: &Value) -> Vec<Value> {
         let inner = value.get("parts").unwrap_or(value);
         let one = std::slice::from_ref(inner);
         let all = inner.as_array().map_or(one, Vec::as_slice);
@@ -229,13 +308,13 @@ impl Writing<'_> {
         parts
     }
 
-    fn part(&mut self, value: &Json) -> Option<Json> {
-        let kind = value.get("type").and_then(Json::as_str);
+    fn part(&mut self, value: &Value) -> Option<Value> {
+        let kind = value.get("type").and_then(Value::as_str);
         let is_text = kind.is_none_or(|kind| kind.ends_with("text"));
         let text = value.get("text").filter(|_| is_text).unwrap_or(value);
         Some(match text {
-            Json::Null => return None,
-            Json::String(text) => {
+            Value::Null => return None,
+            Value::String(text) => {
                 let text = self.text(text, false);
                 json!({ "type": "text", "content": text })
             }
@@ -244,13 +323,13 @@ impl Writing<'_> {
                 let content = self.other(other);
                 let part = [("type", kind), ("content", content)];
                 let part = part.map(|(key, value)| (key.to_owned(), value.into()));
-                Json::Object(Map::from_iter(part))
+                Value::Object(Map::from_iter(part))
             }
         })
     }
 
     /// What is no text, as JSON.
-    fn other(&mut self, value: &Json) -> String {
+    fn other(&mut self, value: &Value) -> String {
         let mut beginning = Beginning {
             text: Vec::new(),
             room: self.left.saturating_add(BEYOND),
