@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
+use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::FinishReason;
 use crate::units::millis;
@@ -71,6 +72,17 @@ pub struct AttemptStats {
     /// The provider's own token counts; absent if the source did not carry any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What the attempt cost: what the provider told, or else what a [price](crate::Pricing) makes of
+    /// its usage. Absent if neither is known, which does not mean that it was for nothing.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "Cost::read_back"
+    )]
+    pub cost: Option<Cost>,
+    /// How many attempts told their usage, and no price of their model was known. 0 where no prices are
+    /// [set](crate::Builder::pricing).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unpriced: u32,
     /// The model that answered, as the provider names it, cut to 256 bytes; absent if the source did
     /// not say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -137,6 +149,8 @@ impl Default for AttemptStats {
             error: None,
             finish_reason: None,
             usage: None,
+            cost: None,
+            unpriced: 0,
             response_model: None,
             response_id: None,
             network_errors: BTreeMap::new(),
@@ -151,7 +165,8 @@ impl Default for AttemptStats {
 
 impl AttemptStats {
     /// How many entries a run keeps. When it makes more attempts, the ones that were thrown away are
-    /// folded into the last entry of their source that stays, so that sums stay exact.
+    /// folded into the last entry of their source, and of their currency, that stays, so that sums stay
+    /// exact.
     pub const MAX: usize = 32;
 
     /// Adds what another attempt of the same source, which came later, measured. What is no sum is
@@ -165,6 +180,8 @@ impl AttemptStats {
             Distribution::merge,
         );
         self.usage = plus(self.usage, later.usage);
+        self.cost = Cost::sum(self.cost.into_iter().chain(later.cost));
+        self.unpriced = self.unpriced.saturating_add(later.unpriced);
         for (kind, count) in later.network_errors {
             let of_kind = self.network_errors.entry(kind).or_default();
             *of_kind = of_kind.saturating_add(count);
@@ -194,11 +211,22 @@ impl AttemptStats {
     /// Puts an attempt at the end of a list, which is kept short. Returns where it is.
     pub(crate) fn push(list: &mut Vec<Self>, attempt: Self) -> &mut Self {
         if list.len() == Self::MAX {
-            if let Some(last) = list.pop() {
-                let same_source = list.iter().rposition(|entry| entry.source == last.source);
-                let place = same_source.unwrap_or(list.len() - 1);
-                list[place].fold(last);
-            }
+            // The last one, unless its cost is in another currency than those of its source.
+            let pair = |fits: fn(&Self, &Self) -> bool| {
+                (1..list.len()).rev().find_map(|later| {
+                    let earlier = &list[..later];
+                    let into = earlier.iter().rposition(|one| fits(one, &list[later]))?;
+                    Some((into, later))
+                })
+            };
+            let of_source = |one: &Self, later: &Self| {
+                one.source == later.source && Cost::fits(one.cost, later.cost)
+            };
+            let pair =
+                pair(of_source).or_else(|| pair(|one, later| Cost::fits(one.cost, later.cost)));
+            let (into, later) = pair.unwrap_or((Self::MAX - 2, Self::MAX - 1));
+            let later = list.remove(later);
+            list[into].fold(later);
         }
         if list.capacity() == 0 {
             // Most runs make one attempt.

@@ -57,6 +57,18 @@ impl Money {
         Self(micros as u128 * (UNIT / 1_000_000))
     }
 
+    /// Creates an amount of steps of 10^-18 units.
+    #[must_use]
+    pub const fn from_steps(steps: u128) -> Self {
+        Self(steps)
+    }
+
+    /// Returns the amount in steps of 10^-18 units.
+    #[must_use]
+    pub const fn as_steps(self) -> u128 {
+        self.0
+    }
+
     /// Returns the amount in units, rounded to what a float carries.
     #[must_use]
     pub fn as_f64(self) -> f64 {

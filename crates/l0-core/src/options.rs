@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::check::Checks;
 use crate::monitoring::Monitoring;
 use crate::observe::Interceptor;
+use crate::price::Pricing;
 use crate::retry::Retry;
 use crate::timeout::Timeouts;
 use crate::verdict::{DriftReport, Violation};
@@ -14,23 +15,24 @@ use crate::verdict::{DriftReport, Violation};
 /// The options of an `L0`, or of one run that differs.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// Absent if not set: on if an interceptor needs it.
-    pub(crate) monitoring: Option<Monitoring>,
+    pub(crate) monitoring: Monitoring,
+    /// Whether nobody set it, so that it is on if an interceptor needs it.
+    on_if_needed: bool,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
     pub(crate) detect_zero_output: bool,
     pub(crate) guardrails: Checks<Violation>,
     pub(crate) drift: Checks<DriftReport>,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(crate) pricing: Option<Arc<dyn Pricing>>,
     pub(crate) seed: Option<Seed>,
 }
 
 impl Options {
-    pub(crate) fn monitoring(&self) -> Monitoring {
-        self.monitoring.clone().unwrap_or_else(|| {
-            let needed = self.interceptors.iter().any(Interceptor::needs_telemetry);
-            Monitoring::new().enabled(needed)
-        })
+    /// Draws whether to measure the next run.
+    pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> bool {
+        let needs = || self.interceptors.iter().any(Interceptor::needs_telemetry);
+        (!self.on_if_needed || needs()) && self.monitoring.draw(rng)
     }
 
     /// Whether an interceptor sends what is asked.
@@ -42,13 +44,15 @@ impl Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            monitoring: None,
+            monitoring: Monitoring::new(),
+            on_if_needed: true,
             retry: Retry::new(),
             timeouts: Timeouts::new(),
             detect_zero_output: true,
             guardrails: Checks::none(),
             drift: Checks::none(),
             interceptors: Vec::new(),
+            pricing: None,
             seed: None,
         }
     }
@@ -58,12 +62,14 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("monitoring", &self.monitoring)
+            .field("on_if_needed", &self.on_if_needed)
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
             .field("detect_zero_output", &self.detect_zero_output)
             .field("guardrails", &self.guardrails)
             .field("drift", &self.drift)
             .field("interceptors", &self.interceptors.len())
+            .field("pricing", &self.pricing.is_some())
             .field("seed", &self.seed)
             .finish()
     }
@@ -133,7 +139,10 @@ impl<K> Builder<K> {
 
     /// Sets what is measured. Default: nothing, unless an interceptor needs telemetry.
     pub fn monitoring(self, monitoring: Monitoring) -> Self {
-        self.set(|options| options.monitoring = Some(monitoring))
+        self.set(|options| {
+            options.monitoring = monitoring;
+            options.on_if_needed = false;
+        })
     }
 
     /// Sets whether an empty answer is an error, which is retried like the model's other faults. A
@@ -163,6 +172,14 @@ impl<K> Builder<K> {
     /// Adds an interceptor. They are called in the order in which they were added.
     pub fn interceptor(self, interceptor: impl Interceptor + 'static) -> Self {
         self.set(|options| options.interceptors.push(Arc::new(interceptor)))
+    }
+
+    /// Sets what models cost, by which the usage that sources tell becomes a
+    /// [cost](crate::AttemptStats::cost): the price list of `l0-pricing`, or your own. Each attempt of a
+    /// measured run is priced when it ends, unless its source told the cost itself. A panic of it is
+    /// contained, and the price unknown. Default: none.
+    pub fn pricing(self, pricing: impl Pricing + 'static) -> Self {
+        self.set(|options| options.pricing = Some(Arc::new(pricing)))
     }
 
     /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this seed

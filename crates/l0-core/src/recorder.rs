@@ -19,9 +19,9 @@ use crate::keep;
 use crate::keys;
 use crate::live::{LiveRuns, Place};
 use crate::metadata::Metadata;
-use crate::monitoring::Monitoring;
 use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
 use crate::options::{Options, Seed};
+use crate::price::Priced;
 use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
 use crate::source::Description;
 use crate::stop::{Final, RunHandle, Stop, Until};
@@ -31,7 +31,7 @@ use crate::verdict::{DriftReport, Violation};
 
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
-    monitoring: Monitoring,
+    options: Arc<Options>,
     /// Absent if the run is not measured, and once it has ended.
     recording: Option<Box<Recording>>,
     observers: Observers,
@@ -93,7 +93,7 @@ impl<'a> Recorder<'a> {
     /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
     /// `Started`. A refused run is finished when this returns.
     pub(crate) fn start(
-        options: &Options,
+        options: &Arc<Options>,
         setup: Setup<'a>,
     ) -> (Self, Result<(), Refusal>, fastrand::Rng) {
         let Setup {
@@ -109,8 +109,8 @@ impl<'a> Recorder<'a> {
         let input = input.filter(|_| options.needs_input());
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
-        let monitoring = options.monitoring();
-        let measured = monitoring.draw(&mut rng);
+        let monitoring = &options.monitoring;
+        let measured = options.draw(&mut rng);
         let started_at = Timestamp::now();
         let is_drawn = monitoring.keep.draw(&mut rng);
         let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
@@ -157,7 +157,7 @@ impl<'a> Recorder<'a> {
         let info = RunInfo::new(known, panics);
         let recording = measured.then(|| {
             let (id, metadata) = (info.shared_id(), info.metadata().clone());
-            Box::new(Recording::start(&monitoring, id, metadata, started_at, now))
+            Box::new(Recording::start(monitoring, id, metadata, started_at, now))
         });
         let mut observers = Observers::new(info.clone());
         for interceptor in &options.interceptors {
@@ -170,7 +170,7 @@ impl<'a> Recorder<'a> {
                 .as_ref()
                 .is_some_and(|recording| recording.timed()),
             info,
-            monitoring,
+            options: Arc::clone(options),
             recording,
             observers,
             live: Some(live.enter(stop.handle(), now)),
@@ -315,7 +315,7 @@ impl<'a> Recorder<'a> {
         if !self.is_told() {
             return AttemptEnd::default();
         }
-        AttemptEnd {
+        let mut told = AttemptEnd {
             retry: match next {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
@@ -326,7 +326,27 @@ impl<'a> Recorder<'a> {
             response_id: self.response_id.take(),
             names: self.names(begun.source),
             ..AttemptEnd::of(end)
-        }
+        };
+        self.price(&mut told);
+        told
+    }
+
+    /// Puts a price on what the present attempt's source told.
+    fn price(&self, told: &mut AttemptEnd) {
+        let recording = self.recording.as_deref();
+        let usage = recording.and_then(Recording::usage_without_cost);
+        let (Some(pricing), Some(usage)) = (&self.options.pricing, usage) else {
+            return;
+        };
+        let model = Priced {
+            provider: told.names.provider.as_deref(),
+            model: told.names.model.as_deref(),
+            response_model: told.response_model.as_deref(),
+            operation: told.names.operation.as_deref(),
+        };
+        let price = self.info.contain(|| pricing.price(&model)).flatten();
+        told.is_unpriced = price.is_none();
+        told.cost = price.and_then(|price| price.cost(&usage));
     }
 
     fn names(&self, source: u32) -> Names {
@@ -424,7 +444,7 @@ impl<'a> Recorder<'a> {
 
     /// Returns the message of a source's error, from which this failure was read.
     pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
-        self.monitoring.message(error, failure)
+        self.options.monitoring.message(error, failure)
     }
 
     /// A network error happened; a retry follows if there is a delay.
@@ -534,7 +554,7 @@ impl<'a> Recorder<'a> {
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
-            let kept = self.monitoring.keep.reason(
+            let kept = self.options.monitoring.keep.reason(
                 self.is_drawn,
                 keep::Known {
                     is_failure: end.is_failure(),

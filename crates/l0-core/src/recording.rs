@@ -15,6 +15,7 @@ use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
+use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView};
@@ -71,6 +72,8 @@ struct Present {
     first_token: Option<u64>,
     last_token: Option<u64>,
     usage: Option<Usage>,
+    /// What the source told; in a box, since it seldom does.
+    cost: Option<Box<Cost>>,
     finish_reason: Option<FinishReason>,
     network_errors: BTreeMap<NetworkErrorKind, u64>,
     guardrails: Option<Box<GuardrailStats>>,
@@ -243,6 +246,14 @@ impl Recording {
         if view.finish.is_some() {
             self.attempt.finish_reason = view.finish;
         }
+        if let Some(cost) = view.cost {
+            self.attempt.cost = Some(Box::new(*cost));
+        }
+    }
+
+    /// What the present attempt's source told of its tokens, if it told no cost.
+    pub(crate) fn usage_without_cost(&self) -> Option<Usage> {
+        self.attempt.usage.filter(|_| self.attempt.cost.is_none())
     }
 
     /// Counts a token that arrived at this time.
@@ -425,12 +436,11 @@ impl Recording {
             finish_reason: None,
             usage: None,
             wasted_usage: None,
+            cost: None,
+            wasted_cost: None,
             attempts: Vec::new(),
         };
-        for (index, attempt) in attempts.iter().enumerate() {
-            telemetry.add_attempt(attempt, index + 1 == attempts.len());
-        }
-        telemetry.metrics.read_gaps();
+        telemetry.add_attempts(&attempts, true);
         if !self.custom_events.is_empty() {
             let events = self.custom_events.clone().into();
             telemetry.metadata.insert("customEvents".to_owned(), events);
@@ -457,6 +467,7 @@ impl Present {
             tokens: total_tokens - self.tokens_before,
             time_to_first_token: self.first_token.map(since_start),
             usage: self.usage,
+            cost: self.cost.as_deref().copied(),
             finish_reason: self.finish_reason,
             ..AttemptStats::default()
         }
@@ -477,6 +488,10 @@ pub(crate) struct AttemptEnd {
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) response_id: Option<Box<str>>,
     pub(crate) names: Names,
+    /// What a price makes of the usage that was told.
+    pub(crate) cost: Option<Cost>,
+    /// Whether there is none for it.
+    pub(crate) is_unpriced: bool,
 }
 
 /// What was asked of whom.
@@ -527,6 +542,8 @@ impl AttemptEnd {
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);
+        stats.cost = stats.cost.or(self.cost);
+        stats.unpriced += u32::from(self.is_unpriced);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::attempt_stats::{AttemptStats, merge, plus};
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
+use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::FinishReason;
 use crate::units::{millis, rate};
@@ -94,6 +95,14 @@ pub struct Telemetry {
     /// The provider's own token counts of attempts that another one followed, added up; absent if none
     /// carried any. See [`billed`](Self::billed).
     pub wasted_usage: Option<Usage>,
+    /// What the attempt cost that nothing follows: see [`AttemptStats::cost`]. Absent if that is not
+    /// known.
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub cost: Option<Cost>,
+    /// What the attempts cost that another one followed, added up. Absent if that is known of none, or if
+    /// their currencies differ: the attempts tell each. See [`total_cost`](Self::total_cost).
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub wasted_cost: Option<Cost>,
     /// Times, counts and rates.
     pub metrics: Metrics,
     /// Network errors.
@@ -303,6 +312,23 @@ impl Telemetry {
         plus(self.usage, self.wasted_usage)
     }
 
+    /// Returns what all attempts cost, added up: what was billed, as far as it is known. Absent if that is
+    /// known of none, or if their currencies differ.
+    #[must_use]
+    pub fn total_cost(&self) -> Option<Cost> {
+        if self.attempts.is_empty() {
+            return Cost::sum(self.cost.into_iter().chain(self.wasted_cost));
+        }
+        Cost::sum(self.attempts.iter().filter_map(|attempt| attempt.cost))
+    }
+
+    /// Returns how many attempts told their usage, and no price of their model was known.
+    #[must_use]
+    pub fn unpriced(&self) -> u32 {
+        let attempts = self.attempts.iter();
+        attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.unpriced))
+    }
+
     /// Returns why the model stopped, as semantic conventions want it of a response: `error` if the
     /// run failed when the model had begun to answer and the source gave no reason. Absent if the
     /// source gave none otherwise: the model had not begun, the run completed without one, or its
@@ -371,7 +397,7 @@ impl Telemetry {
     /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
     /// under the labels of the model that it belongs to.
     ///
-    /// What attempts measure belongs to their source: tokens, usage, network errors, retries, gaps and
+    /// What attempts measure belongs to their source: tokens, usage, cost, network errors, retries, gaps and
     /// the rate while tokens flow, violations, drift. What is the run's own belongs to the source that was tried last: its
     /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
     /// parts are those of the run; only drift, which is counted once for each run, is counted for each
@@ -421,10 +447,7 @@ impl Telemetry {
                 ..Metrics::default()
             };
         }
-        for (index, attempt) in attempts.iter().enumerate() {
-            part.add_attempt(attempt, is_last && index + 1 == attempts.len());
-        }
-        part.metrics.read_gaps();
+        part.add_attempts(attempts, is_last);
         if self.billed().is_some_and(|usage| usage.total.is_some()) {
             // What told no total is part of the run's all the same.
             part.usage = part.usage.map(Usage::with_total);
@@ -434,8 +457,25 @@ impl Telemetry {
         part
     }
 
+    /// Adds what attempts measured to the sums. `has_answer` says whether nothing follows the last one.
+    pub(crate) fn add_attempts(&mut self, attempts: &[AttemptStats], has_answer: bool) {
+        let (answer, wasted) = match attempts.split_last() {
+            Some((last, before)) if has_answer => (Some(last), before),
+            _ => (None, attempts),
+        };
+        for attempt in wasted {
+            self.add_attempt(attempt, false);
+        }
+        if let Some(attempt) = answer {
+            self.add_attempt(attempt, true);
+            self.cost = attempt.cost;
+        }
+        self.wasted_cost = Cost::sum(wasted.iter().filter_map(|attempt| attempt.cost));
+        self.metrics.read_gaps();
+    }
+
     /// Adds what an attempt measured to the sums. `is_answer` says whether nothing follows it.
-    pub(crate) fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
+    fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
         let metrics = &mut self.metrics;
         metrics.total_tokens = metrics.total_tokens.saturating_add(attempt.tokens);
         metrics.attempts = metrics.attempts.saturating_add(attempt.count);
@@ -514,6 +554,10 @@ impl Serialize for Telemetry {
             usage: Option<Usage>,
             #[serde(skip_serializing_if = "Option::is_none")]
             wasted_usage: Option<Usage>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            wasted_cost: Option<Cost>,
             metrics: &'a Metrics,
             network: &'a Network,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -537,6 +581,8 @@ impl Serialize for Telemetry {
             finish_reason: self.finish_reason,
             usage: self.usage,
             wasted_usage: self.wasted_usage,
+            cost: self.cost,
+            wasted_cost: self.wasted_cost,
             metrics: &self.metrics,
             network: &self.network,
             guardrails: self.guardrails.as_ref(),
@@ -618,6 +664,12 @@ impl fmt::Display for Telemetry {
                 tokens(input),
                 tokens(output)
             )?;
+        }
+        if let Some(cost) = self.cost {
+            writeln!(f, "Cost: {cost}")?;
+        }
+        if let Some(cost) = self.wasted_cost {
+            writeln!(f, "Wasted cost: {cost}")?;
         }
         if self.fallbacks() > 0 {
             for attempt in &self.attempts {
