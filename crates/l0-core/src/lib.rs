@@ -48,6 +48,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod attempt_stats;
+mod budget;
 mod check;
 mod clock;
 mod distribution;
@@ -59,6 +60,7 @@ mod keep;
 pub mod keys;
 mod l0;
 mod label;
+mod limits;
 mod live;
 mod metadata;
 mod money;
@@ -74,6 +76,7 @@ pub mod redact;
 mod retry;
 mod run;
 mod source;
+mod spending;
 mod stats;
 mod stop;
 mod sync;
@@ -87,6 +90,7 @@ mod usage;
 mod verdict;
 
 pub use attempt_stats::AttemptStats;
+pub use budget::{Budget, Budgets};
 pub use check::{Check, Checks, Effect, Ended, Finding, Findings};
 pub use distribution::{Bucket, Distribution};
 pub use end::{Cause, End, LimitKind, TimeoutKind};
@@ -96,6 +100,7 @@ pub use failure::{Failure, FailureKind, NetworkErrorKind};
 pub use keep::{Keep, KeepReason};
 pub use keys::{KeyError, KeyList, KeyRules};
 pub use l0::{Configuration, L0, L0Builder};
+pub use limits::Limits;
 pub use metadata::Metadata;
 pub use money::{Currency, Money, ParseCurrencyError, ParseMoneyError};
 pub use monitor::Monitor;

@@ -94,6 +94,21 @@ impl Money {
         })
     }
 
+    /// So many billionths of a unit.
+    pub(crate) const fn nanos(nanos: u64) -> Self {
+        Self(nanos as u128 * (UNIT / 1_000_000_000))
+    }
+
+    /// How many whole billionths of a unit it has, at most as many as a `u64` holds.
+    pub(crate) const fn as_nanos(self) -> u64 {
+        let nanos = self.0 / (UNIT / 1_000_000_000);
+        if nanos > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            nanos as u64
+        }
+    }
+
     /// A millionth of it, cut to 18 decimals.
     pub(crate) const fn millionth(self) -> Self {
         Self(self.0 / 1_000_000)

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::budget::Budget;
 use crate::check::Checks;
+use crate::limits::Limits;
 use crate::monitoring::Monitoring;
 use crate::observe::Interceptor;
 use crate::price::Pricing;
@@ -20,6 +22,8 @@ pub(crate) struct Options {
     on_if_needed: bool,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) detect_zero_output: bool,
     pub(crate) guardrails: Checks<Violation>,
     pub(crate) drift: Checks<DriftReport>,
@@ -48,6 +52,8 @@ impl Default for Options {
             on_if_needed: true,
             retry: Retry::new(),
             timeouts: Timeouts::new(),
+            limits: Limits::new(),
+            budgets: Vec::new(),
             detect_zero_output: true,
             guardrails: Checks::none(),
             drift: Checks::none(),
@@ -65,6 +71,8 @@ impl fmt::Debug for Options {
             .field("on_if_needed", &self.on_if_needed)
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .field("budgets", &self.budgets)
             .field("detect_zero_output", &self.detect_zero_output)
             .field("guardrails", &self.guardrails)
             .field("drift", &self.drift)
@@ -109,7 +117,7 @@ impl Seed {
 /// which.
 ///
 /// The setters that stand here are there for all of them. On the builder of a run they hold for this
-/// run only: [`interceptor`](Self::interceptor) adds, the others replace.
+/// run only: [`interceptor`](Self::interceptor) and `budget` add, the others replace.
 #[must_use = "a builder does nothing until it is built or started"]
 pub struct Builder<K> {
     /// Those of the `L0`, until one is changed.
@@ -199,6 +207,17 @@ impl<K: sealed::CallsSource> Builder<K> {
     /// Sets how long to wait for the source. Default: for ever.
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
         self.set(|options| options.timeouts = timeouts)
+    }
+
+    /// Sets how much a run may give and cost. Default: any amount.
+    pub fn limits(self, limits: Limits) -> Self {
+        self.set(|options| options.limits = limits)
+    }
+
+    /// Adds a budget that runs spend from together. A run may have several, such as a user's and a
+    /// tenant's: it ends when one of them is overspent.
+    pub fn budget(self, budget: Budget) -> Self {
+        self.set(|options| options.budgets.push(budget))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::attempt_stats::AttemptStats;
 use crate::clock;
-use crate::end::{Cause, End};
+use crate::end::{Cause, End, LimitKind};
 use crate::error::Refusal;
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
@@ -24,6 +24,7 @@ use crate::options::{Options, Seed};
 use crate::price::Priced;
 use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
 use crate::source::Description;
+use crate::spending::Spending;
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::TokenView;
@@ -52,6 +53,8 @@ pub(crate) struct Recorder<'a> {
     /// What the present attempt's source said of its response.
     response_model: Option<Box<str>>,
     response_id: Option<Box<str>>,
+    /// Absent if nothing limits the run.
+    spending: Option<Box<Spending>>,
 }
 
 /// An attempt that has begun.
@@ -87,6 +90,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) source: (Description, Option<Value>),
     pub(crate) fallbacks: Vec<(Description, Option<Value>)>,
     pub(crate) is_call: bool,
+    /// Whether limits and budgets stop it.
+    pub(crate) may_stop: bool,
 }
 
 impl<'a> Recorder<'a> {
@@ -105,6 +110,7 @@ impl<'a> Recorder<'a> {
             source: (mut source, input),
             fallbacks,
             is_call,
+            may_stop,
         } = setup;
         let input = input.filter(|_| options.needs_input());
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
@@ -125,10 +131,18 @@ impl<'a> Recorder<'a> {
             }
         }
         let mut new_run = NewRun::new(source.metadata_of_first(&own));
-        let allowed = options
+        let asked = options
             .interceptors
             .iter()
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
+        let begun = asked.and_then(|()| match may_stop {
+            true => Spending::begin(options.limits, &options.budgets),
+            false => Ok(None),
+        });
+        let (spending, allowed) = match begun {
+            Ok(spending) => (spending, Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
 
         let metadata = new_run.into_metadata();
         source.redact();
@@ -184,6 +198,7 @@ impl<'a> Recorder<'a> {
             finished: false,
             response_model: None,
             response_id: None,
+            spending,
         };
         recorder.observers.deliver(&Event::Started {
             at: measured.then_some(started_at),
@@ -327,26 +342,59 @@ impl<'a> Recorder<'a> {
             names: self.names(begun.source),
             ..AttemptEnd::of(end)
         };
-        self.price(&mut told);
+        self.settle(&mut told);
         told
     }
 
-    /// Puts a price on what the present attempt's source told.
-    fn price(&self, told: &mut AttemptEnd) {
-        let recording = self.recording.as_deref();
-        let usage = recording.and_then(Recording::usage_without_cost);
-        let (Some(pricing), Some(usage)) = (&self.options.pricing, usage) else {
+    /// Tells what the present attempt cost: what its source told, or else what a price makes of that.
+    fn settle(&mut self, end: &mut AttemptEnd) {
+        let told = match (&self.recording, &self.spending) {
+            (Some(recording), _) => recording.told(),
+            (None, Some(spending)) => spending.told(),
+            (None, None) => return,
+        };
+        let mut cost = told.cost;
+        if let (None, Some(usage), Some(pricing)) = (cost, told.usage, &self.options.pricing) {
+            let model = priced(&end.names, end.response_model.as_deref());
+            let price = self.info.contain(|| pricing.price(&model)).flatten();
+            end.is_unpriced = price.is_none() && self.recording.is_some();
+            cost = price.and_then(|price| price.cost(&usage));
+        }
+        if self.recording.is_some() {
+            end.cost = cost;
+        }
+        if let Some(spending) = &mut self.spending {
+            spending.end_attempt([cost, None]);
+            if spending.reached().is_some() {
+                self.stop.set_look(true);
+            }
+        }
+    }
+
+    /// Counts what an item says against the limits of the run.
+    #[inline(never)]
+    fn spend(&mut self, view: &TokenView<'_>) {
+        let source = self.attempt.as_ref().map_or(1, |attempt| attempt.source);
+        let Some(mut spending) = self.spending.take() else {
             return;
         };
-        let model = Priced {
-            provider: told.names.provider.as_deref(),
-            model: told.names.model.as_deref(),
-            response_model: told.response_model.as_deref(),
-            operation: told.names.operation.as_deref(),
-        };
-        let price = self.info.contain(|| pricing.price(&model)).flatten();
-        told.is_unpriced = price.is_none();
-        told.cost = price.and_then(|price| price.cost(&usage));
+        if spending.item(view, self.tokens) {
+            spending.count(|| {
+                let pricing = self.options.pricing.as_ref()?;
+                let names = self.names(source);
+                let model = priced(&names, self.response_model.as_deref());
+                self.info.contain(|| pricing.price(&model)).flatten()
+            });
+        }
+        if spending.reached().is_some() {
+            self.stop.set_look(true);
+        }
+        self.spending = Some(spending);
+    }
+
+    /// Returns which limit the run has crossed.
+    pub(crate) fn reached(&self) -> Option<LimitKind> {
+        self.spending.as_ref()?.reached()
     }
 
     fn names(&self, source: u32) -> Names {
@@ -363,7 +411,7 @@ impl<'a> Recorder<'a> {
     /// Whether anybody learns what an attempt was.
     #[inline]
     fn is_told(&self) -> bool {
-        self.recording.is_some() || !self.observers.is_empty()
+        self.recording.is_some() || !self.observers.is_empty() || self.spending.is_some()
     }
 
     /// Calls `poll` once, inside the observers' contexts.
@@ -389,6 +437,9 @@ impl<'a> Recorder<'a> {
                 self.token_events(index, arrival, view);
             }
         }
+        if self.spending.is_some() {
+            self.spend(view);
+        }
         is_token
     }
 
@@ -399,6 +450,9 @@ impl<'a> Recorder<'a> {
         }
         if view.model.is_some() || view.response_id.is_some() {
             self.keep_names(view);
+        }
+        if self.spending.is_some() {
+            self.spend(view);
         }
     }
 
@@ -580,6 +634,16 @@ impl<'a> Recorder<'a> {
             self.observers.clear();
         }
         self.live = None;
+    }
+}
+
+/// What the price is asked of.
+fn priced<'n>(names: &'n Names, response_model: Option<&'n str>) -> Priced<'n> {
+    Priced {
+        provider: names.provider.as_deref(),
+        model: names.model.as_deref(),
+        response_model,
+        operation: names.operation.as_deref(),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
 use crate::price::Cost;
+use crate::spending::Told;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView};
@@ -251,9 +252,12 @@ impl Recording {
         }
     }
 
-    /// What the present attempt's source told of its tokens, if it told no cost.
-    pub(crate) fn usage_without_cost(&self) -> Option<Usage> {
-        self.attempt.usage.filter(|_| self.attempt.cost.is_none())
+    /// What the present attempt's source told.
+    pub(crate) fn told(&self) -> Told {
+        Told {
+            usage: self.attempt.usage,
+            cost: self.attempt.cost.as_deref().copied(),
+        }
     }
 
     /// Counts a token that arrived at this time.
