@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the code map in `docs/architecture.md`.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: &[(&str, &[&str])] = &[
     (
         "l0-core",
         &[
@@ -176,6 +176,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "data",
         ],
     ),
+    ("l0-pricing", &["list", "litellm", "names"]),
     (
         "l0-statsd",
         &[
