@@ -13,6 +13,7 @@ use crate::attempt_stats::AttemptStats;
 use crate::clock;
 use crate::end::{Cause, End};
 use crate::error::Refusal;
+use crate::estimate::{self, Unfinished};
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keep;
@@ -22,12 +23,12 @@ use crate::metadata::Metadata;
 use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
 use crate::options::{Options, Seed};
 use crate::price::Priced;
-use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
+use crate::recording::{Arrival, AttemptEnd, Bill, Names, Recording, session_id};
 use crate::source::Description;
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
-use crate::token::TokenView;
-use crate::verdict::{DriftReport, Violation};
+use crate::token::{TokenKind, TokenView};
+use crate::verdict::{DriftReport, Outcome, Violation};
 
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
@@ -44,6 +45,10 @@ pub(crate) struct Recorder<'a> {
     /// How long the run waits before the next attempt.
     delay: Option<Duration>,
     timed: bool,
+    /// Whether the characters of attempts are counted, since usage is estimated by them.
+    counts_characters: bool,
+    /// Those of the present attempt.
+    characters: u64,
     /// Whether it was drawn, to be kept whatever becomes of it.
     is_drawn: bool,
     is_violated: bool,
@@ -169,6 +174,8 @@ impl<'a> Recorder<'a> {
             timed: recording
                 .as_ref()
                 .is_some_and(|recording| recording.timed()),
+            counts_characters: measured && options.estimate_usage.is_some(),
+            characters: 0,
             info,
             options: Arc::clone(options),
             recording,
@@ -263,6 +270,7 @@ impl<'a> Recorder<'a> {
             recording.begin_attempt(number, source, delay);
         }
         self.attempts = number;
+        self.characters = 0;
         self.attempt = Some(Begun {
             number,
             source,
@@ -327,26 +335,53 @@ impl<'a> Recorder<'a> {
             names: self.names(begun.source),
             ..AttemptEnd::of(end)
         };
-        self.price(&mut told);
+        told.bill = self.bill(begun.source, &told).unwrap_or_default();
         told
     }
 
-    /// Puts a price on what the present attempt's source told.
-    fn price(&self, told: &mut AttemptEnd) {
-        let recording = self.recording.as_deref();
-        let usage = recording.and_then(Recording::usage_without_cost);
-        let (Some(pricing), Some(usage)) = (&self.options.pricing, usage) else {
-            return;
-        };
+    /// Puts a price on what the present attempt's source told, and estimates what it did not. Nothing of
+    /// it is done for a run that is not measured.
+    fn bill(&self, source: u32, end: &AttemptEnd) -> Option<Bill> {
+        let told = self.recording.as_deref()?.told();
         let model = Priced {
-            provider: told.names.provider.as_deref(),
-            model: told.names.model.as_deref(),
-            response_model: told.response_model.as_deref(),
-            operation: told.names.operation.as_deref(),
+            provider: end.names.provider.as_deref(),
+            model: end.names.model.as_deref(),
+            response_model: end.response_model.as_deref(),
+            operation: end.names.operation.as_deref(),
         };
-        let price = self.info.contain(|| pricing.price(&model)).flatten();
-        told.is_unpriced = price.is_none();
-        told.cost = price.and_then(|price| price.cost(&usage));
+        let is_early = end.outcome != Some(Outcome::Completed) && !told.is_whole;
+        let estimate = self.options.estimate_usage.as_deref();
+        let estimate = estimate.filter(|_| is_early && told.tokens > 0);
+        let estimated_usage = estimate.and_then(|estimate| {
+            let attempt = Unfinished {
+                model,
+                tokens: told.tokens,
+                characters: self.characters,
+                input: self
+                    .info
+                    .source(source)
+                    .and_then(|source| source.input.as_deref()),
+                told: told.usage,
+            };
+            let estimated = self.info.contain(|| estimate(&attempt))??;
+            estimate::untold(estimated, told.usage)
+        });
+        let mut bill = Bill {
+            estimated_usage,
+            ..Bill::default()
+        };
+        let is_used = told.usage.is_some() || estimated_usage.is_some();
+        let pricing = self.options.pricing.as_deref();
+        if let Some(pricing) = pricing.filter(|_| is_used && !told.has_cost) {
+            let price = self.info.contain(|| pricing.price(&model)).flatten();
+            bill.is_unpriced = told.usage.is_some() && price.is_none();
+            if let Some(price) = price {
+                bill.cost = told.usage.and_then(|usage| price.cost(&usage));
+                bill.estimated_cost =
+                    estimated_usage.and_then(|more| price.cost_of_more(told.usage, more));
+            }
+        }
+        Some(bill)
     }
 
     fn names(&self, source: u32) -> Names {
@@ -385,6 +420,9 @@ impl<'a> Recorder<'a> {
         if is_token {
             let index = self.tokens;
             self.tokens += 1;
+            if self.counts_characters && view.kind != TokenKind::Media {
+                self.characters += view.text.chars().count() as u64;
+            }
             if index == 0 || self.observers.want_tokens() {
                 self.token_events(index, arrival, view);
             }

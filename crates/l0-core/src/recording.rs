@@ -251,9 +251,14 @@ impl Recording {
         }
     }
 
-    /// What the present attempt's source told of its tokens, if it told no cost.
-    pub(crate) fn usage_without_cost(&self) -> Option<Usage> {
-        self.attempt.usage.filter(|_| self.attempt.cost.is_none())
+    /// What the present attempt's source told so far.
+    pub(crate) fn told(&self) -> Told {
+        Told {
+            usage: self.attempt.usage,
+            has_cost: self.attempt.cost.is_some(),
+            is_whole: self.attempt.finish_reason.is_some(),
+            tokens: self.total_tokens - self.attempt.tokens_before,
+        }
     }
 
     /// Counts a token that arrived at this time.
@@ -438,6 +443,8 @@ impl Recording {
             wasted_usage: None,
             cost: None,
             wasted_cost: None,
+            estimated_usage: None,
+            estimated_cost: None,
             attempts: Vec::new(),
         };
         telemetry.add_attempts(&attempts, true);
@@ -488,10 +495,29 @@ pub(crate) struct AttemptEnd {
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) response_id: Option<Box<str>>,
     pub(crate) names: Names,
+    pub(crate) bill: Bill,
+}
+
+/// What a source told of an attempt.
+pub(crate) struct Told {
+    pub(crate) usage: Option<Usage>,
+    pub(crate) has_cost: bool,
+    /// Whether it said why the model stopped.
+    pub(crate) is_whole: bool,
+    pub(crate) tokens: u64,
+}
+
+/// What is made of what a source told of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Bill {
     /// What a price makes of the usage that was told.
     pub(crate) cost: Option<Cost>,
     /// Whether there is none for it.
     pub(crate) is_unpriced: bool,
+    /// What was used besides, by an estimate.
+    pub(crate) estimated_usage: Option<Usage>,
+    /// What a price makes of that.
+    pub(crate) estimated_cost: Option<Cost>,
 }
 
 /// What was asked of whom.
@@ -542,8 +568,10 @@ impl AttemptEnd {
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);
-        stats.cost = stats.cost.or(self.cost);
-        stats.unpriced += u32::from(self.is_unpriced);
+        stats.cost = stats.cost.or(self.bill.cost);
+        stats.unpriced += u32::from(self.bill.is_unpriced);
+        stats.estimated_usage = self.bill.estimated_usage;
+        stats.estimated_cost = self.bill.estimated_cost;
     }
 }
 
