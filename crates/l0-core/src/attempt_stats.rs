@@ -83,6 +83,17 @@ pub struct AttemptStats {
     /// [set](crate::Builder::pricing).
     #[serde(skip_serializing_if = "is_zero")]
     pub unpriced: u32,
+    /// What the attempt may have used besides what was told, where it ended early and usage is
+    /// [estimated](crate::Builder::estimate_usage). It is no part of [`usage`](Self::usage).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_usage: Option<Usage>,
+    /// What a price makes of the estimated usage. It is no part of [`cost`](Self::cost). Absent if no
+    /// price is known, and where the provider told what the attempt cost.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "Cost::read_back"
+    )]
+    pub estimated_cost: Option<Cost>,
     /// The model that answered, as the provider names it, cut to 256 bytes; absent if the source did
     /// not say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +122,22 @@ pub struct AttemptStats {
     /// Drift; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStats>,
+}
+
+/// What was asked of whom.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) model: Option<String>,
+    pub(crate) provider: Option<String>,
+    pub(crate) operation: Option<String>,
+}
+
+impl Names {
+    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+        stats.model = self.model;
+        stats.provider = self.provider;
+        stats.operation = self.operation;
+    }
 }
 
 #[allow(
@@ -151,6 +178,8 @@ impl Default for AttemptStats {
             usage: None,
             cost: None,
             unpriced: 0,
+            estimated_usage: None,
+            estimated_cost: None,
             response_model: None,
             response_id: None,
             network_errors: BTreeMap::new(),
@@ -181,6 +210,9 @@ impl AttemptStats {
         );
         self.usage = plus(self.usage, later.usage);
         self.cost = Cost::sum(self.cost.into_iter().chain(later.cost));
+        self.estimated_usage = plus(self.estimated_usage, later.estimated_usage);
+        let estimated = self.estimated_cost.into_iter();
+        self.estimated_cost = Cost::sum(estimated.chain(later.estimated_cost));
         self.unpriced = self.unpriced.saturating_add(later.unpriced);
         for (kind, count) in later.network_errors {
             let of_kind = self.network_errors.entry(kind).or_default();
@@ -208,6 +240,11 @@ impl AttemptStats {
         };
     }
 
+    /// Whether what the two cost can be added up.
+    fn fits(&self, other: &Self) -> bool {
+        Cost::fits(self.cost, other.cost) && Cost::fits(self.estimated_cost, other.estimated_cost)
+    }
+
     /// Puts an attempt at the end of a list, which is kept short. Returns where it is.
     pub(crate) fn push(list: &mut Vec<Self>, attempt: Self) -> &mut Self {
         if list.len() == Self::MAX {
@@ -219,11 +256,9 @@ impl AttemptStats {
                     Some((into, later))
                 })
             };
-            let of_source = |one: &Self, later: &Self| {
-                one.source == later.source && Cost::fits(one.cost, later.cost)
-            };
-            let pair =
-                pair(of_source).or_else(|| pair(|one, later| Cost::fits(one.cost, later.cost)));
+            let of_source =
+                |one: &Self, later: &Self| one.source == later.source && one.fits(later);
+            let pair = pair(of_source).or_else(|| pair(Self::fits));
             let (into, later) = pair.unwrap_or((Self::MAX - 2, Self::MAX - 1));
             let later = list.remove(later);
             list[into].fold(later);

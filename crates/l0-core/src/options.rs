@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::budget::Budget;
 use crate::check::Checks;
+use crate::estimate::{Estimate, Unfinished};
 use crate::limits::Limits;
 use crate::monitoring::Monitoring;
 use crate::observe::Interceptor;
 use crate::price::Pricing;
 use crate::retry::Retry;
 use crate::timeout::Timeouts;
+use crate::usage::Usage;
 use crate::verdict::{DriftReport, Violation};
 
 /// The options of an `L0`, or of one run that differs.
@@ -29,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) drift: Checks<DriftReport>,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
     pub(crate) pricing: Option<Arc<dyn Pricing>>,
+    pub(crate) estimate_usage: Option<Arc<Estimate>>,
     pub(crate) seed: Option<Seed>,
 }
 
@@ -39,9 +42,9 @@ impl Options {
         (!self.on_if_needed || needs()) && self.monitoring.draw(rng)
     }
 
-    /// Whether an interceptor sends what is asked.
+    /// Whether an interceptor sends what is asked, or usage is estimated by it.
     pub(crate) fn needs_input(&self) -> bool {
-        self.interceptors.iter().any(Interceptor::needs_input)
+        self.estimate_usage.is_some() || self.interceptors.iter().any(Interceptor::needs_input)
     }
 }
 
@@ -59,6 +62,7 @@ impl Default for Options {
             drift: Checks::none(),
             interceptors: Vec::new(),
             pricing: None,
+            estimate_usage: None,
             seed: None,
         }
     }
@@ -78,6 +82,7 @@ impl fmt::Debug for Options {
             .field("drift", &self.drift)
             .field("interceptors", &self.interceptors.len())
             .field("pricing", &self.pricing.is_some())
+            .field("estimate_usage", &self.estimate_usage.is_some())
             .field("seed", &self.seed)
             .finish()
     }
@@ -188,6 +193,33 @@ impl<K> Builder<K> {
     /// contained, and the price unknown. Default: none.
     pub fn pricing(self, pricing: impl Pricing + 'static) -> Self {
         self.set(|options| options.pricing = Some(Arc::new(pricing)))
+    }
+
+    /// Sets how the usage of attempts is estimated that ended early: an answer that is cut, aborted or
+    /// dropped is billed, though its provider does not tell how much. Default: not at all.
+    ///
+    /// `estimate` is asked once for each attempt of a measured run that gave a token, did not complete,
+    /// and did not say why the model stopped. It returns what the attempt used in all. What of it was
+    /// not told becomes [`estimated_usage`](crate::AttemptStats::estimated_usage), and is never added
+    /// to what was told. A panic of it is contained, and nothing is estimated.
+    ///
+    /// ```
+    /// use l0_core::{L0, Monitoring, Unfinished, Usage};
+    ///
+    /// // Four characters are about one token of English.
+    /// let l0 = L0::builder()
+    ///     .monitoring(Monitoring::new())
+    ///     .estimate_usage(|attempt: &Unfinished<'_>| {
+    ///         Some(Usage::new().output(attempt.characters.div_ceil(4)))
+    ///     })
+    ///     .build();
+    /// # drop(l0);
+    /// ```
+    pub fn estimate_usage(
+        self,
+        estimate: impl Fn(&Unfinished<'_>) -> Option<Usage> + Send + Sync + 'static,
+    ) -> Self {
+        self.set(|options| options.estimate_usage = Some(Arc::new(estimate)))
     }
 
     /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this seed

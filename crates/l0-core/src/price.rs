@@ -258,6 +258,16 @@ impl Price {
         let amount = tokens + self.request;
         Some(Cost::new(amount, self.currency, CostSource::PriceList))
     }
+
+    /// What `more` costs besides what was told; all of it, if what was told has no cost.
+    pub(crate) fn cost_of_more(&self, told: Option<Usage>, more: Usage) -> Option<Cost> {
+        let told = told.unwrap_or_default();
+        let all = self.cost(&told.plus(more))?;
+        let known = self.cost(&told).filter(|_| told != Usage::new());
+        let known = known.map_or(Money::ZERO, |cost| cost.amount);
+        let amount = all.amount.saturating_sub(known);
+        Some(Cost { amount, ..all })
+    }
 }
 
 /// What is asked the price of: who served what.

@@ -9,10 +9,11 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::attempt_stats::AttemptStats;
+use crate::attempt_stats::{AttemptStats, Names};
 use crate::clock;
 use crate::end::{Cause, End, LimitKind};
 use crate::error::Refusal;
+use crate::estimate::{self, Unfinished};
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keep;
@@ -21,14 +22,15 @@ use crate::live::{LiveRuns, Place};
 use crate::metadata::Metadata;
 use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
 use crate::options::{Options, Seed};
-use crate::price::Priced;
-use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
+use crate::price::{Cost, Price, Priced};
+use crate::recording::{Arrival, AttemptEnd, Bill, Recording, session_id};
 use crate::source::Description;
-use crate::spending::Spending;
+use crate::spending::{Spending, Told};
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
-use crate::token::TokenView;
-use crate::verdict::{DriftReport, Violation};
+use crate::token::{TokenKind, TokenView};
+use crate::usage::Usage;
+use crate::verdict::{DriftReport, Outcome, Violation};
 
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
@@ -45,6 +47,12 @@ pub(crate) struct Recorder<'a> {
     /// How long the run waits before the next attempt.
     delay: Option<Duration>,
     timed: bool,
+    /// Whether the characters of attempts are counted, since usage is estimated by them.
+    counts_characters: bool,
+    /// Those of the present attempt.
+    characters: u64,
+    /// Those of what the present attempt was asked.
+    input_characters: Option<u64>,
     /// Whether it was drawn, to be kept whatever becomes of it.
     is_drawn: bool,
     is_violated: bool,
@@ -183,6 +191,9 @@ impl<'a> Recorder<'a> {
             timed: recording
                 .as_ref()
                 .is_some_and(|recording| recording.timed()),
+            counts_characters: (measured || spending.is_some()) && options.estimate_usage.is_some(),
+            input_characters: None,
+            characters: 0,
             info,
             options: Arc::clone(options),
             recording,
@@ -278,6 +289,12 @@ impl<'a> Recorder<'a> {
             recording.begin_attempt(number, source, delay);
         }
         self.attempts = number;
+        self.characters = 0;
+        if self.counts_characters {
+            let source = self.info.source(source);
+            let input = source.and_then(|source| source.input.as_deref());
+            self.input_characters = input.map(estimate::characters);
+        }
         self.attempt = Some(Begun {
             number,
             source,
@@ -342,33 +359,71 @@ impl<'a> Recorder<'a> {
             names: self.names(begun.source),
             ..AttemptEnd::of(end)
         };
-        self.settle(&mut told);
-        told
-    }
-
-    /// Tells what the present attempt cost: what its source told, or else what a price makes of that.
-    fn settle(&mut self, end: &mut AttemptEnd) {
-        let told = match (&self.recording, &self.spending) {
-            (Some(recording), _) => recording.told(),
-            (None, Some(spending)) => spending.told(),
-            (None, None) => return,
-        };
-        let mut cost = told.cost;
-        if let (None, Some(usage), Some(pricing)) = (cost, told.usage, &self.options.pricing) {
-            let model = priced(&end.names, end.response_model.as_deref());
-            let price = self.info.contain(|| pricing.price(&model)).flatten();
-            end.is_unpriced = price.is_none() && self.recording.is_some();
-            cost = price.and_then(|price| price.cost(&usage));
-        }
-        if self.recording.is_some() {
-            end.cost = cost;
-        }
+        let (bill, cost) = self.bill(begun.source, &told);
         if let Some(spending) = &mut self.spending {
-            spending.end_attempt([cost, None]);
+            spending.end_attempt([cost, bill.estimated_cost]);
             if spending.reached().is_some() {
                 self.stop.set_look(true);
             }
         }
+        // A run that is not measured tells no costs, as it tells no usage.
+        if self.recording.is_some() {
+            told.bill = bill;
+        }
+        told
+    }
+
+    /// Puts a price on what the present attempt's source told, and estimates what it did not. Returns that,
+    /// and what the attempt cost as far as it was told. Nothing of it is done for a run that is neither
+    /// measured nor limited.
+    fn bill(&self, source: u32, end: &AttemptEnd) -> (Bill, Option<Cost>) {
+        let mut bill = Bill::default();
+        let told = match (&self.recording, &self.spending) {
+            (Some(recording), _) => recording.told(),
+            (None, Some(spending)) => spending.told(),
+            (None, None) => return (bill, None),
+        };
+        let model = priced(&end.names, end.response_model.as_deref());
+        let is_early = end.outcome != Some(Outcome::Completed) && !told.is_whole;
+        if is_early && told.tokens > 0 {
+            let estimated = self.estimate(source, model, &told);
+            bill.estimated_usage = estimated.and_then(|all| estimate::untold(all, told.usage));
+        }
+        let is_used = told.usage.is_some() || bill.estimated_usage.is_some();
+        if is_used && told.cost.is_none() {
+            let price = self.price(&model);
+            bill.is_unpriced =
+                self.options.pricing.is_some() && told.usage.is_some() && price.is_none();
+            if let Some(price) = price {
+                bill.cost = told.usage.and_then(|usage| price.cost(&usage));
+                bill.estimated_cost = bill
+                    .estimated_usage
+                    .and_then(|more| price.cost_of_more(told.usage, more));
+            }
+        }
+        let cost = told.cost.or(bill.cost);
+        (bill, cost)
+    }
+
+    /// Returns what this model costs; absent if that is not known.
+    fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>> {
+        let pricing = self.options.pricing.as_deref()?;
+        self.info.contain(|| pricing.price(model)).flatten()
+    }
+
+    /// Estimates what the present attempt has used in all.
+    fn estimate(&self, source: u32, model: Priced<'_>, told: &Told) -> Option<Usage> {
+        let estimate = self.options.estimate_usage.as_deref()?;
+        let source = self.info.source(source);
+        let attempt = Unfinished {
+            model,
+            tokens: told.tokens,
+            characters: self.characters,
+            input: source.and_then(|source| source.input.as_deref()),
+            input_characters: self.input_characters,
+            told: told.usage,
+        };
+        self.info.contain(|| estimate(&attempt)).flatten()
     }
 
     /// Counts what an item says against the limits of the run.
@@ -378,13 +433,24 @@ impl<'a> Recorder<'a> {
         let Some(mut spending) = self.spending.take() else {
             return;
         };
-        if spending.item(view, self.tokens) {
-            spending.count(|| {
-                let pricing = self.options.pricing.as_ref()?;
+        let tells = spending.item(view, self.tokens);
+        if spending.has_purses() && (tells || self.counts_characters && view.is_token()) {
+            // Once for each attempt: names are texts of their own.
+            let (names, price) = spending.priced.get_or_insert_with(|| {
                 let names = self.names(source);
-                let model = priced(&names, self.response_model.as_deref());
-                self.info.contain(|| pricing.price(&model)).flatten()
+                let price = self.price(&priced(&names, self.response_model.as_deref()));
+                (names, price)
             });
+            let told = spending.told;
+            let estimated = match told.is_whole {
+                true => None,
+                false => {
+                    let model = priced(names, self.response_model.as_deref());
+                    self.estimate(source, model, &told)
+                }
+            };
+            let price = price.clone();
+            spending.count(price.as_deref(), estimated);
         }
         if spending.reached().is_some() {
             self.stop.set_look(true);
@@ -433,6 +499,9 @@ impl<'a> Recorder<'a> {
         if is_token {
             let index = self.tokens;
             self.tokens += 1;
+            if self.counts_characters && view.kind != TokenKind::Media {
+                self.characters += view.text.chars().count() as u64;
+            }
             if index == 0 || self.observers.want_tokens() {
                 self.token_events(index, arrival, view);
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::attempt_stats::AttemptStats;
+use crate::attempt_stats::{AttemptStats, Names};
 use crate::clock;
 use crate::distribution::{Distribution, Histogram};
 use crate::end::End;
@@ -252,11 +252,13 @@ impl Recording {
         }
     }
 
-    /// What the present attempt's source told.
+    /// What the present attempt's source told so far.
     pub(crate) fn told(&self) -> Told {
         Told {
             usage: self.attempt.usage,
             cost: self.attempt.cost.as_deref().copied(),
+            is_whole: self.attempt.finish_reason.is_some(),
+            tokens: self.total_tokens - self.attempt.tokens_before,
         }
     }
 
@@ -442,6 +444,8 @@ impl Recording {
             wasted_usage: None,
             cost: None,
             wasted_cost: None,
+            estimated_usage: None,
+            estimated_cost: None,
             attempts: Vec::new(),
         };
         telemetry.add_attempts(&attempts, true);
@@ -492,26 +496,20 @@ pub(crate) struct AttemptEnd {
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) response_id: Option<Box<str>>,
     pub(crate) names: Names,
+    pub(crate) bill: Bill,
+}
+
+/// What is made of what a source told of an attempt.
+#[derive(Debug, Default)]
+pub(crate) struct Bill {
     /// What a price makes of the usage that was told.
     pub(crate) cost: Option<Cost>,
     /// Whether there is none for it.
     pub(crate) is_unpriced: bool,
-}
-
-/// What was asked of whom.
-#[derive(Debug, Default)]
-pub(crate) struct Names {
-    pub(crate) model: Option<String>,
-    pub(crate) provider: Option<String>,
-    pub(crate) operation: Option<String>,
-}
-
-impl Names {
-    pub(crate) fn tell(self, stats: &mut AttemptStats) {
-        stats.model = self.model;
-        stats.provider = self.provider;
-        stats.operation = self.operation;
-    }
+    /// What was used besides, by an estimate.
+    pub(crate) estimated_usage: Option<Usage>,
+    /// What a price makes of that.
+    pub(crate) estimated_cost: Option<Cost>,
 }
 
 impl AttemptEnd {
@@ -546,8 +544,10 @@ impl AttemptEnd {
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);
-        stats.cost = stats.cost.or(self.cost);
-        stats.unpriced += u32::from(self.is_unpriced);
+        stats.cost = stats.cost.or(self.bill.cost);
+        stats.unpriced += u32::from(self.bill.is_unpriced);
+        stats.estimated_usage = self.bill.estimated_usage;
+        stats.estimated_cost = self.bill.estimated_cost;
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::attempt_stats::Names;
 use crate::budget::{Account, Budget};
 use crate::end::LimitKind;
 use crate::error::Refusal;
+use crate::estimate::untold;
 use crate::limits::Limits;
 use crate::money::{Currency, Money};
 use crate::price::{Cost, Price};
@@ -16,17 +18,22 @@ pub(crate) struct Spending {
     max_tokens: u64,
     purses: Vec<Purse>,
     /// What the present attempt's source told.
-    told: Told,
-    /// What the present attempt's model costs: not known, or not asked for yet.
-    price: Option<Option<Arc<Price>>>,
+    pub(crate) told: Told,
+    /// The tokens of the attempts before.
+    tokens_before: u64,
+    /// The present attempt's model, and what it costs; absent until it is asked for.
+    pub(crate) priced: Option<(Names, Option<Arc<Price>>)>,
     reached: Option<LimitKind>,
 }
 
-/// What a source told.
+/// What a source told of an attempt so far.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Told {
     pub(crate) usage: Option<Usage>,
     pub(crate) cost: Option<Cost>,
+    /// Whether it said why the model stopped.
+    pub(crate) is_whole: bool,
+    pub(crate) tokens: u64,
 }
 
 /// What is spent from: the run's own limit, or a budget.
@@ -69,7 +76,8 @@ impl Spending {
                 max_tokens: limits.output_tokens.unwrap_or(u64::MAX),
                 purses,
                 told: Told::default(),
-                price: None,
+                tokens_before: 0,
+                priced: None,
                 reached: None,
             })
         }))
@@ -85,31 +93,42 @@ impl Spending {
         self.told
     }
 
-    /// An item came; the run has given so many tokens. Returns whether its cost has changed.
+    /// Whether money limits the run.
+    pub(crate) fn has_purses(&self) -> bool {
+        !self.purses.is_empty()
+    }
+
+    /// An item came; the run has given so many tokens. Returns whether it tells what was used.
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, tokens: u64) -> bool {
         if tokens > self.max_tokens {
             self.reached = Some(LimitKind::OutputTokens);
         }
-        let tells = view.usage.is_some() || view.cost.is_some();
-        if tells {
-            self.told.usage = view.usage.or(self.told.usage);
-            self.told.cost = view.cost.copied().or(self.told.cost);
-        }
-        tells && !self.purses.is_empty()
+        let told = &mut self.told;
+        told.tokens = tokens - self.tokens_before;
+        told.is_whole |= view.finish.is_some();
+        told.usage = view.usage.or(told.usage);
+        told.cost = view.cost.copied().or(told.cost);
+        view.usage.is_some() || view.cost.is_some()
     }
 
-    /// Counts what the present attempt came to so far; `price` is asked once for each attempt.
-    pub(crate) fn count(&mut self, price: impl FnOnce() -> Option<Arc<Price>>) {
+    /// Counts what the present attempt came to so far: what was told, or else what was used by an estimate
+    /// besides.
+    pub(crate) fn count(&mut self, price: Option<&Price>, estimated: Option<Usage>) {
         let cost = self.told.cost.or_else(|| {
-            let price = self.price.get_or_insert_with(price).as_deref()?;
-            let mut usage = self.told.usage?;
-            // What is not told yet comes to nothing so far.
+            let mut usage = self.told.usage.unwrap_or_default();
+            if let Some(more) = estimated.and_then(|all| untold(all, self.told.usage)) {
+                usage = usage.plus(more);
+            }
+            // What is not known yet comes to nothing so far.
             usage.input = usage.input.or(Some(0));
             usage.output = usage.output.or(Some(0));
-            price.cost(&usage)
+            price?.cost(&usage)
         });
-        self.set(cost);
+        for purse in &mut self.purses {
+            purse.set(cost.into_iter());
+        }
+        self.look();
     }
 
     /// The present attempt has ended, and came to this: what was told, and what was estimated.
@@ -123,14 +142,8 @@ impl Spending {
             purse.before += std::mem::take(&mut purse.present);
         }
         self.look();
-        (self.told, self.price) = (Told::default(), None);
-    }
-
-    fn set(&mut self, cost: Option<Cost>) {
-        for purse in &mut self.purses {
-            purse.set(cost.into_iter());
-        }
-        self.look();
+        self.tokens_before += self.told.tokens;
+        (self.told, self.priced) = (Told::default(), None);
     }
 
     fn look(&mut self) {

@@ -103,6 +103,13 @@ pub struct Telemetry {
     /// their currencies differ: the attempts tell each. See [`total_cost`](Self::total_cost).
     #[serde(deserialize_with = "Cost::read_back")]
     pub wasted_cost: Option<Cost>,
+    /// What attempts that ended early may have used besides what was told, added up: see
+    /// [`AttemptStats::estimated_usage`]. Absent without such an estimate.
+    pub estimated_usage: Option<Usage>,
+    /// What a price makes of the estimated usage of all attempts, added up. It is no part of the other
+    /// costs. Absent if that is known of none, or if their currencies differ.
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub estimated_cost: Option<Cost>,
     /// Times, counts and rates.
     pub metrics: Metrics,
     /// Network errors.
@@ -322,6 +329,16 @@ impl Telemetry {
         Cost::sum(self.attempts.iter().filter_map(|attempt| attempt.cost))
     }
 
+    /// What each attempt cost that another one followed.
+    pub(crate) fn wasted_costs(&self) -> impl Iterator<Item = Cost> {
+        // In the part of a source that was given up, the last attempt was thrown away too.
+        let answer = usize::from(self.cost.is_some() && !self.attempts.is_empty());
+        let wasted = &self.attempts[..self.attempts.len() - answer];
+        // Records of versions that did not tell attempts apart have the sum.
+        let sum = self.wasted_cost.filter(|_| self.attempts.is_empty());
+        wasted.iter().filter_map(|attempt| attempt.cost).chain(sum)
+    }
+
     /// Returns how many attempts told their usage, and no price of their model was known.
     #[must_use]
     pub fn unpriced(&self) -> u32 {
@@ -471,6 +488,7 @@ impl Telemetry {
             self.cost = attempt.cost;
         }
         self.wasted_cost = Cost::sum(wasted.iter().filter_map(|attempt| attempt.cost));
+        self.estimated_cost = Cost::sum(attempts.iter().filter_map(|one| one.estimated_cost));
         self.metrics.read_gaps();
     }
 
@@ -490,6 +508,7 @@ impl Telemetry {
             attempt.inter_token.as_ref(),
             Distribution::merge,
         );
+        self.estimated_usage = plus(self.estimated_usage, attempt.estimated_usage);
         if is_answer {
             self.usage = attempt.usage;
             self.finish_reason = attempt.finish_reason;
@@ -558,6 +577,10 @@ impl Serialize for Telemetry {
             cost: Option<Cost>,
             #[serde(skip_serializing_if = "Option::is_none")]
             wasted_cost: Option<Cost>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            estimated_usage: Option<Usage>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            estimated_cost: Option<Cost>,
             metrics: &'a Metrics,
             network: &'a Network,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -583,6 +606,8 @@ impl Serialize for Telemetry {
             wasted_usage: self.wasted_usage,
             cost: self.cost,
             wasted_cost: self.wasted_cost,
+            estimated_usage: self.estimated_usage,
+            estimated_cost: self.estimated_cost,
             metrics: &self.metrics,
             network: &self.network,
             guardrails: self.guardrails.as_ref(),
@@ -651,7 +676,11 @@ impl fmt::Display for Telemetry {
         if let Some(rate) = metrics.output_tokens_per_second {
             writeln!(f, "Tokens/sec while streaming: {rate:.2}")?;
         }
-        for (name, usage) in [("Usage", self.usage), ("Wasted usage", self.wasted_usage)] {
+        for (name, usage) in [
+            ("Usage", self.usage),
+            ("Wasted usage", self.wasted_usage),
+            ("Estimated usage", self.estimated_usage),
+        ] {
             let Some(Usage { input, output, .. }) = usage else {
                 continue;
             };
@@ -665,11 +694,14 @@ impl fmt::Display for Telemetry {
                 tokens(output)
             )?;
         }
-        if let Some(cost) = self.cost {
-            writeln!(f, "Cost: {cost}")?;
-        }
-        if let Some(cost) = self.wasted_cost {
-            writeln!(f, "Wasted cost: {cost}")?;
+        for (name, cost) in [
+            ("Cost", self.cost),
+            ("Wasted cost", self.wasted_cost),
+            ("Estimated cost", self.estimated_cost),
+        ] {
+            if let Some(cost) = cost {
+                writeln!(f, "{name}: {cost}")?;
+            }
         }
         if self.fallbacks() > 0 {
             for attempt in &self.attempts {

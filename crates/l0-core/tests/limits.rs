@@ -9,7 +9,7 @@ use l0_core::testing::{Script, ScriptedAttempt, ScriptedError, ScriptedToken};
 use l0_core::{
     Backoff, Budget, Budgets, Cause, Chunk, Cost, CostSource, Currency, Error, FinishReason, L0,
     L0Builder, LimitKind, Limits, Money, Monitoring, Outcome, Price, Priced, Retry, Run,
-    TokenPrices, TokenView, Usage, source,
+    TokenPrices, TokenView, Unfinished, Usage, source,
 };
 
 /// A token of output costs a cent; one of input, a tenth of it.
@@ -431,4 +431,176 @@ async fn a_pricing_that_panics_limits_nothing() {
         2,
         "while it is live, and at its end"
     );
+}
+
+/// Four characters are a token, of what was asked too.
+fn by_characters(attempt: &Unfinished<'_>) -> Option<Usage> {
+    let output = Usage::new().output(attempt.characters.div_ceil(4));
+    Some(match attempt.input_characters {
+        Some(characters) => output.input(characters.div_ceil(4)),
+        None => output,
+    })
+}
+
+#[tokio::test]
+async fn with_estimates_what_the_live_attempt_has_given_costs() {
+    let four = |count| Script::new().attempt(move |a| a.tokens(std::iter::repeat_n("four", count)));
+    let told = Usage::new().input(100).output(5);
+    for monitoring in [Monitoring::off(), Monitoring::new()] {
+        // Of cents: those that the run may cost, and the items that it gives.
+        for (name, script, input, cents, items) in [
+            ("output", four(9), "", 4, 5),
+            ("as much as there may be", four(4), "", 4, 4),
+            // 400 characters are 100 tokens, which are 10 cents.
+            (
+                "input is paid for at once",
+                four(9),
+                &*"a".repeat(400),
+                12,
+                3,
+            ),
+            (
+                "what was told wins over what is estimated of it",
+                Script::new().attempt(move |a| {
+                    let a = a.usage(Usage::new().input(10)).tokens(["four"; 9]);
+                    a.finish(FinishReason::Stop)
+                }),
+                &*"a".repeat(400),
+                4,
+                5,
+            ),
+            (
+                "an answer that is complete is not estimated",
+                Script::new().attempt(move |a| {
+                    let a = a.tokens(["four"; 3]).finish(FinishReason::Stop);
+                    a.usage(told).token("four")
+                }),
+                "",
+                14,
+                6,
+            ),
+        ] {
+            let l0 = retrying()
+                .monitoring(monitoring.clone())
+                .estimate_usage(by_characters)
+                .limits(Limits::new().cost(Money::cents(cents)))
+                .build();
+            let run = l0.stream(script.source()).metadata("model", "gpt-4");
+            let mut run = match input {
+                "" => run.start(),
+                input => run.input(input).start(),
+            };
+            assert_eq!(read(&mut run).await.0, items, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_estimated_stays_charged_until_it_is_known_better() {
+    let told = Usage::new().input(100).output(5);
+    for (name, script, reads, cents) in [
+        (
+            "dropped",
+            Script::new().attempt(|a| a.tokens(["four"; 9])),
+            3,
+            3,
+        ),
+        (
+            "completed, and told",
+            Script::new()
+                .attempt(move |a| a.tokens(["four"; 9]).finish(FinishReason::Stop).usage(told)),
+            99,
+            15,
+        ),
+        (
+            "completed, and not told",
+            Script::new().attempt(|a| a.tokens(["four"; 9])),
+            99,
+            9,
+        ),
+    ] {
+        for monitoring in [Monitoring::off(), Monitoring::new()] {
+            let budget = Budget::new(Money::units(1));
+            let l0 = retrying()
+                .monitoring(monitoring)
+                .estimate_usage(by_characters)
+                .budget(budget.clone())
+                .build();
+            let mut run = l0
+                .stream(script.source())
+                .metadata("model", "gpt-4")
+                .start();
+            for _ in 0..reads {
+                let _ = run.next().await;
+            }
+            drop(run);
+            assert_eq!(budget.spent(), Money::cents(cents), "{name}");
+        }
+    }
+}
+
+/// Runs with budgets at random, some of them shared by runs that live at the same time: none of them
+/// overspends by more than one item for each run alive, and none that is refused calls its source.
+#[tokio::test]
+async fn no_run_overspends_by_more_than_one_item() {
+    let runs: u64 =
+        std::env::var("L0_BUDGET_RUNS").map_or(10_000, |runs| runs.parse().expect("a number"));
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut done = 0;
+    while done < runs {
+        let limit = Money::micros(rng.u64(0..100_000));
+        let budget = Budget::new(limit);
+        let l0 = retrying()
+            .monitoring(if rng.bool() {
+                Monitoring::new()
+            } else {
+                Monitoring::off()
+            })
+            .estimate_usage(by_characters)
+            .budget(budget.clone())
+            .build();
+        // An item has at most eight characters, which are two tokens, for two cents.
+        let item = Money::cents(2);
+        let alive = rng.usize(1..5);
+        let scripts: Vec<Script> = (0..alive)
+            .map(|_| {
+                let items: Vec<_> = (0..rng.usize(1..15))
+                    .map(|_| "eight ch"[..rng.usize(1..=8)].to_owned())
+                    .collect();
+                let fails = rng.bool();
+                let first = items.clone();
+                Script::new()
+                    .attempt(move |a| match fails {
+                        true => a.tokens(first).fail(std::io::ErrorKind::ConnectionReset),
+                        false => a.tokens(first),
+                    })
+                    .attempt(move |a| a.tokens(items))
+            })
+            .collect();
+        let mut live: Vec<_> = scripts
+            .iter()
+            .map(|script| {
+                let refused = budget.spent() >= limit;
+                let run = l0
+                    .stream(script.source())
+                    .metadata("model", "gpt-4")
+                    .start();
+                (refused, script, run)
+            })
+            .collect();
+        done += live.len() as u64;
+        while !live.is_empty() {
+            let index = rng.usize(0..live.len());
+            let (refused, script, run) = &mut live[index];
+            let chunk = run.next().await;
+            if *refused {
+                assert!(matches!(chunk, Some(Err(Error::Refused(_)))));
+                assert_eq!(script.calls(), 0);
+            }
+            if !matches!(chunk, Some(Ok(_))) || rng.u8(0..40) == 0 {
+                drop(live.swap_remove(index));
+            }
+            assert!(budget.spent() <= limit + item * alive as u64, "{budget:?}");
+        }
+    }
 }

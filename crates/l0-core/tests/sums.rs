@@ -12,7 +12,7 @@ use l0_core::{
     AttemptStats, Backoff, Check, Cost, CostSource, Currency, Distribution, DriftReport, Failure,
     Findings, FinishReason, L0, Money, Monitoring, NetworkErrorKind, Outcome, Price, Priced,
     Quantity, QuantityKind, Retry, RetryKind, Severity, Source, Telemetry, Timeouts, TokenPrices,
-    Usage, Value, Violation, source,
+    Unfinished, Usage, Value, Violation, source,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -202,10 +202,18 @@ fn price(model: &Priced<'_>) -> Option<Arc<Price>> {
     Some(Arc::new(price))
 }
 
+/// Three tokens for each character.
+#[allow(clippy::unnecessary_wraps, reason = "the signature of an estimate")]
+fn estimate(attempt: &Unfinished<'_>) -> Option<Usage> {
+    Some(Usage::new().input(100).output(3 * attempt.characters))
+}
+
+type OfAttempt = fn(&AttemptStats) -> Option<Cost>;
+
 /// What attempts cost, for each currency.
-fn costs(attempts: &[AttemptStats]) -> BTreeMap<Currency, Money> {
+fn costs(attempts: &[AttemptStats], of: OfAttempt) -> BTreeMap<Currency, Money> {
     let mut costs = BTreeMap::new();
-    for cost in attempts.iter().filter_map(|attempt| attempt.cost) {
+    for cost in attempts.iter().filter_map(of) {
         *costs.entry(cost.currency).or_default() += cost.amount;
     }
     costs
@@ -364,11 +372,16 @@ fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>>
         if quantity.kind != QuantityKind::Sum {
             continue;
         }
-        if quantity.label().is_some() {
-            quantity.each(telemetry, &mut |label, count| {
-                let sum = sums.entry((quantity.name, label.to_owned()));
+        if quantity.is_labelled() {
+            quantity.each(telemetry, &mut |labels, value| {
+                let count = match value {
+                    Value::Count(count) => count.into(),
+                    Value::Amount(money) => money.as_steps(),
+                    other => panic!("{} is {other:?}", quantity.name),
+                };
+                let sum = sums.entry((quantity.name, labels.join(" ")));
                 let sum = sum.or_insert(Some(0)).get_or_insert_default();
-                *sum += u128::from(count);
+                *sum += count;
             });
         } else {
             let value = quantity.value(telemetry).map(|value| match value {
@@ -430,6 +443,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         .guardrails(|| Words)
         .drift(|| Words)
         .pricing(price)
+        .estimate_usage(estimate)
         .interceptor(captured.clone())
         .build();
     let scripts = plan.sources.iter().map(|attempts| {
@@ -572,6 +586,10 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
             (price, usage) => (None, u32::from(price.is_none() && usage.is_some())),
         };
         prop_assert_eq!(attempt.cost, told.or(priced));
+        let is_early = attempt.outcome != Some(Outcome::Completed) && attempt.tokens > 0;
+        let is_early = is_early && attempt.finish_reason.is_none();
+        prop_assert!(is_early || attempt.estimated_usage.is_none());
+        prop_assert!(!is_early || attempt.usage.is_some() || attempt.estimated_usage.is_some());
         prop_assert_eq!(attempt.unpriced, if told.is_some() { 0 } else { unpriced });
         if number < finished.len() {
             prop_assert_eq!(attempt.usage, planned.usage());
@@ -594,18 +612,28 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(sum(&telemetry.attempts), sum(&finished));
     prop_assert_eq!(telemetry.cost, last.and_then(|last| last.cost));
     let cost = |cost: Cost| (cost.currency, cost.amount);
-    for (told, attempts) in [
-        (telemetry.wasted_cost, before),
-        (telemetry.total_cost(), &finished),
-        (telemetry.total_cost(), &telemetry.attempts),
+    let (told, estimated): (OfAttempt, OfAttempt) = (|one| one.cost, |one| one.estimated_cost);
+    for (sum, attempts, of) in [
+        (telemetry.wasted_cost, before, told),
+        (telemetry.total_cost(), &finished, told),
+        (telemetry.total_cost(), &telemetry.attempts, told),
+        (telemetry.estimated_cost, &finished, estimated),
     ] {
-        let costs = costs(attempts);
+        let costs = costs(attempts, of);
         let one = (costs.len() == 1)
             .then(|| costs.into_iter().next())
             .flatten();
-        prop_assert_eq!(told.map(cost), one);
+        prop_assert_eq!(sum.map(cost), one);
     }
-    prop_assert_eq!(costs(&telemetry.attempts), costs(&finished));
+    for of in [told, estimated] {
+        prop_assert_eq!(costs(&telemetry.attempts, of), costs(&finished, of));
+    }
+    for attempts in [&finished, &telemetry.attempts] {
+        let estimated = attempts
+            .iter()
+            .filter_map(|attempt| attempt.estimated_usage);
+        prop_assert_eq!(telemetry.estimated_usage, estimated.reduce(Usage::plus));
+    }
     let unpriced = finished.iter().map(|attempt| attempt.unpriced);
     prop_assert_eq!(telemetry.unpriced(), unpriced.sum::<u32>());
     let billed = telemetry.billed();
@@ -636,8 +664,9 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(usages.into_iter().reduce(Usage::plus), telemetry.billed());
     for (name, sum) in &mut parts {
         *sum = match name.0 {
-            // A run with drift is one, however many sources drifted.
-            "drift.detected" => sum.map(|sum| sum.min(1)),
+            // A run with drift is one, however many sources drifted; and one without a price.
+            "drift.detected" | "unpriced_runs" => sum.map(|sum| sum.min(1)),
+            "cost" | "estimated_cost" => *sum,
             _ => sum.map(|sum| sum.min(u64::MAX.into())),
         };
     }

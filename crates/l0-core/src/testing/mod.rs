@@ -229,6 +229,8 @@ impl Telemetry {
             wasted_usage: None,
             cost: None,
             wasted_cost: None,
+            estimated_usage: None,
+            estimated_cost: None,
             metrics: Metrics {
                 time_to_first_token: Some(Duration::from_millis(250)),
                 time_to_first_text: Some(Duration::from_millis(250)),
