@@ -176,7 +176,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "data",
         ],
     ),
-    ("l0-pricing", &["list", "litellm", "names"]),
+    ("l0-pricing", &["list", "litellm", "names", "characters"]),
     (
         "l0-statsd",
         &[
