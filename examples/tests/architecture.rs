@@ -25,6 +25,9 @@ const CRATES: &[(&str, &[&str])] = &[
             "source",
             "recording",
             "monitoring",
+            "spending",
+            "budget",
+            "limits",
             "quantity",
             "event",
             "telemetry",
@@ -177,7 +180,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "data",
         ],
     ),
-    ("l0-pricing", &["list", "litellm", "names"]),
+    ("l0-pricing", &["list", "litellm", "names", "characters"]),
     (
         "l0-statsd",
         &[

@@ -94,6 +94,20 @@ fn fallback() {
 }
 
 #[test]
+fn budget() {
+    let text = output(env!("CARGO_BIN_EXE_budget"), &[]);
+    let expected = [
+        "ada: A monad is a way to chain steps. -- 0.000285 USD",
+        "ada has spent 0.00057, acme has 0.00013 left",
+        "ada: refused: this user has no money left",
+        "bob: A monad is a way to chain steps. -- 0.000285 USD",
+        "bob has spent 0.000285, acme has 0 left",
+        "eve: refused: the budget is spent",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
 fn embeddings() {
     let text = output(env!("CARGO_BIN_EXE_embeddings"), &[]);
     let expected = [

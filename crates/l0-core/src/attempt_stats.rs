@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
+use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::FinishReason;
 use crate::units::millis;
@@ -71,6 +72,28 @@ pub struct AttemptStats {
     /// The provider's own token counts; absent if the source did not carry any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What the attempt cost: what the provider told, or else what a [price](crate::Pricing) makes of
+    /// its usage. Absent if neither is known, which does not mean that it was for nothing.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "Cost::read_back"
+    )]
+    pub cost: Option<Cost>,
+    /// How many attempts told their usage, and no price of their model was known. 0 where no prices are
+    /// [set](crate::Builder::pricing).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub unpriced: u32,
+    /// What the attempt may have used besides what was told, where it ended early and usage is
+    /// [estimated](crate::Builder::estimate_usage). It is no part of [`usage`](Self::usage).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimated_usage: Option<Usage>,
+    /// What a price makes of the estimated usage. It is no part of [`cost`](Self::cost). Absent if no
+    /// price is known, and where the provider told what the attempt cost.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "Cost::read_back"
+    )]
+    pub estimated_cost: Option<Cost>,
     /// The model that answered, as the provider names it, cut to 256 bytes; absent if the source did
     /// not say.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -99,6 +122,22 @@ pub struct AttemptStats {
     /// Drift; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStats>,
+}
+
+/// What was asked of whom.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) model: Option<String>,
+    pub(crate) provider: Option<String>,
+    pub(crate) operation: Option<String>,
+}
+
+impl Names {
+    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+        stats.model = self.model;
+        stats.provider = self.provider;
+        stats.operation = self.operation;
+    }
 }
 
 #[allow(
@@ -137,6 +176,10 @@ impl Default for AttemptStats {
             error: None,
             finish_reason: None,
             usage: None,
+            cost: None,
+            unpriced: 0,
+            estimated_usage: None,
+            estimated_cost: None,
             response_model: None,
             response_id: None,
             network_errors: BTreeMap::new(),
@@ -151,7 +194,8 @@ impl Default for AttemptStats {
 
 impl AttemptStats {
     /// How many entries a run keeps. When it makes more attempts, the ones that were thrown away are
-    /// folded into the last entry of their source that stays, so that sums stay exact.
+    /// folded into the last entry of their source, and of their currency, that stays, so that sums stay
+    /// exact.
     pub const MAX: usize = 32;
 
     /// Adds what another attempt of the same source, which came later, measured. What is no sum is
@@ -165,6 +209,11 @@ impl AttemptStats {
             Distribution::merge,
         );
         self.usage = plus(self.usage, later.usage);
+        self.cost = Cost::sum(self.cost.into_iter().chain(later.cost));
+        self.estimated_usage = plus(self.estimated_usage, later.estimated_usage);
+        let estimated = self.estimated_cost.into_iter();
+        self.estimated_cost = Cost::sum(estimated.chain(later.estimated_cost));
+        self.unpriced = self.unpriced.saturating_add(later.unpriced);
         for (kind, count) in later.network_errors {
             let of_kind = self.network_errors.entry(kind).or_default();
             *of_kind = of_kind.saturating_add(count);
@@ -191,14 +240,28 @@ impl AttemptStats {
         };
     }
 
+    /// Whether what the two cost can be added up.
+    fn fits(&self, other: &Self) -> bool {
+        Cost::fits(self.cost, other.cost) && Cost::fits(self.estimated_cost, other.estimated_cost)
+    }
+
     /// Puts an attempt at the end of a list, which is kept short. Returns where it is.
     pub(crate) fn push(list: &mut Vec<Self>, attempt: Self) -> &mut Self {
         if list.len() == Self::MAX {
-            if let Some(last) = list.pop() {
-                let same_source = list.iter().rposition(|entry| entry.source == last.source);
-                let place = same_source.unwrap_or(list.len() - 1);
-                list[place].fold(last);
-            }
+            // The last one, unless its cost is in another currency than those of its source.
+            let pair = |fits: fn(&Self, &Self) -> bool| {
+                (1..list.len()).rev().find_map(|later| {
+                    let earlier = &list[..later];
+                    let into = earlier.iter().rposition(|one| fits(one, &list[later]))?;
+                    Some((into, later))
+                })
+            };
+            let of_source =
+                |one: &Self, later: &Self| one.source == later.source && one.fits(later);
+            let pair = pair(of_source).or_else(|| pair(Self::fits));
+            let (into, later) = pair.unwrap_or((Self::MAX - 2, Self::MAX - 1));
+            let later = list.remove(later);
+            list[into].fold(later);
         }
         if list.capacity() == 0 {
             // Most runs make one attempt.

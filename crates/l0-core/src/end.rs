@@ -33,6 +33,8 @@ label_enum! {
         OutputTokens = "output_tokens",
         /// The cost.
         Cost = "cost",
+        /// What all runs with a budget may cost together.
+        Budget = "budget",
     }
 }
 
@@ -54,7 +56,7 @@ pub enum Cause {
     Drift(DriftReport),
     /// A limit of the run was reached.
     Limit(LimitKind),
-    /// An interceptor refused the run.
+    /// An interceptor refused the run, or its budget was spent.
     Refused,
     /// The run was told to stop.
     Aborted,
@@ -117,6 +119,7 @@ impl fmt::Display for Cause {
             Self::Drift(report) => write!(f, "the answer drifted: {}", report.types.join(", ")),
             Self::Limit(LimitKind::OutputTokens) => f.write_str("the limit of tokens was reached"),
             Self::Limit(LimitKind::Cost) => f.write_str("the limit of cost was reached"),
+            Self::Limit(LimitKind::Budget) => f.write_str("the budget was overspent"),
             Self::Refused => f.write_str("the run was refused"),
             Self::Aborted => f.write_str("the run was aborted"),
             Self::NoTimer => f.write_str(

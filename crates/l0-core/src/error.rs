@@ -51,7 +51,7 @@ pub enum Error<E> {
     Limit(LimitKind),
     /// The run was stopped through its handle or by one of its `until` futures.
     Aborted,
-    /// An interceptor refused the run; the source was never called.
+    /// An interceptor refused the run, or its budget was spent; the source was never called.
     Refused(Refusal),
     /// The run has to wait, but there is no Tokio runtime with its timer enabled to wait with.
     NoTimer,
@@ -231,7 +231,8 @@ impl<E: StdError + 'static> Error<E> {
     }
 }
 
-/// Why an interceptor's [`before`](crate::Interceptor::before) refused a run.
+/// Why an interceptor's [`before`](crate::Interceptor::before), or a [budget](crate::Budget), refused a
+/// run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {

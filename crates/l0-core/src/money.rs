@@ -57,6 +57,18 @@ impl Money {
         Self(micros as u128 * (UNIT / 1_000_000))
     }
 
+    /// Creates an amount of steps of 10^-18 units.
+    #[must_use]
+    pub const fn from_steps(steps: u128) -> Self {
+        Self(steps)
+    }
+
+    /// Returns the amount in steps of 10^-18 units.
+    #[must_use]
+    pub const fn as_steps(self) -> u128 {
+        self.0
+    }
+
     /// Returns the amount in units, rounded to what a float carries.
     #[must_use]
     pub fn as_f64(self) -> f64 {
@@ -80,6 +92,21 @@ impl Money {
         } else {
             times as u64
         })
+    }
+
+    /// So many billionths of a unit.
+    pub(crate) const fn nanos(nanos: u64) -> Self {
+        Self(nanos as u128 * (UNIT / 1_000_000_000))
+    }
+
+    /// How many whole billionths of a unit it has, at most as many as a `u64` holds.
+    pub(crate) const fn as_nanos(self) -> u64 {
+        let nanos = self.0 / (UNIT / 1_000_000_000);
+        if nanos > u64::MAX as u128 {
+            u64::MAX
+        } else {
+            nanos as u64
+        }
     }
 
     /// A millionth of it, cut to 18 decimals.

@@ -4,51 +4,65 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::budget::Budget;
 use crate::check::Checks;
+use crate::estimate::{Estimate, Unfinished};
+use crate::limits::Limits;
 use crate::monitoring::Monitoring;
 use crate::observe::Interceptor;
+use crate::price::Pricing;
 use crate::retry::Retry;
 use crate::timeout::Timeouts;
+use crate::usage::Usage;
 use crate::verdict::{DriftReport, Violation};
 
 /// The options of an `L0`, or of one run that differs.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// Absent if not set: on if an interceptor needs it.
-    pub(crate) monitoring: Option<Monitoring>,
+    pub(crate) monitoring: Monitoring,
+    /// Whether nobody set it, so that it is on if an interceptor needs it.
+    on_if_needed: bool,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
+    pub(crate) limits: Limits,
+    pub(crate) budgets: Vec<Budget>,
     pub(crate) detect_zero_output: bool,
     pub(crate) guardrails: Checks<Violation>,
     pub(crate) drift: Checks<DriftReport>,
     pub(crate) interceptors: Vec<Arc<dyn Interceptor>>,
+    pub(crate) pricing: Option<Arc<dyn Pricing>>,
+    pub(crate) estimate_usage: Option<Arc<Estimate>>,
     pub(crate) seed: Option<Seed>,
 }
 
 impl Options {
-    pub(crate) fn monitoring(&self) -> Monitoring {
-        self.monitoring.clone().unwrap_or_else(|| {
-            let needed = self.interceptors.iter().any(Interceptor::needs_telemetry);
-            Monitoring::new().enabled(needed)
-        })
+    /// Draws whether to measure the next run.
+    pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> bool {
+        let needs = || self.interceptors.iter().any(Interceptor::needs_telemetry);
+        (!self.on_if_needed || needs()) && self.monitoring.draw(rng)
     }
 
-    /// Whether an interceptor sends what is asked.
+    /// Whether an interceptor sends what is asked, or usage is estimated by it.
     pub(crate) fn needs_input(&self) -> bool {
-        self.interceptors.iter().any(Interceptor::needs_input)
+        self.estimate_usage.is_some() || self.interceptors.iter().any(Interceptor::needs_input)
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            monitoring: None,
+            monitoring: Monitoring::new(),
+            on_if_needed: true,
             retry: Retry::new(),
             timeouts: Timeouts::new(),
+            limits: Limits::new(),
+            budgets: Vec::new(),
             detect_zero_output: true,
             guardrails: Checks::none(),
             drift: Checks::none(),
             interceptors: Vec::new(),
+            pricing: None,
+            estimate_usage: None,
             seed: None,
         }
     }
@@ -58,12 +72,17 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options")
             .field("monitoring", &self.monitoring)
+            .field("on_if_needed", &self.on_if_needed)
             .field("retry", &self.retry)
             .field("timeouts", &self.timeouts)
+            .field("limits", &self.limits)
+            .field("budgets", &self.budgets)
             .field("detect_zero_output", &self.detect_zero_output)
             .field("guardrails", &self.guardrails)
             .field("drift", &self.drift)
             .field("interceptors", &self.interceptors.len())
+            .field("pricing", &self.pricing.is_some())
+            .field("estimate_usage", &self.estimate_usage.is_some())
             .field("seed", &self.seed)
             .finish()
     }
@@ -103,7 +122,7 @@ impl Seed {
 /// which.
 ///
 /// The setters that stand here are there for all of them. On the builder of a run they hold for this
-/// run only: [`interceptor`](Self::interceptor) adds, the others replace.
+/// run only: [`interceptor`](Self::interceptor) and `budget` add, the others replace.
 #[must_use = "a builder does nothing until it is built or started"]
 pub struct Builder<K> {
     /// Those of the `L0`, until one is changed.
@@ -133,7 +152,10 @@ impl<K> Builder<K> {
 
     /// Sets what is measured. Default: nothing, unless an interceptor needs telemetry.
     pub fn monitoring(self, monitoring: Monitoring) -> Self {
-        self.set(|options| options.monitoring = Some(monitoring))
+        self.set(|options| {
+            options.monitoring = monitoring;
+            options.on_if_needed = false;
+        })
     }
 
     /// Sets whether an empty answer is an error, which is retried like the model's other faults. A
@@ -165,6 +187,41 @@ impl<K> Builder<K> {
         self.set(|options| options.interceptors.push(Arc::new(interceptor)))
     }
 
+    /// Sets what models cost, by which the usage that sources tell becomes a
+    /// [cost](crate::AttemptStats::cost): the price list of `l0-pricing`, or your own. Each attempt of a
+    /// measured run is priced when it ends, unless its source told the cost itself. A panic of it is
+    /// contained, and the price unknown. Default: none.
+    pub fn pricing(self, pricing: impl Pricing + 'static) -> Self {
+        self.set(|options| options.pricing = Some(Arc::new(pricing)))
+    }
+
+    /// Sets how the usage of attempts is estimated that ended early: an answer that is cut, aborted or
+    /// dropped is billed, though its provider does not tell how much. Default: not at all.
+    ///
+    /// `estimate` is asked once for each attempt of a measured run that gave a token, did not complete,
+    /// and did not say why the model stopped. It returns what the attempt used in all. What of it was
+    /// not told becomes [`estimated_usage`](crate::AttemptStats::estimated_usage), and is never added
+    /// to what was told. A panic of it is contained, and nothing is estimated.
+    ///
+    /// ```
+    /// use l0_core::{L0, Monitoring, Unfinished, Usage};
+    ///
+    /// // Four characters are about one token of English.
+    /// let l0 = L0::builder()
+    ///     .monitoring(Monitoring::new())
+    ///     .estimate_usage(|attempt: &Unfinished<'_>| {
+    ///         Some(Usage::new().output(attempt.characters.div_ceil(4)))
+    ///     })
+    ///     .build();
+    /// # drop(l0);
+    /// ```
+    pub fn estimate_usage(
+        self,
+        estimate: impl Fn(&Unfinished<'_>) -> Option<Usage> + Send + Sync + 'static,
+    ) -> Self {
+        self.set(|options| options.estimate_usage = Some(Arc::new(estimate)))
+    }
+
     /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this seed
     /// draws the same as that of any other; a run with a seed of its own is the first. A seeded
     /// session id holds the run's number in place of the time.
@@ -182,6 +239,17 @@ impl<K: sealed::CallsSource> Builder<K> {
     /// Sets how long to wait for the source. Default: for ever.
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
         self.set(|options| options.timeouts = timeouts)
+    }
+
+    /// Sets how much a run may give and cost. Default: any amount.
+    pub fn limits(self, limits: Limits) -> Self {
+        self.set(|options| options.limits = limits)
+    }
+
+    /// Adds a budget that runs spend from together. A run may have several, such as a user's and a
+    /// tenant's: it ends when one of them is overspent.
+    pub fn budget(self, budget: Budget) -> Self {
+        self.set(|options| options.budgets.push(budget))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Price: what the tokens of a model cost, who knows it, and what an attempt came to.
 
+use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::label::{label_enum, read_back};
 use crate::money::{Currency, Money};
@@ -58,6 +59,31 @@ impl Cost {
         };
         (self.currency == other.currency)
             .then(|| Self::new(self.amount + other.amount, self.currency, source))
+    }
+
+    /// Adds costs up; absent if there are none, or their currencies differ.
+    pub(crate) fn sum(costs: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let costs = costs.into_iter().map(Some);
+        costs.reduce(|sum, cost| sum?.plus(cost?)).flatten()
+    }
+
+    /// Whether the two can be added up.
+    pub(crate) fn fits(one: Option<Self>, other: Option<Self>) -> bool {
+        one.zip(other)
+            .is_none_or(|(one, other)| one.currency == other.currency)
+    }
+
+    /// Reads a cost; one that cannot be read is unknown, and loses nothing beside it.
+    pub(crate) fn read_back<'de, D: Deserializer<'de>>(cost: D) -> Result<Option<Self>, D::Error> {
+        let cost = serde_json::Value::deserialize(cost)?;
+        Ok(serde_json::from_value(cost).ok())
+    }
+}
+
+/// Prints the amount and the currency: `0.0123 USD`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.amount, self.currency)
     }
 }
 
@@ -231,6 +257,16 @@ impl Price {
         let tokens = self.tokens_at(usage.input.unwrap_or(0)).cost(usage)?;
         let amount = tokens + self.request;
         Some(Cost::new(amount, self.currency, CostSource::PriceList))
+    }
+
+    /// What `more` costs besides what was told; all of it, if what was told has no cost.
+    pub(crate) fn cost_of_more(&self, told: Option<Usage>, more: Usage) -> Option<Cost> {
+        let told = told.unwrap_or_default();
+        let all = self.cost(&told.plus(more))?;
+        let known = self.cost(&told).filter(|_| told != Usage::new());
+        let known = known.map_or(Money::ZERO, |cost| cost.amount);
+        let amount = all.amount.saturating_sub(known);
+        Some(Cost { amount, ..all })
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::attempt_stats::AttemptStats;
 use crate::distribution::Distribution;
+use crate::money::Money;
 use crate::telemetry::Telemetry;
 use crate::usage::Usage;
 use crate::verdict::Severity;
@@ -46,6 +47,8 @@ pub enum Unit {
     Seconds,
     /// How many of these things per second.
     PerSecond(&'static str),
+    /// Money, in the currency that its label `currency` says.
+    Money,
 }
 
 /// How the numbers of many runs go together.
@@ -70,6 +73,8 @@ pub enum Value<'a> {
     Duration(Duration),
     /// How many per second; finite.
     Rate(f64),
+    /// How much money.
+    Amount(Money),
     /// Many durations.
     Distribution(&'a Distribution),
 }
@@ -83,6 +88,7 @@ impl Value<'_> {
             Self::Count(count) => count as f64,
             Self::Duration(duration) => duration.as_secs_f64(),
             Self::Rate(rate) => rate,
+            Self::Amount(money) => money.as_f64(),
             Self::Distribution(all) => all.mean().unwrap_or_default().as_secs_f64(),
         }
     }
@@ -94,24 +100,37 @@ enum Read {
     /// One for each attempt.
     OfAttempts(fn(&AttemptStats) -> Option<Value<'static>>),
     /// A count for each value of a label; `None` if they are unknown.
-    Each(&'static str, fn(&Telemetry, &mut Visit<'_>) -> Option<()>),
+    Each(Labels, fn(&Telemetry, &mut Count<'_>) -> Option<()>),
+    /// An amount of money for each set of values of labels; `None` if they are unknown.
+    Amounts(Labels, fn(&Telemetry, &mut Amount<'_>) -> Option<()>),
 }
 
+type Labels = &'static [&'static str];
+
 /// Takes the value of the label, and the count.
-type Visit<'a> = dyn FnMut(&str, u64) + 'a;
+type Count<'a> = dyn FnMut(&str, u64) + 'a;
+
+/// Takes the values of the labels, and the amount.
+type Amount<'a> = dyn FnMut(&[&str], Money) + 'a;
 
 impl Quantity {
     /// Every quantity: first those of the original, in its order.
     pub const ALL: &'static [Self] = ALL;
 
-    /// Returns the label by which it is broken down; absent if it is not. In the latter case
+    /// Returns the labels by which it is broken down; empty if it is not. In the latter case
     /// [`value`](Self::value) or [`values`](Self::values) read it, in the former [`each`](Self::each).
     #[must_use]
-    pub const fn label(&self) -> Option<&'static str> {
+    pub const fn labels(&self) -> &'static [&'static str] {
         match self.read {
-            Read::One(_) | Read::OfAttempts(_) => None,
-            Read::Each(label, _) => Some(label),
+            Read::One(_) | Read::OfAttempts(_) => &[],
+            Read::Each(labels, _) | Read::Amounts(labels, _) => labels,
         }
+    }
+
+    /// Returns whether it is broken down by [labels](Self::labels).
+    #[must_use]
+    pub const fn is_labelled(&self) -> bool {
+        !self.labels().is_empty()
     }
 
     /// Returns whether a run has one for each attempt, so that only [`values`](Self::values) reads
@@ -122,7 +141,7 @@ impl Quantity {
     }
 
     /// Reads the value of a run; absent if it is unknown, if a run has several, or if the quantity is
-    /// broken down by a label.
+    /// broken down by labels.
     #[must_use]
     pub fn value<'t>(&self, telemetry: &'t Telemetry) -> Option<Value<'t>> {
         let Read::One(read) = self.read else {
@@ -131,24 +150,38 @@ impl Quantity {
         read(telemetry).filter(|value| match value {
             Value::Rate(rate) => rate.is_finite(),
             Value::Distribution(all) => !all.is_empty(),
-            Value::Count(_) | Value::Duration(_) => true,
+            Value::Count(_) | Value::Duration(_) | Value::Amount(_) => true,
         })
     }
 
     /// Calls `visit` with each value of a run: the one, or one for each attempt. What is unknown, or
-    /// broken down by a label, has none.
+    /// broken down by labels, has none.
     pub fn values(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(Value<'_>)) {
         match self.read {
             Read::OfAttempts(read) => telemetry.attempts.iter().filter_map(read).for_each(visit),
-            Read::One(_) | Read::Each(..) => self.value(telemetry).into_iter().for_each(visit),
+            Read::One(_) | Read::Each(..) | Read::Amounts(..) => {
+                self.value(telemetry).into_iter().for_each(visit);
+            }
         }
     }
 
-    /// Calls `visit` with each value of the label and its count; not at all if the quantity is one
-    /// number. Returns whether the counts are known, also if there are none.
-    pub fn each(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(&str, u64)) -> bool {
+    /// Calls `visit` with the values of the labels, in their order, and the count or the amount of each;
+    /// not at all if the quantity is one number. The same values may come several times, and add up.
+    /// Returns whether the counts are known, also if there are none.
+    pub fn each(
+        &self,
+        telemetry: &Telemetry,
+        visit: &mut dyn FnMut(&[&str], Value<'static>),
+    ) -> bool {
         match self.read {
-            Read::Each(_, read) => read(telemetry, visit).is_some(),
+            Read::Each(_, read) => read(telemetry, &mut |of, count| {
+                visit(&[of], Value::Count(count));
+            })
+            .is_some(),
+            Read::Amounts(_, read) => {
+                let mut visit = |of: &[&str], money: Money| visit(of, Value::Amount(money));
+                read(telemetry, &mut visit).is_some()
+            }
             Read::One(_) | Read::OfAttempts(_) => false,
         }
     }
@@ -160,7 +193,7 @@ impl fmt::Debug for Quantity {
             .field("name", &self.name)
             .field("unit", &self.unit)
             .field("kind", &self.kind)
-            .field("label", &self.label())
+            .field("labels", &self.labels())
             .finish_non_exhaustive()
     }
 }
@@ -205,17 +238,32 @@ const fn distribution(
 
 const fn by(
     name: &'static str,
-    label: &'static str,
+    labels: Labels,
     unit: Unit,
     description: &'static str,
-    read: fn(&Telemetry, &mut Visit<'_>) -> Option<()>,
+    read: fn(&Telemetry, &mut Count<'_>) -> Option<()>,
 ) -> Quantity {
     Quantity {
         name,
         unit,
         kind: QuantityKind::Sum,
         description,
-        read: Read::Each(label, read),
+        read: Read::Each(labels, read),
+    }
+}
+
+const fn amounts(
+    name: &'static str,
+    labels: Labels,
+    description: &'static str,
+    read: fn(&Telemetry, &mut Amount<'_>) -> Option<()>,
+) -> Quantity {
+    Quantity {
+        name,
+        unit: Unit::Money,
+        kind: QuantityKind::Sum,
+        description,
+        read: Read::Amounts(labels, read),
     }
 }
 
@@ -311,7 +359,7 @@ static ALL: &[Quantity] = &[
     ),
     by(
         "attempts",
-        "result",
+        &["result"],
         Unit::Each("attempt"),
         "Attempts: calls of a source, by how they ended",
         |t, to| {
@@ -385,12 +433,66 @@ static ALL: &[Quantity] = &[
         "Tokens generated by attempts that another one followed",
         |t| count(t.wasted_usage?.output?),
     ),
+    sum(
+        "usage.estimated_input",
+        TOKEN,
+        "Tokens of prompts that providers did not tell, by an estimate",
+        |t| count(t.estimated_usage?.input?),
+    ),
+    sum(
+        "usage.estimated_output",
+        TOKEN,
+        "Generated tokens that providers did not tell, by an estimate",
+        |t| count(t.estimated_usage?.output?),
+    ),
+    amounts(
+        "cost",
+        &["currency", "wasted"],
+        "What attempts cost, as providers or prices tell, and whether another one followed",
+        |t, to| {
+            let answer = t.cost.map(|cost| (cost, "false"));
+            let wasted = t.wasted_costs().map(|cost| (cost, "true"));
+            let mut known = None;
+            for (cost, wasted) in answer.into_iter().chain(wasted) {
+                to(&[cost.currency.as_str(), wasted], cost.amount);
+                known = Some(());
+            }
+            known
+        },
+    ),
+    amounts(
+        "estimated_cost",
+        &["currency"],
+        "What tokens cost that providers did not tell, by an estimate",
+        |t, to| {
+            let mut known = None;
+            for cost in t
+                .attempts
+                .iter()
+                .filter_map(|attempt| attempt.estimated_cost)
+            {
+                to(&[cost.currency.as_str()], cost.amount);
+                known = Some(());
+            }
+            known
+        },
+    ),
+    sum(
+        "unpriced_runs",
+        RUN,
+        "Runs that told their usage, and no price of the model was known",
+        |t| {
+            let unpriced = t.unpriced() > 0;
+            (unpriced || t.attempts.iter().any(|attempt| attempt.cost.is_some()))
+                .then_some(Value::Count(unpriced.into()))
+        },
+    ),
     sum("drift.detected", RUN, "Runs with drift", |t| {
         count(t.drift.as_ref()?.detected().into())
     }),
     by(
         "runs",
-        "outcome",
+        &["outcome"],
         RUN,
         "Runs that have finished, by outcome",
         |t, to| {
@@ -400,7 +502,7 @@ static ALL: &[Quantity] = &[
     ),
     by(
         "failures",
-        "error_type",
+        &["error_type"],
         RUN,
         "Runs that failed, by what went wrong",
         |t, to| {
@@ -412,7 +514,7 @@ static ALL: &[Quantity] = &[
     ),
     by(
         "network.errors_by_type",
-        "error_type",
+        &["error_type"],
         ERROR,
         "Network errors by type",
         |t, to| {
@@ -424,7 +526,7 @@ static ALL: &[Quantity] = &[
     ),
     by(
         "guardrails.violations_by_severity",
-        "severity",
+        &["severity"],
         VIOLATION,
         "Guardrail violations by severity",
         |t, to| {
@@ -437,7 +539,7 @@ static ALL: &[Quantity] = &[
     ),
     by(
         "guardrails.violations_by_rule",
-        "rule",
+        &["rule"],
         VIOLATION,
         "Guardrail violations by rule",
         |t, to| {

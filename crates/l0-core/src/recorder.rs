@@ -9,29 +9,32 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::attempt_stats::AttemptStats;
+use crate::attempt_stats::{AttemptStats, Names};
 use crate::clock;
-use crate::end::{Cause, End};
+use crate::end::{Cause, End, LimitKind};
 use crate::error::Refusal;
+use crate::estimate::{self, Unfinished};
 use crate::event::{Event, RetryKind, RetryReason};
 use crate::failure::{Failure, NetworkErrorKind};
 use crate::keep;
 use crate::keys;
 use crate::live::{LiveRuns, Place};
 use crate::metadata::Metadata;
-use crate::monitoring::Monitoring;
 use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
 use crate::options::{Options, Seed};
-use crate::recording::{Arrival, AttemptEnd, Names, Recording, session_id};
+use crate::price::{Cost, Price, Priced};
+use crate::recording::{Arrival, AttemptEnd, Bill, Recording, session_id};
 use crate::source::Description;
+use crate::spending::{Spending, Told};
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
-use crate::token::TokenView;
-use crate::verdict::{DriftReport, Violation};
+use crate::token::{TokenKind, TokenView};
+use crate::usage::Usage;
+use crate::verdict::{DriftReport, Outcome, Violation};
 
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
-    monitoring: Monitoring,
+    options: Arc<Options>,
     /// Absent if the run is not measured, and once it has ended.
     recording: Option<Box<Recording>>,
     observers: Observers,
@@ -44,6 +47,12 @@ pub(crate) struct Recorder<'a> {
     /// How long the run waits before the next attempt.
     delay: Option<Duration>,
     timed: bool,
+    /// Whether the characters of attempts are counted, since usage is estimated by them.
+    counts_characters: bool,
+    /// Those of the present attempt.
+    characters: u64,
+    /// Those of what the present attempt was asked.
+    input_characters: Option<u64>,
     /// Whether it was drawn, to be kept whatever becomes of it.
     is_drawn: bool,
     is_violated: bool,
@@ -52,6 +61,8 @@ pub(crate) struct Recorder<'a> {
     /// What the present attempt's source said of its response.
     response_model: Option<Box<str>>,
     response_id: Option<Box<str>>,
+    /// Absent if nothing limits the run.
+    spending: Option<Box<Spending>>,
 }
 
 /// An attempt that has begun.
@@ -87,13 +98,15 @@ pub(crate) struct Setup<'a> {
     pub(crate) source: (Description, Option<Value>),
     pub(crate) fallbacks: Vec<(Description, Option<Value>)>,
     pub(crate) is_call: bool,
+    /// Whether limits and budgets stop it.
+    pub(crate) may_stop: bool,
 }
 
 impl<'a> Recorder<'a> {
     /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
     /// `Started`. A refused run is finished when this returns.
     pub(crate) fn start(
-        options: &Options,
+        options: &Arc<Options>,
         setup: Setup<'a>,
     ) -> (Self, Result<(), Refusal>, fastrand::Rng) {
         let Setup {
@@ -105,12 +118,13 @@ impl<'a> Recorder<'a> {
             source: (mut source, input),
             fallbacks,
             is_call,
+            may_stop,
         } = setup;
         let input = input.filter(|_| options.needs_input());
         let (number, rng) = options.seed.as_ref().map(Seed::next_run).unzip();
         let mut rng = rng.unwrap_or_default();
-        let monitoring = options.monitoring();
-        let measured = monitoring.draw(&mut rng);
+        let monitoring = &options.monitoring;
+        let measured = options.draw(&mut rng);
         let started_at = Timestamp::now();
         let is_drawn = monitoring.keep.draw(&mut rng);
         let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
@@ -125,10 +139,18 @@ impl<'a> Recorder<'a> {
             }
         }
         let mut new_run = NewRun::new(source.metadata_of_first(&own));
-        let allowed = options
+        let asked = options
             .interceptors
             .iter()
             .try_for_each(|interceptor| ask(&**interceptor, &mut new_run));
+        let begun = asked.and_then(|()| match may_stop {
+            true => Spending::begin(options.limits, &options.budgets),
+            false => Ok(None),
+        });
+        let (spending, allowed) = match begun {
+            Ok(spending) => (spending, Ok(())),
+            Err(refusal) => (None, Err(refusal)),
+        };
 
         let metadata = new_run.into_metadata();
         source.redact();
@@ -157,7 +179,7 @@ impl<'a> Recorder<'a> {
         let info = RunInfo::new(known, panics);
         let recording = measured.then(|| {
             let (id, metadata) = (info.shared_id(), info.metadata().clone());
-            Box::new(Recording::start(&monitoring, id, metadata, started_at, now))
+            Box::new(Recording::start(monitoring, id, metadata, started_at, now))
         });
         let mut observers = Observers::new(info.clone());
         for interceptor in &options.interceptors {
@@ -169,8 +191,11 @@ impl<'a> Recorder<'a> {
             timed: recording
                 .as_ref()
                 .is_some_and(|recording| recording.timed()),
+            counts_characters: (measured || spending.is_some()) && options.estimate_usage.is_some(),
+            input_characters: None,
+            characters: 0,
             info,
-            monitoring,
+            options: Arc::clone(options),
             recording,
             observers,
             live: Some(live.enter(stop.handle(), now)),
@@ -184,6 +209,7 @@ impl<'a> Recorder<'a> {
             finished: false,
             response_model: None,
             response_id: None,
+            spending,
         };
         recorder.observers.deliver(&Event::Started {
             at: measured.then_some(started_at),
@@ -263,6 +289,12 @@ impl<'a> Recorder<'a> {
             recording.begin_attempt(number, source, delay);
         }
         self.attempts = number;
+        self.characters = 0;
+        if self.counts_characters {
+            let source = self.info.source(source);
+            let input = source.and_then(|source| source.input.as_deref());
+            self.input_characters = input.map(estimate::characters);
+        }
         self.attempt = Some(Begun {
             number,
             source,
@@ -315,7 +347,7 @@ impl<'a> Recorder<'a> {
         if !self.is_told() {
             return AttemptEnd::default();
         }
-        AttemptEnd {
+        let mut told = AttemptEnd {
             retry: match next {
                 Next::Retry(kind) => Some(kind),
                 Next::Fallback | Next::Nothing => None,
@@ -326,7 +358,109 @@ impl<'a> Recorder<'a> {
             response_id: self.response_id.take(),
             names: self.names(begun.source),
             ..AttemptEnd::of(end)
+        };
+        let (bill, cost) = self.bill(begun.source, &told);
+        if let Some(spending) = &mut self.spending {
+            spending.end_attempt([cost, bill.estimated_cost]);
+            if spending.reached().is_some() {
+                self.stop.set_look(true);
+            }
         }
+        // A run that is not measured tells no costs, as it tells no usage.
+        if self.recording.is_some() {
+            told.bill = bill;
+        }
+        told
+    }
+
+    /// Puts a price on what the present attempt's source told, and estimates what it did not. Returns that,
+    /// and what the attempt cost as far as it was told. Nothing of it is done for a run that is neither
+    /// measured nor limited.
+    fn bill(&self, source: u32, end: &AttemptEnd) -> (Bill, Option<Cost>) {
+        let mut bill = Bill::default();
+        let told = match (&self.recording, &self.spending) {
+            (Some(recording), _) => recording.told(),
+            (None, Some(spending)) => spending.told(),
+            (None, None) => return (bill, None),
+        };
+        let model = priced(&end.names, end.response_model.as_deref());
+        let is_early = end.outcome != Some(Outcome::Completed) && !told.is_whole;
+        if is_early && told.tokens > 0 {
+            let estimated = self.estimate(source, model, &told);
+            bill.estimated_usage = estimated.and_then(|all| estimate::untold(all, told.usage));
+        }
+        let is_used = told.usage.is_some() || bill.estimated_usage.is_some();
+        if is_used && told.cost.is_none() {
+            let price = self.price(&model);
+            bill.is_unpriced =
+                self.options.pricing.is_some() && told.usage.is_some() && price.is_none();
+            if let Some(price) = price {
+                bill.cost = told.usage.and_then(|usage| price.cost(&usage));
+                bill.estimated_cost = bill
+                    .estimated_usage
+                    .and_then(|more| price.cost_of_more(told.usage, more));
+            }
+        }
+        let cost = told.cost.or(bill.cost);
+        (bill, cost)
+    }
+
+    /// Returns what this model costs; absent if that is not known.
+    fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>> {
+        let pricing = self.options.pricing.as_deref()?;
+        self.info.contain(|| pricing.price(model)).flatten()
+    }
+
+    /// Estimates what the present attempt has used in all.
+    fn estimate(&self, source: u32, model: Priced<'_>, told: &Told) -> Option<Usage> {
+        let estimate = self.options.estimate_usage.as_deref()?;
+        let source = self.info.source(source);
+        let attempt = Unfinished {
+            model,
+            tokens: told.tokens,
+            characters: self.characters,
+            input: source.and_then(|source| source.input.as_deref()),
+            input_characters: self.input_characters,
+            told: told.usage,
+        };
+        self.info.contain(|| estimate(&attempt)).flatten()
+    }
+
+    /// Counts what an item says against the limits of the run.
+    #[inline(never)]
+    fn spend(&mut self, view: &TokenView<'_>) {
+        let source = self.attempt.as_ref().map_or(1, |attempt| attempt.source);
+        let Some(mut spending) = self.spending.take() else {
+            return;
+        };
+        let tells = spending.item(view, self.tokens);
+        if spending.has_purses() && (tells || self.counts_characters && view.is_token()) {
+            // Once for each attempt: names are texts of their own.
+            let (names, price) = spending.priced.get_or_insert_with(|| {
+                let names = self.names(source);
+                let price = self.price(&priced(&names, self.response_model.as_deref()));
+                (names, price)
+            });
+            let told = spending.told;
+            let estimated = match told.is_whole {
+                true => None,
+                false => {
+                    let model = priced(names, self.response_model.as_deref());
+                    self.estimate(source, model, &told)
+                }
+            };
+            let price = price.clone();
+            spending.count(price.as_deref(), estimated);
+        }
+        if spending.reached().is_some() {
+            self.stop.set_look(true);
+        }
+        self.spending = Some(spending);
+    }
+
+    /// Returns which limit the run has crossed.
+    pub(crate) fn reached(&self) -> Option<LimitKind> {
+        self.spending.as_ref()?.reached()
     }
 
     fn names(&self, source: u32) -> Names {
@@ -343,7 +477,7 @@ impl<'a> Recorder<'a> {
     /// Whether anybody learns what an attempt was.
     #[inline]
     fn is_told(&self) -> bool {
-        self.recording.is_some() || !self.observers.is_empty()
+        self.recording.is_some() || !self.observers.is_empty() || self.spending.is_some()
     }
 
     /// Calls `poll` once, inside the observers' contexts.
@@ -365,9 +499,15 @@ impl<'a> Recorder<'a> {
         if is_token {
             let index = self.tokens;
             self.tokens += 1;
+            if self.counts_characters && view.kind != TokenKind::Media {
+                self.characters += view.text.chars().count() as u64;
+            }
             if index == 0 || self.observers.want_tokens() {
                 self.token_events(index, arrival, view);
             }
+        }
+        if self.spending.is_some() {
+            self.spend(view);
         }
         is_token
     }
@@ -382,6 +522,9 @@ impl<'a> Recorder<'a> {
         }
         if self.observers.want_tokens() {
             self.observers.deliver_token(&Event::Answer { view: *view });
+        }
+        if self.spending.is_some() {
+            self.spend(view);
         }
     }
 
@@ -427,7 +570,7 @@ impl<'a> Recorder<'a> {
 
     /// Returns the message of a source's error, from which this failure was read.
     pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
-        self.monitoring.message(error, failure)
+        self.options.monitoring.message(error, failure)
     }
 
     /// A network error happened; a retry follows if there is a delay.
@@ -537,7 +680,7 @@ impl<'a> Recorder<'a> {
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
-            let kept = self.monitoring.keep.reason(
+            let kept = self.options.monitoring.keep.reason(
                 self.is_drawn,
                 keep::Known {
                     is_failure: end.is_failure(),
@@ -563,6 +706,16 @@ impl<'a> Recorder<'a> {
             self.observers.clear();
         }
         self.live = None;
+    }
+}
+
+/// What the price is asked of.
+fn priced<'n>(names: &'n Names, response_model: Option<&'n str>) -> Priced<'n> {
+    Priced {
+        provider: names.provider.as_deref(),
+        model: names.model.as_deref(),
+        response_model,
+        operation: names.operation.as_deref(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use crate::attempt_stats::AttemptStats;
+use crate::attempt_stats::{AttemptStats, Names};
 use crate::clock;
 use crate::distribution::{Distribution, Histogram};
 use crate::end::End;
@@ -15,6 +15,8 @@ use crate::event::RetryKind;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
+use crate::price::Cost;
+use crate::spending::Told;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView};
@@ -71,6 +73,8 @@ struct Present {
     first_token: Option<u64>,
     last_token: Option<u64>,
     usage: Option<Usage>,
+    /// What the source told; in a box, since it seldom does.
+    cost: Option<Box<Cost>>,
     finish_reason: Option<FinishReason>,
     network_errors: BTreeMap<NetworkErrorKind, u64>,
     guardrails: Option<Box<GuardrailStats>>,
@@ -242,6 +246,19 @@ impl Recording {
         }
         if view.finish.is_some() {
             self.attempt.finish_reason = view.finish;
+        }
+        if let Some(cost) = view.cost {
+            self.attempt.cost = Some(Box::new(*cost));
+        }
+    }
+
+    /// What the present attempt's source told so far.
+    pub(crate) fn told(&self) -> Told {
+        Told {
+            usage: self.attempt.usage,
+            cost: self.attempt.cost.as_deref().copied(),
+            is_whole: self.attempt.finish_reason.is_some(),
+            tokens: self.total_tokens - self.attempt.tokens_before,
         }
     }
 
@@ -425,12 +442,13 @@ impl Recording {
             finish_reason: None,
             usage: None,
             wasted_usage: None,
+            cost: None,
+            wasted_cost: None,
+            estimated_usage: None,
+            estimated_cost: None,
             attempts: Vec::new(),
         };
-        for (index, attempt) in attempts.iter().enumerate() {
-            telemetry.add_attempt(attempt, index + 1 == attempts.len());
-        }
-        telemetry.metrics.read_gaps();
+        telemetry.add_attempts(&attempts, true);
         if !self.custom_events.is_empty() {
             let events = self.custom_events.clone().into();
             telemetry.metadata.insert("customEvents".to_owned(), events);
@@ -457,6 +475,7 @@ impl Present {
             tokens: total_tokens - self.tokens_before,
             time_to_first_token: self.first_token.map(since_start),
             usage: self.usage,
+            cost: self.cost.as_deref().copied(),
             finish_reason: self.finish_reason,
             ..AttemptStats::default()
         }
@@ -477,22 +496,20 @@ pub(crate) struct AttemptEnd {
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) response_id: Option<Box<str>>,
     pub(crate) names: Names,
+    pub(crate) bill: Bill,
 }
 
-/// What was asked of whom.
+/// What is made of what a source told of an attempt.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
-    pub(crate) model: Option<String>,
-    pub(crate) provider: Option<String>,
-    pub(crate) operation: Option<String>,
-}
-
-impl Names {
-    pub(crate) fn tell(self, stats: &mut AttemptStats) {
-        stats.model = self.model;
-        stats.provider = self.provider;
-        stats.operation = self.operation;
-    }
+pub(crate) struct Bill {
+    /// What a price makes of the usage that was told.
+    pub(crate) cost: Option<Cost>,
+    /// Whether there is none for it.
+    pub(crate) is_unpriced: bool,
+    /// What was used besides, by an estimate.
+    pub(crate) estimated_usage: Option<Usage>,
+    /// What a price makes of that.
+    pub(crate) estimated_cost: Option<Cost>,
 }
 
 impl AttemptEnd {
@@ -527,6 +544,10 @@ impl AttemptEnd {
         stats.response_model = self.response_model.map(String::from);
         stats.response_id = self.response_id.map(String::from);
         self.names.tell(stats);
+        stats.cost = stats.cost.or(self.bill.cost);
+        stats.unpriced += u32::from(self.bill.is_unpriced);
+        stats.estimated_usage = self.bill.estimated_usage;
+        stats.estimated_cost = self.bill.estimated_cost;
     }
 }
 

@@ -10,6 +10,7 @@ use crate::attempt_stats::{AttemptStats, merge, plus};
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
+use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
 use crate::token::FinishReason;
 use crate::units::{millis, rate};
@@ -94,6 +95,21 @@ pub struct Telemetry {
     /// The provider's own token counts of attempts that another one followed, added up; absent if none
     /// carried any. See [`billed`](Self::billed).
     pub wasted_usage: Option<Usage>,
+    /// What the attempt cost that nothing follows: see [`AttemptStats::cost`]. Absent if that is not
+    /// known.
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub cost: Option<Cost>,
+    /// What the attempts cost that another one followed, added up. Absent if that is known of none, or if
+    /// their currencies differ: the attempts tell each. See [`total_cost`](Self::total_cost).
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub wasted_cost: Option<Cost>,
+    /// What attempts that ended early may have used besides what was told, added up: see
+    /// [`AttemptStats::estimated_usage`]. Absent without such an estimate.
+    pub estimated_usage: Option<Usage>,
+    /// What a price makes of the estimated usage of all attempts, added up. It is no part of the other
+    /// costs. Absent if that is known of none, or if their currencies differ.
+    #[serde(deserialize_with = "Cost::read_back")]
+    pub estimated_cost: Option<Cost>,
     /// Times, counts and rates.
     pub metrics: Metrics,
     /// Network errors.
@@ -303,6 +319,33 @@ impl Telemetry {
         plus(self.usage, self.wasted_usage)
     }
 
+    /// Returns what all attempts cost, added up: what was billed, as far as it is known. Absent if that is
+    /// known of none, or if their currencies differ.
+    #[must_use]
+    pub fn total_cost(&self) -> Option<Cost> {
+        if self.attempts.is_empty() {
+            return Cost::sum(self.cost.into_iter().chain(self.wasted_cost));
+        }
+        Cost::sum(self.attempts.iter().filter_map(|attempt| attempt.cost))
+    }
+
+    /// What each attempt cost that another one followed.
+    pub(crate) fn wasted_costs(&self) -> impl Iterator<Item = Cost> {
+        // In the part of a source that was given up, the last attempt was thrown away too.
+        let answer = usize::from(self.cost.is_some() && !self.attempts.is_empty());
+        let wasted = &self.attempts[..self.attempts.len() - answer];
+        // Records of versions that did not tell attempts apart have the sum.
+        let sum = self.wasted_cost.filter(|_| self.attempts.is_empty());
+        wasted.iter().filter_map(|attempt| attempt.cost).chain(sum)
+    }
+
+    /// Returns how many attempts told their usage, and no price of their model was known.
+    #[must_use]
+    pub fn unpriced(&self) -> u32 {
+        let attempts = self.attempts.iter();
+        attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.unpriced))
+    }
+
     /// Returns why the model stopped, as semantic conventions want it of a response: `error` if the
     /// run failed when the model had begun to answer and the source gave no reason. Absent if the
     /// source gave none otherwise: the model had not begun, the run completed without one, or its
@@ -371,7 +414,7 @@ impl Telemetry {
     /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
     /// under the labels of the model that it belongs to.
     ///
-    /// What attempts measure belongs to their source: tokens, usage, network errors, retries, gaps and
+    /// What attempts measure belongs to their source: tokens, usage, cost, network errors, retries, gaps and
     /// the rate while tokens flow, violations, drift. What is the run's own belongs to the source that was tried last: its
     /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
     /// parts are those of the run; only drift, which is counted once for each run, is counted for each
@@ -421,10 +464,7 @@ impl Telemetry {
                 ..Metrics::default()
             };
         }
-        for (index, attempt) in attempts.iter().enumerate() {
-            part.add_attempt(attempt, is_last && index + 1 == attempts.len());
-        }
-        part.metrics.read_gaps();
+        part.add_attempts(attempts, is_last);
         if self.billed().is_some_and(|usage| usage.total.is_some()) {
             // What told no total is part of the run's all the same.
             part.usage = part.usage.map(Usage::with_total);
@@ -434,8 +474,26 @@ impl Telemetry {
         part
     }
 
+    /// Adds what attempts measured to the sums. `has_answer` says whether nothing follows the last one.
+    pub(crate) fn add_attempts(&mut self, attempts: &[AttemptStats], has_answer: bool) {
+        let (answer, wasted) = match attempts.split_last() {
+            Some((last, before)) if has_answer => (Some(last), before),
+            _ => (None, attempts),
+        };
+        for attempt in wasted {
+            self.add_attempt(attempt, false);
+        }
+        if let Some(attempt) = answer {
+            self.add_attempt(attempt, true);
+            self.cost = attempt.cost;
+        }
+        self.wasted_cost = Cost::sum(wasted.iter().filter_map(|attempt| attempt.cost));
+        self.estimated_cost = Cost::sum(attempts.iter().filter_map(|one| one.estimated_cost));
+        self.metrics.read_gaps();
+    }
+
     /// Adds what an attempt measured to the sums. `is_answer` says whether nothing follows it.
-    pub(crate) fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
+    fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
         let metrics = &mut self.metrics;
         metrics.total_tokens = metrics.total_tokens.saturating_add(attempt.tokens);
         metrics.attempts = metrics.attempts.saturating_add(attempt.count);
@@ -450,6 +508,7 @@ impl Telemetry {
             attempt.inter_token.as_ref(),
             Distribution::merge,
         );
+        self.estimated_usage = plus(self.estimated_usage, attempt.estimated_usage);
         if is_answer {
             self.usage = attempt.usage;
             self.finish_reason = attempt.finish_reason;
@@ -514,6 +573,14 @@ impl Serialize for Telemetry {
             usage: Option<Usage>,
             #[serde(skip_serializing_if = "Option::is_none")]
             wasted_usage: Option<Usage>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            cost: Option<Cost>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            wasted_cost: Option<Cost>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            estimated_usage: Option<Usage>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            estimated_cost: Option<Cost>,
             metrics: &'a Metrics,
             network: &'a Network,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -537,6 +604,10 @@ impl Serialize for Telemetry {
             finish_reason: self.finish_reason,
             usage: self.usage,
             wasted_usage: self.wasted_usage,
+            cost: self.cost,
+            wasted_cost: self.wasted_cost,
+            estimated_usage: self.estimated_usage,
+            estimated_cost: self.estimated_cost,
             metrics: &self.metrics,
             network: &self.network,
             guardrails: self.guardrails.as_ref(),
@@ -605,7 +676,11 @@ impl fmt::Display for Telemetry {
         if let Some(rate) = metrics.output_tokens_per_second {
             writeln!(f, "Tokens/sec while streaming: {rate:.2}")?;
         }
-        for (name, usage) in [("Usage", self.usage), ("Wasted usage", self.wasted_usage)] {
+        for (name, usage) in [
+            ("Usage", self.usage),
+            ("Wasted usage", self.wasted_usage),
+            ("Estimated usage", self.estimated_usage),
+        ] {
             let Some(Usage { input, output, .. }) = usage else {
                 continue;
             };
@@ -618,6 +693,15 @@ impl fmt::Display for Telemetry {
                 tokens(input),
                 tokens(output)
             )?;
+        }
+        for (name, cost) in [
+            ("Cost", self.cost),
+            ("Wasted cost", self.wasted_cost),
+            ("Estimated cost", self.estimated_cost),
+        ] {
+            if let Some(cost) = cost {
+                writeln!(f, "{name}: {cost}")?;
+            }
         }
         if self.fallbacks() > 0 {
             for attempt in &self.attempts {

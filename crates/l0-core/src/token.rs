@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::label::{label_enum, read_back};
+use crate::price::Cost;
 use crate::usage::Usage;
 
 /// How L0 reads one item of a source.
@@ -97,6 +98,9 @@ pub struct TokenView<'a> {
     /// The provider's own token counts, if this item carries them. The last one seen in an attempt
     /// wins: counts are never added up over items.
     pub usage: Option<Usage>,
+    /// What the request costs, if this item says so. The last one seen in an attempt wins, also over
+    /// what a price list says.
+    pub cost: Option<&'a Cost>,
     /// Why the model stopped, if this item says so.
     pub finish: Option<FinishReason>,
     /// The model that answers, as the provider names it, if this item says so.
@@ -111,6 +115,7 @@ impl<'a> TokenView<'a> {
             kind,
             text,
             usage: None,
+            cost: None,
             finish: None,
             model: None,
             response_id: None,
@@ -151,6 +156,13 @@ impl<'a> TokenView<'a> {
     #[must_use]
     pub const fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
+        self
+    }
+
+    /// Adds what the request costs.
+    #[must_use]
+    pub const fn cost(mut self, cost: &'a Cost) -> Self {
+        self.cost = Some(cost);
         self
     }
 

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
 use futures_core::Stream;
 use l0_core::{
-    Event, Interceptor, Interest, L0, L0Builder, Monitoring, Observer, Observers, RunInfo, Timeouts,
+    Budget, Currency, Event, Interceptor, Interest, L0, L0Builder, Limits, Money, Monitoring,
+    Observer, Observers, Price, Priced, RunInfo, Timeouts, TokenPrices, Usage,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -81,7 +83,7 @@ impl Observer for LifecycleObserver {
     fn on_event(&mut self, _: &Event<'_>) {}
 }
 
-fn configurations() -> [(&'static str, L0Builder); 6] {
+fn configurations() -> [(&'static str, L0Builder); 7] {
     [
         ("off", L0::builder()),
         (
@@ -98,6 +100,18 @@ fn configurations() -> [(&'static str, L0Builder); 6] {
             L0::builder()
                 .monitoring(Monitoring::new())
                 .interceptor(ObserveTokens),
+        ),
+        (
+            "on, with limits, a budget and estimates",
+            L0::builder()
+                .monitoring(Monitoring::new())
+                .pricing(|_: &Priced<'_>| {
+                    let tokens = TokenPrices::new(Money::micros(1), Money::micros(2));
+                    Some(Arc::new(Price::new(Currency::USD, tokens)))
+                })
+                .estimate_usage(|attempt| Some(Usage::new().output(attempt.characters / 4)))
+                .limits(Limits::new().output_tokens(u64::MAX).cost(Money::units(99)))
+                .budget(Budget::new(Money::units(99))),
         ),
         (
             "on, with three observers and all timeouts",
@@ -193,8 +207,10 @@ fn a_live_run_stays_under_4_kib_however_long_it_is() {
             });
             println!("{name}, {tokens} tokens: {} bytes live", used.bytes_current);
             assert!(used.bytes_current > 0, "{name}: the run is live");
+            // What a run may spend is kept apart, since most runs have no limit.
+            let limit = if name.contains("limits") { 5_120 } else { 4_096 };
             assert!(
-                used.bytes_current < 4096,
+                used.bytes_current < limit,
                 "{name}: {} bytes",
                 used.bytes_current
             );

@@ -1,16 +1,18 @@
-//! Sums over the attempts of a run are the totals of the run: of tokens and of usage, however it ends.
+//! Sums over the attempts of a run are the totals of the run: of tokens, usage and money, however it ends.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedAttempt};
 use l0_core::{
-    AttemptStats, Backoff, Check, Distribution, DriftReport, Failure, Findings, FinishReason, L0,
-    Monitoring, NetworkErrorKind, Outcome, Quantity, QuantityKind, Retry, RetryKind, Severity,
-    Telemetry, Timeouts, Usage, Value, Violation, source,
+    AttemptStats, Backoff, Check, Cost, CostSource, Currency, Distribution, DriftReport, Failure,
+    Findings, FinishReason, L0, Money, Monitoring, NetworkErrorKind, Outcome, Price, Priced,
+    Quantity, QuantityKind, Retry, RetryKind, Severity, Source, Telemetry, Timeouts, TokenPrices,
+    Unfinished, Usage, Value, Violation, source,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -91,6 +93,8 @@ struct Planned {
     texts: Vec<(u64, &'static str)>,
     /// What its source tells after them; the last one counts.
     usages: Vec<Usage>,
+    /// What its source tells of its cost, in millionths.
+    cost: Option<u64>,
     finish: bool,
     end: Ending,
 }
@@ -115,6 +119,9 @@ impl Planned {
         for usage in &self.usages {
             attempt = attempt.usage(*usage);
         }
+        if let Some(cost) = self.told_cost() {
+            attempt = attempt.cost(cost);
+        }
         if self.finish {
             attempt = attempt.finish(FinishReason::Stop);
         }
@@ -127,6 +134,11 @@ impl Planned {
             Ending::Unconnected => attempt.connect_error(io::ErrorKind::ConnectionRefused),
             Ending::Hang => attempt.hang(),
         }
+    }
+
+    fn told_cost(&self) -> Option<Cost> {
+        let amount = Money::micros(self.cost?);
+        Some(Cost::new(amount, Currency::USD, CostSource::Provider))
     }
 
     /// The usage that is told if the attempt is read to its end.
@@ -168,14 +180,43 @@ fn planned() -> impl Strategy<Value = Planned> {
         1 => Just("tone"),
     ];
     let texts = vec((0_u64..40, text), 0..5);
-    (texts, vec(usage(), 0..3), any::<bool>(), end).prop_map(|(texts, usages, finish, end)| {
-        Planned {
-            texts,
-            usages,
-            finish,
-            end,
-        }
+    let told = (vec(usage(), 0..3), option::weighted(0.2, 0_u64..1_000));
+    (texts, told, any::<bool>(), end).prop_map(|(texts, (usages, cost), finish, end)| Planned {
+        texts,
+        usages,
+        cost,
+        finish,
+        end,
     })
+}
+
+/// What models cost, each in another way; of some it is not known.
+fn price(model: &Priced<'_>) -> Option<Arc<Price>> {
+    let tokens = TokenPrices::per_million(Money::cents(30), Money::units(1));
+    let price = match model.model? {
+        "model-1" => Price::new(Currency::USD, tokens.reasoning(Money::units(3))),
+        "model-2" => Price::new(Currency::EUR, tokens.cached_input(Money::cents(1))),
+        "model-3" => Price::new(Currency::USD, tokens).request(Money::cents(1)),
+        _ => return None,
+    };
+    Some(Arc::new(price))
+}
+
+/// Three tokens for each character.
+#[allow(clippy::unnecessary_wraps, reason = "the signature of an estimate")]
+fn estimate(attempt: &Unfinished<'_>) -> Option<Usage> {
+    Some(Usage::new().input(100).output(3 * attempt.characters))
+}
+
+type OfAttempt = fn(&AttemptStats) -> Option<Cost>;
+
+/// What attempts cost, for each currency.
+fn costs(attempts: &[AttemptStats], of: OfAttempt) -> BTreeMap<Currency, Money> {
+    let mut costs = BTreeMap::new();
+    for cost in attempts.iter().filter_map(of) {
+        *costs.entry(cost.currency).or_default() += cost.amount;
+    }
+    costs
 }
 
 /// Finds words.
@@ -331,11 +372,16 @@ fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>>
         if quantity.kind != QuantityKind::Sum {
             continue;
         }
-        if quantity.label().is_some() {
-            quantity.each(telemetry, &mut |label, count| {
-                let sum = sums.entry((quantity.name, label.to_owned()));
+        if quantity.is_labelled() {
+            quantity.each(telemetry, &mut |labels, value| {
+                let count = match value {
+                    Value::Count(count) => count.into(),
+                    Value::Amount(money) => money.as_steps(),
+                    other => panic!("{} is {other:?}", quantity.name),
+                };
+                let sum = sums.entry((quantity.name, labels.join(" ")));
                 let sum = sum.or_insert(Some(0)).get_or_insert_default();
-                *sum += u128::from(count);
+                *sum += count;
             });
         } else {
             let value = quantity.value(telemetry).map(|value| match value {
@@ -396,6 +442,8 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         .timeouts(timeouts)
         .guardrails(|| Words)
         .drift(|| Words)
+        .pricing(price)
+        .estimate_usage(estimate)
         .interceptor(captured.clone())
         .build();
     let scripts = plan.sources.iter().map(|attempts| {
@@ -405,9 +453,11 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         })
     });
     let mut scripts = scripts.collect::<Vec<_>>().into_iter();
-    let mut builder = l0.stream(scripts.next().expect("one").source());
-    for script in scripts {
-        builder = builder.fallback(source(script.source()));
+    let first = scripts.next().expect("one").source();
+    let mut builder = l0.stream(first).metadata("model", "model-1");
+    for (script, number) in scripts.zip(2..) {
+        let model = format!("model-{number}");
+        builder = builder.fallback(source(script.source()).metadata("model", model));
     }
     let mut run = builder.start();
     // Read to the end, so many items, or so long.
@@ -526,8 +576,25 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         let planned = &plan.sources[index];
         let planned = planned.get(calls[index]).or(planned.last()).expect("one");
         calls[index] += 1;
+        let told = attempt
+            .cost
+            .filter(|cost| cost.source == CostSource::Provider);
+        let model = attempt.model.as_deref().expect("named");
+        let price = price(&Priced::model(model));
+        let (priced, unpriced) = match (&price, attempt.usage) {
+            (Some(price), Some(usage)) => (price.cost(&usage), 0),
+            (price, usage) => (None, u32::from(price.is_none() && usage.is_some())),
+        };
+        prop_assert_eq!(attempt.cost, told.or(priced));
+        let is_early = attempt.outcome != Some(Outcome::Completed) && attempt.tokens > 0;
+        let is_early = is_early && attempt.finish_reason.is_none();
+        prop_assert!(is_early || attempt.estimated_usage.is_none());
+        prop_assert!(!is_early || attempt.usage.is_some() || attempt.estimated_usage.is_some());
+        prop_assert_eq!(attempt.unpriced, if told.is_some() { 0 } else { unpriced });
         if number < finished.len() {
             prop_assert_eq!(attempt.usage, planned.usage());
+            let connects = !matches!(planned.end, Ending::Unconnected);
+            prop_assert_eq!(told, planned.told_cost().filter(|_| connects));
         } else if let Some(usage) = attempt.usage {
             prop_assert!(planned.usages.contains(&usage));
         }
@@ -543,6 +610,32 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(telemetry.wasted_usage, sum(before));
     prop_assert_eq!(telemetry.billed(), sum(&finished));
     prop_assert_eq!(sum(&telemetry.attempts), sum(&finished));
+    prop_assert_eq!(telemetry.cost, last.and_then(|last| last.cost));
+    let cost = |cost: Cost| (cost.currency, cost.amount);
+    let (told, estimated): (OfAttempt, OfAttempt) = (|one| one.cost, |one| one.estimated_cost);
+    for (sum, attempts, of) in [
+        (telemetry.wasted_cost, before, told),
+        (telemetry.total_cost(), &finished, told),
+        (telemetry.total_cost(), &telemetry.attempts, told),
+        (telemetry.estimated_cost, &finished, estimated),
+    ] {
+        let costs = costs(attempts, of);
+        let one = (costs.len() == 1)
+            .then(|| costs.into_iter().next())
+            .flatten();
+        prop_assert_eq!(sum.map(cost), one);
+    }
+    for of in [told, estimated] {
+        prop_assert_eq!(costs(&telemetry.attempts, of), costs(&finished, of));
+    }
+    for attempts in [&finished, &telemetry.attempts] {
+        let estimated = attempts
+            .iter()
+            .filter_map(|attempt| attempt.estimated_usage);
+        prop_assert_eq!(telemetry.estimated_usage, estimated.reduce(Usage::plus));
+    }
+    let unpriced = finished.iter().map(|attempt| attempt.unpriced);
+    prop_assert_eq!(telemetry.unpriced(), unpriced.sum::<u32>());
     let billed = telemetry.billed();
     for (name, count) in [
         ("usage.input", billed.and_then(|usage| usage.input)),
@@ -571,8 +664,9 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(usages.into_iter().reduce(Usage::plus), telemetry.billed());
     for (name, sum) in &mut parts {
         *sum = match name.0 {
-            // A run with drift is one, however many sources drifted.
-            "drift.detected" => sum.map(|sum| sum.min(1)),
+            // A run with drift is one, however many sources drifted; and one without a price.
+            "drift.detected" | "unpriced_runs" => sum.map(|sum| sum.min(1)),
+            "cost" | "estimated_cost" => *sum,
             _ => sum.map(|sum| sum.min(u64::MAX.into())),
         };
     }

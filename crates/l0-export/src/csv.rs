@@ -26,12 +26,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use csv::{ReaderBuilder, StringRecord, WriterBuilder};
-use l0_core::{DriftStats, Outcome, QuantityKind, Telemetry, keys};
+use l0_core::{DriftStats, Outcome, QuantityKind, Telemetry, Unit, keys};
 use serde::Serialize;
 
 use crate::append_file::{AppendFile, ends_in_mid_line};
 use crate::numbers::{Number, QUANTITIES, Scalar, Spelled, numbers_of_records};
-use crate::profile::{Profile, RUNS_BY_OUTCOME, Stats};
+use crate::profile::{Amounts, Profile, RUNS_BY_OUTCOME, Stats};
 use crate::quantiles::Numbers;
 use crate::values::{json, printable};
 
@@ -300,15 +300,20 @@ fn profile_row<'a>(group: &'a str, stats: &Stats) -> Vec<(String, Cow<'a, str>)>
     } in QUANTITIES.iter()
     {
         let name = quantity.name;
-        match (quantity.label(), quantity.kind) {
-            (Some(_), _) if name == RUNS_BY_OUTCOME => {}
-            (Some(_), _) => {
+        match (quantity.is_labelled(), quantity.kind) {
+            (true, _) if name == RUNS_BY_OUTCOME => {}
+            (true, _) if quantity.unit == Unit::Money => {
+                let amounts = stats.amounts(name);
+                let known = (!amounts.is_empty()).then_some(Amounts(amounts));
+                row.push((column.clone(), structure(known.as_ref())));
+            }
+            (true, _) => {
                 let counts = stats.counts(name);
                 let known = (!counts.is_empty()).then_some(counts);
                 row.push((column.clone(), structure(known)));
             }
-            (None, QuantityKind::Sum) => row.push((column.clone(), scalar(stats.total_of(name)))),
-            (None, _) => {
+            (false, QuantityKind::Sum) => row.push((column.clone(), scalar(stats.total_of(name)))),
+            (false, _) => {
                 for (suffix, value) in Numbers::from(stats.sample(name)).in_order() {
                     row.push((format!("{column}{suffix}"), number(value)));
                 }

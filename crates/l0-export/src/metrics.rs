@@ -76,12 +76,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 }
 
 /// Returns whether points have a tag of this key themselves, so that no other may be called so:
-/// `outcome`, `result`, `error_type`, `severity`, `rule`.
+/// `outcome`, `result`, `error_type`, `severity`, `rule`, `currency`, `wasted`.
 #[must_use]
 pub fn is_own_tag(key: &str) -> bool {
     Quantity::ALL
         .iter()
-        .any(|quantity| quantity.label() == Some(key))
+        .any(|quantity| quantity.labels().contains(&key))
 }
 
 /// Creates a list of metadata keys, for [`Points::tags`]. Any text may be one, but for the empty one
@@ -179,8 +179,8 @@ pub struct Points<'a> {
     several: Option<(&'static Number, vec::IntoIter<Value>)>,
 }
 
-/// One of several values of a number: with the value of its label, if it has one.
-type Value = (Option<String>, f64);
+/// One of several values of a number: with the values of its labels.
+type Value = (Vec<String>, f64);
 
 impl<'a> Points<'a> {
     /// Tags every point with these entries of the metadata; without it, none of the metadata leaves.
@@ -210,7 +210,7 @@ impl<'a> Points<'a> {
 fn kind(quantity: &Quantity) -> MetricKind {
     match (quantity.unit, quantity.kind) {
         (Unit::Seconds, _) => MetricKind::Duration,
-        (Unit::Each(_), QuantityKind::Sum) => MetricKind::Count,
+        (Unit::Each(_) | Unit::Money, QuantityKind::Sum) => MetricKind::Count,
         _ => MetricKind::Rate,
     }
 }
@@ -222,9 +222,9 @@ impl<'a> Iterator for Points<'a> {
         loop {
             if let Some((number, values)) = &mut self.several {
                 let number = *number;
-                if let Some((label, value)) = values.next() {
+                if let Some((labels, value)) = values.next() {
                     let mut point = self.point(number, value);
-                    if let (Some(key), Some(label)) = (number.quantity().label(), label) {
+                    for (key, label) in number.quantity().labels().iter().zip(labels) {
                         Arc::make_mut(&mut point.tags).insert(key, Cow::Owned(label));
                     }
                     return Some(point);
@@ -238,12 +238,12 @@ impl<'a> Iterator for Points<'a> {
             let values: Vec<_> = match number.counts(self.telemetry) {
                 Some(Counts(counts)) => counts
                     .into_iter()
-                    .map(|(label, count)| (Some(label), count as f64))
+                    .map(|(labels, number)| (labels, number.as_f64()))
                     .collect(),
                 None => number
                     .of_attempts(self.telemetry)
                     .into_iter()
-                    .map(|value| (None, value.as_f64()))
+                    .map(|value| (Vec::new(), value.as_f64()))
                     .collect(),
             };
             self.several = Some((number, values.into_iter()));

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use l0_core::{Distribution, Quantity, QuantityKind, Telemetry, Unit, Value};
+use l0_core::{Distribution, Money, Quantity, QuantityKind, Telemetry, Unit, Value};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -14,7 +14,7 @@ use crate::values::millis;
 
 /// What a quantity is called in words, where that is not its own name with spaces. Columns of CSV,
 /// keys of logs and headings of tables are made of the words.
-const WORDS: [(&str, &str); 19] = [
+const WORDS: [(&str, &str); 21] = [
     ("tokens.total", "tokens"),
     ("tokens.wasted", "wasted tokens"),
     ("retries.total", "retries"),
@@ -30,6 +30,8 @@ const WORDS: [(&str, &str); 19] = [
     ("usage.reasoning", "reasoning tokens"),
     ("usage.wasted_input", "wasted input tokens"),
     ("usage.wasted_output", "wasted output tokens"),
+    ("usage.estimated_input", "estimated input tokens"),
+    ("usage.estimated_output", "estimated output tokens"),
     ("runs", "outcomes"),
     ("network.errors_by_type", "errors by type"),
     (
@@ -226,19 +228,22 @@ impl Number {
     }
 }
 
-/// Counts by the values of a label, each once, in the order in which they are first read.
-pub(crate) struct Counts(pub(crate) Vec<(String, u64)>);
+/// Numbers by the values of labels, each once, in the order in which they are first read.
+pub(crate) struct Counts(pub(crate) Vec<(Vec<String>, Scalar)>);
 
 impl Counts {
     /// Reads those of a quantity; absent if they are unknown, or if it is one number.
     pub(crate) fn of(quantity: &Quantity, telemetry: &Telemetry) -> Option<Self> {
-        let mut counts: Vec<(String, u64)> = Vec::new();
-        let known = quantity.each(telemetry, &mut |label, count| match counts
-            .iter_mut()
-            .find(|(known, _)| known == label)
-        {
-            Some((_, total)) => *total = total.saturating_add(count),
-            None => counts.push((label.to_owned(), count)),
+        let mut counts: Vec<(Vec<String>, Scalar)> = Vec::new();
+        let known = quantity.each(telemetry, &mut |labels, value| {
+            let value = Scalar::of(value);
+            match counts.iter_mut().find(|(known, _)| known == labels) {
+                Some((_, total)) => *total = total.plus(value),
+                None => {
+                    let labels = labels.iter().map(|label| (*label).to_owned());
+                    counts.push((labels.collect(), value));
+                }
+            }
         });
         known.then_some(Self(counts))
     }
@@ -246,8 +251,45 @@ impl Counts {
 
 impl Serialize for Counts {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(label, count)| (label, count)))
+        nested(&self.0, serializer)
     }
+}
+
+/// Writes numbers by the values of labels: a map of the values of the first, which has those of the next.
+pub(crate) fn nested<T: Serialize, S: Serializer>(
+    rows: &[(Vec<String>, T)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    /// What stands under one value of a label.
+    struct Under<'a, T>(Vec<&'a (Vec<String>, T)>, usize);
+
+    impl<T: Serialize> Serialize for Under<'_, T> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let Self(rows, depth) = self;
+            if let [(labels, value)] = &**rows {
+                if labels.len() == *depth {
+                    return value.serialize(serializer);
+                }
+            }
+            let mut map = serializer.serialize_map(None)?;
+            let mut done: Vec<&str> = Vec::new();
+            for (labels, _) in rows {
+                let Some(label) = labels.get(*depth) else {
+                    continue;
+                };
+                if done.contains(&&**label) {
+                    continue;
+                }
+                done.push(label);
+                let of_label = |row: &&&(Vec<String>, T)| row.0.get(*depth) == Some(label);
+                let under = rows.iter().filter(of_label).copied().collect();
+                map.serialize_entry(label, &Under(under, depth + 1))?;
+            }
+            map.end()
+        }
+    }
+
+    Under(rows.iter().collect(), 0).serialize(serializer)
 }
 
 fn looked_up(table: &[(&'static str, &'static str)], name: &str) -> Option<&'static str> {
@@ -274,6 +316,7 @@ fn camel_case(words: &str) -> String {
 pub(crate) enum Scalar {
     Count(u64),
     Real(f64),
+    Money(Money),
 }
 
 impl Scalar {
@@ -282,6 +325,7 @@ impl Scalar {
         match value {
             Value::Count(count) => Self::Count(count),
             Value::Duration(duration) => Self::Real(millis(duration)),
+            Value::Amount(money) => Self::Money(money),
             Value::Distribution(all) => Self::Real(millis(all.mean().unwrap_or_default())),
             value => Self::Real(value.as_f64()),
         }
@@ -291,6 +335,7 @@ impl Scalar {
         match self {
             Self::Count(count) => count as f64,
             Self::Real(number) => number,
+            Self::Money(money) => money.as_f64(),
         }
     }
 
@@ -298,6 +343,7 @@ impl Scalar {
     pub(crate) fn plus(self, other: Self) -> Self {
         match (self, other) {
             (Self::Count(a), Self::Count(b)) => Self::Count(a.saturating_add(b)),
+            (Self::Money(a), Self::Money(b)) => Self::Money(a + b),
             (a, b) => Self::Real(a.as_f64() + b.as_f64()),
         }
     }
@@ -308,6 +354,7 @@ impl Serialize for Scalar {
         match self {
             Self::Count(count) => serializer.serialize_u64(*count),
             Self::Real(number) => serializer.serialize_f64(*number),
+            Self::Money(money) => serializer.serialize_f64(money.as_f64()),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Profile: many runs as counts and quantiles, in groups.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use l0_core::{Outcome, Quantity, QuantityKind, Telemetry, Unit, Value, keys};
+use l0_core::{Money, Outcome, Quantity, QuantityKind, Telemetry, Unit, Value, keys};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::numbers::{Counts, QUANTITIES, Scalar, Spelled};
+use crate::numbers::{Counts, QUANTITIES, Scalar, Spelled, nested};
 use crate::quantiles::Numbers;
 pub use crate::quantiles::Quantiles;
 pub use crate::reasons::Reason;
@@ -149,6 +149,7 @@ pub struct Stats {
     sums: BTreeMap<&'static str, Scalar>,
     samples: BTreeMap<&'static str, Quantiles>,
     counts: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    amounts: BTreeMap<&'static str, BTreeMap<Vec<String>, Money>>,
     reasons: Reasons,
 }
 
@@ -186,6 +187,38 @@ impl Stats {
         self.counts.get(quantity).unwrap_or(&EMPTY)
     }
 
+    /// Returns the exact amounts of money of a quantity, such as `cost`, by the values of its labels, in
+    /// their order: the currency, and whether another attempt followed. Empty if no run knows any.
+    #[must_use]
+    pub fn amounts(&self, quantity: &str) -> &BTreeMap<Vec<String>, Money> {
+        static EMPTY: BTreeMap<Vec<String>, Money> = BTreeMap::new();
+        self.amounts.get(quantity).unwrap_or(&EMPTY)
+    }
+
+    /// What was spent, in each currency: in all, and of it on attempts that another one followed.
+    fn spent(&self) -> BTreeMap<&str, [Money; 2]> {
+        let mut spent = BTreeMap::<_, [Money; 2]>::new();
+        for (labels, amount) in self.amounts(COST) {
+            if let [currency, wasted] = &**labels {
+                let [all, of_wasted] = spent.entry(&**currency).or_default();
+                *all += *amount;
+                if wasted == "true" {
+                    *of_wasted += *amount;
+                }
+            }
+        }
+        spent
+    }
+
+    /// How many runs completed.
+    fn completed(&self) -> u64 {
+        let completed = Outcome::Completed.as_str();
+        self.counts(RUNS_BY_OUTCOME)
+            .get(completed)
+            .copied()
+            .unwrap_or(0)
+    }
+
     /// Returns why runs failed, the reason of most runs first. Runs that were aborted or dropped did
     /// not fail, and one whose record does not say why has no reason.
     #[must_use]
@@ -198,7 +231,7 @@ impl Stats {
         self.runs = self.runs.saturating_add(is_run.into());
         for quantity in Quantity::ALL {
             let name = quantity.name;
-            if quantity.label().is_some() {
+            if quantity.is_labelled() {
                 self.add_counts(quantity, telemetry);
             } else {
                 quantity.values(telemetry, &mut |value| match value {
@@ -235,6 +268,11 @@ impl Stats {
                 add_count(totals, label, *count);
             }
         }
+        for (name, amounts) in &other.amounts {
+            for (labels, amount) in amounts {
+                self.add_amount(name, labels, *amount);
+            }
+        }
         self.reasons.merge(&other.reasons);
     }
 
@@ -244,11 +282,29 @@ impl Stats {
     }
 
     fn add_counts(&mut self, quantity: &'static Quantity, telemetry: &Telemetry) {
-        if let Some(Counts(counts)) = Counts::of(quantity, telemetry) {
-            let totals = self.counts.entry(quantity.name).or_default();
-            for (label, count) in counts {
-                add_count(totals, &label, count);
+        for (labels, number) in Counts::of(quantity, telemetry)
+            .into_iter()
+            .flat_map(|all| all.0)
+        {
+            match number {
+                Scalar::Money(amount) => self.add_amount(quantity.name, &labels, amount),
+                number => {
+                    let totals = self.counts.entry(quantity.name).or_default();
+                    let label = labels.first().map_or("", |label| label);
+                    let Scalar::Count(count) = number else {
+                        continue;
+                    };
+                    add_count(totals, label, count);
+                }
             }
+        }
+    }
+
+    fn add_amount(&mut self, name: &'static str, labels: &[String], amount: Money) {
+        let amounts = self.amounts.entry(name).or_default();
+        // A file may hold any currency, and those of two are not added up.
+        if amounts.len() < Self::MAX_LABELS || amounts.contains_key(labels) {
+            *amounts.entry(labels.to_vec()).or_default() += amount;
         }
     }
 }
@@ -286,9 +342,29 @@ impl Serialize for Stats {
             if let Some(counts) = self.counts.get(quantity.name) {
                 map.serialize_entry(column, counts)?;
             }
+            if let Some(amounts) = self.amounts.get(quantity.name) {
+                map.serialize_entry(column, &Amounts(amounts))?;
+            }
         }
         map.serialize_entry("reasons", &self.reasons())?;
         map.end()
+    }
+}
+
+/// The quantity of what was spent.
+const COST: &str = "cost";
+
+/// Amounts, exact: as texts.
+pub(crate) struct Amounts<'a>(pub(crate) &'a BTreeMap<Vec<String>, Money>);
+
+impl Serialize for Amounts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rows: Vec<_> = self
+            .0
+            .iter()
+            .map(|(labels, amount)| (labels.clone(), *amount))
+            .collect();
+        nested(&rows, serializer)
     }
 }
 
@@ -311,6 +387,7 @@ impl fmt::Display for Profile {
         let mut blocks = vec![outcomes_block(&groups, &total)];
         blocks.extend(reasons_block(&groups));
         blocks.extend(sums_blocks(&groups, &total));
+        blocks.extend(costs_blocks(&groups, &total));
         blocks.extend(
             QUANTITIES
                 .iter()
@@ -442,6 +519,52 @@ fn sums_blocks(groups: &[(String, &Stats)], total: &Stats) -> Vec<Block> {
         }
     }
     blocks
+}
+
+/// What was spent, with a block for each currency.
+fn costs_blocks(groups: &[(String, &Stats)], total: &Stats) -> Vec<Block> {
+    let spent_in = |stats: &Stats, currency: &str| stats.spent().get(currency).copied();
+    let estimated_in = |stats: &Stats, currency: &str| {
+        let labels = [currency.to_owned()];
+        stats.amounts("estimated_cost").get(&labels[..]).copied()
+    };
+    let currencies = total.amounts.values().flatten();
+    let currencies = currencies.filter_map(|(labels, _)| labels.first().map(String::as_str));
+    let currencies: BTreeSet<_> = currencies.collect();
+    let block = |currency: &str| {
+        let heading = [
+            "cost",
+            "wasted",
+            "estimated",
+            "per 1,000 runs",
+            "per completed",
+        ];
+        let heading = std::iter::once(currency.to_owned()).chain(heading.map(str::to_owned));
+        let mut rows = vec![heading.collect::<Vec<_>>()];
+        for (label, stats) in groups {
+            let spent = spent_in(stats, currency);
+            let exact = |amount: Option<Money>| {
+                amount.map_or_else(|| three_digits(None), |amount| amount.to_string())
+            };
+            let per = |runs: f64| {
+                let all = spent.filter(|_| runs > 0.0);
+                three_digits(all.map(|[all, _]| all.as_f64() / runs))
+            };
+            rows.push(vec![
+                label.clone(),
+                exact(spent.map(|[all, _]| all)),
+                exact(spent.map(|[_, wasted]| wasted)),
+                exact(estimated_in(stats, currency)),
+                per(stats.runs as f64 / 1e3),
+                per(stats.completed() as f64),
+            ]);
+        }
+        Block {
+            rows,
+            ..Block::default()
+        }
+    };
+    currencies.into_iter().map(block).collect()
 }
 
 /// What heads the numbers of a quantity, with their unit.

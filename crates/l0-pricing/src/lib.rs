@@ -58,9 +58,11 @@
 //! [layout]: https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod characters;
 mod list;
 mod litellm;
 mod names;
 
+pub use characters::Characters;
 pub use list::PriceList;
 pub use litellm::{PriceListError, ServiceTier, Skipped};

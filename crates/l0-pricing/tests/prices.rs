@@ -1,7 +1,12 @@
 //! What a list says of models and usages, against values computed by hand.
 
-use l0_core::{Currency, Money, ParseMoneyError, Price, Priced, Pricing, TokenPrices, Usage};
-use l0_pricing::{PriceList, PriceListError, ServiceTier};
+use futures_util::StreamExt;
+use l0_core::testing::Script;
+use l0_core::{
+    Currency, L0, Money, Monitoring, ParseMoneyError, Price, Priced, Pricing, TokenPrices, Usage,
+};
+use l0_pricing::{Characters, PriceList, PriceListError, ServiceTier};
+use serde_json::json;
 
 const FILE: &[u8] = include_bytes!("prices.json");
 
@@ -290,4 +295,37 @@ fn what_is_no_list_is_refused() {
     let endless = std::io::Read::chain(&b"{\"a\":\""[..], std::io::repeat(b'a'));
     let error = PriceList::from_reader(endless).expect_err("no list");
     assert!(matches!(error, PriceListError::TooLong), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_is_estimated_by_its_characters() {
+    let characters = Characters::per_token(4.0)
+        .model("gpt-", 2.0)
+        .model("gpt-4o", 5.0);
+    let script =
+        Script::new().attempt(|a| a.token("twelve chars").reasoning("ten chars!").token("-"));
+    for (model, input, output) in [("gpt-4o-mini", 4, 5), ("gpt-3", 10, 11), ("other", 5, 6)] {
+        let l0 = L0::builder()
+            .monitoring(Monitoring::new())
+            .estimate_usage(characters.clone().estimator())
+            .build();
+        let mut run = l0
+            .stream(script.source())
+            .metadata("model", model)
+            .input(json!([{"role": "user", "content": "Twenty characters...!"[..16]}]))
+            .start();
+        for _ in 0..2 {
+            assert!(matches!(run.next().await, Some(Ok(_))));
+        }
+        run.handle().abort();
+        assert!(run.text().await.is_err());
+        let telemetry = run.telemetry().expect("it is measured");
+        let usage = telemetry.estimated_usage.expect("an estimate");
+        assert_eq!(
+            (usage.input, usage.output),
+            (Some(input), Some(output)),
+            "{model}"
+        );
+        assert_eq!(telemetry.usage, None);
+    }
 }

@@ -12,7 +12,7 @@ use crate::exemplar::Trace;
 use crate::label_sets::Cell;
 use crate::labels::{Labels, LabelsText};
 use crate::names::KEYS;
-use crate::series::{Series, Stream, Wait, source_name};
+use crate::series::{Series, Stream, Wait, count_of, source_name};
 
 impl Collector {
     /// Creates an interceptor that records every run, all under the default labels.
@@ -191,7 +191,7 @@ impl LiveRun {
             source_name(model, number)
         };
         let pair = [&*name(from), &*name(to)];
-        self.collector.series().fallbacks.add(pair, 1);
+        self.collector.series().fallbacks.add(&pair, count_of(1));
     }
 
     fn finish(&mut self, end: &End) {

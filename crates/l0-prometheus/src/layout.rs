@@ -199,7 +199,7 @@ pub(crate) enum Place {
     Sum { at: usize, scale: f64 },
     Last(usize),
     Histogram(usize),
-    Breakdown(usize),
+    Breakdown { at: usize, scale: f64 },
     Ends(usize),
     Fallbacks,
 }
@@ -256,9 +256,10 @@ impl Layout {
                 let at = push(&mut self.ends, (quantity, of_end));
                 (Kind::Counter, Place::Ends(at))
             }
-            _ if quantity.label().is_some() => {
+            _ if quantity.is_labelled() => {
                 let at = push(&mut self.breakdowns, quantity);
-                (Kind::Counter, Place::Breakdown(at))
+                let scale = scale(quantity.unit);
+                (Kind::Counter, Place::Breakdown { at, scale })
             }
             Form::Kind if quantity.kind == QuantityKind::Sum => {
                 let at = push(&mut self.sums, quantity);
@@ -278,7 +279,7 @@ impl Layout {
             help,
             own: match place {
                 Place::Fallbacks => FALLBACK_LABELS.to_vec(),
-                _ => quantity.label().into_iter().collect(),
+                _ => quantity.labels().to_vec(),
             },
             place,
         });

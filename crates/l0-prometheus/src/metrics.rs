@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use crate::histogram::HistogramView;
 use crate::layout::{FINISHED, Kind, LAYOUT, Place};
-use crate::number::Count;
+use crate::number::{Count, Units};
 use crate::series::{Series, Snapshot};
 
 /// What a sample says.
@@ -65,7 +65,7 @@ impl Metric {
             }
             Read::Quantity(place) => place,
         };
-        let mut count_by = |value: [&str; 1], count| samples(&value, Value::Count(count));
+        let mut count_by = |values: &[&str], sum: Units| samples(values, Value::Count(sum.whole));
         match place {
             Place::Sum { at, scale: 1.0 } => samples(&[], Value::Count(series.sums[at].get())),
             Place::Sum { at, scale } => {
@@ -78,18 +78,18 @@ impl Metric {
                 }
             }
             Place::Histogram(at) => samples(&[], Value::Histogram(series.histograms[at].view())),
-            Place::Breakdown(at) => series.breakdowns[at].each(&mut count_by),
+            Place::Breakdown { at, scale: 1.0 } => series.breakdowns[at].each(&mut count_by),
+            Place::Breakdown { at, scale } => series.breakdowns[at].each(&mut |values, sum| {
+                samples(values, Value::Number(sum.as_f64() / scale));
+            }),
             Place::Ends(at) if LAYOUT.ends[at].0.name == FINISHED => {
                 // No end is known where no start is.
                 let finished = snapshot.finished.iter();
                 let finished = finished.filter(|_| snapshot.streams().is_some());
-                finished.for_each(|([value], count)| count_by([value], *count));
+                finished.for_each(|(value, count)| samples(&[value], Value::Count(*count)));
             }
             Place::Ends(at) => series.ends[at].each(&mut count_by),
-            Place::Fallbacks => {
-                let mut count_by = |pair: [&str; 2], count| samples(&pair, Value::Count(count));
-                series.fallbacks.each(&mut count_by);
-            }
+            Place::Fallbacks => series.fallbacks.each(&mut count_by),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use l0_core::{Unit, Value};
+use l0_core::{Money, Unit, Value};
 
 /// Adds to a number, which stays at the largest there is. Whoever sees it afterwards sees what was
 /// counted before.
@@ -43,6 +43,63 @@ impl Count {
         self.0.store(0, Ordering::Relaxed);
     }
 }
+
+/// A sum of numbers that each are whole units and a part of one, so that it is exact without a lock: the
+/// parts have a sum of their own.
+#[derive(Debug, Default)]
+pub(crate) struct Exact {
+    whole: AtomicU64,
+    parts: AtomicU64,
+}
+
+impl Exact {
+    pub(crate) fn add(&self, units: Units) {
+        for (sum, n) in [(&self.whole, units.whole), (&self.parts, units.parts)] {
+            if n > 0 {
+                add(sum, n);
+            }
+        }
+    }
+
+    pub(crate) fn get(&self) -> Units {
+        Units {
+            whole: self.whole.load(Ordering::Acquire),
+            parts: self.parts.load(Ordering::Acquire),
+        }
+    }
+}
+
+/// Whole units, and how many parts of 10^-9 of one.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Units {
+    pub(crate) whole: u64,
+    pub(crate) parts: u64,
+}
+
+impl Units {
+    /// Takes a number; of money, billionths.
+    pub(crate) fn of(value: Value<'_>) -> Self {
+        let Value::Amount(money) = value else {
+            return Self {
+                whole: units(value),
+                parts: 0,
+            };
+        };
+        let steps = money.as_steps();
+        Self {
+            whole: u64::try_from(steps / PARTS).unwrap_or(u64::MAX),
+            // Less than 10^9.
+            parts: (steps % PARTS) as u64,
+        }
+    }
+
+    pub(crate) fn as_f64(self) -> f64 {
+        self.whole as f64 + self.parts as f64 / NANOS
+    }
+}
+
+/// How many steps of money are a billionth.
+const PARTS: u128 = 10_u128.pow(Money::DECIMALS - 9);
 
 /// A floating-point number.
 #[derive(Debug)]
@@ -94,7 +151,7 @@ pub(crate) const THOUSANDTHS: f64 = 1e3;
 pub(crate) const fn scale(unit: Unit) -> f64 {
     match unit {
         Unit::Each(_) => 1.0,
-        Unit::Seconds => NANOS,
+        Unit::Seconds | Unit::Money => NANOS,
         _ => THOUSANDTHS,
     }
 }
@@ -105,6 +162,7 @@ pub(crate) fn units(value: Value<'_>) -> u64 {
     match value {
         Value::Count(count) => count,
         Value::Duration(duration) => nanos(duration),
+        Value::Amount(_) => Units::of(value).whole,
         value => (value.as_f64() * THOUSANDTHS).round() as u64,
     }
 }

@@ -1,9 +1,7 @@
 //! Series: the numbers of one label set of runs, and how a run is counted into them.
 
-use std::array;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use l0_core::{
@@ -15,7 +13,7 @@ use crate::exemplar::Trace;
 use crate::histogram::{UnitBounds, UnitHistogram};
 use crate::labels::Labels;
 use crate::layout::{FINISHED, LAYOUT};
-use crate::number::{Count, Float, NANOS, add, nanos, units};
+use crate::number::{Count, Exact, Float, NANOS, Units, nanos, units};
 
 /// What is known of the runs of one label set. Arrays are in the order of the layout.
 #[derive(Debug)]
@@ -27,11 +25,11 @@ pub(crate) struct Series {
     /// NaN until it is known.
     pub(crate) last: Box<[Float]>,
     pub(crate) histograms: Box<[UnitHistogram]>,
-    pub(crate) breakdowns: Box<[Breakdown<1>]>,
+    pub(crate) breakdowns: Box<[Breakdown]>,
     /// Of all runs, measured or not.
-    pub(crate) ends: Box<[Breakdown<1>]>,
+    pub(crate) ends: Box<[Breakdown]>,
     /// From and to. Of all runs, measured or not.
-    pub(crate) fallbacks: Breakdown<2>,
+    pub(crate) fallbacks: Breakdown,
     pub(crate) streams: Streams,
 }
 
@@ -45,7 +43,7 @@ impl Series {
                 histogram
             }
         });
-        let breakdown = |quantity: &Quantity| Breakdown::of_values(quantity.label());
+        let breakdown = |quantity: &Quantity| Breakdown::of_values(quantity.labels());
         Self {
             requests: Count::default(),
             sums: LAYOUT.sums.iter().map(|_| Count::default()).collect(),
@@ -88,7 +86,7 @@ impl Series {
             });
         }
         for (quantity, counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
-            quantity.each(telemetry, &mut |value, count| counts.add([value], count));
+            quantity.each(telemetry, &mut |of, value| counts.add(of, Units::of(value)));
         }
     }
 
@@ -98,7 +96,7 @@ impl Series {
         self.record_measured(telemetry, None, true);
         for ((quantity, _), counts) in LAYOUT.ends.iter().zip(&self.ends) {
             if quantity.name != FINISHED {
-                quantity.each(telemetry, &mut |value, count| counts.add([value], count));
+                quantity.each(telemetry, &mut |of, value| counts.add(of, Units::of(value)));
             }
         }
         for (index, attempt) in telemetry.attempts.iter().enumerate() {
@@ -111,7 +109,7 @@ impl Series {
                 None => source_name(None, attempt.source.saturating_add(1)),
             };
             let count = attempt.fallbacks.into();
-            self.fallbacks.add([&name(attempt), &to], count);
+            self.fallbacks.add(&[&name(attempt), &to], count_of(count));
         }
     }
 
@@ -126,7 +124,7 @@ impl Series {
     fn count_end(&self, end: &End, wanted: fn(&str) -> bool) {
         for ((quantity, of_end), counts) in LAYOUT.ends.iter().zip(&self.ends) {
             if let (true, Some(value)) = (wanted(quantity.name), of_end(end)) {
-                counts.add([&value], 1);
+                counts.add(&[&value], count_of(1));
             }
         }
     }
@@ -165,7 +163,7 @@ pub(crate) fn source_name(model: Option<Cow<'_, str>>, number: u32) -> Cow<'_, s
 pub(crate) struct Snapshot {
     pub(crate) requests: u64,
     /// By outcome.
-    pub(crate) finished: Vec<([Cow<'static, str>; 1], u64)>,
+    pub(crate) finished: Vec<(Cow<'static, str>, u64)>,
     pub(crate) streams: StreamsRead,
 }
 
@@ -176,29 +174,21 @@ impl Snapshot {
     }
 }
 
-/// Counts by the values of `N` labels: the first 64, and `other`.
+/// Sums by the values of labels: of the first 64 sets of values, and of `other`.
 #[derive(Debug)]
-pub(crate) struct Breakdown<const N: usize>(RwLock<Vec<Part<N>>>);
+pub(crate) struct Breakdown(RwLock<Vec<Part>>);
 
-/// The values and their count, in ascending order of the values.
-type Part<const N: usize> = ([Cow<'static, str>; N], AtomicU64);
+/// The values and their sum, in ascending order of the values.
+type Part = (Box<[Cow<'static, str>]>, Exact);
 
-impl Breakdown<1> {
-    /// Counts by this label. Where its values are few and known, they begin at 0, so that `rate` sees
-    /// the first of each.
-    fn of_values(label: Option<&str>) -> Self {
-        let mut known: Vec<_> = match label {
-            Some("outcome" | "result") => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
-            Some("severity") => Severity::ALL.iter().map(|one| one.as_str()).collect(),
-            _ => Vec::new(),
-        };
-        known.sort_unstable();
-        let parts = known.into_iter().map(|value| ([value.into()], 0.into()));
-        Self(RwLock::new(parts.collect()))
+pub(crate) const fn count_of(count: u64) -> Units {
+    Units {
+        whole: count,
+        parts: 0,
     }
 }
 
-impl<const N: usize> Breakdown<N> {
+impl Breakdown {
     /// As many as telemetry has rules.
     const MAX: usize = GuardrailStats::MAX_RULES;
     const OTHER: &str = "other";
@@ -208,62 +198,81 @@ impl<const N: usize> Breakdown<N> {
         Self(RwLock::default())
     }
 
-    pub(crate) fn add(&self, values: [&str; N], count: u64) {
+    /// Counts by these labels. Where the values are few and known, they begin at 0, so that `rate` sees
+    /// the first of each.
+    fn of_values(labels: &[&str]) -> Self {
+        let mut known: Vec<_> = match labels {
+            ["outcome" | "result"] => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
+            ["severity"] => Severity::ALL.iter().map(|one| one.as_str()).collect(),
+            _ => Vec::new(),
+        };
+        known.sort_unstable();
+        let parts = known.into_iter();
+        let parts = parts.map(|value| (Box::from([value.into()]), Exact::default()));
+        Self(RwLock::new(parts.collect()))
+    }
+
+    pub(crate) fn add(&self, values: &[&str], sum: Units) {
+        /// More labels than any metric has.
+        const MOST: usize = 4;
+
         // To Prometheus an empty value is no label.
-        let values = values.map(|value| match keys::cut(value, Labels::MAX_VALUE) {
-            "" => Self::OTHER,
-            value => value,
-        });
-        if count == 0 || self.add_to_known(values, count) {
+        let mut named = [Self::OTHER; MOST];
+        let named = &mut named[..values.len().min(MOST)];
+        for (named, value) in named.iter_mut().zip(values) {
+            *named = match keys::cut(value, Labels::MAX_VALUE) {
+                "" => Self::OTHER,
+                value => value,
+            };
+        }
+        if sum == Units::default() || self.add_to_known(named, sum) {
             return;
         }
         let parts = &mut *self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let room = parts.len() < Self::MAX;
-        let values = if room || find(parts, values).is_ok() {
-            values
-        } else {
-            [Self::OTHER; N]
-        };
-        match find(parts, values) {
-            Ok(at) => add(&parts[at].1, count),
+        if parts.len() >= Self::MAX && find(parts, named).is_err() {
+            named.fill(Self::OTHER);
+        }
+        match find(parts, named) {
+            Ok(at) => parts[at].1.add(sum),
             Err(at) => {
-                let values = values.map(|value| value.to_owned().into());
-                parts.insert(at, (values, count.into()));
+                let values = named.iter().map(|value| (*value).to_owned().into());
+                let exact = Exact::default();
+                exact.add(sum);
+                parts.insert(at, (values.collect(), exact));
             }
         }
     }
 
-    fn add_to_known(&self, values: [&str; N], count: u64) -> bool {
+    fn add_to_known(&self, values: &[&str], sum: Units) -> bool {
         let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let known = match find(&parts, values) {
-            Err(_) if parts.len() >= Self::MAX => find(&parts, [Self::OTHER; N]),
+            Err(_) if parts.len() >= Self::MAX => find(&parts, &[Self::OTHER; 4][..values.len()]),
             known => known,
         };
         known.is_ok_and(|at| {
-            add(&parts[at].1, count);
+            parts[at].1.add(sum);
             true
         })
     }
 
-    fn copy(&self) -> Vec<([Cow<'static, str>; N], u64)> {
+    /// Of counts by one label.
+    fn copy(&self) -> Vec<(Cow<'static, str>, u64)> {
         let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        let copy = |(values, count): &Part<N>| (values.clone(), count.load(Ordering::Acquire));
-        parts.iter().map(copy).collect()
+        let copy = |(values, sum): &Part| Some((values.first()?.clone(), sum.get().whole));
+        parts.iter().filter_map(copy).collect()
     }
 
-    pub(crate) fn each(&self, f: &mut dyn FnMut([&str; N], u64)) {
+    pub(crate) fn each(&self, f: &mut dyn FnMut(&[&str], Units)) {
         let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        for (values, count) in &*parts {
-            f(
-                array::from_fn(|at| &*values[at]),
-                count.load(Ordering::Acquire),
-            );
+        for (values, sum) in &*parts {
+            let values: Vec<&str> = values.iter().map(|value| &**value).collect();
+            f(&values, sum.get());
         }
     }
 }
 
-fn find<const N: usize>(parts: &[Part<N>], values: [&str; N]) -> Result<usize, usize> {
-    parts.binary_search_by(|(known, _)| known.iter().map(|one| &**one).cmp(values))
+fn find(parts: &[Part], values: &[&str]) -> Result<usize, usize> {
+    parts.binary_search_by(|(known, _)| known.iter().map(|one| &**one).cmp(values.iter().copied()))
 }
 
 /// The runs that an interceptor saw start, measured or not. It is locked when a run starts, ends, begins
@@ -412,18 +421,18 @@ mod tests {
 
     use super::*;
 
-    fn all<const N: usize>(counts: &Breakdown<N>) -> Vec<(String, u64)> {
+    fn all(counts: &Breakdown) -> Vec<(String, u64)> {
         let mut all = Vec::new();
-        counts.each(&mut |values, count| all.push((values.join(" to "), count)));
+        counts.each(&mut |values, count| all.push((values.join(" to "), count.whole)));
         all
     }
 
     #[test]
     fn values_are_capped_and_their_sum_is_exact() {
-        let rules = Breakdown::of_values(Some("rule"));
+        let rules = Breakdown::of_values(&["rule"]);
         for _ in 0..2 {
             for index in 0..1_000 {
-                rules.add([&format!("rule-{index:04}")], 3);
+                rules.add(&[&format!("rule-{index:04}")], count_of(3));
             }
         }
         let all = all(&rules);
@@ -434,10 +443,10 @@ mod tests {
 
     #[test]
     fn known_values_begin_at_zero_and_one_without_a_name_is_other() {
-        let severities = Breakdown::of_values(Some("severity"));
-        severities.add(["error"], 2);
-        severities.add([""], 1);
-        severities.add(["absurd"], 0);
+        let severities = Breakdown::of_values(&["severity"]);
+        severities.add(&["error"], count_of(2));
+        severities.add(&[""], count_of(1));
+        severities.add(&["absurd"], count_of(0));
         let expected = [("error", 2), ("fatal", 0), ("other", 1), ("warning", 0)];
         assert_eq!(all(&severities), expected.map(|(v, n)| (v.to_owned(), n)));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use l0_core::{FinishReason, Token, TokenKind, TokenView, Usage};
+use l0_core::{Cost, FinishReason, Token, TokenKind, TokenView, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{AnswerTooLarge, ProviderError};
@@ -40,6 +40,9 @@ pub struct Completion {
     /// The token counts, which mean the same whatever the provider; those of all answers to the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// What the answer costs, where the provider tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Box<Cost>>,
     /// The model that answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -64,6 +67,7 @@ impl Token for Completion {
     fn view(&self) -> TokenView<'_> {
         let mut view = TokenView::text(&self.text);
         view.usage = self.usage;
+        view.cost = self.cost.as_deref();
         view.finish = self.finish;
         view.model = self.model.as_deref();
         view.response_id = self.response_id.as_deref();
@@ -118,6 +122,7 @@ impl Gathered {
         let said = &mut self.said;
         said.finish = token.finish.or(said.finish);
         said.usage = token.usage.or(said.usage);
+        said.cost = token.cost.or(said.cost.take());
         said.model = token.model.or(said.model.take());
         said.response_id = token.response_id.or(said.response_id.take());
         Ok(())
@@ -144,6 +149,7 @@ impl Gathered {
             others: choices.collect(),
             finish: self.said.finish,
             usage: self.said.usage,
+            cost: self.said.cost,
             model: self.said.model,
             response_id: self.said.response_id,
             ..first

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
-use l0_core::{FinishReason, Token, TokenKind, Usage};
+use l0_core::{Cost, FinishReason, Token, TokenKind, Usage};
 
 use crate::error::{
     ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAnAnswer, ProviderError,
@@ -81,6 +81,7 @@ pub(crate) struct Said {
     pub(crate) model: Option<String>,
     pub(crate) response_id: Option<String>,
     pub(crate) usage: Option<Usage>,
+    pub(crate) cost: Option<Box<Cost>>,
     pub(crate) finish: Option<FinishReason>,
 }
 
@@ -111,6 +112,7 @@ impl Out {
             model,
             response_id,
             usage,
+            cost,
             finish,
         } = said;
         if model.is_some() || response_id.is_some() {
@@ -121,6 +123,9 @@ impl Out {
         }
         if usage.is_some() {
             self.last_or_other(0).usage = usage;
+        }
+        if cost.is_some() {
+            self.last_or_other(0).cost = cost;
         }
         if finish.is_some() {
             self.last_or_other(0).finish = finish;

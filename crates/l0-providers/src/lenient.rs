@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use l0_core::Money;
 use serde::de::{
     Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess,
     Visitor,
@@ -260,6 +261,33 @@ impl<'de> Deserialize<'de> for Count {
                 // What is too large for any count stays the largest one.
                 let whole = count.fract() == 0.0 && count >= 0.0;
                 Ok(Count(whole.then_some(count as u64)))
+            }
+            default_on!(bool str null seq map);
+        }
+        deserializer.deserialize_any(V)
+    }
+}
+
+/// A cost in US dollars, as a number that is not negative.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Dollars(pub(crate) Option<Money>);
+
+impl<'de> Deserialize<'de> for Dollars {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Dollars;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                anything(f)
+            }
+            fn visit_u64<E>(self, dollars: u64) -> Result<Self::Value, E> {
+                Ok(Dollars(Some(Money::units(dollars))))
+            }
+            fn visit_i64<E>(self, dollars: i64) -> Result<Self::Value, E> {
+                Ok(Dollars(u64::try_from(dollars).ok().map(Money::units)))
+            }
+            fn visit_f64<E>(self, dollars: f64) -> Result<Self::Value, E> {
+                Ok(Dollars(Money::try_from(dollars).ok()))
             }
             default_on!(bool str null seq map);
         }

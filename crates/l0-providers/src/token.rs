@@ -1,6 +1,6 @@
 //! What a provider's stream consists of.
 
-use l0_core::{FinishReason, Token, TokenKind, TokenView, Usage};
+use l0_core::{Cost, FinishReason, Token, TokenKind, TokenView, Usage};
 use serde::{Deserialize, Serialize};
 
 /// One piece of a provider's answer, owned.
@@ -39,6 +39,9 @@ pub struct ProviderToken {
     /// sum. What a provider does not report is absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
+    /// What the response costs, where the provider tells it: OpenRouter does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cost: Option<Box<Cost>>,
     /// Why the response ended, once all choices seen so far have finished: the reason of the
     /// lowest choice.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -65,6 +68,7 @@ impl ProviderToken {
             tool_call: None,
             refusal: false,
             usage: None,
+            cost: None,
             finish: None,
             finish_reason: None,
             model: None,
@@ -110,6 +114,7 @@ impl Token for ProviderToken {
         let mut view = TokenView::text(text);
         view.kind = self.kind;
         view.usage = self.usage;
+        view.cost = self.cost.as_deref();
         view.finish = self.finish;
         view.model = self.model.as_deref();
         view.response_id = self.response_id.as_deref();

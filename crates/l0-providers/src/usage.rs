@@ -6,10 +6,10 @@
 //! its whole, and the total is the sum. Which parts lie beside, the provider's own total decides;
 //! without one, the names do, and a part that is larger than its whole lies beside it.
 
-use l0_core::Usage;
+use l0_core::{Cost, CostSource, Currency, Money, Usage};
 use serde::de::MapAccess;
 
-use crate::lenient::{Count, Fields, List, Object, Text, skip};
+use crate::lenient::{Count, Dollars, Fields, List, Object, Text, skip};
 
 /// A count, and under which name it came: the lower, the better known. Of several names, the best
 /// one that is not zero counts.
@@ -378,12 +378,20 @@ struct Passes {
 pub(crate) struct UsageFields {
     counts: Counts,
     passes: Option<Box<Passes>>,
+    cost: Option<Money>,
 }
 
 impl<'de> Fields<'de> for UsageFields {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
-        if key != "iterations" {
-            return self.counts.read(key, map);
+        match key {
+            "iterations" => {}
+            // From OpenRouter, whose credits are US dollars.
+            "cost" => {
+                let Dollars(cost) = map.next_value()?;
+                self.cost = cost;
+                return Ok(());
+            }
+            _ => return self.counts.read(key, map),
         }
         let mut list = Box::<List<Pass>>::default();
         list.read(map)?;
@@ -397,6 +405,14 @@ impl<'de> Fields<'de> for UsageFields {
         }
         self.passes = (passes.all != Usage::new()).then(|| Box::new(passes));
         Ok(())
+    }
+}
+
+impl UsageFields {
+    /// What the response costs, if the provider tells it.
+    pub(crate) fn cost(&self) -> Option<Box<Cost>> {
+        let cost = Cost::new(self.cost?, Currency::USD, CostSource::Provider);
+        Some(Box::new(cost))
     }
 }
 

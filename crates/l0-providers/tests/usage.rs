@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use l0_core::Usage;
+use l0_core::{Cost, CostSource, Currency, Token, Usage};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
@@ -513,6 +513,48 @@ proptest! {
         }
         for usage in dialect.decode(body).0.iter().filter_map(|token| token.usage) {
             check(&usage)?;
+        }
+    }
+}
+
+#[test]
+fn a_cost_that_openrouter_tells_is_taken_as_it_is_written_and_one_that_is_none_is_unknown() {
+    for (written, read) in [
+        ("0.00085", Some("0.00085")),
+        ("1.2e-7", Some("0.00000012")),
+        ("0", Some("0")),
+        ("2", Some("2")),
+        ("-0.001", None),
+        ("-1", None),
+        ("1e30", None),
+        ("null", None),
+        (r#""0.1""#, None),
+        (r#"{"total_cost":0.1}"#, None),
+    ] {
+        let counts = format!(r#"{{"prompt_tokens":9,"completion_tokens":3,"cost":{written}}}"#);
+        let expected = read.map(|amount| {
+            let amount = amount.parse().unwrap();
+            Cost::new(amount, Currency::USD, CostSource::Provider)
+        });
+        for dialect in DIALECTS {
+            if !dialect.name.starts_with("openai") {
+                continue;
+            }
+            let (tokens, error) = dialect.decode(sse(&[&payload(dialect, false, &counts)]));
+            assert!(error.is_none(), "{error:?}");
+            let costs: Vec<_> = tokens
+                .iter()
+                .filter_map(|token| token.view().cost)
+                .collect();
+            assert_eq!(
+                costs,
+                expected.iter().collect::<Vec<_>>(),
+                "{}: {written}",
+                dialect.name
+            );
+            // Whatever it is, the counts are there.
+            let told = tokens.iter().filter_map(|token| token.usage).next_back();
+            assert_eq!(told.and_then(|usage| usage.total), Some(12), "{written}");
         }
     }
 }

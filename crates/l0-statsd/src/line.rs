@@ -111,8 +111,9 @@ impl Format {
         let prefix = &self.prefix;
         // A text takes all that is written to it.
         let _ = match kind {
-            // Servers read a counter as a whole number of 64 bits, with a sign.
-            "c" => write!(line, "{prefix}{name}:{}|c", value as i64),
+            // Servers read a counter as a whole number of 64 bits, with a sign; only money has a part of
+            // one.
+            "c" if value.fract() == 0.0 => write!(line, "{prefix}{name}:{}|c", value as i64),
             _ => write!(line, "{prefix}{name}:{value}|{kind}"),
         };
     }

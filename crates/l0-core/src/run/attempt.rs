@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::deadlines::{Deadlines, WaitFor};
 use crate::check::{Effect, Ended, Running};
 use crate::clock;
-use crate::end::{Cause, TimeoutKind};
+use crate::end::{Cause, LimitKind, TimeoutKind};
 use crate::options::Options;
 use crate::recorder::Recorder;
 use crate::timeout::Timeouts;
@@ -243,6 +243,12 @@ impl<'a> AttemptState<'a> {
     /// Returns whether the answer is complete: the source said why the model stopped.
     pub(super) fn is_finished(&self) -> bool {
         self.finish.is_some()
+    }
+
+    /// Returns which limit ends the run. None does once the answer is complete.
+    pub(super) fn limited(&self) -> Option<LimitKind> {
+        let limit = self.recorder.reached()?;
+        (!self.is_finished()).then_some(limit)
     }
 
     /// Judges an attempt whose source has ended by itself.

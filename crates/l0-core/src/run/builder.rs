@@ -209,6 +209,7 @@ impl<'a, W> Builder<ForRun<'a, W>> {
             source: (plan.source.0, kind.input.or(plan.source.1)),
             fallbacks: plan.fallbacks,
             is_call: plan.is_call,
+            may_stop: plan.may_stop,
         };
         let (recorder, allowed, rng) = Recorder::start(&options, setup);
         let started = Started {
@@ -227,6 +228,8 @@ impl<'a, W> Builder<ForRun<'a, W>> {
 struct Plan {
     timeouts: Timeouts,
     is_call: bool,
+    /// Whether limits and budgets stop it: what is only watched is never stopped.
+    may_stop: bool,
     source: Asked,
     fallbacks: Vec<Asked>,
 }
@@ -265,6 +268,7 @@ impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
         let plan = Plan {
             timeouts,
             is_call,
+            may_stop: true,
             source: (asked.source.describe(), input(&|| asked.source.input())),
             fallbacks: fallbacks
                 .map(|one| (one.describe(), input(&|| one.input())))

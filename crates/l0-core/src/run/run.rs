@@ -285,8 +285,11 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         if self.attempt.recorder.finished() {
             return Some(self.after_the_end());
         }
-        let requested = self.attempt.recorder.stop().requested();
-        requested.then(|| self.fail(Error::Aborted))
+        if self.attempt.recorder.stop().requested() {
+            return Some(self.fail(Error::Aborted));
+        }
+        let limit = self.attempt.limited()?;
+        Some(self.fail(Error::Limit(limit)))
     }
 
     /// What a finished run hands out: the refusal, once, and then nothing.
@@ -471,7 +474,11 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return self.source_ended();
         }
         let reason = fault.reason();
-        let retry = self.plan_retry(&fault, reason);
+        let limit = self.attempt.recorder.reached();
+        let retry = match limit {
+            Some(_) => Ok(None),
+            None => self.plan_retry(&fault, reason),
+        };
         let recorder = &mut self.attempt.recorder;
         if let Some(kind) = network_error {
             let delay = match &retry {
@@ -495,7 +502,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             }
             // What the whole run may wait is waited for by all sources together. A timeout behind a
             // finish reason leaves no time either.
-            _ if self.sources.has_next()
+            _ if limit.is_none()
+                && self.sources.has_next()
                 && self.attempt.deadlines.left() != Some(Duration::ZERO) =>
             {
                 recorder.attempt_finished(&fault.end(), Next::Fallback);
@@ -508,7 +516,10 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 Step::Continue
             }
             _ if fault.completes() => self.complete(),
-            Ok(None) => Step::HandOut(self.fail_with(fault)),
+            Ok(None) => Step::HandOut(match limit {
+                Some(limit) => self.fail(Error::Limit(limit)),
+                None => self.fail_with(fault),
+            }),
             Err(NoTimer) => {
                 // What would have been waited out is told of the attempt.
                 recorder.attempt_finished(&fault.end(), Next::Nothing);

@@ -48,14 +48,18 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 use super::script::{Script, ScriptedError, ScriptedStream, ScriptedToken};
+use crate::budget::Budget;
 use crate::check::{Check, Finding, Findings};
-use crate::end::{Cause, End, TimeoutKind};
+use crate::end::{Cause, End, LimitKind, TimeoutKind};
 use crate::error::{Error, Refusal};
 use crate::event::Event;
 use crate::failure::Failure;
 use crate::l0::{L0, L0Builder};
+use crate::limits::Limits;
+use crate::money::{Currency, Money};
 use crate::observe::{Interceptor, NewRun, Observer, Observers, RunInfo};
 use crate::options::Builder;
+use crate::price::{Cost, CostSource};
 use crate::retry::{Backoff, Retry};
 use crate::run::{Call, Chunk, ForRun, Run, Watched};
 use crate::source::{View, source};
@@ -230,6 +234,7 @@ impl Way {
             Cause::ZeroOutput => Error::ZeroOutput,
             Cause::Timeout(kind) => Error::Timeout(*kind),
             Cause::Violation(violation) => Error::Guardrail(violation.clone()),
+            Cause::Limit(kind) => Error::Limit(*kind),
             Cause::Aborted => Error::Aborted,
             _ => Error::NoTimer,
         };
@@ -428,6 +433,7 @@ pub fn all() -> Vec<Exit> {
         fallen_back(),
         stopped(),
         panicked(),
+        limited(),
     ];
     rows.into_iter().flatten().flat_map(Row::exits).collect()
 }
@@ -872,6 +878,57 @@ impl Interceptor for PanicsBefore {
     fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
         panic!("the interceptor panics")
     }
+}
+
+/// The item that crosses a limit is handed out, and the source, which would hang, is not asked again.
+fn limited() -> Vec<Row> {
+    let limit = |kind| Way::failed(Cause::Limit(kind));
+    let refused = Error::Refused(Refusal::new("the budget is spent"));
+    let refused = Way::new(
+        End::refused("the budget is spent"),
+        Last::Error(text(&refused)),
+    );
+    let dollar = Cost::new(Money::units(1), Currency::USD, CostSource::Provider);
+    let costly = move || {
+        Script::new().attempt(move |a| a.wait(5 * MS).token("Hello").cost(dollar).token("!").hang())
+    };
+    vec![
+        row(
+            "limited by tokens",
+            Script::new().attempt(|a| a.wait(5 * MS).tokens(["Hello", "!"]).hang()),
+            limit(LimitKind::OutputTokens).takes(5, TWO_TOKENS),
+        )
+        .configure(|builder| builder.limits(Limits::new().output_tokens(1)))
+        .no_watch()
+        .no_call(),
+        row(
+            "limited by cost",
+            costly(),
+            limit(LimitKind::Cost).takes(5, ONE_TOKEN),
+        )
+        .configure(|builder| builder.limits(Limits::new().cost(Money::cents(99))))
+        .no_watch()
+        .no_call(),
+        row(
+            "limited by a budget",
+            costly(),
+            limit(LimitKind::Budget).takes(5, ONE_TOKEN),
+        )
+        .configure(|builder| builder.budget(Budget::new(Money::cents(99))))
+        .no_watch()
+        .no_call(),
+        row("refused by a budget", answers(), refused)
+            .configure(|builder| builder.budget(Budget::new(Money::ZERO)))
+            .no_watch(),
+        row(
+            "limited instead of a retry",
+            Script::new().attempt(move |a| a.wait(5 * MS).finish(FinishReason::Stop).cost(dollar)),
+            limit(LimitKind::Cost).takes(5, STARTED),
+        )
+        .configure(|builder| builder.limits(Limits::new().cost(Money::cents(99))))
+        .no_watch()
+        .no_call(),
+    ]
 }
 
 fn stopped() -> Vec<Row> {

@@ -233,6 +233,10 @@ impl Telemetry {
             finish_reason: Some(FinishReason::Stop),
             usage: Some(Usage::new().input(12).output(160).total(172)),
             wasted_usage: None,
+            cost: None,
+            wasted_cost: None,
+            estimated_usage: None,
+            estimated_cost: None,
             metrics: Metrics {
                 time_to_first_token: Some(Duration::from_millis(250)),
                 time_to_first_text: Some(Duration::from_millis(250)),

@@ -14,6 +14,7 @@ use futures_core::stream::Stream;
 use tokio::time::{Sleep, sleep};
 
 use crate::failure::Failure;
+use crate::price::Cost;
 use crate::source::Attempt;
 use crate::token::{FinishReason, Token, TokenKind, TokenView};
 use crate::usage::Usage;
@@ -335,6 +336,13 @@ impl ScriptedAttempt {
         self.item(item)
     }
 
+    /// Yields an item with what the request costs.
+    pub fn cost(self, cost: Cost) -> Self {
+        let mut item = ScriptedToken::new(TokenKind::Other, "");
+        item.cost = Some(cost);
+        self.item(item)
+    }
+
     /// Yields an item with a finish reason.
     pub fn finish(self, finish: FinishReason) -> Self {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
@@ -398,6 +406,8 @@ pub struct ScriptedToken {
     pub text: String,
     /// Token counts.
     pub usage: Option<Usage>,
+    /// What the request costs.
+    pub cost: Option<Cost>,
     /// A finish reason.
     pub finish: Option<FinishReason>,
     /// The model that answers.
@@ -414,6 +424,7 @@ impl ScriptedToken {
             kind,
             text: text.into(),
             usage: None,
+            cost: None,
             finish: None,
             model: None,
             response_id: None,
@@ -428,6 +439,7 @@ impl ScriptedToken {
             self.text.push_str(&item.text);
         }
         self.usage = item.usage.or(self.usage);
+        self.cost = item.cost.or(self.cost);
         self.finish = item.finish.or(self.finish);
         self.model = item.model.or(self.model.take());
         self.response_id = item.response_id.or(self.response_id.take());
@@ -439,6 +451,7 @@ impl Token for ScriptedToken {
         let mut view = TokenView::text(&self.text);
         view.kind = self.kind;
         view.usage = self.usage;
+        view.cost = self.cost.as_ref();
         view.finish = self.finish;
         view.model = self.model.as_deref();
         view.response_id = self.response_id.as_deref();

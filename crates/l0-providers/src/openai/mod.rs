@@ -39,7 +39,7 @@ use crate::lenient::{Count, Object};
 use crate::report::{ErrorObject, api_error, read_error};
 use crate::response::{Choice as ChoiceState, Choices, Identity, fingerprint, small};
 use crate::token::{ProviderToken, ToolCall};
-use crate::usage::Counted;
+use crate::usage::{Counted, UsageFields};
 
 #[cfg(feature = "reqwest")]
 mod client;
@@ -123,6 +123,7 @@ impl Dialect for Chat {
             .identity
             .news(payload.model.as_str(), payload.id.as_str());
         let counts = payload.usage.0;
+        said.cost = counts.as_ref().and_then(UsageFields::cost);
         said.usage = counts
             .and_then(|counts| self.counted.add(&counts))
             .or(usage);

@@ -417,11 +417,10 @@ impl Responses {
             Some(FinishReason::Other) if incomplete => FinishReason::Length,
             finish => finish.unwrap_or(FinishReason::Other),
         };
+        let counts = response.usage.0;
         out.say(Said {
-            usage: response
-                .usage
-                .0
-                .and_then(|counts| self.counted.add(&counts)),
+            cost: counts.as_ref().and_then(UsageFields::cost),
+            usage: counts.and_then(|counts| self.counted.add(&counts)),
             // A failed response is not complete.
             finish: (!failed).then_some(finish),
             ..said

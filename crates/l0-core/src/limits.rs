@@ -1,0 +1,59 @@
+//! Limits: how much a run may give and cost.
+
+use crate::money::{Currency, Money};
+
+/// How much a run may give and cost, over all its attempts. Absent limits end nothing.
+///
+/// The item that crosses a limit is handed out. After it the run ends with
+/// [`Error::Limit`](crate::Error::Limit), as [limited](crate::Outcome::Limited), unless the answer is
+/// complete: once the source said why the model stopped, nothing is saved by throwing it away. No retry
+/// and no fallback follows. Limits hold whether or not a run is measured; a watched stream has none.
+///
+/// ```
+/// use l0_core::{L0, Limits, Money};
+///
+/// let l0 = L0::builder()
+///     .limits(Limits::new().output_tokens(4_000).cost(Money::cents(5)))
+///     .build();
+/// # drop(l0);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub struct Limits {
+    pub(crate) output_tokens: Option<u64>,
+    pub(crate) cost: Option<(Money, Currency)>,
+}
+
+impl Limits {
+    /// Creates a set without limits.
+    pub const fn new() -> Self {
+        Self {
+            output_tokens: None,
+            cost: None,
+        }
+    }
+
+    /// Sets how many tokens the run may give, as [`Metrics`](crate::Metrics) counts them: one item of a
+    /// stream is one, those of thrown-away attempts included. A call has none.
+    pub const fn output_tokens(mut self, tokens: u64) -> Self {
+        self.output_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets how many dollars of the United States the run may cost: see [`cost_in`](Self::cost_in).
+    pub const fn cost(self, amount: Money) -> Self {
+        self.cost_in(amount, Currency::USD)
+    }
+
+    /// Sets what the run may cost.
+    ///
+    /// What sources tell counts: costs, and usage by the [prices](crate::Builder::pricing) that are set.
+    /// Most tell it in their last item only. With [estimates](crate::Builder::estimate_usage) what the
+    /// live attempt has given so far counts too. What costs in another currency, or has no price that is
+    /// known, does not.
+    pub const fn cost_in(mut self, amount: Money, currency: Currency) -> Self {
+        self.cost = Some((amount, currency));
+        self
+    }
+}
