@@ -88,7 +88,9 @@ impl<const N: usize> Breakdown<N> {
 
     fn register(&self, values: [&str; N], registrar: Registrar<'_>) -> Counter {
         let mut values = values.into_iter();
-        let own = self.labels.map(|name| (name, values.next().unwrap_or(OTHER)));
+        let own = self
+            .labels
+            .map(|name| (name, values.next().unwrap_or(OTHER)));
         registrar.counter_of(self.place, own)
     }
 }

@@ -63,7 +63,11 @@ mod tests {
     #[test]
     fn bounds_ascend() {
         for row in &LAYOUT.histograms {
-            assert!(bounds(row).is_sorted_by(|a, b| a < b), "{}", row.quantity.name);
+            assert!(
+                bounds(row).is_sorted_by(|a, b| a < b),
+                "{}",
+                row.quantity.name
+            );
         }
     }
 }

@@ -10,8 +10,7 @@ use metrics::{
 use crate::layout::{Kind, LAYOUT, Place};
 
 /// With what metrics are registered.
-static METADATA: Metadata<'static> =
-    Metadata::new("l0_metrics", Level::INFO, Some(module_path!()));
+static METADATA: Metadata<'static> = Metadata::new("l0_metrics", Level::INFO, Some(module_path!()));
 
 /// The names of the metrics, in the order of the layout.
 #[derive(Debug)]
@@ -83,7 +82,8 @@ impl Registrar<'_> {
     }
 
     pub(crate) fn histogram(&self, place: Place) -> Histogram {
-        self.recorder.register_histogram(&self.key(place), &METADATA)
+        self.recorder
+            .register_histogram(&self.key(place), &METADATA)
     }
 
     fn key(&self, place: Place) -> Key {
@@ -100,11 +100,7 @@ pub(crate) struct Later {
 }
 
 impl Later {
-    pub(crate) fn new(
-        recorder: RecorderId,
-        names: &Arc<Names>,
-        labels: &[Label],
-    ) -> Self {
+    pub(crate) fn new(recorder: RecorderId, names: &Arc<Names>, labels: &[Label]) -> Self {
         Self {
             recorder,
             names: Arc::clone(names),

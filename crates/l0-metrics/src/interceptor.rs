@@ -280,8 +280,8 @@ impl Observer for LiveRun {
 
     fn on_event(&mut self, event: &Event<'_>) {
         match *event {
-            Event::Token { gap: Some(gap), .. } => {
-                if self.gaps.push(gap) {
+            Event::Token { gap, .. } => {
+                if gap.is_some_and(|gap| self.gaps.push(gap)) {
                     self.record_gaps();
                 }
             }

@@ -74,13 +74,22 @@ mod tests {
     fn different_labels_have_different_keys() {
         let mut keys = KeyList::new();
         keys.add(["a", "b"], &KEYS).unwrap();
-        let values = ["", "x", "x\u{1}", "xb=\u{1}y", "\u{1}y", "y", "=", "b=\u{1}y"];
+        let values = [
+            "",
+            "x",
+            "x\u{1}",
+            "xb=\u{1}y",
+            "\u{1}y",
+            "y",
+            "=",
+            "b=\u{1}y",
+        ];
         let mut seen = HashSet::new();
         for a in values {
             for b in values {
-                let pairs = [("a", a), ("b", b)];
-                let pairs = pairs.map(|(name, value)| (name.to_owned(), value.into()));
-                let metadata = Metadata::from_iter(pairs);
+                let mut metadata = Metadata::default();
+                metadata.insert("a".to_owned(), a.into());
+                metadata.insert("b".to_owned(), b.into());
                 assert!(seen.insert(key(&keys, &metadata)), "{a:?} {b:?}");
             }
         }
@@ -89,7 +98,15 @@ mod tests {
     #[test]
     fn names_that_mean_something_are_reserved() {
         let reserved = [
-            "le", "quantile", "__name__", "from", "to", "error_type", "severity", "rule", "outcome",
+            "le",
+            "quantile",
+            "__name__",
+            "from",
+            "to",
+            "error_type",
+            "severity",
+            "rule",
+            "outcome",
             "result",
         ];
         for name in reserved {

@@ -266,12 +266,12 @@ impl Layout {
         layout.own.backoff = layout.own(
             "backoff_seconds_total",
             RisingGauge,
-            "Time that runs waited for retries in seconds, measured or not",
+            "Time that runs waited for retries in seconds, measured or not, live ones included",
         );
         layout.own.active_seconds = layout.own(
             "streams_active_seconds_total",
             RisingGauge,
-            "Time that runs were live in seconds, measured or not",
+            "Time that runs were live in seconds, measured or not, live ones included",
         );
         layout.own.started = layout.own(
             "streams_started_total",
@@ -464,7 +464,11 @@ mod tests {
             assert_eq!(name.ends_with("_total"), rises, "{name}");
             let stem = name.strip_suffix("_total").unwrap_or(name);
             let seconds = stem.ends_with("_seconds");
-            assert_eq!(seconds, metric.unit == Some(metrics::Unit::Seconds), "{name}");
+            assert_eq!(
+                seconds,
+                metric.unit == Some(metrics::Unit::Seconds),
+                "{name}"
+            );
         }
     }
 

@@ -76,7 +76,9 @@ impl Series {
             requests: registrar.counter(layout.own.requests),
             sums: sums.collect(),
             last: layout.last.iter().map(|_| LateGauge::default()).collect(),
-            histograms: histograms.map(|row| registrar.histogram(row.place)).collect(),
+            histograms: histograms
+                .map(|row| registrar.histogram(row.place))
+                .collect(),
             breakdowns: breakdowns.collect(),
             finished: Breakdown::new(layout.finished, ["outcome"]),
             failures: Breakdown::new(layout.failures, ["error_type"]),
@@ -125,14 +127,15 @@ impl Series {
         }
         for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
             let of = row.of;
-            row.quantity.values(telemetry, &mut |value| match (of, value) {
-                (Of::End, value) => histogram.record(value.as_f64()),
-                (Of::Longest, Value::Distribution(all)) => {
-                    histogram.record(all.max().as_secs_f64());
-                }
-                // These have come one by one.
-                _ => {}
-            });
+            row.quantity
+                .values(telemetry, &mut |value| match (of, value) {
+                    (Of::End, value) => histogram.record(value.as_f64()),
+                    (Of::Longest, Value::Distribution(all)) => {
+                        histogram.record(all.max().as_secs_f64());
+                    }
+                    // These have come one by one.
+                    _ => {}
+                });
         }
         for ((_, quantity), counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
             quantity.each(telemetry, &mut |value, count| {

@@ -170,7 +170,9 @@ impl Streams {
     /// What is told under the lock is told in the order in which it happened.
     fn tell(&self, now: Nanos, state: &mut State) {
         let runs = self.runs.get();
-        state.living.tell(now, runs.map(|runs| &runs.active_seconds));
+        state
+            .living
+            .tell(now, runs.map(|runs| &runs.active_seconds));
         state.waiting.tell(now, self.backoff.get());
         if let Some(runs) = runs {
             let oldest = state.live.first_key_value();

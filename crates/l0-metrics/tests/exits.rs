@@ -26,14 +26,23 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
     };
     add("l0_streams_started_total".to_owned(), 1.0);
     let outcome = exit.end.outcome();
-    add(format!("l0_streams_finished_total{{outcome=\"{outcome}\"}}"), 1.0);
+    add(
+        format!("l0_streams_finished_total{{outcome=\"{outcome}\"}}"),
+        1.0,
+    );
     if exit.end.is_failure() {
         let error_type = exit.end.error_type().unwrap();
-        add(format!("l0_failures_total{{error_type=\"{error_type}\"}}"), 1.0);
+        add(
+            format!("l0_failures_total{{error_type=\"{error_type}\"}}"),
+            1.0,
+        );
     }
     for event in events {
         if let OwnedEvent::Fallback { from, to, .. } = event {
-            add(format!("l0_fallbacks_total{{from=\"{from}\",to=\"{to}\"}}"), 1.0);
+            add(
+                format!("l0_fallbacks_total{{from=\"{from}\",to=\"{to}\"}}"),
+                1.0,
+            );
         }
     }
     // All others are of measured runs.
@@ -42,7 +51,10 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
     };
     add("l0_requests_total".to_owned(), 1.0);
     add("l0_request_duration_seconds_count".to_owned(), 1.0);
-    add("l0_request_duration_seconds_sum".to_owned(), duration.as_secs_f64());
+    add(
+        "l0_request_duration_seconds_sum".to_owned(),
+        duration.as_secs_f64(),
+    );
     for (metric, event) in [
         ("tokens", "token"),
         ("retries", "retry"),
@@ -53,10 +65,6 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
     }
     for event in events {
         match event {
-            OwnedEvent::FirstToken { after, .. } => {
-                add("first".to_owned(), 1.0);
-                let _ = after;
-            }
             OwnedEvent::Token { gap: Some(gap), .. } => {
                 add("l0_inter_token_seconds_count".to_owned(), 1.0);
                 add("l0_inter_token_seconds_sum".to_owned(), gap.as_secs_f64());
@@ -73,12 +81,14 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
                 let (rule, severity) = (&violation.rule, violation.severity);
                 let by = "l0_guardrail_violations_by";
                 add(format!("{by}_rule_total{{rule=\"{rule}\"}}"), 1.0);
-                add(format!("{by}_severity_total{{severity=\"{severity}\"}}"), 1.0);
+                add(
+                    format!("{by}_severity_total{{severity=\"{severity}\"}}"),
+                    1.0,
+                );
             }
             _ => {}
         }
     }
-    counts.remove("first");
     counts
 }
 
@@ -126,21 +136,33 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
 
     let recorded = samples(&handle);
     let expected = counted(exit, &captured.events(), duration);
-    let ours = recorded.iter().filter(|(series, value)| {
-        **value != 0.0 && COUNTED.contains(&name(series))
-    });
-    let ours: Counts = ours.map(|(series, value)| (series.clone(), *value)).collect();
-    assert_eq!(Vec::from_iter(ours.keys()), Vec::from_iter(expected.keys()), "{what}");
+    let ours = recorded
+        .iter()
+        .filter(|(series, value)| **value != 0.0 && COUNTED.contains(&name(series)));
+    let ours: Counts = ours
+        .map(|(series, value)| (series.clone(), *value))
+        .collect();
+    assert_eq!(
+        Vec::from_iter(ours.keys()),
+        Vec::from_iter(expected.keys()),
+        "{what}"
+    );
     for (series, value) in ours {
         let expected = expected[&series];
-        assert!((value - expected).abs() < 1e-9, "{what}: {series} {value} {expected}");
+        assert!(
+            (value - expected).abs() < 1e-9,
+            "{what}: {series} {value} {expected}"
+        );
     }
 
     assert_eq!(recorded["l0_streams_active"], 0.0, "{what}");
     assert_eq!(recorded["l0_stream_oldest_seconds"], 0.0, "{what}");
     let live = recorded["l0_streams_active_seconds_total"];
     if let Some(duration) = exit.duration {
-        assert!((live - duration.as_secs_f64()).abs() < 1e-9, "{what}: {live}");
+        assert!(
+            (live - duration.as_secs_f64()).abs() < 1e-9,
+            "{what}: {live}"
+        );
     }
     // Those that can be told from the first scrape on begin at 0.
     for outcome in Outcome::ALL {
