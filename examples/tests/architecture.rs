@@ -171,6 +171,21 @@ const CRATES: [(&str, &[&str]); 8] = [
         ],
     ),
     (
+        "l0-metrics",
+        &[
+            "interceptor",
+            "label_sets",
+            "series",
+            "streams",
+            "breakdown",
+            "handles",
+            "gaps",
+            "buckets",
+            "labels",
+            "layout",
+        ],
+    ),
+    (
         "l0-statsd",
         &[
             "builder",

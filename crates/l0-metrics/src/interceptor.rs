@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use l0_core::{
     End, Event, Interceptor, Interest, KeyError, KeyList, Metadata, Observer, Observers, RunInfo,
@@ -234,6 +235,12 @@ impl LiveRun {
         }
     }
 
+    fn token(&mut self, gap: Option<Duration>) {
+        if gap.is_some_and(|gap| self.gaps.push(gap)) {
+            self.record_gaps();
+        }
+    }
+
     fn record_gaps(&mut self) {
         let present = self.elsewhere.as_deref().unwrap_or(&self.first.series);
         present.record_gaps(self.gaps.take());
@@ -280,11 +287,7 @@ impl Observer for LiveRun {
 
     fn on_event(&mut self, event: &Event<'_>) {
         match *event {
-            Event::Token { gap, .. } => {
-                if gap.is_some_and(|gap| self.gaps.push(gap)) {
-                    self.record_gaps();
-                }
-            }
+            Event::Token { gap, .. } => self.token(gap),
             Event::AttemptFinished { .. } => self.record_gaps(),
             Event::Retry { .. } => self.wait(),
             Event::Fallback { from, to, .. } => self.count_fallback(from, to),
