@@ -58,6 +58,7 @@ pub(crate) fn labels(keys: &KeyList, metadata: &Metadata) -> Vec<Label> {
 /// Values are any text, so that what ends one is said before it: its length, as a character. Values
 /// are cut, and so it is one.
 fn push(text: &mut String, name: &str, value: &str) {
+    text.reserve(name.len() + value.len() + 4);
     text.push_str(name);
     text.push('=');
     text.extend(u32::try_from(value.len()).ok().and_then(char::from_u32));

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{measured, paused, recorder, samples};
-use l0_core::L0;
 use l0_core::testing::Script;
+use l0_core::{Failure, L0, Retry};
 use l0_metrics::MetricsInterceptor;
 use metrics::{set_global_recorder, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -45,18 +45,19 @@ fn a_recorder_may_be_installed_after_runs_and_a_local_one_stands_before_it() {
     assert_eq!(samples(&seen_globally)["l0_requests_total"], 3.0);
 }
 
-/// What is seen only when it happens is not put into a recorder that the run does not know.
+/// What is registered only when it happens is not put into a recorder that the run does not know.
 #[test]
-fn a_run_goes_on_with_the_recorder_of_its_start() {
+fn a_run_goes_on_with_the_handles_of_its_start_and_registers_nothing_elsewhere() {
     let metrics = MetricsInterceptor::new();
-    let l0 = measured(&metrics).build();
+    let l0 = measured(&metrics).retry(Retry::none()).build();
     let (own, other) = (recorder(&metrics), recorder(&metrics));
-    let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
-    let run = with_local_recorder(&own, || l0.stream(script.source()).start());
-    with_local_recorder(&other, || drop(run));
+    let script = Script::new().attempt(|a| a.tokens(["a", "b"]).fail(Failure::status(401)));
+    let mut run = with_local_recorder(&own, || l0.stream(script.source()).start());
+    with_local_recorder(&other, || paused().block_on(run.text())).unwrap_err();
     let own = samples(&own.handle());
-    assert_eq!(own["l0_streams_finished_total{outcome=\"dropped\"}"], 1.0);
-    assert_eq!(own["l0_requests_total"], 1.0);
+    assert_eq!(own["l0_streams_finished_total{outcome=\"failed\"}"], 1.0);
+    assert_eq!(own["l0_tokens_total"], 2.0);
+    assert!(own.keys().all(|series| !series.contains("error_type")));
     assert_eq!(samples(&other.handle()), [].into());
 }
 
