@@ -105,6 +105,9 @@
 //! poll such runs on the thread that has it. A recorder is known by its place in memory, so make one
 //! interceptor for each local recorder: another one might come to lie where one was that is gone.
 //!
+//! What a layer adds when a handle is registered, as one for the labels of the current span does, is what was
+//! current where the label set was first seen.
+//!
 //! # Cost
 //!
 //! A run takes no lock but those of a look-up by its labels and of its start, its end and its waits. A token

@@ -4,12 +4,17 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{measured, paused, recorder, samples};
 use l0_core::testing::Script;
 use l0_core::{Failure, L0, Retry};
 use l0_metrics::MetricsInterceptor;
-use metrics::{set_global_recorder, with_local_recorder};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use metrics::{
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    set_global_recorder, with_local_recorder,
+};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use metrics_util::MetricKind;
 use metrics_util::debugging::DebuggingRecorder;
 
@@ -107,4 +112,62 @@ fn recommended_naming_leaves_the_names_as_they_are() {
     });
     assert_eq!(names[0], names[1]);
     assert!(names[0].iter().all(|name| name.starts_with("app_l0_")));
+}
+
+/// A recorder for Prometheus, whose handle for gaps panics.
+struct Panics(PrometheusRecorder);
+
+impl HistogramFn for Panics {
+    fn record(&self, _: f64) {
+        panic!("out of order");
+    }
+}
+
+impl Recorder for Panics {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_counter(key, unit, text);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_gauge(key, unit, text);
+    }
+
+    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, text: SharedString) {
+        self.0.describe_histogram(key, unit, text);
+    }
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.0.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.0.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        if key.name() == "l0_inter_token_seconds" {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            return Histogram::from_arc(Arc::new(Self(recorder)));
+        }
+        self.0.register_histogram(key, metadata)
+    }
+}
+
+#[test]
+fn a_recorder_that_panics_leaves_the_run_alone_and_no_run_active() {
+    let metrics = MetricsInterceptor::new();
+    let recorder = Panics(recorder(&metrics));
+    let l0 = measured(&metrics).build();
+    let script = Script::new().attempt(|a| a.tokens(["a"; 100]));
+    let read = with_local_recorder(&recorder, || {
+        paused().block_on(l0.stream(script.source()).start().text())
+    });
+    assert_eq!(read.unwrap().len(), 100);
+    let samples = samples(&recorder.0.handle());
+    assert_eq!(samples["l0_streams_active"], 0.0);
+    assert_eq!(samples["l0_streams_started_total"], 1.0);
+    assert_eq!(
+        samples["l0_streams_finished_total{outcome=\"dropped\"}"],
+        1.0
+    );
 }
