@@ -20,7 +20,9 @@ use gungraun::{
 };
 use l0_bench::{ANSWER, Source, source, waiting};
 use l0_core::{L0, L0Builder, Monitor, Run, Telemetry, Watched};
-use l0_instructions::{TOKENS, facade, full_stack, monitor, off, on, run, stop_clock, take, watched};
+use l0_instructions::{
+    TOKENS, facade, full_stack, monitor, off, on, run, stop_clock, take, watched,
+};
 use l0_prometheus::{Collector, LabelledCollector, Labels};
 use tokio::time::Instant;
 

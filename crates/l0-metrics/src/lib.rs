@@ -55,10 +55,10 @@
 //! # }
 //! ```
 //!
-//! The exporter keeps every value of a histogram until somebody renders, or calls its `run_upkeep`, which
-//! `install` and `install_recorder` leave to different hands: see its documentation. Its `idle_timeout`
-//! takes metrics away that did not change for a while, and what their handles record after that is lost:
-//! leave it off, and bound the label sets by [`max_series`](MetricsInterceptor::max_series).
+//! The exporter keeps every value of a histogram until somebody renders, or calls `run_upkeep`: with
+//! `install_recorder`, that is up to you. Its `idle_timeout` takes metrics away that did not change for a
+//! while, and what their handles record after that is lost: leave it off, and bound the label sets by
+//! [`max_series`](MetricsInterceptor::max_series).
 //!
 //! # Metrics
 //!
