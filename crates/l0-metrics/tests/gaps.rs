@@ -151,9 +151,9 @@ fn gaps_are_exact_also_while_the_run_is_live() {
         for _ in 0..101 {
             run.next().await.unwrap().unwrap();
         }
-        check(64, (1..=64).sum::<u32>() as f64 / 1e3);
+        check(64, f64::from((1..=64).sum::<u32>()) / 1e3);
         run.text().await.unwrap();
-        check(149, (1..=149).sum::<u32>() as f64 / 1e3);
+        check(149, f64::from((1..=149).sum::<u32>()) / 1e3);
         assert_eq!(samples(&handle)["l0_stream_max_gap_seconds_sum"], 0.149);
     };
     with_local_recorder(&recorder, || paused().block_on(run));

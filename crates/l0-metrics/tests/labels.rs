@@ -16,7 +16,7 @@ fn metrics() -> MetricsInterceptor {
     MetricsInterceptor::new().label_keys(["model"]).unwrap()
 }
 
-fn recorded(metrics: &MetricsInterceptor, runs: impl AsyncFn(&L0)) -> BTreeMap<String, f64> {
+fn recorded(metrics: &MetricsInterceptor, runs: impl AsyncFnOnce(&L0)) -> BTreeMap<String, f64> {
     let recorder = recorder(metrics);
     let l0 = measured(metrics).retry(Retry::none()).build();
     with_local_recorder(&recorder, || paused().block_on(runs(&l0)));

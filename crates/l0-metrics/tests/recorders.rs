@@ -83,9 +83,9 @@ fn every_metric_is_described_once_with_its_unit() {
         let expected = if name.contains("per_second") {
             None
         } else if name.contains("_seconds") {
-            Some(metrics::Unit::Seconds)
+            Some(Unit::Seconds)
         } else {
-            Some(metrics::Unit::Count)
+            Some(Unit::Count)
         };
         assert_eq!(unit, expected, "{name}");
         let rises = name.ends_with("_total") && !name.contains("_seconds");
