@@ -41,7 +41,7 @@ type Counted = Run<'static, &'static str, io::Error>;
 #[library_benchmark]
 #[bench::off(args = (off(), source), setup = run, config = kept(173_092))]
 #[bench::on(args = (on(), source), setup = run, config = kept(384_092))]
-#[bench::facade(args = (facade(), source), setup = run, config = kept(10_000_000))]
+#[bench::facade(args = (facade(), source), setup = run, config = kept(532_464))]
 #[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_503_878))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(307_167))]
 #[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(698_167))]
@@ -85,7 +85,7 @@ fn one_run(l0: L0) -> L0 {
 #[library_benchmark]
 #[bench::off(args = (off()), setup = ready, config = kept(5_354))]
 #[bench::on(args = (on()), setup = ready, config = kept(9_794))]
-#[bench::facade(args = (facade()), setup = ready, config = kept(10_000_000))]
+#[bench::facade(args = (facade()), setup = ready, config = kept(16_144))]
 #[bench::full_stack(args = (full_stack()), setup = ready, config = kept(21_041))]
 fn whole_run(l0: L0) -> L0 {
     one_run(l0)
