@@ -95,7 +95,7 @@ impl Streams {
         }
     }
 
-    /// Asks for what the first run needs. Returns whether it is the first.
+    /// Asks for the handles that the first run needs.
     pub(crate) fn begin(&self, registrar: Registrar<'_>) {
         let own = &LAYOUT.own;
         self.runs.get_or_init(|| RunHandles {
