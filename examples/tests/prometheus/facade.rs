@@ -315,9 +315,9 @@ async fn prometheus_sees_through_the_facade_exactly_what_was_sent() {
     let handle = recorder.handle();
     set_global_recorder(recorder).unwrap();
     let collector = Collector::builder().build().unwrap();
-    let service = self::service(&collector, &metrics, None).await;
+    let patient = service(&collector, &metrics, None).await;
     let impatient = Timeouts::new().total(Duration::from_millis(200));
-    let impatient = self::service(&collector, &metrics, Some(impatient)).await;
+    let impatient = service(&collector, &metrics, Some(impatient)).await;
     let exported = {
         let (metrics, handle) = (metrics.clone(), handle.clone());
         on_get(async move || {
@@ -339,12 +339,12 @@ async fn prometheus_sees_through_the_facade_exactly_what_was_sent() {
         .await
     };
     let mut sent = Sent::default();
-    sent.round(&service, &impatient).await;
+    sent.round(&patient, &impatient).await;
     let before = at_rest().await;
     sent.check(&before);
     prometheus.wait_for(OURS, &before).await;
     let start = prometheus.scraped().await;
-    sent.round(&service, &impatient).await;
+    sent.round(&patient, &impatient).await;
     let after = at_rest().await;
     sent.check(&after);
     check_strictly("text", &handle.render());
