@@ -182,6 +182,21 @@ const CRATES: &[(&str, &[&str])] = &[
     ),
     ("l0-pricing", &["list", "litellm", "names", "characters"]),
     (
+        "l0-metrics",
+        &[
+            "interceptor",
+            "label_sets",
+            "series",
+            "streams",
+            "breakdown",
+            "handles",
+            "gaps",
+            "buckets",
+            "labels",
+            "layout",
+        ],
+    ),
+    (
         "l0-statsd",
         &[
             "builder",

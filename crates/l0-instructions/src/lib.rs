@@ -8,6 +8,7 @@
 use std::hint::black_box;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -16,7 +17,12 @@ use futures_core::Stream;
 use l0_bench::{ANSWER, Source};
 use l0_core::{Checks, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched};
 use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
+use l0_metrics::MetricsInterceptor;
 use l0_prometheus::Collector;
+use metrics::{
+    Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+    SharedString, Unit,
+};
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
@@ -52,6 +58,65 @@ pub fn full_stack() -> L0Builder {
         .drift(Drift::new())
         .timeouts(timeouts)
         .interceptor(collector.label_keys(["model"]).expect("valid"))
+}
+
+/// What [`on`] does, and metrics through the facade, to a recorder that does nothing.
+pub fn facade() -> L0Builder {
+    // Where it is set already, it is this one.
+    let _ = metrics::set_global_recorder(Nowhere);
+    let metrics = MetricsInterceptor::new().label_keys(["model"]);
+    on().interceptor(metrics.expect("valid"))
+}
+
+/// A recorder that does nothing, through handles that are called: what is counted is what calls them.
+struct Nowhere;
+
+impl CounterFn for Nowhere {
+    fn increment(&self, value: u64) {
+        black_box(value);
+    }
+
+    fn absolute(&self, value: u64) {
+        black_box(value);
+    }
+}
+
+impl GaugeFn for Nowhere {
+    fn increment(&self, value: f64) {
+        black_box(value);
+    }
+
+    fn decrement(&self, value: f64) {
+        black_box(value);
+    }
+
+    fn set(&self, value: f64) {
+        black_box(value);
+    }
+}
+
+impl HistogramFn for Nowhere {
+    fn record(&self, value: f64) {
+        black_box(value);
+    }
+}
+
+impl Recorder for Nowhere {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(Self))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::from_arc(Arc::new(Self))
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::from_arc(Arc::new(Self))
+    }
 }
 
 /// A run whose first token was taken, and which has more than are counted.

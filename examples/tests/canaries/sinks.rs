@@ -39,7 +39,7 @@ pub(crate) const CHAIN: &str = "Display and Debug of the error's chain";
 
 /// Whether a sink carries messages.
 pub(crate) fn carries_messages(sink: &str) -> bool {
-    let numbers = ["Prometheus", "StatsD", "OTel metrics"];
+    let numbers = ["Prometheus", exporters::FACADE, "StatsD", "OTel metrics"];
     let of_error = ["Display of the error", "Debug of the error", LOGS, CHAIN];
     !numbers.contains(&sink) && !of_error.contains(&sink)
 }

@@ -10,10 +10,13 @@ use l0_core::{L0Builder, Telemetry, keys, on_finish};
 use l0_export::log::LogRecord;
 use l0_export::profile::Profile;
 use l0_export::{csv, json};
+use l0_metrics::MetricsInterceptor;
 use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
+use metrics::set_default_local_recorder;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::{Status, TracerProvider};
@@ -44,7 +47,7 @@ pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
         (_, false) => [true, false, false, false],
         ("l0-report", true) => [true; 4],
         ("Sentry" | "OTel span", true) => [true, true, false, true],
-        ("Prometheus" | "StatsD" | "OTel metrics", true) => [true, true, false, false],
+        ("Prometheus" | FACADE | "StatsD" | "OTel metrics", true) => [true, true, false, false],
         (other, _) => panic!("{other}"),
     }
 }
@@ -72,7 +75,7 @@ pub(crate) type Read = Box<dyn FnOnce() -> Vec<Told>>;
 /// Attaches an exporter, and gives what reads what left through it.
 pub(crate) type Attach = fn(L0Builder) -> (L0Builder, Read);
 
-pub(crate) const ALL: [Attach; 5] = [records, prometheus, statsd, sentry, otel];
+pub(crate) const ALL: [Attach; 6] = [records, prometheus, facade, statsd, sentry, otel];
 
 /// A value of JSON as text; absent if it is not there.
 fn text(value: &Value) -> Option<String> {
@@ -194,23 +197,47 @@ fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
     let read = move || {
         let exposition = collector.expose();
         let left = exposition.clone();
-        let said = move || {
-            let Samples(samples) = common::read(&exposition);
-            // The label of the one sample that is not 0; absent if there is none.
-            let only = |name: &str, label: &str| {
-                let mut samples = samples
-                    .iter()
-                    .filter(|(all, count)| all["__name__"] == name && **count > 0.0);
-                let (labels, count) = samples.next()?;
-                assert_eq!((*count, samples.next()), (1.0, None), "{name}");
-                Some(labels[label].clone())
-            };
-            let outcome = only("l0_streams_finished_total", "outcome");
-            [outcome, only("l0_failures_total", "error_type"), None, None]
-        };
-        vec![Told::new("Prometheus", left, said)]
+        vec![Told::new("Prometheus", left, move || exposed(&exposition))]
     };
     (builder.interceptor(interceptor), Box::new(read))
+}
+
+/// What is said in the text format of Prometheus.
+fn exposed(exposition: &str) -> Said {
+    let Samples(samples) = common::read(exposition);
+    // The label of the one sample that is not 0; absent if there is none.
+    let only = |name: &str, label: &str| {
+        let mut samples = samples
+            .iter()
+            .filter(|(all, count)| all["__name__"] == name && **count > 0.0);
+        let (labels, count) = samples.next()?;
+        assert_eq!((*count, samples.next()), (1.0, None), "{name}");
+        Some(labels[label].clone())
+    };
+    let outcome = only("l0_streams_finished_total", "outcome");
+    [outcome, only("l0_failures_total", "error_type"), None, None]
+}
+
+/// What leaves through the `metrics` facade.
+pub(crate) const FACADE: &str = "metrics facade";
+
+fn facade(builder: L0Builder) -> (L0Builder, Read) {
+    let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
+    let handle = recorder.handle();
+    // On this thread, until what left is read.
+    let current = set_default_local_recorder(recorder);
+    let read = move || {
+        drop(current);
+        let exposition = handle.render();
+        let left = exposition.clone();
+        let lines = exposition.lines().filter(|line| !line.is_empty());
+        let lines = lines.collect::<Vec<_>>().join("\n");
+        vec![Told::new(FACADE, left, move || exposed(&lines))]
+    };
+    (
+        builder.interceptor(MetricsInterceptor::new()),
+        Box::new(read),
+    )
 }
 
 fn statsd(builder: L0Builder) -> (L0Builder, Read) {

@@ -1,0 +1,142 @@
+//! Handles: how they are asked of a recorder, and which recorder that is.
+
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+use metrics::{
+    Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, SharedString, with_recorder,
+};
+
+use crate::layout::{Kind, LAYOUT, Place};
+
+/// With what metrics are registered.
+static METADATA: Metadata<'static> = Metadata::new("l0_metrics", Level::INFO, Some(module_path!()));
+
+/// The names of the metrics, in the order of the layout.
+#[derive(Debug)]
+pub(crate) struct Names(Box<[SharedString]>);
+
+impl Names {
+    pub(crate) fn new(prefix: &str) -> Self {
+        let metrics = LAYOUT.metrics.iter();
+        let name = |name: &str| SharedString::from_shared(format!("{prefix}_{name}").into());
+        Self(metrics.map(|metric| name(&metric.name)).collect())
+    }
+
+    pub(crate) fn get(&self, place: Place) -> String {
+        self.0[place].to_string()
+    }
+
+    /// Tells a recorder what the metrics are.
+    pub(crate) fn describe(&self, recorder: &dyn Recorder) {
+        for (metric, name) in LAYOUT.metrics.iter().zip(&self.0) {
+            let (name, unit, help) = (name.clone().into(), metric.unit, metric.help.into());
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(name, unit, help),
+                Kind::Gauge | Kind::RisingGauge => recorder.describe_gauge(name, unit, help),
+                Kind::Histogram => recorder.describe_histogram(name, unit, help),
+            }
+        }
+    }
+}
+
+/// Which recorder handles are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecorderId(usize);
+
+impl RecorderId {
+    /// A recorder is where it is: a global one stays for ever, and the one that does nothing, which is
+    /// current as long as there is none, is somewhere else.
+    pub(crate) fn of(recorder: &dyn Recorder) -> Self {
+        Self(ptr::from_ref(recorder).cast::<()>().addr())
+    }
+}
+
+/// What asks a recorder for the handles of one label set.
+#[derive(Clone, Copy)]
+pub(crate) struct Registrar<'a> {
+    pub(crate) recorder: &'a dyn Recorder,
+    pub(crate) names: &'a Names,
+    pub(crate) labels: &'a [Label],
+}
+
+impl Registrar<'_> {
+    pub(crate) fn counter(&self, place: Place) -> Counter {
+        self.counter_of::<0>(place, [])
+    }
+
+    /// The counter of these values of the metric's own labels.
+    pub(crate) fn counter_of<const N: usize>(
+        &self,
+        place: Place,
+        own: [(&'static str, &str); N],
+    ) -> Counter {
+        let own = own.map(|(name, value)| Label::new(name, value.to_owned()));
+        let labels = [self.labels, &own].concat();
+        let key = Key::from_parts(self.names.0[place].clone(), labels);
+        self.recorder.register_counter(&key, &METADATA)
+    }
+
+    pub(crate) fn gauge(&self, place: Place) -> Gauge {
+        self.recorder.register_gauge(&self.key(place), &METADATA)
+    }
+
+    pub(crate) fn histogram(&self, place: Place) -> Histogram {
+        self.recorder
+            .register_histogram(&self.key(place), &METADATA)
+    }
+
+    fn key(&self, place: Place) -> Key {
+        Key::from_parts(self.names.0[place].clone(), self.labels.to_vec())
+    }
+}
+
+/// Whom handles are asked of that are not needed before something happens.
+#[derive(Debug)]
+pub(crate) struct Later {
+    recorder: RecorderId,
+    names: Arc<Names>,
+    labels: Box<[Label]>,
+}
+
+impl Later {
+    pub(crate) fn new(recorder: RecorderId, names: &Arc<Names>, labels: &[Label]) -> Self {
+        Self {
+            recorder,
+            names: Arc::clone(names),
+            labels: labels.into(),
+        }
+    }
+
+    /// Asks the recorder, if it is still the current one.
+    pub(crate) fn ask<T>(&self, ask: impl FnOnce(Registrar<'_>) -> T) -> Option<T> {
+        with_recorder(|recorder| {
+            let is_ours = RecorderId::of(recorder) == self.recorder;
+            is_ours.then(|| {
+                ask(Registrar {
+                    recorder,
+                    names: &self.names,
+                    labels: &self.labels,
+                })
+            })
+        })
+    }
+}
+
+/// A gauge that is not there before its first value.
+#[derive(Debug, Default)]
+pub(crate) struct LateGauge(OnceLock<Gauge>);
+
+impl LateGauge {
+    pub(crate) fn set(&self, value: f64, place: Place, later: &Later) {
+        match self.0.get() {
+            Some(gauge) => gauge.set(value),
+            None => {
+                if let Some(gauge) = later.ask(|registrar| registrar.gauge(place)) {
+                    gauge.set(value);
+                    let _ = self.0.set(gauge);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Series: the handles of one label set, and how a run is counted into them.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use l0_core::{End, Outcome, Severity, Telemetry, Value};
+use metrics::{Counter, Gauge, Histogram, Label};
+
+use crate::breakdown::Breakdown;
+use crate::handles::{LateGauge, Later, Names, RecorderId, Registrar};
+use crate::layout::{FALLBACK_LABELS, LAYOUT, Layout, Of};
+use crate::streams::{Stream, Streams};
+
+/// The handles of one label set, of one recorder. Lists are in the order of the layout.
+#[derive(Debug)]
+pub(crate) struct Series {
+    later: Later,
+    requests: Counter,
+    sums: Box<[Sum]>,
+    last: Box<[LateGauge]>,
+    histograms: Box<[Histogram]>,
+    breakdowns: Box<[Breakdown<1>]>,
+    finished: Breakdown<1>,
+    failures: Breakdown<1>,
+    fallbacks: Breakdown<2>,
+    pub(crate) streams: Streams,
+}
+
+/// What adds up.
+#[derive(Debug)]
+enum Sum {
+    Count(Counter),
+    /// A counter of the facade takes whole numbers only.
+    Real(Gauge),
+}
+
+impl Sum {
+    fn add(&self, value: Value<'_>) {
+        match (self, value) {
+            // Nothing is not worth a call.
+            (Self::Count(_), Value::Count(0)) => {}
+            (Self::Count(counter), Value::Count(count)) => counter.increment(count),
+            // A count of things is one, or the list of numbers is wrong.
+            (Self::Count(_), _) => {}
+            (Self::Real(gauge), value) => {
+                let value = value.as_f64();
+                if value > 0.0 {
+                    gauge.increment(value);
+                }
+            }
+        }
+    }
+}
+
+impl Series {
+    pub(crate) fn new(registrar: Registrar<'_>, names: &Arc<Names>) -> Self {
+        let layout: &Layout = &LAYOUT;
+        let label = |label: Option<&'static str>| [label.unwrap_or_default()];
+        let sums = layout.sums.iter().map(|(place, quantity)| {
+            if matches!(quantity.unit, l0_core::Unit::Each(_)) {
+                Sum::Count(registrar.counter(*place))
+            } else {
+                Sum::Real(registrar.gauge(*place))
+            }
+        });
+        let histograms = layout.histograms.iter();
+        let breakdowns = layout.breakdowns.iter().map(|(place, quantity)| {
+            let breakdown = Breakdown::new(*place, label(quantity.label()));
+            for value in known_values(quantity.label()) {
+                breakdown.begin([value], registrar);
+            }
+            breakdown
+        });
+        Self {
+            later: Later::new(RecorderId::of(registrar.recorder), names, registrar.labels),
+            requests: registrar.counter(layout.own.requests),
+            sums: sums.collect(),
+            last: layout.last.iter().map(|_| LateGauge::default()).collect(),
+            histograms: histograms
+                .map(|row| registrar.histogram(row.place))
+                .collect(),
+            breakdowns: breakdowns.collect(),
+            finished: Breakdown::new(layout.finished, ["outcome"]),
+            failures: Breakdown::new(layout.failures, ["error_type"]),
+            fallbacks: Breakdown::new(layout.fallbacks, FALLBACK_LABELS),
+            streams: Streams::new(),
+        }
+    }
+
+    /// Begins to count runs that start here.
+    pub(crate) fn begin(&self) {
+        if self.streams.has_begun() {
+            return;
+        }
+        self.later.ask(|registrar| {
+            self.streams.begin(registrar);
+            for outcome in known_values(Some("outcome")) {
+                self.finished.begin([outcome], registrar);
+            }
+        });
+    }
+
+    /// Records gaps between tokens, in seconds.
+    pub(crate) fn record_gaps(&self, gaps: &[f64]) {
+        let histogram = LAYOUT.gaps.and_then(|at| self.histograms.get(at));
+        if let Some(histogram) = histogram {
+            gaps.iter().for_each(|gap| histogram.record(*gap));
+        }
+    }
+
+    /// Counts what was measured of a run, or of the attempts of one of its sources, but not how it ended.
+    /// The run itself is one more request where it `is_last`.
+    pub(crate) fn record_measured(&self, telemetry: &Telemetry, is_last: bool) {
+        let layout: &Layout = &LAYOUT;
+        if is_last {
+            self.requests.increment(1);
+        }
+        for ((_, quantity), sum) in layout.sums.iter().zip(&self.sums) {
+            if let Some(value) = quantity.value(telemetry) {
+                sum.add(value);
+            }
+        }
+        for ((place, quantity), last) in layout.last.iter().zip(&self.last) {
+            if let Some(value) = quantity.value(telemetry) {
+                last.set(value.as_f64(), *place, &self.later);
+            }
+        }
+        for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
+            let of = row.of;
+            row.quantity
+                .values(telemetry, &mut |value| match (of, value) {
+                    (Of::End, value) => histogram.record(value.as_f64()),
+                    (Of::Longest, Value::Distribution(all)) => {
+                        histogram.record(all.max().as_secs_f64());
+                    }
+                    // These have come one by one.
+                    _ => {}
+                });
+        }
+        for ((_, quantity), counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
+            quantity.each(telemetry, &mut |value, count| {
+                counts.add([value], count, &self.later);
+            });
+        }
+    }
+
+    pub(crate) fn record_fallback(&self, from: &str, to: &str) {
+        self.fallbacks.add([from, to], 1, &self.later);
+    }
+
+    pub(crate) fn later(&self) -> &Later {
+        &self.later
+    }
+
+    /// Counts the end of a run that started here, and what it failed with where the source counts that
+    /// was tried last.
+    pub(crate) fn finish(&self, stream: &Stream, end: &End, last: &Self) {
+        let error_type = end.is_failure().then(|| end.error_type()).flatten();
+        if let Some(error_type) = error_type {
+            last.failures.add([&*error_type], 1, &last.later);
+        }
+        self.finished.add([end.outcome().as_str()], 1, &self.later);
+        self.streams.finish(stream);
+    }
+}
+
+/// The values of a label, where they are few and known.
+fn known_values(label: Option<&str>) -> Vec<&'static str> {
+    match label {
+        Some("outcome" | "result") => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
+        Some("severity") => Severity::ALL.iter().map(|one| one.as_str()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What fallbacks call a source: its model, or else its number.
+pub(crate) fn source_name(model: Option<Cow<'_, str>>, number: u32) -> Cow<'_, str> {
+    let model = model.filter(|model| !model.is_empty());
+    model.unwrap_or_else(|| number.to_string().into())
+}
+
+/// The handles of labels.
+pub(crate) fn series(
+    recorder: &dyn metrics::Recorder,
+    names: &Arc<Names>,
+    labels: &[Label],
+) -> Arc<Series> {
+    let registrar = Registrar {
+        recorder,
+        names,
+        labels,
+    };
+    Arc::new(Series::new(registrar, names))
+}

@@ -1,0 +1,50 @@
+//! A recorder of the facade, and what it was told.
+
+#![allow(dead_code, reason = "each test uses some of it")]
+
+use std::collections::BTreeMap;
+
+use l0_core::{L0, L0Builder, Monitoring};
+use l0_metrics::MetricsInterceptor;
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use tokio::runtime::Runtime;
+
+/// A recorder for Prometheus, with the buckets that are offered.
+pub(crate) fn recorder(metrics: &MetricsInterceptor) -> PrometheusRecorder {
+    let mut builder = PrometheusBuilder::new();
+    for (name, bounds) in metrics.buckets() {
+        builder = builder
+            .set_buckets_for_metric(Matcher::Full(name), bounds)
+            .unwrap();
+    }
+    builder.build_recorder()
+}
+
+/// What was recorded: samples by their name and labels, as the text format has them.
+pub(crate) fn samples(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
+    let text = handle.render();
+    let lines = text.lines().filter(|line| !line.is_empty());
+    let lines = lines.filter(|line| !line.starts_with('#'));
+    let samples = lines.map(|line| {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        (series.to_owned(), value.parse().unwrap())
+    });
+    samples.collect()
+}
+
+/// A runtime whose clock stands still.
+pub(crate) fn paused() -> Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+}
+
+pub(crate) fn measured(metrics: &MetricsInterceptor) -> L0Builder {
+    L0::builder()
+        .monitoring(Monitoring::new())
+        .interceptor(metrics.clone())
+}
