@@ -39,6 +39,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "failure",
             "distribution",
             "token",
+            "estimate",
             "price",
             "usage",
             "money",
