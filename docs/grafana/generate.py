@@ -344,6 +344,40 @@ TOKENS = [
         target(rate("l0_usage_output_tokens_total", "model"), "{{model}} out"))),
 ]
 
+COST = [
+    (12, graph(
+        "Cost per hour",
+        f"What attempts cost, as providers or prices tell, each under its own model. Models without a "
+        f"price are not in it. {MEASURED}", COUNT,
+        target(f"3600 * {rate('l0_cost_total', 'model, currency')}", "{{model}} {{currency}}"),
+        stack="normal")),
+    (12, graph(
+        "Wasted cost",
+        f"The share of a model's cost that attempts had which a retry or a fallback threw away. "
+        f"{MEASURED}", SHARE,
+        target(
+            ratio(rate("l0_cost_total", "model, currency", 'wasted="true"'),
+                  rate("l0_cost_total", "model, currency")),
+            "{{model}} {{currency}}"))),
+    (12, graph(
+        "Cost per completed answer",
+        "All that was spent, over the runs that completed: what failed is paid for by what did not. "
+        "With a sample it is too low, since costs are of measured runs and completed runs are not.",
+        COUNT,
+        target(
+            ratio(rate("l0_cost_total", "currency"),
+                  "on () group_left ()\n"
+                  + rate("l0_streams_finished_total", more='outcome="completed"')),
+            "{{currency}}"))),
+    (12, graph(
+        "Not in the cost",
+        f"What unfinished answers may have cost, by an estimate, per hour; and the share of runs "
+        f"without a price for their model. {MEASURED}", COUNT,
+        target(f"3600 * {rate('l0_estimated_cost_total', 'currency')}", "estimated {{currency}}"),
+        target(ratio(rate("l0_unpriced_runs_total", "model"), rate("l0_requests_total", "model")),
+               "{{model}} without a price"))),
+]
+
 ATTEMPTS = [
     (8, graph(
         "Attempts by result",
@@ -488,6 +522,7 @@ ROWS = [
     ("Runs", ALL_RUNS, 8),
     ("Latency", LATENCY, 8),
     ("Tokens", TOKENS, 8),
+    ("Cost", COST, 8),
     ("Attempts and fallbacks", ATTEMPTS, 8),
     ("Retries and network errors", RETRIES, 8),
     ("Guardrails and drift", GUARDRAILS, 8),

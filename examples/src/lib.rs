@@ -93,6 +93,9 @@ mod documents {
     #[doc = include_str!("../../docs/privacy.md")]
     struct Privacy;
 
+    #[doc = include_str!("../../docs/cost.md")]
+    struct Cost;
+
     #[doc = include_str!("../../docs/prometheus.md")]
     struct Prometheus;
 

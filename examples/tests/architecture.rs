@@ -43,6 +43,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "failure",
             "distribution",
             "token",
+            "estimate",
             "price",
             "usage",
             "money",

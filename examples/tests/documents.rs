@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt;
 use l0_core::testing::Script;
-use l0_core::{DriftStats, End, ErrorRecord, Failure, GuardrailStats, L0, Telemetry, Usage};
+use l0_core::{
+    Cost, CostSource, Currency, DriftStats, End, ErrorRecord, Failure, GuardrailStats, L0, Money,
+    Telemetry, Usage,
+};
 use l0_prometheus::Collector;
 use serde_json::Value;
 
@@ -144,6 +147,10 @@ fn the_telemetry_page_names_every_field_and_no_other() {
         .usage
         .map(|usage| usage.cached_input(1).cache_write_input(1).reasoning(1));
     telemetry.wasted_usage = telemetry.usage;
+    telemetry.estimated_usage = telemetry.usage;
+    let cost = Cost::new(Money::cents(1), Currency::USD, CostSource::PriceList);
+    (telemetry.cost, telemetry.wasted_cost) = (Some(cost), Some(cost));
+    telemetry.estimated_cost = Some(cost);
     let denied = End::failed(&Failure::status(401));
     telemetry.error = ErrorRecord::of(&denied);
     assert_ne!(telemetry.usage, Some(Usage::new()));
@@ -161,6 +168,8 @@ fn the_telemetry_page_names_every_field_and_no_other() {
         *name = Some("name".to_owned());
     }
     (attempt.count, attempt.fallbacks) = (2, 1);
+    (attempt.cost, attempt.estimated_cost) = (Some(cost), Some(cost));
+    (attempt.estimated_usage, attempt.unpriced) = (Some(Usage::new()), 1);
     (attempt.network_retries, attempt.model_retries) = (1, 1);
     attempt.guardrails = telemetry.guardrails.clone();
     attempt.drift = telemetry.drift.clone();
@@ -183,7 +192,7 @@ fn the_telemetry_page_names_every_field_and_no_other() {
 /// The paths of all fields, but for the keys of maps, which are no fields, and for what an attempt has as
 /// its run has it.
 fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
-    const MAPS: [&str; 11] = [
+    const MAPS: [&str; 14] = [
         "metadata",
         "network.errorsByType",
         "guardrails.violationsByRule",
@@ -192,6 +201,9 @@ fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
         "attempts[].networkErrors",
         "attempts[].error",
         "attempts[].usage",
+        "attempts[].cost",
+        "attempts[].estimatedUsage",
+        "attempts[].estimatedCost",
         "attempts[].interToken",
         "attempts[].guardrails",
         "attempts[].drift",

@@ -685,9 +685,10 @@ async fn sums_over_all_models_are_those_of_the_runs() {
             if let Some(l0_core::Value::Count(count)) = quantity.value(&telemetry) {
                 add(String::new(), count as f64);
             }
-            let label = quantity.label().unwrap_or_default();
-            quantity.each(&telemetry, &mut |value, count| {
-                add(format!("{label}:{value}"), count as f64);
+            quantity.each(&telemetry, &mut |values, number| {
+                let labels = quantity.labels().iter().zip(values);
+                let labels = labels.map(|(label, value)| format!("{label}:{value}"));
+                add(labels.collect::<Vec<_>>().join(","), number.as_f64());
             });
         }
         if number % 500 == 499 {

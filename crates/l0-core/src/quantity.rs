@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::attempt_stats::AttemptStats;
 use crate::distribution::Distribution;
-use crate::money::Money;
+use crate::money::{Currency, Money};
 use crate::telemetry::Telemetry;
 use crate::usage::Usage;
 use crate::verdict::Severity;
@@ -152,6 +152,21 @@ impl Quantity {
             Value::Distribution(all) => !all.is_empty(),
             Value::Count(_) | Value::Duration(_) | Value::Amount(_) => true,
         })
+    }
+
+    /// Returns what all amounts of a run come to, if each is in this currency; absent if the quantity is
+    /// no money, or none is known.
+    #[must_use]
+    pub fn amount_in(&self, currency: Currency, telemetry: &Telemetry) -> Option<Money> {
+        let mut sum = None;
+        let mut is_other = false;
+        self.each(telemetry, &mut |labels, value| {
+            if let (Value::Amount(amount), Some(of)) = (value, labels.first()) {
+                is_other |= *of != currency.as_str();
+                *sum.get_or_insert(Money::ZERO) += amount;
+            }
+        });
+        sum.filter(|_| !is_other)
     }
 
     /// Calls `visit` with each value of a run: the one, or one for each attempt. What is unknown, or

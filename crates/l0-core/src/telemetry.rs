@@ -417,8 +417,8 @@ impl Telemetry {
     /// What attempts measure belongs to their source: tokens, usage, cost, network errors, retries, gaps and
     /// the rate while tokens flow, violations, drift. What is the run's own belongs to the source that was tried last: its
     /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
-    /// parts are those of the run; only drift, which is counted once for each run, is counted for each
-    /// source that drifted. A run of one source is one part: itself.
+    /// parts are those of the run; only drift, and a price that is not known, which are counted
+    /// once for each run, are counted for each source that had them. A run of one source is one part: itself.
     pub fn by_source(&self, visit: &mut dyn FnMut(SourcePart<'_>)) {
         let last = self.attempts.last().map_or(1, |attempt| attempt.source);
         if self.attempts.iter().all(|attempt| attempt.source == last) {

@@ -282,20 +282,20 @@ impl Stats {
     }
 
     fn add_counts(&mut self, quantity: &'static Quantity, telemetry: &Telemetry) {
-        for (labels, number) in Counts::of(quantity, telemetry)
-            .into_iter()
-            .flat_map(|all| all.0)
-        {
-            match number {
-                Scalar::Money(amount) => self.add_amount(quantity.name, &labels, amount),
-                number => {
-                    let totals = self.counts.entry(quantity.name).or_default();
-                    let label = labels.first().map_or("", |label| label);
-                    let Scalar::Count(count) = number else {
-                        continue;
-                    };
-                    add_count(totals, label, count);
+        let Some(Counts(counts)) = Counts::of(quantity, telemetry) else {
+            return;
+        };
+        if quantity.unit != Unit::Money {
+            // Known, also if there are none.
+            self.counts.entry(quantity.name).or_default();
+        }
+        for (labels, number) in counts {
+            match (&*labels, number) {
+                (labels, Scalar::Money(amount)) => self.add_amount(quantity.name, labels, amount),
+                ([label, ..], Scalar::Count(count)) => {
+                    add_count(self.counts.entry(quantity.name).or_default(), label, count);
                 }
+                _ => {}
             }
         }
     }

@@ -23,7 +23,7 @@ pub(crate) const RULES: KeyRules = KeyRules::new(
 
 /// Returns whether an attribute of this name is sent whatever the metadata.
 fn is_sent(conventions: &Table, name: &str) -> bool {
-    let mut labels = Quantity::ALL.iter().filter_map(Quantity::label);
+    let mut labels = Quantity::ALL.iter().flat_map(|one| one.labels());
     let of_runs = SpanNumber::of_runs(conventions).into_iter();
     let mut numbers = of_runs.chain(SpanNumber::of_attempts(conventions));
     conventions.keys.all().contains(&name)

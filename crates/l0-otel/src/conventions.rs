@@ -455,7 +455,7 @@ const CACHE_WRITE: &[&str] = &[
 const REASONING: &[&str] = &["gen_ai.usage.reasoning.output_tokens"];
 
 /// How many numbers are not sent under their own names.
-const NUMBERS: usize = 23;
+const NUMBERS: usize = 24;
 
 /// The numbers of a version: what differs is given, the rest is the same in all.
 const fn numbers(
@@ -498,6 +498,8 @@ const fn numbers(
         cached_input,
         cache_write_input,
         reasoning,
+        // In no convention, but in the backends that read costs.
+        usage("cost", Spelling::Own, &["gen_ai.usage.cost"]),
         // These are counted as they happen, in every run: `Metrics` has them, by reason, type or rule.
         counted("retries.total", Spelling::Own),
         counted("retries.network", Spelling::Own),

@@ -9,6 +9,7 @@ use opentelemetry::{Array, KeyValue, Value};
 use serde_json::{Map, Value as Json};
 
 use crate::attributes::text;
+use crate::numbers;
 
 /// The attributes that one backend reads, as a table. [`LANGFUSE`](crate::LANGFUSE),
 /// [`OPENINFERENCE`](crate::OPENINFERENCE) and [`SIGNOZ`](crate::SIGNOZ) are there; any other is a table of
@@ -288,7 +289,7 @@ pub(crate) fn attributes(rows: &[&'static Row], on: On, span: &Ended<'_>) -> Vec
 
 /// A number as it is sent; none if it is unknown, or more than one.
 fn number(quantity: &Quantity, telemetry: &Telemetry) -> Option<Value> {
-    Some(match quantity.value(telemetry)? {
+    Some(match numbers::one(quantity, telemetry)? {
         Number::Count(count) => Value::I64(i64::try_from(count).unwrap_or(i64::MAX)),
         value => Value::F64(value.as_f64()),
     })

@@ -35,6 +35,10 @@ pub static LANGFUSE: Dialect = Dialect::new(
                 ("total", Reads::quantity("usage.total")),
             ],
         ),
+        Row::object(
+            "langfuse.observation.cost_details",
+            &[("total", Reads::quantity("cost"))],
+        ),
         // A run that was given up did not fail, and did not complete.
         Row::words(
             "langfuse.observation.level",
@@ -95,6 +99,7 @@ pub static OPENINFERENCE: Dialect = Dialect::new(
             "llm.token_count.completion_details.reasoning",
             "usage.reasoning",
         ),
+        Row::quantity("llm.cost.total", "cost"),
         Row::attribute("llm.finish_reason", "gen_ai.response.finish_reasons").form(Form::Text),
         Row::attribute("session.id", "gen_ai.conversation.id").on(On::Both),
         Row::metadata("user.id", "user_id").on(On::Both),

@@ -144,8 +144,8 @@ struct NumberInstrument {
     instrument: Instrument,
     attributes: &'static [&'static str],
     token_type: Option<KeyValue>,
-    /// The attribute that a label becomes.
-    label: Option<Key>,
+    /// The attributes that labels become.
+    labels: Vec<Key>,
 }
 
 enum Instrument {
@@ -161,13 +161,15 @@ impl NumberInstrument {
         quantity: &'static Quantity,
         metric: &Metric,
     ) -> Self {
-        let label = quantity.label();
+        let labels = quantity.labels().iter();
         Self {
             quantity,
             instrument: Instrument::new(quantity, meter, metric),
             attributes: metric.attributes,
             token_type: None,
-            label: label.map(|label| numbers::label(conventions, label).into()),
+            labels: labels
+                .map(|label| numbers::label(conventions, label).into())
+                .collect(),
         }
     }
 
@@ -179,13 +181,13 @@ impl NumberInstrument {
         self.quantity.values(telemetry, &mut |value| {
             self.instrument.record(value, attributes);
         });
-        if let Some(label) = &self.label {
-            self.quantity.each(telemetry, &mut |of, count| {
-                attributes.push(KeyValue::new(label.clone(), text(of)));
-                self.instrument.record(Value::Count(count), attributes);
-                attributes.pop();
-            });
-        }
+        self.quantity.each(telemetry, &mut |of, value| {
+            let shared = attributes.len();
+            let labels = self.labels.iter().zip(of);
+            attributes.extend(labels.map(|(label, of)| KeyValue::new(label.clone(), text(of))));
+            self.instrument.record(value, attributes);
+            attributes.truncate(shared);
+        });
     }
 }
 
@@ -347,8 +349,8 @@ mod tests {
         let metrics: Vec<_> = scopes.flat_map(|scope| scope.metrics()).collect();
         for quantity in quantities() {
             let (mut expected, mut known) = (0.0, false);
-            quantity.each(&telemetry, &mut |_, count| {
-                (expected, known) = (expected + count as f64, true);
+            quantity.each(&telemetry, &mut |_, value| {
+                (expected, known) = (expected + value.as_f64(), true);
             });
             quantity.values(&telemetry, &mut |value| {
                 known = true;
@@ -357,11 +359,10 @@ mod tests {
             let name = format!("l0.{}", quantity.name);
             let metric = metrics.iter().find(|metric| metric.name() == name);
             assert_eq!(metric.is_some(), known, "{name}");
-            let label = quantity.label().map(|label| numbers::label(CURRENT, label));
-            let allowed = [
-                "gen_ai.response.model",
-                label.as_deref().unwrap_or_default(),
-            ];
+            let labels = quantity.labels().iter();
+            let labels: Vec<_> = labels.map(|label| numbers::label(CURRENT, label)).collect();
+            let mut allowed = vec!["gen_ai.response.model"];
+            allowed.extend(labels.iter().map(|label| &**label));
             let sent = metric.map_or(0.0, |metric| sum(metric.data(), &allowed));
             assert!(
                 (sent - expected).abs() <= expected * 1e-9,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use l0_core::{Distribution, Quantity, QuantityKind, Telemetry, Unit, Value};
+use l0_core::{Currency, Distribution, Quantity, QuantityKind, Telemetry, Unit, Value};
 use opentelemetry::{Key, Value as AttributeValue};
 
 use crate::conventions::{COUNTS, Metric, Number, RATES, SECONDS, Spelling, Table};
@@ -99,7 +99,7 @@ impl SpanNumber {
             let row = row(conventions, quantity);
             match row.map_or(Spelling::Own, |row| row.attribute) {
                 Spelling::Named(key) => add(Key::from_static_str(key), None),
-                Spelling::Own if quantity.label().is_some() => {}
+                Spelling::Own if quantity.is_labelled() => {}
                 Spelling::Own if quantity.kind == QuantityKind::Distribution => {
                     for (suffix, part) in PARTS {
                         add(shared(format!("{name}.{suffix}")), Some(part));
@@ -127,12 +127,23 @@ impl SpanNumber {
 
     /// Reads it; none if it is unknown.
     pub(crate) fn value(&self, telemetry: &Telemetry) -> Option<AttributeValue> {
-        Some(match (self.quantity.value(telemetry)?, self.part) {
+        Some(match (one(self.quantity, telemetry)?, self.part) {
             (Value::Distribution(all), Some(part)) => AttributeValue::F64(part(all)?.as_secs_f64()),
             (Value::Count(count), _) => whole(count),
             (value, _) => AttributeValue::F64(value.as_f64()),
         })
     }
+}
+
+/// Reads a number that an attribute has; none if it is unknown. Money is in US dollars, which is what
+/// backends take it for.
+pub(crate) fn one<'t>(quantity: &Quantity, telemetry: &'t Telemetry) -> Option<Value<'t>> {
+    let dollars = || {
+        quantity
+            .amount_in(Currency::USD, telemetry)
+            .map(Value::Amount)
+    };
+    quantity.value(telemetry).or_else(dollars)
 }
 
 /// The row of a number that is not sent under its own name.

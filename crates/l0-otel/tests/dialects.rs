@@ -10,7 +10,10 @@ use std::time::Duration;
 
 use common::{MS, Sdk, asked, table, value};
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Backoff, FinishReason, L0, Monitoring, Retry, TokenKind, Usage, keys};
+use l0_core::{
+    Backoff, Cost, CostSource, Currency, FinishReason, L0, Monitoring, Retry, TokenKind, Usage,
+    keys,
+};
 use l0_otel::{Conventions, Dialect, Form, LANGFUSE, OPENINFERENCE, On, OtelBuilder, Row, SIGNOZ};
 use opentelemetry::Value;
 use opentelemetry_sdk::trace::SpanData;
@@ -24,6 +27,8 @@ async fn answered(builder: OtelBuilder, monitoring: Monitoring) {
         .cached_input(1_100)
         .cache_write_input(65)
         .reasoning(30);
+    let amount = "0.0123".parse().unwrap();
+    let cost = Cost::new(amount, Currency::USD, CostSource::Provider);
     let mut token = ScriptedToken::new(TokenKind::Text, "a");
     token.model = Some("gpt-4o-2024-08-06".to_owned());
     let script = Script::new()
@@ -33,6 +38,7 @@ async fn answered(builder: OtelBuilder, monitoring: Monitoring) {
                 .item(token)
                 .token("b")
                 .usage(usage)
+                .cost(cost)
                 .finish(FinishReason::Stop)
         });
     let l0 = L0::builder()
@@ -98,6 +104,7 @@ async fn each_dialect_adds_exactly_its_attributes() {
                 "langfuse.observation.usage_details: string = {\"input\":225,\
                  \"input_cache_creation\":65,\"input_cache_read\":1100,\"output\":10,\
                  \"output_reasoning_tokens\":30,\"total\":1430}",
+                "langfuse.observation.cost_details: string = {\"total\":0.0123}",
                 "langfuse.observation.level: string = DEFAULT",
                 "session.id: string = c-1",
                 "user.id: string = u-1",
@@ -129,6 +136,7 @@ async fn each_dialect_adds_exactly_its_attributes() {
                 "llm.token_count.prompt_details.cache_read: integer = 1100",
                 "llm.token_count.prompt_details.cache_write: integer = 65",
                 "llm.token_count.completion_details.reasoning: integer = 30",
+                "llm.cost.total: double = 0.0123",
                 "llm.finish_reason: string = stop",
                 "session.id: string = c-1",
                 "user.id: string = u-1",

@@ -177,7 +177,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     let mut emitted: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     // Of one that has a label there is a point for each of its values.
     let labelled: Vec<_> = own_metrics()
-        .filter(|(_, quantity)| quantity.label().is_some())
+        .filter(|(_, quantity)| quantity.is_labelled())
         .map(|(name, _)| name)
         .collect();
     for metric in sdk.metrics() {

@@ -184,13 +184,18 @@ fn own_metric(quantity: &Quantity) -> Expected {
     let (unit, values) = match quantity.unit {
         Unit::Each(thing) => (format!("{{{thing}}}"), "count"),
         Unit::PerSecond(thing) => (format!("{{{thing}}}/s"), "rate"),
+        Unit::Money => ("1".to_owned(), "money"),
         _ => ("s".to_owned(), "time"),
     };
     Expected {
         instrument: if sum { "counter" } else { "histogram" }.to_owned(),
         unit,
         boundaries: boundaries(if sum { "" } else { values }),
-        always: quantity.label().map(attribute_of).into_iter().collect(),
+        always: quantity
+            .labels()
+            .iter()
+            .map(|label| attribute_of(label))
+            .collect(),
         if_known: list("gen_ai.response.model"),
         description: quantity.description.to_owned(),
     }

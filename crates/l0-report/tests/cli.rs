@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use l0_core::{Cause, End, ErrorRecord, Telemetry};
+use l0_core::{Cause, Cost, CostSource, Currency, End, ErrorRecord, Money, Telemetry};
 use l0_export::json::{to_string, write_line};
 
 /// What the program did.
@@ -305,4 +305,55 @@ fn arguments_that_contradict_are_refused_and_help_is_given() {
     for word in ["--by", "--json", "--csv", "standard input"] {
         assert!(ran.out.contains(word), "{}", ran.out);
     }
+}
+
+#[test]
+fn costs_of_a_file_are_summed_exactly_by_currency() {
+    let mut lines = Vec::new();
+    let mut sums = [Money::ZERO; 3];
+    for number in 1..=1_000_u64 {
+        let mut telemetry = Telemetry::example();
+        // A third of 10^-18 units and more: no float adds these up.
+        let amount =
+            |plus: u64| Money::from_steps(333_333_333_333_333_333 + u128::from(number + plus));
+        let cost = |plus| {
+            Some(Cost::new(
+                amount(plus),
+                Currency::USD,
+                CostSource::PriceList,
+            ))
+        };
+        telemetry.attempts[0].cost = cost(1);
+        telemetry.attempts[1].cost = cost(2);
+        telemetry.attempts[0].estimated_cost = cost(3);
+        telemetry.cost = telemetry.attempts[1].cost;
+        for (sum, plus) in sums.iter_mut().zip([1, 2, 3]) {
+            *sum += amount(plus);
+        }
+        write_line(&mut lines, &telemetry).expect("written");
+    }
+    let [wasted, answers, estimated] = sums.map(|sum| sum.to_string());
+    let ran = run(&["--json"], &lines);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let json: serde_json::Value = serde_json::from_str(&ran.out).expect("JSON");
+    let cost = serde_json::json!({ "USD": { "false": answers, "true": wasted } });
+    assert_eq!(json["all"]["cost"], cost);
+    assert_eq!(
+        json["all"]["estimatedCost"],
+        serde_json::json!({ "USD": estimated })
+    );
+
+    let ran = run(&[], &lines);
+    let spent = (sums[0] + sums[1]).to_string();
+    let mut rows = ran.out.lines().skip_while(|line| !line.starts_with("USD "));
+    let heading: Vec<_> = rows.next().expect("a block").split_whitespace().collect();
+    let expected = "USD cost wasted estimated per 1,000 runs per completed";
+    assert_eq!(heading.join(" "), expected);
+    let row: Vec<_> = rows.next().expect("a row").split_whitespace().collect();
+    let expected = ["all", &spent, &wasted, &estimated, "667", "0.667"];
+    assert_eq!(row, expected, "{}", ran.out);
+
+    let ran = run(&["--csv"], &lines);
+    let row = ran.out.lines().nth(1).expect("a row");
+    assert!(row.contains(&answers) && row.contains(&estimated), "{row}");
 }

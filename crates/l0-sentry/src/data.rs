@@ -39,13 +39,20 @@ pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
         let value = quantity.value(telemetry);
         numbers.extend(value.into_iter().flat_map(|value| entries(quantity, value)));
         // A value of the label may come several times.
-        let mut counts = BTreeMap::<_, u64>::new();
-        quantity.each(telemetry, &mut |label, count| {
-            let of_label = counts.entry(label.to_owned()).or_default();
-            *of_label = of_label.saturating_add(count);
+        let mut sums = BTreeMap::<_, Number<'_>>::new();
+        quantity.each(telemetry, &mut |labels, value| {
+            let sum = sums.remove(&labels.join("."));
+            let sum = match (sum, value) {
+                (Some(Number::Count(sum)), Number::Count(more)) => {
+                    Number::Count(sum.saturating_add(more))
+                }
+                (Some(Number::Amount(sum)), Number::Amount(more)) => Number::Amount(sum + more),
+                (_, value) => value,
+            };
+            sums.insert(labels.join("."), sum);
         });
-        let counts = counts.iter();
-        numbers.extend(counts.filter_map(|(label, count)| labelled(quantity, label, *count)));
+        let sums = sums.iter();
+        numbers.extend(sums.filter_map(|(label, sum)| labelled(quantity, label, *sum)));
     }
     numbers
 }
@@ -55,7 +62,7 @@ fn entries(quantity: &Quantity, value: Number<'_>) -> Vec<(String, Value)> {
     let key = |part| key(quantity, part);
     match value {
         Number::Count(count) => vec![(key(""), count.into())],
-        Number::Rate(rate) => vec![(key(""), rate.into())],
+        Number::Rate(_) | Number::Amount(_) => vec![(key(""), value.as_f64().into())],
         Number::Duration(duration) => vec![(key(""), millis(duration))],
         Number::Distribution(all) => {
             let parts: [(_, fn(&Distribution) -> _); 5] = [
@@ -89,18 +96,19 @@ fn key(quantity: &Quantity, part: &str) -> String {
     format!("{name}{part}{unit}")
 }
 
-/// The count of a quantity for a value of its label. One that counts runs is a word here, where there
+/// The number of a quantity for the values of its labels. One that counts runs is a word here, where there
 /// is one run: the value itself.
-fn labelled(quantity: &Quantity, label: &str, count: u64) -> Option<(String, Value)> {
-    let name = quantity.label()?;
+fn labelled(quantity: &Quantity, label: &str, number: Number<'_>) -> Option<(String, Value)> {
+    let name = *quantity.labels().first()?;
     let label = keys::cut(label, MAX_VALUE);
+    let number = match number {
+        Number::Count(0) => return None,
+        Number::Count(count) => count.into(),
+        number => number.as_f64().into(),
+    };
     match quantity.unit {
-        _ if count == 0 => None,
         Unit::Each("run") => Some((name.to_owned(), label.into())),
-        _ => {
-            let key = key(quantity, "");
-            Some((format!("{key}.{label}"), count.into()))
-        }
+        _ => Some((format!("{}.{label}", key(quantity, "")), number)),
     }
 }
 
@@ -202,9 +210,10 @@ mod tests {
                 Unit::Seconds => Number::Distribution(&distribution),
                 _ => Number::Count(1),
             };
-            let keys = match quantity.label() {
-                None => entries(quantity, value),
-                Some(_) => Vec::from_iter(labelled(quantity, "value", 1)),
+            let keys = if quantity.is_labelled() {
+                Vec::from_iter(labelled(quantity, "value", Number::Count(1)))
+            } else {
+                entries(quantity, value)
             };
             assert!(!keys.is_empty(), "{quantity:?}");
             for (key, _) in keys {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use l0_core::{Description, KeyList, Quantity, Telemetry, Value as Number, keys};
+use l0_core::{Currency, Description, KeyList, Quantity, Telemetry, Value as Number, keys};
 use sentry_core::protocol::Value;
 
 use crate::data::{Data, cut, data, primitive};
@@ -14,7 +14,7 @@ const EMBEDDINGS: &str = "embeddings";
 const OUTPUT_RATE: &str = "output_tokens.per_second";
 
 /// Which attribute a quantity is. The conventions take seconds.
-const NUMBERS: [(&str, &str); 9] = [
+const NUMBERS: [(&str, &str); 10] = [
     ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
     (OUTPUT_RATE, "gen_ai.response.tokens_per_second"),
     ("usage.input", "gen_ai.usage.input_tokens"),
@@ -31,6 +31,7 @@ const NUMBERS: [(&str, &str); 9] = [
         "gen_ai.usage.cache_creation.input_tokens",
     ),
     ("usage.reasoning", "gen_ai.usage.reasoning.output_tokens"),
+    ("cost", "gen_ai.cost.total_tokens"),
 ];
 
 /// The numbers of a run that are attributes.
@@ -43,9 +44,14 @@ fn read(telemetry: &Telemetry, wanted: fn(&str) -> bool) -> impl Iterator<Item =
     wanted.filter_map(|(name, attribute)| {
         let mut all = Quantity::ALL.iter();
         let quantity = all.find(|quantity| quantity.name == *name)?;
-        let value = match quantity.value(telemetry)? {
-            Number::Count(count) => count.into(),
-            number => number.as_f64().into(),
+        let value = match quantity.value(telemetry) {
+            Some(Number::Count(count)) => count.into(),
+            Some(number) => number.as_f64().into(),
+            // Sentry takes every cost for one in US dollars.
+            None => quantity
+                .amount_in(Currency::USD, telemetry)?
+                .as_f64()
+                .into(),
         };
         Some(((*attribute).to_owned(), value))
     })

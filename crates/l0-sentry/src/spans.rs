@@ -259,6 +259,7 @@ fn alone(attempt: &AttemptStats) -> Telemetry {
     telemetry.outcome = attempt.outcome;
     telemetry.finish_reason = attempt.finish_reason;
     telemetry.usage = attempt.usage;
+    telemetry.cost = attempt.cost;
     telemetry.metrics.total_tokens = attempt.tokens;
     telemetry.metrics.time_to_first_token = attempt.time_to_first_token;
     let gaps = attempt.inter_token.as_ref();

@@ -186,6 +186,7 @@ pub(crate) fn clean(text: &str) -> impl Iterator<Item = char> {
 mod tests {
     use std::time::Duration;
 
+    use l0_core::{Cost, CostSource, Currency, Money};
     use l0_core::{GuardrailStats, Metrics};
     use proptest::prelude::*;
     use serde_json::{Value, json};
@@ -251,6 +252,41 @@ mod tests {
             .lines()
             .filter(|line| known.iter().any(|start| line.starts_with(start)))
             .collect()
+    }
+
+    #[test]
+    fn costs_are_counters_with_decimals_whose_sum_is_within_a_billionth_of_the_exact_one() {
+        let mut exact = [Money::ZERO; 2];
+        let mut sent = [0.0; 2];
+        for number in 0..10_000_u128 {
+            let steps = number * 12_345_678_901_234_567 % 400_000_000_000_000_003;
+            let mut telemetry = Telemetry::example();
+            for (attempt, exact) in telemetry.attempts.iter_mut().zip(&mut exact) {
+                let amount = Money::from_steps(steps + u128::from(attempt.number));
+                *exact += amount;
+                attempt.cost = Some(Cost::new(amount, Currency::EUR, CostSource::Provider));
+            }
+            telemetry.cost = telemetry.attempts[1].cost;
+            let lines = format(MetricTypes::DogStatsd, Some(Tags::default()));
+            let lines = lines.lines(&telemetry, |_| None);
+            for (wasted, sent) in ["true", "false"].iter().zip(&mut sent) {
+                let end = format!("|c|#currency:EUR,wasted:{wasted}");
+                let of = lines
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("l0.cost:"));
+                let of: Vec<_> = of.filter_map(|line| line.strip_suffix(&*end)).collect();
+                let [value] = &*of else {
+                    panic!("{lines}");
+                };
+                *sent += value.parse::<f64>().expect("a number");
+            }
+        }
+        for (sent, exact) in sent.into_iter().zip(exact) {
+            assert!(
+                sent > 1_000.0 && (sent - exact.as_f64()).abs() < 1e-9,
+                "{sent} {exact}"
+            );
+        }
     }
 
     #[test]

@@ -306,18 +306,17 @@ pub(crate) fn own_metrics() -> impl Iterator<Item = (String, &'static Quantity)>
 pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String> {
     let mut points = Vec::new();
     for (name, quantity) in own_metrics() {
-        if let Some(label) = quantity.label() {
-            let mut counts = BTreeMap::new();
-            quantity.each(telemetry, &mut |of, count| {
-                *counts.entry(of.to_owned()).or_insert(0) += count;
-            });
-            for (of, count) in counts {
-                let mut attributes: Vec<_> = attributes.split_whitespace().collect();
-                let label = format!("{}={of}", attribute_of(label));
-                attributes.push(&label);
-                attributes.sort_unstable();
-                points.push(format!("{name}[{}] {count}", attributes.join(" ")));
-            }
+        let mut sums = BTreeMap::new();
+        quantity.each(telemetry, &mut |of, value| {
+            let labels = quantity.labels().iter().zip(of);
+            let labels = labels.map(|(label, of)| format!("{}={of}", attribute_of(label)));
+            *sums.entry(labels.collect::<Vec<_>>()).or_insert(0.0) += value.as_f64();
+        });
+        for (labels, sum) in sums {
+            let mut attributes: Vec<_> = attributes.split_whitespace().collect();
+            attributes.extend(labels.iter().map(|label| &**label));
+            attributes.sort_unstable();
+            points.push(format!("{name}[{}] {sum}", attributes.join(" ")));
         }
         let mut values = Vec::new();
         quantity.values(telemetry, &mut |value| {
@@ -355,7 +354,7 @@ pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, Strin
     let mut attributes = BTreeMap::new();
     for quantity in Quantity::ALL {
         let named = cell(quantity, 2);
-        if named == "-" || quantity.label().is_some() {
+        if named == "-" || quantity.is_labelled() {
             continue;
         }
         let Some(value) = quantity.value(telemetry) else {
@@ -402,6 +401,7 @@ pub(crate) fn attempt_number_attributes(attempt: &AttemptStats) -> BTreeMap<Stri
             "usage.cache_write_input",
             usage.cache_write_input.map(|count| count.to_string()),
         ),
+        ("cost", attempt.cost.map(|cost| cost.amount.to_string())),
         (
             "usage.reasoning",
             usage.reasoning.map(|count| count.to_string()),
