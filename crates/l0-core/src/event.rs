@@ -53,6 +53,13 @@ pub enum Event<'a> {
         /// What the token says. Its model is that of the attempt, also if an item before told it.
         view: TokenView<'a>,
     },
+    /// The answer of a call arrived, as one: it is no token. Only for observers with
+    /// [`Interest::TOKENS`](crate::Interest::TOKENS).
+    #[non_exhaustive]
+    Answer {
+        /// What the answer says. Its model is that of the attempt.
+        view: TokenView<'a>,
+    },
     /// A network error occurred, whether or not a retry follows.
     #[non_exhaustive]
     NetworkError {
@@ -141,6 +148,7 @@ impl Event<'_> {
             Self::AttemptStarted { .. } => "attempt_started",
             Self::FirstToken { .. } => "first_token",
             Self::Token { .. } => "token",
+            Self::Answer { .. } => "answer",
             Self::NetworkError { .. } => "network_error",
             Self::Retry { .. } => "retry",
             Self::Fallback { .. } => "fallback",
@@ -152,7 +160,7 @@ impl Event<'_> {
     }
 }
 
-/// Without the text of a token and the source's own error, which may hold a prompt or a key.
+/// Without the text of a token or an answer, and the source's own error, which may hold a prompt or a key.
 impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -178,6 +186,10 @@ impl fmt::Debug for Event<'_> {
                 .debug_struct("Token")
                 .field("index", index)
                 .field("gap", gap)
+                .field("kind", &view.kind)
+                .finish_non_exhaustive(),
+            Self::Answer { view } => f
+                .debug_struct("Answer")
                 .field("kind", &view.kind)
                 .finish_non_exhaustive(),
             Self::NetworkError {

@@ -94,9 +94,9 @@ enum Level {
 }
 
 impl Interest {
-    /// Every event but [`Event::Token`].
+    /// Every event but [`Event::Token`] and [`Event::Answer`].
     pub const LIFECYCLE: Self = Self(Level::Lifecycle);
-    /// Every event, [`Event::Token`] included.
+    /// Every event, [`Event::Token`] and [`Event::Answer`] included.
     pub const TOKENS: Self = Self(Level::Tokens);
 }
 
@@ -342,7 +342,7 @@ impl Observers {
         self.deliver_if(event, |_| true);
     }
 
-    /// Delivers a token event to the observers that asked for it.
+    /// Delivers what says text to the observers that asked for it.
     pub(crate) fn deliver_token(&mut self, event: &Event<'_>) {
         self.deliver_if(event, |interest| interest == Interest::TOKENS);
     }

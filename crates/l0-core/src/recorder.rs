@@ -380,6 +380,9 @@ impl<'a> Recorder<'a> {
         if view.model.is_some() || view.response_id.is_some() {
             self.keep_names(view);
         }
+        if self.observers.want_tokens() {
+            self.observers.deliver_token(&Event::Answer { view: *view });
+        }
     }
 
     /// Many sources say them with every item; they are kept once, and not at all if nobody is told.

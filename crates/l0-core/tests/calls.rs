@@ -107,7 +107,13 @@ async fn an_answer_tells_its_usage_its_reason_and_its_model_and_no_tokens() {
     }
     assert_eq!(
         captured.kinds(),
-        ["started", "attempt_started", "attempt_finished", "finished"]
+        [
+            "started",
+            "attempt_started",
+            "answer",
+            "attempt_finished",
+            "finished"
+        ]
     );
     let Some(OwnedEvent::Finished {
         response_model,
@@ -165,7 +171,7 @@ async fn a_call_is_retried_and_falls_back_as_a_run_does() {
     assert_eq!((first.calls(), second.calls(), third.calls()), (2, 1, 1));
     let expected = "started attempt_started network_error attempt_finished retry \
                     attempt_started network_error attempt_finished fallback \
-                    attempt_started attempt_finished fallback attempt_started attempt_finished finished";
+                    attempt_started attempt_finished fallback attempt_started answer attempt_finished finished";
     assert_eq!(captured.kinds().join(" "), expected);
     let telemetry = call.telemetry().expect("measured");
     let told: Vec<_> = telemetry

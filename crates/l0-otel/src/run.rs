@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use l0_core::{
-    AttemptStats, End, ErrorRecord, Event, FinishReason, Interest, KeepReason, KeyList, Metadata,
-    Observer, Outcome, RunInfo, Telemetry, TokenView, keys,
+    AttemptStats, End, ErrorRecord, Event, Interest, KeepReason, KeyList, Metadata, Observer,
+    Outcome, RunInfo, Telemetry, TokenView, keys,
 };
 use opentelemetry::global::BoxedTracer;
 use opentelemetry::trace::{SpanBuilder, SpanKind, SpanRef, Status, TraceContextExt, Tracer};
@@ -336,13 +336,15 @@ impl ObservedRun {
             .run
             .source(source)
             .and_then(|source| source.input.as_deref());
-        let [instructions, asked] = input.map(|input| content.input(input)).unwrap_or_default();
-        let reason = results.and_then(|results| results.finish_reason);
-        let answered = content.output(captured, reason.map(FinishReason::as_str));
+        let [instructions, asked, tools] =
+            input.map(|input| content.input(input)).unwrap_or_default();
+        let reason = results.and_then(|attempt| finish_reason(attempt, &alone(attempt)));
+        let answered = content.output(captured, reason);
         let all = [
             (keys.system_instructions, instructions),
             (keys.input_messages, asked),
             (keys.output_messages, answered),
+            (keys.tool_definitions, tools),
         ];
         let known = all.into_iter().filter(|(_, messages)| !messages.is_empty());
         known
@@ -381,11 +383,7 @@ impl ObservedRun {
             known.extend(name.map(|name| KeyValue::new(key, name)));
         }
         if self.run.measured() {
-            // One that was given up while it answered has no reason of the model's.
-            let given_up = (!outcome.is_failure() && outcome != Outcome::Completed)
-                .then_some(outcome.as_str())
-                .filter(|_| attempt.tokens > 0);
-            let reason = telemetry.finish_reason_or_error().or(given_up);
+            let reason = finish_reason(attempt, telemetry);
             known.extend(reason.map(|reason| {
                 let reasons = vec![StringValue::from(reason)];
                 KeyValue::new(keys.finish_reasons, Value::Array(Array::String(reasons)))
@@ -520,6 +518,17 @@ fn alone(attempt: &AttemptStats) -> Telemetry {
     telemetry
 }
 
+/// Why the model stopped; if it did not say, how an attempt ended that did not complete after its first token.
+fn finish_reason(attempt: &AttemptStats, telemetry: &Telemetry) -> Option<&'static str> {
+    // One that was given up while it answered has no reason of the model's.
+    let given_up = attempt
+        .outcome
+        .filter(|outcome| !outcome.is_failure() && *outcome != Outcome::Completed)
+        .filter(|_| attempt.tokens > 0);
+    let said = telemetry.finish_reason_or_error();
+    said.or(given_up.map(Outcome::as_str))
+}
+
 fn add_numbers(numbers: &[SpanNumber], telemetry: &Telemetry, known: &mut Vec<KeyValue>) {
     for number in numbers {
         let value = number.value(telemetry);
@@ -541,6 +550,7 @@ impl Observer for ObservedRun {
         match *event {
             Event::AttemptStarted { number, source, .. } => self.start_attempt(number, source),
             Event::Token { gap, view, .. } => self.token(gap, &view),
+            Event::Answer { view, .. } => self.token(None, &view),
             Event::AttemptFinished { attempt, .. } => {
                 // A span processor that panics must not cost what the run has still to say.
                 let end = AssertUnwindSafe(|| {

@@ -126,6 +126,8 @@ pub enum OwnedEvent {
         text: String,
     },
     #[non_exhaustive]
+    Answer { kind: TokenKind, text: String },
+    #[non_exhaustive]
     NetworkError {
         kind: NetworkErrorKind,
         message: String,
@@ -187,6 +189,9 @@ impl OwnedEvent {
                 gap: *gap,
                 view: TokenView::new(*kind, text),
             },
+            Self::Answer { kind, text } => Event::Answer {
+                view: TokenView::new(*kind, text),
+            },
             Self::NetworkError {
                 kind,
                 message,
@@ -245,6 +250,10 @@ impl From<&Event<'_>> for OwnedEvent {
             Event::Token { index, gap, view } => Self::Token {
                 index,
                 gap,
+                kind: view.kind,
+                text: view.text.to_owned(),
+            },
+            Event::Answer { view } => Self::Answer {
                 kind: view.kind,
                 text: view.text.to_owned(),
             },

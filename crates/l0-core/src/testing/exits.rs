@@ -381,7 +381,7 @@ impl Row {
             subject,
             end: way.end,
             last: way.last,
-            events: events(subject, way.events),
+            events: events(subject, way.events, &setup),
             duration: way.duration,
             setup: setup.clone(),
         })
@@ -390,9 +390,12 @@ impl Row {
 
 /// All events of a way. An attempt that has started ends before what follows it; an answer that comes
 /// as one has no tokens.
-fn events(subject: Subject, between: &'static str) -> Vec<&'static str> {
+fn events(subject: Subject, between: &'static str, setup: &Setup) -> Vec<&'static str> {
     let mut events = vec!["started"];
     let mut is_open = false;
+    let mut sources = [&setup.script].into_iter().chain(&setup.fallback);
+    let (mut source, mut attempt) = (sources.next(), 0);
+    let can_be_read = setup.panics_in != Some(Hook::View);
     for event in between.split_whitespace().chain(["finished"]) {
         let follows = ["retry", "fallback", "finished"].contains(&event);
         if follows && std::mem::take(&mut is_open) {
@@ -401,6 +404,16 @@ fn events(subject: Subject, between: &'static str) -> Vec<&'static str> {
         is_open |= event == STARTED;
         if subject != Subject::Call || !["first_token", "token"].contains(&event) {
             events.push(event);
+        }
+        if event == "fallback" {
+            (source, attempt) = (sources.next(), 0);
+        }
+        if event == STARTED {
+            let answers = source.is_some_and(|script| script.ends(attempt));
+            if subject == Subject::Call && answers && can_be_read {
+                events.push("answer");
+            }
+            attempt += 1;
         }
     }
     events

@@ -100,6 +100,12 @@ impl<'a> Event<'a> {
         Self::Token { index, gap, view }
     }
 
+    /// Creates an [`Event::Answer`].
+    #[must_use]
+    pub fn answer(view: TokenView<'a>) -> Self {
+        Self::Answer { view }
+    }
+
     /// Creates an [`Event::NetworkError`]. A retry follows if there is a delay.
     #[must_use]
     pub fn network_error(

@@ -95,6 +95,16 @@ impl<T> Script<T> {
         }
     }
 
+    /// Returns whether an attempt, counted from 0, comes to its end.
+    pub(super) fn ends(&self, attempt: usize) -> bool {
+        let attempt = self.attempts.get(attempt).or(self.attempts.last());
+        let mut steps = attempt.iter().flat_map(|all| [&all.connect, &all.steps]);
+        steps.all(|steps| {
+            let mut steps = steps.iter();
+            steps.all(|step| matches!(step, Step::Wait(_) | Step::Item(_)))
+        })
+    }
+
     /// Returns how often the source was called.
     #[must_use]
     pub fn calls(&self) -> usize {
@@ -395,6 +405,8 @@ pub struct ScriptedToken {
     pub kind: TokenKind,
     /// The text.
     pub text: String,
+    /// The tool that is called.
+    pub tool: Option<String>,
     /// Token counts.
     pub usage: Option<Usage>,
     /// A finish reason.
@@ -412,6 +424,7 @@ impl ScriptedToken {
         Self {
             kind,
             text: text.into(),
+            tool: None,
             usage: None,
             finish: None,
             model: None,
@@ -437,6 +450,7 @@ impl Token for ScriptedToken {
     fn view(&self) -> TokenView<'_> {
         let mut view = TokenView::text(&self.text);
         view.kind = self.kind;
+        view.tool = self.tool.as_deref();
         view.usage = self.usage;
         view.finish = self.finish;
         view.model = self.model.as_deref();
