@@ -64,6 +64,7 @@
 //!
 //! None: your application chooses its providers and exporters, of crates and features of OpenTelemetry.
 #![doc = include_str!("../names.md")]
+#![doc = include_str!("../dialects.md")]
 
 mod attributes;
 mod builder;

@@ -97,18 +97,6 @@ fn decoded(sdk: &Sdk, what: &str, has_times: bool) -> String {
     format!("{what}\n{}\n", spans.concat())
 }
 
-fn assert_is(file: &str, lines: &str) {
-    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("L0_WRITE").is_some() {
-        std::fs::write(&path, lines).unwrap();
-    }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    for (index, (line, expected)) in lines.lines().zip(expected.lines()).enumerate() {
-        assert_eq!(line, expected, "line {} of {file}", index + 1);
-    }
-    assert_eq!(lines.len(), expected.len(), "{file}");
-}
-
 fn paused() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
@@ -127,7 +115,7 @@ fn the_spans_of_every_exit_are_those_of_the_file() {
         assert_eq!(exited.info.observer_panics(), 0, "{exit}");
         lines += &decoded(&sdk, &exit.to_string(), false);
     }
-    assert_is("spans.txt", &lines);
+    common::assert_is("spans.txt", &lines);
 }
 
 /// What comes before the attempt that ends the run, or what the run is.
@@ -287,5 +275,5 @@ fn the_spans_of_every_way_an_attempt_can_end_are_those_of_the_file_in_every_shap
         }
     }
     std::panic::set_hook(hook);
-    assert_is("attempts.txt", &lines);
+    common::assert_is("attempts.txt", &lines);
 }
