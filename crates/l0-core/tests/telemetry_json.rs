@@ -334,6 +334,7 @@ async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_
         "error",
         "error.message",
         "error.type",
+        "kept",
         "outcome",
     ];
     for (name, telemetry, more) in [

@@ -63,7 +63,7 @@ use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::timeout::Timeouts;
 use crate::token::{FinishReason, TokenKind, TokenView, Usage};
-use crate::verdict::{DriftReport, Severity, Violation};
+use crate::verdict::{DriftReport, Outcome, Severity, Violation};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -379,9 +379,9 @@ impl Row {
         ways.map(move |(subject, way)| Exit {
             name,
             subject,
+            events: events(subject, &way, &setup),
             end: way.end,
             last: way.last,
-            events: events(subject, way.events, &setup),
             duration: way.duration,
             setup: setup.clone(),
         })
@@ -390,13 +390,16 @@ impl Row {
 
 /// All events of a way. An attempt that has started ends before what follows it; an answer that comes
 /// as one has no tokens.
-fn events(subject: Subject, between: &'static str, setup: &Setup) -> Vec<&'static str> {
+fn events(subject: Subject, way: &Way, setup: &Setup) -> Vec<&'static str> {
     let mut events = vec!["started"];
     let mut is_open = false;
     let mut sources = [&setup.script].into_iter().chain(&setup.fallback);
     let (mut source, mut attempt) = (sources.next(), 0);
-    let can_be_read = setup.panics_in != Some(Hook::View);
-    for event in between.split_whitespace().chain(["finished"]) {
+    // What comes too late is no answer, and what cannot be read is none either.
+    let answers = subject == Subject::Call
+        && way.end.outcome() != Outcome::TimedOut
+        && setup.panics_in != Some(Hook::View);
+    for event in way.events.split_whitespace().chain(["finished"]) {
         let follows = ["retry", "fallback", "finished"].contains(&event);
         if follows && std::mem::take(&mut is_open) {
             events.push("attempt_finished");
@@ -409,8 +412,7 @@ fn events(subject: Subject, between: &'static str, setup: &Setup) -> Vec<&'stati
             (source, attempt) = (sources.next(), 0);
         }
         if event == STARTED {
-            let answers = source.is_some_and(|script| script.ends(attempt));
-            if subject == Subject::Call && answers && can_be_read {
+            if answers && source.is_some_and(|script| script.ends(attempt)) {
                 events.push("answer");
             }
             attempt += 1;
