@@ -286,8 +286,8 @@ impl Writing<'_> {
             parts.extend(self.part(call));
         }
         let role = role.unwrap_or_else(|| {
-            let kinds = parts.iter().map(|part| part["type"].as_str());
-            let role = match kinds.last().flatten() {
+            let kind = parts.last().and_then(|part| part["type"].as_str());
+            let role = match kind {
                 Some("tool_call") => "assistant",
                 Some("tool_call_response") => "tool",
                 _ => "user",
