@@ -135,9 +135,12 @@ enum Then {
     IsDropped,
 }
 
+/// What the source does in the last attempt.
+type Last = fn(ScriptedAttempt) -> ScriptedAttempt;
+
 /// Ways an attempt can end: what its source does, and what is done with it.
 #[rustfmt::skip]
-const WAYS: &[(&str, fn(ScriptedAttempt) -> ScriptedAttempt, Then)] = &[
+const WAYS: &[(&str, Last, Then)] = &[
     ("completed", answers, Then::Ends),
     ("completed by a token limit", |a| a.token("a").finish(FinishReason::Length), Then::Ends),
     ("completed by a refusal of the model", |a| a.finish(FinishReason::Refusal), Then::Ends),
@@ -186,7 +189,7 @@ impl Check for Halts {
 }
 
 /// Lets a run end in this way, and returns its spans.
-async fn ended(shape: Shape, last: fn(ScriptedAttempt) -> ScriptedAttempt, then: Then) -> Sdk {
+async fn ended(shape: Shape, last: Last, then: Then) -> Sdk {
     let sdk = Sdk::new();
     let retries = u32::from(matches!(shape, Shape::Retry));
     let l0 = L0::builder()
@@ -265,7 +268,7 @@ fn the_spans_of_every_way_an_attempt_can_end_are_those_of_the_file_in_every_shap
             Shape::Call,
         ] {
             let what = match shape {
-                Shape::OneAttempt => format!("{name}"),
+                Shape::OneAttempt => (*name).to_owned(),
                 Shape::Retry => format!("{name}, after a retry"),
                 Shape::Fallback => format!("{name}, after a fallback"),
                 Shape::Call => format!("{name}, of a call"),
