@@ -76,8 +76,8 @@ impl Content {
     }
 
     /// Sets how many bytes of an attempt's input, and how many of its output, are sent at most; a mark
-    /// stands where they were cut. Of the input, the last messages are kept. A live run keeps so much of its
-    /// output in memory, and 1 KiB more. The redaction takes one or two milliseconds for each KiB, inside
+    /// stands where they were cut. Of the input, the last messages are kept. A live run takes up to twice
+    /// as much memory for its output. The redaction takes one or two milliseconds for each KiB, inside
     /// the poll or the drop that ends the attempt.
     pub const fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
