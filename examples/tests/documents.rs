@@ -157,6 +157,7 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     telemetry.guardrails = Some(GuardrailStats::default());
     telemetry.drift = Some(DriftStats::default());
     telemetry.parent_id = Some("l0_1".to_owned());
+    telemetry.kept = Some(l0_core::KeepReason::Rate);
     let attempt = &mut telemetry.attempts[0];
     for name in [
         &mut attempt.model,

@@ -9,12 +9,13 @@ use serde_json::{Map, Value, json};
 
 use crate::keys::cut;
 use crate::redact;
-use crate::token::{FinishReason, TokenKind, TokenView};
+use crate::token::{TokenKind, TokenView};
 
 /// That prompts and answers are sent, by the adapter that it is given to. Without it none is.
 ///
 /// The input is what a source says it asks, or what was given to [`input`](crate::RunBuilder::input). The
-/// output is text and tool calls as they came. Credentials are taken out by
+/// output is text and tool calls; of an answer that came as one, its text, or its first tool call where it has
+/// none. Both are in the schema of messages of OpenTelemetry's conventions. Credentials are taken out by
 /// [`redact::content`](crate::redact::content); what else must not leave, such as personal data, is for
 /// [`mask`](Self::mask).
 ///
@@ -34,7 +35,7 @@ use crate::token::{FinishReason, TokenKind, TokenView};
 /// then once what [`prompt`](Self::prompt) and [`answer`](Self::answer) return.
 ///
 /// ```
-/// use l0_core::{Content, FinishReason, TokenView};
+/// use l0_core::{Content, TokenView};
 /// use serde_json::json;
 ///
 /// let content = Content::new();
@@ -46,7 +47,7 @@ use crate::token::{FinishReason, TokenKind, TokenView};
 ///
 /// let mut buffer = content.buffer();
 /// buffer.add(&TokenView::text("A monoid."));
-/// let answer = content.answer(&buffer, Some(FinishReason::Stop));
+/// let answer = content.answer(&buffer, Some("stop"));
 /// assert_eq!(answer, [json!({ "role": "assistant", "finish_reason": "stop", "parts": [
 ///     { "type": "text", "content": "A monoid." },
 /// ] })]);
@@ -68,14 +69,25 @@ pub struct Prompt {
     pub instructions: Vec<Value>,
     /// The messages, each with a role and parts; empty without any.
     pub messages: Vec<Value>,
+    /// The tools that the model may call, as far as there is room beside the messages; empty without any.
+    pub tools: Vec<Value>,
 }
 
 /// What an attempt has answered so far, as much as [`Content`] keeps of it.
 pub struct AnswerBuffer {
     text: String,
-    tool_calls: String,
+    calls: Vec<Call>,
+    /// How many bytes they have, and what each call counts.
+    bytes: usize,
     max_bytes: usize,
     is_cut: bool,
+}
+
+/// A tool call, as it came.
+#[derive(Default)]
+struct Call {
+    name: Option<String>,
+    arguments: String,
 }
 
 /// What stands where something was cut.
@@ -96,6 +108,16 @@ const INSTRUCTIONS: [&str; 4] = [
     "system_instruction",
 ];
 const MESSAGES: [&str; 3] = ["messages", "input", "contents"];
+
+/// Where the calls of tools, what tools returned, and what tools there are have their parts: each API has one
+/// of the names.
+const FUNCTIONS: [&str; 3] = ["function", "functionCall", "function_call"];
+const ARGUMENTS: [&str; 3] = ["arguments", "args", "input"];
+const CALL_IDS: [&str; 4] = ["tool_use_id", "tool_call_id", "call_id", "id"];
+const RESPONSES: [&str; 2] = ["functionResponse", "function_response"];
+const RESULTS: [&str; 3] = ["content", "output", "response"];
+const DECLARATIONS: [&str; 2] = ["functionDeclarations", "function_declarations"];
+const SCHEMAS: [&str; 3] = ["parameters", "input_schema", "parametersJsonSchema"];
 
 impl Content {
     /// Creates the default: at most 8 KiB of each, without a mask.
@@ -128,14 +150,15 @@ impl Content {
     pub const fn buffer(&self) -> AnswerBuffer {
         AnswerBuffer {
             text: String::new(),
-            tool_calls: String::new(),
+            calls: Vec::new(),
+            bytes: 0,
             max_bytes: self.max_bytes.saturating_add(BEYOND),
             is_cut: false,
         }
     }
 
-    /// Returns what may leave of an input: the instructions and the messages that stand in a request of a
-    /// provider, or else a message that is all of it.
+    /// Returns what may leave of an input: the instructions, the messages and the tools that stand in a
+    /// request of a provider, or else a message that is all of it.
     #[must_use]
     pub fn prompt(&self, input: &Value) -> Prompt {
         let mut writing = Writing {
@@ -152,36 +175,48 @@ impl Content {
         let instructions = instructions.flat_map(|one| writing.parts(one)).collect();
         let messages = MESSAGES.iter().filter_map(|name| fields.get(*name));
         let messages = messages.flat_map(|one| writing.messages(one)).collect();
+        // Last: what there is not room for is left out.
+        let tools = fields.get("tools").and_then(Value::as_array);
+        let tools = tools.into_iter().flatten();
+        let tools = tools.flat_map(|one| writing.tools(one)).collect();
         Prompt {
             instructions,
             messages,
+            tools,
         }
     }
 
-    /// Returns what may leave of an answer, as one message; empty if there is none.
+    /// Returns what may leave of an answer, as one message; empty if there is none. The schema of messages
+    /// asks for a finish reason, which is an empty text where there is none.
     #[must_use]
-    pub fn answer(&self, buffer: &AnswerBuffer, finish_reason: Option<FinishReason>) -> Vec<Value> {
+    pub fn answer(&self, buffer: &AnswerBuffer, finish_reason: Option<&str>) -> Vec<Value> {
         let mut writing = Writing {
             content: self,
             left: self.max_bytes,
         };
         let mut parts = Vec::new();
-        for (kind, key, text) in [
-            ("text", "content", &buffer.text),
-            ("tool_call", "arguments", &buffer.tool_calls),
-        ] {
-            if !text.is_empty() {
-                let text = writing.text(text, buffer.is_cut);
-                parts.push(json!({ "type": kind, key: text }));
-            }
+        if !buffer.text.is_empty() {
+            let text = writing.text(&buffer.text, buffer.is_cut);
+            parts.push(json!({ "type": "text", "content": text }));
+        }
+        let mut calls = buffer.calls.iter().peekable();
+        while let Some(Call { name, arguments }) = calls.next() {
+            let is_cut = buffer.is_cut && calls.peek().is_none();
+            let name = name.as_deref().map(|name| writing.text(name, false));
+            let arguments = writing.text(arguments, is_cut);
+            parts.push(tool_call(None, name, arguments));
         }
         if parts.is_empty() {
             return Vec::new();
         }
         let mut message = json!({ "role": "assistant", "parts": parts });
-        if let Some(reason) = finish_reason {
-            message["finish_reason"] = reason.as_str().into();
-        }
+        message["finish_reason"] = match finish_reason {
+            // The schema of messages has it in the singular.
+            Some("tool_calls") => "tool_call".into(),
+            Some(reason) => reason.into(),
+            // The schema asks for one.
+            None => "".into(),
+        };
         vec![message]
     }
 }
@@ -206,6 +241,7 @@ impl fmt::Debug for Prompt {
         f.debug_struct("Prompt")
             .field("instructions", &self.instructions.len())
             .field("messages", &self.messages.len())
+            .field("tools", &self.tools.len())
             .finish()
     }
 }
@@ -215,39 +251,86 @@ impl fmt::Debug for AnswerBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBuffer")
             .field("text", &self.text.len())
-            .field("tool_calls", &self.tool_calls.len())
+            .field("calls", &self.calls.len())
             .finish_non_exhaustive()
     }
 }
 
 impl AnswerBuffer {
-    /// Adds what a token says, as far as there is room: of text and of tool calls.
+    /// Adds what a token, or an answer, says, as far as there is room: of text and of tool calls.
     pub fn add(&mut self, view: &TokenView<'_>) {
-        let kept_so_far = self.text.len() + self.tool_calls.len();
-        let to = match view.kind {
-            TokenKind::Text => &mut self.text,
-            TokenKind::ToolCall => &mut self.tool_calls,
-            _ => return,
-        };
         if self.is_cut {
             return;
         }
-        let room = self.max_bytes.saturating_sub(kept_so_far);
-        let kept = cut(view.text, room);
-        self.is_cut = kept.len() < view.text.len();
-        if to.capacity() - to.len() < kept.len() {
-            // As a string grows by itself, but not beyond the limit.
-            to.reserve_exact(to.len().clamp(kept.len(), room));
+        let mut room = self.max_bytes.saturating_sub(self.bytes);
+        match view.kind {
+            TokenKind::Text => {
+                let kept = push(&mut self.text, view.text, room);
+                self.bytes += kept;
+                self.is_cut = kept < view.text.len();
+            }
+            TokenKind::ToolCall => {
+                if view.tool.is_some() || self.calls.is_empty() {
+                    let name = view.tool.map(|name| cut(name, room).to_owned());
+                    let taken = OVERHEAD + name.as_ref().map_or(0, String::len);
+                    self.bytes += taken;
+                    room = room.saturating_sub(taken);
+                    self.calls.push(Call {
+                        name,
+                        ..Call::default()
+                    });
+                }
+                // A piece that has nothing else is its name.
+                let text = view.text;
+                let text = if view.tool == Some(text) { "" } else { text };
+                if let Some(call) = self.calls.last_mut() {
+                    let kept = push(&mut call.arguments, text, room);
+                    self.bytes += kept;
+                    self.is_cut = room == 0 || kept < text.len();
+                }
+            }
+            _ => {}
         }
-        to.push_str(kept);
     }
 
     /// Makes it empty, for the next attempt.
     pub fn clear(&mut self) {
         self.text.clear();
-        self.tool_calls.clear();
+        self.calls.clear();
+        self.bytes = 0;
         self.is_cut = false;
     }
+}
+
+/// Adds as much of a text as there is room for. Returns how much that is.
+fn push(to: &mut String, text: &str, room: usize) -> usize {
+    let kept = cut(text, room);
+    if to.capacity() - to.len() < kept.len() {
+        // As a string grows by itself, but not beyond the limit.
+        to.reserve_exact(to.len().clamp(kept.len(), room));
+    }
+    to.push_str(kept);
+    kept.len()
+}
+
+/// The part of a message that is a call of a tool.
+fn tool_call(id: Option<String>, name: Option<String>, arguments: String) -> Value {
+    let known = [("id", id), ("name", name), ("arguments", Some(arguments))];
+    part("tool_call", known)
+}
+
+/// A part of a message, with what of it is known.
+fn part<const N: usize>(kind: &str, known: [(&str, Option<String>); N]) -> Value {
+    let known = known.into_iter();
+    let known = known.filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
+    let mut part = Map::from_iter(known);
+    part.insert("type".to_owned(), kind.into());
+    Value::Object(part)
+}
+
+/// The first of these fields that is there.
+fn first<'a>(value: &'a Value, keys: &[&str]) -> Option<&'a Value> {
+    keys.iter().find_map(|key| value.get(key))
 }
 
 /// What writes messages, as long as there is room.
@@ -277,7 +360,10 @@ impl Writing<'_> {
     fn message(&mut self, value: &Value) -> Value {
         self.left = self.left.saturating_sub(OVERHEAD);
         let role = value.get("role").and_then(Value::as_str);
-        let role = role.map_or_else(|| "user".to_owned(), |role| self.text(role, false));
+        let role = role.map(|role| self.text(role, false));
+        if let (Some("tool"), Some(part)) = (role.as_deref(), self.tool_result(value)) {
+            return json!({ "role": role, "parts": [part] });
+        }
         let body = ["content", "parts"].iter().find_map(|key| value.get(key));
         let mut parts = match (body, value.get("role")) {
             (Some(body), _) => self.parts(body),
@@ -286,9 +372,17 @@ impl Writing<'_> {
         };
         let calls = value.get("tool_calls").and_then(Value::as_array);
         for call in calls.into_iter().flatten() {
-            let call = self.other(call);
-            parts.push(json!({ "type": "tool_call", "arguments": call }));
+            parts.extend(self.part(call));
         }
+        let role = role.unwrap_or_else(|| {
+            let kind = parts.last().and_then(|part| part["type"].as_str());
+            let role = match kind {
+                Some("tool_call") => "assistant",
+                Some("tool_call_response") => "tool",
+                _ => "user",
+            };
+            role.to_owned()
+        });
         json!({ "role": role, "parts": parts })
     }
 
@@ -312,6 +406,9 @@ impl Writing<'_> {
         let kind = value.get("type").and_then(Value::as_str);
         let is_text = kind.is_none_or(|kind| kind.ends_with("text"));
         let text = value.get("text").filter(|_| is_text).unwrap_or(value);
+        if let Some(part) = self.tool_part(value) {
+            return Some(part);
+        }
         Some(match text {
             Value::Null => return None,
             Value::String(text) => {
@@ -321,11 +418,78 @@ impl Writing<'_> {
             other => {
                 let kind = kind.map_or_else(|| "other".to_owned(), |kind| self.text(kind, false));
                 let content = self.other(other);
-                let part = [("type", kind), ("content", content)];
-                let part = part.map(|(key, value)| (key.to_owned(), value.into()));
-                Value::Object(Map::from_iter(part))
+                part(&kind, [("content", Some(content))])
             }
         })
+    }
+
+    /// A call of a tool, or what a tool returned; none if it is another part.
+    fn tool_part(&mut self, value: &Value) -> Option<Value> {
+        if let Some(response) = first(value, &RESPONSES) {
+            return self.tool_result(response);
+        }
+        let kind = value.get("type").and_then(Value::as_str);
+        if matches!(kind, Some("tool_result" | "function_call_output")) {
+            return self.tool_result(value);
+        }
+        let called = first(value, &FUNCTIONS).unwrap_or(value);
+        let name = called.get("name")?.as_str()?;
+        let arguments = first(called, &ARGUMENTS)?;
+        let id = self.id(value);
+        let name = self.text(name, false);
+        let arguments = self.any(arguments);
+        Some(tool_call(id, Some(name), arguments))
+    }
+
+    /// What a tool returned.
+    fn tool_result(&mut self, value: &Value) -> Option<Value> {
+        let result = first(value, &RESULTS)?;
+        let id = self.id(value);
+        let result = self.any(result);
+        Some(part(
+            "tool_call_response",
+            [("id", id), ("response", Some(result))],
+        ))
+    }
+
+    fn id(&mut self, value: &Value) -> Option<String> {
+        let id = first(value, &CALL_IDS)?.as_str()?;
+        Some(self.text(id, false))
+    }
+
+    /// The tools that an entry of a request's list declares, as far as there is room.
+    fn tools(&mut self, value: &Value) -> Vec<Value> {
+        let one = std::slice::from_ref(value);
+        let all = first(value, &DECLARATIONS).and_then(Value::as_array);
+        let all = all.map_or(one, Vec::as_slice).iter();
+        all.filter_map(|value| self.tool(value)).collect()
+    }
+
+    fn tool(&mut self, value: &Value) -> Option<Value> {
+        let function = first(value, &FUNCTIONS).unwrap_or(value);
+        let name = function.get("name")?.as_str()?;
+        let size = serde_json::to_string(function).map_or(usize::MAX, |text| text.len());
+        if self.left < size.saturating_add(OVERHEAD) {
+            return None;
+        }
+        let mut tool = json!({ "type": "function", "name": self.text(name, false) });
+        if let Some(description) = function.get("description").and_then(Value::as_str) {
+            tool["description"] = self.text(description, false).into();
+        }
+        if let Some(schema) = first(function, &SCHEMAS) {
+            // A mask may leave no JSON of it.
+            let schema = self.other(schema);
+            tool["parameters"] = serde_json::from_str(&schema).unwrap_or(Value::String(schema));
+        }
+        Some(tool)
+    }
+
+    /// A text, or what is none as JSON.
+    fn any(&mut self, value: &Value) -> String {
+        match value {
+            Value::String(text) => self.text(text, false),
+            other => self.other(other),
+        }
     }
 
     /// What is no text, as JSON.

@@ -53,11 +53,11 @@ pub enum Event<'a> {
         /// What the token says. Its model is that of the attempt, also if an item before told it.
         view: TokenView<'a>,
     },
-    /// The answer of a call arrived, which is no token. Only for observers with
+    /// The answer of a call arrived, as one: it is no token. Only for observers with
     /// [`Interest::TOKENS`](crate::Interest::TOKENS).
     #[non_exhaustive]
     Answer {
-        /// What the answer says.
+        /// What the answer says. Its model is that of the attempt.
         view: TokenView<'a>,
     },
     /// A network error occurred, whether or not a retry follows.
@@ -160,7 +160,7 @@ impl Event<'_> {
     }
 }
 
-/// Without the text of a token and the source's own error, which may hold a prompt or a key.
+/// Without the text of a token or an answer, and the source's own error, which may hold a prompt or a key.
 impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

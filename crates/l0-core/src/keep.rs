@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::label::label_enum;
+use crate::label::{label_enum, read_back};
 
 /// Which runs are told one by one: by the exporters that send each of them, such as files, queues, Sentry
 /// and spans. What is counted stays whole.
@@ -45,7 +45,13 @@ label_enum! {
         /// It was drawn, by [`Keep::rate`], or all are kept.
         Rate = "rate",
     }
+    only_read {
+        /// Any other: of a record of another version.
+        Other = "other"
+    }
 }
+
+read_back!(KeepReason);
 
 /// What is known of a run that has ended.
 #[derive(Debug, Clone, Copy, Default)]

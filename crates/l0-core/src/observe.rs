@@ -342,7 +342,7 @@ impl Observers {
         self.deliver_if(event, |_| true);
     }
 
-    /// Delivers a token event to the observers that asked for it.
+    /// Delivers what says text to the observers that asked for it.
     pub(crate) fn deliver_token(&mut self, event: &Event<'_>) {
         self.deliver_if(event, |interest| interest == Interest::TOKENS);
     }

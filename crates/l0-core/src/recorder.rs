@@ -671,24 +671,28 @@ impl<'a> Recorder<'a> {
             _ => {}
         }
         let metadata = self.metadata();
-        if let Some(recording) = recording {
-            let telemetry = last.telemetry.insert(recording.into_telemetry());
-            telemetry.parent_id = self.parent_id();
-            telemetry.metadata = metadata.clone();
-        }
+        let mut known = keep::Known {
+            is_failure: last.end.is_failure(),
+            duration: None,
+            is_violated: self.is_violated,
+            attempts: self.attempts,
+        };
+        let kept = |known| self.options.monitoring.keep.reason(self.is_drawn, known);
+        let kept = match recording {
+            None => kept(known),
+            Some(recording) => {
+                let telemetry = last.telemetry.insert(recording.into_telemetry());
+                telemetry.parent_id = self.parent_id();
+                telemetry.metadata = metadata.clone();
+                known.duration = telemetry.duration;
+                telemetry.kept = kept(known);
+                telemetry.kept
+            }
+        };
         // A panic of a waker must not keep the end from those who wait for it.
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
-            let kept = self.options.monitoring.keep.reason(
-                self.is_drawn,
-                keep::Known {
-                    is_failure: end.is_failure(),
-                    duration: telemetry.as_ref().and_then(|telemetry| telemetry.duration),
-                    is_violated: self.is_violated,
-                    attempts: self.attempts,
-                },
-            );
             let attempts = telemetry.iter().flat_map(|telemetry| &telemetry.attempts);
             let attempt = attempts.last();
             let of_attempt = |name: fn(&AttemptStats) -> &Option<String>| name(attempt?).as_deref();

@@ -439,6 +439,7 @@ impl Recording {
             guardrails: self.has_rules.then(GuardrailStats::default),
             drift: self.looks_for_drift.then(DriftStats::default),
             metadata: self.metadata.clone(),
+            kept: None,
             finish_reason: None,
             usage: None,
             wasted_usage: None,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::attempt_stats::{AttemptStats, merge, plus};
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
+use crate::keep::KeepReason;
 use crate::metadata::Metadata;
 use crate::price::Cost;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats, add_up};
@@ -87,6 +88,9 @@ pub struct Telemetry {
     pub outcome: Option<Outcome>,
     /// Why the run did not complete; absent if it completed or was dropped.
     pub error: Option<ErrorRecord>,
+    /// Why the run is to be told by itself; absent while it runs, and if it is not: see
+    /// [`Monitoring::keep`](crate::Monitoring::keep).
+    pub kept: Option<KeepReason>,
     /// Why the model stopped; absent if the source did not say.
     pub finish_reason: Option<FinishReason>,
     /// The provider's own token counts of the attempt that nothing follows; absent if its source did
@@ -568,6 +572,8 @@ impl Serialize for Telemetry {
             #[serde(skip_serializing_if = "Option::is_none")]
             error: Option<&'a ErrorRecord>,
             #[serde(skip_serializing_if = "Option::is_none")]
+            kept: Option<KeepReason>,
+            #[serde(skip_serializing_if = "Option::is_none")]
             finish_reason: Option<FinishReason>,
             #[serde(skip_serializing_if = "Option::is_none")]
             usage: Option<Usage>,
@@ -601,6 +607,7 @@ impl Serialize for Telemetry {
             duration: self.duration,
             outcome: self.outcome,
             error: self.error.as_ref(),
+            kept: self.kept,
             finish_reason: self.finish_reason,
             usage: self.usage,
             wasted_usage: self.wasted_usage,

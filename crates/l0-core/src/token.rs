@@ -95,6 +95,9 @@ pub struct TokenView<'a> {
     pub kind: TokenKind,
     /// The new text, a delta; empty if the item carries none.
     pub text: &'a str,
+    /// The name of the tool that is called, if this item says so: the first piece of a call does. The
+    /// text may be the same name, where the piece has nothing else.
+    pub tool: Option<&'a str>,
     /// The provider's own token counts, if this item carries them. The last one seen in an attempt
     /// wins: counts are never added up over items.
     pub usage: Option<Usage>,
@@ -114,6 +117,7 @@ impl<'a> TokenView<'a> {
         Self {
             kind,
             text,
+            tool: None,
             usage: None,
             cost: None,
             finish: None,
@@ -150,6 +154,13 @@ impl<'a> TokenView<'a> {
     #[must_use]
     pub const fn other() -> Self {
         Self::new(TokenKind::Other, "")
+    }
+
+    /// Adds the name of the tool that is called.
+    #[must_use]
+    pub const fn tool(mut self, name: &'a str) -> Self {
+        self.tool = Some(name);
+        self
     }
 
     /// Adds the provider's token counts.

@@ -208,7 +208,11 @@ fn a_live_run_stays_under_4_kib_however_long_it_is() {
             println!("{name}, {tokens} tokens: {} bytes live", used.bytes_current);
             assert!(used.bytes_current > 0, "{name}: the run is live");
             // What a run may spend is kept apart, since most runs have no limit.
-            let limit = if name.contains("limits") { 5_120 } else { 4_096 };
+            let limit = if name.contains("limits") {
+                5_120
+            } else {
+                4_096
+            };
             assert!(
                 used.bytes_current < limit,
                 "{name}: {} bytes",

@@ -20,6 +20,11 @@ fn l0(monitoring: Monitoring) -> (L0, Kept) {
         .monitoring(monitoring)
         .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS)))
         .interceptor(on_finish(move |finished| {
+            let telemetry = finished.telemetry;
+            assert_eq!(
+                telemetry.map_or(finished.kept, |one| one.kept),
+                finished.kept
+            );
             told.lock().expect("no panic").push(finished.kept);
         }))
         .build();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use l0_core::testing::Script;
 use l0_core::{
     Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure, FinishReason,
-    GuardrailStats, L0, Monitor, Monitoring, NetworkErrorKind, NetworkErrorRecord, Outcome, Retry,
-    Severity, Telemetry, Timestamp, Usage, Violation,
+    GuardrailStats, KeepReason, L0, Monitor, Monitoring, NetworkErrorKind, NetworkErrorRecord,
+    Outcome, Retry, Severity, Telemetry, Timestamp, Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -63,6 +63,7 @@ const ADDED: &[(&str, &str)] = &[
     ("error.type", "string"),
     ("error.status", "number"),
     ("error.message", "string"),
+    ("kept", "string"),
     ("finishReason", "string"),
     ("usage", "object"),
     ("usage.input", "number"),
@@ -255,6 +256,7 @@ fn full() -> Telemetry {
     telemetry.guardrails = recorded.guardrails;
     telemetry.drift = recorded.drift;
     telemetry.parent_id = Some("l0_1_parent".to_owned());
+    telemetry.kept = Some(KeepReason::Failed);
     let last = &mut telemetry.attempts[1];
     last.count = 2;
     last.provider = Some("openai".to_owned());
@@ -332,6 +334,7 @@ async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_
         "error",
         "error.message",
         "error.type",
+        "kept",
         "outcome",
     ];
     for (name, telemetry, more) in [
@@ -422,6 +425,7 @@ fn the_json_of_the_example_is_this() {
             "duration": 1_500,
             "outcome": "failed",
             "error": {"type": "401", "status": 401, "message": "status 401 Unauthorized"},
+            "kept": "failed",
             "finishReason": "stop",
             "usage": {
                 "input": 12, "output": 160, "total": 172, "cachedInput": 8, "cacheWriteInput": 2,
@@ -536,6 +540,7 @@ fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
         "duration": 1_500,
         "outcome": "postponed",
         "error": {"type": "novel", "status": 599, "message": "new", "cause": {"deep": [1]}},
+        "kept": "on_a_whim",
         "finishReason": "bored",
         "metrics": {"totalTokens": 5, "attempts": 1, "novel": {"a": 1}},
         "network": {
@@ -563,6 +568,7 @@ fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
     assert_eq!(read.duration, Some(Duration::from_millis(1_500)));
     assert_eq!(read.outcome, Some(Outcome::Other));
     assert_eq!(read.finish_reason, Some(FinishReason::Other));
+    assert_eq!(read.kept, Some(KeepReason::Other));
     let error = read.error.as_ref().expect("there");
     assert_eq!((&*error.error_type, error.status), ("novel", Some(599)));
     assert_eq!(error.message, "new");

@@ -3,7 +3,7 @@
 //! The first seven columns are those of the original, in its order: `sessionId`, `duration`,
 //! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Then come those that are no
 //! numbers: `startTime`, `outcome`, `finishReason`, `model` (that entry of the metadata), `lastModel`,
-//! `errorType`, `errorStatus`, `errorMessage`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
+//! `errorType`, `errorStatus`, `errorMessage`, `kept`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
 //! in its order, such as `wastedTokens`, but those that each attempt has; then `driftDetected`,
 //! `driftTypes`, `metadata`.
 //!
@@ -421,6 +421,7 @@ static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
             let error = t.error.as_ref();
             error.map_or("", |error| &error.message).into()
         }),
+        Column::Text("kept", |t| t.kept.map_or("", |why| why.as_str()).into()),
     ]);
     let others = numbers_of_records().filter(|number| !is_first(number));
     columns.extend(others.map(Column::Number));

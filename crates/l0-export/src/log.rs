@@ -10,7 +10,7 @@ use crate::values::millis;
 /// What a log says of one run, borrowed from its telemetry.
 ///
 /// Serialised, it has these keys: `session_id`, `timestamp` (when the run started, in ms since the
-/// Unix epoch), `duration_ms`, `outcome`, `error` (`type`, `status`, `message`), `finish_reason`,
+/// Unix epoch), `duration_ms`, `outcome`, `error` (`type`, `status`, `message`), `kept`, `finish_reason`,
 /// `metrics`, `usage`, `network`, `guardrails`, `drift`, `attempts`, `metadata`. In `metrics`, `usage`,
 /// `network` and `guardrails` are the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case,
 /// with their unit: `metrics.tokens`, `metrics.time_to_first_token_ms`, `usage.input`.
@@ -56,6 +56,9 @@ impl Serialize for LogRecord<'_> {
         }
         if let Some(error) = &telemetry.error {
             record.serialize_entry("error", error)?;
+        }
+        if let Some(kept) = telemetry.kept {
+            record.serialize_entry("kept", &kept)?;
         }
         if let Some(reason) = telemetry.finish_reason {
             record.serialize_entry("finish_reason", &reason)?;
@@ -162,7 +165,7 @@ impl Serialize for Group<'_> {
 
 #[cfg(feature = "tracing")]
 mod event {
-    use l0_core::{FinishReason, NetworkErrorKind, Outcome, Telemetry};
+    use l0_core::{FinishReason, KeepReason, NetworkErrorKind, Outcome, Telemetry};
     use serde::ser::SerializeMap;
     use serde::{Serialize, Serializer};
 
@@ -213,11 +216,11 @@ mod event {
         /// use l0_core::{L0, Monitoring, on_finish};
         /// use l0_export::log::LogRecord;
         ///
-        /// // One line of log per measured run, on every exit.
+        /// // One line of log per measured run that is kept, on every exit.
         /// let l0 = L0::builder()
         ///     .monitoring(Monitoring::new())
         ///     .interceptor(on_finish(|finished| {
-        ///         if let Some(telemetry) = finished.telemetry {
+        ///         if let (Some(telemetry), Some(_)) = (finished.telemetry, finished.kept) {
         ///             LogRecord::from(telemetry).emit();
         ///         }
         ///     }))
@@ -245,6 +248,7 @@ mod event {
                             error.type = error.map(|error| &*error.error_type),
                             error.status = error.and_then(|error| error.status),
                             error.message = error.map(|error| &*error.message),
+                            kept = telemetry.kept.map(KeepReason::as_str),
                             finish_reason = telemetry.finish_reason.map(FinishReason::as_str),
                             metrics.tokens = metrics.total_tokens,
                             metrics.tokens_per_second = metrics.tokens_per_second,

@@ -1,8 +1,8 @@
 //! The log record: the keys of the guide, and the event of `tracing`.
 
 use l0_core::{
-    DriftReport, End, ErrorRecord, Failure, Monitor, Monitoring, Outcome, Severity, Telemetry,
-    Violation,
+    DriftReport, End, ErrorRecord, Failure, KeepReason, Monitor, Monitoring, Outcome, Severity,
+    Telemetry, Violation,
 };
 use l0_export::log::LogRecord;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ fn failed() -> Telemetry {
     let mut telemetry = full();
     telemetry.outcome = Some(Outcome::Failed);
     telemetry.error = ErrorRecord::of(&End::failed(&denied));
+    telemetry.kept = Some(KeepReason::Failed);
     telemetry
 }
 
@@ -117,6 +118,7 @@ fn a_record_of_a_failed_run_says_why() {
     let message = &telemetry.error.as_ref().expect("failed").message;
     let record = record(&telemetry);
     assert_eq!(record["outcome"], "failed");
+    assert_eq!(record["kept"], "failed");
     assert_eq!(
         record["error"],
         json!({ "type": "401", "status": 401, "message": message })

@@ -39,7 +39,7 @@ fn cells(text: &str) -> BTreeMap<String, String> {
 
 /// What each column must say, taken from the JSON of the telemetry and not from its fields.
 fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
-    const PLACES: [(&str, &str); 41] = [
+    const PLACES: [(&str, &str); 42] = [
         ("sessionId", "/sessionId"),
         ("duration", "/duration"),
         ("tokens", "/metrics/totalTokens"),
@@ -53,6 +53,7 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
         ("errorType", "/error/type"),
         ("errorStatus", "/error/status"),
         ("errorMessage", "/error/message"),
+        ("kept", "/kept"),
         ("timeToFirstToken", "/metrics/timeToFirstToken"),
         ("timeToFirstText", "/metrics/timeToFirstText"),
         ("avgInterTokenTime", "/metrics/avgInterTokenTime"),

@@ -153,6 +153,7 @@ pub(crate) struct Keys {
     pub(crate) input_messages: &'static str,
     pub(crate) output_messages: &'static str,
     pub(crate) system_instructions: &'static str,
+    pub(crate) tool_definitions: &'static str,
     pub(crate) token_type: &'static str,
     pub(crate) error_type: &'static str,
     pub(crate) exception_type: &'static str,
@@ -179,7 +180,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     /// Returns every name.
-    pub(crate) fn all(&self) -> [&'static str; 35] {
+    pub(crate) fn all(&self) -> [&'static str; 36] {
         // Without `..`, so that no field is forgotten.
         let Self {
             operation,
@@ -195,6 +196,7 @@ impl Keys {
             input_messages,
             output_messages,
             system_instructions,
+            tool_definitions,
             token_type,
             error_type,
             exception_type,
@@ -232,6 +234,7 @@ impl Keys {
             input_messages,
             output_messages,
             system_instructions,
+            tool_definitions,
             token_type,
             error_type,
             exception_type,
@@ -601,6 +604,7 @@ const fn table(
             input_messages: "gen_ai.input.messages",
             output_messages: "gen_ai.output.messages",
             system_instructions: "gen_ai.system_instructions",
+            tool_definitions: "gen_ai.tool.definitions",
             token_type: "gen_ai.token.type",
             error_type: ERROR_TYPE,
             exception_type: "exception.type",

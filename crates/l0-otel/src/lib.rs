@@ -49,8 +49,9 @@
 //!
 //! The gap before a token is noted when the token arrives, which takes a few nanoseconds, and 64 of them are
 //! recorded together: a histogram of OpenTelemetry takes one value at a time, about 0.1 µs each. So no poll
-//! and no drop records more than some hundred values, however long the answer. The other numbers are recorded
-//! when the run ends, with one call of the SDK each: a few µs in all, the spans of its attempts included.
+//! and no drop records more than 256 values, however long the answer. The other numbers are recorded
+//! when the run ends, with one call of the SDK each: a few µs in all, the spans of its attempts included. Each
+//! further source that was asked adds a dozen; a run of more than fifteen may record up to twice as many.
 //! `cargo bench -p l0-bench --bench otel` measures it. A view of the SDK that drops a metric saves its cost.
 //!
 //! Every metric of a number has one series for each set of attributes: the operation, the provider, the model
@@ -63,6 +64,7 @@
 //!
 //! None: your application chooses its providers and exporters, of crates and features of OpenTelemetry.
 #![doc = include_str!("../names.md")]
+#![doc = include_str!("../dialects.md")]
 
 mod attributes;
 mod builder;

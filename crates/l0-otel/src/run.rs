@@ -337,12 +337,13 @@ impl ObservedRun {
             .source(source)
             .and_then(|source| source.input.as_deref());
         let asked = input.map(|input| content.prompt(input)).unwrap_or_default();
-        let reason = results.and_then(|results| results.finish_reason);
+        let reason = results.and_then(|attempt| finish_reason(attempt, &alone(attempt)));
         let answered = content.answer(captured, reason);
         let all = [
             (keys.system_instructions, asked.instructions),
             (keys.input_messages, asked.messages),
             (keys.output_messages, answered),
+            (keys.tool_definitions, asked.tools),
         ];
         let known = all.into_iter().filter(|(_, messages)| !messages.is_empty());
         known
@@ -381,11 +382,7 @@ impl ObservedRun {
             known.extend(name.map(|name| KeyValue::new(key, name)));
         }
         if self.run.measured() {
-            // One that was given up while it answered has no reason of the model's.
-            let given_up = (!outcome.is_failure() && outcome != Outcome::Completed)
-                .then_some(outcome.as_str())
-                .filter(|_| attempt.tokens > 0);
-            let reason = telemetry.finish_reason_or_error().or(given_up);
+            let reason = finish_reason(attempt, telemetry);
             known.extend(reason.map(|reason| {
                 let reasons = vec![StringValue::from(reason)];
                 KeyValue::new(keys.finish_reasons, Value::Array(Array::String(reasons)))
@@ -519,6 +516,17 @@ fn alone(attempt: &AttemptStats) -> Telemetry {
     telemetry.metrics.total_tokens = attempt.tokens;
     telemetry.metrics.time_to_first_token = attempt.time_to_first_token;
     telemetry
+}
+
+/// Why the model stopped; if it did not say, how an attempt ended that did not complete after its first token.
+fn finish_reason(attempt: &AttemptStats, telemetry: &Telemetry) -> Option<&'static str> {
+    // One that was given up while it answered has no reason of the model's.
+    let given_up = attempt
+        .outcome
+        .filter(|outcome| !outcome.is_failure() && *outcome != Outcome::Completed)
+        .filter(|_| attempt.tokens > 0);
+    let said = telemetry.finish_reason_or_error();
+    said.or(given_up.map(Outcome::as_str))
 }
 
 fn add_numbers(numbers: &[SpanNumber], telemetry: &Telemetry, known: &mut Vec<KeyValue>) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Sdk, value};
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Backoff, FinishReason, L0, Monitoring, Retry, TokenKind, Usage};
+use l0_core::{Backoff, FinishReason, L0, Monitoring, Retry, TokenKind, TokenView, Usage};
 use l0_otel::{Content, OPENINFERENCE, OtelBuilder, OtelInterceptor};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 
 const INPUT: &str = "gen_ai.input.messages";
 const OUTPUT: &str = "gen_ai.output.messages";
+const TOOLS: &str = "gen_ai.tool.definitions";
 const INSTRUCTIONS: &str = "gen_ai.system_instructions";
 /// In capitals, which no id of a run has.
 const CANARY: &str = "CANARY";
@@ -50,6 +51,20 @@ fn says(role: &str, text: &str) -> Value {
     json!({ "role": role, "parts": [{ "type": "text", "content": text }] })
 }
 
+/// What a model answers, and why it stopped.
+fn answers(text: &str, finish_reason: &str) -> Value {
+    let mut message = says("assistant", text);
+    message["finish_reason"] = finish_reason.into();
+    message
+}
+
+/// A piece of a tool call that names it.
+fn named(tool: &str, text: &str) -> ScriptedToken {
+    let mut token = ScriptedToken::new(TokenKind::ToolCall, text);
+    token.tool = Some(tool.to_owned());
+    token
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_sent_unless_it_is_chosen() {
     let sdk = Sdk::new();
@@ -67,8 +82,10 @@ async fn an_answer_is_that_of_its_attempt() {
             a.reasoning("hm")
                 .token("sec")
                 .token("ond")
+                .item(named("weather", "weather"))
                 .tool_call("{\"city\":")
                 .tool_call("\"Rome\"}")
+                .item(named("time", "{}"))
                 .finish(FinishReason::ToolCalls)
         });
     let builder = sdk
@@ -76,17 +93,18 @@ async fn an_answer_is_that_of_its_attempt() {
         .content(Content::new())
         .dialect(&OPENINFERENCE);
     last(&sdk, builder, &script, json!("hi")).await;
-    let answers: Vec<_> = sdk
+    let sent: Vec<_> = sdk
         .attempts()
         .iter()
         .map(|one| messages(one, OUTPUT))
         .collect();
-    let second = json!([{ "role": "assistant", "finish_reason": "tool_calls", "parts": [
+    let second = json!([{ "role": "assistant", "finish_reason": "tool_call", "parts": [
         { "type": "text", "content": "second" },
-        { "type": "tool_call", "arguments": "{\"city\":\"Rome\"}" },
+        { "type": "tool_call", "name": "weather", "arguments": "{\"city\":\"Rome\"}" },
+        { "type": "tool_call", "name": "time", "arguments": "{}" },
     ] }]);
-    let first = json!([says("assistant", "first")]);
-    assert_eq!(answers, [Some(first), Some(second.clone())]);
+    let first = json!([answers("first", "error")]);
+    assert_eq!(sent, [Some(first), Some(second.clone())]);
     let answer = sdk.attempts().pop().unwrap();
     assert_eq!(messages(&answer, "output.value"), Some(second));
     assert_eq!(
@@ -122,11 +140,12 @@ async fn inputs_of_every_provider_are_messages() {
         ),
         (
             json!({ "messages": [
-                { "role": "assistant", "content": null, "tool_calls": [{ "id": "c-1" }] },
+                { "role": "assistant", "content": null, "tool_calls": [{ "id": "c-1", "type": "odd" }] },
                 { "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "data:" } }] },
             ] }),
             json!([
-                { "role": "assistant", "parts": [{ "type": "tool_call", "arguments": "{\"id\":\"c-1\"}" }] },
+                { "role": "assistant", "parts": [{ "type": "odd",
+                    "content": "{\"id\":\"c-1\",\"type\":\"odd\"}" }] },
                 { "role": "user", "parts": [{ "type": "image_url",
                     "content": "{\"image_url\":{\"url\":\"data:\"},\"type\":\"image_url\"}" }] },
             ]),
@@ -141,6 +160,112 @@ async fn inputs_of_every_provider_are_messages() {
         let expected = instructions.map(|text| json!([{ "type": "text", "content": text }]));
         assert_eq!(messages(&span, INSTRUCTIONS), expected, "{input}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tools_their_calls_and_their_results_are_those_of_the_schema_whatever_the_provider() {
+    let schema = json!({ "type": "object" });
+    let call = |id: Option<&str>| {
+        let mut part = json!({ "type": "tool_call", "name": "sum", "arguments": "{\"a\":1}" });
+        if let Some(id) = id {
+            part["id"] = id.into();
+        }
+        json!({ "role": "assistant", "parts": [part] })
+    };
+    let result = |role: &str, id: Option<&str>, response: &str| {
+        let mut part = json!({ "type": "tool_call_response", "response": response });
+        if let Some(id) = id {
+            part["id"] = id.into();
+        }
+        json!({ "role": role, "parts": [part] })
+    };
+    let id = Some("c-1");
+    let arguments = json!({ "a": 1 });
+    let function = json!({ "name": "sum", "description": "Adds", "parameters": schema });
+    for (name, input, asked) in [
+        (
+            "Chat Completions",
+            json!({ "tools": [{ "type": "function", "function": function }], "messages": [
+                { "role": "assistant", "content": null, "tool_calls": [
+                    { "id": "c-1", "type": "function", "function": { "name": "sum", "arguments": "{\"a\":1}" } },
+                ] },
+                { "role": "tool", "tool_call_id": "c-1", "content": "2" },
+            ] }),
+            json!([call(id), result("tool", id, "2")]),
+        ),
+        (
+            "Responses",
+            json!({ "tools": [{ "type": "function", "name": "sum", "description": "Adds", "parameters": schema }],
+                "input": [
+                    { "type": "function_call", "call_id": "c-1", "name": "sum", "arguments": "{\"a\":1}" },
+                    { "type": "function_call_output", "call_id": "c-1", "output": "2" },
+                ] }),
+            json!([call(id), result("tool", id, "2")]),
+        ),
+        (
+            "Anthropic",
+            json!({ "tools": [{ "name": "sum", "description": "Adds", "input_schema": schema }], "messages": [
+                { "role": "assistant", "content": [
+                    { "type": "tool_use", "id": "c-1", "name": "sum", "input": arguments },
+                ] },
+                { "role": "user", "content": [
+                    { "type": "tool_result", "tool_use_id": "c-1", "content": "2" },
+                ] },
+            ] }),
+            json!([call(id), result("user", id, "2")]),
+        ),
+        (
+            "Gemini",
+            json!({ "tools": [{ "functionDeclarations": [function] }], "contents": [
+                { "role": "assistant", "parts": [{ "functionCall": { "name": "sum", "args": arguments } }] },
+                { "role": "user", "parts": [
+                    { "functionResponse": { "name": "sum", "response": { "sum": 2 } } },
+                ] },
+            ] }),
+            json!([call(None), result("user", None, "{\"sum\":2}")]),
+        ),
+    ] {
+        let sdk = Sdk::new();
+        let script = Script::new().attempt(|a| a.token("a"));
+        let builder = sdk.builder().content(Content::new());
+        let span = last(&sdk, builder, &script, input.clone()).await;
+        assert_eq!(messages(&span, INPUT), Some(asked), "{name}");
+        let tools = json!([
+            { "type": "function", "name": "sum", "description": "Adds", "parameters": schema },
+        ]);
+        assert_eq!(messages(&span, TOOLS), Some(tools), "{name}");
+
+        let sdk = Sdk::new();
+        let small = sdk.builder().content(Content::new().max_bytes(128));
+        let span = last(&sdk, small, &script, input).await;
+        assert_eq!(messages(&span, TOOLS), None, "{name}: no room");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_as_one_is_sent_on_the_attempt_that_got_it() {
+    let sdk = Sdk::new();
+    let l0 = l0(sdk.builder().content(Content::new()));
+    let script = Script::new()
+        .attempt(|a| a.token("lost").fail(std::io::ErrorKind::ConnectionReset))
+        .attempt(|a| a.token("se").token("cond").finish(FinishReason::Stop));
+    let call = l0.call(script.answers()).input(json!("hi"));
+    call.start().await.unwrap();
+    let attempts = sdk.attempts();
+    let sent: Vec<_> = attempts.iter().map(|one| messages(one, OUTPUT)).collect();
+    assert_eq!(sent, [None, Some(json!([answers("second", "stop")]))]);
+    let asked = Some(json!([says("user", "hi")]));
+    assert!(attempts.iter().all(|one| messages(one, INPUT) == asked));
+    assert!(!format!("{:?}", sdk.run()).contains("second"));
+
+    let answer = |_| std::future::ready(Ok::<_, std::io::Error>(()));
+    let call = l0.call(answer);
+    let call = call.view_with(|_: &()| TokenView::tool_call("{\"a\":1}").tool("sum"));
+    call.start().await.unwrap();
+    let call = json!([{ "role": "assistant", "finish_reason": "", "parts": [
+        { "type": "tool_call", "name": "sum", "arguments": "{\"a\":1}" },
+    ] }]);
+    assert_eq!(messages(sdk.attempts().last().unwrap(), OUTPUT), Some(call));
 }
 
 #[tokio::test(start_paused = true)]

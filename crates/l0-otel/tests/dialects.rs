@@ -170,6 +170,58 @@ async fn each_dialect_adds_exactly_its_attributes() {
     }
 }
 
+/// A table of `dialects.md`: what one dialect adds to the span of a run, and to that of an attempt that answered.
+fn rows(run: &[String], answer: &[String]) -> String {
+    let spans = [("run", run), ("attempt", answer)];
+    let mut rows = BTreeMap::<&str, (Vec<&str>, String)>::new();
+    let mut order = Vec::new();
+    for (span, lines) in spans.into_iter().rev() {
+        for line in lines {
+            let (attribute, rest) = line.split_once(": ").unwrap();
+            let (kind, value) = rest.split_once(" = ").unwrap();
+            let value = match attribute {
+                "langfuse.observation.completion_start_time" => "2026-01-31T12:00:01.500Z",
+                _ => value,
+            };
+            let row = rows.entry(attribute).or_insert_with(|| {
+                order.push(attribute);
+                (Vec::new(), format!("{kind} | `{value}`"))
+            });
+            if !row.1.contains(&format!("`{value}`")) {
+                row.1 += &format!(", `{value}`");
+            }
+            row.0.push(span);
+        }
+    }
+    let lines = order.into_iter().map(|attribute| {
+        let (spans, rest) = &rows[attribute];
+        format!("| `{attribute}` | {} | {rest} |\n", spans.join(", "))
+    });
+    lines.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_page_of_dialects_shows_what_each_adds() {
+    let plain = Sdk::new();
+    answered(plain.builder(), asked(Monitoring::new())).await;
+    let mut page = String::from(
+        "# Dialects\n\nWhat each dialect of this crate adds to the spans of a run and of the attempt that answered: of 1,390 tokens \
+         of input, 1,100 were read from a\ncache and 65 written to it; of 40 of output, 30 were reasoning. The first \
+         token came after 1.5 s. The metadata had\n`conversation_id`, `user_id` and `tags`. A test holds this page.\n",
+    );
+    for dialect in [&LANGFUSE, &OPENINFERENCE, &SIGNOZ] {
+        let sdk = Sdk::new();
+        answered(sdk.builder().dialect(dialect), asked(Monitoring::new())).await;
+        let answer = (sdk.attempts().remove(1), plain.attempts().remove(1));
+        let of_run = added(&sdk.run(), &plain.run());
+        let of_answer = added(&answer.0, &answer.1);
+        let head = "| attribute | spans | type | value |\n|---|---|---|---|\n";
+        let name = dialect.name;
+        page += &format!("\n## `{name}`\n\n{head}{}", rows(&of_run, &of_answer));
+    }
+    common::assert_is("dialects.md", &page);
+}
+
 #[tokio::test(start_paused = true)]
 async fn several_dialects_add_each_attribute_once_and_leave_what_is_there() {
     static OWN: Dialect = Dialect::new(

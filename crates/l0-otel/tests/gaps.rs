@@ -1,6 +1,10 @@
 //! The gaps between tokens reach their histogram some at a time: no poll and no drop records many.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails; what was measured is said"
+)]
 
 mod common;
 
@@ -12,7 +16,7 @@ use std::time::Duration;
 use common::{MS, Sdk, nanos};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{L0, TokenKind};
+use l0_core::{L0, Retry, Source, TokenKind, Usage, source};
 use l0_otel::OtelInterceptor;
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{
@@ -127,4 +131,73 @@ async fn gaps_are_exact_and_of_the_model_that_answers_also_while_the_run_is_live
     assert_eq!(sent(), [points(64, (1..=64).sum())]);
     run.text().await.unwrap();
     assert_eq!(sent(), [points(149, (1..=149).sum())]);
+}
+
+/// Reads a run of as many sources, each of which says this much and is given up for the next, and returns the
+/// most that was measured in one poll, or one drop.
+fn most_of_fallbacks(sources: u32, tokens: u32, read: usize) -> usize {
+    let measured = Measured::default();
+    let meter = Meter::new(Arc::new(measured.clone()));
+    let otel = OtelInterceptor::builder().meter(meter).spans(false).build();
+    let l0 = L0::builder()
+        .monitoring(l0_core::Monitoring::new())
+        .retry(Retry::new().max_retries(0))
+        .interceptor(otel)
+        .build();
+    let usage = Usage::new().input(9).output(8).total(17);
+    let usage = usage.cached_input(1).cache_write_input(2).reasoning(3);
+    let says = |fails: bool| {
+        let mut token = ScriptedToken::new(TokenKind::Text, "a");
+        token.model = Some("one".to_owned());
+        let script = Script::new().attempt(|a| {
+            let a = a
+                .item(token)
+                .tokens(vec!["a"; tokens as usize])
+                .usage(usage);
+            if fails {
+                a.fail(std::io::ErrorKind::ConnectionReset)
+            } else {
+                a
+            }
+        });
+        source(script.source())
+    };
+    let mut run = l0.stream_from(says(true));
+    for number in 2..=sources {
+        let model = format!("model {number}");
+        run = run.fallback(says(number < sources).metadata("model", model));
+    }
+    let mut run = run.start();
+    let mut most = measured.take();
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..read {
+        let polled = run.poll_next_unpin(&mut cx);
+        most = most.max(measured.take());
+        if let Poll::Ready(None) = polled {
+            break;
+        }
+    }
+    drop(run);
+    most.max(measured.take())
+}
+
+#[test]
+fn no_poll_of_a_run_that_falls_back_measures_more_than_256_values() {
+    // Core tells at most 32 sources apart: so there is a bound, however many are asked.
+    for (sources, bound) in [
+        (2, MOST),
+        (5, MOST),
+        (11, MOST),
+        (40, 2 * MOST),
+        (100, 2 * MOST),
+    ] {
+        for (tokens, read) in [(100, usize::MAX), (100, 350), (0, usize::MAX)] {
+            let most = most_of_fallbacks(sources, tokens, read);
+            println!("{sources} sources of {tokens} tokens, {read} read: {most}");
+            assert!(
+                most <= bound,
+                "{sources} sources of {tokens} tokens, {read} read: {most}"
+            );
+        }
+    }
 }

@@ -1,16 +1,24 @@
-//! The spans of every way a run can end, as OTLP has them: encoded, decoded, and held against a file.
+//! The spans of every way a run can end, as OTLP has them: encoded, decoded, and held against a file; and those
+//! of each way an attempt can end, of a run of one, after a retry, after a fallback, and of a call.
 //!
-//! `L0_WRITE=1` writes the file anew.
+//! `L0_WRITE=1` writes the files anew.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 
-use common::Sdk;
-use l0_core::Monitoring;
-use l0_core::testing::exits;
+use common::{MS, Sdk};
+use futures_util::FutureExt;
+use l0_core::testing::{Script, ScriptedAttempt, ScriptedToken, exits};
+use l0_core::{
+    Backoff, Check, Failure, Findings, FinishReason, L0, Monitoring, Retry, RunHandle, Severity,
+    Source, Timeouts, TokenKind, Usage, Violation, keys, source,
+};
 use l0_otel::{LANGFUSE, OPENINFERENCE, SIGNOZ};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -19,30 +27,30 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use prost::Message;
+use tokio::runtime::{Builder, Runtime};
 
-const FILE: &str = "spans.txt";
-
-fn text(value: &AnyValue) -> String {
+/// Of a value its text. Times differ where the clock could not be paused.
+fn text(value: &AnyValue, has_times: bool) -> String {
     match value.value.as_ref().unwrap() {
         Value::StringValue(text) => text.clone(),
         Value::BoolValue(flag) => flag.to_string(),
         Value::IntValue(count) => count.to_string(),
-        // Times differ where the clock could not be paused.
+        Value::DoubleValue(number) if has_times => number.to_string(),
         Value::DoubleValue(_) => "(double)".to_owned(),
         Value::ArrayValue(list) => {
-            let items = list.values.iter().map(text);
+            let items = list.values.iter().map(|one| text(one, has_times));
             format!("[{}]", Vec::from_iter(items).join(", "))
         }
         other => panic!("{other:?}"),
     }
 }
 
-fn attributes(all: &[KeyValue], indent: &str) -> String {
+fn attributes(all: &[KeyValue], indent: &str, has_times: bool) -> String {
     let lines = all.iter().map(|one| {
         let value = match &*one.key {
             "l0.session_id" => "(id)".to_owned(),
             "langfuse.observation.completion_start_time" => "(time)".to_owned(),
-            _ => text(one.value.as_ref().unwrap()),
+            _ => text(one.value.as_ref().unwrap(), has_times),
         };
         format!("{indent}{} = {value}\n", one.key)
     });
@@ -54,7 +62,7 @@ fn attributes(all: &[KeyValue], indent: &str) -> String {
     lines.concat()
 }
 
-fn describe(span: &Span) -> String {
+fn describe(span: &Span, has_times: bool) -> String {
     let mut lines = format!("  {} ({})\n", span.name, span.kind().as_str_name());
     let status = span
         .status
@@ -65,12 +73,33 @@ fn describe(span: &Span) -> String {
             writeln!(lines, "    {}: {message}", code.as_str_name()).unwrap();
         }
     }
-    lines += &attributes(&span.attributes, "    ");
+    lines += &attributes(&span.attributes, "    ", has_times);
     for event in &span.events {
         writeln!(lines, "    event {}", event.name).unwrap();
-        lines += &attributes(&event.attributes, "      ");
+        lines += &attributes(&event.attributes, "      ", has_times);
     }
     lines
+}
+
+/// The spans that were sent, as a receiver of OTLP has them.
+fn decoded(sdk: &Sdk, what: &str, has_times: bool) -> String {
+    let resource = ResourceAttributesWithSchema::default();
+    let resource_spans = group_spans_by_resource_and_scope(sdk.spans(), &resource);
+    let sent = ExportTraceServiceRequest { resource_spans };
+    let decoded = ExportTraceServiceRequest::decode(&*sent.encode_to_vec()).unwrap();
+    assert_eq!(decoded, sent, "{what}");
+    let resources = decoded.resource_spans.iter();
+    let scopes = resources.flat_map(|one| &one.scope_spans);
+    let spans = scopes.flat_map(|scope| &scope.spans);
+    let mut spans = Vec::from_iter(spans.map(|span| describe(span, has_times)));
+    // The run's last in time, and first to read.
+    spans.rotate_right(1);
+    format!("{what}\n{}\n", spans.concat())
+}
+
+fn paused() -> Runtime {
+    let mut builder = Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
 }
 
 #[test]
@@ -79,40 +108,175 @@ fn the_spans_of_every_exit_are_those_of_the_file() {
     for exit in exits::all() {
         let sdk = Sdk::new();
         let otel = sdk.builder().dialect(&LANGFUSE).dialect(&OPENINFERENCE);
-        let builder = l0_core::L0::builder()
+        let builder = L0::builder()
             .monitoring(common::asked(Monitoring::new()))
             .interceptor(otel.dialect(&SIGNOZ).build());
-        let mut runtime = tokio::runtime::Builder::new_current_thread();
-        let runtime = runtime.enable_time().start_paused(true).build().unwrap();
-        let exited = exit.run(runtime, builder);
+        let exited = exit.run(paused(), builder);
         assert_eq!(exited.info.observer_panics(), 0, "{exit}");
+        lines += &decoded(&sdk, &exit.to_string(), false);
+    }
+    common::assert_is("spans.txt", &lines);
+}
 
-        let resource = ResourceAttributesWithSchema::default();
-        let resource_spans = group_spans_by_resource_and_scope(sdk.spans(), &resource);
-        let sent = ExportTraceServiceRequest { resource_spans };
-        let decoded = ExportTraceServiceRequest::decode(&*sent.encode_to_vec()).unwrap();
-        assert_eq!(decoded, sent, "{exit}");
-        writeln!(lines, "{exit}").unwrap();
-        let scopes = decoded
-            .resource_spans
-            .iter()
-            .flat_map(|one| &one.scope_spans);
-        let mut spans: Vec<_> = scopes
-            .flat_map(|scope| &scope.spans)
-            .map(describe)
-            .collect();
-        // The run's last in time, and first to read.
-        spans.rotate_right(1);
-        lines += &spans.concat();
-        lines.push('\n');
+/// What comes before the attempt that ends the run, or what the run is.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    OneAttempt,
+    Retry,
+    Fallback,
+    Call,
+}
+
+/// What becomes of the last attempt.
+#[derive(Clone, Copy)]
+enum Then {
+    Ends,
+    IsAborted,
+    IsDropped,
+}
+
+/// What the source does in the last attempt.
+type Last = fn(ScriptedAttempt) -> ScriptedAttempt;
+
+/// Ways an attempt can end: what its source does, and what is done with it.
+#[rustfmt::skip]
+const WAYS: &[(&str, Last, Then)] = &[
+    ("completed", answers, Then::Ends),
+    ("completed by a token limit", |a| a.token("a").finish(FinishReason::Length), Then::Ends),
+    ("completed by a refusal of the model", |a| a.finish(FinishReason::Refusal), Then::Ends),
+    ("truncated", |a| a.token("a"), Then::Ends),
+    ("empty answer", |a| a.token(" ").finish(FinishReason::Stop), Then::Ends),
+    ("error while connecting", |a| a.connect_error(Failure::status(401)), Then::Ends),
+    ("error in mid-stream", |a| a.token("a").fail(ErrorKind::ConnectionReset), Then::Ends),
+    ("server error", |a| a.wait(5 * MS).fail(Failure::status(503)), Then::Ends),
+    ("rate limit", |a| a.connect_error(Failure::status(429)), Then::Ends),
+    ("unknown error", |a| a.token("a").fail("odd"), Then::Ends),
+    ("faulty answer", |a| a.token("a").fail(Failure::model()), Then::Ends),
+    ("halted by a rule", |a| a.token("bad").finish(FinishReason::Stop), Then::Ends),
+    ("first-token or answer timeout", |a| a.connect_hang(), Then::Ends),
+    ("inter-token or answer timeout", |a| a.token("a").hang(), Then::Ends),
+    ("panic", |a| a.token("a").panic("at the source"), Then::Ends),
+    ("aborted before the first token", |a| a.connect_hang(), Then::IsAborted),
+    ("aborted", |a| a.token("a").hang(), Then::IsAborted),
+    ("dropped before the first token", |a| a.connect_hang(), Then::IsDropped),
+    ("dropped", |a| a.token("a").hang(), Then::IsDropped),
+];
+
+fn answers(attempt: ScriptedAttempt) -> ScriptedAttempt {
+    let mut first = ScriptedToken::new(TokenKind::Text, "a");
+    first.model = Some("gpt-4o-2024-08-06".to_owned());
+    first.response_id = Some("resp_1".to_owned());
+    let usage = Usage::new().input(12).output(3).total(15);
+    let usage = usage.cached_input(5).cache_write_input(4).reasoning(1);
+    let attempt = attempt.wait(5 * MS).item(first).wait(5 * MS).token("b");
+    attempt.usage(usage).finish(FinishReason::Stop)
+}
+
+/// A rule that ends a run at once.
+struct Halts;
+
+impl Check for Halts {
+    fn name(&self) -> &'static str {
+        "halts"
     }
-    let path = format!("{}/{FILE}", env!("CARGO_MANIFEST_DIR"));
-    if std::env::var_os("L0_WRITE").is_some() {
-        std::fs::write(&path, &lines).unwrap();
+
+    fn text(&mut self, delta: &str, findings: &mut Findings<Violation>) {
+        if delta == "bad" {
+            let violation = Violation::new("halts", Severity::Fatal, "it is bad");
+            findings.report(violation.recoverable(false));
+        }
     }
-    let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    for (index, (line, expected)) in lines.lines().zip(expected.lines()).enumerate() {
-        assert_eq!(line, expected, "line {} of {FILE}", index + 1);
+}
+
+/// Lets a run end in this way, and returns its spans.
+async fn ended(shape: Shape, last: Last, then: Then) -> Sdk {
+    let sdk = Sdk::new();
+    let retries = u32::from(matches!(shape, Shape::Retry));
+    let l0 = L0::builder()
+        .monitoring(common::asked(Monitoring::new()))
+        .retry(
+            Retry::new()
+                .model_retries(0)
+                .max_retries(retries)
+                .backoff(Backoff::fixed(2 * MS)),
+        )
+        .timeouts(
+            Timeouts::new()
+                .first_token(50 * MS)
+                .inter_token(50 * MS)
+                .answer(50 * MS),
+        )
+        .guardrails(|| Halts)
+        .interceptor(sdk.builder().build())
+        .build();
+    let before = |a: ScriptedAttempt| {
+        let usage = Usage::new().input(12).output(1).total(13);
+        let a = a.wait(MS).token("lost").wait(MS).token("too");
+        a.usage(usage).fail(ErrorKind::ConnectionReset)
+    };
+    let script = match shape {
+        Shape::Retry => Script::new().attempt(before).attempt(last),
+        _ => Script::new().attempt(last),
+    };
+    let first = match shape {
+        Shape::Fallback => Script::new().attempt(before),
+        _ => script.clone(),
+    };
+    let (handle, reading): (RunHandle, Pin<Box<dyn Future<Output = ()>>>) = match shape {
+        Shape::Call => {
+            let call = l0.call(script.answers()).start();
+            (call.handle(), Box::pin(call.map(drop)))
+        }
+        _ => {
+            let mut run = l0.stream(first.source()).expect_finish();
+            if let Shape::Fallback = shape {
+                let other = source(script.source()).metadata(keys::MODEL, "claude");
+                run = run.fallback(other.metadata(keys::PROVIDER, "anthropic"));
+            }
+            let mut run = run.start();
+            let handle = run.handle();
+            (handle, Box::pin(async move { drop(run.text().await) }))
+        }
+    };
+    let reading = AssertUnwindSafe(reading).catch_unwind();
+    match then {
+        Then::Ends => drop(reading.await),
+        Then::IsDropped => drop(tokio::time::timeout(20 * MS, reading).await),
+        Then::IsAborted => {
+            let abort = async {
+                tokio::time::sleep(20 * MS).await;
+                handle.abort();
+            };
+            drop(futures_util::join!(reading, abort));
+        }
     }
-    assert_eq!(lines.len(), expected.len(), "{FILE}");
+    assert_eq!(l0.observer_panics(), 0);
+    sdk
+}
+
+#[test]
+fn the_spans_of_every_way_an_attempt_can_end_are_those_of_the_file_in_every_shape_of_a_run() {
+    // The panics of the sources are meant.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut lines = String::new();
+    for (name, last, then) in WAYS {
+        for shape in [
+            Shape::OneAttempt,
+            Shape::Retry,
+            Shape::Fallback,
+            Shape::Call,
+        ] {
+            let what = match shape {
+                Shape::OneAttempt => (*name).to_owned(),
+                Shape::Retry => format!("{name}, after a retry"),
+                Shape::Fallback => format!("{name}, after a fallback"),
+                Shape::Call => format!("{name}, of a call"),
+            };
+            let sdk = paused().block_on(ended(shape, *last, *then));
+            lines += &decoded(&sdk, &what, true);
+        }
+    }
+    std::panic::set_hook(hook);
+    common::assert_is("attempts.txt", &lines);
 }

@@ -62,10 +62,15 @@ impl Completion {
     }
 }
 
-/// Read as its text, with what it says besides.
+/// Read as its text, or as its first tool call where it has none, with what it says besides.
 impl Token for Completion {
     fn view(&self) -> TokenView<'_> {
-        let mut view = TokenView::text(&self.text);
+        let mut view = match &*self.tool_calls {
+            [call, ..] if self.text.is_empty() => {
+                TokenView::tool_call(&call.arguments).tool(&call.name)
+            }
+            _ => TokenView::text(&self.text),
+        };
         view.usage = self.usage;
         view.cost = self.cost.as_deref();
         view.finish = self.finish;

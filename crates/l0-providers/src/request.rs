@@ -45,7 +45,7 @@ pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, RequestError>> + 
 ///   API's name for them; and `embeddings.dimension.count`, which in the conventions follows `gen_ai.`.
 ///
 /// [`input`](Source::input) is an object with those of the request's own fields that hold its prompt,
-/// such as `messages` and `system`.
+/// such as `messages` and `system`, and its `tools`.
 #[must_use = "a request is sent by a run or a call"]
 pub struct ProviderRequest<A> {
     pub(crate) http: reqwest::Client,
@@ -303,7 +303,8 @@ impl<'de> Fields<'de> for Prompt {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "messages" | "input" | "contents" | "content" | "requests" | "prompt" | "suffix"
-            | "images" | "system" | "instructions" | "systemInstruction" | "system_instruction" => {
+            | "images" | "system" | "instructions" | "systemInstruction" | "system_instruction"
+            | "tools" => {
                 self.0.insert(key.to_owned(), map.next_value()?);
                 Ok(())
             }

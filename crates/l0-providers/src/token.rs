@@ -113,6 +113,10 @@ impl Token for ProviderToken {
         };
         let mut view = TokenView::text(text);
         view.kind = self.kind;
+        view.tool = self
+            .tool_call
+            .as_ref()
+            .and_then(|call| call.name.as_deref());
         view.usage = self.usage;
         view.cost = self.cost.as_deref();
         view.finish = self.finish;
@@ -201,7 +205,8 @@ mod tests {
         assert_eq!(named.view().text, "get_weather");
         call.arguments = "{}".to_owned();
         let whole = ProviderToken::tool_call(call);
-        assert_eq!(whole.view(), TokenView::tool_call("{}"));
+        let expected = TokenView::tool_call("{}").tool("get_weather");
+        assert_eq!(whole.view(), expected);
         for token in [empty, named, whole] {
             assert_eq!(token.answer(), "");
         }

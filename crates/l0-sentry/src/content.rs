@@ -67,6 +67,7 @@ impl Exchange {
             ("gen_ai.input.messages", json(prompt.messages))
         };
         let instructions: Vec<_> = prompt.instructions.iter().collect();
+        let reason = reason.map(FinishReason::as_str);
         let answer = self.content.answer(&self.answer, reason);
         let known = [
             ("gen_ai.output.messages", json(answer)),

@@ -230,6 +230,7 @@ impl Telemetry {
             duration: Some(Duration::from_millis(1_500)),
             outcome: Some(Outcome::Completed),
             error: None,
+            kept: None,
             finish_reason: Some(FinishReason::Stop),
             usage: Some(Usage::new().input(12).output(160).total(172)),
             wasted_usage: None,

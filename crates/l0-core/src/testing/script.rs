@@ -404,6 +404,8 @@ pub struct ScriptedToken {
     pub kind: TokenKind,
     /// The text.
     pub text: String,
+    /// The tool that is called.
+    pub tool: Option<String>,
     /// Token counts.
     pub usage: Option<Usage>,
     /// What the request costs.
@@ -423,6 +425,7 @@ impl ScriptedToken {
         Self {
             kind,
             text: text.into(),
+            tool: None,
             usage: None,
             cost: None,
             finish: None,
@@ -450,6 +453,7 @@ impl Token for ScriptedToken {
     fn view(&self) -> TokenView<'_> {
         let mut view = TokenView::text(&self.text);
         view.kind = self.kind;
+        view.tool = self.tool.as_deref();
         view.usage = self.usage;
         view.cost = self.cost.as_ref();
         view.finish = self.finish;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use l0_core::{
     AttemptStats, Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure,
-    FinishReason, Monitor, Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry, Timestamp,
-    Usage, Violation,
+    FinishReason, KeepReason, Monitor, Monitoring, NetworkErrorKind, Outcome, Severity, Telemetry,
+    Timestamp, Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -190,6 +190,7 @@ prop_compose! {
         telemetry.start_time = Timestamp::from_millis(start_time);
         (telemetry.outcome, telemetry.finish_reason, telemetry.error) = ends;
         (telemetry.usage, telemetry.wasted_usage) = usages;
+        telemetry.kept = KeepReason::ALL.get(start_time as usize % 6).copied();
         telemetry.duration = times[0];
         telemetry.guardrails = violations.and_then(|violations| {
             let mut monitor = Monitor::new(Monitoring::new());

@@ -417,3 +417,16 @@ pub(crate) fn attempt_number_attributes(attempt: &AttemptStats) -> BTreeMap<Stri
     }
     attributes
 }
+
+/// Holds a file of the crate against what it is to say. `L0_WRITE=1` writes it anew.
+pub(crate) fn assert_is(file: &str, lines: &str) {
+    let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("L0_WRITE").is_some() {
+        std::fs::write(&path, lines).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    for (index, (line, expected)) in lines.lines().zip(expected.lines()).enumerate() {
+        assert_eq!(line, expected, "line {} of {file}", index + 1);
+    }
+    assert_eq!(lines.len(), expected.len(), "{file}");
+}
