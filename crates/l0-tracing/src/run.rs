@@ -1,5 +1,8 @@
 //! Run: one run's span, those of its attempts, and its events, from its start to its end.
 
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use l0_core::{
     AttemptStats, End, ErrorRecord, Event, KeepReason, Metadata, Observer, Outcome, RunInfo,
     Telemetry, keys,
@@ -52,6 +55,7 @@ impl ObservedRun {
         if !span.is_disabled() {
             live.enter(run.id(), &span);
         }
+        thread_goes_on();
         Self {
             attempt: Span::none(),
             around: span.clone().or_current(),
@@ -115,7 +119,7 @@ impl ObservedRun {
                 set_exception(fields, Some(&error.error_type), &error.message);
             });
         }
-        let span = std::mem::replace(&mut self.attempt, Span::none());
+        let span = mem::replace(&mut self.attempt, Span::none());
         if span.is_disabled() {
             return;
         }
@@ -136,7 +140,7 @@ impl ObservedRun {
         if self.run.measured() {
             numbers::set_of_attempt(&mut fields, attempt);
         }
-        end(span, &fields);
+        end(&self.dispatch, span, &fields);
     }
 
     /// Why the model stopped. Of an attempt that was cut in its answer, how it was.
@@ -167,8 +171,8 @@ impl ObservedRun {
                 set_exception(fields, error_type.as_deref(), message);
             });
         }
-        self.around = Span::none();
-        let span = std::mem::replace(&mut self.span, Span::none());
+        close(&self.dispatch, mem::replace(&mut self.around, Span::none()));
+        let span = mem::replace(&mut self.span, Span::none());
         if span.is_disabled() {
             return;
         }
@@ -184,7 +188,7 @@ impl ObservedRun {
         if metadata != self.run.metadata() {
             attributes::set_of_run(&mut fields, metadata, &self.sites.settings.keys);
         }
-        end(span, &fields);
+        end(&self.dispatch, span, &fields);
     }
 
     /// What a source is called where one follows another: its model, or else its number.
@@ -216,12 +220,38 @@ fn set_status<'a>(fields: &mut Fields<'a>, message: Option<&'a str>) {
     }
 }
 
-/// Ends a span.
-fn end(span: Span, fields: &Fields<'_>) {
-    fields.record(&span);
-    // For `tracing-opentelemetry` a span ends when it is left last, and not when it closes.
-    span.in_scope(|| ());
-    drop(span);
+/// Ends a span of this subscriber.
+fn end(dispatch: &Dispatch, span: Span, fields: &Fields<'_>) {
+    // If a subscriber panics, it is not asked to close the span while that unwinds: a second panic would
+    // abort the process.
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        fields.record(&span);
+        // For `tracing-opentelemetry` a span ends when it is left last, and not when it closes.
+        if thread_goes_on() {
+            span.in_scope(|| ());
+        }
+    }));
+    close(dispatch, span);
+    if let Err(panic) = told {
+        resume_unwind(panic);
+    }
+}
+
+/// Closes a span of this subscriber. A registry lets the thread's present one close what is above it.
+fn close(dispatch: &Dispatch, span: Span) {
+    dispatcher::with_default(dispatch, || drop(span));
+}
+
+thread_local! {
+    /// Made after what subscribers keep for a thread, and so destroyed before it. It has something to
+    /// drop, or it would not be destroyed.
+    static AFTER_SUBSCRIBER: Box<()> = Box::default();
+}
+
+/// Whether spans can be entered on this thread. When it ends and drops what it kept, subscribers may have
+/// nothing any more to note it in, and panic.
+fn thread_goes_on() -> bool {
+    AFTER_SUBSCRIBER.try_with(|_| ()).is_ok()
 }
 
 impl Observer for ObservedRun {
@@ -278,11 +308,20 @@ impl Observer for ObservedRun {
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
         self.present().in_scope(poll);
+        thread_goes_on();
     }
 }
 
+/// Closes what a panic has left open: otherwise there is nothing.
 impl Drop for ObservedRun {
     fn drop(&mut self) {
         self.live.leave(self.run.id());
+        for span in [&mut self.attempt, &mut self.around, &mut self.span] {
+            let span = mem::replace(span, Span::none());
+            if !span.is_none() {
+                // Each by itself, as in `end`.
+                let _ = catch_unwind(AssertUnwindSafe(|| close(&self.dispatch, span)));
+            }
+        }
     }
 }
