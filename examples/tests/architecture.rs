@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the code map in `docs/architecture.md`.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     (
         "l0-core",
         &[
@@ -150,6 +150,19 @@ const CRATES: [(&str, &[&str]); 8] = [
             "live",
             "numbers",
             "conventions",
+        ],
+    ),
+    (
+        "l0-tracing",
+        &[
+            "interceptor",
+            "run",
+            "attributes",
+            "live",
+            "numbers",
+            "fields",
+            "sites",
+            "names",
         ],
     ),
     (

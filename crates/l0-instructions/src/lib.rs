@@ -17,6 +17,7 @@ use l0_bench::{ANSWER, Source};
 use l0_core::{Checks, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched};
 use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
+use l0_tracing::TracingInterceptor;
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
@@ -52,6 +53,18 @@ pub fn full_stack() -> L0Builder {
         .drift(Drift::new())
         .timeouts(timeouts)
         .interceptor(collector.label_keys(["model"]).expect("valid"))
+}
+
+/// Measures everything, and tells it to `tracing`, which nobody listens to.
+pub fn traced() -> L0Builder {
+    on().interceptor(TracingInterceptor::new())
+}
+
+/// The same, with a subscriber that keeps the spans and does nothing with them.
+pub fn heard() -> L0Builder {
+    let registry = tracing_subscriber::registry();
+    tracing::subscriber::set_global_default(registry).expect("the only one");
+    traced()
 }
 
 /// A run whose first token was taken, and which has more than are counted.
