@@ -257,5 +257,15 @@ pub(crate) fn of_attempts() -> Vec<&'static str> {
 /// Returns whether a field of this name is filled whatever the metadata.
 pub(crate) fn is_filled(name: &str) -> bool {
     let is_parameter = PARAMETERS.iter().any(|parameter| parameter.field == name);
-    name == MESSAGE || !is_parameter && [of_runs(), of_attempts()].concat().contains(&name)
+    let events: [&[&str]; 7] = [
+        &[MESSAGE],
+        &OF_NETWORK_ERRORS,
+        &OF_RETRIES,
+        &OF_FALLBACKS,
+        &OF_VIOLATIONS,
+        &OF_DRIFT,
+        &OF_EXCEPTIONS,
+    ];
+    let spans = [of_runs(), of_attempts()].concat();
+    !is_parameter && (spans.contains(&name) || events.concat().contains(&name))
 }

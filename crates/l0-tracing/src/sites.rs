@@ -206,3 +206,35 @@ impl fmt::Debug for Site {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn settings(target: &str) -> Settings {
+        Settings {
+            target: target.to_owned(),
+            level: Level::INFO,
+            keys: KeyList::new(),
+        }
+    }
+
+    #[test]
+    fn equal_settings_share_their_call_sites() {
+        let one = Sites::of(&settings("one"));
+        assert!(std::ptr::eq(one, Sites::of(&settings("one"))));
+        assert!(!std::ptr::eq(one, Sites::of(&settings("other"))));
+    }
+
+    #[test]
+    fn no_field_is_there_twice() {
+        let sites = Sites::of(&settings("twice"));
+        for site in [sites.run, sites.attempt, sites.retry, sites.network_error] {
+            let names = site.fields().iter().map(Field::name);
+            let distinct = BTreeSet::from_iter(names.clone());
+            assert_eq!(distinct.len(), names.count(), "{site:?}");
+        }
+    }
+}

@@ -71,6 +71,7 @@ fn a_key_that_is_a_field_already_is_an_error() {
     for key in [
         "",
         "message",
+        "l0.rule",
         "l0.outcome",
         "otel.name",
         "gen_ai.request.model",
