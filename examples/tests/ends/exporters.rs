@@ -373,10 +373,10 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
 
 /// Spans and events, all that is told of each, in the order in which it is told.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(&'static str, Vec<(&'static str, String)>)>>>);
+struct Spans(Arc<Mutex<Vec<(&'static str, Telling)>>>);
 
 /// The fields of one telling.
-#[derive(Default)]
+#[derive(Debug, Clone, Default)]
 struct Telling(Vec<(&'static str, String)>);
 
 impl Visit for Telling {
@@ -393,7 +393,7 @@ impl Spans {
     fn tell(&self, name: &'static str, record: impl FnOnce(&mut Telling)) {
         let mut told = Telling::default();
         record(&mut told);
-        self.0.lock().unwrap().push((name, told.0));
+        self.0.lock().unwrap().push((name, told));
     }
 }
 
@@ -433,7 +433,7 @@ fn tracing(builder: L0Builder) -> (L0Builder, Read) {
         let left = format!("{told:?}");
         let said = move || {
             let of_run = told.iter().filter(|(name, _)| *name == "l0.run");
-            let of_run = Vec::from_iter(of_run.flat_map(|(_, fields)| fields));
+            let of_run = Vec::from_iter(of_run.flat_map(|(_, Telling(fields))| fields));
             let field = |name: &str| {
                 let mut values = of_run.iter().filter(|(field, _)| *field == name);
                 let (_, value) = values.next()?;
