@@ -11,6 +11,7 @@ use common::Kept;
 use futures_util::{StreamExt, stream};
 use l0_core::{L0, Monitoring};
 use l0_tracing::TracingInterceptor;
+use tracing::Dispatch;
 use tracing::dispatcher::with_default;
 
 /// How often a run of so many tokens allocates, and how often while its tokens are read.
@@ -44,6 +45,16 @@ fn a_token_does_not_allocate_and_a_run_that_nobody_listens_to_does_not_more_than
         allocations(l0, 200);
     }
     assert_eq!(allocations(&with, 200), allocations(&without, 200));
+
+    let registry = Dispatch::new(tracing_subscriber::registry());
+    let (heard, _) = with_default(&registry, || {
+        // The registry's own.
+        allocations(&with, 200);
+        allocations(&with, 200)
+    });
+    // Values, names, and the observer: 13 of them.
+    let own = heard - allocations(&without, 200).0;
+    assert!((1..=16).contains(&own), "{own}");
 
     let kept = Kept::default();
     let (all, reading) = with_default(&kept.dispatch(), || allocations(&with, 10_000));
