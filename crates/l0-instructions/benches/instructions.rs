@@ -42,7 +42,7 @@ type Counted = Run<'static, &'static str, io::Error>;
 #[bench::off(args = (off(), source), setup = run, config = kept(173_092))]
 #[bench::on(args = (on(), source), setup = run, config = kept(384_092))]
 #[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_503_878))]
-#[bench::heard(args = (heard(), source), setup = run, config = kept(384_092))]
+#[bench::heard(args = (heard(), source), setup = run, config = kept(384_104))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(307_167))]
 #[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(698_167))]
 #[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_262_953))]
@@ -85,8 +85,8 @@ fn one_run(l0: L0) -> L0 {
 #[library_benchmark]
 #[bench::off(args = (off()), setup = ready, config = kept(5_354))]
 #[bench::on(args = (on()), setup = ready, config = kept(9_794))]
-#[bench::traced(args = (traced()), setup = ready, config = kept(9_794))]
-#[bench::heard(args = (heard()), setup = ready, config = kept(9_794))]
+#[bench::traced(args = (traced()), setup = ready, config = kept(9_371))]
+#[bench::heard(args = (heard()), setup = ready, config = kept(21_568))]
 #[bench::full_stack(args = (full_stack()), setup = ready, config = kept(21_041))]
 fn whole_run(l0: L0) -> L0 {
     one_run(l0)
