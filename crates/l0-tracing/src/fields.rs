@@ -160,14 +160,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Sends an event: in this span, or else in the current one.
-    pub(crate) fn event(&self, span: Option<Id>) {
+    /// Sends an event, in the current span.
+    pub(crate) fn event(&self) {
         self.with(&self.values, |values| {
-            let metadata = self.site.metadata();
-            match span {
-                Some(span) => Event::child_of(span, metadata, values),
-                None => Event::dispatch(metadata, values),
-            }
+            Event::dispatch(self.site.metadata(), values);
         });
     }
 

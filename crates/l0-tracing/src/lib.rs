@@ -57,6 +57,7 @@
 //! | any parameter of a request | those that the conventions name | fields are part of a call site |
 //! | the name and the kind of an attempt's span | the fields `otel.name`, such as `chat gpt-4o`, and `otel.kind` | names of spans are part of a call site, too |
 //! | status and description of a span that failed | the fields `otel.status_code` and `otel.status_description` | the same |
+//! | | `l0.session_id` of events | a line of log names its run, also without spans |
 //! | | `level` and `target` of events, times and thread of spans | `tracing-opentelemetry` adds them, unless told otherwise |
 //! | times of a run by its own monotonic clock | those that `tracing-opentelemetry` reads | |
 //! | prompts and answers by choice, dialects of backends | neither | a log is no place for them |
@@ -77,8 +78,9 @@
 //! the attempt that it ends tells it too. Only a run that fails is an ERROR: `tracing-opentelemetry` takes the
 //! span of any other one for one that failed.
 //!
-//! Where a filter keeps spans back, as `l0=warn` does, an event has the run's id as its own field
-//! `l0.session_id`, and is in the span that was current in `start()`.
+//! Each event also has the run's id, `l0.session_id`: the filter of a subscriber or of a layer, such as
+//! `l0=warn`, may keep the spans back. The event is then in the span that was current in `start()`, or in
+//! the one that is current where the run is polled.
 //!
 //! # What leaves
 //!

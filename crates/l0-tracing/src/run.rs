@@ -79,18 +79,17 @@ impl ObservedRun {
 
     /// Sends an event of what happens now, if anybody wants it.
     fn event<'a>(&'a self, site: &'static Site, set: impl FnOnce(&mut Fields<'a>)) {
-        if !site.is_enabled(&self.dispatch) {
+        if !thread_goes_on() || !site.is_enabled(&self.dispatch) {
             return;
         }
         let mut fields = Fields::new(site);
         fields.set(names::MESSAGE, site.metadata().name());
-        // Otherwise the run's span says it.
-        if self.span.is_disabled() {
-            fields.set(names::SESSION_ID, text(self.run.id()));
-        }
+        // The span says it too, but the filter of a layer may keep spans back.
+        fields.set(names::SESSION_ID, text(self.run.id()));
         set(&mut fields);
-        let span = self.present().id();
-        dispatcher::with_default(&self.dispatch, || fields.event(span));
+        // Entered, and not named as the event's span: where a layer does not see it, the next one is found.
+        self.present()
+            .in_scope(|| dispatcher::with_default(&self.dispatch, || fields.event()));
     }
 
     fn start_attempt(&mut self, number: u32, source: u32) {

@@ -4,14 +4,18 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use common::{Kept, Told, asked};
 use l0_core::testing::Script;
 use l0_core::{Backoff, Failure, L0, Monitoring, Retry, RunInfo, Source, source};
 use l0_tracing::TracingInterceptor;
 use tracing::dispatcher::with_default;
-use tracing::{Dispatch, Level, info_span};
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing::span::{Attributes, Id};
+use tracing::{Dispatch, Level, Subscriber, info_span};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// Reads a run that falls back and fails, inside of a span `request`.
 fn run(interceptor: TracingInterceptor) -> RunInfo {
@@ -85,17 +89,15 @@ fn a_key_that_is_a_field_already_is_an_error() {
     assert!(other.is_ok());
 }
 
-#[test]
-fn where_spans_are_kept_back_events_name_the_run_and_are_in_the_callers_span() {
-    let kept = Kept::default();
-    let filtered = kept.clone().with_filter(
-        tracing_subscriber::filter::Targets::new()
-            .with_target("l0", LevelFilter::WARN)
-            .with_default(LevelFilter::INFO),
-    );
-    let dispatch = Dispatch::new(tracing_subscriber::registry().with(filtered));
-    let info = with_default(&dispatch, || run(TracingInterceptor::new()));
+/// Keeps back all of L0 that is no warning.
+fn warnings() -> Targets {
+    Targets::new()
+        .with_target("l0", LevelFilter::WARN)
+        .with_default(LevelFilter::INFO)
+}
 
+/// Checks that the events of a run name it, and are in the span of this place.
+fn check(kept: &Kept, run: &RunInfo, span: Option<usize>) {
     let spans = kept.spans();
     assert_eq!((spans.len(), spans[0].name), (1, "request"));
     assert!(spans[0].is_closed);
@@ -103,14 +105,54 @@ fn where_spans_are_kept_back_events_name_the_run_and_are_in_the_callers_span() {
     let expected = ["exception", "l0.fallback", "exception", "exception"];
     assert_eq!(names(&events), expected);
     for told in &events {
-        assert_eq!(told.span, Some(0));
-        assert_eq!(told.fields["l0.session_id"], info.id());
+        assert_eq!(told.span, span);
+        assert_eq!(told.fields["l0.session_id"], run.id());
     }
     assert_eq!(events[0].fields["exception.type"], "401");
-    assert_eq!(
-        events[0].fields["exception.message"],
-        "status 401 Unauthorized"
-    );
+    let message = &events[0].fields["exception.message"];
+    assert_eq!(message, "status 401 Unauthorized");
     assert_eq!(events[1].fields["l0.fallback.from"], "gpt-4o");
     assert_eq!(events[1].fields["l0.fallback.to"], "2");
+}
+
+#[test]
+fn where_spans_are_kept_back_events_name_the_run_and_are_in_the_callers_span() {
+    let kept = Kept::default();
+    let subscriber = tracing_subscriber::registry()
+        .with(warnings())
+        .with(kept.clone());
+    let run = with_default(
+        &Dispatch::new(subscriber),
+        || run(TracingInterceptor::new()),
+    );
+    check(&kept, &run, Some(0));
+}
+
+#[test]
+fn where_one_layer_does_not_see_spans_its_events_name_the_run() {
+    let (kept, all) = (Kept::default(), Everything::default());
+    let subscriber = tracing_subscriber::registry()
+        .with(kept.clone().with_filter(warnings()))
+        .with(all.clone());
+    let run = with_default(
+        &Dispatch::new(subscriber),
+        || run(TracingInterceptor::new()),
+    );
+    assert_eq!(
+        all.0.load(Ordering::Relaxed),
+        4,
+        "a request, a run, two attempts"
+    );
+    // The run is not polled inside of the request's span.
+    check(&kept, &run, None);
+}
+
+/// A layer without a filter, which counts spans.
+#[derive(Clone, Default)]
+struct Everything(Arc<AtomicUsize>);
+
+impl<S: Subscriber> Layer<S> for Everything {
+    fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }

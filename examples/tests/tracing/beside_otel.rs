@@ -24,9 +24,9 @@ use tracing_subscriber::layer::SubscriberExt;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What only `tracing-opentelemetry` sends: of spans, and of events.
+/// What is only sent this way: of spans, and of events.
 const OF_ITS_SPANS: [&str; 5] = ["busy_ns", "idle_ns", "target", "thread.id", "thread.name"];
-const OF_ITS_EVENTS: [&str; 2] = ["level", "target"];
+const OF_ITS_EVENTS: [&str; 3] = ["l0.session_id", "level", "target"];
 /// Lists, which `tracing` has not: they come as one text, the list as JSON.
 const LISTS: [&str; 4] = [
     "gen_ai.response.finish_reasons",
