@@ -128,4 +128,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/tool-calls.md")]
     struct ToolCalls;
+
+    #[doc = include_str!("../../docs/tracing.md")]
+    struct Tracing;
 }

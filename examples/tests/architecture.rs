@@ -163,6 +163,19 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "l0-tracing",
+        &[
+            "interceptor",
+            "run",
+            "attributes",
+            "live",
+            "numbers",
+            "fields",
+            "sites",
+            "names",
+        ],
+    ),
+    (
         "l0-sentry",
         &[
             "wrapper",

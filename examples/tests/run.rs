@@ -20,6 +20,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
         "GOOGLE_API_KEY",
         "GOOGLE_GEMINI_BASE_URL",
         "DD_DOGSTATSD_URL",
+        "RUST_LOG",
     ];
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
@@ -392,6 +393,23 @@ fn otel() {
         ": chat gpt-4o-mini",
         ": gen_ai.client.operation.duration",
         "l0.outcome: completed",
+    ];
+    assert_in_order(&text, &expected);
+}
+
+#[test]
+fn tracing() {
+    let text = output(env!("CARGO_BIN_EXE_tracing"), &[]);
+    let expected = [
+        r#""l0.retry.reason":"network_error""#,
+        r#""l0.fallback.from":"gpt-4o-mini""#,
+        r#""l0.outcome":"completed""#,
+        r#""message":"answered","run":"l0_"#,
+        "A token stream is a promise",
+        ": chat gpt-4o-mini",
+        ": chat gpt-4.1-mini",
+        ": l0.run",
+        ": answer",
     ];
     assert_in_order(&text, &expected);
 }

@@ -24,6 +24,7 @@ use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
+use l0_tracing::TracingInterceptor;
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
@@ -98,6 +99,7 @@ fn runs(criterion: &mut Criterion) {
         ("on + statsd", on().interceptor(statsd)),
         ("on + otel", on().interceptor(otel)),
         ("on + sentry", on().interceptor(sentry())),
+        ("on + tracing", on().interceptor(TracingInterceptor::new())),
     ] {
         let l0 = builder.build();
         for tokens in [1, 100] {

@@ -19,6 +19,7 @@ use l0_core::{Checks, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, 
 use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
 use l0_metrics::MetricsInterceptor;
 use l0_prometheus::Collector;
+use l0_tracing::TracingInterceptor;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
     SharedString, Unit,
@@ -117,6 +118,18 @@ impl Recorder for Nowhere {
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
         Histogram::from_arc(Arc::new(Self))
     }
+}
+
+/// Measures everything, and tells it to `tracing`, which nobody listens to.
+pub fn traced() -> L0Builder {
+    on().interceptor(TracingInterceptor::new())
+}
+
+/// The same, with a subscriber that keeps the spans and does nothing with them.
+pub fn heard() -> L0Builder {
+    let registry = tracing_subscriber::registry();
+    tracing::subscriber::set_global_default(registry).expect("the only one");
+    traced()
 }
 
 /// A run whose first token was taken, and which has more than are counted.

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use l0_core::{L0Builder, Telemetry, keys, on_finish};
+use l0_core::{Interceptor, L0Builder, Observers, RunInfo, Telemetry, keys, on_finish};
 use l0_export::log::LogRecord;
 use l0_export::profile::Profile;
 use l0_export::{csv, json};
@@ -15,6 +15,7 @@ use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
+use l0_tracing::TracingInterceptor;
 use metrics::set_default_local_recorder;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use opentelemetry::KeyValue;
@@ -27,8 +28,10 @@ use sentry::test::TestTransport;
 use sentry::{ClientOptions, Hub};
 use serde_json::{Value, json};
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing::{Dispatch, Subscriber, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::common::{self, Samples};
 
@@ -46,8 +49,8 @@ pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
         // An abort has a reason in the records above, but is no failure.
         (_, false) => [true, false, false, false],
         ("l0-report", true) => [true; 4],
-        ("Sentry" | "OTel span", true) => [true, true, false, true],
         ("Prometheus" | FACADE | "StatsD" | "OTel metrics", true) => [true, true, false, false],
+        ("Sentry" | "OTel span" | "tracing", true) => [true, true, false, true],
         (other, _) => panic!("{other}"),
     }
 }
@@ -75,7 +78,7 @@ pub(crate) type Read = Box<dyn FnOnce() -> Vec<Told>>;
 /// Attaches an exporter, and gives what reads what left through it.
 pub(crate) type Attach = fn(L0Builder) -> (L0Builder, Read);
 
-pub(crate) const ALL: [Attach; 6] = [records, prometheus, facade, statsd, sentry, otel];
+pub(crate) const ALL: [Attach; 7] = [records, prometheus, facade, statsd, sentry, otel, tracing];
 
 /// A value of JSON as text; absent if it is not there.
 fn text(value: &Value) -> Option<String> {
@@ -392,5 +395,89 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
             Told::new("OTel metrics", left_as_metrics, of_metrics),
         ]
     };
+    (builder.interceptor(interceptor), Box::new(read))
+}
+
+/// Spans and events, all that is told of each, in the order in which it is told.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<(&'static str, Telling)>>>);
+
+/// The fields of one telling.
+#[derive(Debug, Clone, Default)]
+struct Telling(Vec<(&'static str, String)>);
+
+impl Visit for Telling {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.name(), value.to_owned()));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.0.push((field.name(), format!("{value:?}")));
+    }
+}
+
+impl Spans {
+    fn tell(&self, name: &'static str, record: impl FnOnce(&mut Telling)) {
+        let mut told = Telling::default();
+        record(&mut told);
+        self.0.lock().unwrap().push((name, told));
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
+    fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        self.tell(span.metadata().name(), |told| span.record(told));
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        let metadata = context.metadata(id).unwrap();
+        self.tell(metadata.name(), |told| values.record(told));
+    }
+
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        self.tell(event.metadata().name(), |told| event.record(told));
+    }
+}
+
+/// Lets an interceptor start its runs with a subscriber of its own.
+struct ToldTo(Dispatch, TracingInterceptor);
+
+impl Interceptor for ToldTo {
+    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
+        dispatcher::with_default(&self.0, || self.1.observe(run, observers));
+    }
+
+    fn needs_telemetry(&self) -> bool {
+        self.1.needs_telemetry()
+    }
+}
+
+fn tracing(builder: L0Builder) -> (L0Builder, Read) {
+    let spans = Spans::default();
+    let dispatch = Dispatch::new(tracing_subscriber::registry().with(spans.clone()));
+    let read = move || {
+        let told = spans.0.lock().unwrap().clone();
+        let left = format!("{told:?}");
+        let said = move || {
+            let of_run = told.iter().filter(|(name, _)| *name == "l0.run");
+            let of_run = Vec::from_iter(of_run.flat_map(|(_, Telling(fields))| fields));
+            let field = |name: &str| {
+                let mut values = of_run.iter().filter(|(field, _)| *field == name);
+                let (_, value) = values.next()?;
+                assert_eq!(values.next(), None, "{name}");
+                Some(value.clone())
+            };
+            let said = [field("l0.outcome"), field("error.type"), None];
+            let [outcome, error_type, status] = said;
+            [
+                outcome,
+                error_type,
+                status,
+                field("otel.status_description"),
+            ]
+        };
+        vec![Told::new("tracing", left, said)]
+    };
+    let interceptor = ToldTo(dispatch, TracingInterceptor::new());
     (builder.interceptor(interceptor), Box::new(read))
 }

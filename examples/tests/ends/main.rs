@@ -195,7 +195,7 @@ fn every_exporter_tells_the_same_end() {
     let mut file = String::new();
     let mut apart = BTreeMap::<_, BTreeSet<_>>::new();
     for (case, told) in cases.iter().zip(&told) {
-        assert_eq!(told.len(), 11);
+        assert_eq!(told.len(), 12);
         for (exporter, said, left) in told {
             let what = format!("{exporter}, {}", case.name);
             assert_eq!(*said, case.told_by(exporter), "{what}");

@@ -1,0 +1,37 @@
+//! Numbers: what of a run's telemetry and of its attempts becomes a field.
+
+use l0_core::{AttemptStats, Telemetry, Value as Number};
+
+use crate::fields::{Fields, Value};
+use crate::names::{ATTEMPT_TOKENS, RUN_NUMBERS, RunNumber, TIME_TO_FIRST_CHUNK, USAGE};
+
+/// Sets the numbers of a run's span that are known.
+pub(crate) fn set_of_run(fields: &mut Fields<'_>, telemetry: &Telemetry) {
+    for RunNumber {
+        field,
+        quantity,
+        part,
+    } in &*RUN_NUMBERS
+    {
+        let value = match (quantity.value(telemetry), part) {
+            (Some(Number::Distribution(all)), Some(part)) => {
+                part(all).map(|part| Value::Double(part.as_secs_f64()))
+            }
+            (Some(Number::Count(count)), _) => Some(count.into()),
+            (value, _) => value.map(|value| Value::Double(value.as_f64())),
+        };
+        fields.set_known(field, value);
+    }
+}
+
+/// Sets the numbers of an attempt's span that are known.
+pub(crate) fn set_of_attempt(fields: &mut Fields<'_>, attempt: &AttemptStats) {
+    fields.set(ATTEMPT_TOKENS, attempt.tokens);
+    let first = attempt.time_to_first_token;
+    fields.set_known(TIME_TO_FIRST_CHUNK, first.map(|after| after.as_secs_f64()));
+    if let Some(usage) = attempt.usage {
+        for (field, count) in USAGE {
+            fields.set_known(field, count(usage));
+        }
+    }
+}
