@@ -114,6 +114,8 @@ pub use error::{
     ProviderError,
 };
 #[cfg(feature = "reqwest")]
+pub use hosts::provider_at;
+#[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 #[cfg(feature = "reqwest")]
 pub use request::{Connecting, ProviderRequest};
