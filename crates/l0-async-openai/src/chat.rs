@@ -170,4 +170,3 @@ fn usage(counts: &CompletionUsage) -> Usage {
     usage.reasoning = completion.and_then(|of| of.reasoning_tokens).map(u64::from);
     normalise(usage)
 }
-

@@ -66,9 +66,11 @@ impl Error {
             Self::NotAnAnswer => Some(&FATAL),
             Self::Client(OpenAIError::Reqwest(_) | OpenAIError::Boxed(_)) => None,
             Self::Client(OpenAIError::StreamError(_)) => Some(&BROKEN),
-            Self::Client(OpenAIError::JSONDeserialize(error, _)) => {
-                Some(if error.is_data() { &UNREADABLE } else { &BROKEN })
-            }
+            Self::Client(OpenAIError::JSONDeserialize(error, _)) => Some(if error.is_data() {
+                &UNREADABLE
+            } else {
+                &BROKEN
+            }),
             Self::Client(_) => Some(&FATAL),
         }
     }

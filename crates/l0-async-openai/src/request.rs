@@ -102,12 +102,21 @@ impl<C: Config + Clone, R: Asks, A> Asked<A> for Ask<C, R, A> {
     fn describe(&self) -> Description {
         let url = Url::parse(&self.client.config().url(R::PATH)).ok();
         let mut description = Description::new();
-        description.provider = url.as_ref().and_then(l0_providers::provider_at).map(Cow::Borrowed);
-        description.model = self.request.model().map(|model| Cow::Owned(model.to_owned()));
+        description.provider = url
+            .as_ref()
+            .and_then(l0_providers::provider_at)
+            .map(Cow::Borrowed);
+        description.model = self
+            .request
+            .model()
+            .map(|model| Cow::Owned(model.to_owned()));
         description.operation = Some(Cow::Borrowed(R::OPERATION));
         description.server_address = url.as_ref().and_then(|url| {
             // An address of version 6 stands in brackets.
-            let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']');
+            let host = url
+                .host_str()?
+                .trim_start_matches('[')
+                .trim_end_matches(']');
             Some(Cow::Owned(host.to_owned()))
         });
         description.server_port = url.and_then(|url| url.port_or_known_default());

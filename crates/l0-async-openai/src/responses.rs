@@ -80,12 +80,16 @@ impl Asks for CreateResponse {
 }
 
 impl Item for Event {
-    fn read(self) -> Result<Self, Error> {
-        match self {
-            Self::ResponseFailed(event) => Err(failed(&event.response)),
-            Self::ResponseError(event) => Err(reported(&event)),
-            event => Ok(event),
+    fn read(self, has_call: &mut bool) -> Result<Viewed<Self>, Error> {
+        match &self {
+            Self::ResponseFailed(event) => return Err(failed(&event.response)),
+            Self::ResponseError(event) => return Err(reported(event)),
+            Self::ResponseOutputItemDone(event) => *has_call |= call_name(&event.item).is_some(),
+            _ => {}
         }
+        let mut event = Viewed::new(self);
+        event.after_call = *has_call;
+        Ok(event)
     }
 
     fn may_pass_over(error: &OpenAIError) -> bool {
@@ -148,8 +152,12 @@ impl Token for Viewed<Event> {
             Event::ResponseCreated(event) => identity(TokenView::other(), &event.response),
             Event::ResponseInProgress(event) => identity(TokenView::other(), &event.response),
             Event::ResponseQueued(event) => identity(TokenView::other(), &event.response),
-            Event::ResponseCompleted(event) => end(TokenView::other(), &event.response),
-            Event::ResponseIncomplete(event) => end(TokenView::other(), &event.response),
+            Event::ResponseCompleted(event) => {
+                end(TokenView::other(), &event.response, self.after_call)
+            }
+            Event::ResponseIncomplete(event) => {
+                end(TokenView::other(), &event.response, self.after_call)
+            }
             _ => TokenView::other(),
         }
     }
@@ -164,7 +172,7 @@ impl Token for Viewed<Response> {
             Some(text) => TokenView::text(text),
             None => call().map_or(TokenView::other(), TokenView::tool_call),
         };
-        end(view, self)
+        end(view, self, false)
     }
 }
 
@@ -216,14 +224,15 @@ fn identity<'a>(view: TokenView<'a>, response: &'a Response) -> TokenView<'a> {
 }
 
 /// What a response says of itself that is over.
-fn end<'a>(view: TokenView<'a>, response: &'a Response) -> TokenView<'a> {
+fn end<'a>(view: TokenView<'a>, response: &'a Response, after_call: bool) -> TokenView<'a> {
     let mut view = identity(view, response);
     view.usage = response.usage.as_ref().map(usage);
-    view.finish = finish(response);
+    view.finish = finish(response, after_call);
     view
 }
 
-fn finish(response: &Response) -> Option<FinishReason> {
+fn finish(response: &Response, after_call: bool) -> Option<FinishReason> {
+    let calls = || response.output.iter().any(|item| call_name(item).is_some());
     Some(match response.status {
         // It is worked on in the background.
         Status::Queued | Status::InProgress => return None,
@@ -232,9 +241,7 @@ fn finish(response: &Response) -> Option<FinishReason> {
             _ => FinishReason::Length,
         },
         // The API has no finish reason for calls.
-        Status::Completed if response.output.iter().any(|item| call_name(item).is_some()) => {
-            FinishReason::ToolCalls
-        }
+        Status::Completed if after_call || calls() => FinishReason::ToolCalls,
         Status::Completed => FinishReason::Stop,
         Status::Failed | Status::Cancelled => FinishReason::Other,
     })

@@ -16,13 +16,16 @@ use crate::viewed::Viewed;
 pub struct AnswerStream<T> {
     /// `None` when it has ended.
     items: Option<StreamResponse<T>>,
+    /// Whether there was a tool call.
+    has_call: bool,
 }
 
 /// An item of a stream of the client's.
 pub(crate) trait Item: Sized {
     /// The item, or the failure that it tells of.
-    fn read(self) -> Result<Self, Error> {
-        Ok(self)
+    fn read(self, has_call: &mut bool) -> Result<Viewed<Self>, Error> {
+        let _ = has_call;
+        Ok(Viewed::new(self))
     }
 
     /// Whether this is an item that the client has no type for, and that may be passed over.
@@ -34,32 +37,40 @@ pub(crate) trait Item: Sized {
 
 impl<T> AnswerStream<T> {
     pub(crate) const fn new(items: StreamResponse<T>) -> Self {
-        Self { items: Some(items) }
+        Self {
+            items: Some(items),
+            has_call: false,
+        }
     }
 }
 
 // The trait is of no use to others.
-#[allow(private_bounds, reason = "it is implemented for the items of this crate's functions")]
+#[allow(
+    private_bounds,
+    reason = "it is implemented for the items of this crate's functions"
+)]
 impl<T: Item> Stream for AnswerStream<T> {
     type Item = Result<Viewed<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
         loop {
-            let Some(items) = &mut self.items else {
+            let Some(items) = &mut this.items else {
                 return Poll::Ready(None);
             };
             let item = match ready!(items.as_mut().poll_next(cx)) {
                 Some(Err(error)) if T::may_pass_over(&error) => continue,
-                Some(item) => item.map_err(Error::from).and_then(T::read),
+                Some(Ok(item)) => item.read(&mut this.has_call),
+                Some(Err(error)) => Err(error.into()),
                 None => {
-                    self.items = None;
+                    this.items = None;
                     return Poll::Ready(None);
                 }
             };
             if item.is_err() {
-                self.items = None;
+                this.items = None;
             }
-            return Poll::Ready(Some(item.map(Viewed::new)));
+            return Poll::Ready(Some(item));
         }
     }
 }

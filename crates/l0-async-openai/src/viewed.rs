@@ -10,6 +10,8 @@ pub struct Viewed<T> {
     inner: T,
     /// The text of an answer that comes in several parts.
     pub(crate) joined: Option<Box<str>>,
+    /// Whether a call came before in the stream, which its last item may not repeat.
+    pub(crate) after_call: bool,
 }
 
 impl<T> Viewed<T> {
@@ -17,6 +19,7 @@ impl<T> Viewed<T> {
         Self {
             inner,
             joined: None,
+            after_call: false,
         }
     }
 
