@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the code map in `docs/architecture.md`.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 9] = [
     (
         "l0-core",
         &[
@@ -91,6 +91,20 @@ const CRATES: [(&str, &[&str]); 8] = [
             "finish",
             "wait",
             "token",
+        ],
+    ),
+    (
+        "l0-async-openai",
+        &[
+            "chat",
+            "responses",
+            "embeddings",
+            "stream",
+            "viewed",
+            "request",
+            "client",
+            "error",
+            "usage",
         ],
     ),
     (

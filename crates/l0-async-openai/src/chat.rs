@@ -170,3 +170,94 @@ fn usage(counts: &CompletionUsage) -> Usage {
     usage.reasoning = completion.and_then(|of| of.reasoning_tokens).map(u64::from);
     normalise(usage)
 }
+
+#[cfg(test)]
+mod tests {
+    use l0_core::TokenKind;
+    use serde_json::{Value, from_value, json};
+
+    use super::*;
+
+    fn chunk(delta: &Value) -> Viewed<CreateChatCompletionStreamResponse> {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": null });
+        let chunk = json!({
+            "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m-1",
+            "choices": [choice],
+        });
+        Viewed::new(from_value(chunk).expect("a chunk"))
+    }
+
+    #[test]
+    fn a_chunk_is_read_as_what_is_in_it() {
+        let named =
+            json!([{ "index": 0, "id": "i", "function": { "name": "f", "arguments": "" } }]);
+        let whole = json!([{ "index": 0, "function": { "name": "f", "arguments": "{}" } }]);
+        for (delta, kind, text) in [
+            (json!({ "content": "a" }), TokenKind::Text, "a"),
+            (
+                json!({ "role": "assistant", "content": "" }),
+                TokenKind::Other,
+                "",
+            ),
+            (json!({ "refusal": "no" }), TokenKind::Text, "no"),
+            (
+                json!({ "content": "", "tool_calls": named }),
+                TokenKind::ToolCall,
+                "f",
+            ),
+            (
+                json!({ "content": null, "tool_calls": whole }),
+                TokenKind::ToolCall,
+                "{}",
+            ),
+            (
+                json!({ "content": "a", "tool_calls": whole }),
+                TokenKind::Text,
+                "a",
+            ),
+            (
+                json!({ "function_call": { "name": "f" } }),
+                TokenKind::ToolCall,
+                "f",
+            ),
+            (
+                json!({ "audio": { "transcript": "Hi" } }),
+                TokenKind::Text,
+                "Hi",
+            ),
+            (json!({ "audio": { "data": "AAA=" } }), TokenKind::Media, ""),
+            (
+                json!({ "audio": { "expires_at": 1 } }),
+                TokenKind::Other,
+                "",
+            ),
+        ] {
+            let chunk = chunk(&delta);
+            let view = chunk.view();
+            assert_eq!((view.kind, view.text), (kind, text), "{delta}");
+            assert_eq!((view.model, view.response_id), (Some("m-1"), Some("c")));
+        }
+    }
+
+    #[test]
+    fn finish_reasons_and_counts() {
+        for (reason, read) in [
+            (Reason::Stop, FinishReason::Stop),
+            (Reason::Length, FinishReason::Length),
+            (Reason::ToolCalls, FinishReason::ToolCalls),
+            (Reason::FunctionCall, FinishReason::ToolCalls),
+            (Reason::ContentFilter, FinishReason::ContentFilter),
+        ] {
+            assert_eq!(finish(reason), read);
+        }
+        // The total says that the reasoning lies beside the completion.
+        let counts = from_value(json!({
+            "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 9,
+            "prompt_tokens_details": { "cached_tokens": 1 },
+            "completion_tokens_details": { "reasoning_tokens": 4 },
+        }));
+        let read = Usage::new().input(3).output(6).total(9);
+        let read = read.cached_input(1).reasoning(4);
+        assert_eq!(usage(&counts.expect("counts")), read);
+    }
+}

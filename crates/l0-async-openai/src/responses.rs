@@ -259,3 +259,75 @@ fn usage(counts: &ResponseUsage) -> Usage {
     usage.cache_write_input = written.and_then(|count| count.try_into().ok());
     normalise(usage)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::from_value;
+
+    use super::*;
+
+    fn response(more: Value) -> Response {
+        let mut response = json!({
+            "id": "r", "object": "response", "created_at": 1, "model": "m-1", "status": "completed",
+            "output": [],
+        });
+        let (Value::Object(fields), Value::Object(more)) = (&mut response, more) else {
+            unreachable!("both are objects");
+        };
+        fields.extend(more);
+        from_value(response).expect("a response")
+    }
+
+    #[test]
+    fn why_a_response_ended() {
+        let call =
+            json!([{ "type": "function_call", "call_id": "c", "name": "f", "arguments": "" }]);
+        let why = |reason: &str| json!({ "reason": reason });
+        for (more, read) in [
+            (json!({}), Some(FinishReason::Stop)),
+            (json!({ "output": call }), Some(FinishReason::ToolCalls)),
+            (
+                json!({ "status": "incomplete", "incomplete_details": why("max_output_tokens") }),
+                Some(FinishReason::Length),
+            ),
+            (
+                json!({ "status": "incomplete", "incomplete_details": why("content_filter") }),
+                Some(FinishReason::ContentFilter),
+            ),
+            (json!({ "status": "cancelled" }), Some(FinishReason::Other)),
+            (json!({ "status": "queued" }), None),
+        ] {
+            assert_eq!(finish(&response(more.clone()), false), read, "{more}");
+        }
+        assert_eq!(
+            finish(&response(json!({})), true),
+            Some(FinishReason::ToolCalls)
+        );
+    }
+
+    #[test]
+    fn the_parts_of_an_answer_are_one_text() {
+        let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [] });
+        let message = json!({
+            "type": "message", "id": "i", "role": "assistant", "status": "completed",
+            "content": [part("Hel"), part("lo"), { "type": "refusal", "refusal": "!" }],
+        });
+        let mut whole = Viewed::new(response(json!({ "output": [message] })));
+        whole.join_texts();
+        assert_eq!(whole.view().text, "Hello!");
+    }
+
+    #[test]
+    fn a_response_that_failed_is_an_error() {
+        let error = json!({ "code": "rate_limit_exceeded", "message": "Try again in 2s." });
+        let failure = failed(&response(json!({ "status": "failed", "error": error }))).failure();
+        let failure = failure.expect("a failure");
+        assert_eq!(failure.kind, l0_core::FailureKind::RateLimited);
+        assert_eq!(failure.retry_after, Some(std::time::Duration::from_secs(2)));
+        let failure = failed(&response(json!({ "status": "failed" }))).failure();
+        assert_eq!(
+            failure.map(|of| of.kind),
+            Some(l0_core::FailureKind::Server)
+        );
+    }
+}

@@ -41,3 +41,32 @@ pub(crate) fn normalise(mut usage: Usage) -> Usage {
     usage.total = sum((usage.input, usage.output)).or(usage.total);
     usage
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_mean_the_same_whatever_the_provider() {
+        // Input, output, total; cached, written, reasoning; and what they mean.
+        let cases = [
+            ([50, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+            ([50, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+            ([25, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+            ([25, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+            ([20, 7, 0, 20, 5, 33], [45, 40, 85, 20, 5, 33]),
+            ([10, 30, 40, 0, 0, 31], [10, 30, 40, 0, 0, 30]),
+        ];
+        let usage = |[input, output, total, cached, written, reasoning]: [u64; 6]| {
+            let usage = Usage::new().input(input).output(output).total(total);
+            let usage = usage.cached_input(cached).cache_write_input(written);
+            usage.reasoning(reasoning)
+        };
+        for (counts, meant) in cases {
+            let read = normalise(usage(counts));
+            assert_eq!(read, usage(meant), "{counts:?}");
+            assert_eq!(normalise(read), read);
+        }
+        assert_eq!(normalise(Usage::new()), Usage::new());
+    }
+}

@@ -51,8 +51,8 @@
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
 //! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
-//! function that reads its items. The repository's folder `bridges` has those for `async-openai`,
-//! `genai` and `rig`.
+//! function that reads its items. The repository's folder `bridges` has those for `genai` and `rig`;
+//! the crate `l0-async-openai` takes the requests of that client.
 //!
 //! # Numbers
 //!
