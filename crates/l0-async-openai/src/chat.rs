@@ -144,7 +144,7 @@ impl Token for Viewed<CreateChatCompletionResponse> {
 }
 
 /// The first of these texts that is there and not empty.
-fn filled<'a, const N: usize>(texts: [Option<&'a str>; N]) -> Option<&'a str> {
+fn filled<const N: usize>(texts: [Option<&str>; N]) -> Option<&str> {
     texts.into_iter().flatten().find(|text| !text.is_empty())
 }
 
