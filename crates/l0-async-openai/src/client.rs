@@ -9,6 +9,8 @@ use std::task::{Context, Poll};
 use async_openai::config::{Config, OpenAIConfig};
 use async_openai::error::OpenAIError;
 use async_openai::middleware::{HttpRequestFactory, ReqwestService};
+use bytes::Bytes;
+use futures_core::Stream;
 use l0_providers::ApiError;
 use reqwest::Response;
 use reqwest::header::CONTENT_TYPE;
@@ -162,7 +164,10 @@ where
                     Refused::Api(ApiError::from_response(response).await)
                 }
                 () if is(&response, "html") => Refused::NotAnAnswer,
-                () if streams && is(&response, "json") => read_json(response).await?,
+                () if streams && is(&response, "json") => match read_json(response).await? {
+                    Ok(stream) => return Ok(stream),
+                    Err(refused) => refused,
+                },
                 () => return Ok(response),
             };
             Err(OpenAIError::Boxed(Box::new(refused)))
@@ -179,14 +184,47 @@ fn is(response: &Response, subtype: &str) -> bool {
     essence.ends_with(&format!("/{subtype}")) || essence.ends_with(&format!("+{subtype}"))
 }
 
-/// What JSON in the place of a stream is.
-async fn read_json(mut response: Response) -> Result<Refused, OpenAIError> {
+/// What is labelled as JSON in the place of a stream: what it is, or the stream that it is all the same.
+async fn read_json(mut response: Response) -> Result<Result<Response, Refused>, OpenAIError> {
     let mut body = Vec::new();
     while body.len() < MAX_ERROR_BODY
         && let Some(chunk) = response.chunk().await?
     {
-        body.extend_from_slice(&chunk[..chunk.len().min(MAX_ERROR_BODY - body.len())]);
+        body.extend_from_slice(&chunk);
+        match body.trim_ascii_start().first() {
+            Some(b'{' | b'[') | None => {}
+            Some(_) => return Ok(Ok(put_back(body.into(), response))),
+        }
     }
     let error = ApiError::from_json(&String::from_utf8_lossy(&body), None);
-    Ok(error.map_or(Refused::NotAnAnswer, Refused::Api))
+    Ok(Err(error.map_or(Refused::NotAnAnswer, Refused::Api)))
+}
+
+/// The response with what was read of its body before the rest.
+fn put_back(first: Bytes, rest: Response) -> Response {
+    let mut response = http::Response::new(());
+    *response.status_mut() = rest.status();
+    *response.headers_mut() = rest.headers().clone();
+    let body = Body {
+        first: Some(first),
+        rest: Box::pin(rest.bytes_stream()),
+    };
+    response.map(|()| reqwest::Body::wrap_stream(body)).into()
+}
+
+/// A body of which something was read.
+struct Body {
+    first: Option<Bytes>,
+    rest: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+}
+
+impl Stream for Body {
+    type Item = reqwest::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(Ok(first))),
+            None => self.rest.as_mut().poll_next(cx),
+        }
+    }
 }

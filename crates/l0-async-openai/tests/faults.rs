@@ -471,6 +471,25 @@ async fn errors_are_typed() {
     assert!(!format!("{own:?}").contains(BODY));
 }
 
+#[tokio::test]
+async fn a_stream_that_is_labelled_as_json_is_a_stream() {
+    let choice = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        let chunk = json!({
+            "id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [choice],
+        });
+        format!("data: {chunk}\n\n")
+    };
+    let text = choice(json!({ "content": "Hi" }), Value::Null);
+    let body = format!("\n{text}{}", choice(json!({}), json!("stop")));
+    let answer = Answer::new().body("application/json", body);
+    let provider = ScriptedProvider::start([answer]).await.unwrap();
+    let end = ask("chat", &client(&provider.base_url())).await;
+    assert_eq!(end.text, "Hi");
+    assert_eq!(end.telemetry.outcome, Some(Outcome::Completed));
+}
+
 /// Types that are newer than the client: passed over where nothing of the answer is lost by it.
 #[tokio::test]
 async fn events_of_unknown_types_are_passed_over() {
