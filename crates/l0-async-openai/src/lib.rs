@@ -21,9 +21,13 @@
 //! let mut run = l0.stream_from(chat(&client, request)).start();
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
-//!         // The client's own type, by `Deref`.
-//!         Chunk::Item(chunk) => print!("{}", chunk.choices.first().and_then(|of| of.delta.content.as_deref()).unwrap_or_default()),
-//!         Chunk::Restart { .. } => println!(),
+//!         Chunk::Item(chunk) => {
+//!             // The client's own type, by `Deref`.
+//!             for choice in &chunk.choices {
+//!                 print!("{}", choice.delta.content.as_deref().unwrap_or_default());
+//!             }
+//!         }
+//!         Chunk::Restart { .. } => println!(), // a retry: what was shown so far is void
 //!     }
 //! }
 //! println!("\n{}", run.telemetry().ok_or("monitoring is on")?);
@@ -41,8 +45,9 @@
 //!
 //! Each takes the client's own request and gives the client's own types, [`Viewed`] by L0: their text,
 //! reasoning and tool calls, the finish reason, the token counts in the meaning of
-//! [`Usage`](l0_core::Usage), the model and the id of the response. What the request says of itself, see
-//! [`ClientRequest`]. Both fit into fallbacks beside other clients by [`Source::map`](l0_core::Source::map).
+//! [`Usage`](l0_core::Usage), the model and the id of the response. [`ClientRequest`] lists what a request
+//! says of itself. By [`Source::map`](l0_core::Source::map) it stands in for another client's request in a
+//! fallback, or that one for it.
 //!
 //! # Who asks again
 //!
@@ -64,7 +69,7 @@
 //!
 //! This crate chooses none. Your own dependency on `async-openai` does: `rustls` is one of its default
 //! features. This crate needs, and so switches on, its features `chat-completion`, `responses`,
-//! `embedding` and `middleware`.
+//! `embedding` and `middleware`; the last one adds the variant `Boxed` to its error type.
 //!
 //! # What the client loses
 //!
@@ -78,8 +83,8 @@
 //! | in Responses, an event of a type that the client does not know | nothing: it is passed over |
 //! | further pieces in one chunk: a second choice (`n`), a second tool call | the client's items have them; L0 counts and reads the first |
 //! | headers of an answer that succeeds, such as the request's id | nothing |
-//! | that nobody reads | the client reads on in a task of its own, into memory without a limit, until the run is dropped |
-//! | what it cannot read | the client writes it into `tracing` at the level `error`, the text of the answer included: filter its target `async_openai` |
+//! | that the reader is slow | nothing: the client reads on in a task of its own, into memory without a limit, until the run is dropped. It needs Tokio |
+//! | what it cannot read | a record of level `error` in `tracing`, the text of the answer included: filter its target `async_openai` |
 //!
 //! An answer of status 4xx or 5xx is read before the client sees it, and is in no log. What the client loses,
 //! [`l0_providers::openai`] does not.
