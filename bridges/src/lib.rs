@@ -4,7 +4,6 @@
 //! of your crate, with [`usage::normalise`] where it calls that, and leave out what you do not need.
 //! Each is used the same way, with `view_with`.
 
-pub mod async_openai;
 pub mod genai;
 pub mod rig;
 pub mod usage;

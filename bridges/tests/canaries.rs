@@ -20,47 +20,22 @@ mod sinks;
 
 use std::collections::BTreeSet;
 
-use async_openai::config::OpenAIConfig;
-use async_openai::types::chat::CreateChatCompletionRequest;
-use canary::{ANSWER, API_KEY, ARGUMENTS, CANARIES, Canary, Class, SYSTEM, TOOL, USER};
+use canary::{ANSWER, API_KEY, ARGUMENTS, CANARIES, Canary, Class, SYSTEM, USER};
 use echo::{Echo, SHAPES, Shape};
 use genai::adapter::AdapterKind;
 use genai::resolver::{AuthData, Endpoint, ServiceTargetResolver};
 use genai::{ModelIden, ServiceTarget};
 use l0_core::{L0, Monitoring};
 use rig_core::completion::CompletionRequest;
-use rig_core::providers::openai::OpenAIConfig as RigConfig;
-use serde_json::{from_value, json};
+use rig_core::providers::openai::OpenAIConfig;
+use serde_json::json;
 use sinks::{Found, Heard, Listening, carries_messages, listen, own};
 
-const CLIENTS: [&str; 3] = ["async-openai", "genai", "rig"];
+const CLIENTS: [&str; 2] = ["genai", "rig"];
 
 /// What a run of this client says.
 async fn ask(client: &str, address: &str, l0: &L0, listening: Listening) -> Vec<Heard> {
     match client {
-        "async-openai" => {
-            let config = OpenAIConfig::new().with_api_base(address);
-            let client = async_openai::Client::with_config(config.with_api_key(API_KEY));
-            let request: CreateChatCompletionRequest = from_value(json!({
-                "model": "m",
-                "messages": [
-                    { "role": "system", "content": SYSTEM },
-                    { "role": "user", "content": USER },
-                ],
-                "tools": [{ "type": "function", "function": { "name": "f", "description": TOOL } }],
-            }))
-            .unwrap();
-            let run = l0
-                .stream(|_attempt| {
-                    let (client, request) = (client.clone(), request.clone());
-                    async move { client.chat().create_stream(request).await }
-                })
-                .view_with(l0_bridges::async_openai::view)
-                .classify(l0_bridges::async_openai::failure)
-                .expect_finish()
-                .start();
-            listening.read(run, own).await
-        }
         "genai" => {
             let address = format!("{address}/");
             let target = move |target: ServiceTarget| {
@@ -88,7 +63,7 @@ async fn ask(client: &str, address: &str, l0: &L0, listening: Listening) -> Vec<
             listening.read(run, own).await
         }
         _ => {
-            let client = RigConfig::new(API_KEY).with_base_url(address).client();
+            let client = OpenAIConfig::new(API_KEY).with_base_url(address).client();
             let model = client.chat("m");
             let run = l0
                 .stream(|_attempt| {

@@ -105,6 +105,20 @@ const CRATES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "l0-async-openai",
+        &[
+            "chat",
+            "responses",
+            "embeddings",
+            "stream",
+            "viewed",
+            "request",
+            "client",
+            "error",
+            "usage",
+        ],
+    ),
+    (
         "l0-export",
         &[
             "csv",

@@ -15,7 +15,9 @@ use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
 use crate::embeddings::{self, Embeddings};
-use crate::error::{AnswerTooLarge, EventTooLarge, NotAnAnswer, ProviderError, RequestError};
+use crate::error::{
+    AnswerTooLarge, ApiError, EventTooLarge, NotAnAnswer, ProviderError, RequestError,
+};
 use crate::report::{ErrorObject, read_error};
 use crate::request::Call;
 use crate::sse::{begins_like_events, is_space};
@@ -219,45 +221,55 @@ fn is_json(content_type: &str) -> bool {
 
 /// A response with a successful status, or the error that it is.
 async fn successful(response: Response) -> Result<Response, RequestError> {
-    let status = response.status();
-    if status.is_success() {
+    if response.status().is_success() {
         return Ok(response);
     }
-    let content_type = content_type(response.headers());
-    let now = SystemTime::now();
-    let wait = retry_after(response.headers(), now);
-    let reset = reset(response.headers(), now);
-    let should_retry = match response.headers().get("x-should-retry") {
-        Some(value) if value == "true" => Some(true),
-        Some(value) if value == "false" => Some(false),
-        _ => None,
-    };
-    let request_id = ["x-request-id", "request-id", "apim-request-id"]
-        .iter()
-        .find_map(|name| response.headers().get(*name)?.to_str().ok())
-        .map(str::to_owned);
-    // The status is known; a body that breaks off only takes away words.
-    let body = read_up_to(BodyStream::new(response), MAX_ERROR_BODY)
-        .await
-        .unwrap_or_default();
-    let body = String::from_utf8_lossy(&body);
-    let event = event_data(&body);
-    let error = read_error(&body).or_else(|| read_error(&event));
-    let error = error.unwrap_or_else(|| {
-        let text = body.trim();
-        let is_text = !text.is_empty() && content_type == "text/plain";
-        ErrorObject::from_message(is_text.then_some(text))
-    });
-    let error = error.into_api_error(Some(status.as_u16()));
-    // The headers of a limit stand on every response.
-    let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
-    let wait = wait.or(error.retry_after).or(reset);
-    let mut error = error.retry_after(wait);
-    if request_id.is_some() {
-        error = error.request_id(request_id.as_deref());
-    }
-    let error = error.should_retry(should_retry);
+    let error = ApiError::from_response(response).await;
     Err(ProviderError::Api(Box::new(error)))
+}
+
+impl ApiError {
+    /// Reads a response whose status is no success: its status, what its headers say of waiting and of
+    /// another attempt, and the error in its body, in whatever shape. Of the body, 64 KiB are read.
+    ///
+    /// For an application that sends requests with its own client.
+    pub async fn from_response(response: Response) -> Self {
+        let status = response.status();
+        let content_type = content_type(response.headers());
+        let now = SystemTime::now();
+        let wait = retry_after(response.headers(), now);
+        let reset = reset(response.headers(), now);
+        let should_retry = match response.headers().get("x-should-retry") {
+            Some(value) if value == "true" => Some(true),
+            Some(value) if value == "false" => Some(false),
+            _ => None,
+        };
+        let request_id = ["x-request-id", "request-id", "apim-request-id"]
+            .iter()
+            .find_map(|name| response.headers().get(*name)?.to_str().ok())
+            .map(str::to_owned);
+        // The status is known; a body that breaks off only takes away words.
+        let body = read_up_to(BodyStream::new(response), MAX_ERROR_BODY)
+            .await
+            .unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
+        let event = event_data(&body);
+        let error = read_error(&body).or_else(|| read_error(&event));
+        let error = error.unwrap_or_else(|| {
+            let text = body.trim();
+            let is_text = !text.is_empty() && content_type == "text/plain";
+            ErrorObject::from_message(is_text.then_some(text))
+        });
+        let error = error.into_api_error(Some(status.as_u16()));
+        // The headers of a limit stand on every response.
+        let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
+        let wait = wait.or(error.retry_after).or(reset);
+        let mut error = error.retry_after(wait);
+        if request_id.is_some() {
+            error = error.request_id(request_id.as_deref());
+        }
+        error.should_retry(should_retry)
+    }
 }
 
 /// Without parameters, in lower case; empty if there is none.

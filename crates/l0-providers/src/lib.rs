@@ -52,8 +52,8 @@
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
 //! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
-//! function that reads its items. The repository's folder `bridges` has those for `async-openai`,
-//! `genai` and `rig`.
+//! function that reads its items. The repository's folder `bridges` has those for `genai` and `rig`;
+//! the crate `l0-async-openai` takes the requests of that client.
 //!
 //! # Numbers
 //!
@@ -125,6 +125,8 @@ pub use error::{
     AnswerTooLarge, ApiError, EventTooLarge, InvalidJson, InvalidRequest, InvalidUtf8, NotAnAnswer,
     ProviderError,
 };
+#[cfg(feature = "reqwest")]
+pub use hosts::provider_at;
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 #[cfg(feature = "reqwest")]

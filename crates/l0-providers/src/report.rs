@@ -327,6 +327,34 @@ pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
     is_error.then(|| read_error(body).unwrap_or_default())
 }
 
+impl ApiError {
+    /// Reads the error in a payload or a body, in whatever shape providers write one. `None` if it is
+    /// no JSON with an error in it.
+    ///
+    /// For what a client of another crate gives away of an answer that it could not read, or of an error
+    /// that it read itself. `status` is the response's, if that is no success.
+    ///
+    /// ```
+    /// use l0_core::FailureKind;
+    /// use l0_providers::ApiError;
+    ///
+    /// let payload = r#"{"error": {"code": "rate_limit_exceeded", "message": "Try again in 2s."}}"#;
+    /// let error = ApiError::from_json(payload, None).ok_or("no error")?;
+    /// assert_eq!(error.failure().kind, FailureKind::RateLimited);
+    /// assert_eq!(error.retry_after, Some(std::time::Duration::from_secs(2)));
+    /// assert_eq!(ApiError::from_json(r#"{"choices": []}"#, None), None);
+    /// # Ok::<_, &str>(())
+    /// ```
+    #[must_use]
+    pub fn from_json(json: &str, status: Option<u16>) -> Option<Self> {
+        let error = match status {
+            Some(_) => read_error(json),
+            None => in_band_error(json),
+        };
+        error.map(|error| error.into_api_error(status))
+    }
+}
+
 /// Whether a body that is no stream is JSON with an error in it.
 pub(crate) fn is_error(body: &str) -> bool {
     in_band_error(body).is_some() || bare_error(body).is_some()

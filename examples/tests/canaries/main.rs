@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 #![allow(clippy::print_stdout, reason = "the numbers are for people too")]
 
+mod async_openai;
 mod canary;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,0 +1,115 @@
+//! The same of what is asked by the client of `async-openai`.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use async_openai::config::OpenAIConfig;
+use async_openai::types::chat::CreateChatCompletionRequest;
+use l0_async_openai::{Client, chat};
+use l0_core::Monitoring;
+use serde_json::{from_value, json};
+
+use crate::canary::{
+    ANSWER, API_KEY, ARGUMENTS, CANARIES, Canary, Class, SYSTEM, TOOL, URL_PASSWORD, URL_QUERY,
+    URL_USER, USER,
+};
+use crate::echo::{Echo, SHAPES, Shape};
+use crate::sinks::{CHAIN, Found, Heard, carries_messages, chain, listen, own};
+use crate::{ALONE, runtime};
+
+/// What a run says, if the server answers so.
+async fn ask(echo: &Echo, shape: &Shape, canary: &Canary, monitoring: Monitoring) -> Vec<Heard> {
+    let (answer, text) = (shape.answer, canary.text);
+    let call =
+        json!([{ "index": 0, "id": "c", "function": { "name": "f", "arguments": ARGUMENTS } }]);
+    let deltas = [json!({ "content": ANSWER }), json!({ "tool_calls": call })];
+    let payloads = deltas.map(|delta| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": null });
+        let chunk = json!({
+            "id": "r-1", "object": "chat.completion.chunk", "created": 1, "model": "m-1",
+            "choices": [choice],
+        });
+        chunk.to_string()
+    });
+    echo.answer(move |request| answer(text, request, &payloads));
+
+    let address = echo.address;
+    // What follows the query is part of its value.
+    let base = format!("http://{URL_USER}:{URL_PASSWORD}@{address}/v1?key={URL_QUERY}&path=");
+    let config = OpenAIConfig::new().with_api_base(base);
+    let client = Client::with_config(config.with_api_key(API_KEY));
+    let request: CreateChatCompletionRequest = from_value(json!({
+        "model": "m",
+        "messages": [
+            { "role": "system", "content": SYSTEM },
+            { "role": "user", "content": USER },
+        ],
+        "tools": [{ "type": "function", "function": { "name": "f", "description": TOOL } }],
+    }))
+    .unwrap();
+    let (l0, listening) = listen(monitoring, |builder| builder);
+    let run = l0.stream_from(chat(&client, request)).start();
+    let print = |error: &l0_core::Error<l0_async_openai::Error>| {
+        let mut heard = own(error);
+        heard.push(chain(error));
+        heard
+    };
+    listening.read(run, print).await
+}
+
+/// A key that a provider repeats as its error's type is a word like any other there, unless its form says
+/// what it is: the crate does not know the client's keys, as the clients of `l0-providers` do theirs.
+fn without_words_of_the_type(mut found: Found) -> Found {
+    let is_word = |canary: &Canary| {
+        matches!(canary.class, Class::Key | Class::Form) && canary.text != API_KEY
+    };
+    found
+        .leaks
+        .retain(|leak| leak.1 != CHAIN || !is_word(leak.2));
+    found
+}
+
+#[test]
+fn no_canary_leaves_by_async_openai() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = Found::default();
+    runtime().block_on(async {
+        let echo = Echo::start().await;
+        for shape in &SHAPES {
+            for canary in &CANARIES {
+                let heard = ask(&echo, shape, canary, Monitoring::new()).await;
+                found.look(&format!("async-openai: {}", shape.name), &heard);
+            }
+        }
+    });
+    println!("{}", found.numbers());
+    let found = without_words_of_the_type(found);
+    assert!(found.leaks.is_empty(), "{}", found.report());
+    assert!(found.logged > 0, "nothing was logged");
+}
+
+#[test]
+fn with_error_text_messages_say_what_the_provider_said_to_async_openai() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = Found::default();
+    runtime().block_on(async {
+        let echo = Echo::start().await;
+        let monitoring = Monitoring::new().error_text(true);
+        let of_providers = |shape: &&Shape| {
+            ["400 with an error in JSON", "error in mid-stream"].contains(&shape.name)
+        };
+        for shape in SHAPES.iter().filter(of_providers) {
+            for canary in &CANARIES {
+                let heard = ask(&echo, shape, canary, monitoring.clone()).await;
+                found.look(shape.name, &heard);
+            }
+        }
+    });
+    let found = without_words_of_the_type(found);
+    let messages = found.sinks.iter().copied();
+    let messages: BTreeSet<_> = messages.filter(|sink| carries_messages(sink)).collect();
+    let sinks: BTreeSet<_> = found.leaks.iter().map(|leak| leak.1).collect();
+    assert_eq!(sinks, messages);
+    // A key is known by its form.
+    assert!(found.leaks.iter().all(|leak| leak.2.text != API_KEY));
+}
