@@ -217,6 +217,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "series",
             "streams",
             "breakdown",
+            "sum",
             "handles",
             "gaps",
             "buckets",

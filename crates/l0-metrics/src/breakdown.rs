@@ -1,30 +1,30 @@
-//! Breakdown: counters by the values of labels that a metric has of its own.
+//! Breakdown: sums by the values of labels that a metric has of its own.
 
 use std::sync::{PoisonError, RwLock};
 
-use l0_core::{GuardrailStats, KeyList, keys};
-use metrics::Counter;
+use l0_core::{GuardrailStats, KeyList, Value, keys};
 
 use crate::handles::{Later, Registrar};
 use crate::labels::OTHER;
 use crate::layout::Place;
+use crate::sum::Sum;
 
-/// Counters by the values of `N` labels: the first 64, and `other`.
+/// Sums by the values of labels: of the first 64 sets of values, and of `other`.
 #[derive(Debug)]
-pub(crate) struct Breakdown<const N: usize> {
+pub(crate) struct Breakdown {
     place: Place,
-    labels: [&'static str; N],
-    parts: RwLock<Vec<Part<N>>>,
+    labels: &'static [&'static str],
+    parts: RwLock<Vec<Part>>,
 }
 
-/// The values and their counter, in ascending order of the values.
-type Part<const N: usize> = ([Box<str>; N], Counter);
+/// The values and their sum, in ascending order of the values.
+type Part = (Box<[Box<str>]>, Sum);
 
-impl<const N: usize> Breakdown<N> {
+impl Breakdown {
     /// As many as telemetry has rules.
     const MAX: usize = GuardrailStats::MAX_RULES;
 
-    pub(crate) fn new(place: Place, labels: [&'static str; N]) -> Self {
+    pub(crate) fn new(place: Place, labels: &'static [&'static str]) -> Self {
         Self {
             place,
             labels,
@@ -32,69 +32,79 @@ impl<const N: usize> Breakdown<N> {
         }
     }
 
-    /// Where values are known, their counters begin at 0, so that rates see the first of each.
-    pub(crate) fn begin(&self, values: [&str; N], registrar: Registrar<'_>) {
+    /// Where values are known, their sums begin at 0, so that rates see the first of each.
+    pub(crate) fn begin(&self, values: &[&str], registrar: Registrar<'_>) {
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         if let Err(at) = find(&parts, values) {
-            let counter = self.register(values, registrar);
-            parts.insert(at, (values.map(Into::into), counter));
+            parts.insert(at, self.part(values, registrar));
         }
     }
 
-    pub(crate) fn add(&self, values: [&str; N], count: u64, later: &Later) {
-        if count == 0 {
+    pub(crate) fn add(&self, values: &[&str], value: Value<'_>, later: &Later) {
+        /// More labels than any metric has.
+        const MOST: usize = 4;
+
+        if value.as_f64() == 0.0 {
             return;
         }
         // To Prometheus an empty value is no label.
-        let values = values.map(|value| match keys::cut(value, KeyList::MAX_VALUE) {
-            "" => OTHER,
-            value => value,
-        });
-        if !self.add_to_known(values, count) {
-            self.add_to_new(values, count, later);
+        let mut named = [OTHER; MOST];
+        let named = &mut named[..values.len().min(MOST)];
+        for (named, value) in named.iter_mut().zip(values) {
+            *named = match keys::cut(value, KeyList::MAX_VALUE) {
+                "" => OTHER,
+                value => value,
+            };
+        }
+        if !self.add_to_known(named, value) {
+            self.add_to_new(named, value, later);
         }
     }
 
-    fn add_to_known(&self, values: [&str; N], count: u64) -> bool {
+    fn add_to_known(&self, values: &[&str], value: Value<'_>) -> bool {
         let parts = self.parts.read().unwrap_or_else(PoisonError::into_inner);
         let known = match find(&parts, values) {
-            Err(_) if parts.len() >= Self::MAX => find(&parts, [OTHER; N]),
+            Err(_) if parts.len() >= Self::MAX => find(&parts, &self.others()),
             known => known,
         };
         known.is_ok_and(|at| {
-            parts[at].1.increment(count);
+            parts[at].1.add(value);
             true
         })
     }
 
-    fn add_to_new(&self, values: [&str; N], count: u64, later: &Later) {
+    fn add_to_new(&self, values: &[&str], value: Value<'_>, later: &Later) {
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         let has_room = parts.len() < Self::MAX;
+        let others = self.others();
         let values = if has_room || find(&parts, values).is_ok() {
             values
         } else {
-            [OTHER; N]
+            &others
         };
         match find(&parts, values) {
-            Ok(at) => parts[at].1.increment(count),
+            Ok(at) => parts[at].1.add(value),
             Err(at) => {
-                if let Some(counter) = later.ask(|registrar| self.register(values, registrar)) {
-                    counter.increment(count);
-                    parts.insert(at, (values.map(Into::into), counter));
+                if let Some(part) = later.ask(|registrar| self.part(values, registrar)) {
+                    part.1.add(value);
+                    parts.insert(at, part);
                 }
             }
         }
     }
 
-    fn register(&self, values: [&str; N], registrar: Registrar<'_>) -> Counter {
-        let mut values = values.into_iter();
-        let own = self
-            .labels
-            .map(|name| (name, values.next().unwrap_or(OTHER)));
-        registrar.counter_of(self.place, own)
+    fn others(&self) -> Vec<&'static str> {
+        vec![OTHER; self.labels.len()]
+    }
+
+    fn part(&self, values: &[&str], registrar: Registrar<'_>) -> Part {
+        let own = self.labels.iter().copied().zip(values.iter().copied());
+        let sum = Sum::new(registrar, self.place, &Vec::from_iter(own));
+        (values.iter().map(|value| Box::from(*value)).collect(), sum)
     }
 }
 
-fn find<const N: usize>(parts: &[Part<N>], values: [&str; N]) -> Result<usize, usize> {
-    parts.binary_search_by(|(known, _)| known.iter().map(|one| &**one).cmp(values))
+fn find(parts: &[Part], values: &[&str]) -> Result<usize, usize> {
+    let values = values.iter().copied();
+    parts.binary_search_by(|(known, _)| known.iter().map(|one| &**one).cmp(values.clone()))
 }

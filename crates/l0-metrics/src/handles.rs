@@ -62,23 +62,23 @@ pub(crate) struct Registrar<'a> {
 
 impl Registrar<'_> {
     pub(crate) fn counter(&self, place: Place) -> Counter {
-        self.counter_of::<0>(place, [])
+        self.counter_of(place, &[])
     }
 
     /// The counter of these values of the metric's own labels.
-    pub(crate) fn counter_of<const N: usize>(
-        &self,
-        place: Place,
-        own: [(&'static str, &str); N],
-    ) -> Counter {
-        let own = own.map(|(name, value)| Label::new(name, value.to_owned()));
-        let labels = [self.labels, &own].concat();
-        let key = Key::from_parts(self.names.0[place].clone(), labels);
+    pub(crate) fn counter_of(&self, place: Place, own: &[(&'static str, &str)]) -> Counter {
+        let key = self.key_of(place, own);
         self.recorder.register_counter(&key, &METADATA)
     }
 
     pub(crate) fn gauge(&self, place: Place) -> Gauge {
-        self.recorder.register_gauge(&self.key(place), &METADATA)
+        self.gauge_of(place, &[])
+    }
+
+    /// The gauge of these values of the metric's own labels.
+    pub(crate) fn gauge_of(&self, place: Place, own: &[(&'static str, &str)]) -> Gauge {
+        let key = self.key_of(place, own);
+        self.recorder.register_gauge(&key, &METADATA)
     }
 
     pub(crate) fn histogram(&self, place: Place) -> Histogram {
@@ -87,7 +87,15 @@ impl Registrar<'_> {
     }
 
     fn key(&self, place: Place) -> Key {
-        Key::from_parts(self.names.0[place].clone(), self.labels.to_vec())
+        self.key_of(place, &[])
+    }
+
+    fn key_of(&self, place: Place, own: &[(&'static str, &str)]) -> Key {
+        let own = own
+            .iter()
+            .map(|(name, value)| Label::new(*name, (*value).to_owned()));
+        let labels: Vec<_> = self.labels.iter().cloned().chain(own).collect();
+        Key::from_parts(self.names.0[place].clone(), labels)
     }
 }
 

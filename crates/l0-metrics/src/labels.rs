@@ -25,7 +25,7 @@ fn is_label_name(name: &str) -> bool {
 fn is_reserved(name: &str) -> bool {
     let of_format = name.starts_with("__") || name == "le" || name == "quantile";
     let of_fallbacks = FALLBACK_LABELS.contains(&name);
-    of_format || of_fallbacks || Quantity::ALL.iter().any(|one| one.label() == Some(name))
+    of_format || of_fallbacks || Quantity::ALL.iter().any(|one| one.labels().contains(&name))
 }
 
 /// The labels that metadata gives, as a text that no other labels have.

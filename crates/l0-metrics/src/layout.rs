@@ -339,16 +339,13 @@ impl Layout {
                 *of = place;
                 Kind::Counter
             }
-            _ if quantity.label().is_some() => {
+            _ if quantity.is_labelled() => {
                 self.breakdowns.push((place, quantity));
-                Kind::Counter
+                kind_of_sum(quantity.unit)
             }
             Form::Kind if is_sum => {
                 self.sums.push((place, quantity));
-                match quantity.unit {
-                    Unit::Each(_) => Kind::Counter,
-                    _ => Kind::RisingGauge,
-                }
+                kind_of_sum(quantity.unit)
             }
             Form::Last => {
                 self.last.push((place, quantity));
@@ -379,7 +376,7 @@ impl Layout {
             help,
             own: match quantity.name {
                 FALLBACKS => FALLBACK_LABELS.to_vec(),
-                _ => quantity.label().into_iter().collect(),
+                _ => quantity.labels().to_vec(),
             },
         });
     }
@@ -389,6 +386,14 @@ impl Layout {
 fn push<T>(all: &mut Vec<T>, one: T) -> usize {
     all.push(one);
     all.len() - 1
+}
+
+/// A counter of the facade takes whole numbers only.
+const fn kind_of_sum(unit: Unit) -> Kind {
+    match unit {
+        Unit::Each(_) => Kind::Counter,
+        _ => Kind::RisingGauge,
+    }
 }
 
 /// The unit, as the facade has it. It has none for tokens per second that an exporter could add to

@@ -124,5 +124,6 @@ mod labels;
 mod layout;
 mod series;
 mod streams;
+mod sum;
 
 pub use interceptor::MetricsInterceptor;

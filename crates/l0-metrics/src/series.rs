@@ -4,12 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use l0_core::{End, Outcome, Severity, Telemetry, Value};
-use metrics::{Counter, Gauge, Histogram, Label};
+use metrics::{Counter, Histogram, Label};
 
 use crate::breakdown::Breakdown;
 use crate::handles::{LateGauge, Later, Names, RecorderId, Registrar};
 use crate::layout::{FALLBACK_LABELS, LAYOUT, Layout, Of};
 use crate::streams::{Stream, Streams};
+use crate::sum::Sum;
 
 /// The handles of one label set, of one recorder. Lists are in the order of the layout.
 #[derive(Debug)]
@@ -19,55 +20,23 @@ pub(crate) struct Series {
     sums: Box<[Sum]>,
     last: Box<[LateGauge]>,
     histograms: Box<[Histogram]>,
-    breakdowns: Box<[Breakdown<1>]>,
-    finished: Breakdown<1>,
-    failures: Breakdown<1>,
-    fallbacks: Breakdown<2>,
+    breakdowns: Box<[Breakdown]>,
+    finished: Breakdown,
+    failures: Breakdown,
+    fallbacks: Breakdown,
     pub(crate) streams: Streams,
-}
-
-/// What adds up.
-#[derive(Debug)]
-enum Sum {
-    Count(Counter),
-    /// A counter of the facade takes whole numbers only.
-    Real(Gauge),
-}
-
-impl Sum {
-    fn add(&self, value: Value<'_>) {
-        match (self, value) {
-            // Nothing is not worth a call.
-            (Self::Count(_), Value::Count(0)) => {}
-            (Self::Count(counter), Value::Count(count)) => counter.increment(count),
-            // A count of things is one, or the list of numbers is wrong.
-            (Self::Count(_), _) => {}
-            (Self::Real(gauge), value) => {
-                let value = value.as_f64();
-                if value > 0.0 {
-                    gauge.increment(value);
-                }
-            }
-        }
-    }
 }
 
 impl Series {
     pub(crate) fn new(registrar: Registrar<'_>, names: &Arc<Names>) -> Self {
         let layout: &Layout = &LAYOUT;
-        let label = |label: Option<&'static str>| [label.unwrap_or_default()];
-        let sums = layout.sums.iter().map(|(place, quantity)| {
-            if matches!(quantity.unit, l0_core::Unit::Each(_)) {
-                Sum::Count(registrar.counter(*place))
-            } else {
-                Sum::Real(registrar.gauge(*place))
-            }
-        });
+        let sums = layout.sums.iter();
+        let sums = sums.map(|(place, _)| Sum::new(registrar, *place, &[]));
         let histograms = layout.histograms.iter();
         let breakdowns = layout.breakdowns.iter().map(|(place, quantity)| {
-            let breakdown = Breakdown::new(*place, label(quantity.label()));
-            for value in known_values(quantity.label()) {
-                breakdown.begin([value], registrar);
+            let breakdown = Breakdown::new(*place, quantity.labels());
+            for value in known_values(quantity.labels()) {
+                breakdown.begin(&[value], registrar);
             }
             breakdown
         });
@@ -80,9 +49,9 @@ impl Series {
                 .map(|row| registrar.histogram(row.place))
                 .collect(),
             breakdowns: breakdowns.collect(),
-            finished: Breakdown::new(layout.finished, ["outcome"]),
-            failures: Breakdown::new(layout.failures, ["error_type"]),
-            fallbacks: Breakdown::new(layout.fallbacks, FALLBACK_LABELS),
+            finished: Breakdown::new(layout.finished, &["outcome"]),
+            failures: Breakdown::new(layout.failures, &["error_type"]),
+            fallbacks: Breakdown::new(layout.fallbacks, &FALLBACK_LABELS),
             streams: Streams::new(),
         }
     }
@@ -94,8 +63,8 @@ impl Series {
         }
         self.later.ask(|registrar| {
             self.streams.begin(registrar);
-            for outcome in known_values(Some("outcome")) {
-                self.finished.begin([outcome], registrar);
+            for outcome in known_values(&["outcome"]) {
+                self.finished.begin(&[outcome], registrar);
             }
         });
     }
@@ -138,14 +107,15 @@ impl Series {
                 });
         }
         for ((_, quantity), counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
-            quantity.each(telemetry, &mut |value, count| {
-                counts.add([value], count, &self.later);
+            quantity.each(telemetry, &mut |of, value| {
+                counts.add(of, value, &self.later);
             });
         }
     }
 
     pub(crate) fn record_fallback(&self, from: &str, to: &str) {
-        self.fallbacks.add([from, to], 1, &self.later);
+        self.fallbacks
+            .add(&[from, to], Value::Count(1), &self.later);
     }
 
     pub(crate) fn later(&self) -> &Later {
@@ -157,18 +127,20 @@ impl Series {
     pub(crate) fn finish(&self, stream: &Stream, end: &End, last: &Self) {
         let error_type = end.is_failure().then(|| end.error_type()).flatten();
         if let Some(error_type) = error_type {
-            last.failures.add([&*error_type], 1, &last.later);
+            let failures = &last.failures;
+            failures.add(&[&*error_type], Value::Count(1), &last.later);
         }
-        self.finished.add([end.outcome().as_str()], 1, &self.later);
+        let outcome = [end.outcome().as_str()];
+        self.finished.add(&outcome, Value::Count(1), &self.later);
         self.streams.finish(stream);
     }
 }
 
-/// The values of a label, where they are few and known.
-fn known_values(label: Option<&str>) -> Vec<&'static str> {
-    match label {
-        Some("outcome" | "result") => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
-        Some("severity") => Severity::ALL.iter().map(|one| one.as_str()).collect(),
+/// The values of labels, where they are few and known.
+fn known_values(labels: &[&str]) -> Vec<&'static str> {
+    match labels {
+        ["outcome" | "result"] => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
+        ["severity"] => Severity::ALL.iter().map(|one| one.as_str()).collect(),
         _ => Vec::new(),
     }
 }

@@ -185,7 +185,7 @@ const NOT_OF_RUNS: [&str; 7] = [
 pub(crate) static RUN_NUMBERS: LazyLock<Vec<RunNumber>> = LazyLock::new(|| {
     let mut numbers = Vec::new();
     for quantity in Quantity::ALL {
-        if quantity.label().is_some()
+        if quantity.is_labelled()
             || quantity.is_of_attempts()
             || NOT_OF_RUNS.contains(&quantity.name)
         {
@@ -233,6 +233,8 @@ pub(crate) const USAGE: [(&str, OfUsage); 7] = [
 ];
 
 pub(crate) const ATTEMPT_TOKENS: &str = "l0.attempt_tokens";
+/// In US dollars, since whatever reads it assumes them.
+pub(crate) const COST: &str = "gen_ai.usage.cost";
 pub(crate) const TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 
 /// Returns the fields of a run's span, but for metadata.
@@ -249,7 +251,7 @@ pub(crate) fn of_attempts() -> Vec<&'static str> {
         .into_iter()
         .chain(parameters)
         .chain(OF_ENDED_ATTEMPTS)
-        .chain([ATTEMPT_TOKENS, TIME_TO_FIRST_CHUNK])
+        .chain([ATTEMPT_TOKENS, TIME_TO_FIRST_CHUNK, COST])
         .chain(usage)
         .collect()
 }

@@ -1,9 +1,9 @@
 //! Numbers: what of a run's telemetry and of its attempts becomes a field.
 
-use l0_core::{AttemptStats, Telemetry, Value as Number};
+use l0_core::{AttemptStats, Currency, Telemetry, Value as Number};
 
 use crate::fields::{Fields, Value};
-use crate::names::{ATTEMPT_TOKENS, RUN_NUMBERS, RunNumber, TIME_TO_FIRST_CHUNK, USAGE};
+use crate::names::{ATTEMPT_TOKENS, COST, RUN_NUMBERS, RunNumber, TIME_TO_FIRST_CHUNK, USAGE};
 
 /// Sets the numbers of a run's span that are known.
 pub(crate) fn set_of_run(fields: &mut Fields<'_>, telemetry: &Telemetry) {
@@ -29,6 +29,8 @@ pub(crate) fn set_of_attempt(fields: &mut Fields<'_>, attempt: &AttemptStats) {
     fields.set(ATTEMPT_TOKENS, attempt.tokens);
     let first = attempt.time_to_first_token;
     fields.set_known(TIME_TO_FIRST_CHUNK, first.map(|after| after.as_secs_f64()));
+    let cost = attempt.cost.filter(|cost| cost.currency == Currency::USD);
+    fields.set_known(COST, cost.map(|cost| cost.amount.as_f64()));
     if let Some(usage) = attempt.usage {
         for (field, count) in USAGE {
             fields.set_known(field, count(usage));
