@@ -84,6 +84,7 @@ const CRATES: [(&str, &[&str]); 8] = [
             "sse",
             "report",
             "secrets",
+            "error_response",
             "error",
             "repair",
             "usage",

@@ -5,6 +5,8 @@
 //! or a local server passes on to any provider, and speaks its API for that. So the provider is then
 //! absent, and never guessed from the API.
 
+use reqwest::Url;
+
 /// A domain, perhaps with a path after it, and the provider's name. A `*` stands for any letters of a
 /// label. The first row that matches counts.
 ///
@@ -57,8 +59,21 @@ const HOSTS: [(&str, &str); 43] = [
     ("z.ai", "z_ai"),
 ];
 
-/// Returns the name of the provider at this host and path.
-pub(crate) fn provider(host: &str, path: &str) -> Option<&'static str> {
+/// Returns the name of the provider at this address, as the clients' requests tell it; `None` if the
+/// host is not known. For sources that send requests with another client.
+///
+/// ```
+/// let url = "https://api.groq.com/openai/v1".parse()?;
+/// assert_eq!(l0_providers::provider_at(&url), Some("groq"));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn provider_at(url: &Url) -> Option<&'static str> {
+    provider(url.host_str().unwrap_or_default(), url.path())
+}
+
+/// The name of the provider at this host and path.
+fn provider(host: &str, path: &str) -> Option<&'static str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let row = HOSTS.iter().find(|(pattern, _)| {
         let (domain, folder) = pattern.split_once('/').unwrap_or((pattern, ""));

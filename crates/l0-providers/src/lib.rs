@@ -78,6 +78,7 @@ mod decode;
 #[cfg(feature = "reqwest")]
 mod embeddings;
 mod error;
+mod error_response;
 mod finish;
 #[cfg(feature = "gemini")]
 pub mod gemini;
@@ -114,8 +115,11 @@ pub use error::{
     ProviderError,
 };
 #[cfg(feature = "reqwest")]
+pub use hosts::provider_at;
+#[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 #[cfg(feature = "reqwest")]
 pub use request::{Connecting, ProviderRequest};
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};
+pub use usage::normalise;

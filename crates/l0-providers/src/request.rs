@@ -131,7 +131,7 @@ impl<A: 'static> Source for ProviderRequest<A> {
     fn describe(&self) -> Description {
         let asked: Asked<'_> = self.fields();
         let host = self.url.host_str().unwrap_or_default();
-        let known = || hosts::provider(host, self.url.path()).map(Cow::Borrowed);
+        let known = || hosts::provider_at(&self.url).map(Cow::Borrowed);
         // An address of version 6 stands in brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let model = self.model.clone();
