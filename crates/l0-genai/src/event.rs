@@ -19,8 +19,8 @@ use crate::usage;
 /// `Debug` does not print its text.
 pub struct Event {
     event: ChatStreamEvent,
-    /// How much of a tool call's arguments came in events before.
-    known: usize,
+    /// How much of a tool call's arguments came in events before; `None` in its first event.
+    known: Option<usize>,
     /// Whether an end without a reason is the provider's end mark.
     marks_end: bool,
 }
@@ -73,12 +73,11 @@ impl Event {
 }
 
 /// The new piece of a call: its name first, then its arguments.
-fn piece(call: &ToolCall, known: usize) -> &str {
-    match &call.fn_arguments {
-        Value::String(arguments) if known > 0 || call.fn_name.is_empty() => {
-            arguments.get(known..).unwrap_or_default()
-        }
-        _ => &call.fn_name,
+fn piece(call: &ToolCall, known: Option<usize>) -> &str {
+    match (known, &call.fn_arguments) {
+        (None, _) => &call.fn_name,
+        (Some(known), Value::String(arguments)) => arguments.get(known..).unwrap_or_default(),
+        (Some(_), _) => "",
     }
 }
 
@@ -149,7 +148,7 @@ impl Stream for Events {
             let event = event?;
             let known = match &event {
                 ChatStreamEvent::ToolCallChunk(chunk) => this.calls.known(&chunk.tool_call),
-                _ => 0,
+                _ => None,
             };
             Ok(Event {
                 event,
@@ -175,22 +174,21 @@ struct Calls(Vec<(String, usize)>);
 const MAX_CALLS: usize = 128;
 
 impl Calls {
-    /// How much of the arguments in this event came before, which this event then has too.
-    fn known(&mut self, call: &ToolCall) -> usize {
+    /// How much of the arguments in this event came before; `None` if it is the call's first.
+    fn known(&mut self, call: &ToolCall) -> Option<usize> {
         // A piece alone: the client gives each of them a name only if it puts them together.
         if call.fn_name.is_empty() {
-            return 0;
+            return Some(0);
         }
-        let length = call.fn_arguments.as_str().map_or(0, str::len);
-        match self.0.iter_mut().find(|(id, _)| *id == call.call_id) {
-            Some((_, known)) => std::mem::replace(known, length),
-            None => {
-                if self.0.len() < MAX_CALLS {
-                    self.0.push((call.call_id.clone(), length));
-                }
-                0
-            }
+        if let Some((_, known)) = self.0.iter_mut().find(|(id, _)| *id == call.call_id) {
+            let length = call.fn_arguments.as_str().map_or(0, str::len);
+            return Some(std::mem::replace(known, length));
         }
+        if self.0.len() < MAX_CALLS {
+            // What came beside the name is told with the next piece.
+            self.0.push((call.call_id.clone(), 0));
+        }
+        None
     }
 }
 
