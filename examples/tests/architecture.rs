@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// In the order of the code map in `docs/architecture.md`.
-const CRATES: [(&str, &[&str]); 8] = [
+const CRATES: [(&str, &[&str]); 10] = [
     (
         "l0-core",
         &[
@@ -94,6 +94,8 @@ const CRATES: [(&str, &[&str]); 8] = [
             "token",
         ],
     ),
+    ("l0-genai", &["request", "event", "error", "usage"]),
+    ("l0-rig", &["agent", "request", "event", "error"]),
     (
         "l0-export",
         &[

@@ -71,8 +71,36 @@ impl Error {
 
 impl From<genai::Error> for Error {
     fn from(error: genai::Error) -> Self {
+        let error = without_url(error);
         let read = read(&error);
         Self { error, read }
+    }
+}
+
+/// Takes the address out of the transport's error, which would print it, with what a redirect put there.
+fn without_url(error: genai::Error) -> genai::Error {
+    use genai::Error as E;
+    match error {
+        E::WebModelCall {
+            model_iden,
+            webc_error: WebError::Reqwest(error),
+        } => E::WebModelCall {
+            model_iden,
+            webc_error: WebError::Reqwest(error.without_url()),
+        },
+        E::WebStream {
+            model_iden,
+            cause,
+            error,
+        } => E::WebStream {
+            model_iden,
+            cause,
+            error: match error.downcast::<reqwest::Error>() {
+                Ok(error) => Box::new(error.without_url()),
+                Err(error) => error,
+            },
+        },
+        error => error,
     }
 }
 

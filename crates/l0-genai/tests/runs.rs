@@ -173,9 +173,7 @@ async fn a_refused_connection_is_the_networks_failure() {
     let address = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let model = target(AdapterKind::OpenAI, &address);
-    let mut run = l0(1)
-        .stream_from(chat(&client(), model, request()))
-        .start();
+    let mut run = l0(1).stream_from(chat(&client(), model, request())).start();
     let error = run.text().await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -231,7 +229,8 @@ async fn no_error_prints_a_body_or_a_request() {
         Answer::text(["Hi"]).error(400, &*says),
         Answer::text(["Hi"]).raw(format!("data: {}\n\n", error())),
         Answer::text(["Hi"]).raw(format!("data: {{{says}\n\n")),
-        Answer::text(["Hi"]).raw([b"data: \xff\xfe ".as_slice(), says.as_bytes(), b"\n\n"].concat()),
+        Answer::text(["Hi"])
+            .raw([b"data: \xff\xfe ".as_slice(), says.as_bytes(), b"\n\n"].concat()),
         Answer::new().body("application/json", says.clone()),
     ] {
         let ended = run(AdapterKind::OpenAI, 0, [answer.clone()]).await;
@@ -271,9 +270,7 @@ async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
     for kind in [AdapterKind::OpenAI, AdapterKind::Anthropic] {
         let provider = ScriptedProvider::start([answer()]).await.unwrap();
         let model = target(kind, &provider.base_url());
-        let mut run = l0(0)
-            .stream_from(chat(&client(), model, request()))
-            .start();
+        let mut run = l0(0).stream_from(chat(&client(), model, request())).start();
         let (mut pieces, mut calls) = (String::new(), Vec::new());
         while let Some(chunk) = run.next().await {
             let Chunk::Item(event) = chunk.unwrap() else {
@@ -318,10 +315,7 @@ async fn options_are_the_users() {
 #[tokio::test]
 async fn whole_answers_are_calls() {
     let told = Usage::new().input(9).output(2).total(11);
-    let answers = [
-        Answer::status(503),
-        Answer::text(["Hel", "lo"]).usage(told),
-    ];
+    let answers = [Answer::status(503), Answer::text(["Hel", "lo"]).usage(told)];
     let provider = ScriptedProvider::start(answers).await.unwrap();
     let model = target(AdapterKind::OpenAI, &provider.base_url());
     let source = chat_once(&client(), model, request());
@@ -403,10 +397,17 @@ async fn a_request_says_what_it_is() {
         says(Some("groq"), "m", Some("api.groq.com:443"))
     );
 
-    let source = chat(&client, target(AdapterKind::OpenAI, "http://127.0.0.1:81"), request());
+    let source = chat(
+        &client,
+        target(AdapterKind::OpenAI, "http://127.0.0.1:81"),
+        request(),
+    );
     let input = source.input().unwrap();
     assert_eq!(input["system"], "Be brief.");
     assert!(input["messages"].to_string().contains(SECRET));
     let printed = format!("{source:?}");
-    assert!(!printed.contains(SECRET) && !printed.contains(KEY), "{printed}");
+    assert!(
+        !printed.contains(SECRET) && !printed.contains(KEY),
+        "{printed}"
+    );
 }

@@ -157,6 +157,10 @@ mod tests {
     fn a_long_body_is_cut_at_a_character() {
         let body = format!("a{}", "\u{1F980}".repeat(MAX_ERROR_BODY));
         let error = ApiError::read(Some(500), [("content-type", "text/plain")], &body);
-        assert!(error.message.is_some_and(|message| message.starts_with('a')));
+        assert!(
+            error
+                .message
+                .is_some_and(|message| message.starts_with('a'))
+        );
     }
 }

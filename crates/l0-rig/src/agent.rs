@@ -7,7 +7,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready as poll_ready};
 
 use futures_core::Stream;
-use l0_core::{Attempt, ByToken, Description, Failure, FinishReason, Source, Token, TokenView, Usage};
+use l0_core::{
+    Attempt, ByToken, Description, Failure, FinishReason, Source, Token, TokenView, Usage,
+};
 use rig_agent::AgentRunner;
 use rig_agent::agent::{MultiTurnStreamItem, StreamingResult};
 use rig_agent::completion::PromptError;
@@ -205,7 +207,9 @@ impl Stream for AgentEvents {
         let spent = match &item {
             MultiTurnStreamItem::CompletionCall(call) => {
                 let sum = this.spent.unwrap_or_default();
-                this.spent = usage(&call.usage).map(|usage| sum.plus(usage)).or(this.spent);
+                this.spent = usage(&call.usage)
+                    .map(|usage| sum.plus(usage))
+                    .or(this.spent);
                 this.spent
             }
             MultiTurnStreamItem::FinalResponse(response) => usage(&response.usage).or(this.spent),
@@ -229,9 +233,10 @@ impl From<PromptError> for AgentError {
             PromptError::MaxTurns { .. } => {
                 Read::Known("the agent has no turns left", Failure::fatal())
             }
-            PromptError::UnknownToolCall { .. } => {
-                Read::Known("the model calls a tool that it was not given", Failure::model())
-            }
+            PromptError::UnknownToolCall { .. } => Read::Known(
+                "the model calls a tool that it was not given",
+                Failure::model(),
+            ),
             _ => Read::Known("the agent failed", Failure::fatal()),
         };
         Self::new(error, read)

@@ -167,10 +167,11 @@ pub(crate) fn read_report(report: &ErrorReport) -> Read {
     Read::Known(words, failure)
 }
 
-/// The transport's error in the client's.
+/// The transport's error in the client's: what is below the HTTP client's own, which prints the address,
+/// with what a redirect put there.
 fn transport(error: &http_client::Error) -> &(dyn StdError + 'static) {
     match error {
-        http_client::Error::Instance(error) => &**error,
+        http_client::Error::Instance(error) => error.source().unwrap_or(&**error),
         error => error,
     }
 }
@@ -194,9 +195,7 @@ impl<E> fmt::Debug for Error<E> {
         match &self.read {
             Read::Api(error) => debug.field("api", error),
             Read::Known(words, failure) => debug.field("what", words).field("failure", failure),
-            Read::Transport(error) => {
-                debug.field("transport", &redact::message(transport(error)))
-            }
+            Read::Transport(error) => debug.field("transport", &redact::message(transport(error))),
             Read::Truncated => debug.field("failure", &CUT),
         };
         debug.finish_non_exhaustive()

@@ -66,9 +66,7 @@ pub(crate) fn view_item(item: &Item<StreamEvent>) -> TokenView<'_> {
 pub(crate) fn view_whole(response: &CompletionResponse) -> TokenView<'_> {
     let views = response.choice.iter().filter_map(|part| match part {
         AssistantContent::Text(text) => Some(TokenView::text(&text.text)),
-        AssistantContent::ToolCall(call) => {
-            Some(TokenView::tool_call(call.function.name.as_str()))
-        }
+        AssistantContent::ToolCall(call) => Some(TokenView::tool_call(call.function.name.as_str())),
         AssistantContent::Image(_) => Some(TokenView::media()),
         _ => None,
     });

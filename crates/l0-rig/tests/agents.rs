@@ -2,7 +2,9 @@
 #![cfg(feature = "agent")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use l0_core::{Backoff, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry, Source, Usage};
+use l0_core::{
+    Backoff, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry, Source, Usage,
+};
 use l0_providers::testing::{Answer, ScriptedProvider};
 use l0_rig::agent;
 use rig_agent::AgentBuilder;
@@ -31,7 +33,9 @@ async fn an_agents_answer_is_read_with_all_it_says() {
     let answer = Answer::text(["Hel", "lo"]).usage(told);
     let provider = ScriptedProvider::start([answer]).await.unwrap();
     let model = openai(&provider.base_url());
-    let built = AgentBuilder::new(model.clone()).preamble("Be brief.").build();
+    let built = AgentBuilder::new(model.clone())
+        .preamble("Be brief.")
+        .build();
     let mut run = l0(0)
         .stream_from(agent(built.prompt(SECRET)).model(&model))
         .start();
@@ -108,7 +112,7 @@ async fn what_no_attempt_mends_is_asked_once() {
     let error = run.text().await.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the source failed after 1 attempt (401)"
+        "the source failed after 1 attempt (status 401)"
     );
     assert_eq!(provider.requests().len(), 1);
     let failure = error.into_source().unwrap().failure();

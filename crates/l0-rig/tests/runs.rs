@@ -38,7 +38,9 @@ fn l0(retries: u32) -> L0 {
 }
 
 fn request() -> CompletionRequest {
-    CompletionRequest::new(SECRET).temperature(0.5).max_tokens(64)
+    CompletionRequest::new(SECRET)
+        .temperature(0.5)
+        .max_tokens(64)
 }
 
 /// How a run over these answers ends.
@@ -74,7 +76,10 @@ async fn run(
 async fn an_answer_is_read_with_all_it_says() {
     let told = Usage::new().input(100).output(30).total(130);
     let told = told.cached_input(40);
-    for (name, model) in [("openai", openai as fn(&str) -> _), ("anthropic", anthropic)] {
+    for (name, model) in [
+        ("openai", openai as fn(&str) -> _),
+        ("anthropic", anthropic),
+    ] {
         let answer = Answer::new()
             .reasoning("Let me think.")
             .tokens(["Hel", "lo"])
@@ -89,7 +94,10 @@ async fn an_answer_is_read_with_all_it_says() {
         assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
         assert_eq!(telemetry.metrics.total_tokens, 3);
         let usage = telemetry.usage.unwrap();
-        assert_eq!((usage.input, usage.output, usage.total), (told.input, told.output, told.total));
+        assert_eq!(
+            (usage.input, usage.output, usage.total),
+            (told.input, told.output, told.total)
+        );
         assert_eq!(usage.cached_input, Some(40), "{name}");
         let attempt = &telemetry.attempts[0];
         assert_eq!(attempt.provider.as_deref(), Some(name));
@@ -309,7 +317,10 @@ async fn embeddings_are_calls() {
     assert_eq!(answer.embeddings[1].vec, [0.25, 0.0]);
     let telemetry = call.telemetry().unwrap();
     assert_eq!(telemetry.usage.and_then(|usage| usage.input), Some(4));
-    assert_eq!(telemetry.attempts[0].operation.as_deref(), Some("embeddings"));
+    assert_eq!(
+        telemetry.attempts[0].operation.as_deref(),
+        Some("embeddings")
+    );
     assert_eq!(provider.requests().len(), 2);
 }
 
@@ -328,5 +339,8 @@ fn a_request_says_what_it_is() {
     let input = source.input().unwrap();
     assert!(input["messages"].to_string().contains(SECRET));
     let printed = format!("{source:?}");
-    assert!(!printed.contains(SECRET) && !printed.contains(KEY), "{printed}");
+    assert!(
+        !printed.contains(SECRET) && !printed.contains(KEY),
+        "{printed}"
+    );
 }
