@@ -5,6 +5,4 @@
 //! Each is used the same way, with `view_with`.
 
 pub mod async_openai;
-pub mod genai;
-pub mod rig;
 pub mod usage;

@@ -24,82 +24,36 @@ use async_openai::config::OpenAIConfig;
 use async_openai::types::chat::CreateChatCompletionRequest;
 use canary::{ANSWER, API_KEY, ARGUMENTS, CANARIES, Canary, Class, SYSTEM, TOOL, USER};
 use echo::{Echo, SHAPES, Shape};
-use genai::adapter::AdapterKind;
-use genai::resolver::{AuthData, Endpoint, ServiceTargetResolver};
-use genai::{ModelIden, ServiceTarget};
 use l0_core::{L0, Monitoring};
-use rig_core::completion::CompletionRequest;
-use rig_core::providers::openai::OpenAIConfig as RigConfig;
 use serde_json::{from_value, json};
 use sinks::{Found, Heard, Listening, carries_messages, listen, own};
 
-const CLIENTS: [&str; 3] = ["async-openai", "genai", "rig"];
+const CLIENTS: [&str; 1] = ["async-openai"];
 
 /// What a run of this client says.
 async fn ask(client: &str, address: &str, l0: &L0, listening: Listening) -> Vec<Heard> {
-    match client {
-        "async-openai" => {
-            let config = OpenAIConfig::new().with_api_base(address);
-            let client = async_openai::Client::with_config(config.with_api_key(API_KEY));
-            let request: CreateChatCompletionRequest = from_value(json!({
-                "model": "m",
-                "messages": [
-                    { "role": "system", "content": SYSTEM },
-                    { "role": "user", "content": USER },
-                ],
-                "tools": [{ "type": "function", "function": { "name": "f", "description": TOOL } }],
-            }))
-            .unwrap();
-            let run = l0
-                .stream(|_attempt| {
-                    let (client, request) = (client.clone(), request.clone());
-                    async move { client.chat().create_stream(request).await }
-                })
-                .view_with(l0_bridges::async_openai::view)
-                .classify(l0_bridges::async_openai::failure)
-                .expect_finish()
-                .start();
-            listening.read(run, own).await
-        }
-        "genai" => {
-            let address = format!("{address}/");
-            let target = move |target: ServiceTarget| {
-                Ok::<_, genai::resolver::Error>(ServiceTarget {
-                    endpoint: Endpoint::from_owned(address.clone()),
-                    auth: AuthData::from_single(API_KEY),
-                    model: ModelIden::new(AdapterKind::OpenAI, target.model.model_name),
-                })
-            };
-            let client = genai::Client::builder()
-                .with_service_target_resolver(ServiceTargetResolver::from_resolver_fn(target))
-                .build();
-            let request = genai::chat::ChatRequest::from_user(USER).with_system(SYSTEM);
-            let run = l0
-                .stream(|_attempt| {
-                    let (client, request) = (client.clone(), request.clone());
-                    async move {
-                        let response = client.exec_chat_stream("m", request, None).await?;
-                        Ok::<_, genai::Error>(response.stream)
-                    }
-                })
-                .view_with(l0_bridges::genai::view)
-                .expect_finish()
-                .start();
-            listening.read(run, own).await
-        }
-        _ => {
-            let client = RigConfig::new(API_KEY).with_base_url(address).client();
-            let model = client.chat("m");
-            let run = l0
-                .stream(|_attempt| {
-                    let stream = model.stream(CompletionRequest::new(USER));
-                    async move { stream }
-                })
-                .view_with(l0_bridges::rig::view)
-                .start();
-            listening.read(run, own).await
-        }
-    }
+    assert_eq!(client, CLIENTS[0]);
+    let config = OpenAIConfig::new().with_api_base(address);
+    let client = async_openai::Client::with_config(config.with_api_key(API_KEY));
+    let request: CreateChatCompletionRequest = from_value(json!({
+        "model": "m",
+        "messages": [
+            { "role": "system", "content": SYSTEM },
+            { "role": "user", "content": USER },
+        ],
+        "tools": [{ "type": "function", "function": { "name": "f", "description": TOOL } }],
+    }))
+    .unwrap();
+    let run = l0
+        .stream(|_attempt| {
+            let (client, request) = (client.clone(), request.clone());
+            async move { client.chat().create_stream(request).await }
+        })
+        .view_with(l0_bridges::async_openai::view)
+        .classify(l0_bridges::async_openai::failure)
+        .expect_finish()
+        .start();
+    listening.read(run, own).await
 }
 
 async fn answered(

@@ -86,60 +86,6 @@ fn async_openai() {
 }
 
 #[test]
-fn genai() {
-    use genai::chat::{ChatStreamEvent, PromptTokensDetails, StopReason, StreamChunk, StreamEnd};
-    let chunk = |content: &str| StreamChunk {
-        content: content.to_owned(),
-    };
-    let usage = genai::chat::Usage {
-        prompt_tokens: Some(3),
-        prompt_tokens_details: Some(PromptTokensDetails {
-            cached_tokens: Some(2),
-            cache_creation_tokens: Some(1),
-            ..PromptTokensDetails::default()
-        }),
-        ..genai::chat::Usage::default()
-    };
-    let end = StreamEnd {
-        captured_usage: Some(usage),
-        captured_stop_reason: Some(StopReason::Completed("stop".to_owned())),
-        ..StreamEnd::default()
-    };
-    let (text, telemetry) = run(
-        vec![
-            ChatStreamEvent::Start,
-            ChatStreamEvent::ReasoningChunk(chunk("thinking")),
-            ChatStreamEvent::Chunk(chunk("Hel")),
-            ChatStreamEvent::Chunk(chunk("lo")),
-            ChatStreamEvent::End(end),
-        ],
-        l0_bridges::genai::view,
-    );
-    assert_eq!(text, "Hello");
-    assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
-    assert_eq!(telemetry.metrics.total_tokens, 3);
-    let usage = Usage::new().input(3).cached_input(2).cache_write_input(1);
-    assert_eq!(telemetry.usage, Some(usage));
-}
-
-#[test]
-fn rig() {
-    let items = [
-        json!({ "event": "start", "part": 0, "kind": "text" }),
-        json!({ "event": "text", "part": 0, "text": "Hel" }),
-        json!({ "event": "text", "part": 0, "text": "lo" }),
-        json!({ "event": "start", "part": 1, "kind": "tool_call", "name": "f" }),
-        json!({ "event": "arguments", "part": 1, "json": "{}" }),
-    ];
-    let items = items.map(|value| json!({ "item": "event", "value": value }));
-    let items = items.map(|item| from_value(item).expect("an item"));
-    let (text, telemetry) = run(items.into(), l0_bridges::rig::view);
-    assert_eq!(text, "Hello");
-    assert_eq!(telemetry.metrics.total_tokens, 4);
-    assert_eq!(telemetry.finish_reason, None);
-}
-
-#[test]
 fn counts_mean_the_same_whatever_the_provider() {
     // Input, output, total; cached, written, reasoning; and what they mean.
     let cases = [

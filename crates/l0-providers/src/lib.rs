@@ -51,8 +51,10 @@
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
 //! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
-//! function that reads its items. The repository's folder `bridges` has those for `async-openai`,
-//! `genai` and `rig`.
+//! function that reads its items. The crates `l0-genai` and `l0-rig` have sources for their clients, and
+//! the repository's folder `bridges` has that function for `async-openai`. Whoever writes a source for a
+//! client of his own reads its errors with [`ApiError::read`], and gives its counts the one meaning with
+//! [`normalise`].
 //!
 //! # Numbers
 //!
