@@ -16,8 +16,8 @@ use serde_json::json;
 ///
 /// The [`source()`](StdError::source) chain ends in a [`Failure`], or in the transport's error, from
 /// which `l0_core` reads whether to try again. No prompt, no answer and no body is in what `Display` and
-/// `Debug` print: of a provider's error that is its status, its type and its code. Its message is in
-/// [`ApiError::message`], and in what `{:#}` prints. `genai`'s own error, which holds whole bodies and
+/// `Debug` print: of a provider's error that is its status. Its type, its code and its message, which may
+/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints. `genai`'s own error, which holds whole bodies and
 /// may hold the request, is in [`get_ref`](Self::get_ref).
 pub struct Error {
     error: genai::Error,
@@ -199,7 +199,13 @@ fn transport(error: &genai::Error) -> Option<&(dyn StdError + 'static)> {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.read {
-            Read::Api(error) => error.fmt(f),
+            Read::Api(error) if f.alternate() => error.fmt(f),
+            Read::Api(error) => {
+                f.write_str("the provider reports an error")?;
+                error
+                    .status
+                    .map_or(Ok(()), |status| write!(f, " (status {status})"))
+            }
             Read::Known(words, _) => f.write_str(words),
             Read::Transport => f.write_str("the connection to the provider failed"),
         }
@@ -211,7 +217,7 @@ impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
         match &self.read {
-            Read::Api(error) => debug.field("api", error),
+            Read::Api(error) => debug.field("failure", &error.failure()),
             Read::Known(words, failure) => debug.field("what", words).field("failure", failure),
             Read::Transport => {
                 debug.field("transport", &transport(&self.error).map(redact::message))

@@ -15,7 +15,9 @@ impl ApiError {
     /// Reads an error from the status, the headers and the body of a response; without a status, from an
     /// error in the middle of a stream. For clients of others, whose errors have these.
     ///
-    /// The names of the headers are in lower case. At most 64 KiB of the body are read.
+    /// The names of the headers are in lower case. At most 64 KiB of the body are read. The credentials of
+    /// the client, which only it knows, are not taken out of the error's texts, but for those that look like
+    /// a key.
     ///
     /// ```
     /// use l0_core::{Failure, FailureKind};

@@ -14,8 +14,8 @@ use rig_core::{ProviderError, ProviderResponseError, http_client};
 /// `E` is the client's: [`ProviderError`], or of agents `PromptError`. The
 /// [`source()`](StdError::source) chain ends in a [`Failure`], or in the transport's error, from which
 /// `l0_core` reads whether to try again. No prompt, no answer and no body is in what `Display` and
-/// `Debug` print: of a provider's error that is its status, its type and its code. Its message is in
-/// [`ApiError::message`], and in what `{:#}` prints. `rig`'s own error, which holds whole bodies, is in
+/// `Debug` print: of a provider's error that is its status. Its type, its code and its message, which may
+/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints. `rig`'s own error, which holds whole bodies, is in
 /// [`get_ref`](Self::get_ref).
 pub struct Error<E = ProviderError> {
     error: E,
@@ -180,7 +180,13 @@ fn transport(error: &http_client::Error) -> &(dyn StdError + 'static) {
 impl<E> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.read {
-            Read::Api(error) => error.fmt(f),
+            Read::Api(error) if f.alternate() => error.fmt(f),
+            Read::Api(error) => {
+                f.write_str("the provider reports an error")?;
+                error
+                    .status
+                    .map_or(Ok(()), |status| write!(f, " (status {status})"))
+            }
             Read::Known(words, _) => f.write_str(words),
             Read::Transport(_) => f.write_str("the connection to the provider failed"),
             Read::Truncated => f.write_str("the answer was cut"),
@@ -193,7 +199,7 @@ impl<E> fmt::Debug for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");
         match &self.read {
-            Read::Api(error) => debug.field("api", error),
+            Read::Api(error) => debug.field("failure", &error.failure()),
             Read::Known(words, failure) => debug.field("what", words).field("failure", failure),
             Read::Transport(error) => debug.field("transport", &redact::message(transport(error))),
             Read::Truncated => debug.field("failure", &CUT),
