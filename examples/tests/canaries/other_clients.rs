@@ -8,7 +8,9 @@ use genai::chat::ChatRequest;
 use genai::resolver::{AuthData, Endpoint};
 use genai::{Client, ModelIden, ServiceTarget};
 use l0_core::Monitoring;
+use rig_core::DynModel;
 use rig_core::completion::CompletionRequest;
+use rig_core::operation::Completion;
 use rig_core::providers::openai::OpenAIConfig;
 use serde_json::json;
 
@@ -19,10 +21,36 @@ use crate::{ALONE, runtime};
 
 const CLIENTS: [&str; 3] = ["genai", "rig", "rig's agent"];
 
+/// The server, and who asks it: to make a client takes long.
+struct Asked {
+    echo: Echo,
+    genai: Client,
+    target: ServiceTarget,
+    rig: DynModel<Completion>,
+}
+
+impl Asked {
+    async fn start() -> Self {
+        let echo = Echo::start().await;
+        let address = format!("http://{}/v1", echo.address);
+        let config = OpenAIConfig::new(API_KEY).with_base_url(&*address);
+        Self {
+            echo,
+            genai: Client::new().unwrap(),
+            target: ServiceTarget {
+                endpoint: Endpoint::from_owned(format!("{address}/")),
+                auth: AuthData::from_single(API_KEY),
+                model: ModelIden::new(AdapterKind::OpenAI, "m"),
+            },
+            rig: config.client().chat("m").erase(),
+        }
+    }
+}
+
 /// What a run of this client says, if the server answers so.
 async fn ask(
     client: &str,
-    echo: &Echo,
+    asked: &Asked,
     shape: &Shape,
     canary: &Canary,
     monitoring: Monitoring,
@@ -39,31 +67,27 @@ async fn ask(
         });
         chunk.to_string()
     });
-    echo.answer(move |request| answer(text, request, &payloads));
+    asked
+        .echo
+        .answer(move |request| answer(text, request, &payloads));
 
-    let address = format!("http://{}/v1", echo.address);
     let (l0, listening) = listen(monitoring, |builder| builder);
     if client == "genai" {
-        let target = ServiceTarget {
-            endpoint: Endpoint::from_owned(format!("{address}/")),
-            auth: AuthData::from_single(API_KEY),
-            model: ModelIden::new(AdapterKind::OpenAI, "m"),
-        };
         let request = ChatRequest::from_user(USER).with_system(SYSTEM);
-        let source = l0_genai::chat(&Client::new().unwrap(), target, request);
+        let source = l0_genai::chat(&asked.genai, asked.target.clone(), request);
         let run = l0.stream_from(source).start();
         let print = |error: &l0_core::Error<l0_genai::Error>| with_chain(own(error), error);
         return listening.read(run, print).await;
     }
-    let config = OpenAIConfig::new(API_KEY).with_base_url(address);
-    let model = config.client().chat("m");
     if client == "rig" {
-        let source = l0_rig::completion(&model, CompletionRequest::new(USER));
+        let source = l0_rig::completion(&asked.rig, CompletionRequest::new(USER));
         let run = l0.stream_from(source).start();
         let print = |error: &l0_core::Error<l0_rig::Error>| with_chain(own(error), error);
         return listening.read(run, print).await;
     }
-    let agent = rig_agent::AgentBuilder::new(model).preamble(SYSTEM).build();
+    let agent = rig_agent::AgentBuilder::new(asked.rig.clone())
+        .preamble(SYSTEM)
+        .build();
     let source = l0_rig::agent(agent.prompt(USER));
     let run = l0.stream_from(source).start();
     let print = |error: &l0_core::Error<l0_rig::AgentError>| with_chain(own(error), error);
@@ -80,13 +104,13 @@ fn no_canary_leaves_by_other_clients() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
-        let echo = Echo::start().await;
+        let asked = Asked::start().await;
         for client in CLIENTS {
             // An agent's errors are those of its model: a few are enough.
             let step = if client == CLIENTS[2] { 4 } else { 1 };
             for shape in SHAPES.iter().step_by(step) {
                 for canary in &CANARIES {
-                    let heard = ask(client, &echo, shape, canary, Monitoring::new()).await;
+                    let heard = ask(client, &asked, shape, canary, Monitoring::new()).await;
                     found.look(&format!("{client}: {}", shape.name), &heard);
                 }
             }
@@ -103,14 +127,14 @@ fn with_error_text_messages_say_what_the_provider_said_to_other_clients() {
     for client in CLIENTS {
         let mut found = Found::default();
         runtime().block_on(async {
-            let echo = Echo::start().await;
+            let asked = Asked::start().await;
             let monitoring = Monitoring::new().error_text(true);
             let of_providers = |shape: &&Shape| {
                 ["400 with an error in JSON", "error in mid-stream"].contains(&shape.name)
             };
             for shape in SHAPES.iter().filter(of_providers) {
                 for canary in &CANARIES {
-                    let heard = ask(client, &echo, shape, canary, monitoring.clone()).await;
+                    let heard = ask(client, &asked, shape, canary, monitoring.clone()).await;
                     found.look(shape.name, &heard);
                 }
             }
