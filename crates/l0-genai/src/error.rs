@@ -21,7 +21,7 @@ use serde_json::json;
 /// `genai`'s own error, which holds whole bodies and may hold the request, is in
 /// [`get_ref`](Self::get_ref).
 pub struct Error {
-    error: genai::Error,
+    error: Box<genai::Error>,
     read: Read,
 }
 
@@ -66,7 +66,7 @@ impl Error {
     /// Returns the client's own error.
     #[must_use]
     pub fn into_inner(self) -> genai::Error {
-        self.error
+        *self.error
     }
 }
 
@@ -74,6 +74,7 @@ impl From<genai::Error> for Error {
     fn from(error: genai::Error) -> Self {
         let error = without_url(error);
         let read = read(&error);
+        let error = Box::new(error);
         Self { error, read }
     }
 }

@@ -18,7 +18,7 @@ use rig_core::{ProviderError, ProviderResponseError, http_client};
 /// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints.
 /// `rig`'s own error, which holds whole bodies, is in [`get_ref`](Self::get_ref).
 pub struct Error<E = ProviderError> {
-    error: E,
+    error: Box<E>,
     read: Read,
 }
 
@@ -38,6 +38,7 @@ static CUT: Failure = Failure::network(NetworkErrorKind::PartialChunks);
 
 impl<E> Error<E> {
     pub(crate) fn new(error: E, read: Read) -> Self {
+        let error = Box::new(error);
         Self { error, read }
     }
 
@@ -70,7 +71,7 @@ impl<E> Error<E> {
     /// Returns the client's own error.
     #[must_use]
     pub fn into_inner(self) -> E {
-        self.error
+        *self.error
     }
 
     /// Whether the answer ended before the provider ended it.
