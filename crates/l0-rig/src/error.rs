@@ -92,7 +92,18 @@ const NOT_SENT: &str = "the request was not sent";
 pub(crate) fn read(error: &ProviderError) -> Read {
     use ProviderError as E;
     match error {
-        E::Http(error) => Read::Transport(Arc::clone(error)),
+        E::Http(error) => match &**error {
+            http_client::Error::Instance(_) => Read::Transport(Arc::clone(error)),
+            http_client::Error::StreamEnded => {
+                let dropped = Failure::network(NetworkErrorKind::ConnectionDropped);
+                Read::Known("the connection to the provider failed", dropped)
+            }
+            // What it says is the provider's.
+            http_client::Error::InvalidContentType(_) => {
+                Read::Known("the response is no answer of the API", Failure::fatal())
+            }
+            _ => Read::Known(NOT_SENT, Failure::fatal()),
+        },
         // Bytes that are no JSON inside of a whole event were mangled on the way.
         E::Json(_) => Read::Known("a part of the answer is no JSON", CUT),
         E::Truncated => Read::Truncated,

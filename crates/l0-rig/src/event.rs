@@ -19,6 +19,7 @@ use crate::error::Error;
 ///
 /// `Debug` does not print its text.
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "no token is put in a box")]
 pub enum Event {
     /// An item of the client's stream.
     Item(Item<StreamEvent>),
@@ -128,7 +129,7 @@ impl fmt::Debug for Event {
 pub struct Events(State);
 
 enum State {
-    Reading(CompletionStream),
+    Reading(Box<CompletionStream>),
     Finishing(Finishing),
     Ended,
 }
@@ -137,7 +138,7 @@ type Finishing = Pin<Box<dyn Future<Output = Result<CompletionResponse, Provider
 
 impl Events {
     pub(crate) fn new(stream: CompletionStream) -> Self {
-        Self(State::Reading(stream))
+        Self(State::Reading(Box::new(stream)))
     }
 }
 
@@ -147,7 +148,7 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let ended = match &mut self.0 {
-                State::Reading(stream) => match ready!(Pin::new(stream).poll_next(cx)) {
+                State::Reading(stream) => match ready!(Pin::new(&mut **stream).poll_next(cx)) {
                     Some(Ok(item)) => return Poll::Ready(Some(Ok(Event::Item(item)))),
                     Some(Err(error)) => Err(error),
                     None => {
