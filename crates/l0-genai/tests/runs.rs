@@ -263,10 +263,18 @@ async fn the_alternate_form_says_the_providers_message() {
 #[tokio::test]
 async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
     let answer = || Answer::new().tool_call("c1", "weather", [r#"{"city":"#, r#""Bern"}"#]);
-    for kind in [AdapterKind::OpenAI, AdapterKind::Anthropic] {
+    for (kind, captured) in [
+        (AdapterKind::OpenAI, true),
+        (AdapterKind::OpenAI, false),
+        (AdapterKind::Anthropic, true),
+    ] {
         let provider = ScriptedProvider::start([answer()]).await.unwrap();
         let model = target(kind, &provider.base_url());
-        let mut run = l0(0).stream_from(chat(&client(), model, request())).start();
+        let mut source = chat(&client(), model, request());
+        if !captured {
+            source = source.options(ChatOptions::default().with_capture_tool_calls(false));
+        }
+        let mut run = l0(0).stream_from(source).start();
         let (mut pieces, mut calls) = (String::new(), Vec::new());
         while let Some(chunk) = run.next().await {
             let Chunk::Item(event) = chunk.unwrap() else {
