@@ -93,6 +93,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "frames",
             "lines",
             "sse",
+            "error_response",
             "report",
             "secrets",
             "error",
@@ -104,6 +105,8 @@ const CRATES: &[(&str, &[&str])] = &[
             "token",
         ],
     ),
+    ("l0-genai", &["request", "event", "error", "usage"]),
+    ("l0-rig", &["agent", "request", "event", "error"]),
     (
         "l0-async-openai",
         &[

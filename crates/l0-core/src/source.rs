@@ -584,6 +584,14 @@ pub struct ByToken;
 #[derive(Clone, Copy)]
 pub struct ByFn<F>(pub(crate) F);
 
+impl<F> ByFn<F> {
+    /// Creates the view of a [`Source`] whose answers are types of another crate: for its
+    /// [`view`](Source::view).
+    pub const fn new(view: F) -> Self {
+        Self(view)
+    }
+}
+
 impl<T: Token> View<T> for ByToken {
     const SENDS_FINISH: bool = T::SENDS_FINISH;
 

@@ -234,7 +234,6 @@ impl ApiError {
     }
 
     /// What the server says itself of another attempt wins.
-    #[cfg(feature = "reqwest")]
     pub(crate) fn should_retry(mut self, retry: Option<bool>) -> Self {
         match (retry, self.failure.kind) {
             (Some(true), FailureKind::Fatal) => {

@@ -4,13 +4,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use l0_core::FailureKind;
 use reqwest::Response;
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 
 use crate::completion::{Completion, Gathered};
 use crate::decode::{Decoder, Dialect};
@@ -18,16 +16,12 @@ use crate::embeddings::{self, Embeddings};
 use crate::error::{
     AnswerTooLarge, ApiError, EventTooLarge, NotAnAnswer, ProviderError, RequestError,
 };
-use crate::report::{ErrorObject, read_error};
+use crate::error_response::MAX_ERROR_BODY;
 use crate::request::Call;
 use crate::sse::{begins_like_events, is_space};
-use crate::wait::{parse_reset, parse_seconds};
 
 /// The tokens of a response that came over `reqwest`.
 pub type ProviderStream = Decoder<BodyStream>;
-
-/// How much of an error's body is read.
-const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// Parts of the content types of protocols that are no event streams.
 const OTHER_PROTOCOLS: [&str; 7] = [
@@ -235,40 +229,17 @@ impl ApiError {
     /// For an application that sends requests with its own client.
     pub async fn from_response(response: Response) -> Self {
         let status = response.status();
-        let content_type = content_type(response.headers());
-        let now = SystemTime::now();
-        let wait = retry_after(response.headers(), now);
-        let reset = reset(response.headers(), now);
-        let should_retry = match response.headers().get("x-should-retry") {
-            Some(value) if value == "true" => Some(true),
-            Some(value) if value == "false" => Some(false),
-            _ => None,
-        };
-        let request_id = ["x-request-id", "request-id", "apim-request-id"]
-            .iter()
-            .find_map(|name| response.headers().get(*name)?.to_str().ok())
-            .map(str::to_owned);
+        let headers = response.headers().clone();
         // The status is known; a body that breaks off only takes away words.
         let body = read_up_to(BodyStream::new(response), MAX_ERROR_BODY)
             .await
             .unwrap_or_default();
-        let body = String::from_utf8_lossy(&body);
-        let event = event_data(&body);
-        let error = read_error(&body).or_else(|| read_error(&event));
-        let error = error.unwrap_or_else(|| {
-            let text = body.trim();
-            let is_text = !text.is_empty() && content_type == "text/plain";
-            ErrorObject::from_message(is_text.then_some(text))
+        let headers = headers.iter().filter_map(|(name, value)| {
+            let value = value.to_str().ok()?;
+            Some((name.as_str(), value))
         });
-        let error = error.into_api_error(Some(status.as_u16()));
-        // The headers of a limit stand on every response.
-        let reset = reset.filter(|_| error.failure().kind == FailureKind::RateLimited);
-        let wait = wait.or(error.retry_after).or(reset);
-        let mut error = error.retry_after(wait);
-        if request_id.is_some() {
-            error = error.request_id(request_id.as_deref());
-        }
-        error.should_retry(should_retry)
+        let body = String::from_utf8_lossy(&body);
+        Self::read(Some(status.as_u16()), headers, &body)
     }
 }
 
@@ -289,96 +260,4 @@ async fn read_up_to(mut chunks: BodyStream, limit: usize) -> reqwest::Result<Vec
         body.extend_from_slice(&chunk[..chunk.len().min(limit - body.len())]);
     }
     Ok(body)
-}
-
-/// The data of the first event, if a body is an event stream.
-fn event_data(body: &str) -> String {
-    let mut data = String::new();
-    for line in body.lines() {
-        if let Some(more) = line.strip_prefix("data:") {
-            data.push_str(more);
-            data.push('\n');
-        } else if line.is_empty() && !data.is_empty() {
-            break;
-        }
-    }
-    data
-}
-
-/// When the limits that are used up are reset, as `x-ratelimit-reset-tokens`,
-/// `anthropic-ratelimit-requests-reset` and the like say; any limit, if it is not told which.
-fn reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let resets = headers.iter().filter_map(|(name, value)| {
-        let name = name.as_str();
-        if !name.contains("ratelimit") || !name.contains("reset") {
-            return None;
-        }
-        let wait = parse_reset(value.to_str().ok()?, now)?;
-        let remaining = headers.get(name.replace("reset", "remaining"));
-        let used_up = remaining.and_then(|value| value.to_str().ok()) == Some("0");
-        Some((used_up, wait))
-    });
-    resets.max().map(|(_, wait)| wait)
-}
-
-/// How long the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    let millis = headers.get("retry-after-ms").and_then(text);
-    if let Some(wait) = millis.as_deref().and_then(parse_seconds) {
-        return Some(wait / 1000);
-    }
-    let value = headers.get(RETRY_AFTER).and_then(text)?;
-    if let Some(wait) = parse_seconds(&value) {
-        return Some(wait);
-    }
-    let date = |text: &str| httpdate::parse_http_date(text.trim()).ok();
-    let until = date(&value)?;
-    // The server's own clock, if it tells the time: ours may be off.
-    let sent = headers.get(DATE).and_then(text);
-    let now = sent.as_deref().and_then(date).unwrap_or(now);
-    Some(until.duration_since(now).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use reqwest::header::HeaderName;
-
-    use super::*;
-
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_static(name), value.parse().unwrap())
-        };
-        pairs.iter().map(pair).collect()
-    }
-
-    #[test]
-    fn waits_are_read_in_every_form() {
-        let now = httpdate::parse_http_date("Wed, 21 Oct 2015 07:28:00 GMT").unwrap();
-        let check = |pairs: &[(&'static str, &str)], millis: Option<u64>| {
-            let expected = millis.map(Duration::from_millis);
-            assert_eq!(retry_after(&headers(pairs), now), expected, "{pairs:?}");
-        };
-        check(&[], None);
-        check(&[("retry-after", "2")], Some(2000));
-        check(&[("retry-after", " 0.25 ")], Some(250));
-        check(&[("retry-after", "-1")], None);
-        check(&[("retry-after", "NaN")], None);
-        check(&[("retry-after", "inf")], None);
-        check(&[("retry-after", "1e300")], None);
-        check(&[("retry-after", "soon")], None);
-        check(
-            &[("retry-after", "2"), ("retry-after-ms", "1500")],
-            Some(1500),
-        );
-        check(&[("retry-after", "2"), ("retry-after-ms", "x")], Some(2000));
-        let date = ("retry-after", "Wed, 21 Oct 2015 07:28:05 GMT");
-        check(&[date], Some(5000));
-        check(
-            &[date, ("date", "Wed, 21 Oct 2015 07:28:04 GMT")],
-            Some(1000),
-        );
-        check(&[("retry-after", "Wed, 21 Oct 2015 07:27:00 GMT")], Some(0));
-    }
 }

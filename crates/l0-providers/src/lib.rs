@@ -52,8 +52,9 @@
 //! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
 //! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
-//! function that reads its items. The repository's folder `bridges` has those for `genai` and `rig`;
-//! the crate `l0-async-openai` takes the requests of that client.
+//! function that reads its items. The crates `l0-async-openai`, `l0-genai` and `l0-rig` have sources for
+//! their clients. Whoever writes a source for another client reads its errors with [`ApiError::read`], and
+//! gives its counts the one meaning with [`normalise`].
 //!
 //! # Numbers
 //!
@@ -84,6 +85,7 @@ mod decode;
 #[cfg(feature = "reqwest")]
 mod embeddings;
 mod error;
+mod error_response;
 mod finish;
 mod frames;
 #[cfg(feature = "gemini")]
@@ -133,3 +135,4 @@ pub use http_response::{BodyStream, ProviderStream};
 pub use request::{Connecting, ProviderRequest};
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};
+pub use usage::normalise;

@@ -119,7 +119,6 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
     }
 }
 
-#[cfg(feature = "reqwest")]
 impl<'a> ErrorObject<'a> {
     pub(crate) fn from_message(message: Option<&'a str>) -> Self {
         Self {

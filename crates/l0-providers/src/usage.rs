@@ -244,6 +244,38 @@ impl Counts {
     }
 }
 
+/// Gives counts that another client passes on the one meaning of [`Usage`]: a part that its provider
+/// counts beside the whole is added to it, no part exceeds its whole, and the total is the sum. Which
+/// parts lie beside, the total that came with them decides; without one, a part that is larger than its
+/// whole does. Counts that have that meaning stay as they are.
+///
+/// ```
+/// use l0_core::Usage;
+///
+/// // The reasoning lies beside the output: 3 + 2 is not 9.
+/// let sent = Usage::new().input(3).output(2).reasoning(4).total(9);
+/// let usage = Usage::new().input(3).output(6).reasoning(4).total(9);
+/// assert_eq!(l0_providers::normalise(sent), usage);
+/// ```
+#[must_use]
+pub fn normalise(usage: Usage) -> Usage {
+    let slot = |count: Option<u64>| {
+        let mut slot = Slot::default();
+        slot.put_some(USUAL, count);
+        slot
+    };
+    let counts = Counts {
+        prompt: slot(usage.input),
+        completion: slot(usage.output),
+        total: slot(usage.total),
+        cached: slot(usage.cached_input),
+        written: slot(usage.cache_write_input),
+        reasoning: slot(usage.reasoning),
+        tools: Slot::default(),
+    };
+    counts.usage()
+}
+
 /// A part of a whole, and whether it is counted beside it.
 #[derive(Clone, Copy)]
 struct Part {

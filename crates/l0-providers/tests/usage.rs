@@ -558,3 +558,27 @@ fn a_cost_that_openrouter_tells_is_taken_as_it_is_written_and_one_that_is_none_i
         }
     }
 }
+
+#[test]
+fn counts_that_another_client_passes_on_get_the_one_meaning() {
+    // Input, output, total; cached, written, reasoning; and what they mean.
+    let cases = [
+        ([50, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([50, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([25, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([25, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
+        ([20, 7, 0, 20, 5, 33], [45, 40, 85, 20, 5, 33]),
+        ([10, 30, 40, 0, 0, 31], [10, 30, 40, 0, 0, 30]),
+    ];
+    let usage = |[input, output, total, cached, written, reasoning]: [u64; 6]| {
+        let usage = Usage::new().input(input).output(output).total(total);
+        let usage = usage.cached_input(cached).cache_write_input(written);
+        usage.reasoning(reasoning)
+    };
+    for (counts, meant) in cases {
+        let read = l0_providers::normalise(usage(counts));
+        assert_eq!(read, usage(meant), "{counts:?}");
+        assert_eq!(l0_providers::normalise(read), read);
+    }
+    assert_eq!(l0_providers::normalise(Usage::new()), Usage::new());
+}

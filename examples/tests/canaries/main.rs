@@ -14,6 +14,7 @@ mod echo;
 #[path = "../ends/exporters.rs"]
 #[allow(dead_code, reason = "what is read in it, the ends test reads")]
 mod exporters;
+mod other_clients;
 mod sinks;
 
 use std::collections::BTreeSet;
