@@ -213,6 +213,9 @@ fn a_live_run_stays_under_4_kib_however_long_it_is() {
             } else {
                 4_096
             };
+            // Another crate of the build may switch on larger values of JSON, to keep the order of fields:
+            // a map of metadata has room for eleven.
+            let limit = limit + 11 * (size_of::<serde_json::Value>() as i64 - 32);
             assert!(
                 used.bytes_current < limit,
                 "{name}: {} bytes",
