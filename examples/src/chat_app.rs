@@ -25,9 +25,11 @@ use axum::routing::post;
 use axum::{BoxError, Router};
 use futures_util::{Stream, StreamExt, stream};
 use l0_core::{
-    Backoff, Chunk, Error, KeyError, L0, Monitoring, Outcome, Retry, Run, Timeouts, keys,
+    Backoff, Chunk, Currency, Error, KeyError, L0, Money, Monitoring, Outcome, Price, Retry, Run,
+    Timeouts, TokenPrices, keys,
 };
 use l0_guardrails::{Drift, Guardrails};
+use l0_pricing::{Characters, PriceList};
 use l0_prometheus::{Collector, metrics_route};
 use l0_providers::openai::{ChatRequest, Client};
 use l0_providers::{ProviderToken, RequestError};
@@ -100,6 +102,8 @@ impl ChatApp {
             .timeouts(self.timeouts)
             .guardrails(Guardrails::recommended())
             .drift(Drift::new())
+            .pricing(prices())
+            .estimate_usage(Characters::per_token(4.0).estimator())
             .interceptor(collector.label_keys([keys::MODEL, keys::ENDPOINT])?)
             .interceptor(self.sentry.clone())
             .build())
@@ -118,6 +122,18 @@ impl ChatApp {
             .route("/metrics", metrics_route(self.collector))
             .with_state(service)
     }
+}
+
+/// What the [`MODELS`] cost. A service reads it from a file.
+fn prices() -> PriceList {
+    let cents = |input, output| {
+        let tokens = TokenPrices::per_million(Money::cents(input), Money::cents(output));
+        Price::new(Currency::USD, tokens)
+    };
+    PriceList::new()
+        .model("gpt-4o-mini", cents(15, 60))
+        .model("gpt-4.1-mini", cents(40, 160))
+        .model("gpt-4o", cents(250, 1_000))
 }
 
 /// What the handlers share.

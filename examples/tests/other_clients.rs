@@ -84,7 +84,8 @@ async fn genai_answers_where_async_openai_fails() {
         assert_eq!(requests, attempts);
         let last = telemetry.attempts.last().unwrap();
         assert_eq!(last.model.as_deref(), Some("two"));
-        assert_eq!(last.provider.as_deref(), Some("openai"));
+        // Nobody knows who is at a loopback address.
+        assert_eq!(last.provider, None);
         assert_eq!(telemetry.attempts[0].model.as_deref(), Some("one"));
     }
 }

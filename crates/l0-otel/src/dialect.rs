@@ -2,6 +2,7 @@
 //! dialect is no line of logic.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use l0_core::{Metadata, Quantity, Telemetry, Value as Number, keys};
@@ -224,7 +225,8 @@ impl Reads {
                     let value = json(&reads.value(span)?);
                     Some(((*name).to_owned(), value))
                 });
-                let known = Map::from_iter(known);
+                // By name, whatever a map of JSON keeps of an order in this build.
+                let known = Map::from_iter(BTreeMap::from_iter(known));
                 (!known.is_empty())
                     .then(|| Json::Object(known).to_string())?
                     .into()

@@ -141,7 +141,7 @@ async fn inputs_of_every_provider_are_messages() {
         (
             json!({ "messages": [
                 { "role": "assistant", "content": null, "tool_calls": [{ "id": "c-1", "type": "odd" }] },
-                { "role": "user", "content": [{ "type": "image_url", "image_url": { "url": "data:" } }] },
+                { "role": "user", "content": [{ "image_url": { "url": "data:" }, "type": "image_url" }] },
             ] }),
             json!([
                 { "role": "assistant", "parts": [{ "type": "odd",

@@ -3,17 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get as on_get;
 use l0_core::testing::Script;
 use l0_core::testing::exits::{self, Exit};
-use l0_core::{Failure, L0, L0Builder, Monitoring, Retry, Source, Timeouts, source};
+use l0_core::{
+    Currency, Failure, L0, L0Builder, Money, Monitoring, Price, Priced, Retry, Source, Timeouts,
+    TokenPrices, Usage, source,
+};
 use l0_examples::chat_app::ChatApp;
 use l0_guardrails::Guardrails;
 use l0_metrics::MetricsInterceptor;
+use l0_pricing::Characters;
 use l0_prometheus::Collector;
 use metrics::{set_global_recorder, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
@@ -61,6 +65,8 @@ impl Both {
         L0::builder()
             .monitoring(Monitoring::new().metadata("model", "a"))
             .guardrails(Guardrails::recommended())
+            .pricing(prices)
+            .estimate_usage(Characters::per_token(4.0).estimator())
             .interceptor(self.collector.label_keys(["model"]).unwrap())
             .interceptor(self.metrics.clone())
     }
@@ -126,6 +132,11 @@ fn failing() -> Script {
                 .fail(Failure::status(503))
         })
     })
+}
+
+fn prices(_: &Priced<'_>) -> Option<Arc<Price>> {
+    let tokens = TokenPrices::per_million(Money::units(2), Money::units(8));
+    Some(Arc::new(Price::new(Currency::USD, tokens)))
 }
 
 /// What a rule finds fault with.
@@ -225,7 +236,8 @@ fn the_metrics_have_the_names_types_and_labels_of_the_collector() {
     for (name, (kind, _)) in &mut ours {
         // A counter of the facade takes whole numbers.
         if kind == "gauge that only rises" {
-            assert!(name.ends_with("_seconds_total`"), "{name}");
+            let is_real = ["_seconds_total`", "_cost_total`"].map(|end| name.ends_with(end));
+            assert!(is_real.contains(&true), "{name}");
             "counter".clone_into(kind);
         }
     }
@@ -245,7 +257,8 @@ fn every_metric_of_the_dashboard_the_rules_and_the_alerts_is_exported() {
     let both = Both::new();
     let runs = async {
         let failing = failing();
-        let answering = Script::new().attempt(|a| a.token(BAD));
+        let usage = Usage::new().input(9).output(3);
+        let answering = Script::new().attempt(move |a| a.token(BAD).usage(usage));
         let retry = Retry::none();
         let l0 = both.builder().retry(retry).build();
         let run = l0.stream(failing.source());

@@ -316,6 +316,10 @@ pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String>
             let mut attributes: Vec<_> = attributes.split_whitespace().collect();
             attributes.extend(labels.iter().map(|label| &**label));
             attributes.sort_unstable();
+            let sum = match quantity.unit {
+                Unit::Each(_) => format!("{sum}"),
+                _ => format!("{sum:?}"),
+            };
             points.push(format!("{name}[{}] {sum}", attributes.join(" ")));
         }
         let mut values = Vec::new();
