@@ -362,9 +362,6 @@ impl<'a> Recorder<'a> {
         let (bill, cost) = self.bill(begun.source, &told);
         if let Some(spending) = &mut self.spending {
             spending.end_attempt([cost, bill.estimated_cost]);
-            if spending.reached().is_some() {
-                self.stop.set_look(true);
-            }
         }
         // A run that is not measured tells no costs, as it tells no usage.
         if self.recording.is_some() {
@@ -458,9 +455,9 @@ impl<'a> Recorder<'a> {
         self.spending = Some(spending);
     }
 
-    /// Returns which limit the run has crossed.
-    pub(crate) fn reached(&self) -> Option<LimitKind> {
-        self.spending.as_ref()?.reached()
+    /// Returns which limit the run has crossed, or other runs that spend from its budgets.
+    pub(crate) fn reached(&mut self) -> Option<LimitKind> {
+        self.spending.as_mut()?.reached()
     }
 
     fn names(&self, source: u32) -> Names {
@@ -532,8 +529,15 @@ impl<'a> Recorder<'a> {
     #[inline(never)]
     fn keep_names(&mut self, view: &TokenView<'_>) {
         if self.is_told() {
+            let was_named = self.response_model.is_some();
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
+            if let (false, Some(_), Some(spending)) =
+                (was_named, &self.response_model, &mut self.spending)
+            {
+                // It may have another price than the one that was asked for.
+                spending.priced = None;
+            }
         }
     }
 
