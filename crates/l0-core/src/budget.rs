@@ -15,9 +15,11 @@ use crate::money::{Currency, Money};
 /// Money that all runs with this budget may spend together.
 ///
 /// A run is refused, and its source never called, when the budget is spent. A live run ends as
-/// limited after the item by which the budget was overspent. So each run that is alive overspends by at
-/// most one item of what is known of its cost, which a provider may tell at the end only: see
-/// [`estimate_usage`](crate::Builder::estimate_usage).
+/// limited after the item by which it overspends the budget, after its next item where another run does,
+/// and before its next attempt where it waits for one. So each run that is alive overspends by at most one
+/// item of what is known of its cost, which a provider may tell at the end only: see
+/// [`estimate_usage`](crate::Builder::estimate_usage). A run that is given a budget twice spends from it
+/// once.
 ///
 /// It is kept in memory, by this process only. Clones share it: make it once.
 ///
@@ -55,7 +57,7 @@ struct Window {
 }
 
 impl Budget {
-    /// Creates a budget of so many dollars of the United States, for ever.
+    /// Creates a budget of so many dollars of the United States, for ever. It counts up to 18 billion.
     pub fn new(limit: Money) -> Self {
         Self::make(limit, Currency::USD, None)
     }

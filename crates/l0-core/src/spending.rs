@@ -151,7 +151,6 @@ impl Spending {
         self.tokens_before += self.told.tokens;
         (self.told, self.priced) = (Told::default(), None);
     }
-
 }
 
 impl Purse {

@@ -8,8 +8,8 @@ use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedError, ScriptedToken};
 use l0_core::{
     Backoff, Budget, Cost, CostSource, Currency, Error, Failure, FinishReason, L0, L0Builder,
-    LimitKind, Limits, Money, Monitoring, Outcome, Price, Priced, Retry, Timeouts, TokenPrices,
-    TokenKind, TokenView, Unfinished, Usage, source,
+    LimitKind, Limits, Money, Monitoring, Outcome, Price, Priced, Retry, Timeouts, TokenKind,
+    TokenPrices, TokenView, Unfinished, Usage, source,
 };
 
 /// A token of output costs a cent; one of input, a tenth of it.
@@ -39,9 +39,14 @@ fn retrying(backoff: Backoff) -> L0Builder {
 
 /// Spends from a budget, by another run.
 async fn spend(budget: &Budget, amount: Money) {
-    let script = Script::new().attempt(|a| a.token("a").finish(FinishReason::Stop).cost(usd(amount)));
+    let script =
+        Script::new().attempt(|a| a.token("a").finish(FinishReason::Stop).cost(usd(amount)));
     let l0 = L0::builder().budget(budget.clone()).build();
-    l0.stream(script.source()).start().text().await.expect("an answer");
+    l0.stream(script.source())
+        .start()
+        .text()
+        .await
+        .expect("an answer");
 }
 
 /// Every token is one.
@@ -54,13 +59,19 @@ async fn a_budget_that_others_overspend_ends_a_run_after_its_next_item() {
     for monitoring in monitorings() {
         let budget = Budget::new(Money::cents(10));
         let script = Script::new().attempt(|a| a.tokens(["a"; 9]));
-        let l0 = L0::builder().monitoring(monitoring).budget(budget.clone()).build();
+        let l0 = L0::builder()
+            .monitoring(monitoring)
+            .budget(budget.clone())
+            .build();
         let mut run = l0.stream(script.source()).start();
         assert!(matches!(run.next().await, Some(Ok(_))));
         spend(&budget, Money::cents(11)).await;
         assert!(matches!(run.next().await, Some(Ok(_))));
         let last = run.next().await;
-        assert!(matches!(last, Some(Err(Error::Limit(LimitKind::Budget)))), "{last:?}");
+        assert!(
+            matches!(last, Some(Err(Error::Limit(LimitKind::Budget)))),
+            "{last:?}"
+        );
     }
 }
 
@@ -69,8 +80,20 @@ async fn no_source_is_called_once_the_budget_is_overspent() {
     let second = Duration::from_secs(1);
     for monitoring in monitorings() {
         for (name, backoff, wait, ends, calls) in [
-            ("before the first attempt", Backoff::none(), None, LimitKind::Budget, 0),
-            ("in a back-off", Backoff::fixed(second), Some(second / 2), LimitKind::Budget, 1),
+            (
+                "before the first attempt",
+                Backoff::none(),
+                None,
+                LimitKind::Budget,
+                0,
+            ),
+            (
+                "in a back-off",
+                Backoff::fixed(second),
+                Some(second / 2),
+                LimitKind::Budget,
+                1,
+            ),
         ] {
             let budget = Budget::new(Money::cents(10));
             let script = Script::new()
@@ -82,11 +105,17 @@ async fn no_source_is_called_once_the_budget_is_overspent() {
                 .build();
             let mut run = l0.stream(script.source()).start();
             if let Some(wait) = wait {
-                assert!(tokio::time::timeout(wait, run.next()).await.is_err(), "{name}");
+                assert!(
+                    tokio::time::timeout(wait, run.next()).await.is_err(),
+                    "{name}"
+                );
             }
             spend(&budget, Money::cents(11)).await;
             let last = run.next().await;
-            assert!(matches!(last, Some(Err(Error::Limit(kind))) if kind == ends), "{name}: {last:?}");
+            assert!(
+                matches!(last, Some(Err(Error::Limit(kind))) if kind == ends),
+                "{name}: {last:?}"
+            );
             assert_eq!(script.calls(), calls, "{name}");
             assert_eq!(run.outcome(), Some(Outcome::Limited), "{name}");
         }
@@ -106,14 +135,23 @@ async fn no_retry_is_told_of_where_the_budget_is_overspent() {
         .budget(budget.clone())
         .build();
     tokio::time::pause();
-    let mut run = l0.stream(script.source()).fallback(source(other.source())).start();
+    let mut run = l0
+        .stream(script.source())
+        .fallback(source(other.source()))
+        .start();
     assert!(matches!(run.next().await, Some(Ok(_))));
     spend(&budget, Money::cents(11)).await;
     let last = run.next().await;
-    assert!(matches!(last, Some(Err(Error::Limit(LimitKind::Budget)))), "{last:?}");
+    assert!(
+        matches!(last, Some(Err(Error::Limit(LimitKind::Budget)))),
+        "{last:?}"
+    );
     let telemetry = run.telemetry().expect("measured");
     assert_eq!(telemetry.metrics.total_retries, 0);
-    assert_eq!(telemetry.metrics.wasted_tokens, 0, "nothing follows the attempt");
+    assert_eq!(
+        telemetry.metrics.wasted_tokens, 0,
+        "nothing follows the attempt"
+    );
     assert_eq!((script.calls(), other.calls()), (1, 0));
 }
 
@@ -121,7 +159,10 @@ async fn no_retry_is_told_of_where_the_budget_is_overspent() {
 async fn a_call_is_handed_out_though_it_costs_more_than_it_may() {
     for monitoring in monitorings() {
         let budget = Budget::new(Money::cents(5));
-        for limits in [Limits::new(), Limits::new().cost(Money::cents(5)).output_tokens(0)] {
+        for limits in [
+            Limits::new(),
+            Limits::new().cost(Money::cents(5)).output_tokens(0),
+        ] {
             let l0 = retrying(Backoff::none())
                 .monitoring(monitoring.clone())
                 .limits(limits)
@@ -140,7 +181,9 @@ async fn a_call_is_handed_out_though_it_costs_more_than_it_may() {
                 assert!(matches!(reply, Err(Error::Refused(_))), "{reply:?}");
             }
         }
-        let l0 = retrying(Backoff::none()).limits(Limits::new().cost(Money::cents(5))).build();
+        let l0 = retrying(Backoff::none())
+            .limits(Limits::new().cost(Money::cents(5)))
+            .build();
         let call = l0
             .call(|_| async { Ok::<_, ScriptedError>(Usage::new().input(100).output(0)) })
             .view_with(|usage: &Usage| TokenView::other().usage(*usage))
@@ -193,16 +236,28 @@ async fn a_model_that_is_named_late_has_its_price_from_then_on() {
             .estimate_usage(by_items)
             .limits(Limits::new().cost(Money::cents(5)))
             .build();
-        let mut run = l0.stream(script.source()).metadata("model", "deployment").start();
+        let mut run = l0
+            .stream(script.source())
+            .metadata("model", "deployment")
+            .start();
         let mut tokens = 0;
         let last = loop {
             match run.next().await {
-                Some(Ok(chunk)) => tokens += usize::from(chunk.into_item().is_some_and(|item| item.text == "a")),
+                Some(Ok(chunk)) => {
+                    tokens += usize::from(chunk.into_item().is_some_and(|item| item.text == "a"))
+                }
                 last => break last,
             }
         };
-        assert!(matches!(last, Some(Err(Error::Limit(LimitKind::Cost)))), "{last:?}");
+        assert!(
+            matches!(last, Some(Err(Error::Limit(LimitKind::Cost)))),
+            "{last:?}"
+        );
         assert_eq!(tokens, 6);
-        assert_eq!(asked.load(Ordering::Relaxed), 3, "twice while it is live, and at its end");
+        assert_eq!(
+            asked.load(Ordering::Relaxed),
+            3,
+            "twice while it is live, and at its end"
+        );
     }
 }
