@@ -67,14 +67,22 @@ fn answered_by(attempt: ScriptedAttempt, model: &str, usage: Usage) -> ScriptedA
 }
 
 /// Has a run of this script, which asks another model where it falls back.
-fn begin(script: &Script, [provider, model]: [&str; 2]) -> Run<'static, ScriptedToken, ScriptedError> {
+fn begin(
+    script: &Script,
+    [provider, model]: [&str; 2],
+) -> Run<'static, ScriptedToken, ScriptedError> {
     let described = |script: &Script, [provider, model]: [&str; 2]| {
         let source = source(script.source());
-        source.metadata("provider", provider).metadata("model", model)
+        source
+            .metadata("provider", provider)
+            .metadata("model", model)
     };
     let other = Script::new().attempt(|a| {
         // 50 x 3e-6 + 2,400 x 3e-7 + 120 x 3.75e-6 + 80 x 1.5e-5 = 0.00252
-        answered(a, usage(2_570, 80).cached_input(2_400).cache_write_input(120))
+        answered(
+            a,
+            usage(2_570, 80).cached_input(2_400).cache_write_input(120),
+        )
     });
     l0().stream_from(described(script, [provider, model]))
         .input("What was asked, in forty characters here")
@@ -150,8 +158,11 @@ fn rows() -> Vec<Row> {
                 // 1,000 x 3e-6 + 1 x 1.5e-5; 20 characters are 5 tokens, of which 4 were not told, at 1.5e-5.
                 "estimated beside told",
                 SONNET,
-                Script::new()
-                    .attempt(|a| a.usage(usage(1_000, 1)).tokens(["ten chars.", "ten chars."]).hang()),
+                Script::new().attempt(|a| {
+                    a.usage(usage(1_000, 1))
+                        .tokens(["ten chars.", "ten chars."])
+                        .hang()
+                }),
                 [Some("0.003015"), None, Some("0.00006")],
             )
         },
@@ -197,7 +208,11 @@ fn answered_then(attempt: ScriptedAttempt, usage: Usage) -> ScriptedAttempt {
 }
 
 fn amounts(telemetry: &Telemetry) -> [Option<String>; 3] {
-    let costs = [telemetry.cost, telemetry.wasted_cost, telemetry.estimated_cost];
+    let costs = [
+        telemetry.cost,
+        telemetry.wasted_cost,
+        telemetry.estimated_cost,
+    ];
     costs.map(|cost| cost.map(|cost| cost.amount.to_string()))
 }
 
@@ -256,14 +271,21 @@ async fn costs_are_those_that_are_computed_by_hand() {
     // 0.00252 + 0.0123 + 0.0035 + 0.003015 + 0.00515 + 1.206756 + 0.02469134 = 1.25793234 of answers,
     // and 0.0051 + 0.0004 that were thrown away; of estimates 0.00006 + 0.000055.
     let all = profile.total();
-    let sums = |quantity| Vec::from_iter(all.amounts(quantity).iter().map(|(labels, amount)| {
-        (labels.join(" "), amount.to_string())
-    }));
+    let sums = |quantity| {
+        Vec::from_iter(
+            all.amounts(quantity)
+                .iter()
+                .map(|(labels, amount)| (labels.join(" "), amount.to_string())),
+        )
+    };
     let sum = |labels: &str, amount: &str| (labels.to_owned(), amount.to_owned());
     let expected = [sum("USD false", "1.25793234"), sum("USD true", "0.0055")];
     assert_eq!(sums("cost"), expected);
     assert_eq!(sums("estimated_cost"), [sum("USD", "0.000115")]);
     let printed = profile.to_string();
-    let all = printed.lines().find(|line| line.contains("1.26343234")).unwrap_or_else(|| panic!("{printed}"));
+    let all = printed
+        .lines()
+        .find(|line| line.contains("1.26343234"))
+        .unwrap_or_else(|| panic!("{printed}"));
     assert!(all.contains("0.0055") && all.contains("0.000115"), "{all}");
 }

@@ -431,7 +431,9 @@ impl<'a> Recorder<'a> {
             return;
         };
         let tells = spending.item(view, self.tokens);
-        if spending.has_purses() && (tells || self.counts_characters && view.is_token()) {
+        // A whole answer is not estimated any more: what was so far stays, until all of it is told.
+        let is_estimated = self.counts_characters && view.is_token() && !spending.told.is_whole;
+        if spending.has_purses() && (tells || is_estimated) {
             // Once for each attempt: names are texts of their own.
             let (names, price) = spending.priced.get_or_insert_with(|| {
                 let names = self.names(source);
