@@ -244,7 +244,7 @@ async fn a_model_that_is_named_late_has_its_price_from_then_on() {
         let last = loop {
             match run.next().await {
                 Some(Ok(chunk)) => {
-                    tokens += usize::from(chunk.into_item().is_some_and(|item| item.text == "a"))
+                    tokens += usize::from(chunk.into_item().is_some_and(|item| item.text == "a"));
                 }
                 last => break last,
             }
