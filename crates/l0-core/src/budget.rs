@@ -15,9 +15,11 @@ use crate::money::{Currency, Money};
 /// Money that all runs with this budget may spend together.
 ///
 /// A run is refused, and its source never called, when the budget is spent. A live run ends as
-/// limited after the item by which the budget was overspent. So each run that is alive overspends by at
-/// most one item of what is known of its cost, which a provider may tell at the end only: see
-/// [`estimate_usage`](crate::Builder::estimate_usage).
+/// limited after the item by which it overspends the budget, after its next item where another run does,
+/// and before its next attempt where it waits for one. So each run that is alive overspends by at most one
+/// item of what is known of its cost, which a provider may tell at the end only: see
+/// [`estimate_usage`](crate::Builder::estimate_usage). A run that is given a budget twice spends from it
+/// once.
 ///
 /// It is kept in memory, by this process only. Clones share it: make it once.
 ///
@@ -40,7 +42,8 @@ struct Shared {
     limit: Money,
     currency: Currency,
     per: Option<Duration>,
-    window: Mutex<Arc<Window>>,
+    /// The last one that has begun; absent before the first run.
+    window: Mutex<Option<Arc<Window>>>,
     refused: AtomicU64,
 }
 
@@ -54,7 +57,7 @@ struct Window {
 }
 
 impl Budget {
-    /// Creates a budget of so many dollars of the United States, for ever.
+    /// Creates a budget of so many dollars of the United States, for ever. It counts up to 18 billion.
     pub fn new(limit: Money) -> Self {
         Self::make(limit, Currency::USD, None)
     }
@@ -77,7 +80,7 @@ impl Budget {
             limit,
             currency,
             per,
-            window: Mutex::new(Window::new(None)),
+            window: Mutex::new(None),
             refused: AtomicU64::new(0),
         }))
     }
@@ -104,12 +107,10 @@ impl Budget {
     /// Lets a run begin.
     pub(crate) fn enter(&self) -> Result<Account, Refusal> {
         let window = {
-            let mut window = self.lock();
-            let now = self.0.per.map(|per| (clock::now(), per));
-            if let Some((now, per)) = now.filter(|(now, _)| !window.is_at(*now)) {
-                *window = Window::new(now.checked_add(per));
-            }
-            Arc::clone(&window)
+            let mut last = self.lock();
+            let present = last.take().filter(|window| window.lasts());
+            let present = present.unwrap_or_else(|| Window::begin(self.0.per));
+            Arc::clone(last.insert(present))
         };
         if window.spent() >= self.0.limit {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
@@ -123,13 +124,17 @@ impl Budget {
 
     /// The window of now, unless none has begun.
     fn present(&self) -> Option<Arc<Window>> {
-        let window = Arc::clone(&self.lock());
-        let is_present = self.0.per.is_none() || window.is_at(clock::now());
-        is_present.then_some(window)
+        let last = self.lock().clone();
+        last.filter(|window| window.lasts())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Arc<Window>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Window>>> {
         self.0.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the two are one.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
@@ -146,15 +151,16 @@ impl fmt::Debug for Budget {
 }
 
 impl Window {
-    fn new(ends: Option<Instant>) -> Arc<Self> {
+    /// Begins now. A time that no clock reaches has no end either.
+    fn begin(per: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
-            ends,
+            ends: per.and_then(|per| clock::now().checked_add(per)),
             spent: AtomicU64::new(0),
         })
     }
 
-    fn is_at(&self, now: Instant) -> bool {
-        self.ends.is_some_and(|ends| now < ends)
+    fn lasts(&self) -> bool {
+        self.ends.is_none_or(|ends| clock::now() < ends)
     }
 
     fn spent(&self) -> Money {
@@ -176,14 +182,18 @@ impl Account {
     /// What the run has spent changes. It may have been estimated too high before.
     pub(crate) fn charge(&self, before: Money, after: Money) {
         let (before, after) = (before.as_nanos(), after.as_nanos());
-        let spent = &self.window.spent;
-        // Runs take back only what they have put there, so that it is never less than nothing.
-        if after >= before {
-            let add = |spent: u64| Some(spent.saturating_add(after - before));
-            let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
-        } else {
-            spent.fetch_sub(before - after, Ordering::Relaxed);
+        if before == after {
+            return;
         }
+        let change = |spent: u64| {
+            Some(if after > before {
+                spent.saturating_add(after - before)
+            } else {
+                spent.saturating_sub(before - after)
+            })
+        };
+        let (order, spent) = (Ordering::Relaxed, &self.window.spent);
+        let _ = spent.fetch_update(order, order, change);
     }
 
     pub(crate) fn is_overspent(&self) -> bool {

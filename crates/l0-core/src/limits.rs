@@ -6,8 +6,9 @@ use crate::money::{Currency, Money};
 ///
 /// The item that crosses a limit is handed out. After it the run ends with
 /// [`Error::Limit`](crate::Error::Limit), as [limited](crate::Outcome::Limited), unless the answer is
-/// complete: once the source said why the model stopped, nothing is saved by throwing it away. No retry
-/// and no fallback follows. Limits hold whether or not a run is measured; a watched stream has none.
+/// complete: once the source said why the model stopped, nothing is saved by throwing it away. Neither is
+/// by throwing away the answer of a call. No retry and no fallback follows. Limits hold whether or not a
+/// run is measured; a watched stream has none.
 ///
 /// ```
 /// use l0_core::{L0, Limits, Money};

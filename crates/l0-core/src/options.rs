@@ -201,7 +201,8 @@ impl<K> Builder<K> {
     /// `estimate` is asked once for each attempt of a measured run that gave a token, did not complete,
     /// and did not say why the model stopped. It returns what the attempt used in all. What of it was
     /// not told becomes [`estimated_usage`](crate::AttemptStats::estimated_usage), and is never added
-    /// to what was told. A panic of it is contained, and nothing is estimated.
+    /// to what was told. A panic of it is contained, and nothing is estimated. Where the cost of a run is
+    /// limited, or a budget is spent from, it is asked with each token too, measured or not.
     ///
     /// ```
     /// use l0_core::{L0, Monitoring, Unfinished, Usage};

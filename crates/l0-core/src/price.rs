@@ -313,7 +313,7 @@ impl<'a> Priced<'a> {
 
 /// Knows what models cost: the price list of `l0-pricing`, or your own.
 ///
-/// It is asked once or twice for each attempt, never for a token, and is not to block. A closure is one
+/// It is asked a few times for each attempt at most, never for a token, and is not to block. A closure is one
 /// too.
 pub trait Pricing: Send + Sync {
     /// Returns what this model costs; absent if that is not known, which is never taken for nothing.

@@ -362,9 +362,6 @@ impl<'a> Recorder<'a> {
         let (bill, cost) = self.bill(begun.source, &told);
         if let Some(spending) = &mut self.spending {
             spending.end_attempt([cost, bill.estimated_cost]);
-            if spending.reached().is_some() {
-                self.stop.set_look(true);
-            }
         }
         // A run that is not measured tells no costs, as it tells no usage.
         if self.recording.is_some() {
@@ -434,7 +431,9 @@ impl<'a> Recorder<'a> {
             return;
         };
         let tells = spending.item(view, self.tokens);
-        if spending.has_purses() && (tells || self.counts_characters && view.is_token()) {
+        // A whole answer is not estimated any more: what was so far stays, until all of it is told.
+        let is_estimated = self.counts_characters && view.is_token() && !spending.told.is_whole;
+        if spending.has_purses() && (tells || is_estimated) {
             // Once for each attempt: names are texts of their own.
             let (names, price) = spending.priced.get_or_insert_with(|| {
                 let names = self.names(source);
@@ -458,9 +457,9 @@ impl<'a> Recorder<'a> {
         self.spending = Some(spending);
     }
 
-    /// Returns which limit the run has crossed.
-    pub(crate) fn reached(&self) -> Option<LimitKind> {
-        self.spending.as_ref()?.reached()
+    /// Returns which limit the run has crossed, or other runs that spend from its budgets.
+    pub(crate) fn reached(&mut self) -> Option<LimitKind> {
+        self.spending.as_mut()?.reached()
     }
 
     fn names(&self, source: u32) -> Names {
@@ -532,8 +531,15 @@ impl<'a> Recorder<'a> {
     #[inline(never)]
     fn keep_names(&mut self, view: &TokenView<'_>) {
         if self.is_told() {
+            let was_named = self.response_model.is_some();
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
+            if let (false, Some(_), Some(spending)) =
+                (was_named, &self.response_model, &mut self.spending)
+            {
+                // It may have another price than the one that was asked for.
+                spending.priced = None;
+            }
         }
     }
 

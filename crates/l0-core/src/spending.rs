@@ -61,7 +61,11 @@ impl Spending {
             present: Money::ZERO,
         });
         let mut purses: Vec<_> = own.into_iter().collect();
-        for budget in budgets {
+        for (index, budget) in budgets.iter().enumerate() {
+            // One that was given to an `L0`, and to its run once more, is spent from once.
+            if budgets[..index].iter().any(|before| before.is(budget)) {
+                continue;
+            }
             let account = budget.enter()?;
             purses.push(Purse {
                 currency: account.currency(),
@@ -83,8 +87,12 @@ impl Spending {
         }))
     }
 
-    /// Which limit was crossed.
-    pub(crate) fn reached(&self) -> Option<LimitKind> {
+    /// Which limit was crossed; that of a budget by other runs too, at any time.
+    #[inline]
+    pub(crate) fn reached(&mut self) -> Option<LimitKind> {
+        if self.reached.is_none() {
+            self.reached = self.purses.iter().find_map(Purse::crossed);
+        }
         self.reached
     }
 
@@ -128,7 +136,6 @@ impl Spending {
         for purse in &mut self.purses {
             purse.set(cost.into_iter());
         }
-        self.look();
     }
 
     /// The present attempt has ended, and came to this: what was told, and what was estimated.
@@ -141,14 +148,8 @@ impl Spending {
             }
             purse.before += std::mem::take(&mut purse.present);
         }
-        self.look();
         self.tokens_before += self.told.tokens;
         (self.told, self.priced) = (Told::default(), None);
-    }
-
-    fn look(&mut self) {
-        let crossed = self.purses.iter().find_map(Purse::crossed);
-        self.reached = self.reached.or(crossed);
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedAttempt, ScriptedError, ScriptedToken};
 use l0_core::{
     Backoff, Budget, Budgets, Cause, Chunk, Cost, CostSource, Currency, Error, FinishReason, L0,
-    L0Builder, LimitKind, Limits, Money, Monitoring, Outcome, Price, Priced, Retry, Run,
+    L0Builder, LimitKind, Limits, Money, Monitoring, Outcome, Price, Priced, Retry, Run, TokenKind,
     TokenPrices, TokenView, Unfinished, Usage, source,
 };
 
@@ -517,6 +517,16 @@ async fn what_was_estimated_stays_charged_until_it_is_known_better() {
             Script::new().attempt(|a| a.tokens(["four"; 9])),
             99,
             9,
+        ),
+        (
+            "completed with a token that says why, and not told",
+            Script::new().attempt(|a| {
+                let mut last = ScriptedToken::new(TokenKind::Text, "four");
+                last.finish = Some(FinishReason::Stop);
+                a.tokens(["four"; 8]).item(last)
+            }),
+            99,
+            8,
         ),
     ] {
         for monitoring in [Monitoring::off(), Monitoring::new()] {

@@ -21,7 +21,8 @@ use gungraun::{
 use l0_bench::{ANSWER, Source, source, waiting};
 use l0_core::{L0, L0Builder, Monitor, Run, Telemetry, Watched};
 use l0_instructions::{
-    TOKENS, facade, full_stack, heard, monitor, off, on, run, stop_clock, take, traced, watched,
+    TOKENS, facade, full_stack, heard, limited, monitor, off, on, run, stop_clock, take, traced,
+    watched,
 };
 use l0_prometheus::{Collector, LabelledCollector, Labels};
 use tokio::time::Instant;
@@ -42,6 +43,7 @@ type Counted = Run<'static, &'static str, io::Error>;
 #[bench::off(args = (off(), source), setup = run, config = kept(173_092))]
 #[bench::on(args = (on(), source), setup = run, config = kept(384_092))]
 #[bench::facade(args = (facade(), source), setup = run, config = kept(532_464))]
+#[bench::limited(args = (limited(), source), setup = run, config = kept(1_335_563))]
 #[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_503_878))]
 #[bench::heard(args = (heard(), source), setup = run, config = kept(384_104))]
 #[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(307_167))]
@@ -87,6 +89,7 @@ fn one_run(l0: L0) -> L0 {
 #[bench::off(args = (off()), setup = ready, config = kept(5_354))]
 #[bench::on(args = (on()), setup = ready, config = kept(9_794))]
 #[bench::facade(args = (facade()), setup = ready, config = kept(16_144))]
+#[bench::limited(args = (limited()), setup = ready, config = kept(15_107))]
 #[bench::traced(args = (traced()), setup = ready, config = kept(9_371))]
 #[bench::heard(args = (heard()), setup = ready, config = kept(21_568))]
 #[bench::full_stack(args = (full_stack()), setup = ready, config = kept(21_041))]

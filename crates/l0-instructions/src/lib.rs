@@ -15,9 +15,13 @@ use std::time::Duration;
 use fastrand::Rng;
 use futures_core::Stream;
 use l0_bench::{ANSWER, Source};
-use l0_core::{Checks, L0, L0Builder, Monitor, Monitoring, Retry, Run, Timeouts, Watched};
+use l0_core::{
+    Budget, Checks, Currency, L0, L0Builder, Limits, Money, Monitor, Monitoring, Price, Retry, Run,
+    Timeouts, TokenPrices, Watched,
+};
 use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
 use l0_metrics::MetricsInterceptor;
+use l0_pricing::{Characters, PriceList};
 use l0_prometheus::Collector;
 use l0_tracing::TracingInterceptor;
 use metrics::{
@@ -59,6 +63,19 @@ pub fn full_stack() -> L0Builder {
         .drift(Drift::new())
         .timeouts(timeouts)
         .interceptor(collector.label_keys(["model"]).expect("valid"))
+}
+
+/// What [`on`] does, and counts what each token costs, by estimates, against limits and a budget.
+pub fn limited() -> L0Builder {
+    let tokens = TokenPrices::per_million(Money::units(1), Money::units(4));
+    let prices = PriceList::new().model("gpt-4o", Price::new(Currency::USD, tokens));
+    let limits = Limits::new().output_tokens(1_000_000);
+    off()
+        .monitoring(Monitoring::new().metadata("model", "gpt-4o"))
+        .pricing(prices)
+        .estimate_usage(Characters::per_token(4.0).estimator())
+        .limits(limits.cost(Money::units(1_000)))
+        .budget(Budget::new(Money::units(1_000)))
 }
 
 /// What [`on`] does, and metrics through the facade, to a recorder that does nothing.

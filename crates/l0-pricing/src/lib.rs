@@ -38,9 +38,9 @@
 //! that is in the list counts:
 //!
 //! 1. what you gave with [`PriceList::alias`] for the model that answered, then for the one asked for;
-//! 2. the model that answered, then the one asked for, as they are;
-//! 3. the same two without what dates them: `gpt-4o-2024-08-06`, `claude-sonnet-4-20250514`,
-//!    `gemini-2.0-flash-001`, `mistral-large-latest`.
+//! 2. the model that answered, as it is, then without what dates it: `gpt-4o-2024-08-06`,
+//!    `claude-sonnet-4-20250514`, `gemini-2.0-flash-001`, `mistral-large-latest`;
+//! 3. the model that was asked for, in the same two ways.
 //!
 //! A name is looked for under the provider's prefix, as in `azure/gpt-4o`, and by itself, as in
 //! `gpt-4o`. A known provider must be that of the entry: what OpenAI charges for `gpt-4o` says nothing

@@ -172,11 +172,11 @@ impl Layer {
         let aliases = asked().filter_map(|name| self.aliases.get(name));
         // What is said of a deployment holds wherever it runs.
         let aliases = aliases.map(|model| (None, model.as_str()));
-        let exact = asked().map(|name| (provider, name));
-        let undated = asked().filter_map(|name| Some((provider, names::undated(name)?)));
+        // A router answers with another model than the one that was asked for.
+        let names = asked().flat_map(|name| [Some(name), names::undated(name)]);
+        let names = names.flatten().map(|name| (provider, name));
         aliases
-            .chain(exact)
-            .chain(undated)
+            .chain(names)
             .find_map(|(provider, name)| self.find(provider, name))
     }
 

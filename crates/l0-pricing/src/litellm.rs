@@ -186,18 +186,20 @@ fn thresholds(fields: &Map<String, Value>, suffix: &str) -> Vec<u64> {
 
 /// Reads prices that are given by ranges of tokens of input.
 fn by_ranges(ranges: &[Value], tier: ServiceTier) -> Result<Option<Price>, Fault> {
-    let mut price: Option<Price> = None;
+    let mut tiers = Vec::new();
     for range in ranges.iter().filter_map(Value::as_object) {
         let from = range.get("range").and_then(|range| range.get(0)?.as_f64());
         let (Some(from), Some(tokens)) = (from, tokens(range, tier.suffix(), None)?) else {
             return Ok(None);
         };
         // Thresholds are whole numbers, also where they are written as `32e3`.
-        price = Some(match price {
-            None => Price::new(Currency::USD, tokens),
-            Some(price) => price.tier(Tier::above(from as u64, tokens)),
-        });
+        tiers.push(Tier::above(from as u64, tokens));
     }
+    tiers.sort_unstable_by_key(|tier| tier.above);
+    let price = tiers.split_first().map(|(first, above)| {
+        let price = Price::new(Currency::USD, first.tokens);
+        above.iter().copied().fold(price, Price::tier)
+    });
     Ok(price)
 }
 

@@ -163,6 +163,15 @@ fn a_model_is_found_by_its_names_and_by_nobody_elses_price() {
             asked("openai", "gpt-4o", "gpt-4o-2024-05-13"),
             Some("0.000005"),
         ),
+        // What a router answered with, if it is known, and not what it was asked for.
+        (
+            asked("deepseek", "deepseek-chat", "deepseek-lite-20250101"),
+            Some("0.00000027"),
+        ),
+        (
+            asked("", "openai/gpt-4o", "gemini-2.5-pro-001"),
+            Some("0.0000015"),
+        ),
         (asked("openai", "gpt-4o-latest", ""), Some("0.0000025")),
         (asked("azure.ai.openai", "gpt-4o", ""), Some("0.00000275")),
         (

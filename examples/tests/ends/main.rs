@@ -18,8 +18,8 @@ use std::time::Duration;
 use exporters::{MESSAGE, STATUS, Said};
 use l0_core::testing::{Script, ScriptedError};
 use l0_core::{
-    Backoff, Failure, FailureKind, Interceptor, L0, L0Builder, Monitoring, NewRun, Refusal, Retry,
-    Severity, Timeouts,
+    Backoff, Budget, Cost, CostSource, Currency, Failure, FailureKind, Interceptor, L0, L0Builder,
+    Limits, Money, Monitoring, NewRun, Refusal, Retry, Severity, Timeouts,
 };
 use l0_export::json;
 use l0_guardrails::CustomPattern;
@@ -91,7 +91,7 @@ struct Refuses;
 
 impl Interceptor for Refuses {
     fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
-        Err(Refusal::new("the budget is spent"))
+        Err(Refusal::new("nobody pays for it"))
     }
 }
 
@@ -109,6 +109,10 @@ fn cases() -> Vec<Case> {
     quota.kind = FailureKind::Fatal;
     let says = |text: &str| Script::new().attempt(|a| a.token(ANSWER).token(text));
     let hangs = || Script::new().attempt(|a| a.token(ANSWER).hang());
+    let costs = || {
+        let cost = Cost::new(Money::units(1), Currency::USD, CostSource::Provider);
+        Script::new().attempt(move |a| a.token(ANSWER).cost(cost).hang())
+    };
     let panics = Script::new().attempt(|a| a.token(ANSWER).panic(PROMPT));
     vec![
         Case::denied("401", status(401), "401", "status 401 Unauthorized"),
@@ -123,8 +127,16 @@ fn cases() -> Vec<Case> {
         Case::new("guardrail halt", says(" deadly"),
             ["failed", "guardrail_violation", "guardrail violation: no-death (fatal): The answer is deadly"])
             .configure(guarded),
-        Case::new("refused by a hook", says(""), ["failed", "refused", "refused: the budget is spent"])
+        Case::new("refused by a hook", says(""), ["failed", "refused", "refused: nobody pays for it"])
             .configure(|builder| builder.interceptor(Refuses)),
+        Case::new("refused by a budget", says(""), ["failed", "refused", "refused: the budget is spent"])
+            .configure(|builder| builder.budget(Budget::new(Money::ZERO))),
+        Case::new("limited by tokens", says("!"), ["limited", "limit", "the limit of tokens was reached"])
+            .configure(|builder| builder.limits(Limits::new().output_tokens(0))),
+        Case::new("limited by cost", costs(), ["limited", "limit", "the limit of cost was reached"])
+            .configure(|builder| builder.limits(Limits::new().cost(Money::cents(1)))),
+        Case::new("limited by a budget", costs(), ["limited", "limit", "the budget was overspent"])
+            .configure(|builder| builder.budget(Budget::new(Money::cents(1)))),
         Case::new("aborted", hangs(), ["aborted", "aborted", "the run was aborted"]),
         Case::new("total timeout", hangs(), ["timed_out", "timeout", "the run took too long"])
             .configure(|builder| builder.timeouts(Timeouts::new().total(Duration::from_millis(50)))),
@@ -203,7 +215,9 @@ fn every_exporter_tells_the_same_end() {
                 assert!(!left.contains(canary), "{what}: {left}");
             }
             let is_new = apart.entry(exporter).or_default().insert(said);
-            assert!(is_new, "{what}: another end is told so too");
+            // Labels say that it was a limit; which one, the message does.
+            let is_apart = is_new || said[MESSAGE].is_none();
+            assert!(is_apart, "{what}: another end is told so too");
             if *exporter == "JSON" {
                 file += left;
             }

@@ -35,6 +35,8 @@ pub(super) struct AttemptState<'a> {
     /// Why the model stopped, once the source said it.
     finish: Option<FinishReason>,
     has_output: bool,
+    /// Whether the answer came as one.
+    has_answer: bool,
     /// Whether an item of any kind was handed out.
     has_item: bool,
     /// Whether the source was found pending since the last item.
@@ -76,6 +78,7 @@ impl<'a> AttemptState<'a> {
             },
             finish: None,
             has_output: false,
+            has_answer: false,
             has_item: false,
             parked: false,
             without_token: 0,
@@ -101,6 +104,7 @@ impl<'a> AttemptState<'a> {
     pub(super) fn reset(&mut self) {
         self.finish = None;
         self.has_output = false;
+        self.has_answer = false;
     }
 
     /// Records an item that arrived. Returns whether it is handed out: if not, [`halting`](Self::halting)
@@ -135,6 +139,7 @@ impl<'a> AttemptState<'a> {
     pub(super) fn answer(&mut self, view: &TokenView<'_>) -> bool {
         self.unpark();
         self.finish = view.finish;
+        self.has_answer = true;
         self.has_output = is_output(view.kind, view.text);
         self.recorder.answer(view);
         match &mut self.checks {
@@ -246,9 +251,9 @@ impl<'a> AttemptState<'a> {
     }
 
     /// Returns which limit ends the run. None does once the answer is complete.
-    pub(super) fn limited(&self) -> Option<LimitKind> {
-        let limit = self.recorder.reached()?;
-        (!self.is_finished()).then_some(limit)
+    pub(super) fn limited(&mut self) -> Option<LimitKind> {
+        let is_complete = self.is_finished() || self.has_answer;
+        self.recorder.reached().filter(|_| !is_complete)
     }
 
     /// Judges an attempt whose source has ended by itself.

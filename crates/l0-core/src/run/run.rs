@@ -346,6 +346,10 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn begin_attempt(&mut self) -> Step<T, E> {
+        // Other runs may have spent what there was while this one waited.
+        if let Some(limit) = self.attempt.recorder.reached() {
+            return Step::HandOut(self.fail(Error::Limit(limit)));
+        }
         let finish = self.expect_finish || self.sources.present().sends_finish();
         let to_revoke = self.attempt.begin(&self.options, finish);
         if self.attempt.number == 1 {

@@ -5,6 +5,8 @@
     /tmp/venv/bin/python costs.py /tmp/costs.jsonl /tmp/prices.json
     L0_LITELLM_COSTS=/tmp/costs.jsonl L0_LITELLM_PRICES=/tmp/prices.json \\
         cargo test -p l0-pricing --test litellm -- --nocapture
+
+`.ci/run full` does the same, with the version of LiteLLM that the differences were explained for.
 """
 
 import json
