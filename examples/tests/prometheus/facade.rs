@@ -18,12 +18,12 @@ use l0_prometheus::Collector;
 use metrics::{set_global_recorder, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 
-use crate::common::{Labels, Samples, Service, read, switched_on, wait_for};
+use crate::common::{Labels, Samples, Service, check_strictly, read, switched_on, wait_for};
 use crate::documents::{check_dashboards, check_rules, rule_files};
 use crate::guide::{Window, check_guide};
 use crate::programs::{Prometheus, with_one_spelling};
 use crate::sent::Sent;
-use crate::{OURS, check_strictly, served};
+use crate::{OURS, served};
 
 /// Runs are told to both.
 struct Both {
