@@ -17,7 +17,7 @@ use l0_examples::server::{Fault, Server};
 use l0_metrics::MetricsInterceptor;
 use l0_providers::openai::{ChatRequest, Client};
 use l0_tracing::TracingInterceptor;
-use metrics::{counter, set_global_recorder};
+use metrics::{counter, describe_counter, set_global_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::{TraceId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
@@ -77,6 +77,7 @@ fn recorder(metrics: &MetricsInterceptor) -> PrometheusHandle {
     let recorder = exporter.build_recorder();
     let handle = recorder.handle();
     set_global_recorder(recorder).unwrap();
+    describe_counter!("chats_total", "What was asked");
     handle
 }
 
