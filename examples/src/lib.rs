@@ -131,4 +131,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/tracing.md")]
     struct Tracing;
+
+    #[doc = include_str!("../../docs/with-what-you-have.md")]
+    struct WithWhatYouHave;
 }

@@ -118,7 +118,6 @@ const CRATES: &[(&str, &[&str])] = &[
             "request",
             "client",
             "error",
-            "usage",
         ],
     ),
     (

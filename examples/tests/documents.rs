@@ -141,6 +141,29 @@ fn the_code_of_every_page_is_compiled() {
 }
 
 #[test]
+fn the_lines_for_what_one_has_are_compiled() {
+    let page = read(&root().join("docs/with-what-you-have.md"));
+    let compiled: Vec<_> = page.split("\n```rust").skip(1).collect();
+    let compiled: Vec<_> = compiled
+        .iter()
+        .filter_map(|block| block.split("\n```").next())
+        .collect();
+    let mut count = 0;
+    let rows = prose(&page).filter(|line| line.starts_with("| ") && !line.starts_with("| you "));
+    for row in rows {
+        // A bar of the code is escaped.
+        let lines = row.rsplit(" | ").next().unwrap_or_default();
+        let lines = lines.replace("\\|", "|");
+        for line in lines.split('`').skip(1).step_by(2) {
+            count += 1;
+            let is_compiled = compiled.iter().any(|block| block.contains(line));
+            assert!(is_compiled, "{line}");
+        }
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
 fn the_telemetry_page_names_every_field_and_no_other() {
     let mut telemetry = Telemetry::example();
     telemetry.usage = telemetry

@@ -6,11 +6,11 @@ use async_openai::types::chat::{
     CreateChatCompletionResponse, CreateChatCompletionStreamResponse, FinishReason as Reason,
 };
 use l0_core::{FinishReason, Token, TokenView, Usage};
+use l0_providers::normalise;
 
 use crate::client::Client;
 use crate::request::{Asks, ClientRequest, Input, Parameters};
 use crate::stream::{AnswerStream, Item};
-use crate::usage::normalise;
 use crate::viewed::Viewed;
 
 /// Makes a request for a streamed chat completion: a run's source.

@@ -5,10 +5,10 @@ use async_openai::types::embeddings::{
     CreateEmbeddingRequest, CreateEmbeddingResponse, EncodingFormat,
 };
 use l0_core::{Token, TokenView, Usage};
+use l0_providers::normalise;
 
 use crate::client::Client;
 use crate::request::{Asks, ClientRequest, Input, Parameters};
-use crate::usage::normalise;
 use crate::viewed::Viewed;
 
 /// Makes a request for embeddings: a call's source. Vectors come as numbers: the client refuses a request

@@ -10,9 +10,10 @@ use l0_providers::ApiError;
 /// Why a request of the client failed, or the stream that it gave.
 ///
 /// The [`source()`](StdError::source) chain ends in a [`Failure`], from which `l0_core` reads whether to
-/// try again; for an error of `reqwest` or of a middleware it is that error's own chain. No text of the
-/// prompt, of the answer or of a body is in what `Display` and `Debug` print. The alternate form of
-/// `Display` (`{:#}`) says what the provider or the client said.
+/// try again; for an error of `reqwest` or of a middleware it is that error's own chain. No prompt, no
+/// answer and no body is in what `Display` and `Debug` print: of a provider's error that is its status. Its
+/// type, its code and its message, which may repeat a credential that only the client knows, are in
+/// [`Api`](Self::Api), and in what `{:#}` prints, as is what the client said.
 #[non_exhaustive]
 pub enum Error {
     /// The provider answered with an error, in place of the answer or in the middle of it. Its status,
@@ -44,10 +45,17 @@ pub(crate) enum Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Api(error) => error.fmt(f),
+            Self::Api(error) => write_api(error, f),
             Self::NotAnAnswer => Error::NotAnAnswer.fmt(f),
         }
     }
+}
+
+/// Writes what no provider can put a credential into.
+fn write_api(error: &ApiError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("the provider reports an error")?;
+    let status = error.status;
+    status.map_or(Ok(()), |status| write!(f, " (status {status})"))
 }
 
 impl StdError for Refused {}
@@ -112,7 +120,8 @@ impl From<OpenAIError> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (words, error) = match self {
-            Self::Api(error) => return error.fmt(f),
+            Self::Api(error) if f.alternate() => return error.fmt(f),
+            Self::Api(error) => return write_api(error, f),
             Self::NotAnAnswer => return f.write_str("the response is no answer of the API"),
             Self::Client(error) => match error {
                 // Its own chain says the rest.
@@ -137,7 +146,7 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Api(error) => f.debug_tuple("Api").field(error).finish(),
+            Self::Api(error) => f.debug_tuple("Api").field(&error.failure()).finish(),
             Self::NotAnAnswer => f.write_str("NotAnAnswer"),
             Self::Client(_) => f
                 .debug_tuple("Client")

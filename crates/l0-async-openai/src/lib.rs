@@ -96,7 +96,6 @@ mod error;
 mod request;
 mod responses;
 mod stream;
-mod usage;
 mod viewed;
 
 pub use chat::{chat, chat_once};

@@ -8,6 +8,7 @@ use async_openai::types::responses::{
 };
 use l0_core::{FinishReason, Token, TokenView, Usage};
 use l0_providers::ApiError;
+use l0_providers::normalise;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -15,7 +16,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::request::{Asks, ClientRequest, Input, Parameters};
 use crate::stream::{AnswerStream, Item};
-use crate::usage::normalise;
 use crate::viewed::Viewed;
 
 /// Makes a request for a streamed response of the Responses API: a run's source. `stream` is set.

@@ -47,6 +47,8 @@ pub(crate) struct Recorder<'a> {
     /// How long the run waits before the next attempt.
     delay: Option<Duration>,
     timed: bool,
+    /// Whether anything needs each item: observers of tokens, estimates, or limits.
+    follows_items: bool,
     /// Whether the characters of attempts are counted, since usage is estimated by them.
     counts_characters: bool,
     /// Those of the present attempt.
@@ -187,11 +189,14 @@ impl<'a> Recorder<'a> {
         }
 
         let stop = Stop::new(until);
+        let counts_characters =
+            (measured || spending.is_some()) && options.estimate_usage.is_some();
         let mut recorder = Self {
             timed: recording
                 .as_ref()
                 .is_some_and(|recording| recording.timed()),
-            counts_characters: (measured || spending.is_some()) && options.estimate_usage.is_some(),
+            follows_items: counts_characters || spending.is_some() || observers.want_tokens(),
+            counts_characters,
             input_characters: None,
             characters: 0,
             info,
@@ -496,19 +501,38 @@ impl<'a> Recorder<'a> {
         }
         let is_token = view.is_token();
         if is_token {
-            let index = self.tokens;
             self.tokens += 1;
+            if self.tokens == 1 {
+                self.first_token(arrival);
+            }
+        }
+        if self.follows_items {
+            self.follow(view, arrival, is_token);
+        }
+        is_token
+    }
+
+    /// Does with an item what most runs do not: few of them pay for it.
+    #[inline(never)]
+    fn follow(&mut self, view: &TokenView<'_>, arrival: Arrival, is_token: bool) {
+        if is_token {
             if self.counts_characters && view.kind != TokenKind::Media {
                 self.characters += view.text.chars().count() as u64;
             }
-            if index == 0 || self.observers.want_tokens() {
-                self.token_events(index, arrival, view);
+            if self.observers.want_tokens() {
+                self.observers.deliver_token(&Event::Token {
+                    index: self.tokens - 1,
+                    gap: arrival.gap.map(Duration::from_nanos),
+                    view: TokenView {
+                        model: view.model.or(self.response_model.as_deref()),
+                        ..*view
+                    },
+                });
             }
         }
         if self.spending.is_some() {
             self.spend(view);
         }
-        is_token
     }
 
     /// An answer arrived that came as one.
@@ -543,21 +567,11 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
-        if index == 0 {
-            self.observers.deliver(&Event::FirstToken {
-                after: arrival.first.map(Duration::from_nanos),
-            });
-        }
-        if self.observers.want_tokens() {
-            let mut view = *view;
-            view.model = view.model.or(self.response_model.as_deref());
-            self.observers.deliver_token(&Event::Token {
-                index,
-                gap: arrival.gap.map(Duration::from_nanos),
-                view,
-            });
-        }
+    #[cold]
+    fn first_token(&mut self, arrival: Arrival) {
+        self.observers.deliver(&Event::FirstToken {
+            after: arrival.first.map(Duration::from_nanos),
+        });
     }
 
     /// The source was found pending.

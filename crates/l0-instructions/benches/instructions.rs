@@ -40,31 +40,31 @@ fn kept(instructions: u64) -> LibraryBenchmarkConfig {
 type Counted = Run<'static, &'static str, io::Error>;
 
 #[library_benchmark]
-#[bench::off(args = (off(), source), setup = run, config = kept(173_092))]
-#[bench::on(args = (on(), source), setup = run, config = kept(384_092))]
-#[bench::facade(args = (facade(), source), setup = run, config = kept(532_464))]
+#[bench::off(args = (off(), source), setup = run, config = kept(176_092))]
+#[bench::on(args = (on(), source), setup = run, config = kept(392_092))]
+#[bench::facade(args = (facade(), source), setup = run, config = kept(572_452))]
 #[bench::limited(args = (limited(), source), setup = run, config = kept(1_335_563))]
-#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_503_878))]
-#[bench::heard(args = (heard(), source), setup = run, config = kept(384_104))]
-#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(307_167))]
-#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(698_167))]
-#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_262_953))]
+#[bench::full_stack(args = (full_stack(), source), setup = run, config = kept(1_510_900))]
+#[bench::heard(args = (heard(), source), setup = run, config = kept(392_092))]
+#[bench::off_waiting(args = (off(), waiting), setup = run, config = kept(310_167))]
+#[bench::on_waiting(args = (on(), waiting), setup = run, config = kept(706_167))]
+#[bench::full_stack_waiting(args = (full_stack(), waiting), setup = run, config = kept(2_269_975))]
 fn tokens(mut run: Counted) -> Counted {
     take(&mut run, TOKENS);
     run
 }
 
 #[library_benchmark]
-#[bench::off(args = (off(), source), setup = watched, config = kept(148_076))]
-#[bench::on(args = (on(), source), setup = watched, config = kept(360_076))]
-#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_477_327))]
+#[bench::off(args = (off(), source), setup = watched, config = kept(151_088))]
+#[bench::on(args = (on(), source), setup = watched, config = kept(368_088))]
+#[bench::full_stack(args = (full_stack(), source), setup = watched, config = kept(1_483_963))]
 fn watched_tokens(mut watched: Watched<Source>) -> Watched<Source> {
     take(&mut watched, TOKENS);
     watched
 }
 
 #[library_benchmark]
-#[bench::on(setup = monitor, config = kept(138_139))]
+#[bench::on(setup = monitor, config = kept(138_147))]
 fn monitored_tokens((mut monitor, arrivals): (Monitor, Vec<Instant>)) -> Monitor {
     for at in arrivals {
         monitor.record_token_at(at);
@@ -86,13 +86,13 @@ fn one_run(l0: L0) -> L0 {
 
 // From its start to its end, a run of one token.
 #[library_benchmark]
-#[bench::off(args = (off()), setup = ready, config = kept(5_354))]
-#[bench::on(args = (on()), setup = ready, config = kept(9_794))]
-#[bench::facade(args = (facade()), setup = ready, config = kept(16_144))]
+#[bench::off(args = (off()), setup = ready, config = kept(5_605))]
+#[bench::on(args = (on()), setup = ready, config = kept(10_643))]
+#[bench::facade(args = (facade()), setup = ready, config = kept(16_701))]
 #[bench::limited(args = (limited()), setup = ready, config = kept(15_107))]
-#[bench::traced(args = (traced()), setup = ready, config = kept(9_371))]
-#[bench::heard(args = (heard()), setup = ready, config = kept(21_568))]
-#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(21_041))]
+#[bench::traced(args = (traced()), setup = ready, config = kept(10_384))]
+#[bench::heard(args = (heard()), setup = ready, config = kept(22_209))]
+#[bench::full_stack(args = (full_stack()), setup = ready, config = kept(22_123))]
 fn whole_run(l0: L0) -> L0 {
     one_run(l0)
 }
@@ -104,7 +104,7 @@ fn recorder() -> (LabelledCollector, Telemetry) {
 }
 
 #[library_benchmark]
-#[bench::example(setup = recorder, config = kept(5_034))]
+#[bench::example(setup = recorder, config = kept(6_188))]
 // Returned, so that dropping it is not counted.
 fn prometheus_record(
     (collector, telemetry): (LabelledCollector, Telemetry),

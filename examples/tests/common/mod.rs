@@ -8,7 +8,10 @@ mod samples;
 
 use std::env;
 use std::ffi::OsString;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -146,6 +149,37 @@ pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
         println!("switched off: {variable} is not set");
     }
     value
+}
+
+/// Lets a strict parser of others read a text, if it is there.
+pub(crate) fn check_strictly(format: &str, text: &str) {
+    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_PEERS_PYTHON"))
+    else {
+        return;
+    };
+    let script = Path::new(&peers).join("strict_exposition.py");
+    let said = pipe(Command::new(&python).arg(&script).arg(format), text);
+    println!("{format}: {}", said.trim());
+}
+
+/// Runs a program that must find nothing wrong.
+pub(crate) fn pipe(command: &mut Command, input: &str) -> String {
+    let mut process = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut stdin = process.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
+    let output = process.wait_with_output().unwrap();
+    // It may know enough before the end.
+    let _ = writer.join().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(output.status.success(), "{command:?}: {said}");
+    said
 }
 
 /// A loopback address that nobody listens on.

@@ -30,21 +30,19 @@ mod sent;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use common::{Labels, Samples, Service, get, read, switched_on, wait_for};
+use common::{Labels, Samples, Service, check_strictly, get, read, switched_on, wait_for};
 use documents::{check_dashboards, check_rules};
 use guide::{Window, assert_close, buckets, check_guide, quantile};
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
 use l0_examples::chat_app::{ChatApp, MODELS};
 use l0_prometheus::{CONTENT_TYPE, Collector};
-use programs::{Program, Prometheus, argument, pipe, promtool, with_one_spelling};
+use programs::{Program, Prometheus, argument, promtool, with_one_spelling};
 use sent::{DROPPED, KINDS, Sent};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -68,17 +66,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Lets a strict parser of others read a text, if it is there.
-fn check_strictly(format: &str, text: &str) {
-    let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_PEERS_PYTHON"))
-    else {
-        return;
-    };
-    let script = Path::new(&peers).join("strict_exposition.py");
-    let said = pipe(Command::new(&python).arg(&script).arg(format), text);
-    println!("{format}: {}", said.trim());
 }
 
 /// Lets the programs of others read what is exposed.

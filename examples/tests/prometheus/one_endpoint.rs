@@ -8,9 +8,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::common::{switched_on, wait_for};
+use crate::common::{check_strictly, switched_on, wait_for};
 use crate::programs::Prometheus;
-use crate::{check_strictly, documented, served};
+use crate::{documented, served};
 
 /// Metrics of an application.
 fn registry() -> Registry {

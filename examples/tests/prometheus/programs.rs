@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, Stdio};
@@ -14,7 +13,7 @@ use std::time::Instant;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::common::{DEADLINE, Labels, Samples, free_address, pause, wait_for};
+use crate::common::{DEADLINE, Labels, Samples, free_address, pause, pipe, wait_for};
 use crate::documents::{is_interval, rule_files};
 
 /// A program that serves on the loopback, in a folder of its own, until this is dropped.
@@ -239,24 +238,4 @@ pub(crate) fn promtool(prometheus: &OsStr, arguments: &[&OsStr], input: &str) ->
         "promtool".into()
     };
     pipe(Command::new(promtool).args(arguments), input)
-}
-
-/// Runs a program that must find nothing wrong.
-pub(crate) fn pipe(command: &mut Command, input: &str) -> String {
-    let mut process = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it starts");
-    let mut stdin = process.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = process.wait_with_output().unwrap();
-    // It may know enough before the end.
-    let _ = writer.join().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{command:?}: {said}");
-    said
 }

@@ -1,7 +1,9 @@
 //! Runs through `tracing`: what `tracing-opentelemetry` sends of them is what `l0-otel` sends, and a service
-//! has one trace, with log lines that name the run.
+//! has one trace, log lines that name the run, and metrics through the facade.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod beside_otel;
+#[path = "../common/mod.rs"]
+mod common;
 mod service;

@@ -1,4 +1,4 @@
-//! A service that logs JSON, sends its spans to OpenTelemetry, and asks a model.
+//! A service that logs JSON, sends its spans to OpenTelemetry, has metrics for Prometheus, and asks a model.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -11,11 +11,14 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::post;
+use axum::routing::{get as on_get, post};
 use l0_core::{Backoff, L0, Retry, Source, keys, source};
 use l0_examples::server::{Fault, Server};
+use l0_metrics::MetricsInterceptor;
 use l0_providers::openai::{ChatRequest, Client};
 use l0_tracing::TracingInterceptor;
+use metrics::{counter, describe_counter, set_global_recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::trace::{TraceId, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use serde_json::Value;
@@ -24,6 +27,8 @@ use tracing::{Instrument, Subscriber, info, info_span};
 use tracing_subscriber::fmt;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
+
+use crate::common::{check_strictly, get, read};
 
 /// Where the log goes.
 #[derive(Clone, Default)]
@@ -62,6 +67,20 @@ fn subscriber(log: &Log, spans: &SdkTracerProvider) -> impl Subscriber + Send + 
     tracing_subscriber::registry().with(lines).with(traces)
 }
 
+/// The same of its metrics.
+fn recorder(metrics: &MetricsInterceptor) -> PrometheusHandle {
+    let mut exporter = PrometheusBuilder::new();
+    for (name, bounds) in metrics.buckets() {
+        let matcher = Matcher::Full(name);
+        exporter = exporter.set_buckets_for_metric(matcher, bounds).unwrap();
+    }
+    let recorder = exporter.build_recorder();
+    let handle = recorder.handle();
+    set_global_recorder(recorder).unwrap();
+    describe_counter!("chats_total", "What was asked");
+    handle
+}
+
 #[derive(Clone)]
 struct Service {
     l0: L0,
@@ -79,6 +98,7 @@ async fn traced(request: Request, next: Next) -> Response {
 }
 
 async fn chat(State(Service { l0, client }): State<Service>, prompt: Bytes) -> String {
+    counter!("chats_total").increment(1);
     let prompt = String::from_utf8_lossy(&prompt);
     let request = |model| ChatRequest::new(model).user(&*prompt);
     let (first, second) = (request("gpt-4o-mini"), request("gpt-4.1-mini"));
@@ -97,23 +117,32 @@ async fn chat(State(Service { l0, client }): State<Service>, prompt: Bytes) -> S
 }
 
 #[tokio::test]
-async fn each_request_is_one_trace_and_log_lines_name_the_run() {
+async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_text() {
     let (log, exporter) = (Log::default(), InMemorySpanExporter::default());
     let spans = SdkTracerProvider::builder()
         .with_simple_exporter(exporter.clone())
         .build();
     let _subscriber = tracing::subscriber::set_default(subscriber(&log, &spans));
 
+    let metrics = MetricsInterceptor::new().label_keys([keys::MODEL]).unwrap();
+    let handle = recorder(&metrics);
+
     let upstream = Server::start(0).await.unwrap();
     let retry = Retry::new().max_retries(1);
     let l0 = L0::builder()
         .retry(retry.backoff(Backoff::fixed(Duration::from_millis(5))))
         .interceptor(TracingInterceptor::new())
+        .interceptor(metrics.clone())
         .build();
     let client = Client::new(&upstream.base_url()).unwrap();
+    let scraped = on_get(async move || {
+        metrics.refresh();
+        handle.render()
+    });
     let router = Router::new()
         .route("/chat", post(chat))
         .layer(middleware::from_fn(traced))
+        .route("/metrics", scraped)
         .with_state(Service { l0, client });
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -131,6 +160,7 @@ async fn each_request_is_one_trace_and_log_lines_name_the_run() {
     upstream.fail_next([Fault::Break, Fault::Unavailable]);
     let first = ask().await;
     let (second, third) = tokio::join!(ask(), ask());
+    let exposed = get(&format!("http://{address}/metrics")).await;
     serving.abort();
 
     let lines = log.lines("l0");
@@ -217,5 +247,23 @@ async fn each_request_is_one_trace_and_log_lines_name_the_run() {
             _ => vec![],
         };
         assert_eq!(Vec::from_iter(events), expected);
+    }
+    // One text: the application's own metrics, and those of the same three runs.
+    check_strictly("text", &exposed);
+    let lines = exposed.lines().filter(|line| !line.is_empty());
+    let samples = read(&lines.collect::<Vec<_>>().join("\n"));
+    // A run that fell back is a request of the model that answered.
+    let (asked, other) = (("model", "gpt-4o-mini"), ("model", "gpt-4.1-mini"));
+    for (name, labels, value) in [
+        ("chats_total", vec![], 3.0),
+        ("l0_requests_total", vec![asked], 2.0),
+        ("l0_requests_total", vec![other], 1.0),
+        ("l0_request_duration_seconds_count", vec![], 3.0),
+        ("l0_retries_total", vec![asked], 1.0),
+        ("l0_fallbacks_total", vec![("to", "gpt-4.1-mini")], 1.0),
+        ("l0_network_errors_total", vec![asked], 2.0),
+        ("l0_streams_active", vec![], 0.0),
+    ] {
+        assert_eq!(samples.sum(name, &labels), value, "{name}");
     }
 }
