@@ -131,6 +131,30 @@ fn the_contents_name_every_page() {
 }
 
 #[test]
+fn the_contents_of_a_page_name_its_sections() {
+    let mut missing = Vec::new();
+    for document in documents() {
+        let text = read(&document);
+        let (head, _) = text.split_once("\n## ").unwrap_or((&text, ""));
+        let listed = links(head).into_iter();
+        let listed: BTreeSet<_> = listed.filter(|link| link.starts_with('#')).collect();
+        if listed.is_empty() {
+            continue; // a short page, or one with no list
+        }
+        let sections: String = prose(&text)
+            .filter(|line| line.starts_with("## "))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        for section in anchors(&sections) {
+            if !listed.contains(&format!("#{section}")) {
+                missing.push(format!("{}: {section}", document.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
 fn the_code_of_every_page_is_compiled() {
     let compiled = read(&root().join("examples/src/lib.rs"));
     for page in names("docs", ".md") {

@@ -10,10 +10,20 @@ use crate::money::{Currency, Money};
 /// by throwing away the answer of a call. No retry and no fallback follows. Limits hold whether or not a
 /// run is measured; a watched stream has none.
 ///
-/// ```
-/// use l0_core::{L0, Limits, Money};
+/// A limit of cost needs [prices](crate::Builder::pricing) and an [estimate](crate::Builder::estimate_usage).
+/// Without an estimate it stops no answer of a provider that tells usage at the end, as most do.
 ///
+/// ```
+/// use l0_core::{Currency, L0, Limits, Money, Price, Priced, TokenPrices, Unfinished, Usage};
+/// use std::sync::Arc;
+///
+/// let price = TokenPrices::per_million(Money::units(2), Money::units(8));
+/// let price = Arc::new(Price::new(Currency::USD, price));
 /// let l0 = L0::builder()
+///     .pricing(move |_: &Priced<'_>| Some(Arc::clone(&price)))
+///     .estimate_usage(|attempt: &Unfinished<'_>| {
+///         Some(Usage::new().output(attempt.characters.div_ceil(4)))
+///     })
 ///     .limits(Limits::new().output_tokens(4_000).cost(Money::cents(5)))
 ///     .build();
 /// # drop(l0);

@@ -73,7 +73,8 @@ impl Api {
         };
         match self {
             Self::Chat => {
-                let code = status.as_u16();
+                // A text, as OpenAI's is: `async-openai` takes no number.
+                let code = status.as_str();
                 json!({ "error": { "message": message, "type": word, "param": null, "code": code } })
             }
             Self::Responses => {
