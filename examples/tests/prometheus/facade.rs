@@ -264,7 +264,8 @@ fn every_metric_of_the_dashboard_the_rules_and_the_alerts_is_exported() {
         let run = l0.stream(failing.source());
         let run = run.fallback(source(answering.source()).metadata("model", "b"));
         run.start().text().await.unwrap();
-        let failed = l0.stream(failing.source()).start().text().await;
+        let failing = l0.stream(failing.source()).input("What is it?");
+        let failed = failing.start().text().await;
         failed.unwrap_err();
     };
     with_local_recorder(&both.recorder, || paused().block_on(runs));
