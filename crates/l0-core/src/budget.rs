@@ -213,7 +213,7 @@ impl Account {
 /// let hour = Duration::from_secs(60 * 60);
 /// let budgets = Budgets::new(Budget::new(Money::units(1)).per(hour));
 /// let l0 = L0::default();
-/// # let source = |_| async { Ok::<_, std::io::Error>(l0_core::testing::no_items()) };
+/// # let source = |_| async { Ok::<_, std::io::Error>(futures_util::stream::empty::<std::io::Result<String>>()) };
 /// let run = l0.stream(source).budget(budgets.of("tenant-7")).start();
 /// # drop(run);
 /// ```

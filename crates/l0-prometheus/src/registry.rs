@@ -1,5 +1,6 @@
 //! Registry: holds the series of runs and the custom metrics, and writes them out.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -69,6 +70,20 @@ struct Shared {
     exposed: AtomicUsize,
 }
 
+/// The name of a metric that is described and never written, of which no other default labels have the
+/// same.
+///
+/// The `prometheus` crate takes two collectors for one if the hashes of their descriptions have one sum, and
+/// labels that differ in their last character only, such as `web-1` and `web-2`, have hashes that are so
+/// much alike that their sums may be the same.
+fn identity(defaults: &Labels) -> String {
+    let mut hasher = DefaultHasher::new();
+    for label in defaults.iter() {
+        label.hash(&mut hasher);
+    }
+    format!("collector_{:016x}", hasher.finish())
+}
+
 /// What a registry is made from: checked by the builder.
 pub(crate) struct Settings {
     pub(crate) prefix: String,
@@ -93,7 +108,10 @@ impl Registry {
         let metrics = &*METRICS;
         let runs = metrics.iter().map(|one| (&*one.name, one.help, &*one.own));
         let health = HEALTH.iter().map(|one| (one.name, one.help, &[][..]));
-        let descs = runs.chain(health).filter_map(|(name, help, own)| {
+        let identity = identity(&defaults);
+        let identity = (&*identity, "Tells collectors apart", &[][..]);
+        let descs = runs.chain(health).chain([identity]);
+        let descs = descs.filter_map(|(name, help, own)| {
             let own = own.iter().map(|label| (*label).to_owned()).collect();
             let constant = defaults
                 .iter()

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use l0_core::testing::Script;
 use l0_core::{
-    Distribution, DriftReport, End, ErrorRecord, Failure, L0, Monitor, Monitoring,
-    NetworkErrorKind, Quantity, RetryKind, Severity, Telemetry, Usage, Violation,
+    Cost, CostSource, Currency, Distribution, DriftReport, End, ErrorRecord, Failure, L0, Money,
+    Monitor, Monitoring, NetworkErrorKind, Quantity, RetryKind, Severity, Telemetry, Usage,
+    Violation,
 };
 use l0_prometheus::{Buckets, Collector, Labels, Registry};
 use prometheus::core::Collector as _;
@@ -54,6 +55,23 @@ fn full() -> Telemetry {
     usage.reasoning = Some(3);
     telemetry.usage = Some(usage);
     telemetry.wasted_usage = Some(Usage::new().input(12).output(3).total(15));
+    let cost = |cents| {
+        Some(Cost::new(
+            Money::cents(cents),
+            Currency::USD,
+            CostSource::PriceList,
+        ))
+    };
+    telemetry.cost = cost(5);
+    telemetry.wasted_cost = cost(1);
+    telemetry.estimated_usage = Some(Usage::new().input(3).output(2).total(5));
+    telemetry.estimated_cost = cost(2);
+    if let [first, second, ..] = &mut *telemetry.attempts {
+        (first.cost, first.unpriced) = (telemetry.wasted_cost, 1);
+        first.estimated_usage = telemetry.estimated_usage;
+        first.estimated_cost = telemetry.estimated_cost;
+        second.cost = telemetry.cost;
+    }
     telemetry
 }
 

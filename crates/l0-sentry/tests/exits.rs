@@ -22,6 +22,7 @@ fn status(outcome: Outcome) -> &'static str {
         Outcome::Aborted | Outcome::Dropped => "cancelled",
         Outcome::Failed | Outcome::Truncated => "internal_error",
         Outcome::TimedOut => "deadline_exceeded",
+        Outcome::Limited => "resource_exhausted",
         other => panic!("{other} is not in the table"),
     }
 }
