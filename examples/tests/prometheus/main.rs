@@ -233,7 +233,8 @@ async fn the_sums_over_three_instances_are_exact() {
     exposed
         .0
         .retain(|labels, _| labels["__name__"] != "l0_tokens_per_second");
-    let labels = "__name__, model, endpoint, outcome, result, error_type, severity, rule, le";
+    let labels = "__name__, model, endpoint, outcome, result, error_type, severity, rule, currency, \
+                  wasted, le";
     let ours = "{__name__=~\"l0_.+\", __name__!=\"l0_tokens_per_second\"}";
     let sums = format!("sum by ({labels}) ({ours})");
     // The last digits of a sum of seconds depend on the order of what is added.
