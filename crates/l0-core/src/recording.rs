@@ -248,7 +248,11 @@ impl Recording {
             self.attempt.finish_reason = view.finish;
         }
         if let Some(cost) = view.cost {
-            self.attempt.cost = Some(Box::new(*cost));
+            // A source may tell it with every item.
+            match &mut self.attempt.cost {
+                Some(told) => **told = *cost,
+                told => *told = Some(Box::new(*cost)),
+            }
         }
     }
 

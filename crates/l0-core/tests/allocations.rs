@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use allocation_counter::measure;
 use futures_core::Stream;
+use futures_util::StreamExt;
 use l0_core::{
-    Budget, Currency, Event, Interceptor, Interest, L0, L0Builder, Limits, Money, Monitoring,
-    Observer, Observers, Price, Priced, RunInfo, Timeouts, TokenPrices, Usage,
+    Budget, Cost, CostSource, Currency, Event, Interceptor, Interest, L0, L0Builder, Limits, Money,
+    Monitoring, Observer, Observers, Price, Priced, RunInfo, Timeouts, Token, TokenPrices,
+    TokenView, Usage,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -184,6 +186,29 @@ fn tokens_after_the_first_allocate_nothing() {
                 "{name}, pending"
             );
         }
+    }
+}
+
+/// An item that tells with each token what most sources tell once.
+struct Telling(Cost);
+
+impl Token for Telling {
+    fn view(&self) -> TokenView<'_> {
+        let usage = Usage::new().input(9).output(3).total(12);
+        let view = TokenView::text("token").usage(usage).cost(&self.0);
+        view.model("gpt-4").response_id("resp_1")
+    }
+}
+
+#[test]
+fn items_that_tell_all_they_can_allocate_nothing_after_the_first() {
+    for (name, builder) in configurations() {
+        let cost = Cost::new(Money::cents(1), Currency::USD, CostSource::Provider);
+        let items = Ready(TOKENS).map(move |item| item.map(|_| Telling(cost)));
+        let mut watched = builder.build().watch(items).start();
+        take(&mut watched, 1);
+        let used = measure(|| take(&mut watched, 10_000));
+        assert_eq!((used.count_total, used.bytes_total), (0, 0), "{name}");
     }
 }
 
