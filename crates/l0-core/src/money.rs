@@ -81,19 +81,6 @@ impl Money {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// Returns how many times `price` fits into it; absent if the price is zero.
-    #[must_use]
-    pub const fn how_many(self, price: Self) -> Option<u64> {
-        let Some(times) = self.0.checked_div(price.0) else {
-            return None;
-        };
-        Some(if times > u64::MAX as u128 {
-            u64::MAX
-        } else {
-            times as u64
-        })
-    }
-
     /// So many billionths of a unit.
     pub(crate) const fn nanos(nanos: u64) -> Self {
         Self(nanos as u128 * (UNIT / 1_000_000_000))
@@ -426,14 +413,6 @@ mod tests {
         assert_eq!(largest + tenth, largest);
         assert_eq!(Money::units(u64::MAX) * u64::MAX, largest);
         assert_eq!(tenth.saturating_sub(Money::units(1)), Money::ZERO);
-    }
-
-    #[test]
-    fn how_many_times_a_price_fits_is_rounded_down() {
-        let price: Money = "0.03".parse().expect("an amount");
-        assert_eq!(Money::cents(10).how_many(price), Some(3));
-        assert_eq!(Money::cents(9).how_many(price), Some(3));
-        assert_eq!(Money::cents(10).how_many(Money::ZERO), None);
     }
 
     #[test]
