@@ -382,7 +382,7 @@ impl<'a> Recorder<'a> {
         let mut bill = Bill::default();
         let told = match (&self.recording, &self.spending) {
             (Some(recording), _) => recording.told(),
-            (None, Some(spending)) => spending.told(),
+            (None, Some(spending)) => spending.told,
             (None, None) => return (bill, None),
         };
         let model = priced(&end.names, end.response_model.as_deref());

@@ -96,11 +96,6 @@ impl Spending {
         self.reached
     }
 
-    /// What the present attempt's source told.
-    pub(crate) fn told(&self) -> Told {
-        self.told
-    }
-
     /// Whether money limits the run.
     pub(crate) fn has_purses(&self) -> bool {
         !self.purses.is_empty()

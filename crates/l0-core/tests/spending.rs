@@ -261,3 +261,44 @@ async fn a_model_that_is_named_late_has_its_price_from_then_on() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_failure_that_nothing_would_follow_is_told_though_the_budget_is_overspent() {
+    let denied = || ScriptedError::new(Failure::status(401));
+    let reset = || ScriptedError::from(std::io::ErrorKind::ConnectionReset);
+    let other = Script::new().attempt(|a| a.token("b"));
+    for (name, error, retries, falls_back, outcome) in [
+        ("denied", denied(), 3, false, Outcome::Failed),
+        (
+            "denied, with a fallback",
+            denied(),
+            3,
+            true,
+            Outcome::Limited,
+        ),
+        ("reset", reset(), 3, false, Outcome::Limited),
+        ("reset without a retry", reset(), 0, false, Outcome::Failed),
+    ] {
+        for monitoring in monitorings() {
+            let budget = Budget::new(Money::cents(10));
+            let error = error.clone();
+            let script = Script::new().attempt(|a| a.token("a").fail(error));
+            let retry = Retry::new().max_retries(retries).backoff(Backoff::none());
+            let l0 = L0::builder()
+                .monitoring(monitoring)
+                .retry(retry)
+                .budget(budget.clone())
+                .build();
+            let run = l0.stream(script.source());
+            let mut run = match falls_back {
+                true => run.fallback(source(other.source())).start(),
+                false => run.start(),
+            };
+            assert!(matches!(run.next().await, Some(Ok(_))), "{name}");
+            spend(&budget, Money::cents(11)).await;
+            assert!(matches!(run.next().await, Some(Err(_))), "{name}");
+            assert_eq!(run.outcome(), Some(outcome), "{name}");
+            assert_eq!((script.calls(), other.calls()), (1, 0), "{name}");
+        }
+    }
+}

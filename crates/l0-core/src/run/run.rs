@@ -479,9 +479,17 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
         let reason = fault.reason();
         let limit = self.attempt.recorder.reached();
-        let retry = match limit {
-            Some(_) => Ok(None),
-            None => self.plan_retry(&fault, reason),
+        let retry = self.plan_retry(&fault, reason);
+        // What the whole run may wait is waited for by all sources together. A timeout behind a finish
+        // reason leaves no time either.
+        let falls_back =
+            self.sources.has_next() && self.attempt.deadlines.left() != Some(Duration::ZERO);
+        // A limit ends only what would have gone on.
+        let limit = limit.filter(|_| falls_back || matches!(retry, Ok(Some(_))));
+        let retry = match retry {
+            // Last, since what the budget of retries gives is gone for other runs.
+            Ok(Some(_)) if limit.is_some() || !self.options.retry.affordable() => Ok(None),
+            retry => retry,
         };
         let recorder = &mut self.attempt.recorder;
         if let Some(kind) = network_error {
@@ -504,12 +512,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 };
                 Step::Continue
             }
-            // What the whole run may wait is waited for by all sources together. A timeout behind a
-            // finish reason leaves no time either.
-            _ if limit.is_none()
-                && self.sources.has_next()
-                && self.attempt.deadlines.left() != Some(Duration::ZERO) =>
-            {
+            _ if falls_back && limit.is_none() => {
                 recorder.attempt_finished(&fault.end(), Next::Fallback);
                 let from = self.sources.number();
                 self.sources.go_on();
@@ -559,10 +562,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         if waits && left.is_some_and(|left| delay >= left) {
             return Ok(None);
         }
-        let timer = back_off(delay)?;
-        // Last, since what the budget gives is gone for other runs.
-        let affordable = self.options.retry.affordable();
-        Ok(affordable.then_some((kind, delay, timer)))
+        Ok(Some((kind, delay, back_off(delay)?)))
     }
 
     /// There is nothing to wait with any more, and so no further attempt.

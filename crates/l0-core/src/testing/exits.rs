@@ -925,7 +925,7 @@ fn limited() -> Vec<Row> {
             Script::new().attempt(move |a| a.wait(5 * MS).finish(FinishReason::Stop).cost(dollar)),
             limit(LimitKind::Cost).takes(5, STARTED),
         )
-        .configure(|builder| builder.limits(Limits::new().cost(Money::cents(99))))
+        .configure(|builder| two_retries(builder).limits(Limits::new().cost(Money::cents(99))))
         .no_watch()
         .no_call(),
     ]
