@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use l0_core::{L0, Monitoring};
 use l0_guardrails::Drift;
 
-/// The kinds of drift found in a text that comes in these pieces.
+/// Returns the kinds of drift found in a text in these pieces.
 fn drift(l0: &L0, pieces: &[&str]) -> Option<Vec<String>> {
     let items: Vec<_> = pieces
         .iter()
@@ -28,7 +28,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Some((text, pieces)) = l0_fuzz::pieces(data) else {
         return;
     };
-    // The entropy is that of each piece.
+    // Entropy depends on how the text is split.
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
         .drift(Drift::new().entropy_spike(false))

@@ -10,7 +10,7 @@ use l0_providers::{Decoder, ProviderToken, ToolCalls, anthropic, gemini, ollama}
 /// (choice, index, id, name, arguments) of a call.
 type Call = (u32, u32, Option<String>, String, String);
 
-/// Calls as a list that is searched for each piece, where the first id and the first name count.
+/// Returns the expected calls: a list that is searched for each piece, in which the first id and the first name count.
 fn model(tokens: &[ProviderToken]) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     for token in tokens {
@@ -39,7 +39,7 @@ fn model(tokens: &[ProviderToken]) -> Vec<Call> {
     calls
 }
 
-// The first byte chooses the dialect, the second the length of the chunks.
+// The first byte selects the dialect, the second the length of the chunks.
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let [dialect, length, body @ ..] = data else {
         return;
@@ -69,7 +69,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let mut calls = ToolCalls::new();
     let mut small = ToolCalls::new().max_bytes(64);
     for token in &tokens {
-        // Only what names or continues a call is a piece of one, and nobody reads it as an answer.
+        // Only a token that names or continues a call is a piece of one, and its text is not part of the answer.
         let is_call = token.kind == TokenKind::ToolCall;
         assert_eq!(is_call, token.tool_call.is_some());
         assert!(!is_call || (token.text.is_empty() && token.answer().is_empty()));

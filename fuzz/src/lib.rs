@@ -1,4 +1,4 @@
-//! What the fuzz targets share: texts and bodies, and the ways in which a stream may cut them.
+//! Helpers shared by the fuzz targets: texts and bodies, and the ways in which a stream can split them.
 
 use std::convert::Infallible;
 use std::task::{Context, Poll, Waker};
@@ -8,7 +8,7 @@ use futures_util::stream::{self, BoxStream};
 use l0_core::{Check, Ended, Findings, Usage, Violation};
 use l0_providers::Decoder;
 
-/// A text and the pieces that it is cut into: the first byte says how long they are.
+/// Returns a text and the pieces that it is split into. The first byte is their length.
 pub fn pieces(data: &[u8]) -> Option<(&str, Vec<&str>)> {
     let (length, text) = data.split_first()?;
     let text = std::str::from_utf8(text).ok()?;
@@ -23,7 +23,7 @@ pub fn pieces(data: &[u8]) -> Option<(&str, Vec<&str>)> {
     Some((text, pieces))
 }
 
-/// What a rule reports about a text in these pieces.
+/// Returns the violations that a rule reports for a text in these pieces.
 pub fn violations<C: Check>(mut rule: C, pieces: &[&str]) -> Vec<Violation> {
     let mut findings = Findings::new();
     for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
@@ -33,7 +33,7 @@ pub fn violations<C: Check>(mut rule: C, pieces: &[&str]) -> Vec<Violation> {
     findings.iter().cloned().collect()
 }
 
-/// Checks that a rule does not panic, and reports the same however the text is cut.
+/// Checks that a rule does not panic, and that its report does not depend on how the text is split.
 pub fn check<C: Check>(make: impl Fn() -> C, data: &[u8]) -> Option<(&str, Vec<Violation>)> {
     let (text, pieces) = pieces(data)?;
     let whole = violations(make(), &[text]);
@@ -41,7 +41,7 @@ pub fn check<C: Check>(make: impl Fn() -> C, data: &[u8]) -> Option<(&str, Vec<V
     Some((text, whole))
 }
 
-/// The outcome of what never waits, though a decoder yields to others now and then.
+/// Returns the output of a future that never waits, although a decoder yields now and then.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -55,7 +55,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 /// The chunks of a response's body.
 pub type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
 
-/// Checks that counts have the one meaning: no part exceeds its whole, and the total is the sum.
+/// Checks that counts are consistent: no part exceeds its whole, and the total is the sum.
 fn check_usage(usage: &Usage) {
     if let Some(input) = usage.input {
         let uncached = input.checked_sub(usage.cached_input.unwrap_or_default());
@@ -71,8 +71,8 @@ fn check_usage(usage: &Usage) {
     }
 }
 
-/// Checks that a decoder does not panic, that its counts have one meaning, and that it gives the same tokens however the body is cut: the
-/// first byte says how long the chunks are.
+/// Checks that a decoder does not panic, that its counts are consistent, and that its tokens do not depend on how the
+/// body is split. The first byte is the length of the chunks.
 pub fn check_decoder(decode: impl Fn(Body) -> Decoder<Body>, data: &[u8]) {
     let Some((length, body)) = data.split_first() else {
         return;

@@ -1,15 +1,18 @@
-//! Checks the stop signal, the handles, the `until` futures and the list of live runs under every
-//! interleaving of two or three threads: that no wake is lost, and that what one thread has made
-//! known is known to the others.
+//! Checks the stop signal, the handles, the `until` futures, the list of live runs and the progress of a run
+//! under every interleaving of two or three threads: no wake is lost, and what one thread publishes is visible
+//! to the others.
 //!
-//! The files of `l0-core` are compiled as they are. Their `crate::sync` is here, made of the model
-//! checker's own primitives.
-#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+//! The files of `l0-core` are compiled unchanged. Their `crate::sync` is defined here with the model checker's
+//! own primitives.
+#![allow(clippy::print_stdout, reason = "a terminal program")]
 
-#[allow(dead_code, reason = "not all of it is checked here")]
+#[allow(dead_code, reason = "only a part is checked here")]
 #[path = "../../crates/l0-core/src/live.rs"]
 mod live;
-#[allow(dead_code, reason = "not all of it is checked here")]
+#[allow(dead_code, reason = "only a part is checked here")]
+#[path = "../../crates/l0-core/src/progress.rs"]
+mod progress;
+#[allow(dead_code, reason = "only a part is checked here")]
 #[path = "../../crates/l0-core/src/stop.rs"]
 mod stop;
 
@@ -25,23 +28,43 @@ mod end {
     pub(crate) use l0_core::End;
 }
 
+mod stalls {
+    pub(crate) use l0_core::Stalls;
+}
+
+mod label {
+    /// The parts that use labels are not checked here.
+    macro_rules! label_enum {
+        ($(#[$about:meta])* pub enum $name:ident {
+            $($(#[$value_about:meta])* $value:ident = $label:literal,)+
+        }) => {
+            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+            pub(crate) enum $name {
+                $($value,)+
+            }
+        };
+    }
+
+    pub(crate) use label_enum;
+}
+
 mod metadata {
     pub(crate) use l0_core::Metadata;
 }
 
 mod observe {
-    /// A panic is a fault that is found: it is not contained.
+    /// A panic is a detected error, so it is not contained.
     pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
         Some(code())
     }
 }
 
 mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
     pub(crate) use loom::sync::{Mutex, MutexGuard};
 
-    /// The checker has none: whether it is set is an atomic of the checker's, and as strong as the
-    /// real one's.
+    /// The checker has no `OnceLock`. This one stores whether it is set in an atomic of the checker, and is as
+    /// strong as the real one.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T> {
         is_set: AtomicU8,
@@ -60,7 +83,7 @@ mod sync {
     impl<T> OnceLock<T> {
         pub(crate) fn get(&self) -> Option<&T> {
             let is_set = self.is_set.load(Ordering::Acquire) == 1;
-            is_set.then(|| self.value.get().expect("set before it is said"))
+            is_set.then(|| self.value.get().expect("set before the flag"))
         }
 
         pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
@@ -83,32 +106,41 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use l0_core::{Cause, End};
 use live::LiveRuns;
 use loom::future::block_on;
 use loom::sync::Mutex;
 use loom::thread;
+use progress::{Cells, RunState};
 use stop::{Final, RunHandle, Stop};
 
 fn main() {
     for (name, model) in [
-        ("an abort reaches the task that waits", abort as fn()),
-        ("an abort reaches the task that took a run over", moved),
+        ("an abort reaches the waiting task", abort as fn()),
+        ("an abort reaches the task that a run moved to", moved),
         (
-            "a future that becomes ready reaches the task that waits",
+            "a future that becomes ready reaches the waiting task",
             until,
         ),
-        ("who sees that a run has ended sees how", published),
-        ("an abort of a run that ends harms nobody", ending),
-        ("the last end wakes who waits for all", ended),
         (
-            "an abort of all ends all, and wakes who waits for that",
+            "a thread that sees the end of a run sees its outcome",
+            published,
+        ),
+        ("an abort of an ending run has no effect", ending),
+        ("the last end wakes a waiter for all runs", ended),
+        (
+            "an abort of all runs ends all, and wakes a waiter for that",
             abort_all,
         ),
         (
-            "who stops waiting is out, whatever ends meanwhile",
+            "a dropped waiter is removed, whatever ends meanwhile",
             cancelled,
+        ),
+        (
+            "a thread that sees a run wait sees what came before",
+            progress,
         ),
     ] {
         let interleavings = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
@@ -122,7 +154,7 @@ fn main() {
     }
 }
 
-/// What a run's poll does while its source is pending.
+/// Polls as a run does while its source is pending.
 fn poll(stop: &mut Stop<'_>, cx: &mut Context<'_>) -> Poll<()> {
     if stop.requested() {
         return Poll::Ready(());
@@ -134,23 +166,23 @@ fn poll(stop: &mut Stop<'_>, cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// Waits as a run whose source is pending for ever.
+/// Waits like a run whose source is always pending.
 fn run(mut stop: Stop<'_>) {
     block_on(poll_fn(|cx| poll(&mut stop, cx)));
     finish(stop);
 }
 
-/// What a run does when it ends.
+/// Does what a run does when it ends.
 fn finish(mut stop: Stop<'_>) {
     stop.forget_task();
-    stop.publish(Box::new(Final {
+    stop.publish(Final {
         end: End::of(Cause::Aborted),
         telemetry: None,
-    }));
+    });
 }
 
 fn abort() {
-    let stop = Stop::new(Vec::new());
+    let stop = Stop::new(Vec::new(), None);
     let handle = stop.handle();
     let aborts = thread::spawn(move || handle.abort());
     run(stop);
@@ -158,10 +190,10 @@ fn abort() {
 }
 
 fn moved() {
-    let mut stop = Stop::new(Vec::new());
+    let mut stop = Stop::new(Vec::new(), None);
     let handle = stop.handle();
     let aborts = thread::spawn(move || handle.abort());
-    // Polled once by a task that then gives it away.
+    // Polled once by a task that then passes it on.
     let first = block_on(poll_fn(|cx| Poll::Ready(poll(&mut stop, cx))));
     let second = thread::spawn(move || match first {
         Poll::Ready(()) => finish(stop),
@@ -171,7 +203,7 @@ fn moved() {
     second.join().expect("no panic");
 }
 
-/// A future that another thread makes ready.
+/// A future that another thread completes.
 #[derive(Clone, Default)]
 struct Flag(Arc<Mutex<(bool, Option<Waker>)>>);
 
@@ -202,18 +234,18 @@ impl Future for Flag {
 
 fn until() {
     let flag = Flag::default();
-    let stop = Stop::new(vec![Box::pin(flag.clone())]);
+    let stop = Stop::new(vec![Box::pin(flag.clone())], None);
     let sets = thread::spawn(move || flag.set());
     run(stop);
     sets.join().expect("no panic");
 }
 
 fn published() {
-    let stop = Stop::new(Vec::new());
+    let stop = Stop::new(Vec::new(), None);
     let handle = stop.handle();
     let sees = thread::spawn(move || {
         if handle.is_finished() {
-            let end = handle.end().expect("it is finished");
+            let end = handle.end().expect("the run has finished");
             assert_eq!(end.cause(), Some(&Cause::Aborted));
         }
     });
@@ -222,7 +254,7 @@ fn published() {
 }
 
 fn ending() {
-    let mut stop = Stop::new(Vec::new());
+    let mut stop = Stop::new(Vec::new(), None);
     let handle = stop.handle();
     let aborts = thread::spawn(move || handle.abort());
     let polled = block_on(poll_fn(|cx| Poll::Ready(poll(&mut stop, cx))));
@@ -238,7 +270,7 @@ fn live(runs: &Arc<LiveRuns>, handle: RunHandle) -> live::Place {
 
 fn ended() {
     let runs = Arc::new(LiveRuns::default());
-    let start = || live(&runs, Stop::new(Vec::new()).handle());
+    let start = || live(&runs, Stop::new(Vec::new(), None).handle());
     let places = [start(), start()];
     let threads = places.map(|place| thread::spawn(move || drop(place)));
     block_on(runs.ended());
@@ -250,7 +282,7 @@ fn ended() {
 
 fn abort_all() {
     let runs = Arc::new(LiveRuns::default());
-    let stop = Stop::new(Vec::new());
+    let stop = Stop::new(Vec::new(), None);
     let place = live(&runs, stop.handle());
     let runs_on = thread::spawn(move || {
         run(stop);
@@ -264,7 +296,7 @@ fn abort_all() {
 
 fn cancelled() {
     let runs = Arc::new(LiveRuns::default());
-    let place = live(&runs, Stop::new(Vec::new()).handle());
+    let place = live(&runs, Stop::new(Vec::new(), None).handle());
     let ends = thread::spawn(move || drop(place));
     let waits = {
         let mut ended = runs.ended();
@@ -280,4 +312,24 @@ fn cancelled() {
     assert_eq!(runs.count(), 0);
     ends.join().expect("no panic");
     waits.join().expect("no panic");
+}
+
+fn progress() {
+    let cells = Arc::new(Cells::new(clock::now(), true));
+    let looks = {
+        let cells = Arc::clone(&cells);
+        thread::spawn(move || cells.read().expect("the run has not ended"))
+    };
+    cells.attempt(1);
+    cells.connecting(1);
+    cells.connected();
+    cells.first_token(Duration::from_nanos(2));
+    cells.item(1, 2);
+    cells.pending(false, true, 3);
+    let seen = looks.join().expect("no panic");
+    if seen.state == RunState::Streaming {
+        assert_eq!((seen.attempt, seen.tokens), (1, 1));
+        let arrival = Some(Duration::from_nanos(2));
+        assert_eq!((seen.last_arrival, seen.first_token), (arrival, arrival));
+    }
 }

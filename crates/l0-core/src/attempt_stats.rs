@@ -1,9 +1,11 @@
-//! Attempt stats: what each attempt of a run measured, as plain data, and how attempts add up.
+//! Attempt stats: the measurements of each attempt of a run, as plain data, and how attempts add up.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::distribution::Distribution;
 use crate::failure::NetworkErrorKind;
@@ -14,117 +16,119 @@ use crate::units::millis;
 use crate::usage::Usage;
 use crate::verdict::Outcome;
 
-/// What one attempt of a run measured: one call of one source.
+/// The measurements of one attempt of a run: one call of one source.
 ///
-/// The last entry of a run is the attempt that nothing follows: its tokens are the answer's. Those of
-/// the entries before it were thrown away. The sums over all entries are the run's totals.
+/// The last entry of a run is its final attempt, whose tokens make up the answer. The output of earlier
+/// attempts was discarded. The entries add up to the run's totals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct AttemptStats {
-    /// Which attempt, from 1. Of an entry that stands for several, the first of them.
+    /// The number of the attempt, from 1. If the entry stands for several attempts, the number of the
+    /// first.
     pub number: u32,
-    /// How many attempts this entry stands for: 1, unless the run made more than
-    /// [`MAX`](Self::MAX). In JSON, 1 is left out.
+    /// The number of attempts that this entry stands for: 1, unless the run made more than
+    /// [`MAX`](Self::MAX) attempts. In JSON, 1 is omitted.
     #[serde(skip_serializing_if = "is_one")]
     pub count: u32,
-    /// Which source was called, from 1: the run's own is the first, then come its fallbacks.
+    /// The number of the source that was called, from 1. The run's own source is the first, followed by
+    /// its fallbacks.
     pub source: u32,
-    /// The model asked for; absent if it is not known.
+    /// The requested model. `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// Who serves the model; absent if it is not known.
+    /// The provider that serves the model. `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
-    /// What was done, such as `chat`; absent if it is not known.
+    /// The operation, such as `chat`. `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operation: Option<String>,
-    /// From the start of the run to the call of the source. Absent in a run that is not measured.
+    /// The time from the start of the run to the call of the source. `None` in an unmeasured run.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub start_offset: Option<Duration>,
-    /// How long the run was to wait before it, for a retry; absent if it is the first of its source.
+    /// The delay before this attempt, if it is a retry. `None` for the first attempt of a source.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub delay: Option<Duration>,
-    /// From the call of the source to the attempt's end, without the back-off that follows. Absent
-    /// before the end, and in a run that is not measured.
+    /// The time from the call of the source to the end of the attempt. The back-off that follows is not
+    /// included. `None` before the end, and in an unmeasured run.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
-    /// From the call of the source to the attempt's first token of any kind. Absent without a token
-    /// or without timings.
+    /// The time from the call of the source to the attempt's first token of any kind. `None` without a
+    /// token or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<Duration>,
-    /// Tokens. One item of the stream is one token.
+    /// Tokens. One stream item is one token.
     pub tokens: u64,
-    /// The gaps between two tokens. Absent without a gap or without timings, and in a run of one
-    /// attempt, of which they are [the run's](crate::Metrics::inter_token).
+    /// The gaps between two tokens. `None` without a gap or without timings. Also `None` in a run with
+    /// one attempt, where [the run](crate::Metrics::inter_token) holds them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token: Option<Distribution>,
-    /// How the attempt ended; absent while it lasts. An attempt after which another one follows did
-    /// not complete.
+    /// How the attempt ended. `None` while it lasts. An attempt followed by another one did not
+    /// complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
-    /// Why the attempt did not complete; absent if it completed or was dropped.
+    /// Why the attempt did not complete. `None` if it completed or was dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorRecord>,
-    /// Why the model stopped; absent if the source did not say.
+    /// Why the model stopped. `None` if the source did not report a reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<FinishReason>,
-    /// The provider's own token counts; absent if the source did not carry any.
+    /// The provider's own token counts. `None` if the source reported none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// What the attempt cost: what the provider told, or else what a [price](crate::Pricing) makes of
-    /// its usage. Absent if neither is known, which does not mean that it was for nothing.
+    /// The cost of the attempt, as reported by the provider or else computed from its usage by a
+    /// [price](crate::Pricing). `None` if neither is known, which does not mean that it was free.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "Cost::read_back"
     )]
     pub cost: Option<Cost>,
-    /// How many attempts told their usage, and no price of their model was known. 0 where no prices are
-    /// [set](crate::Builder::pricing).
+    /// The number of attempts that reported usage for a model without a known price. 0 if no prices are
+    /// [set](crate::builder::Builder::pricing).
     #[serde(skip_serializing_if = "is_zero")]
     pub unpriced: u32,
-    /// What the attempt may have used besides what was told, where it ended early and usage is
-    /// [estimated](crate::Builder::estimate_usage). It is no part of [`usage`](Self::usage).
+    /// An estimate of the usage that was not reported, for an attempt that ended early in a run that
+    /// [estimates](crate::builder::Builder::estimate_usage) usage. [`usage`](Self::usage) does not include it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_usage: Option<Usage>,
-    /// What a price makes of the estimated usage. It is no part of [`cost`](Self::cost). Absent if no
-    /// price is known, and where the provider told what the attempt cost.
+    /// The cost of the estimated usage, computed from a price. [`cost`](Self::cost) does not include
+    /// it. `None` if no price is known, and if the provider reported the cost of the attempt.
     #[serde(
         skip_serializing_if = "Option::is_none",
         deserialize_with = "Cost::read_back"
     )]
     pub estimated_cost: Option<Cost>,
-    /// The model that answered, as the provider names it, cut to 256 bytes; absent if the source did
-    /// not say.
+    /// The model that answered, as named by the provider, truncated to 256 bytes. `None` if the source
+    /// did not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_model: Option<String>,
-    /// The provider's id of the response, cut to 256 bytes; absent if the source did not say.
+    /// The provider's response id, truncated to 256 bytes. `None` if the source did not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
-    /// The network errors that it met, by type.
+    /// Network errors of the attempt, by type.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",
         deserialize_with = "add_up"
     )]
     pub network_errors: BTreeMap<NetworkErrorKind, u64>,
-    /// How many retries for network errors, rate limits and server errors it led to.
+    /// Retries that the attempt led to because of network errors, rate limits and server errors.
     #[serde(skip_serializing_if = "is_zero")]
     pub network_retries: u32,
-    /// How many retries for the model's answer it led to.
+    /// Retries that the attempt led to because of the model's answer.
     #[serde(skip_serializing_if = "is_zero")]
     pub model_retries: u32,
-    /// How many fallbacks to the next source it led to.
+    /// Fallbacks to the next source that the attempt led to.
     #[serde(skip_serializing_if = "is_zero")]
     pub fallbacks: u32,
-    /// Guardrail violations; absent if there were none.
+    /// Guardrail violations. `None` without violations.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guardrails: Option<GuardrailStats>,
-    /// Drift; absent if there was none.
+    /// Drift. `None` without drift.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<DriftStats>,
 }
 
-/// What was asked of whom.
+/// The operation, model and provider of an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     pub(crate) model: Option<String>,
@@ -133,7 +137,7 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+    pub(crate) fn write_to(self, stats: &mut AttemptStats) {
         stats.model = self.model;
         stats.provider = self.provider;
         stats.operation = self.operation;
@@ -142,7 +146,7 @@ impl Names {
 
 #[allow(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
+    reason = "signature required by serde"
 )]
 const fn is_one(count: &u32) -> bool {
     *count == 1
@@ -150,13 +154,13 @@ const fn is_one(count: &u32) -> bool {
 
 #[allow(
     clippy::trivially_copy_pass_by_ref,
-    reason = "the signature that serde asks for"
+    reason = "signature required by serde"
 )]
 const fn is_zero(count: &u32) -> bool {
     *count == 0
 }
 
-/// The first attempt of the first source, of which nothing is known.
+/// The first attempt of the first source, with everything else unknown.
 impl Default for AttemptStats {
     fn default() -> Self {
         Self {
@@ -193,13 +197,12 @@ impl Default for AttemptStats {
 }
 
 impl AttemptStats {
-    /// How many entries a run keeps. When it makes more attempts, the ones that were thrown away are
-    /// folded into the last entry of their source, and of their currency, that stays, so that sums stay
-    /// exact.
+    /// The number of entries that a run keeps. Attempts beyond it are folded into the last kept entry
+    /// of the same source and currency, so sums stay exact.
     pub const MAX: usize = 32;
 
-    /// Adds what another attempt of the same source, which came later, measured. What is no sum is
-    /// the later one's.
+    /// Adds the measurements of a later attempt of the same source. Values that cannot be added take
+    /// the later attempt's value.
     pub(crate) fn fold(&mut self, later: Self) {
         self.count = self.count.saturating_add(later.count);
         self.tokens = self.tokens.saturating_add(later.tokens);
@@ -240,40 +243,73 @@ impl AttemptStats {
         };
     }
 
-    /// Whether what the two cost can be added up.
+    /// Returns `true` if both attempts have the same source and their costs can be added.
     fn fits(&self, other: &Self) -> bool {
         Cost::fits(self.cost, other.cost) && Cost::fits(self.estimated_cost, other.estimated_cost)
     }
 
-    /// Puts an attempt at the end of a list, which is kept short. Returns where it is.
-    pub(crate) fn push(list: &mut Vec<Self>, attempt: Self) -> &mut Self {
+    /// Appends an empty entry to a list of limited length, and returns it. The entry is filled in
+    /// place, because it is large.
+    pub(crate) fn append(list: &mut Vec<Self>) -> &mut Self {
         if list.len() == Self::MAX {
-            // The last one, unless its cost is in another currency than those of its source.
-            let pair = |fits: fn(&Self, &Self) -> bool| {
-                (1..list.len()).rev().find_map(|later| {
-                    let earlier = &list[..later];
-                    let into = earlier.iter().rposition(|one| fits(one, &list[later]))?;
-                    Some((into, later))
-                })
-            };
-            let of_source =
-                |one: &Self, later: &Self| one.source == later.source && one.fits(later);
-            let pair = pair(of_source).or_else(|| pair(Self::fits));
-            let (into, later) = pair.unwrap_or((Self::MAX - 2, Self::MAX - 1));
-            let later = list.remove(later);
-            list[into].fold(later);
+            Self::fold_two(list);
         }
         if list.capacity() == 0 {
-            // Most runs make one attempt.
-            list.reserve_exact(1);
+            // Most runs make one attempt, so the list starts at that capacity.
+            *list = Vec::with_capacity(1);
         }
-        list.push(attempt);
-        let last = list.len() - 1;
+        let last = list.len();
+        list.resize_with(last + 1, Self::default);
         &mut list[last]
+    }
+
+    /// Folds one entry into an earlier one of its source, unless its cost is in another currency than
+    /// earlier ones of its source.
+    #[cold]
+    fn fold_two(list: &mut Vec<Self>) {
+        let pair = |fits: fn(&Self, &Self) -> bool| {
+            (1..list.len()).rev().find_map(|later| {
+                let earlier = &list[..later];
+                let into = earlier.iter().rposition(|one| fits(one, &list[later]))?;
+                Some((into, later))
+            })
+        };
+        let of_source = |one: &Self, later: &Self| one.source == later.source && one.fits(later);
+        let pair = pair(of_source).or_else(|| pair(Self::fits));
+        let (into, later) = pair.unwrap_or((Self::MAX - 2, Self::MAX - 1));
+        let later = list.remove(later);
+        list[into].fold(later);
+    }
+
+    /// Deserializes a list and limits its length while reading. A record can hold any number of
+    /// entries, and a long list must not fill memory.
+    pub(crate) fn read_back<'de, D>(deserializer: D) -> Result<Vec<Self>, D::Error>
+    where
+        D: Deserializer<'de>,
+    {
+        struct Short;
+
+        impl<'de> Visitor<'de> for Short {
+            type Value = Vec<AttemptStats>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a sequence")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(attempt) = seq.next_element()? {
+                    *AttemptStats::append(&mut list) = attempt;
+                }
+                Ok(list)
+            }
+        }
+
+        deserializer.deserialize_seq(Short)
     }
 }
 
-/// Adds up usages of which either may be unknown.
+/// Adds two usages, either of which can be unknown.
 pub(crate) fn plus(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.plus(other)),
@@ -281,7 +317,7 @@ pub(crate) fn plus(one: Option<Usage>, other: Option<Usage>) -> Option<Usage> {
     }
 }
 
-/// Adds up what may be absent in either.
+/// Merges two values, either of which can be absent.
 pub(crate) fn merge<T: Clone>(all: &mut Option<T>, more: Option<&T>, add: fn(&mut T, &T)) {
     match (all, more) {
         (Some(all), Some(more)) => add(all, more),

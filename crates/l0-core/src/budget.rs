@@ -1,4 +1,4 @@
-//! Budget: money that many runs spend from, and budgets by key.
+//! Budget: money shared by many runs, and budgets by key.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,16 +12,16 @@ use crate::clock;
 use crate::error::Refusal;
 use crate::money::{Currency, Money};
 
-/// Money that all runs with this budget may spend together.
+/// A budget of money, shared by all runs that have it.
 ///
-/// A run is refused, and its source never called, when the budget is spent. A live run ends as
-/// limited after the item by which it overspends the budget, after its next item where another run does,
-/// and before its next attempt where it waits for one. So each run that is alive overspends by at most one
-/// item of what is known of its cost, which a provider may tell at the end only: see
-/// [`estimate_usage`](crate::Builder::estimate_usage). A run that is given a budget twice spends from it
-/// once.
+/// A run is refused, without a call of its source, once the budget is spent. A live run ends as
+/// limited after the item that overspends the budget. If another run overspends it, the run ends
+/// after its next item, or before its next attempt. So each live run overspends by at most one
+/// item, as far as its cost is known. Many providers report the cost only at the end: see
+/// [`estimate_usage`](crate::builder::Builder::estimate_usage). A run with the same budget twice spends from
+/// it once.
 ///
-/// It is kept in memory, by this process only. Clones share it: make it once.
+/// The budget is kept in memory, by this process only. Clones share it: create it once.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,35 +42,37 @@ struct Shared {
     limit: Money,
     currency: Currency,
     per: Option<Duration>,
-    /// The last one that has begun; absent before the first run.
+    /// The last window that has begun; `None` before the first run.
     window: Mutex<Option<Arc<Window>>>,
     refused: AtomicU64,
 }
 
-/// What was spent in one window of time.
+/// The spending in one window of time.
 struct Window {
-    /// Absent if it has no end.
+    /// `None` if it has no end.
     ends: Option<Instant>,
-    /// In billionths of a unit, so that threads add to it without a lock. What they add is rounded once
-    /// for each run, not for each item.
+    /// In billionths of a unit, so threads can add to it without a lock. Additions are rounded once
+    /// per run, not per item.
     spent: AtomicU64,
 }
 
 impl Budget {
-    /// Creates a budget of so many dollars of the United States, for ever. It counts up to 18 billion.
+    /// Creates a budget in US dollars, without a window. It counts up to 18 billion.
     pub fn new(limit: Money) -> Self {
         Self::make(limit, Currency::USD, None)
     }
 
-    /// Sets after which time the budget is whole again. A window of it begins with the first run after
-    /// the last one's end, and a run spends from the window that it started in. This makes a new budget:
-    /// call it before the first clone.
+    /// Sets the window of time after which the budget is reset. A window begins with the first run
+    /// after the end of the previous one, and a run spends from the window in which it started.
+    ///
+    /// This creates a new budget: call it before the first clone.
     pub fn per(self, window: Duration) -> Self {
         Self::make(self.0.limit, self.0.currency, Some(window))
     }
 
-    /// Sets its currency. What costs in another one is not known to it. This makes a new budget: call it
-    /// before the first clone.
+    /// Sets the currency. Costs in other currencies do not count.
+    ///
+    /// This creates a new budget: call it before the first clone.
     pub fn currency(self, currency: Currency) -> Self {
         Self::make(self.0.limit, currency, self.0.per)
     }
@@ -85,32 +87,32 @@ impl Budget {
         }))
     }
 
-    /// Returns what the runs of the present window have spent, those that are live included, to
-    /// billionths of a unit.
+    /// Returns what runs have spent in the current window, including live ones, to billionths of a
+    /// unit.
     #[must_use]
     pub fn spent(&self) -> Money {
-        self.present().map_or(Money::ZERO, |window| window.spent())
+        self.current().map_or(Money::ZERO, |window| window.spent())
     }
 
-    /// Returns what is left of the present window.
+    /// Returns what is left in the current window.
     #[must_use]
     pub fn left(&self) -> Money {
         self.0.limit.saturating_sub(self.spent())
     }
 
-    /// Returns how many runs were refused.
+    /// Returns the number of refused runs.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// Lets a run begin.
+    /// Admits a run.
     pub(crate) fn enter(&self) -> Result<Account, Refusal> {
         let window = {
             let mut last = self.lock();
-            let present = last.take().filter(|window| window.lasts());
-            let present = present.unwrap_or_else(|| Window::begin(self.0.per));
-            Arc::clone(last.insert(present))
+            let current = last.take().filter(|window| window.lasts());
+            let current = current.unwrap_or_else(|| Window::begin(self.0.per));
+            Arc::clone(last.insert(current))
         };
         if window.spent() >= self.0.limit {
             self.0.refused.fetch_add(1, Ordering::Relaxed);
@@ -122,8 +124,8 @@ impl Budget {
         })
     }
 
-    /// The window of now, unless none has begun.
-    fn present(&self) -> Option<Arc<Window>> {
+    /// Returns the current window, or `None` if none is open.
+    fn current(&self) -> Option<Arc<Window>> {
         let last = self.lock().clone();
         last.filter(|window| window.lasts())
     }
@@ -132,7 +134,7 @@ impl Budget {
         self.0.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the two are one.
+    /// Returns `true` if both are clones of the same budget.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
@@ -151,7 +153,7 @@ impl fmt::Debug for Budget {
 }
 
 impl Window {
-    /// Begins now. A time that no clock reaches has no end either.
+    /// Begins a window now. An end beyond the clock's range counts as none.
     fn begin(per: Option<Duration>) -> Arc<Self> {
         Arc::new(Self {
             ends: per.and_then(|per| clock::now().checked_add(per)),
@@ -168,7 +170,7 @@ impl Window {
     }
 }
 
-/// A run's way to a budget.
+/// A run's access to a budget.
 pub(crate) struct Account {
     budget: Budget,
     window: Arc<Window>,
@@ -179,7 +181,7 @@ impl Account {
         self.budget.0.currency
     }
 
-    /// What the run has spent changes. It may have been estimated too high before.
+    /// Replaces what the run has spent. An earlier estimate can have been too high.
     pub(crate) fn charge(&self, before: Money, after: Money) {
         let (before, after) = (before.as_nanos(), after.as_nanos());
         if before == after {
@@ -201,9 +203,9 @@ impl Account {
     }
 }
 
-/// Budgets by key, all alike: one for each user, or each tenant.
+/// Identical budgets by key: one for each user, or for each tenant.
 ///
-/// A key takes memory while its window lasts, and for ever if the budget is for ever.
+/// A key takes memory while its window lasts, and forever if the budget has no window.
 ///
 /// ```
 /// use std::time::Duration;
@@ -227,15 +229,15 @@ struct Keyed {
 
 struct ByKey {
     budgets: HashMap<String, Budget>,
-    /// How many there may be before those whose windows are over are forgotten.
+    /// The number of keys at which those with expired windows are removed.
     sweep_at: usize,
 }
 
 impl Budgets {
-    /// How many keys there are before any is forgotten.
+    /// The number of keys before any is removed.
     const MIN: usize = 1_024;
 
-    /// Creates budgets that are each like this one.
+    /// Creates budgets by key, each with the settings of `each`.
     #[must_use]
     pub fn new(each: Budget) -> Self {
         Self(Arc::new(Keyed {
@@ -254,7 +256,7 @@ impl Budgets {
             return budget.clone();
         }
         if all.budgets.len() >= all.sweep_at {
-            // One that somebody has is to stay the same one.
+            // A budget that is in use must remain the same one.
             all.budgets.retain(|_, budget| {
                 Arc::strong_count(&budget.0) > 1 || budget.spent() > Money::ZERO
             });
@@ -266,14 +268,14 @@ impl Budgets {
         budget
     }
 
-    /// Returns how many keys there are in memory.
+    /// Returns the number of keys in memory.
     #[must_use]
     pub fn len(&self) -> usize {
         let all = self.0.by_key.lock().unwrap_or_else(PoisonError::into_inner);
         all.budgets.len()
     }
 
-    /// Returns whether there is no key in memory.
+    /// Returns `true` if no key is in memory.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,9 +1,10 @@
-//! Check: what judges the text of an answer. Core runs checks and reads what they find; it has none of
-//! its own.
+//! Check: the interface of everything that judges the text of an answer. Core runs checks and acts
+//! on their findings, but contains none itself.
 //!
-//! What a finding asks for decides what happens. Whatever halts the run withholds the item at fault.
-//! Whatever asks for another attempt makes the attempt a faulty one when it ends, which is retried as
-//! the model's fault, and completes once retries are exhausted. Everything else is only recorded.
+//! The effect of a finding decides what happens. A finding that halts the run withholds the item at
+//! fault. A finding that requests another attempt marks the current attempt as faulty when it ends:
+//! it is retried as the model's fault, and completes once retries are exhausted. All other findings
+//! are only recorded.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +13,19 @@ use crate::observe::contain;
 use crate::token::FinishReason;
 use crate::verdict::{DriftReport, Severity, Violation};
 
-/// Judges the text of one attempt.
+/// A check of the text of one attempt.
 ///
-/// `F` is what it finds: a [`Violation`], or a [`DriftReport`]. A check sees the text of the answer
-/// only, piece by piece, and keeps what it needs of it: it should cost time in proportion to the
-/// delta, and bounded memory. A check that panics is not called again in this attempt; a rule's panic
-/// is reported as a warning under its name.
+/// `F` is the type of its findings: [`Violation`] or [`DriftReport`]. A check receives only the
+/// text of the answer, piece by piece, and keeps what it needs. It should need time proportional to
+/// the delta, and bounded memory.
+///
+/// A check that panics is not called again in the same attempt. The panic of a rule is reported as
+/// a warning under its name.
 ///
 /// ```
 /// use l0_core::{Check, Ended, Findings, L0, Severity, Violation};
 ///
-/// /// Reports answers of more than so many bytes.
+/// /// Reports answers longer than a number of bytes.
 /// struct AtMost(usize);
 ///
 /// impl Check for AtMost {
@@ -48,28 +51,42 @@ pub trait Check<F: Finding = Violation>: Send {
     /// Returns the check's name, a stable label.
     fn name(&self) -> &'static str;
 
-    /// Reads a piece of the answer, which is not empty.
+    /// Checks a piece of the answer. It is never empty.
     fn text(&mut self, delta: &str, findings: &mut Findings<F>);
 
-    /// Judges the answer as a whole: the source has ended by itself, and sent what it was expected to.
+    /// Checks the whole answer. Called when the source has ended on its own, and was not cut off.
     fn end(&mut self, ended: &Ended, findings: &mut Findings<F>) {
         let _ = (ended, findings);
     }
 }
 
-/// What is known of an attempt whose source has ended by itself.
+impl<F: Finding, C: Check<F> + ?Sized> Check<F> for Box<C> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn text(&mut self, delta: &str, findings: &mut Findings<F>) {
+        (**self).text(delta, findings);
+    }
+
+    fn end(&mut self, ended: &Ended, findings: &mut Findings<F>) {
+        (**self).end(ended, findings);
+    }
+}
+
+/// An attempt whose source has ended on its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Ended {
-    /// Whether there was any output: text with a visible character, media, or a tool call. White
-    /// space, controls and characters without a width are not visible.
+    /// `true` if there was any output: text with a visible character, media, or a tool call. White
+    /// space, control characters and characters without a width are not visible.
     pub has_output: bool,
-    /// Why the model stopped; absent if the source did not say.
+    /// The finish reason; `None` if the source sent none.
     pub finish: Option<FinishReason>,
 }
 
 impl Ended {
-    /// Describes an attempt that gave output, or none.
+    /// Creates an `Ended` without a finish reason.
     #[must_use]
     pub const fn new(has_output: bool) -> Self {
         Self {
@@ -78,15 +95,15 @@ impl Ended {
         }
     }
 
-    /// Sets why the model stopped.
+    /// Sets the finish reason.
     #[must_use]
     pub const fn finish(mut self, finish: Option<FinishReason>) -> Self {
         self.finish = finish;
         self
     }
 
-    /// Returns whether the answer is empty for no reason: there was no output, and the model did not
-    /// stop at a limit, by a content filter, or with a refusal.
+    /// Returns `true` if the answer is empty without an explanation: there was no output, and the
+    /// finish reason is not a limit, a content filter or a refusal.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         let explained = match self.finish {
@@ -97,14 +114,15 @@ impl Ended {
     }
 }
 
-/// What a finding asks of the run.
+/// The effect of a finding on the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Effect {
-    /// Nothing, but to be recorded.
+    /// It is only recorded.
     Record,
-    /// Another attempt, once this one has ended.
+    /// Another attempt follows, once this one has ended.
     Retry,
-    /// The end of the run, at once.
+    /// The run ends immediately.
     Halt,
 }
 
@@ -115,12 +133,12 @@ mod sealed {
     impl Sealed for crate::DriftReport {}
 }
 
-/// What checks find: a [`Violation`], or a [`DriftReport`].
+/// The findings of checks: [`Violation`] or [`DriftReport`].
 pub trait Finding: sealed::Sealed + Clone + Send + 'static {
-    /// Returns what the finding asks of the run.
+    /// Returns the effect on the run.
     fn effect(&self) -> Effect;
 
-    /// Whether it says that something was found.
+    /// Returns `true` if it reports that something was found.
     #[doc(hidden)]
     fn is_one(&self) -> bool {
         true
@@ -175,25 +193,26 @@ impl Finding for DriftReport {
     }
 }
 
-/// Takes what the checks of one attempt find: each distinct finding once, however often it is
-/// reported. Two violations are the same if rule and message are, two drift reports if their types
-/// are: report each kind of drift by itself. One that is reported again with a stronger [`Effect`]
-/// has that effect from then on.
+/// The findings of the checks of one attempt. Each distinct finding is kept once.
+///
+/// Two violations are the same if their rule and message are, and two drift reports if their types
+/// are: report each kind of drift on its own. A finding that is reported again with a stronger
+/// [`Effect`] gets that effect.
 #[derive(Debug, Clone)]
 pub struct Findings<F = Violation> {
     found: Vec<F>,
-    /// How many of them were taken.
+    /// The number of findings taken so far.
     taken: usize,
     /// The strongest effect of all.
     effect: Effect,
 }
 
 impl<F: Finding> Findings<F> {
-    /// How many distinct findings are kept per attempt. Further ones are dropped, unless they have a
-    /// stronger [`Effect`] than all before.
+    /// The maximum number of distinct findings per attempt. Further ones are dropped, unless their
+    /// [`Effect`] is stronger than all before.
     pub const MAX: usize = 100;
 
-    /// Creates an empty sink.
+    /// Creates an empty set of findings.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -203,7 +222,7 @@ impl<F: Finding> Findings<F> {
         }
     }
 
-    /// Reports a finding. A [`DriftReport`] without types is none.
+    /// Reports a finding. A [`DriftReport`] without types is ignored.
     pub fn report(&mut self, finding: F) {
         if !finding.is_one() {
             return;
@@ -219,18 +238,18 @@ impl<F: Finding> Findings<F> {
         self.effect = self.effect.max(effect);
     }
 
-    /// Returns the strongest effect of what was reported so far.
+    /// Returns the strongest effect reported so far.
     #[must_use]
     pub const fn effect(&self) -> Effect {
         self.effect
     }
 
-    /// Iterates over what was reported so far.
+    /// Iterates over the findings reported so far.
     pub fn iter(&self) -> impl Iterator<Item = &F> {
         self.found.iter()
     }
 
-    /// Returns what was reported since the last call.
+    /// Returns the findings reported since the last call.
     #[inline]
     pub(crate) fn take_new(&mut self) -> &[F] {
         let new = &self.found[self.taken..];
@@ -252,10 +271,12 @@ impl<F: Finding> Default for Findings<F> {
 
 type Make<F> = Arc<dyn Fn() -> Box<dyn Check<F>> + Send + Sync>;
 
-/// The checks of a run: a set of makers, each called once per attempt. Cheap to clone.
+/// The checks of a run: a set of closures, each called once per attempt to create a check. Cheap to
+/// clone.
 ///
-/// A closure that makes a check is a set of one: `l0.stream(..).guardrails(|| MyRule::new())`. The
-/// crate `l0-guardrails` has rules and sets of rules.
+/// A closure that creates a check converts into a set:
+/// `l0.stream(..).guardrails(|| MyRule::new())`. The crate `l0-guardrails` provides rules and sets
+/// of rules.
 #[derive(Clone)]
 #[must_use]
 pub struct Checks<F = Violation> {
@@ -283,7 +304,7 @@ impl<F: Finding> Checks<F> {
         self
     }
 
-    /// Returns whether there are none.
+    /// Returns `true` if the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.makers.is_empty()
@@ -312,14 +333,14 @@ impl<F> fmt::Debug for Checks<F> {
     }
 }
 
-/// The checks of one kind at work on one attempt, and what they found.
+/// The checks of one kind in one attempt, and their findings.
 pub(crate) struct Running<F> {
     checks: Vec<Box<dyn Check<F>>>,
     pub(crate) findings: Findings<F>,
 }
 
 impl<F: Finding> Running<F> {
-    /// Makes the checks of an attempt; absent if there are none.
+    /// Creates the checks of an attempt, or `None` if the set is empty.
     pub(crate) fn start(checks: &Checks<F>) -> Option<Self> {
         (!checks.is_empty()).then(|| Self {
             checks: checks.makers.iter().map(|make| make()).collect(),
@@ -336,7 +357,7 @@ impl<F: Finding> Running<F> {
         self.each(|check, findings| check.end(ended, findings));
     }
 
-    /// Calls every check. One that panics is not called again.
+    /// Calls every check. A check that panics is not called again.
     #[inline]
     fn each(&mut self, call: impl Fn(&mut dyn Check<F>, &mut Findings<F>)) {
         let Self { checks, findings } = self;
@@ -355,7 +376,7 @@ impl<F: Finding> Running<F> {
     }
 }
 
-/// Drops a check that panicked, and says so. Whatever else it does may panic as well.
+/// Drops a check that panicked, and reports the panic. Its `Drop` can panic as well.
 #[cold]
 fn discard<F: Finding>(check: Box<dyn Check<F>>, findings: &mut Findings<F>) {
     let finding = contain(|| F::of_panic(check.name()));

@@ -1,4 +1,4 @@
-//! The monotonic clock: the one place where core reads it, so that reads can be counted.
+//! The monotonic clock. Core reads it only here, so tests can count the reads.
 
 use tokio::time::Instant;
 
@@ -7,7 +7,7 @@ thread_local! {
     static READS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
-/// Reads the clock: Tokio's, so that a paused clock is obeyed.
+/// Reads Tokio's clock, which tests can pause.
 #[inline]
 pub(crate) fn now() -> Instant {
     #[cfg(test)]
@@ -15,7 +15,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// How often this thread has read the clock.
+/// Returns how often this thread has read the clock.
 #[cfg(test)]
 pub(crate) fn reads() -> u64 {
     READS.get()

@@ -1,5 +1,5 @@
-//! Content: what is asked and what is answered, for those who choose to send it. Bounded, redacted, masked,
-//! and put together once, when an attempt ends.
+//! Content: prompts and answers, for applications that choose to send them. They are bounded,
+//! redacted, masked, and assembled once, when an attempt ends.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,13 +11,14 @@ use crate::keys::cut;
 use crate::redact;
 use crate::token::{TokenKind, TokenView};
 
-/// That prompts and answers are sent, by the adapter that it is given to. Without it none is.
+/// Enables an adapter to send prompts and answers. Without it no content is sent.
 ///
-/// The input is what a source says it asks, or what was given to [`input`](crate::RunBuilder::input). The
-/// output is text and tool calls; of an answer that came as one, its text, or its first tool call where it has
-/// none. Both are in the schema of messages of OpenTelemetry's conventions. Credentials are taken out by
-/// [`redact::content`](crate::redact::content); what else must not leave, such as personal data, is for
-/// [`mask`](Self::mask).
+/// The input is what a source provides, or what was set with [`input`](crate::RunBuilder::input).
+/// The output is text and tool calls; of a single answer, its text, or its first tool call if it
+/// has no text. Both follow the message schema of OpenTelemetry's conventions.
+///
+/// Credentials are removed by [`redact::content`](crate::redact::content). Use [`mask`](Self::mask)
+/// to remove anything else that must not be sent, such as personal data.
 ///
 /// ```
 /// use l0_core::Content;
@@ -30,9 +31,10 @@ use crate::token::{TokenKind, TokenView};
 ///
 /// # For adapters
 ///
-/// An adapter [needs](crate::Interceptor::needs_input) the input and the tokens of a run. It fills a
-/// [`buffer`](Self::buffer) with what an attempt answers. When the attempt has ended, it sets all numbers, and
-/// then once what [`prompt`](Self::prompt) and [`answer`](Self::answer) return.
+/// An adapter [needs](crate::Interceptor::needs_input) the input and the tokens of a run. It
+/// collects the answer of an attempt in a [`buffer`](Self::buffer). When the attempt has ended, it
+/// sets all numbers, and then calls [`prompt`](Self::prompt) and [`answer`](Self::answer) once
+/// each.
 ///
 /// ```
 /// use l0_core::{Content, TokenView};
@@ -61,46 +63,47 @@ pub struct Content {
 
 type Mask = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
-/// What was asked, as [`Content`] lets it leave.
+/// The input that [`Content`] allows to be sent.
 #[derive(Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Prompt {
-    /// The parts of the instructions; empty without any.
+    /// The parts of the instructions; empty if there are none.
     pub instructions: Vec<Value>,
-    /// The messages, each with a role and parts; empty without any.
+    /// The messages, each with a role and parts; empty if there are none.
     pub messages: Vec<Value>,
-    /// The tools that the model may call, as far as there is room beside the messages; empty without any.
+    /// The tools that the model can call, as far as they fit after the messages; empty if there are
+    /// none.
     pub tools: Vec<Value>,
 }
 
-/// What an attempt has answered so far, as much as [`Content`] keeps of it.
+/// The answer of an attempt so far, as much as [`Content`] keeps of it.
 pub struct AnswerBuffer {
     text: String,
     calls: Vec<Call>,
-    /// How many bytes they have, and what each call counts.
+    /// Their size in bytes, including the overhead of each call.
     bytes: usize,
     max_bytes: usize,
     is_cut: bool,
 }
 
-/// A tool call, as it came.
+/// A tool call, as it was received.
 #[derive(Default)]
 struct Call {
     name: Option<String>,
     arguments: String,
 }
 
-/// What stands where something was cut.
+/// The mark in place of a cut.
 const MARK: &str = "…[cut]";
 
-/// How much more than the limit is read, and thrown away: what lies across a cut is not recognised for what
-/// it is.
+/// The number of bytes that are read beyond the limit and then discarded. A secret that crosses the
+/// cut would not be recognized without them.
 const BEYOND: usize = 1024;
 
-/// What each message and each part counts, besides its text.
+/// The size counted for each message and each part, in addition to its text.
 const OVERHEAD: usize = 16;
 
-/// Where requests have their instructions, and their messages.
+/// The fields of a request's instructions, and of its messages.
 const INSTRUCTIONS: [&str; 4] = [
     "system",
     "instructions",
@@ -109,8 +112,8 @@ const INSTRUCTIONS: [&str; 4] = [
 ];
 const MESSAGES: [&str; 3] = ["messages", "input", "contents"];
 
-/// Where the calls of tools, what tools returned, and what tools there are have their parts: each API has one
-/// of the names.
+/// The fields of tool calls, of tool results and of tool declarations. Each API uses one of the
+/// names.
 const FUNCTIONS: [&str; 3] = ["function", "functionCall", "function_call"];
 const ARGUMENTS: [&str; 3] = ["arguments", "args", "input"];
 const CALL_IDS: [&str; 4] = ["tool_use_id", "tool_call_id", "call_id", "id"];
@@ -120,7 +123,7 @@ const DECLARATIONS: [&str; 2] = ["functionDeclarations", "function_declarations"
 const SCHEMAS: [&str; 3] = ["parameters", "input_schema", "parametersJsonSchema"];
 
 impl Content {
-    /// Creates the default: at most 8 KiB of each, without a mask.
+    /// Creates the default: at most 8 KiB each of input and output, without a mask.
     pub const fn new() -> Self {
         Self {
             max_bytes: 8 * 1024,
@@ -128,24 +131,28 @@ impl Content {
         }
     }
 
-    /// Sets how many bytes of an attempt's input, and how many of its output, are sent at most; a mark
-    /// stands where they were cut. Of the input, the last messages are kept. A live run keeps so much of its
-    /// output in memory, and 1 KiB more; its input it keeps whole. The redaction takes one or two milliseconds
-    /// for each KiB, inside the poll or the drop that ends the attempt.
+    /// Sets the maximum size of an attempt's input, and of its output, in bytes. A mark shows where
+    /// content was cut. Of the input, the last messages are kept.
+    ///
+    /// A live run keeps up to this much of its output in memory, plus 1 KiB, and its whole input.
+    /// The redaction takes one or two milliseconds per KiB, inside the poll or the drop that ends
+    /// the attempt.
     pub const fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.max_bytes = max_bytes;
         self
     }
 
-    /// Sets what is called with every text before it leaves: the texts of messages, and as JSON what of
-    /// them is no text. What it returns is sent. It is called after the redaction and before the cut, when
-    /// an attempt ends, inside the run's poll or its drop.
+    /// Sets a function that is called with every text before it is sent: the texts of messages, and
+    /// other content as JSON. What it returns is sent.
+    ///
+    /// The function is called after the redaction and before the cut, when an attempt ends, inside
+    /// the run's poll or its drop.
     pub fn mask(mut self, mask: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         self.mask = Some(Arc::new(mask));
         self
     }
 
-    /// Returns an empty buffer for what an attempt answers.
+    /// Returns an empty buffer for the answer of an attempt.
     #[must_use]
     pub const fn buffer(&self) -> AnswerBuffer {
         AnswerBuffer {
@@ -157,8 +164,8 @@ impl Content {
         }
     }
 
-    /// Returns what may leave of an input: the instructions, the messages and the tools that stand in a
-    /// request of a provider, or else a message that is all of it.
+    /// Returns the part of an input that can be sent: the instructions, messages and tools of a
+    /// provider's request, or else the whole input as one message.
     #[must_use]
     pub fn prompt(&self, input: &Value) -> Prompt {
         let mut writing = Writing {
@@ -175,7 +182,7 @@ impl Content {
         let instructions = instructions.flat_map(|one| writing.parts(one)).collect();
         let messages = MESSAGES.iter().filter_map(|name| fields.get(*name));
         let messages = messages.flat_map(|one| writing.messages(one)).collect();
-        // Last: what there is not room for is left out.
+        // Last, so tools are the first to be left out.
         let tools = fields.get("tools").and_then(Value::as_array);
         let tools = tools.into_iter().flatten();
         let tools = tools.flat_map(|one| writing.tools(one)).collect();
@@ -186,8 +193,8 @@ impl Content {
         }
     }
 
-    /// Returns what may leave of an answer, as one message; empty if there is none. The schema of messages
-    /// asks for a finish reason, which is an empty text where there is none.
+    /// Returns the part of an answer that can be sent, as one message; empty if there is none. The
+    /// message schema requires a finish reason, so it is an empty text if there is none.
     #[must_use]
     pub fn answer(&self, buffer: &AnswerBuffer, finish_reason: Option<&str>) -> Vec<Value> {
         let mut writing = Writing {
@@ -211,10 +218,10 @@ impl Content {
         }
         let mut message = json!({ "role": "assistant", "parts": parts });
         message["finish_reason"] = match finish_reason {
-            // The schema of messages has it in the singular.
+            // The message schema uses the singular.
             Some("tool_calls") => "tool_call".into(),
             Some(reason) => reason.into(),
-            // The schema asks for one.
+            // The schema requires one.
             None => "".into(),
         };
         vec![message]
@@ -235,7 +242,7 @@ impl fmt::Debug for Content {
     }
 }
 
-/// Without what is asked.
+/// Omits the content.
 impl fmt::Debug for Prompt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prompt")
@@ -246,7 +253,7 @@ impl fmt::Debug for Prompt {
     }
 }
 
-/// Without what is answered.
+/// Omits the content.
 impl fmt::Debug for AnswerBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AnswerBuffer")
@@ -257,7 +264,7 @@ impl fmt::Debug for AnswerBuffer {
 }
 
 impl AnswerBuffer {
-    /// Adds what a token, or an answer, says, as far as there is room: of text and of tool calls.
+    /// Adds the text or the tool call of a token or an answer, as far as it fits.
     pub fn add(&mut self, view: &TokenView<'_>) {
         if self.is_cut {
             return;
@@ -280,7 +287,7 @@ impl AnswerBuffer {
                         ..Call::default()
                     });
                 }
-                // A piece that has nothing else is its name.
+                // A piece without other fields contains the name.
                 let text = view.text;
                 let text = if view.tool == Some(text) { "" } else { text };
                 if let Some(call) = self.calls.last_mut() {
@@ -293,7 +300,7 @@ impl AnswerBuffer {
         }
     }
 
-    /// Makes it empty, for the next attempt.
+    /// Clears the buffer, for the next attempt.
     pub fn clear(&mut self) {
         self.text.clear();
         self.calls.clear();
@@ -302,24 +309,24 @@ impl AnswerBuffer {
     }
 }
 
-/// Adds as much of a text as there is room for. Returns how much that is.
+/// Adds as much of a text as fits. Returns its length.
 fn push(to: &mut String, text: &str, room: usize) -> usize {
     let kept = cut(text, room);
     if to.capacity() - to.len() < kept.len() {
-        // As a string grows by itself, but not beyond the limit.
+        // Grows like a string does, but not beyond the limit.
         to.reserve_exact(to.len().clamp(kept.len(), room));
     }
     to.push_str(kept);
     kept.len()
 }
 
-/// The part of a message that is a call of a tool.
+/// Returns the part of a message for a tool call.
 fn tool_call(id: Option<String>, name: Option<String>, arguments: String) -> Value {
     let known = [("id", id), ("name", name), ("arguments", Some(arguments))];
     part("tool_call", known)
 }
 
-/// A part of a message, with what of it is known.
+/// Returns a part of a message, with its known fields.
 fn part<const N: usize>(kind: &str, known: [(&str, Option<String>); N]) -> Value {
     let known = known.into_iter();
     let known = known.filter_map(|(key, value)| Some((key.to_owned(), value?.into())));
@@ -328,12 +335,12 @@ fn part<const N: usize>(kind: &str, known: [(&str, Option<String>); N]) -> Value
     Value::Object(part)
 }
 
-/// The first of these fields that is there.
+/// Returns the first of these fields that is present.
 fn first<'a>(value: &'a Value, keys: &[&str]) -> Option<&'a Value> {
     keys.iter().find_map(|key| value.get(key))
 }
 
-/// What writes messages, as long as there is room.
+/// Writes messages until the limit is reached.
 struct Writing<'a> {
     content: &'a Content,
     left: usize,
@@ -344,7 +351,7 @@ impl Writing<'_> {
         let one = std::slice::from_ref(value);
         let all = value.as_array().map_or(one, Vec::as_slice);
         let mut messages = Vec::new();
-        // The last ones are what is asked; those before them tell how it came to that.
+        // The last messages are the question. Earlier ones are its context.
         for value in all.iter().rev() {
             if self.left == 0 {
                 let mark = json!({ "type": "text", "content": MARK });
@@ -423,7 +430,7 @@ impl Writing<'_> {
         })
     }
 
-    /// A call of a tool, or what a tool returned; none if it is another part.
+    /// Returns a tool call or a tool result, or `None` for another part.
     fn tool_part(&mut self, value: &Value) -> Option<Value> {
         if let Some(response) = first(value, &RESPONSES) {
             return self.tool_result(response);
@@ -441,7 +448,7 @@ impl Writing<'_> {
         Some(tool_call(id, Some(name), arguments))
     }
 
-    /// What a tool returned.
+    /// Returns the result of a tool.
     fn tool_result(&mut self, value: &Value) -> Option<Value> {
         let result = first(value, &RESULTS)?;
         let id = self.id(value);
@@ -457,7 +464,7 @@ impl Writing<'_> {
         Some(self.text(id, false))
     }
 
-    /// The tools that an entry of a request's list declares, as far as there is room.
+    /// Returns the tools that an entry of a request's list declares, as far as they fit.
     fn tools(&mut self, value: &Value) -> Vec<Value> {
         let one = std::slice::from_ref(value);
         let all = first(value, &DECLARATIONS).and_then(Value::as_array);
@@ -477,14 +484,14 @@ impl Writing<'_> {
             tool["description"] = self.text(description, false).into();
         }
         if let Some(schema) = first(function, &SCHEMAS) {
-            // A mask may leave no JSON of it.
+            // A mask can return text that is not JSON.
             let schema = self.other(schema);
             tool["parameters"] = serde_json::from_str(&schema).unwrap_or(Value::String(schema));
         }
         Some(tool)
     }
 
-    /// A text, or what is none as JSON.
+    /// Returns a text, or another value as JSON.
     fn any(&mut self, value: &Value) -> String {
         match value {
             Value::String(text) => self.text(text, false),
@@ -492,7 +499,7 @@ impl Writing<'_> {
         }
     }
 
-    /// What is no text, as JSON.
+    /// Returns a value that is not a text, as JSON.
     fn other(&mut self, value: &Value) -> String {
         let mut beginning = Beginning {
             text: Vec::new(),
@@ -503,7 +510,7 @@ impl Writing<'_> {
         self.text(&text, is_cut)
     }
 
-    /// A text as it may leave. If it was cut already, it is longer than there is room for.
+    /// Returns a text as it can be sent. If it was already cut, it is longer than the limit.
     fn text(&mut self, text: &str, was_cut: bool) -> String {
         let beginning = cut(text, self.left.saturating_add(BEYOND));
         let was_cut = was_cut || beginning.len() < text.len();
@@ -527,7 +534,7 @@ impl Writing<'_> {
     }
 }
 
-/// The beginning of what is written.
+/// Keeps the beginning of what is written.
 struct Beginning {
     text: Vec<u8>,
     room: usize,

@@ -1,9 +1,9 @@
 //! Distribution: many durations in constant memory, with quantiles within 2 %.
 //!
-//! The places of the buckets are the same everywhere, so two distributions merge by adding counts.
-//! Below 256 ns a bucket is 16 ns wide. From there each octave (a doubling) is cut into 128 equal
-//! cells, and neighbouring cells are joined for as long as the bucket stays within the error bound:
-//! that takes 19 buckets per octave, and finding one takes integer arithmetic and one table look-up.
+//! All distributions have the same bucket bounds, so two of them merge by adding counts. Below 256 ns a
+//! bucket is 16 ns wide. From there each octave (a doubling) is divided into 128 equal cells.
+//! Neighboring cells are joined as long as the bucket stays within the error bound. This takes 19
+//! buckets per octave. Finding a bucket takes integer arithmetic and one table look-up.
 
 use std::fmt;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::units::millis::{self, Millis};
 
-/// Buckets below the first octave, and the nanoseconds each is wide.
+/// The number of buckets below the first octave, and the width of each in nanoseconds.
 const LINEAR: usize = 16;
 const LINEAR_WIDTH: u64 = 16;
 /// The first octave starts at 2^8 ns = 256 ns, where the linear buckets end.
@@ -24,11 +24,11 @@ const OCTAVES: usize = 34;
 const PER_OCTAVE: usize = 19;
 const CELLS: usize = 128;
 
-/// All buckets. The last one also takes whatever lies above it.
+/// The number of buckets. The last bucket also holds all durations above it.
 const BUCKETS: usize = LINEAR + OCTAVES * PER_OCTAVE;
 const LAST: usize = BUCKETS - 1;
 
-/// Where the buckets of an octave start and end, in cells from zero: an octave runs from 128 to 256.
+/// The bucket bounds of an octave, in cells from zero: an octave runs from 128 to 256.
 static EDGES: [u16; PER_OCTAVE + 1] = edges();
 /// The bucket of each cell of an octave.
 static CELL_TO_BUCKET: [u8; CELLS] = cell_to_bucket();
@@ -39,7 +39,8 @@ const fn edges() -> [u16; PER_OCTAVE + 1] {
     while bucket < PER_OCTAVE {
         let low = edges[bucket];
         let mut high = low + 1;
-        // Half the width over the middle is the error of the harmonic middle, at both ends.
+        // Half the width divided by the middle is the relative error of the harmonic middle, at both
+        // ends.
         while high < 2 * CELLS as u16 && (high + 1 - low) * 100 <= (high + 1 + low) * 2 {
             high += 1;
         }
@@ -68,17 +69,20 @@ const fn cell_to_bucket() -> [u8; CELLS] {
     table
 }
 
-/// The bucket that a duration in nanoseconds falls into.
-#[inline]
+/// Returns the bucket of a duration in nanoseconds.
 fn index(nanos: u64) -> usize {
+    unclamped_index(nanos).min(LAST)
+}
+
+/// Returns the bucket as [`index`] does, but does not clamp durations above the last bucket.
+#[inline]
+fn unclamped_index(nanos: u64) -> usize {
     if nanos < LINEAR as u64 * LINEAR_WIDTH {
         (nanos / LINEAR_WIDTH) as usize
     } else {
         let octave = nanos.ilog2() as usize;
         let cell = (nanos >> (octave - 7)) as usize % CELLS;
-        let index =
-            LINEAR + (octave - FIRST_OCTAVE) * PER_OCTAVE + usize::from(CELL_TO_BUCKET[cell]);
-        index.min(LAST)
+        LINEAR + (octave - FIRST_OCTAVE) * PER_OCTAVE + usize::from(CELL_TO_BUCKET[cell])
     }
 }
 
@@ -86,7 +90,8 @@ fn index_of(duration: Duration) -> usize {
     index(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The lower bound of a bucket, in nanoseconds, and so the upper bound of the one before it.
+/// Returns the lower bound of a bucket in nanoseconds, which is the upper bound of the bucket before
+/// it.
 #[inline]
 fn bound(index: usize) -> u64 {
     match index.checked_sub(LINEAR) {
@@ -95,13 +100,14 @@ fn bound(index: usize) -> u64 {
     }
 }
 
-/// The upper bound of a bucket; absent for the last one, which is open.
+/// Returns the upper bound of a bucket, or `None` for the last bucket, which is open.
 #[inline]
 fn upper_bound(index: usize) -> Option<Duration> {
     (index < LAST).then(|| Duration::from_nanos(bound(index + 1)))
 }
 
-/// What stands for every duration in a bucket; absent for the last one, which is open.
+/// Returns the value that represents all durations in a bucket, or `None` for the last bucket, which is
+/// open.
 fn middle(index: usize) -> Option<Duration> {
     if index >= LAST {
         return None;
@@ -110,24 +116,24 @@ fn middle(index: usize) -> Option<Duration> {
     Some(Duration::from_nanos(if index < LINEAR {
         u64::midpoint(low, high)
     } else {
-        // The harmonic middle errs by the same share at both ends, the arithmetic one by more at
-        // the lower. Below 2^42, the product needs up to 85 bits.
+        // The harmonic middle has the same relative error at both ends. The arithmetic one has a larger
+        // error at the lower end. Below 2^42, the product needs up to 85 bits.
         (2 * u128::from(low) * u128::from(high) / u128::from(low + high)) as u64
     }))
 }
 
-/// Many durations, kept as counts in buckets: memory does not grow with their number.
+/// A collection of durations, kept as counts in buckets. Its memory does not grow with their number.
 ///
-/// [`count`](Self::count), [`sum`](Self::sum) and [`max`](Self::max) are exact. Quantiles are within
-/// 2 % of the duration at that rank (below 256 ns: within 8 ns) up to 71 minutes; above that, all
-/// durations share one bucket and only the three exact numbers tell them apart. Distributions that
-/// were recorded apart merge without loss. What does not fit saturates.
+/// [`count`](Self::count), [`sum`](Self::sum) and [`max`](Self::max) are exact. Quantiles are within 2
+/// % of the duration at that rank (below 256 ns: within 8 ns) up to 71 minutes. Longer durations share
+/// one bucket, so only the three exact numbers distinguish them. Distributions merge without loss.
+/// Values that do not fit saturate.
 ///
-/// In JSON, durations are milliseconds; `buckets` lists `[upper bound, count]` of the buckets that
-/// are not empty, in ascending order, with `null` for the bound that the last one does not have;
-/// `p50`, `p90` and `p99` are there for other readers, and ignored when read back. What is written
-/// reads back equal, but for a `sum` or `max` of more than 99 days, which a JSON number does not
-/// carry to the nanosecond. A `count` that is not that of the buckets is an error.
+/// In JSON, durations are milliseconds. `buckets` lists `[upper bound, count]` of the non-empty buckets
+/// in ascending order, with `null` as the bound of the open bucket. `p50`, `p90` and `p99` are written
+/// for other readers and ignored when read back. Written distributions read back equal, except a `sum`
+/// or `max` of more than 99 days, which a JSON number cannot hold to the nanosecond. A `count` that
+/// differs from the sum of the buckets is an error.
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,12 +154,12 @@ pub struct Distribution {
     count: u64,
     sum: Duration,
     max: Duration,
-    /// Index and count of the buckets that are not empty, by index: at most [`BUCKETS`].
+    /// Index and count of the non-empty buckets, by index: at most [`BUCKETS`].
     buckets: Vec<(u16, u64)>,
 }
 
 impl Distribution {
-    /// Creates an empty distribution; allocates nothing.
+    /// Creates an empty distribution. Does not allocate.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -172,8 +178,8 @@ impl Distribution {
         self.add(index_of(duration) as u16, 1);
     }
 
-    /// Adds all durations of `other`: the result is the same as if they had been recorded here, in
-    /// whichever order distributions are merged.
+    /// Adds all durations of `other`. The result is the same as if they had been recorded here, and
+    /// does not depend on the order of merges.
     pub fn merge(&mut self, other: &Self) {
         self.count = self.count.saturating_add(other.count);
         self.sum = self.sum.saturating_add(other.sum);
@@ -189,44 +195,47 @@ impl Distribution {
                 let total = &mut self.buckets[found].1;
                 *total = total.saturating_add(count);
             }
-            Err(place) => self.buckets.insert(place, (index, count)),
+            Err(position) => self.buckets.insert(position, (index, count)),
         }
     }
 
-    /// Returns how many durations were recorded.
+    /// Returns the number of durations recorded.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Returns the sum of the durations, which is exact.
+    /// Returns the exact sum of the durations.
     #[must_use]
     pub const fn sum(&self) -> Duration {
         self.sum
     }
 
-    /// Returns the longest duration, which is exact; zero if empty.
+    /// Returns the longest duration, which is exact, or zero if empty.
     #[must_use]
     pub const fn max(&self) -> Duration {
         self.max
     }
 
-    /// Returns whether nothing was recorded.
+    /// Returns `true` if no duration was recorded.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Returns the duration that a share `q` of all durations does not exceed, by nearest rank: an estimate
-    /// of the `ceil(q * count)`-th shortest, never above [`max`](Self::max), and `max` itself at the
-    /// highest rank. `q` below 0 counts as 0, above 1 as 1. Absent if empty or if `q` is NaN.
+    /// Returns the duration that a share `q` of all durations does not exceed, by nearest rank. Returns
+    /// `None` if empty or if `q` is NaN.
+    ///
+    /// It is an estimate of the `ceil(q * count)`-th shortest duration. It is never above
+    /// [`max`](Self::max), and exactly `max` at the highest rank. `q` is clamped to the range from 0 to
+    /// 1.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Duration> {
         if self.is_empty() || q.is_nan() {
             return None;
         }
-        // Most decimal shares have no exact `f64`: 0.07 * 100.0 is slightly above 7, and is meant to
-        // be 7. One rounding step down puts that right, and is far from the rank below.
+        // Most decimal shares have no exact `f64`: 0.07 * 100.0 is slightly above 7 but means 7. One
+        // rounding step down corrects this, and is far from the rank below.
         let rank = q.clamp(0.0, 1.0) * self.count as f64 * (1.0 - f64::EPSILON);
         let rank = (rank.ceil() as u64).max(1);
         if rank >= self.count {
@@ -241,25 +250,25 @@ impl Distribution {
         Some(estimate.map_or(self.max, |estimate| estimate.min(self.max)))
     }
 
-    /// Returns the median, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the median, as estimated by [`quantile`](Self::quantile), or `None` if empty.
     #[must_use]
     pub fn p50(&self) -> Option<Duration> {
         self.quantile(0.5)
     }
 
-    /// Returns the 90th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the 90th percentile, as estimated by [`quantile`](Self::quantile), or `None` if empty.
     #[must_use]
     pub fn p90(&self) -> Option<Duration> {
         self.quantile(0.9)
     }
 
-    /// Returns the 99th percentile, as [`quantile`](Self::quantile) estimates it; absent if empty.
+    /// Returns the 99th percentile, as estimated by [`quantile`](Self::quantile), or `None` if empty.
     #[must_use]
     pub fn p99(&self) -> Option<Duration> {
         self.quantile(0.99)
     }
 
-    /// Returns the mean, rounded down to the nanosecond; absent if empty.
+    /// Returns the mean, rounded down to the nanosecond, or `None` if empty.
     #[must_use]
     pub fn mean(&self) -> Option<Duration> {
         let nanos = self.sum.as_nanos().checked_div(u128::from(self.count))?;
@@ -267,10 +276,10 @@ impl Distribution {
         Some(Duration::new(seconds, (nanos % 1_000_000_000) as u32))
     }
 
-    /// Iterates over the buckets that are not empty, shortest durations first.
+    /// Iterates over the non-empty buckets, shortest durations first.
     ///
-    /// To fold them into a histogram with bounds of its own, give each bucket to the first of those
-    /// bounds that is not below its `upper`:
+    /// To fold them into a histogram with other bounds, add each bucket to the first bound that is not
+    /// below its `upper`:
     ///
     /// ```
     /// use std::time::Duration;
@@ -301,86 +310,110 @@ impl Distribution {
     }
 }
 
-/// One bucket of a [`Distribution`]: how many durations were at least `lower` and below `upper`.
+/// One bucket of a [`Distribution`]: the number of durations of at least `lower` and below `upper`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// The shortest duration it takes.
+    /// The inclusive lower bound.
     pub lower: Duration,
-    /// The bound that its durations stay below. [`Duration::MAX`] for the bucket above 71 minutes,
-    /// which takes everything.
+    /// The exclusive upper bound. [`Duration::MAX`] for the bucket above 71 minutes, which holds all
+    /// longer durations.
     pub upper: Duration,
-    /// How many durations; never 0.
+    /// The number of durations; never 0.
     pub count: u64,
 }
 
-/// Counts of durations in buckets at fixed places: what a live run records into. Does not allocate
-/// after it is made, but for runs of more than a million durations.
+/// Counts of durations in fixed buckets, recorded by a live run. Does not allocate, except for runs
+/// with more than 8,000 durations, or with many long ones.
+///
+/// It is small, because each live run has one. The fields that each record touches come first, next
+/// to each other.
 #[derive(Debug, Clone)]
+#[repr(C)]
 pub(crate) struct Histogram {
-    /// The low 16 bits of each count: half the memory that most runs would leave empty.
-    counts: Box<[u16; BUCKETS]>,
-    /// How often the low bits of a bucket wrapped round.
-    wraps: Vec<(u16, u32)>,
     count: u64,
     sum: u64,
     max: u64,
+    /// The low 8 bits of the counts of the buckets below two seconds. Most runs leave the other
+    /// buckets, and the high bits, empty.
+    counts: [u8; USUAL],
+    /// Counts of the other buckets, and of the high bits; 0 in slots that are free.
+    rare: [(u16, u16); RARE],
+    more: Vec<(u16, u16)>,
 }
 
-impl Histogram {
-    /// The buckets that may wrap before memory is needed: more than any run of a million durations
-    /// can fill.
-    const WRAPS: usize = 16;
+/// The number of buckets below 2^31 ns, two seconds.
+const USUAL: usize = LINEAR + 23 * PER_OCTAVE;
+/// The number of rare buckets that need no allocation. A run of 8,000 durations cannot fill more of
+/// them.
+const RARE: usize = 32;
 
+impl Histogram {
     pub(crate) fn new() -> Self {
         Self {
-            counts: Box::new([0; BUCKETS]),
-            wraps: Vec::with_capacity(Self::WRAPS),
             count: 0,
             sum: 0,
             max: 0,
+            counts: [0; USUAL],
+            rare: [(0, 0); RARE],
+            more: Vec::new(),
         }
     }
 
     /// Adds one duration, in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, nanos: u64) {
-        let index = index(nanos);
-        let count = &mut self.counts[index];
-        *count = count.wrapping_add(1);
-        if *count == 0 {
-            self.wrapped(index as u16);
+        let bucket = unclamped_index(nanos);
+        let mut is_rare = true;
+        if let Some(count) = self.counts.get_mut(bucket) {
+            *count = count.wrapping_add(1);
+            is_rare = *count == 0;
+        }
+        if is_rare {
+            self.count_rare(bucket);
         }
         self.count += 1;
         self.sum = self.sum.saturating_add(nanos);
         self.max = self.max.max(nanos);
     }
 
+    /// Counts what `counts` cannot hold: a wrap-around of a usual bucket's low bits, or one duration in
+    /// another bucket.
     #[cold]
-    fn wrapped(&mut self, index: u16) {
-        match self.wraps.iter_mut().find(|wraps| wraps.0 == index) {
-            Some((_, times)) => *times += 1,
-            None => self.wraps.push((index, 1)),
+    #[inline(never)]
+    fn count_rare(&mut self, bucket: usize) {
+        let index = bucket.min(LAST) as u16;
+        let known = self.rare.iter_mut().chain(&mut self.more);
+        let mut fit = known.filter(|(of, times)| *times == 0 || *of == index && *times < u16::MAX);
+        match fit.next() {
+            Some(rare) => *rare = (index, rare.1 + 1),
+            None => self.more.push((index, 1)),
         }
     }
 
-    /// How many durations were recorded.
+    /// Returns the number of durations recorded.
     pub(crate) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// What was recorded so far, as plain data.
+    /// Returns the durations recorded so far, as plain data.
     pub(crate) fn distribution(&self) -> Distribution {
-        let mut counts = self.counts.map(u64::from);
-        for &(index, times) in &self.wraps {
-            counts[usize::from(index)] += u64::from(times) << 16;
-        }
-        Distribution {
+        let counts = (0..).zip(self.counts.iter().copied().map(u64::from));
+        let mut distribution = Distribution {
             count: self.count,
             sum: Duration::from_nanos(self.sum),
             max: Duration::from_nanos(self.max),
-            buckets: (0..).zip(counts).filter(|(_, count)| *count > 0).collect(),
+            buckets: counts.filter(|(_, count)| *count > 0).collect(),
+        };
+        let rare = self.rare.iter().take_while(|(_, times)| *times > 0);
+        for &(index, times) in rare.chain(&self.more) {
+            let is_usual = usize::from(index) < USUAL;
+            distribution.add(
+                index,
+                u64::from(times) << if is_usual { u8::BITS } else { 0 },
+            );
         }
+        distribution
     }
 }
 
@@ -428,7 +461,7 @@ impl Serialize for Distribution {
     }
 }
 
-/// What is read of the JSON form; the quantiles are not.
+/// The part of the JSON form that is read. The quantiles are ignored.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Json {
@@ -463,7 +496,7 @@ impl TryFrom<Json> for Distribution {
     }
 }
 
-/// Buckets are taken one by one, each above the one before, so a long list cannot fill the memory.
+/// Reads buckets one by one and requires ascending bounds, so a long list cannot fill memory.
 impl<'de> Deserialize<'de> for JsonBuckets {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Ascending;
@@ -532,7 +565,7 @@ mod tests {
         serde_json::from_str(&serde_json::to_string(written).unwrap()).unwrap()
     }
 
-    /// The share the bound allows, plus the nanosecond that whole numbers need.
+    /// The share that the error bound allows, plus the nanosecond lost to rounding.
     fn is_near(estimate: u64, exact: u64) -> bool {
         let error = estimate.abs_diff(exact);
         error * 100 <= exact * 2 || (exact < 256 && error <= 8)
@@ -625,7 +658,7 @@ mod tests {
 
     #[test]
     fn quantile_takes_the_nearest_rank() {
-        // Bucket bounds are far enough apart here for each value to have a bucket of its own.
+        // Bucket bounds are far enough apart here for each value to have a bucket to itself.
         let all: Vec<u64> = (0..100).map(|i| 16 * i + 8).take(16).collect();
         let all = distribution(&all);
         for (q, rank) in [
@@ -653,7 +686,7 @@ mod tests {
         for count in [10, 100, 1_000, 10_000] {
             for percent in 1..100 {
                 let (share, exact) = (percent as f64 / 100.0, percent * count);
-                // Of the values below the rank one bucket, of those from it on another.
+                // The values below the rank are in one bucket, those from the rank on in another.
                 let rank = exact / 100 + u64::from(exact % 100 > 0);
                 let mut all = Distribution::new();
                 for i in 1..=count {
@@ -732,7 +765,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_counts_exactly_beyond_16_bits() {
+    fn a_run_counts_exactly_beyond_8_bits() {
         let mut live = Histogram::new();
         for round in 0..200_000 {
             live.record(1_000);
@@ -746,6 +779,28 @@ mod tests {
             .map(|bucket| bucket.count)
             .collect();
         assert_eq!((live.count(), counts), (300_000, vec![100_000, 200_000]));
+    }
+
+    #[test]
+    fn a_run_counts_long_durations_exactly_however_many_there_are() {
+        let mut live = Histogram::new();
+        let mut all = Distribution::new();
+        // More buckets than there are slots for rare ones, and more durations in one of them than a
+        // slot can count.
+        for octave in 31..64 {
+            for nanos in [4, 5, 6, 7].map(|quarters| quarters << (octave - 2)) {
+                live.record(nanos);
+                all.record(Duration::from_nanos(nanos));
+            }
+        }
+        for _ in 0..70_000 {
+            live.record(1 << 31);
+            all.record(Duration::from_nanos(1 << 31));
+        }
+        let live = live.distribution();
+        assert_eq!(live.buckets, all.buckets);
+        assert_eq!(live.count(), 70_132);
+        assert!(all.buckets.len() > RARE);
     }
 
     #[test]
@@ -849,7 +904,7 @@ mod tests {
         }
     }
 
-    /// Durations of every magnitude up to `2^bits` ns, each as likely.
+    /// Durations of every magnitude up to `2^bits` ns, all magnitudes equally likely.
     fn values(bits: u32) -> impl Strategy<Value = Vec<u64>> {
         let value = (64 - bits..64, any::<u64>()).prop_map(|(shift, value)| value >> shift);
         prop::collection::vec(value, 0..200)

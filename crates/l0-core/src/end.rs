@@ -11,29 +11,29 @@ use crate::redact;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
 label_enum! {
-    /// Which timeout expired.
+    /// The timeout that expired.
     pub enum TimeoutKind {
-        /// The wait for an attempt's first token, the factory's work included.
+        /// The wait for an attempt's first token, including the factory's work.
         FirstToken = "first_token",
         /// The wait between two tokens.
         InterToken = "inter_token",
         /// The wait for an item of any kind.
         Idle = "idle",
-        /// The wait for the answer of an attempt of a call.
+        /// The wait for the answer of a call's attempt.
         Answer = "answer",
-        /// The wait of the whole run, retries and back-off included.
+        /// The wait of the whole run, including retries and back-off.
         Total = "total",
     }
 }
 
 label_enum! {
-    /// Which limit of a run was reached.
+    /// The limit that was reached.
     pub enum LimitKind {
         /// The number of tokens.
         OutputTokens = "output_tokens",
         /// The cost.
         Cost = "cost",
-        /// What all runs with a budget may cost together.
+        /// The combined cost of all runs that share a budget.
         Budget = "budget",
     }
 }
@@ -42,32 +42,32 @@ label_enum! {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Cause {
-    /// The source failed: it gave an error, or did not connect.
+    /// The source failed: it returned an error, or did not connect.
     Source,
-    /// The source ended without the finish reason that it always sends.
+    /// The source ended without its usual finish reason.
     Truncated,
     /// The answer is empty.
     ZeroOutput,
     /// A timeout of the run expired.
     Timeout(TimeoutKind),
-    /// A rule stopped the run, or asked for another attempt.
+    /// A rule stopped the run or requested another attempt.
     Violation(Violation),
-    /// The answer drifted, and another attempt was asked for.
+    /// The answer drifted and a retry was requested.
     Drift(DriftReport),
     /// A limit of the run was reached.
     Limit(LimitKind),
     /// An interceptor refused the run, or its budget was spent.
     Refused,
-    /// The run was told to stop.
+    /// The run was aborted.
     Aborted,
-    /// There is no Tokio runtime with its timer enabled to wait with.
+    /// Waiting needs a Tokio runtime with its timer enabled, and none is running.
     NoTimer,
     /// The source, the factory or a hook panicked.
     Panic,
 }
 
 impl Cause {
-    /// Returns the outcome of a run that ends for this cause.
+    /// Returns the outcome of a run that ends with this cause.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -85,7 +85,7 @@ impl Cause {
         }
     }
 
-    /// Returns what this cause means for a retry, where it is not the source's error that says so.
+    /// Returns how a retry treats this cause, unless the source's error decides it.
     pub(crate) const fn failure(&self) -> Failure {
         match self {
             Self::Truncated => Failure::network(NetworkErrorKind::PartialChunks),
@@ -97,7 +97,7 @@ impl Cause {
     }
 }
 
-/// Says what happened, in lower case.
+/// Describes the cause, in lower case.
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,8 +130,7 @@ impl fmt::Display for Cause {
     }
 }
 
-/// How and why a run ended. Events, handles, errors and telemetry carry this one value. Cheap to
-/// clone.
+/// How and why a run ended. Events, handles, errors and telemetry carry this value. Cheap to clone.
 ///
 /// ```
 /// use l0_core::{End, Failure, Outcome};
@@ -174,33 +173,33 @@ impl End {
         Self(How::Dropped)
     }
 
-    /// Creates the end of a run whose source failed with this error. The message is what
-    /// [`redact::message`] gives.
+    /// Creates the end of a run whose source failed with this error. The message comes from
+    /// [`redact::message`].
     #[must_use]
     pub fn failed(error: &(dyn StdError + 'static)) -> Self {
         let failure = failure::read(error);
         Self::of_source(failure, &redact::message(error))
     }
 
-    /// Creates the end of a run that ended for this cause, which needs no error to be told.
+    /// Creates the end of a run with a cause that needs no source error.
     #[must_use]
     pub fn of(cause: Cause) -> Self {
         let message = match &cause {
-            // What a rule says is redacted like any text from elsewhere.
+            // A rule's message can contain foreign text, so it is redacted like any other.
             Cause::Violation(_) | Cause::Drift(_) => redact::text(&cause.to_string()),
             _ => cause.to_string(),
         };
         Self::new(cause.failure(), message.into(), cause)
     }
 
-    /// Creates the end of a run that an interceptor refused, for this reason.
+    /// Creates the end of a run that an interceptor refused for this reason.
     #[must_use]
     pub fn refused(reason: &str) -> Self {
         let message = format!("refused: {}", redact::text(reason));
         Self::new(Failure::fatal(), message.into(), Cause::Refused)
     }
 
-    /// Creates the end of a run whose source failed so; the message is redacted.
+    /// Creates the end of a run whose source failed. The message must be redacted.
     pub(crate) fn of_source(failure: Failure, message: &str) -> Self {
         Self::new(failure, message.into(), Cause::Source)
     }
@@ -223,42 +222,42 @@ impl End {
         }
     }
 
-    /// Returns why the run did not complete; absent if it completed or was dropped.
+    /// Returns why the run did not complete, or `None` if it completed or was dropped.
     #[must_use]
     pub fn cause(&self) -> Option<&Cause> {
         Some(&self.reason()?.cause)
     }
 
-    /// Returns what was read from the source's error, or what the cause means for a retry; absent if
-    /// the run completed or was dropped.
+    /// Returns what was read from the source's error, or how a retry treats the cause. Returns `None`
+    /// if the run completed or was dropped.
     #[must_use]
     pub fn failure(&self) -> Option<Failure> {
         Some(self.reason()?.failure)
     }
 
-    /// Returns why the run did not complete, as one line for people; absent if it completed or was
-    /// dropped.
+    /// Returns why the run did not complete, as one line for people. Returns `None` if it completed or
+    /// was dropped.
     ///
-    /// It is redacted, and by default in L0's own words: see
+    /// The message is redacted, and by default in L0's own words; see
     /// [`Monitoring::error_text`](crate::Monitoring::error_text).
     #[must_use]
     pub fn message(&self) -> Option<&str> {
         Some(&self.reason()?.message)
     }
 
-    /// Returns whether the run failed: see [`Outcome::is_failure`].
+    /// Returns `true` if the run failed; see [`Outcome::is_failure`].
     #[must_use]
     pub fn is_failure(&self) -> bool {
         self.outcome().is_failure()
     }
 
-    /// Returns the class of what went wrong, as one of few stable words; absent if the run completed
-    /// or was dropped.
+    /// Returns the class of the failure as a stable label, one of few. Returns `None` if the run
+    /// completed or was dropped.
     ///
-    /// It is the label of a [`NetworkErrorKind`] (`rate_limited`, `dns_error`, ...), an HTTP status
+    /// The label is that of a [`NetworkErrorKind`] (`rate_limited`, `dns_error`, ...), an HTTP status
     /// (`401`), `model_error`, `truncated`, `zero_output`, `timeout`, `guardrail_violation`, `drift`,
-    /// `limit`, `refused`, `aborted`, `no_timer`, `panic`, or `_OTHER`. These are the values of
-    /// OpenTelemetry's `error.type`, and of the label `error_type` elsewhere.
+    /// `limit`, `refused`, `aborted`, `no_timer`, `panic`, or `_OTHER`. OpenTelemetry uses these values
+    /// for `error.type`, and other adapters for the label `error_type`.
     #[must_use]
     pub fn error_type(&self) -> Option<Cow<'static, str>> {
         let reason = self.reason()?;

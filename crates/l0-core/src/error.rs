@@ -1,4 +1,4 @@
-//! Error: how a run fails, with the source's own error.
+//! Error: why a run failed, including the source's own error.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,13 +8,13 @@ use crate::failure::{Beginning, Failure, NetworkErrorKind};
 use crate::redact;
 use crate::verdict::{Outcome, Violation};
 
-/// What a source's error type must be: a standard error that can cross threads.
+/// The bounds on a source's error type: a standard error that can cross threads.
 ///
-/// Implemented for every such type; there is nothing to implement by hand.
+/// Implemented for every such type. You never implement it manually.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a source's error type",
     label = "not a `std::error::Error + Send + Sync + 'static`",
-    note = "for `anyhow::Error`, `Box<dyn Error + Send + Sync>` or `String`, convert the errors first, of connecting and of the items: `.map_err(std::io::Error::other)`"
+    note = "for `anyhow::Error`, `Box<dyn Error + Send + Sync>` or `String`, first convert the errors of connecting and of the items: `.map_err(std::io::Error::other)`"
 )]
 pub trait SourceError: StdError + Send + Sync + 'static {}
 
@@ -23,27 +23,27 @@ impl<E: StdError + Send + Sync + 'static> SourceError for E {}
 
 /// Why a run failed: the last item of a stream that did not complete.
 ///
-/// After it the stream is at its end, and telemetry and outcome are final. It displays what is known
-/// of the failure, and never the source's own words: those are in [`source()`](StdError::source).
-/// `Debug` keeps to that, too.
+/// The stream ends after it, and telemetry and outcome are final. `Display` and `Debug` print what is
+/// known of the failure, never the source's own words. Those are available through
+/// [`source()`](StdError::source).
 #[non_exhaustive]
 pub enum Error<E> {
-    /// The source failed, and was not, or not once more, retried.
+    /// The source failed, and the error was not retried or the retries were used up.
     #[non_exhaustive]
     Source {
         /// The source's own error, from the last attempt.
         source: E,
-        /// What was read from it.
+        /// The classification read from it.
         failure: Failure,
-        /// How many attempts were made.
+        /// The number of attempts made.
         attempts: u32,
     },
-    /// A rule stopped the run; the item at fault is withheld.
+    /// A rule stopped the run. The violating item is withheld.
     Guardrail(Violation),
-    /// The answer has no visible text, no media and no tool call, for no reason that the provider
-    /// gave, after all retries.
+    /// The answer has no visible text, no media and no tool call, the provider gave no reason for it,
+    /// and all retries failed.
     ZeroOutput,
-    /// The source ended without the finish reason that it always sends, after all retries.
+    /// The source ended without its usual finish reason, after all retries.
     Truncated,
     /// A timeout of the run expired, after all retries.
     Timeout(TimeoutKind),
@@ -51,17 +51,17 @@ pub enum Error<E> {
     Limit(LimitKind),
     /// The run was stopped through its handle or by one of its `until` futures.
     Aborted,
-    /// An interceptor refused the run, or its budget was spent; the source was never called.
+    /// An interceptor refused the run, or its budget was spent. The source was never called.
     Refused(Refusal),
-    /// The run has to wait, but there is no Tokio runtime with its timer enabled to wait with.
+    /// The run has to wait, but no Tokio runtime with its timer enabled is running.
     NoTimer,
-    /// The run had ended before, so: what [`Run::text`](crate::Run::text) gives of a run that did not
+    /// The run had already ended. [`Run::text`](crate::Run::text) returns this for a run that did not
     /// complete.
     Ended(End),
 }
 
-/// No text stands twice in an error's chain: what another link says already is left out here, or said in
-/// another word.
+/// No text appears twice in an error's chain: a text that another link already has is omitted or
+/// reworded here.
 impl<E: StdError + 'static> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +72,7 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
             } => {
                 let links = links(source);
                 f.write_str("the source")?;
-                // The source may be a run itself.
+                // The source can be a run itself.
                 match links.iter().filter(|link| is_of_run(link)).count() {
                     0 => {}
                     1 => f.write_str(", 1 run deep,")?,
@@ -110,7 +110,7 @@ impl<E: StdError + 'static> fmt::Display for Error<E> {
     }
 }
 
-/// Without the source's own error, which may hold a prompt or a key.
+/// Omits the source's own error, which can contain a prompt or a key.
 impl<E> fmt::Debug for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,29 +137,28 @@ impl<E> fmt::Debug for Error<E> {
     }
 }
 
-/// The beginnings of the texts of an error and of its source chain, in lower case.
+/// Returns the beginnings of the texts of an error and its source chain, in lower case.
 fn links(error: &(dyn StdError + 'static)) -> Vec<String> {
-    // A chain that leads back to itself would have no end.
+    // A chain that leads back to itself would never end.
     const MAX: usize = 32;
     let chain = std::iter::successors(Some(error), |link| (*link).source());
     let texts = chain.take(MAX).map(|link| Beginning::of(link).into_text());
     texts.map(|text| text.to_lowercase()).collect()
 }
 
-/// Whether a link holds the text of an [`Error::Source`].
+/// Returns `true` if a link is the text of an [`Error::Source`].
 fn is_of_run(link: &str) -> bool {
     link.contains("the source failed after ") || link.contains(" deep, failed after ")
 }
 
-/// Whether the text holds all that a link says.
+/// Returns `true` if the text contains a whole link.
 fn repeats(text: &str, links: &[String]) -> bool {
     let text = text.to_lowercase();
     let said = |link: &String| !link.is_empty() && text.contains(&**link);
     links.iter().any(said)
 }
 
-/// The source is the source's own error, or a [`Failure`] that says what this one means for a run
-/// whose source is a run itself.
+/// Returns the source's own error, or a [`Failure`] that tells an outer run how to treat this one.
 impl<E: StdError + 'static> StdError for Error<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         static TRUNCATED: Failure = Failure::network(NetworkErrorKind::PartialChunks);
@@ -183,7 +182,7 @@ impl<E: StdError + 'static> StdError for Error<E> {
 }
 
 impl<E> Error<E> {
-    /// Returns how a run that fails with this error ended.
+    /// Returns the outcome of a run that fails with this error.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -200,7 +199,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// Returns the source's own error, if that is what failed.
+    /// Returns the source's own error, or `None` if the source did not fail.
     #[must_use]
     pub fn into_source(self) -> Option<E> {
         match self {
@@ -236,12 +235,12 @@ impl<E: StdError + 'static> Error<E> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refusal {
-    /// The reason, for the caller. It reaches observers redacted, like every message.
+    /// The reason, for the caller. Observers receive it redacted, like every message.
     pub message: String,
 }
 
 impl Refusal {
-    /// Creates a refusal for this reason.
+    /// Creates a refusal with a reason.
     #[must_use]
     pub fn new(message: impl Into<String>) -> Self {
         Self {

@@ -1,36 +1,36 @@
-//! Estimate: what an attempt that ended early may have used, kept apart from what was told.
+//! Estimates: the usage of attempts that ended early, kept apart from reported usage.
 
 use serde_json::Value;
 
 use crate::price::Priced;
 use crate::usage::Usage;
 
-/// An attempt that ended before its answer was whole, of which its provider did not tell all.
+/// An attempt that ended before its answer was complete, without complete usage from its provider.
 ///
-/// See [`estimate_usage`](crate::Builder::estimate_usage).
+/// See [`estimate_usage`](crate::builder::Builder::estimate_usage).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Unfinished<'a> {
-    /// Who served which model.
+    /// The model, and its provider.
     pub model: Priced<'a>,
-    /// Its tokens, as L0 counts them: items of the stream.
+    /// The attempt's tokens, as L0 counts them: items of the stream.
     pub tokens: u64,
-    /// The characters of these: of text, of reasoning and of tool calls.
+    /// The characters of these tokens: text, reasoning and tool calls.
     pub characters: u64,
-    /// What was asked; absent if the source does not know it.
+    /// The request. `None` if the source does not expose it.
     pub input: Option<&'a Value>,
-    /// The characters of all texts in it, counted once for each attempt; absent as it is. Data that is
-    /// sent as text, such as an image in base64, is not counted.
+    /// The characters of all texts in the request, counted once per attempt. `None` if `input` is. Data
+    /// sent as text, such as an image in base64, does not count.
     pub input_characters: Option<u64>,
-    /// What its provider told of its usage; absent if it told none.
-    pub told: Option<Usage>,
+    /// The usage that the provider reported. `None` if it reported none.
+    pub reported: Option<Usage>,
 }
 
-/// Estimates what an attempt used in all.
+/// Estimates the total usage of an attempt.
 pub(crate) type Estimate = dyn Fn(&Unfinished<'_>) -> Option<Usage> + Send + Sync;
 
-/// The characters of all texts of a request, but the names of its fields. An image or a sound that is
-/// sent in a text is none: its tokens have nothing to do with its length.
+/// Counts the characters of all texts of a request, except field names. An image or audio sent as text
+/// does not count, because its tokens do not depend on its length.
 pub(crate) fn characters(input: &Value) -> u64 {
     match input {
         Value::String(text) if is_data(text) => 0,
@@ -41,8 +41,8 @@ pub(crate) fn characters(input: &Value) -> u64 {
     }
 }
 
-/// Whether a text is bytes in base64, or a `data:` URL. What is said in words is never so long without
-/// a space or a point.
+/// Returns `true` if a text is base64 data or a `data:` URL. Prose is never this long without a space
+/// or a full stop.
 fn is_data(text: &str) -> bool {
     const MIN: usize = 512;
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_=\r\n".contains(&byte);
@@ -50,21 +50,21 @@ fn is_data(text: &str) -> bool {
         || text.len() >= MIN && text.bytes().all(is_base64)
 }
 
-/// What of an estimate was not told; absent if that is nothing. Of the prompt, what was told is final.
-/// The output went on after it was told.
-pub(crate) fn untold(estimated: Usage, told: Option<Usage>) -> Option<Usage> {
-    let told = told.unwrap_or_default();
-    let is_new = told.input.is_none();
-    let rest = |all: Option<u64>, told: Option<u64>| {
-        let rest = all?.saturating_sub(told.unwrap_or(0));
+/// Returns the part of an estimate that was not reported, or `None` if there is none. A reported prompt
+/// is final. The output continued after it was reported.
+pub(crate) fn unreported(estimated: Usage, reported: Option<Usage>) -> Option<Usage> {
+    let reported = reported.unwrap_or_default();
+    let is_new = reported.input.is_none();
+    let rest = |all: Option<u64>, reported: Option<u64>| {
+        let rest = all?.saturating_sub(reported.unwrap_or(0));
         (rest > 0).then_some(rest)
     };
     let rest = Usage {
         input: estimated.input.filter(|_| is_new),
         cached_input: estimated.cached_input.filter(|_| is_new),
         cache_write_input: estimated.cache_write_input.filter(|_| is_new),
-        output: rest(estimated.output, told.output),
-        reasoning: rest(estimated.reasoning, told.reasoning),
+        output: rest(estimated.output, reported.output),
+        reasoning: rest(estimated.reasoning, reported.reasoning),
         total: None,
     };
     (rest != Usage::new()).then(|| rest.with_total())
@@ -105,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn what_was_told_is_no_part_of_an_estimate() {
+    fn reported_usage_is_not_part_of_an_estimate() {
         let all = Usage::new().input(100).cached_input(40).output(30);
         let all = all.reasoning(10);
-        for (name, estimated, told, rest) in [
-            ("nothing told", all, None, Some(all.total(130))),
+        for (name, estimated, reported, rest) in [
+            ("nothing reported", all, None, Some(all.total(130))),
             (
                 "the input and the first of the output, as of Anthropic",
                 all,
@@ -130,7 +130,7 @@ mod tests {
             ),
             ("no estimate", Usage::new(), None, None),
         ] {
-            assert_eq!(untold(estimated, told), rest, "{name}");
+            assert_eq!(unreported(estimated, reported), rest, "{name}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Event: what happens to a run, in the one vocabulary that observers, adapters and tests share.
+//! Events: what happens to a run, in the vocabulary shared by observers, adapters and tests.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,133 +14,134 @@ use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::TokenView;
 use crate::verdict::{DriftReport, Violation};
 
-/// Something that happened to a run. Borrowed: it lives for the call that delivers it.
+/// Something that happened to a run. Borrows its data, so it lives only for the call that delivers it.
 ///
-/// The order within a run is [`Started`](Self::Started), then what happens, then exactly one
-/// [`Finished`](Self::Finished). Times are absent in runs that are not measured; the events are
-/// the same.
+/// A run emits one [`Started`](Self::Started), then the other events, then exactly one
+/// [`Finished`](Self::Finished). Unmeasured runs emit the same events, without times.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The run started. Delivered inside `start()`, on the caller's thread.
+    /// The run started. Emitted inside `start()`, on the caller's thread.
     #[non_exhaustive]
     Started {
-        /// When, by the wall clock; absent in a run that is not measured.
+        /// The wall-clock time of the start. `None` in an unmeasured run.
         at: Option<Timestamp>,
     },
-    /// A source is about to be called. A watched stream is one attempt, which begins with it.
+    /// A source is about to be called. A watched stream is one attempt, which starts with the stream.
     #[non_exhaustive]
     AttemptStarted {
-        /// Which attempt, from 1. It counts the attempts of all sources of the run.
+        /// The number of the attempt, from 1, counted over all sources of the run.
         number: u32,
-        /// Which source, from 1: see [`RunInfo::source`](crate::RunInfo::source).
+        /// The number of the source, from 1; see [`RunInfo::source`](crate::RunInfo::source).
         source: u32,
     },
-    /// The first token of the run arrived. At most once per run, before its
+    /// The first token of the run arrived. Emitted at most once per run, before its
     /// [`Token`](Self::Token).
     #[non_exhaustive]
     FirstToken {
         /// The time since the start of the run.
         after: Option<Duration>,
     },
-    /// A token arrived. Only for observers with [`Interest::TOKENS`](crate::Interest::TOKENS).
+    /// A token arrived. Sent only to observers with [`Interest::TOKENS`](crate::Interest::TOKENS).
     #[non_exhaustive]
     Token {
-        /// How many tokens of this run came before it, those of earlier attempts included.
+        /// The number of earlier tokens of this run, all attempts included.
         index: u64,
-        /// The time since the token before; absent for the first of an attempt.
+        /// The time since the previous token. `None` for the first token of an attempt.
         gap: Option<Duration>,
-        /// What the token says. Its model is that of the attempt, also if an item before told it.
+        /// The content of the token. Its model is the attempt's model, even if an earlier item reported
+        /// it.
         view: TokenView<'a>,
     },
-    /// The answer of a call arrived, as one: it is no token. Only for observers with
+    /// The answer of a call arrived as a whole; it is not a token. Sent only to observers with
     /// [`Interest::TOKENS`](crate::Interest::TOKENS).
     #[non_exhaustive]
     Answer {
-        /// What the answer says. Its model is that of the attempt.
+        /// The content of the answer. Its model is the attempt's model.
         view: TokenView<'a>,
     },
-    /// A network error occurred, whether or not a retry follows.
+    /// A network error occurred, retried or not.
     #[non_exhaustive]
     NetworkError {
-        /// Its type.
+        /// The type of the error.
         kind: NetworkErrorKind,
-        /// What happened, redacted and by default in L0's own words: see
+        /// What happened. The text is redacted, and by default in L0's own words; see
         /// [`Monitoring::error_text`](crate::Monitoring::error_text).
         message: &'a str,
-        /// How long the run waits before the retry that follows; absent if none follows.
+        /// The delay before the retry that follows. `None` if none follows.
         delay: Option<Duration>,
-        /// Which attempt failed, from 1; absent if unknown.
+        /// The number of the attempt that failed, from 1. `None` if unknown.
         attempt: Option<u32>,
     },
-    /// The run will try again, after a delay.
+    /// The run will retry after a delay.
     #[non_exhaustive]
     Retry {
-        /// The number of the attempt to come.
+        /// The number of the next attempt.
         attempt: u32,
-        /// Why the attempt before failed.
+        /// Why the previous attempt failed.
         reason: RetryReason,
-        /// How long the run waits before it.
+        /// The delay before the next attempt.
         delay: Duration,
-        /// Which limit the retry counts toward.
+        /// The limit that the retry counts toward.
         kind: RetryKind,
     },
-    /// The run will ask its next source, without a delay.
+    /// The run will call its next source, without a delay.
     #[non_exhaustive]
     Fallback {
-        /// Which source is given up, from 1.
+        /// The number of the abandoned source, from 1.
         from: u32,
-        /// Which is asked next.
+        /// The number of the next source.
         to: u32,
     },
-    /// An attempt ended: exactly once for each [`AttemptStarted`](Self::AttemptStarted), before the
-    /// [`Retry`](Self::Retry), the [`Fallback`](Self::Fallback) or the [`Finished`](Self::Finished) that
-    /// follows it.
+    /// An attempt ended. Emitted exactly once for each [`AttemptStarted`](Self::AttemptStarted), before
+    /// the [`Retry`](Self::Retry), [`Fallback`](Self::Fallback) or [`Finished`](Self::Finished) that
+    /// follows.
     #[non_exhaustive]
     AttemptFinished {
-        /// What it measured. Of a run that is not measured: everything but times, gaps, usage, the
-        /// finish reason, and counts of errors and violations.
+        /// The measurements of the attempt. In an unmeasured run, they have no times, gaps, usage or
+        /// finish reason, and no counts of errors and violations.
         attempt: &'a AttemptStats,
     },
-    /// A rule found a violation. Each distinct one once per attempt.
+    /// A rule found a violation. Emitted once per attempt for each distinct violation.
     #[non_exhaustive]
     Violation {
-        /// What was found.
+        /// The violation.
         violation: &'a Violation,
     },
     /// Drift was found.
     #[non_exhaustive]
     Drift {
-        /// What was found.
+        /// The drift.
         report: &'a DriftReport,
     },
-    /// The run ended: its last event, exactly once, before the last item is handed out.
+    /// The run ended. The last event of a run, emitted exactly once before the consumer receives the last
+    /// item.
     #[non_exhaustive]
     Finished {
-        /// How and why it ended.
+        /// How and why the run ended.
         end: &'a End,
-        /// The final telemetry; absent in a run that is not measured.
+        /// The final telemetry. `None` in an unmeasured run.
         telemetry: Option<&'a Telemetry>,
-        /// The source's own error, if that is what the run failed with. Its text may hold prompts and
-        /// credentials: send the [message](End::message).
+        /// The source's own error, if the run failed with one. Its text can contain prompts and
+        /// credentials; send the [message](End::message) instead.
         error: Option<&'a (dyn StdError + 'static)>,
-        /// The model that answered the last attempt, as the provider names it, cut to 256 bytes;
-        /// absent if the source did not say.
+        /// The model that answered the last attempt, as named by the provider, truncated to 256 bytes.
+        /// `None` if the source did not report it.
         response_model: Option<&'a str>,
-        /// The provider's id of the last attempt's response, cut to 256 bytes; absent if the source
-        /// did not say.
+        /// The provider's response id of the last attempt, truncated to 256 bytes. `None` if the source
+        /// did not report it.
         response_id: Option<&'a str>,
-        /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was
+        /// The metadata of the run, including entries [set](crate::RunHandle::set_metadata) while it was
         /// live.
         metadata: &'a Metadata,
-        /// Why the run is to be told by itself; absent if it is not: see
+        /// Why per-run exporters send this run. `None` if they do not send it. See
         /// [`Monitoring::keep`](crate::Monitoring::keep).
         kept: Option<KeepReason>,
     },
 }
 
 impl Event<'_> {
-    /// Returns the stable name of the kind of event, in snake case.
+    /// Returns the stable name of the event's kind, in snake case.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -160,7 +161,7 @@ impl Event<'_> {
     }
 }
 
-/// Without the text of a token or an answer, and the source's own error, which may hold a prompt or a key.
+/// Omits the text of tokens and answers, and the source's own error, which can contain a prompt or a key.
 impl fmt::Debug for Event<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -243,19 +244,19 @@ impl fmt::Debug for Event<'_> {
 }
 
 label_enum! {
-    /// Why a run tries again.
+    /// Why a run retries.
     pub enum RetryReason {
-        /// A network error that is none of the following.
+        /// A network error of no other kind in this list.
         NetworkError = "network_error",
-        /// A timeout: the run's own or the source's.
+        /// A timeout, of the run or of the source.
         Timeout = "timeout",
-        /// The server said that it is asked too often.
+        /// The server limited the rate of requests.
         RateLimited = "rate_limited",
-        /// The server failed.
+        /// A server error.
         ServerError = "server_error",
         /// The stream ended without a finish reason.
         Truncated = "truncated",
-        /// The source called the model's answer faulty.
+        /// The source reported the model's answer as faulty.
         ModelError = "model_error",
         /// The answer was empty.
         ZeroOutput = "zero_output",
@@ -267,11 +268,11 @@ label_enum! {
 }
 
 label_enum! {
-    /// Which limit a retry counts toward.
+    /// The limit that a retry counts toward.
     pub enum RetryKind {
         /// A retry for a network error, a rate limit or a server error.
         Network = "network",
-        /// A retry for the model's answer.
+        /// A retry because of the model's answer.
         Model = "model",
     }
 }

@@ -1,20 +1,20 @@
-//! Keep: which of the runs are told one by one, chosen when they have ended.
+//! Keep: chooses which runs are exported individually, after they have ended.
 
 use std::time::Duration;
 
 use crate::label::{label_enum, read_back};
 
-/// Which runs are told one by one: by the exporters that send each of them, such as files, queues, Sentry
-/// and spans. What is counted stays whole.
+/// A choice of the runs that are exported individually, by exporters such as files, queues, Sentry
+/// and spans. Aggregated numbers include all runs.
 ///
-/// [`Monitoring::sample_rate`](crate::Monitoring::sample_rate) draws which runs are measured, when they
-/// start; this chooses among all of them when they have ended, by what became of them.
+/// [`Monitoring::sample_rate`](crate::Monitoring::sample_rate) decides which runs are measured when
+/// they start. `Keep` then chooses among all runs when they have ended, by their outcome.
 ///
 /// ```
 /// use std::time::Duration;
 /// use l0_core::{Keep, L0, Monitoring};
 ///
-/// let keep = Keep::rate(0.01) // one of a hundred, and besides
+/// let keep = Keep::rate(0.01) // one of a hundred, and also
 ///     .failures()
 ///     .retried()
 ///     .slower_than(Duration::from_secs(30));
@@ -32,32 +32,33 @@ pub struct Keep {
 }
 
 label_enum! {
-    /// Why a run is told by itself. Of several reasons, the first in this order counts.
+    /// The reason why a run is exported individually. If several apply, the first in this order is
+    /// used.
     pub enum KeepReason {
         /// It [failed](crate::Outcome::is_failure).
         Failed = "failed",
         /// It took longer than [`Keep::slower_than`].
         Slow = "slow",
-        /// A rule found a violation, or it drifted.
+        /// It had a violation, or drift.
         Violated = "violated",
         /// It made more than one attempt.
         Retried = "retried",
-        /// It was drawn, by [`Keep::rate`], or all are kept.
+        /// It was selected by [`Keep::rate`], or all runs are kept.
         Rate = "rate",
     }
     only_read {
-        /// Any other: of a record of another version.
+        /// Any other reason, in a record of another version.
         Other = "other"
     }
 }
 
 read_back!(KeepReason);
 
-/// What is known of a run that has ended.
+/// A run that has ended, as far as the choice needs it.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Known {
+pub(crate) struct EndedRun {
     pub(crate) is_failure: bool,
-    /// Absent in a run that is not measured.
+    /// `None` if the run is not measured.
     pub(crate) duration: Option<Duration>,
     pub(crate) is_violated: bool,
     pub(crate) attempts: u32,
@@ -69,7 +70,7 @@ impl Keep {
         Self::rate(1.0)
     }
 
-    /// Keeps this share of the runs, drawn once per run. It is clamped to 0..=1; NaN is 0.
+    /// Keeps a share of the runs, decided once per run. It is clamped to 0..=1; NaN is 0.
     pub const fn rate(rate: f64) -> Self {
         // `clamp` lets NaN through.
         let rate = if rate >= 0.0 { rate.min(1.0) } else { 0.0 };
@@ -82,47 +83,49 @@ impl Keep {
         }
     }
 
-    /// Keeps every run that [failed](crate::Outcome::is_failure), too.
+    /// Also keeps every run that [failed](crate::Outcome::is_failure).
     pub const fn failures(mut self) -> Self {
         self.failures = true;
         self
     }
 
-    /// Keeps every run of more than one attempt, too: those with a retry or a fallback.
+    /// Also keeps every run with more than one attempt: with a retry or a fallback.
     pub const fn retried(mut self) -> Self {
         self.retried = true;
         self
     }
 
-    /// Keeps every run in which a rule found a violation, or that drifted, too.
+    /// Also keeps every run with a violation or drift.
     pub const fn violated(mut self) -> Self {
         self.violated = true;
         self
     }
 
-    /// Keeps every run that took longer, too. How long a run takes is known only if it is measured.
+    /// Also keeps every run that took longer. The duration of a run is known only if it is
+    /// measured.
     pub const fn slower_than(mut self, limit: Duration) -> Self {
         self.slower_than = Some(limit);
         self
     }
 
-    /// Draws whether a run is kept whatever becomes of it.
+    /// Decides if a run is kept, whatever its outcome.
     pub(crate) fn draw(self, rng: &mut fastrand::Rng) -> bool {
-        // Without a draw where there is nothing to draw, so that a seed gives the same with and without.
+        // No random number is drawn for a rate of 0 or 1, so a seed produces the same values with
+        // and without.
         self.rate >= 1.0 || self.rate > 0.0 && rng.f64() < self.rate
     }
 
-    /// Returns why a run is kept, which was drawn or not; absent if it is not kept.
-    pub(crate) fn reason(self, is_drawn: bool, known: Known) -> Option<KeepReason> {
-        let slow = self.slower_than.zip(known.duration);
+    /// Returns why a run is kept, or `None` if it is not.
+    pub(crate) fn reason(self, is_drawn: bool, run: EndedRun) -> Option<KeepReason> {
+        let slow = self.slower_than.zip(run.duration);
         let reasons = [
-            (self.failures && known.is_failure, KeepReason::Failed),
+            (self.failures && run.is_failure, KeepReason::Failed),
             (
                 slow.is_some_and(|(limit, took)| took > limit),
                 KeepReason::Slow,
             ),
-            (self.violated && known.is_violated, KeepReason::Violated),
-            (self.retried && known.attempts > 1, KeepReason::Retried),
+            (self.violated && run.is_violated, KeepReason::Violated),
+            (self.retried && run.attempts > 1, KeepReason::Retried),
             (is_drawn, KeepReason::Rate),
         ];
         let mut reasons = reasons.into_iter().filter(|(applies, _)| *applies);

@@ -1,9 +1,9 @@
-//! Keys: which metadata keys adapters know, how an entry is read as a label, and the list of those that
+//! Keys: the metadata keys that adapters know, how an entry reads as a label, and the list of keys that
 //! an adapter sends.
 //!
-//! Metadata is free-form; these keys have a meaning to adapters, which map them to the names that
-//! their systems use. All of it is part of JSON, CSV and logs. Through Prometheus, `StatsD`, Sentry
-//! tags and OpenTelemetry no other key leaves unless the adapter is told to send it.
+//! Metadata is free-form. Adapters give these keys a meaning and map them to the names that their
+//! systems use. JSON, CSV and logs contain all metadata. Prometheus, `StatsD`, Sentry tags and
+//! OpenTelemetry send no other key unless you configure the adapter to send it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,27 +11,28 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::failure::char_boundary;
 use crate::metadata::Metadata;
-use crate::redact;
+use crate::redact::{self, REDACTED};
 
-/// The model asked for, such as `gpt-4`.
+/// The requested model, such as `gpt-4`.
 pub const MODEL: &str = "model";
-/// Who serves the model, such as `openai`.
+/// The provider that serves the model, such as `openai`.
 pub const PROVIDER: &str = "provider";
-/// What is done, such as `chat`.
+/// The operation, such as `chat`.
 pub const OPERATION: &str = "operation";
-/// The application's own endpoint, such as `/chat`. Of one that is a URL, the user, the password and the
-/// query are taken out before any observer or exporter sees it.
+/// The application's own endpoint, such as `/chat`. If it is a URL or a part of one, its user, password,
+/// query and fragment are removed before any observer or exporter sees it.
 pub const ENDPOINT: &str = "endpoint";
 /// The conversation that the run belongs to.
 pub const CONVERSATION_ID: &str = "conversation_id";
-/// The name of the agent that asks, such as `researcher`.
+/// The name of the agent that makes the request, such as `researcher`.
 pub const AGENT_NAME: &str = "agent_name";
 /// The name of the pipeline, chain or workflow that the run is a step of, such as `summaries`.
 pub const PIPELINE_NAME: &str = "pipeline_name";
 
-/// Reads an entry of metadata as the text of a label or tag: a string as it is, numbers and booleans as
-/// JSON writes them, lists and maps as compact JSON. Absent if there is no such entry, or if it is
+/// Reads a metadata entry as the text of a label or tag. A string is returned as it is, a number or
+/// boolean as JSON writes it, a list or map as compact JSON. Returns `None` if the entry is missing or
 /// null.
 ///
 /// ```
@@ -51,38 +52,69 @@ pub fn text<'a>(metadata: &'a BTreeMap<String, Value>, key: &str) -> Option<Cow<
     }
 }
 
-/// Takes what may be secret out of an endpoint that is a URL.
+/// Removes possible secrets from an endpoint that is a URL.
 pub(crate) fn redact_endpoint(metadata: &mut Metadata) {
     if let Some(redacted) = redacted_endpoint(metadata) {
         metadata.insert(ENDPOINT.to_owned(), redacted);
     }
 }
 
-/// The endpoint without what may be secret, if there is one that may be.
+/// Returns the endpoint without possible secrets, or `None` if it cannot contain any.
 pub(crate) fn redacted_endpoint(metadata: &BTreeMap<String, Value>) -> Option<Value> {
     let Value::String(endpoint) = metadata.get(ENDPOINT)? else {
         return None;
     };
-    let may_be_secret = endpoint.contains(['?', '@', '=']);
-    may_be_secret.then(|| redact::text(endpoint).into())
+    let may_be_secret = endpoint.contains(['?', '#', '@', '=']);
+    may_be_secret.then(|| endpoint_text(endpoint).into())
 }
 
-/// Returns the longest beginning of a text that has at most this many bytes and ends between two
-/// characters.
+/// Returns an endpoint without user, password, query and fragment, whatever their form. It can be a
+/// whole URL, or begin with the host or the path.
+fn endpoint_text(endpoint: &str) -> String {
+    let mut text = redact::text(endpoint);
+    if let Some(start) = text.find(['?', '#']) {
+        text.truncate(start + 1);
+        text.push_str(REDACTED);
+    }
+    let start = text.find("//").map_or(0, |slashes| slashes + 2);
+    let end = text[start..].find(['/', '\\', '?', '#']);
+    let authority = &text[start..end.map_or(text.len(), |end| start + end)];
+    if let Some((user, _)) = authority.rsplit_once('@') {
+        let user = start..start + user.len();
+        if &text[user.clone()] != REDACTED {
+            text.replace_range(user, REDACTED);
+        }
+    }
+    text
+}
+
+/// Returns the host of an address that is more than a host, or `None` if it is not certain.
+pub(crate) fn host(address: &str) -> Option<&str> {
+    let rest = address.split_once("//").map_or(address, |(_, rest)| rest);
+    let end = rest.find(['/', '\\', '?', '#']);
+    let (authority, path) = rest.split_at(end.unwrap_or(rest.len()));
+    // A password can contain a slash, so the part before it need not be the authority.
+    if path.contains('@') {
+        return None;
+    }
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    (!host.is_empty()).then_some(host)
+}
+
+/// Returns the longest prefix of a text that has at most `max_bytes` bytes and ends at a character
+/// boundary.
 ///
 /// ```
 /// assert_eq!(l0_core::keys::cut("äöü", 3), "ä");
 /// ```
 #[must_use]
 pub fn cut(text: &str, max_bytes: usize) -> &str {
-    if text.len() <= max_bytes {
-        return text;
-    }
-    let end = (0..=max_bytes).rev().find(|&at| text.is_char_boundary(at));
-    &text[..end.unwrap_or(0)]
+    &text[..char_boundary(text, max_bytes.min(text.len()))]
 }
 
-/// What an adapter may call an entry of metadata.
+/// The rules for the metadata keys that an adapter can send.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct KeyRules {
@@ -92,8 +124,8 @@ pub struct KeyRules {
 }
 
 impl KeyRules {
-    /// Creates the rules of an adapter. `spell` gives the name under which a key is sent, or nothing
-    /// for a key that cannot be sent; `expected` says, for the error, which keys can.
+    /// Creates the rules of an adapter. `spell` returns the name under which a key is sent, or `None`
+    /// for a key that cannot be sent. `expected` describes valid keys in error messages.
     #[must_use]
     pub const fn new(spell: fn(&str) -> Option<String>, expected: &'static str) -> Self {
         Self {
@@ -103,7 +135,7 @@ impl KeyRules {
         }
     }
 
-    /// Sets which names the adapter sends itself, so that no key may be sent under them.
+    /// Sets the names that the adapter sends itself. No key can be sent under these names.
     #[must_use]
     pub const fn reserved(mut self, reserved: fn(&str) -> bool) -> Self {
         self.reserved = reserved;
@@ -119,15 +151,14 @@ impl fmt::Debug for KeyRules {
     }
 }
 
-/// Which entries of a run's metadata an adapter sends, and under which names. Nothing else of the
-/// metadata leaves through it.
+/// The metadata entries that an adapter sends, and their names. The adapter sends no other metadata.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyList {
     /// Key and name, in ascending order of the names.
     keys: Vec<(String, String)>,
 }
 
-/// Why a key cannot be sent.
+/// The reason why a key cannot be sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KeyError {
@@ -137,12 +168,12 @@ pub enum KeyError {
     Invalid {
         /// The key.
         key: String,
-        /// What it should be.
+        /// A description of valid keys.
         expected: &'static str,
     },
-    /// The adapter sends something else under this name.
+    /// The adapter uses this name for another value.
     #[error(
-        "the metadata key {key:?} cannot be sent as `{name}`, which has a meaning already: choose another key"
+        "the metadata key {key:?} cannot be sent as `{name}`, which is a reserved name: choose another key"
     )]
     #[non_exhaustive]
     Reserved {
@@ -157,7 +188,7 @@ pub enum KeyError {
     Repeated {
         /// The key.
         key: String,
-        /// The key that was in the list before.
+        /// The key already in the list.
         other: String,
         /// The name.
         name: String,
@@ -165,7 +196,7 @@ pub enum KeyError {
 }
 
 impl KeyList {
-    /// The longest value that leaves, in bytes. What is longer is cut.
+    /// The maximum length of a value, in bytes. Longer values are truncated.
     pub const MAX_VALUE: usize = 256;
 
     /// Creates an empty list.
@@ -174,11 +205,11 @@ impl KeyList {
         Self { keys: Vec::new() }
     }
 
-    /// Adds keys. One that is in the list already stays there once.
+    /// Adds keys. A key that is already in the list is kept once.
     ///
     /// # Errors
     ///
-    /// If the rules do not allow a key, or if two keys would have the same name.
+    /// Returns an error if the rules do not allow a key, or if two keys have the same name.
     pub fn add<I>(&mut self, keys: I, rules: &KeyRules) -> Result<(), KeyError>
     where
         I: IntoIterator,
@@ -205,9 +236,9 @@ impl KeyList {
         Ok(())
     }
 
-    /// Picks the listed entries that a run has, as name and value, in ascending order of the names.
-    /// Values are read as [`text`] reads them, and cut to [`MAX_VALUE`](Self::MAX_VALUE); empty ones
-    /// are left out.
+    /// Returns the listed entries of a run as names and values, in ascending order of the names. Values
+    /// are read as by [`text`] and truncated to [`MAX_VALUE`](Self::MAX_VALUE). Empty values are
+    /// skipped.
     pub fn pick<'a>(
         &'a self,
         metadata: &'a BTreeMap<String, Value>,
@@ -224,12 +255,12 @@ impl KeyList {
         })
     }
 
-    /// Iterates over the listed keys, as key and name.
+    /// Iterates over the listed keys and their names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.keys.iter().map(|(key, name)| (&**key, &**name))
     }
 
-    /// Returns whether no key is listed.
+    /// Returns `true` if the list is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
@@ -314,8 +345,8 @@ mod tests {
             ),
             (
                 vec!["outcome"],
-                "the metadata key \"outcome\" cannot be sent as `outcome`, which has a meaning \
-                 already: choose another key",
+                "the metadata key \"outcome\" cannot be sent as `outcome`, which is a reserved \
+                 name: choose another key",
             ),
             (
                 vec!["a b", "a_b"],

@@ -1,4 +1,4 @@
-//! L0: an application's shared configuration, from which its runs are made.
+//! L0: an application's shared configuration, and the entry point to its runs.
 
 use std::fmt;
 use std::future::Future;
@@ -13,10 +13,10 @@ use crate::failure;
 use crate::live::LiveRuns;
 use crate::options::{Builder, Options, sealed};
 use crate::redact;
-use crate::run::{CallBuilder, OfL0, RunBuilder, WatchBuilder};
+use crate::run::{CallBuilder, RunBuilder, SharedState, WatchBuilder};
 use crate::source::{Attempt, FnSource, Source, source};
 
-/// An application's configuration of its runs: make one, share it. Cheap to clone.
+/// A shared configuration for an application's runs. Cheap to clone.
 ///
 /// `L0::default()` measures nothing and has the default retries.
 #[derive(Clone)]
@@ -28,13 +28,13 @@ pub struct L0 {
 }
 
 impl L0 {
-    /// Begins a configuration with the defaults.
+    /// Returns a builder with the default configuration.
     pub fn builder() -> L0Builder {
         L0Builder::default()
     }
 
-    /// Begins a variant of this configuration. What it builds counts runs and panics by itself; the
-    /// [live](Self::live) runs of both are one list.
+    /// Returns a builder with this configuration. The new `L0` has its own counts of runs and
+    /// panics, and shares the list of [live](Self::live) runs.
     pub fn to_builder(&self) -> L0Builder {
         let live = Some(Arc::clone(&self.live));
         L0Builder {
@@ -43,11 +43,11 @@ impl L0 {
         }
     }
 
-    /// Begins a run of a source that can be called again.
+    /// Returns the builder of a run whose source can be called again.
     ///
-    /// `factory` is called once per attempt, not before the run's first poll, and returns a future
-    /// that connects: it gives the attempt's stream, or the error to connect, which counts like an
-    /// error of the stream. It may borrow:
+    /// `factory` is called once per attempt, not before the run's first poll. Its future connects:
+    /// it resolves to the attempt's stream, or to a connection error, which is treated like an
+    /// error of the stream. The factory can borrow:
     ///
     /// ```
     /// # use l0_core::{L0, testing::Script};
@@ -65,7 +65,7 @@ impl L0 {
     /// # }
     /// ```
     ///
-    /// or own what it needs, for a run that is spawned, returned, or kept in a struct:
+    /// or own what it needs, if the run is spawned, returned, or kept in a struct:
     ///
     /// ```
     /// # use l0_core::{L0, Run, testing::{Script, ScriptedError, ScriptedToken}};
@@ -80,8 +80,8 @@ impl L0 {
     /// # drop(run);
     /// ```
     ///
-    /// (`async move |_| client.connect().await` does not compile: the future would borrow from the
-    /// closure. Clone first.)
+    /// (`async move |_| client.connect().await` does not compile, because the future would borrow
+    /// from the closure. Clone first.)
     pub fn stream<'a, F, Fut, S, T, E>(&self, factory: F) -> RunBuilder<'a, FnSource<F>, T>
     where
         F: FnMut(Attempt) -> Fut + Send + 'a,
@@ -92,20 +92,20 @@ impl L0 {
         self.stream_from(source(factory))
     }
 
-    /// Begins a run of a source that describes itself: the request of a client, such as
-    /// `client.chat(&request)` of `l0-providers`. Model, provider and operation need no metadata then,
-    /// and every exporter has them.
+    /// Returns the builder of a run whose source describes itself, such as `client.chat(&request)`
+    /// of `l0-providers`. Model, provider and operation then need no metadata, and every exporter
+    /// receives them.
     pub fn stream_from<'a, S, T>(&self, source: S) -> RunBuilder<'a, S, T>
     where
         S: Source<Answer: Stream<Item = Result<T, S::Error>>>,
     {
-        Builder::asking(Arc::clone(&self.options), self.of_l0(), source)
+        Builder::with_source(Arc::clone(&self.options), self.shared(), source)
     }
 
-    /// Begins a call: a request whose answer comes as one, such as embeddings. `factory` is called once
-    /// per attempt, as that of [`stream`](Self::stream), and its future gives the answer.
+    /// Returns the builder of a call: a request with a single answer, such as embeddings.
     ///
-    /// The answer is read as a [`Token`](crate::Token), or by
+    /// `factory` is called once per attempt, as in [`stream`](Self::stream). Its future resolves to
+    /// the answer, which is read as a [`Token`](crate::Token), or by the function set with
     /// [`view_with`](crate::CallBuilder::view_with).
     pub fn call<'a, F, Fut, T, E>(&self, factory: F) -> CallBuilder<'a, FnSource<F>, T>
     where
@@ -116,52 +116,53 @@ impl L0 {
         self.call_from(source(factory))
     }
 
-    /// Begins a call of a source that describes itself, as [`stream_from`](Self::stream_from) does for
-    /// streams.
+    /// Returns the builder of a call whose source describes itself, as
+    /// [`stream_from`](Self::stream_from) does for streams.
     pub fn call_from<'a, S: Source>(&self, source: S) -> CallBuilder<'a, S, S::Answer> {
-        Builder::asking(Arc::clone(&self.options), self.of_l0(), source)
+        Builder::with_source(Arc::clone(&self.options), self.shared(), source)
     }
 
-    fn of_l0(&self) -> OfL0 {
-        OfL0 {
+    fn shared(&self) -> SharedState {
+        SharedState {
             panics: Arc::clone(&self.panics),
             live: Arc::clone(&self.live),
         }
     }
 
-    /// Begins a run of a stream that is there already: it is measured and otherwise left alone.
+    /// Returns the builder of a run of an existing stream, which is measured and otherwise left
+    /// unchanged.
     pub fn watch<S, T, E>(&self, stream: S) -> WatchBuilder<S>
     where
         S: Stream<Item = Result<T, E>>,
         E: SourceError,
     {
-        WatchBuilder::watch(Arc::clone(&self.options), self.of_l0(), stream)
+        WatchBuilder::watch(Arc::clone(&self.options), self.shared(), stream)
     }
 
-    /// Returns how many runs are live: those of this `L0`, of its clones and of its
-    /// [variants](Self::to_builder), watched ones too. A run is live from its start until it has told
-    /// its observers that it has finished.
+    /// Returns the number of live runs of this `L0`, its clones and its
+    /// [variants](Self::to_builder), including watched streams. A run is live from its start until
+    /// its observers have received its end.
     #[must_use]
     pub fn live(&self) -> usize {
         self.live.count()
     }
 
-    /// Returns how long the run has been live that has been so for the longest; absent if none
-    /// [is](Self::live).
+    /// Returns how long the oldest [live](Self::live) run has been live, or `None` if no run is.
     #[must_use]
     pub fn oldest(&self) -> Option<Duration> {
         self.live.oldest()
     }
 
-    /// Asks all [live](Self::live) runs to stop, as [`RunHandle::abort`](crate::RunHandle::abort) does.
-    /// Runs that start later are not affected.
+    /// Asks all [live](Self::live) runs to stop, as [`RunHandle::abort`](crate::RunHandle::abort)
+    /// does. Runs that start later are not affected.
     pub fn abort_all(&self) {
         self.live.abort_all();
     }
 
-    /// Waits until no run is [live](Self::live); at once if none is. Runs that start while it waits are
-    /// waited for too: stop what starts them first. The future needs no runtime, may be dropped at any
-    /// time, and holds nothing but the list of live runs.
+    /// Waits until no run is [live](Self::live). Ready at once if none is.
+    ///
+    /// Runs that start during the wait extend it, so stop whatever starts them first. The future
+    /// needs no runtime, can be dropped at any time, and keeps only the list of live runs alive.
     ///
     /// ```
     /// use std::time::Duration;
@@ -172,7 +173,7 @@ impl L0 {
     /// // Once no request can come in any more:
     /// if timeout(Duration::from_secs(20), l0.ended()).await.is_err() {
     ///     l0.abort_all();
-    ///     // Those that nobody polls end when they are dropped.
+    ///     // Runs that are not polled end when they are dropped.
     ///     let _ = timeout(Duration::from_secs(1), l0.ended()).await;
     /// }
     /// # }
@@ -181,7 +182,7 @@ impl L0 {
         self.live.ended()
     }
 
-    /// Returns how many panics of observers were contained so far, in all runs of this `L0` and its
+    /// Returns the number of observer panics contained so far, in all runs of this `L0` and its
     /// clones.
     #[must_use]
     pub fn observer_panics(&self) -> u64 {
@@ -201,13 +202,13 @@ impl fmt::Debug for L0 {
     }
 }
 
-/// Builds an [`L0`]: made by [`L0::builder`].
+/// Builds an [`L0`]. Created by [`L0::builder`].
 pub type L0Builder = Builder<Configuration>;
 
-/// Says that a [`Builder`] builds an [`L0`].
+/// Marks a [`Builder`] of an [`L0`].
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
-    /// The list of live runs that a variant shares with what it is one of.
+    /// The list of live runs that a variant shares with its original.
     live: Option<Arc<LiveRuns>>,
 }
 
@@ -217,11 +218,11 @@ impl L0Builder {
     /// Builds the `L0`.
     #[must_use]
     pub fn build(self) -> L0 {
-        // Here rather than in the poll of the first run that fails.
+        // Here rather than in the poll of the first failing run.
         failure::prepare();
         redact::prepare();
         let counted =
-            self.set(|options| options.seed = options.seed.as_ref().map(|seed| seed.anew()));
+            self.set(|options| options.seed = options.seed.as_ref().map(|seed| seed.restarted()));
         L0 {
             options: counted.options,
             panics: Arc::default(),

@@ -1,9 +1,9 @@
-//! Labels: enums of few values with stable names, all with the same traits.
+//! Labels: small enums with stable names, all with the same traits.
 
 /// Declares an enum whose values have stable names.
 ///
-/// Values after `only_read` are those that a record of another version may hold: they are not in
-/// `ALL`, since nothing writes them.
+/// Values after `only_read` occur only in records of other versions. They are not in `ALL`, because
+/// this version never writes them.
 macro_rules! label_enum {
     (
         $(#[$about:meta])*
@@ -21,7 +21,7 @@ macro_rules! label_enum {
         }
 
         impl $name {
-            /// Every value that is written, in the order of declaration.
+            /// Every value that this version writes, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$value),+];
 
             /// Returns the stable label, in snake case.
@@ -48,12 +48,12 @@ macro_rules! label_enum {
     };
 }
 
-/// Lets an enum of labels read back; a label that it does not know reads as `Other`, so that a record
-/// of a newer version is not lost.
+/// Implements reading for an enum of labels. Unknown labels read as `Other`, so a record of a newer
+/// version is not lost.
 macro_rules! read_back {
     ($name:ident) => {
         impl $name {
-            /// Returns the value with this label; `Other` for a label that is not known.
+            /// Returns the value with this label, or `Other` if the label is unknown.
             #[must_use]
             pub fn from_label(label: &str) -> Self {
                 let known = Self::ALL.iter().find(|value| value.as_str() == label);

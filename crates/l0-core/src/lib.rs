@@ -1,4 +1,5 @@
-//! Wrap an LLM token stream: retries, timeouts, abort, and telemetry that is final on every exit.
+//! Wraps an LLM token stream: retries, timeouts, abort, and telemetry that is final however the run
+//! ends.
 //!
 //! ```
 //! use futures_util::StreamExt;
@@ -19,7 +20,7 @@
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
 //!         Chunk::Item(token) => text.push_str(token.view().answer()),
-//!         Chunk::Restart { .. } => text.clear(), // a retry, after items had been handed out
+//!         Chunk::Restart { .. } => text.clear(), // a retry, after items were yielded
 //!     }
 //! }
 //!
@@ -31,14 +32,22 @@
 //! # }
 //! ```
 //!
-//! A *run* is one request of an application, made of one or more *attempts*: calls of the source.
-//! [`L0::stream`] wraps a source that can be called again, and retries it; [`L0::watch`] wraps a
-//! stream that is there already, and only measures it. The items are the source's own; how they
-//! are read, [`Token`] says. What happens is told as [`Event`]s to the [`Observer`]s that
-//! [`Interceptor`]s make for each run; what was measured is [`Telemetry`], plain data.
+//! A *run* is one request of an application. It consists of one or more *attempts*, which are calls
+//! of the source.
 //!
-//! All of it happens inside the consumer's polls: nothing is spawned, and dropping a run stops it.
-//! A run that has started finishes exactly once, on every exit, with its [`Outcome`].
+//! - [`L0::stream`] wraps a source that can be called again, and retries it.
+//! - [`L0::call`] does the same for a request with a single answer.
+//! - [`L0::watch`] wraps an existing stream, and only measures it.
+//!
+//! The items are the source's own; their [`Token`] implementation describes how they are read. Each
+//! run reports typed [`Event`]s to the [`Observer`]s that its [`Interceptor`]s create. What was
+//! measured is [`Telemetry`], plain data.
+//!
+//! Everything happens inside the consumer's polls: no task is spawned, and dropping a run stops it.
+//! A run that has started finishes exactly once, however it ends, with its [`Outcome`].
+//!
+//! Types that only appear in signatures, such as the adaptors of a [`Source`], are in [`builder`] and
+//! [`source`](mod@source).
 //!
 //! # Features
 //!
@@ -49,6 +58,7 @@
 
 mod attempt_stats;
 mod budget;
+pub mod builder;
 mod check;
 mod clock;
 mod content;
@@ -58,6 +68,9 @@ mod error;
 mod estimate;
 mod event;
 mod failure;
+// Only for docs.rs: the code in the pages is compiled by the tests of the repository.
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 mod keep;
 pub mod keys;
 mod l0;
@@ -69,16 +82,19 @@ mod money;
 mod monitor;
 mod monitoring;
 mod observe;
+mod observe_fn;
 mod options;
 mod price;
+mod progress;
 mod quantity;
 mod recorder;
 mod recording;
 pub mod redact;
 mod retry;
 mod run;
-mod source;
+pub mod source;
 mod spending;
+mod stalls;
 mod stats;
 mod stop;
 mod sync;
@@ -103,28 +119,21 @@ pub use event::{Event, RetryKind, RetryReason};
 pub use failure::{Failure, FailureKind, NetworkErrorKind};
 pub use keep::{Keep, KeepReason};
 pub use keys::{KeyError, KeyList, KeyRules};
-pub use l0::{Configuration, L0, L0Builder};
+pub use l0::{L0, L0Builder};
 pub use limits::Limits;
 pub use metadata::Metadata;
 pub use money::{Currency, Money, ParseCurrencyError, ParseMoneyError};
 pub use monitor::Monitor;
 pub use monitoring::Monitoring;
-pub use observe::{
-    Finished, Interceptor, Interest, NewRun, ObserveFn, Observer, Observers, OnFinish, RunInfo,
-    SourceInfo, observe_fn, on_finish,
-};
-pub use options::Builder;
+pub use observe::{Interceptor, Interest, NewRun, Observer, Observers, RunInfo, SourceInfo};
+pub use observe_fn::{Finished, ObserveFn, OnFinish, observe_fn, on_finish};
 pub use price::{Cost, CostSource, Price, Priced, Pricing, Tier, TokenPrices};
+pub use progress::{Progress, RunState};
 pub use quantity::{Quantity, QuantityKind, Unit, Value};
 pub use retry::{Backoff, Retry, RetryBudget, RetryContext};
-pub use run::{
-    Call, CallBuilder, Chunk, ForRun, OfAnswers, OfStreams, Retried, Run, RunBuilder, WatchBuilder,
-    Watched, Watching,
-};
-pub use source::{
-    Attempt, ByFn, ByToken, Description, FnSource, Map, MapAnswer, Source, View, WithMetadata,
-    WithView, source,
-};
+pub use run::{Call, CallBuilder, Chunk, Run, RunBuilder, WatchBuilder, Watched};
+pub use source::source::{Attempt, Description, Source, source};
+pub use stalls::Stalls;
 pub use stats::{DriftStats, ErrorRecord, GuardrailStats, SeverityCounts};
 pub use stop::RunHandle;
 pub use telemetry::{

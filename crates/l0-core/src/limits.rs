@@ -1,17 +1,18 @@
-//! Limits: how much a run may give and cost.
+//! Limits: how much a run can produce and cost.
 
 use crate::money::{Currency, Money};
 
-/// How much a run may give and cost, over all its attempts. Absent limits end nothing.
+/// Limits on what a run produces and costs, over all its attempts. Absent limits never end a run.
 ///
-/// The item that crosses a limit is handed out. After it the run ends with
-/// [`Error::Limit`](crate::Error::Limit), as [limited](crate::Outcome::Limited), unless the answer is
-/// complete: once the source said why the model stopped, nothing is saved by throwing it away. Neither is
-/// by throwing away the answer of a call. No retry and no fallback follows. Limits hold whether or not a
-/// run is measured; a watched stream has none.
+/// The item that crosses a limit is yielded. The run then ends with
+/// [`Error::Limit`](crate::Error::Limit), as [limited](crate::Outcome::Limited), and is not
+/// retried. A complete answer is not limited, because discarding it would save nothing: a stream
+/// after its finish reason, or the answer of a call. Limits also apply to runs that are not
+/// measured, but not to watched streams.
 ///
-/// A limit of cost needs [prices](crate::Builder::pricing) and an [estimate](crate::Builder::estimate_usage).
-/// Without an estimate it stops no answer of a provider that tells usage at the end, as most do.
+/// A cost limit needs [prices](crate::builder::Builder::pricing) and an
+/// [estimate](crate::builder::Builder::estimate_usage). Without an estimate it cannot stop answers of the
+/// providers that report usage at the end, as most do.
 ///
 /// ```
 /// use l0_core::{Currency, L0, Limits, Money, Price, Priced, TokenPrices, Unfinished, Usage};
@@ -45,24 +46,24 @@ impl Limits {
         }
     }
 
-    /// Sets how many tokens the run may give, as [`Metrics`](crate::Metrics) counts them: one item of a
-    /// stream is one, those of thrown-away attempts included. A call has none.
+    /// Sets the maximum number of tokens, counted as in [`Metrics`](crate::Metrics): each item with
+    /// a token is one, including those of discarded attempts. A call has no tokens.
     pub const fn output_tokens(mut self, tokens: u64) -> Self {
         self.output_tokens = Some(tokens);
         self
     }
 
-    /// Sets how many dollars of the United States the run may cost: see [`cost_in`](Self::cost_in).
+    /// Sets the maximum cost in US dollars: see [`cost_in`](Self::cost_in).
     pub const fn cost(self, amount: Money) -> Self {
         self.cost_in(amount, Currency::USD)
     }
 
-    /// Sets what the run may cost.
+    /// Sets the maximum cost.
     ///
-    /// What sources tell counts: costs, and usage by the [prices](crate::Builder::pricing) that are set.
-    /// Most tell it in their last item only. With [estimates](crate::Builder::estimate_usage) what the
-    /// live attempt has given so far counts too. What costs in another currency, or has no price that is
-    /// known, does not.
+    /// Reported costs count, and reported usage at the [prices](crate::builder::Builder::pricing) that are
+    /// set. Most sources report usage in their last item only. With an
+    /// [estimate](crate::builder::Builder::estimate_usage), what the live attempt has produced so far counts
+    /// too. Costs in another currency and usage without a known price do not count.
     pub const fn cost_in(mut self, amount: Money, currency: Currency) -> Self {
         self.cost = Some((amount, currency));
         self

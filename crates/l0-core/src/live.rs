@@ -1,4 +1,4 @@
-//! Live: the one list of the runs that are alive. Nothing but a run's start and its end touches it.
+//! Live: the list of live runs. Only a run's start and its end touch it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::observe::contain;
 use crate::stop::RunHandle;
 use crate::sync::{Mutex, MutexGuard};
 
-/// The runs of an `L0`, its clones and its variants that have started and not ended.
+/// The live runs of an `L0`, its clones and its variants: those that have started and not ended.
 #[derive(Default)]
 pub(crate) struct LiveRuns(Mutex<List>);
 
 #[derive(Default)]
 struct List {
     runs: Slab<LiveRun>,
-    /// Who waits until there is none, by a number that is never used again.
+    /// The tasks that wait until no run is live, by a number that is never reused.
     waiting: BTreeMap<u64, Waker>,
     next_number: u64,
 }
@@ -33,9 +33,9 @@ struct LiveRun {
     started: Instant,
 }
 
-// Foreign code, which is what wakers do when they are cloned, woken or dropped, runs without the lock.
+// Wakers run foreign code when they are cloned, woken or dropped, so that happens without the lock.
 impl LiveRuns {
-    /// Puts a run in, until its place is dropped.
+    /// Adds a run, until its place is dropped.
     pub(crate) fn enter(self: &Arc<Self>, handle: RunHandle, started: Instant) -> Place {
         let place = self.list().runs.insert(LiveRun { handle, started });
         Place {
@@ -55,17 +55,17 @@ impl LiveRuns {
         drop(list);
         drop(run);
         for task in waiting.into_values() {
-            // A run may end inside a `Drop`, which a panic must not leave.
+            // A run can end inside a `Drop`, from which a panic must not escape.
             let _ = contain(|| task.wake());
         }
     }
 
-    /// Returns how many runs are live.
+    /// Returns the number of live runs.
     pub(crate) fn count(&self) -> usize {
         self.list().runs.len()
     }
 
-    /// Returns for how long the oldest live run has been so; absent if there is none.
+    /// Returns how long the oldest live run has been live, or `None` if no run is.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let list = self.list();
         let started = list.runs.iter().map(|(_, run)| run.started).min();
@@ -84,12 +84,12 @@ impl LiveRuns {
             .collect();
         drop(list);
         for handle in handles {
-            // One task's waker must not keep the others from being told.
+            // A panic of one task's waker must not keep the other runs from being aborted.
             let _ = contain(|| handle.abort());
         }
     }
 
-    /// Ready once no run is live.
+    /// Returns a future that is ready once no run is live.
     pub(crate) fn ended(self: &Arc<Self>) -> Ended {
         Ended {
             runs: Arc::clone(self),
@@ -108,7 +108,7 @@ impl fmt::Debug for LiveRuns {
     }
 }
 
-/// A run's place in the list: it is live until this is dropped.
+/// A run's place in the list: the run is live until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     runs: Arc<LiveRuns>,
@@ -125,7 +125,7 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(crate) struct Ended {
     runs: Arc<LiveRuns>,
-    /// Under which its task waits; `None` before the first poll.
+    /// The number under which its task waits; `None` before the first poll.
     number: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Metadata: what an application says of a run, shared by all who read it.
+//! Metadata: the application's description of a run, shared by all readers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +8,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-/// What an application says of a run: a map from keys to JSON values, which is read and changed as a
-/// [`BTreeMap`]. Cheap to clone: clones share the map until one of them is changed.
+/// The application's description of a run: a map from keys to JSON values. Dereferences to a
+/// [`BTreeMap`] for reading and changing. Cheap to clone: clones share the map until one of them is
+/// changed.
 ///
 /// ```
 /// use l0_core::Metadata;
@@ -24,14 +25,14 @@ pub struct Metadata(Option<Arc<BTreeMap<String, Value>>>);
 static NONE: BTreeMap<String, Value> = BTreeMap::new();
 
 impl Metadata {
-    /// Creates metadata without an entry; allocates nothing.
+    /// Creates empty metadata. Does not allocate.
     #[must_use]
     pub const fn new() -> Self {
         Self(None)
     }
 
-    /// Sets these entries, over those of the same keys.
-    pub(crate) fn lay_over(&mut self, entries: Self) {
+    /// Sets these entries, replacing those with the same keys.
+    pub(crate) fn overlay(&mut self, entries: Self) {
         if self.is_empty() {
             *self = entries;
         } else if !entries.is_empty() {
@@ -52,7 +53,7 @@ impl Deref for Metadata {
     }
 }
 
-/// Copies the map first, if it is shared.
+/// Copies the map first if it is shared.
 impl DerefMut for Metadata {
     fn deref_mut(&mut self) -> &mut Self::Target {
         Arc::make_mut(self.0.get_or_insert_default())

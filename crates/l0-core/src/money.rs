@@ -1,4 +1,4 @@
-//! Money: exact amounts, and the currencies that they are in.
+//! Money: exact amounts and their currencies.
 
 use std::fmt;
 use std::iter::Sum;
@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// How many steps make one unit of a currency.
+/// The number of steps in one unit of a currency.
 const UNIT: u128 = 10_u128.pow(Money::DECIMALS);
 
-/// An exact amount of money, never less than none. It is counted in steps of 10^-18 of a currency's
-/// unit, so that sums of it do not depend on their order.
+/// An exact, non-negative amount of money. It is counted in steps of 10^-18 of a currency's unit, so
+/// sums do not depend on their order.
 ///
-/// Which currency it is in stands beside it: see [`Cost`](crate::Cost).
+/// The currency is stored next to the amount; see [`Cost`](crate::Cost).
 ///
 /// ```
 /// use l0_core::Money;
@@ -27,37 +27,37 @@ const UNIT: u128 = 10_u128.pow(Money::DECIMALS);
 /// # Ok::<(), l0_core::ParseMoneyError>(())
 /// ```
 ///
-/// What is larger than 10^20 units is cut to the largest amount. In JSON it is a text, since a JSON
-/// number does not carry it exactly; a number reads back too.
+/// Amounts above 10^20 units saturate at the largest amount. In JSON an amount is a string, because a
+/// JSON number cannot hold it exactly. Numbers read back too.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Money(u128);
 
 impl Money {
-    /// How many decimals it has.
+    /// The number of decimals.
     pub const DECIMALS: u32 = 18;
 
-    /// No money.
+    /// The zero amount.
     pub const ZERO: Self = Self(0);
 
-    /// Creates an amount of whole units, such as dollars.
+    /// Creates an amount from whole units, such as dollars.
     #[must_use]
     pub const fn units(units: u64) -> Self {
         Self(units as u128 * UNIT)
     }
 
-    /// Creates an amount of hundredths of a unit.
+    /// Creates an amount from hundredths of a unit.
     #[must_use]
     pub const fn cents(cents: u64) -> Self {
         Self(cents as u128 * (UNIT / 100))
     }
 
-    /// Creates an amount of millionths of a unit.
+    /// Creates an amount from millionths of a unit.
     #[must_use]
     pub const fn micros(micros: u64) -> Self {
         Self(micros as u128 * (UNIT / 1_000_000))
     }
 
-    /// Creates an amount of steps of 10^-18 units.
+    /// Creates an amount from steps of 10^-18 units.
     #[must_use]
     pub const fn from_steps(steps: u128) -> Self {
         Self(steps)
@@ -69,24 +69,24 @@ impl Money {
         self.0
     }
 
-    /// Returns the amount in units, rounded to what a float carries.
+    /// Returns the amount in units, rounded to the precision of a float.
     #[must_use]
     pub fn as_f64(self) -> f64 {
         self.0 as f64 / UNIT as f64
     }
 
-    /// Returns what is left of it after `other` was taken; nothing if `other` is more.
+    /// Returns the difference, or zero if `other` is larger.
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 
-    /// So many billionths of a unit.
+    /// Creates an amount from billionths of a unit.
     pub(crate) const fn nanos(nanos: u64) -> Self {
         Self(nanos as u128 * (UNIT / 1_000_000_000))
     }
 
-    /// How many whole billionths of a unit it has, at most as many as a `u64` holds.
+    /// Returns the amount in whole billionths of a unit, at most `u64::MAX`.
     pub(crate) const fn as_nanos(self) -> u64 {
         let nanos = self.0 / (UNIT / 1_000_000_000);
         if nanos > u64::MAX as u128 {
@@ -96,13 +96,13 @@ impl Money {
         }
     }
 
-    /// A millionth of it, cut to 18 decimals.
+    /// Returns a millionth of the amount, truncated to 18 decimals.
     pub(crate) const fn millionth(self) -> Self {
         Self(self.0 / 1_000_000)
     }
 
-    /// Reads digits of a decimal text, with the power of ten that they are to be multiplied by, and
-    /// whether decimals that it does not have are rounded.
+    /// Reads the digits of a decimal text with an optional power of ten. If `rounds` is `true`,
+    /// decimals beyond the 18th are rounded; otherwise they are an error.
     fn read(text: &str, rounds: bool) -> Result<Self, ParseMoneyError> {
         if text.starts_with('-') {
             return Err(ParseMoneyError::Negative);
@@ -116,7 +116,7 @@ impl Money {
         if whole.is_empty() && part.is_empty() {
             return Err(NOT_DECIMAL);
         }
-        // The place of the first digit, as a power of ten of the steps.
+        // The position of the first digit, as a power of ten of the steps.
         let first = i64::try_from(whole.len()).map_err(|_| NOT_DECIMAL)? - 1;
         let mut place = first + i64::from(exponent) + i64::from(Self::DECIMALS);
         let mut steps = 0_u128;
@@ -155,7 +155,7 @@ impl FromStr for Money {
     }
 }
 
-/// Takes the shortest decimal number that reads as this float, rounded to 18 decimals: 0.1 is a tenth.
+/// Reads the shortest decimal number that stands for the float, rounded to 18 decimals: 0.1 is a tenth.
 impl TryFrom<f64> for Money {
     type Error = ParseMoneyError;
 
@@ -228,7 +228,7 @@ impl<'de> Deserialize<'de> for Money {
             type Value = Money;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an amount of money: a decimal number, not less than zero")
+                f.write_str("an amount of money: a decimal number, not negative")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Money, E> {
@@ -250,44 +250,44 @@ impl<'de> Deserialize<'de> for Money {
 
 const NOT_DECIMAL: ParseMoneyError = ParseMoneyError::NotDecimal;
 
-/// Why a text, or a float, is no amount of money.
+/// The reason why a text, or a float, is not an amount of money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseMoneyError {
-    /// It is not made of digits, a point and an exponent.
-    #[error("an amount of money is a decimal number, such as `0.05`")]
+    /// The text does not consist of digits, a decimal point and an exponent.
+    #[error("an amount of money must be a decimal number, such as `0.05`")]
     NotDecimal,
-    /// It is less than zero.
-    #[error("an amount of money is not less than zero")]
+    /// The amount is less than zero.
+    #[error("an amount of money must not be negative")]
     Negative,
-    /// It has decimals that an amount does not have.
-    #[error("an amount of money has at most 18 decimals")]
+    /// The amount has more decimals than [`Money::DECIMALS`].
+    #[error("an amount of money must have at most 18 decimals")]
     TooPrecise,
-    /// It is more than 10^20 units.
-    #[error("an amount of money is at most 10^20 units")]
+    /// The amount is more than 10^20 units.
+    #[error("an amount of money must be at most 10^20 units")]
     TooLarge,
 }
 
-/// A currency, by its code of three letters: ISO 4217's, or what a provider calls its own.
+/// A currency, identified by a code of three letters: an ISO 4217 code, or a provider's own unit.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Currency([u8; 3]);
 
 impl Currency {
-    /// The dollar of the United States, which most prices are told in.
+    /// The dollar of the United States, the currency of most prices.
     pub const USD: Self = Self(*b"USD");
 
     /// The euro.
     pub const EUR: Self = Self(*b"EUR");
 
-    /// Returns the code: three letters in capitals.
+    /// Returns the code: three uppercase letters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // It holds ASCII only.
+        // The code is always ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// Reads a code of three letters, small or in capitals.
+/// Reads a code of three letters, in lowercase or uppercase.
 impl FromStr for Currency {
     type Err = ParseCurrencyError;
 
@@ -325,9 +325,10 @@ impl<'de> Deserialize<'de> for Currency {
     }
 }
 
-/// Why a text is no code of a currency.
+/// The error for a text that is not a currency code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the code of a currency is three letters, such as `USD`")]
+#[error("a currency code must be three letters, such as `USD`")]
+#[non_exhaustive]
 pub struct ParseCurrencyError;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Monitoring: what is measured, of which runs, and what messages say.
+//! Monitoring: what is measured, which runs are, and what messages contain.
 
 use std::error::Error as StdError;
 
@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use crate::failure::Failure;
 use crate::keep::Keep;
+use crate::keys;
 use crate::metadata::Metadata;
 use crate::redact;
 
-/// What is measured, of which runs.
+/// A configuration of what is measured.
 ///
-/// [`Monitoring::new`] is on, for every run, with timings and network details.
+/// [`Monitoring::new`] measures every run, with timings and network details.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 #[must_use]
@@ -26,7 +27,7 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
-    /// Creates the default: on.
+    /// Creates the default configuration: on.
     pub fn new() -> Self {
         Self {
             enabled: true,
@@ -39,20 +40,20 @@ impl Monitoring {
         }
     }
 
-    /// Creates a configuration that is off: no telemetry, no clock reads. Events and metadata are there
-    /// all the same.
+    /// Creates a configuration that is off: no telemetry, and no clock reads. Events and metadata
+    /// still exist.
     pub fn off() -> Self {
         Self::new().enabled(false)
     }
 
-    /// Switches on or off by a condition.
+    /// Turns monitoring on or off.
     pub fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
         self
     }
 
-    /// Sets which share of the runs is measured, drawn once per run, when it starts. It is clamped to
-    /// 0..=1; NaN is 0. Default: 1.
+    /// Sets the share of runs that are measured, decided once per run when it starts. It is clamped
+    /// to 0..=1; NaN is 0. Default: 1.
     pub fn sample_rate(mut self, rate: f64) -> Self {
         self.sample_rate = if rate.is_nan() {
             0.0
@@ -62,52 +63,54 @@ impl Monitoring {
         self
     }
 
-    /// Sets whether telemetry lists each network error, with its message. The counts by type are there
-    /// in any case. Default: true.
+    /// Enables the list of network errors, with their messages, in telemetry. The counts by type
+    /// are always present. Default: `true`.
     pub fn include_network_details(mut self, include: bool) -> Self {
         self.include_network_details = include;
         self
     }
 
-    /// Sets whether tokens are timed. If not, no clock is read per token: the time to the first token,
-    /// gaps, rates and waits are absent; the duration is there. Default: true.
+    /// Enables the timing of tokens. Without it no clock is read per token: the duration is
+    /// present, but the time to first token, gaps, rates and waits are absent. Default: `true`.
     pub fn include_timings(mut self, include: bool) -> Self {
         self.include_timings = include;
         self
     }
 
-    /// Sets whether messages carry the redacted texts of errors, whatever they are. Default: false.
+    /// Enables the redacted texts of all errors in messages. Default: `false`.
     ///
-    /// By default a message is in L0's own words, made of kind, status and type, with the texts of
-    /// [`io::Error`](std::io::Error)s and of transports: see [`redact::message`]. Any other text of an
-    /// error may quote a prompt or an answer, and leaves only if this is on: in
-    /// [`End::message`](crate::End::message), in the messages of network errors, and so through every exporter. It holds for
-    /// runs that are not measured, too.
+    /// By default a message consists of L0's own words, made of kind, status and type, and of the
+    /// texts of [`io::Error`](std::io::Error)s and of transports: see [`redact::message`]. Any
+    /// other text of an error can quote a prompt or an answer. With this setting on, it is sent as
+    /// part of [`End::message`](crate::End::message) and of the messages of network errors, through
+    /// every exporter. The setting also applies to runs that are not measured.
     pub fn error_text(mut self, include: bool) -> Self {
         self.error_text = include;
         self
     }
 
-    /// Sets which runs are told one by one. Default: all.
+    /// Sets which runs are exported individually. Default: all.
     pub fn keep(mut self, keep: Keep) -> Self {
         self.keep = keep;
         self
     }
 
-    /// Adds an entry to the metadata of every run, over an entry of the same key.
+    /// Adds an entry to the metadata of every run. It replaces an entry with the same key.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.metadata.insert(key.into(), value.into());
+        // The settings can be printed before any run.
+        keys::redact_endpoint(&mut self.metadata);
         self
     }
 
-    /// Returns the message of an error, from which `failure` was read.
+    /// Returns the message of an error that was classified as `failure`.
     pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
         let text = self.error_text.then(|| redact::error_text(error));
         text.filter(|text| !text.is_empty())
             .unwrap_or_else(|| redact::message_of(error, failure))
     }
 
-    /// Draws whether to measure the next run.
+    /// Decides if the next run is measured.
     pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> bool {
         self.enabled && rng.f64() < self.sample_rate
     }

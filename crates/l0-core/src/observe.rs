@@ -1,27 +1,27 @@
-//! Interceptor and Observer: how code outside of a run takes part in it and watches it.
+//! Interceptor and Observer: the hooks for code outside of a run.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
-use crate::end::End;
 use crate::error::Refusal;
 use crate::event::Event;
-use crate::keep::KeepReason;
 use crate::keys;
 use crate::metadata::Metadata;
+use crate::progress::{Cells, Progress};
+use crate::recording::RunId;
 use crate::source::Description;
-use crate::telemetry::{Telemetry, Timestamp};
+use crate::telemetry::Timestamp;
 
-/// Takes part in every run of an [`L0`](crate::L0): shared by all of them, and the maker of the
-/// [`Observer`]s that belong to one.
+/// A hook into every run of an [`L0`](crate::L0). It is shared by all runs, and creates the
+/// [`Observer`]s of each.
 ///
-/// Both hooks are called inside `start()`, on the caller's thread and so in the caller's context:
+/// Both methods are called inside `start()`, on the caller's thread and in the caller's context:
 /// first [`before`](Self::before) of every interceptor in the order of registration, then
-/// [`observe`](Self::observe) of every interceptor. Nothing of the source has been called yet.
+/// [`observe`](Self::observe) of every interceptor. The source has not been called yet.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an `Interceptor`",
     note = "wrap a closure in `l0_core::observe_fn` or `l0_core::on_finish`",
@@ -32,58 +32,66 @@ pub trait Interceptor: Send + Sync {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] ends the run as failed, before the source is called; the interceptors after
-    /// this one are not asked. A panic here is a refusal too.
+    /// Returns a [`Refusal`] to end the run as failed before the source is called. The interceptors
+    /// after this one are then not called. A panic is also a refusal.
     fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
         let _ = run;
         Ok(())
     }
 
-    /// Adds the observers of a run that starts. A panic here is contained and counted; observers
-    /// added before it stay.
+    /// Adds the observers of a run that starts. A panic is contained and counted; observers that
+    /// were added before it stay.
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         let _ = (run, observers);
     }
 
-    /// Whether the interceptor is of no use without telemetry. If so, monitoring is on by default
-    /// in every [`L0`](crate::L0) and run that it is added to; an explicit setting wins.
+    /// Returns `true` if the interceptor needs telemetry. Monitoring is then on by default in every
+    /// [`L0`](crate::L0) and run that it is added to. An explicit setting takes precedence.
     fn needs_telemetry(&self) -> bool {
         false
     }
 
-    /// Whether the interceptor sends what is asked: the prompt. If so, each source of a run is asked for
-    /// its [input](crate::Source::input) when the run starts, and
-    /// [`RunInfo::source`] has it. Nothing of it is sent or kept by L0 itself.
+    /// Returns `true` if the interceptor sends the input of runs, such as the prompt. The
+    /// [input](crate::Source::input) of each source is then requested when a run starts, and is
+    /// available in [`RunInfo::source`]. L0 itself does not send or keep it.
     fn needs_input(&self) -> bool {
+        false
+    }
+
+    /// Returns `true` if the interceptor reads the [progress](RunInfo::progress) of live runs. Each
+    /// run then maintains it, which costs a few instructions per item, and no lock.
+    fn needs_progress(&self) -> bool {
         false
     }
 }
 
-/// Watches one run. It cannot change the run, nor fail it.
+/// Watches one run. It cannot change the run or make it fail.
 ///
-/// All calls come from whatever thread starts, polls or drops the run, one at a time, with the run
-/// waiting: they must not block. The last one, [`Event::Finished`], may come from the run's `Drop`,
-/// even while a runtime shuts down, so it must not spawn tasks. A panic in any call, or in the
-/// observer's own `Drop`, is contained and counted, and the observer is dropped; the run and the
-/// other observers go on.
+/// All calls come from the thread that starts, polls or drops the run, one at a time, and the run
+/// waits for them: they must not block. The last one, [`Event::Finished`], can come from the run's
+/// `Drop`, even while a runtime shuts down, so it must not spawn tasks.
+///
+/// A panic in any call, or in the observer's own `Drop`, is contained and counted, and the observer
+/// is dropped. The run and the other observers continue.
 pub trait Observer: Send {
-    /// Which events to deliver. Asked once, when the run starts.
+    /// Returns the events to deliver. Called once, when the run starts.
     fn interest(&self) -> Interest {
         Interest::LIFECYCLE
     }
 
-    /// Something happened to the run.
+    /// Handles an event of the run.
     fn on_event(&mut self, event: &Event<'_>);
 
-    /// Surrounds each poll of the future that the source's factory returned, the first one together
-    /// with the factory's call (not the polls of the stream): enter a context, call `poll` once,
-    /// leave the context.
+    /// Wraps each poll of the future that the source's factory returned. The first poll includes
+    /// the call of the factory; polls of the stream are not wrapped.
+    ///
+    /// Enter a context, call `poll` once, then leave the context.
     fn connect(&mut self, poll: &mut dyn FnMut()) {
         poll();
     }
 }
 
-/// Which events an observer wants.
+/// The events that an observer receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interest(Level);
 
@@ -94,13 +102,13 @@ enum Level {
 }
 
 impl Interest {
-    /// Every event but [`Event::Token`] and [`Event::Answer`].
+    /// Every event except [`Event::Token`] and [`Event::Answer`].
     pub const LIFECYCLE: Self = Self(Level::Lifecycle);
-    /// Every event, [`Event::Token`] and [`Event::Answer`] included.
+    /// Every event, including [`Event::Token`] and [`Event::Answer`].
     pub const TOKENS: Self = Self(Level::Tokens);
 }
 
-/// A run that is about to start, as [`Interceptor::before`] sees it.
+/// A run that is about to start, passed to [`Interceptor::before`].
 #[derive(Debug)]
 pub struct NewRun {
     metadata: Metadata,
@@ -111,14 +119,14 @@ impl NewRun {
         Self { metadata }
     }
 
-    /// Returns the metadata so far: that of the `L0`, the run's own over it, and what interceptors before
-    /// this one set.
+    /// Returns the metadata so far: that of the `L0`, then the run's own, then what earlier
+    /// interceptors set. Later entries replace earlier ones.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// Sets one entry of the metadata, over an entry of the same key.
+    /// Sets a metadata entry. It replaces an entry with the same key.
     pub fn set_metadata(&mut self, key: impl Into<String>, value: impl Into<Value>) {
         self.metadata.insert(key.into(), value.into());
     }
@@ -129,29 +137,31 @@ impl NewRun {
     }
 }
 
-/// What is known of a run from its start on, whether or not it is measured. Cheap to clone.
+/// The information known from the start of a run, measured or not. Cheap to clone.
 #[derive(Clone)]
 pub struct RunInfo(Arc<Info>);
 
 struct Info {
-    known: Known,
+    parts: RunParts,
+    /// The text of the id, once it was needed.
+    id: OnceLock<Box<str>>,
     panics: AtomicU64,
     all_panics: Arc<AtomicU64>,
 }
 
-/// What is known of a source of a run before it is called.
+/// The information known about a source before it is called.
 ///
-/// `Debug` leaves the input out.
+/// `Debug` omits the input.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct SourceInfo {
-    /// The metadata of its attempts: that of the run, and over it what the source says of itself. The
-    /// entries `model`, `provider` and `operation` of the run are those of its first source.
+    /// The metadata of its attempts: that of the run, overridden by the source's description of
+    /// itself. The run's entries `model`, `provider` and `operation` are those of its first source.
     pub metadata: Metadata,
-    /// What it says of its request.
+    /// Its description of its request.
     pub description: Description,
-    /// What it asks; absent unless an interceptor [needs](Interceptor::needs_input) it, and if it is not
-    /// known.
+    /// Its input. `None` if no interceptor [needs](Interceptor::needs_input) it, or if it is
+    /// unknown.
     pub input: Option<Box<Value>>,
 }
 
@@ -164,22 +174,24 @@ impl fmt::Debug for SourceInfo {
     }
 }
 
-/// What a [`RunInfo`] is made of.
-pub(crate) struct Known {
-    pub(crate) id: Arc<str>,
-    pub(crate) parent_id: Option<Arc<str>>,
+/// The contents of a [`RunInfo`].
+pub(crate) struct RunParts {
+    pub(crate) id: RunId,
+    pub(crate) parent_id: Option<Box<str>>,
     pub(crate) metadata: Metadata,
     pub(crate) source: SourceInfo,
     pub(crate) fallbacks: Vec<SourceInfo>,
     pub(crate) is_call: bool,
     pub(crate) started_at: Timestamp,
     pub(crate) measured: bool,
+    pub(crate) progress: Option<Arc<Cells>>,
 }
 
 impl RunInfo {
-    pub(crate) fn new(known: Known, all_panics: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(parts: RunParts, all_panics: Arc<AtomicU64>) -> Self {
         Self(Arc::new(Info {
-            known,
+            parts,
+            id: OnceLock::new(),
             panics: AtomicU64::new(0),
             all_panics,
         }))
@@ -188,62 +200,78 @@ impl RunInfo {
     /// Returns the run's id: the `sessionId` of its telemetry.
     #[must_use]
     pub fn id(&self) -> &str {
-        &self.0.known.id
+        let text = || self.0.parts.id.text().into();
+        self.0.id.get_or_init(text)
     }
 
-    /// Returns the run's metadata, as it was at the start: that of the `L0`, the run's own over it, what its first source
-    /// says of itself, then what interceptors set.
+    /// Returns a copy of the run's id, and keeps none if there is none yet.
+    pub(crate) fn own_id(&self) -> String {
+        match self.0.id.get() {
+            Some(id) => id.as_ref().to_owned(),
+            None => self.0.parts.id.text(),
+        }
+    }
+
+    /// Returns the metadata of the run at its start. Later entries replace earlier ones: those of
+    /// the `L0`, the run's own, those of its first source, and those set by interceptors.
     #[must_use]
     pub fn metadata(&self) -> &Metadata {
-        &self.0.known.metadata
+        &self.0.parts.metadata
     }
 
-    /// Returns the id of the run that this one serves; absent if it serves none: see
+    /// Returns the id of the parent run, or `None` if it has no
     /// [`parent`](crate::RunBuilder::parent).
     #[must_use]
     pub fn parent_id(&self) -> Option<&str> {
-        self.0.known.parent_id.as_deref()
+        self.0.parts.parent_id.as_deref()
     }
 
-    /// Returns whether the run is a call, whose answer comes as one: see [`L0::call`](crate::L0::call).
+    /// Returns `true` if the run is a call, with a single answer: see
+    /// [`L0::call`](crate::L0::call).
     #[must_use]
     pub fn is_call(&self) -> bool {
-        self.0.known.is_call
+        self.0.parts.is_call
     }
 
-    /// Returns what is known of a source, by its number from 1; absent if the run has none of this
-    /// number.
+    /// Returns the information about a source by its number, from 1. `None` if the run has no such
+    /// source.
     #[must_use]
     pub fn source(&self, number: u32) -> Option<&SourceInfo> {
         match number.checked_sub(2) {
-            Some(index) => self.0.known.fallbacks.get(index as usize),
-            None if number == 1 => Some(&self.0.known.source),
+            Some(index) => self.0.parts.fallbacks.get(index as usize),
+            None if number == 1 => Some(&self.0.parts.source),
             None => None,
         }
     }
 
     /// Iterates over the sources: first the run's own, then its fallbacks.
     pub fn sources(&self) -> impl Iterator<Item = &SourceInfo> {
-        std::iter::once(&self.0.known.source).chain(&self.0.known.fallbacks)
-    }
-
-    pub(crate) fn shared_id(&self) -> Arc<str> {
-        Arc::clone(&self.0.known.id)
+        std::iter::once(&self.0.parts.source).chain(&self.0.parts.fallbacks)
     }
 
     /// Returns when the run started, by the wall clock.
     #[must_use]
     pub fn started_at(&self) -> Timestamp {
-        self.0.known.started_at
+        self.0.parts.started_at
     }
 
-    /// Returns whether the run is measured: monitoring is on and the run was sampled.
+    /// Returns `true` if the run is measured: monitoring is on and the run was sampled.
     #[must_use]
     pub fn measured(&self) -> bool {
-        self.0.known.measured
+        self.0.parts.measured
     }
 
-    /// Returns how many panics of this run's observers were contained so far.
+    /// Returns the progress of the run. Can be called from any thread, also while the run is not
+    /// polled.
+    ///
+    /// `None` unless an interceptor [needs](Interceptor::needs_progress) it, and once the run has
+    /// ended.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.parts.progress.as_ref()?.read()
+    }
+
+    /// Returns the number of this run's observer panics contained so far.
     #[must_use]
     pub fn observer_panics(&self) -> u64 {
         self.0.panics.load(Ordering::Relaxed)
@@ -254,7 +282,7 @@ impl RunInfo {
         self.0.all_panics.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Runs code of an observer. A panic is counted and gives `None`.
+    /// Calls code of an observer. A panic is counted and returns `None`.
     pub(crate) fn contain<R>(&self, code: impl FnOnce() -> R) -> Option<R> {
         let value = contain(code);
         if value.is_none() {
@@ -264,15 +292,15 @@ impl RunInfo {
     }
 }
 
-/// Runs foreign code. A panic gives `None`.
+/// Calls foreign code. A panic returns `None`.
 pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(code)).map_err(discard).ok()
 }
 
-/// Drops a panic's payload, whose own `Drop` may panic as well.
+/// Drops a panic's payload, whose own `Drop` can panic as well.
 fn discard(payload: Box<dyn std::any::Any + Send>) {
     if let Err(another) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Someone throws values that throw values: keep this one rather than go on for ever.
+        // Each payload throws another one: leak this one instead of looping forever.
         std::mem::forget(another);
     }
 }
@@ -280,18 +308,18 @@ fn discard(payload: Box<dyn std::any::Any + Send>) {
 impl fmt::Debug for RunInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunInfo")
-            .field("id", &self.0.known.id)
-            .field("metadata", &self.0.known.metadata)
-            .field("started_at", &self.0.known.started_at)
-            .field("measured", &self.0.known.measured)
-            .field("sources", &(1 + self.0.known.fallbacks.len()))
+            .field("id", &self.id())
+            .field("metadata", &self.0.parts.metadata)
+            .field("started_at", &self.0.parts.started_at)
+            .field("measured", &self.0.parts.measured)
+            .field("sources", &(1 + self.0.parts.fallbacks.len()))
             .finish_non_exhaustive()
     }
 }
 
 /// The observers of one run.
 pub struct Observers {
-    run: RunInfo,
+    pub(crate) run: RunInfo,
     slots: Vec<Slot>,
     want_tokens: bool,
 }
@@ -299,6 +327,8 @@ pub struct Observers {
 struct Slot {
     observer: Box<dyn Observer>,
     interest: Interest,
+    /// `true` if its `connect` has panicked.
+    failed: bool,
 }
 
 impl Observers {
@@ -310,23 +340,25 @@ impl Observers {
         }
     }
 
-    /// Adds an observer and asks for its interest. Events reach observers in the order in which
-    /// they were added.
+    /// Adds an observer, and requests its interest. Events are delivered in the order in which
+    /// observers were added.
     pub fn push(&mut self, observer: impl Observer + 'static) {
         let observer: Box<dyn Observer> = Box::new(observer);
         match self.run.contain(|| observer.interest()) {
             Some(interest) => {
                 self.want_tokens |= interest == Interest::TOKENS;
-                self.slots.push(Slot { observer, interest });
+                if self.slots.capacity() == 0 {
+                    // Most runs have one observer, so the list starts at that capacity.
+                    self.slots = Vec::with_capacity(1);
+                }
+                self.slots.push(Slot {
+                    observer,
+                    interest,
+                    failed: false,
+                });
             }
             None => self.discard(observer),
         }
-    }
-
-    /// Adds an observer that calls `f` once, when the run has ended.
-    pub fn on_finish(&mut self, f: impl FnMut(&Finished<'_>) + Send + 'static) {
-        let run = self.run.clone();
-        self.push(FinishObserver { on_finish: f, run });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -342,7 +374,7 @@ impl Observers {
         self.deliver_if(event, |_| true);
     }
 
-    /// Delivers what says text to the observers that asked for it.
+    /// Delivers an event with text to the observers that requested it.
     pub(crate) fn deliver_token(&mut self, event: &Event<'_>) {
         self.deliver_if(event, |interest| interest == Interest::TOKENS);
     }
@@ -361,17 +393,16 @@ impl Observers {
         }
     }
 
-    /// Calls `poll` exactly once, inside every observer's `connect`. A panic of `poll` goes on
-    /// past the observers, none of which is blamed for it.
+    /// Calls `poll` exactly once, inside every observer's `connect`. A panic of `poll` propagates
+    /// past the observers, and does not count as theirs.
     pub(crate) fn connect(&mut self, mut poll: impl FnMut()) {
         if self.slots.is_empty() {
             return poll();
         }
         let mut polled = Ok(());
         let mut caught = || polled = catch_unwind(AssertUnwindSafe(&mut poll));
-        let mut panicked = vec![false; self.slots.len()];
-        nest(&self.run, &mut self.slots, &mut panicked, &mut caught);
-        for index in (0..panicked.len()).rev().filter(|index| panicked[*index]) {
+        nest(&self.run, &mut self.slots, &mut caught);
+        while let Some(index) = self.slots.iter().rposition(|slot| slot.failed) {
             let slot = self.slots.remove(index);
             self.discard(slot.observer);
         }
@@ -384,7 +415,7 @@ impl Observers {
         self.run.contain(|| drop(observer));
     }
 
-    /// Drops all observers, each by itself.
+    /// Drops all observers, each on its own.
     pub(crate) fn clear(&mut self) {
         self.want_tokens = false;
         for slot in std::mem::take(&mut self.slots) {
@@ -393,21 +424,19 @@ impl Observers {
     }
 }
 
-/// Calls `poll` once, inside the `connect` of each of the observers, the first outermost.
-fn nest(run: &RunInfo, slots: &mut [Slot], panicked: &mut [bool], poll: &mut dyn FnMut()) {
-    let (Some((slot, slots)), Some((failed, panicked))) =
-        (slots.split_first_mut(), panicked.split_first_mut())
-    else {
+/// Calls `poll` once, inside the `connect` of each observer, with the first one outermost.
+fn nest(run: &RunInfo, slots: &mut [Slot], poll: &mut dyn FnMut()) {
+    let Some((slot, slots)) = slots.split_first_mut() else {
         return poll();
     };
     let mut called = false;
     let mut rest = || {
         if !std::mem::replace(&mut called, true) {
-            nest(run, slots, panicked, poll);
+            nest(run, slots, poll);
         }
     };
-    *failed = run.contain(|| slot.observer.connect(&mut rest)).is_none();
-    // It may have panicked before it called on, or not have called at all.
+    slot.failed = run.contain(|| slot.observer.connect(&mut rest)).is_none();
+    // `connect` can have panicked before it called `poll`, or not have called it.
     rest();
 }
 
@@ -426,183 +455,17 @@ impl fmt::Debug for Observers {
     }
 }
 
-/// A run that has ended, as [`on_finish`] sees it.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub struct Finished<'a> {
-    /// What was known of the run from its start on.
-    pub run: &'a RunInfo,
-    /// How and why it ended.
-    pub end: &'a End,
-    /// The final telemetry; absent in a run that is not measured.
-    pub telemetry: Option<&'a Telemetry>,
-    /// The metadata of the run, with what was [set](crate::RunHandle::set_metadata) while it was live.
-    pub metadata: &'a Metadata,
-    /// Why the run is to be told by itself; absent if it is not: see
-    /// [`Monitoring::keep`](crate::Monitoring::keep). What counts runs counts them all.
-    pub kept: Option<KeepReason>,
-}
-
-struct FinishObserver<F> {
-    on_finish: F,
-    run: RunInfo,
-}
-
-impl<F: FnMut(&Finished<'_>) + Send> Observer for FinishObserver<F> {
-    fn on_event(&mut self, event: &Event<'_>) {
-        if let Event::Finished {
-            end,
-            telemetry,
-            metadata,
-            kept,
-            ..
-        } = *event
-        {
-            (self.on_finish)(&Finished {
-                run: &self.run,
-                end,
-                telemetry,
-                metadata,
-                kept,
-            });
-        }
-    }
-}
-
-/// Creates an interceptor that calls `f` once for every run, when it has ended.
-///
-/// `f` is called on every exit, on whatever thread polls or drops the run. It must not block: the last
-/// item of the run is handed out when it returns. The telemetry is there if the run is measured: switch
-/// monitoring on.
-///
-/// ```
-/// use l0_core::{L0, Monitoring, on_finish};
-///
-/// let l0 = L0::builder()
-///     .monitoring(Monitoring::new())
-///     .interceptor(on_finish(|finished| {
-///         if let Some(message) = finished.end.message() {
-///             eprintln!("{} did not complete: {message}", finished.run.id());
-///         }
-///     }))
-///     .build();
-/// # drop(l0);
-/// ```
-pub fn on_finish<F>(f: F) -> OnFinish<F>
-where
-    F: Fn(&Finished<'_>) + Send + Sync + 'static,
-{
-    OnFinish(Arc::new(f))
-}
-
-/// The interceptor that [`on_finish`] creates.
-#[must_use]
-pub struct OnFinish<F>(Arc<F>);
-
-impl<F> Interceptor for OnFinish<F>
-where
-    F: Fn(&Finished<'_>) + Send + Sync + 'static,
-{
-    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
-        let f = Arc::clone(&self.0);
-        observers.on_finish(move |finished| f(finished));
-    }
-}
-
-impl<F> fmt::Debug for OnFinish<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OnFinish").finish_non_exhaustive()
-    }
-}
-
-/// Creates an interceptor that calls `on_event` for every event of every run.
-///
-/// ```
-/// use l0_core::{Event, L0, observe_fn};
-///
-/// let l0 = L0::builder()
-///     .interceptor(observe_fn(|run, event| {
-///         if let Event::Retry { reason, .. } = event {
-///             eprintln!("{} tries again: {reason}", run.id());
-///         }
-///     }))
-///     .build();
-/// # drop(l0);
-/// ```
-pub fn observe_fn<F>(on_event: F) -> ObserveFn<F>
-where
-    F: Fn(&RunInfo, &Event<'_>) + Send + Sync + 'static,
-{
-    ObserveFn {
-        on_event: Arc::new(on_event),
-        interest: Interest::TOKENS,
-        filter: None,
-    }
-}
-
-/// The interceptor that [`observe_fn`] makes.
-#[must_use]
-pub struct ObserveFn<F> {
-    on_event: Arc<F>,
-    interest: Interest,
-    filter: Option<Filter>,
-}
-
-type Filter = Arc<dyn Fn(&Event<'_>) -> bool + Send + Sync>;
-
-impl<F> ObserveFn<F> {
-    /// Calls the function only for the events that `wanted` accepts.
-    pub fn filter(mut self, wanted: impl Fn(&Event<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.filter = Some(Arc::new(wanted));
-        self
-    }
-
-    /// Sets which events are delivered at all. Without [`Event::Token`] a token costs nothing.
-    pub fn interest(mut self, interest: Interest) -> Self {
-        self.interest = interest;
-        self
-    }
-}
-
-impl<F> Interceptor for ObserveFn<F>
-where
-    F: Fn(&RunInfo, &Event<'_>) + Send + Sync + 'static,
-{
-    fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        observers.push(FnObserver {
-            on_event: Arc::clone(&self.on_event),
-            interest: self.interest,
-            filter: self.filter.clone(),
-            run: run.clone(),
-        });
-    }
-}
-
-impl<F> fmt::Debug for ObserveFn<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ObserveFn").finish_non_exhaustive()
-    }
-}
-
-struct FnObserver<F> {
-    on_event: Arc<F>,
-    interest: Interest,
-    filter: Option<Filter>,
-    run: RunInfo,
-}
-
-impl<F> Observer for FnObserver<F>
-where
-    F: Fn(&RunInfo, &Event<'_>) + Send + Sync + 'static,
-{
+impl<O: Observer + ?Sized> Observer for Box<O> {
     fn interest(&self) -> Interest {
-        self.interest
+        (**self).interest()
     }
 
     fn on_event(&mut self, event: &Event<'_>) {
-        if self.filter.as_ref().is_none_or(|wanted| wanted(event)) {
-            (self.on_event)(&self.run, event);
-        }
+        (**self).on_event(event);
+    }
+
+    fn connect(&mut self, poll: &mut dyn FnMut()) {
+        (**self).connect(poll);
     }
 }
 
@@ -622,6 +485,10 @@ impl<I: Interceptor + ?Sized> Interceptor for Arc<I> {
     fn needs_input(&self) -> bool {
         (**self).needs_input()
     }
+
+    fn needs_progress(&self) -> bool {
+        (**self).needs_progress()
+    }
 }
 
 impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
@@ -639,6 +506,10 @@ impl<I: Interceptor + ?Sized> Interceptor for Box<I> {
 
     fn needs_input(&self) -> bool {
         (**self).needs_input()
+    }
+
+    fn needs_progress(&self) -> bool {
+        (**self).needs_progress()
     }
 }
 
@@ -659,9 +530,13 @@ impl<I: Interceptor> Interceptor for Option<I> {
     fn needs_input(&self) -> bool {
         self.iter().any(Interceptor::needs_input)
     }
+
+    fn needs_progress(&self) -> bool {
+        self.iter().any(Interceptor::needs_progress)
+    }
 }
 
-/// All of them, in order. A panic in one counts as one of the whole.
+/// Calls all of them, in order. A panic in one counts as a panic of the whole.
 impl<I: Interceptor> Interceptor for Vec<I> {
     fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
         self.iter().try_for_each(|one| one.before(run))
@@ -677,5 +552,9 @@ impl<I: Interceptor> Interceptor for Vec<I> {
 
     fn needs_input(&self) -> bool {
         self.iter().any(Interceptor::needs_input)
+    }
+
+    fn needs_progress(&self) -> bool {
+        self.iter().any(Interceptor::needs_progress)
     }
 }

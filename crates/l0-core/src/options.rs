@@ -1,4 +1,4 @@
-//! Options: what runs are made by, and the setters that all builders share.
+//! Options: the configuration of runs, and the setters that all builders share.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::timeout::Timeouts;
 use crate::usage::Usage;
 use crate::verdict::{DriftReport, Violation};
 
-/// The options of an `L0`, or of one run that differs.
+/// The options of an `L0`, or of a run with its own options.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) monitoring: Monitoring,
-    /// Whether nobody set it, so that it is on if an interceptor needs it.
+    /// `true` until monitoring is set: it is then on if an interceptor needs it.
     on_if_needed: bool,
     pub(crate) retry: Retry,
     pub(crate) timeouts: Timeouts,
@@ -36,13 +36,18 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Draws whether to measure the next run.
+    /// Decides if the next run is measured.
     pub(crate) fn draw(&self, rng: &mut fastrand::Rng) -> bool {
         let needs = || self.interceptors.iter().any(Interceptor::needs_telemetry);
         (!self.on_if_needed || needs()) && self.monitoring.draw(rng)
     }
 
-    /// Whether an interceptor sends what is asked, or usage is estimated by it.
+    /// `true` if an interceptor reads the progress of live runs.
+    pub(crate) fn needs_progress(&self) -> bool {
+        self.interceptors.iter().any(Interceptor::needs_progress)
+    }
+
+    /// `true` if an interceptor sends the input, or usage is estimated from it.
     pub(crate) fn needs_input(&self) -> bool {
         self.estimate_usage.is_some() || self.interceptors.iter().any(Interceptor::needs_input)
     }
@@ -88,7 +93,8 @@ impl fmt::Debug for Options {
     }
 }
 
-/// A seed, and how many runs have drawn from it. Whoever sets a seed counts its runs from the first.
+/// A seed, and the number of runs that have drawn from it. Setting a seed starts the count at the
+/// first run.
 #[derive(Debug, Clone)]
 pub(crate) struct Seed {
     seed: u64,
@@ -103,7 +109,7 @@ impl Seed {
         }
     }
 
-    /// Returns the number, from 1, of the next run, and its randomness.
+    /// Returns the number of the next run, from 1, and its random number generator.
     pub(crate) fn next_run(&self) -> (u64, fastrand::Rng) {
         let number = self.runs.fetch_add(1, Ordering::Relaxed) + 1;
         // Spreads consecutive numbers over the generator's states.
@@ -112,27 +118,27 @@ impl Seed {
         (number, rng)
     }
 
-    /// Returns the same seed, of which no run has drawn yet.
-    pub(crate) fn anew(&self) -> Self {
+    /// Returns the same seed with its count reset.
+    pub(crate) fn restarted(&self) -> Self {
         Self::new(self.seed)
     }
 }
 
-/// Builds an [`L0`](crate::L0), a [`Run`](crate::Run) or a [`Watched`](crate::Watched) stream: `K` says
-/// which.
+/// Builds an [`L0`](crate::L0), a [`Run`](crate::Run), a [`Call`](crate::Call) or a
+/// [`Watched`](crate::Watched) stream, depending on `K`.
 ///
-/// The setters that stand here are there for all of them. On the builder of a run they hold for this
-/// run only: [`interceptor`](Self::interceptor) and `budget` add, the others replace.
+/// On the builder of a run, the setters apply to this run only: [`interceptor`](Self::interceptor)
+/// and `budget` add to those of the `L0`, the others replace them.
 #[must_use = "a builder does nothing until it is built or started"]
 pub struct Builder<K> {
-    /// Those of the `L0`, until one is changed.
+    /// Shared with the `L0` until one is changed.
     pub(crate) options: Arc<Options>,
     pub(crate) kind: K,
 }
 
-/// What may be built: it is public only to be named.
+/// The kinds of builders, public only because public signatures name them.
 pub(crate) mod sealed {
-    /// Builds something that calls its source, and can call it again.
+    /// Marks what calls its source, and can call it again.
     pub trait CallsSource {}
 }
 
@@ -142,7 +148,7 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Replaces what is built, by the same options.
+    /// Replaces what is built, and keeps the options.
     pub(crate) fn map<L>(self, map: impl FnOnce(K) -> L) -> Builder<L> {
         Builder {
             options: self.options,
@@ -158,51 +164,53 @@ impl<K> Builder<K> {
         })
     }
 
-    /// Sets whether an empty answer is an error, which is retried like the model's other faults. A
-    /// watched stream then fails, without an error. Default: true.
+    /// Enables the detection of empty answers. An empty answer is an error, and is retried like
+    /// other faults of the model. A watched stream is recorded as failed, but yields no error.
+    /// Default: `true`.
     ///
-    /// An answer is empty if it has no visible text, no media and no tool call, and the finish reason
-    /// does not explain that: see [`Ended::is_empty`](crate::Ended::is_empty).
+    /// An answer is empty if it has no visible text, no media and no tool call, and its finish
+    /// reason does not explain this: see [`Ended::is_empty`](crate::Ended::is_empty).
     pub fn detect_zero_output(self, detect: bool) -> Self {
         self.set(|options| options.detect_zero_output = detect)
     }
 
-    /// Sets the rules that answers are checked by: those of `l0-guardrails`, or
-    /// [a closure](crate::Check) that makes one. What they find in a watched stream is only recorded.
-    /// Default: none.
+    /// Sets the rules that check answers: those of `l0-guardrails`, or [a closure](crate::Check)
+    /// that creates one. Violations in a watched stream are only recorded. Default: none.
     pub fn guardrails(self, rules: impl Into<Checks>) -> Self {
         let rules = rules.into();
         self.set(|options| options.guardrails = rules)
     }
 
-    /// Sets which drift is detected: that of `l0-guardrails`, or a closure that makes a
+    /// Sets the drift detectors: those of `l0-guardrails`, or a closure that creates a
     /// [`Check<DriftReport>`](crate::Check). Default: none.
     pub fn drift(self, detectors: impl Into<Checks<DriftReport>>) -> Self {
         let detectors = detectors.into();
         self.set(|options| options.drift = detectors)
     }
 
-    /// Adds an interceptor. They are called in the order in which they were added.
+    /// Adds an interceptor. Interceptors are called in the order in which they were added.
     pub fn interceptor(self, interceptor: impl Interceptor + 'static) -> Self {
         self.set(|options| options.interceptors.push(Arc::new(interceptor)))
     }
 
-    /// Sets what models cost, by which the usage that sources tell becomes a
-    /// [cost](crate::AttemptStats::cost): the price list of `l0-pricing`, or your own. Each attempt of a
-    /// measured run is priced when it ends, unless its source told the cost itself. A panic of it is
-    /// contained, and the price unknown. Default: none.
+    /// Sets the prices of models, which turn the usage that sources report into a
+    /// [cost](crate::AttemptStats::cost): the price list of `l0-pricing`, or your own.
+    ///
+    /// Each attempt of a measured run is priced when it ends, unless its source reported the cost
+    /// itself. A panic in the pricing is contained, and the cost is then unknown. Default: none.
     pub fn pricing(self, pricing: impl Pricing + 'static) -> Self {
         self.set(|options| options.pricing = Some(Arc::new(pricing)))
     }
 
-    /// Sets how the usage of attempts is estimated that ended early: an answer that is cut, aborted or
-    /// dropped is billed, though its provider does not tell how much. Default: not at all.
+    /// Sets how to estimate the usage of attempts that ended early. A truncated, aborted or dropped
+    /// answer is billed, but its provider does not report the usage. Default: no estimate.
     ///
-    /// `estimate` is asked once for each attempt of a measured run that gave a token, did not complete,
-    /// and did not say why the model stopped. It returns what the attempt used in all. What of it was
-    /// not told becomes [`estimated_usage`](crate::AttemptStats::estimated_usage), and is never added
-    /// to what was told. A panic of it is contained, and nothing is estimated. Where the cost of a run is
-    /// limited, or a budget is spent from, it is asked with each token too, measured or not.
+    /// `estimate` is called once for each attempt of a measured run that yielded a token, did not
+    /// complete and has no finish reason. It returns the attempt's total usage. The part that was
+    /// not reported becomes [`estimated_usage`](crate::AttemptStats::estimated_usage), and is never
+    /// added to the reported usage. A panic in `estimate` is contained, and nothing is estimated.
+    /// If the run has a cost limit or a budget, `estimate` is also called with each token, measured
+    /// or not.
     ///
     /// ```
     /// use l0_core::{L0, Monitoring, Unfinished, Usage};
@@ -223,32 +231,32 @@ impl<K> Builder<K> {
         self.set(|options| options.estimate_usage = Some(Arc::new(estimate)))
     }
 
-    /// Fixes sampling, jitter and session ids: the first, second, ... run of an `L0` with this seed
-    /// draws the same as that of any other; a run with a seed of its own is the first. A seeded
-    /// session id holds the run's number in place of the time.
+    /// Makes sampling, jitter and session ids reproducible. The first, second, ... run of an `L0`
+    /// draws the same values as that of any other `L0` with this seed; a run with its own seed is
+    /// the first. A seeded session id contains the run's number in place of the time.
     pub fn seed(self, seed: u64) -> Self {
         self.set(|options| options.seed = Some(Seed::new(seed)))
     }
 }
 
 impl<K: sealed::CallsSource> Builder<K> {
-    /// Sets how often failed attempts are tried again. Default: [`Retry::new`].
+    /// Sets how failed attempts are retried. Default: [`Retry::new`].
     pub fn retry(self, retry: Retry) -> Self {
         self.set(|options| options.retry = retry)
     }
 
-    /// Sets how long to wait for the source. Default: for ever.
+    /// Sets how long to wait for the source. Default: indefinitely.
     pub fn timeouts(self, timeouts: Timeouts) -> Self {
         self.set(|options| options.timeouts = timeouts)
     }
 
-    /// Sets how much a run may give and cost. Default: any amount.
+    /// Sets how much a run can produce and cost. Default: unlimited.
     pub fn limits(self, limits: Limits) -> Self {
         self.set(|options| options.limits = limits)
     }
 
-    /// Adds a budget that runs spend from together. A run may have several, such as a user's and a
-    /// tenant's: it ends when one of them is overspent.
+    /// Adds a budget that runs share. A run can have several, such as a user's and a tenant's: it
+    /// ends when one of them is overspent.
     pub fn budget(self, budget: Budget) -> Self {
         self.set(|options| options.budgets.push(budget))
     }

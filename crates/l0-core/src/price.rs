@@ -1,4 +1,4 @@
-//! Price: what the tokens of a model cost, who knows it, and what an attempt came to.
+//! Prices: the cost of a model's tokens, the source of prices, and the resulting cost of an attempt.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use crate::money::{Currency, Money};
 use crate::usage::Usage;
 
 label_enum! {
-    /// Who says what something cost.
+    /// The origin of a cost.
     pub enum CostSource {
-        /// The provider told it.
+        /// The provider reported it.
         Provider = "provider",
-        /// It was computed from the provider's token counts, by a price list.
+        /// Computed from the provider's token counts and a price list.
         PriceList = "price_list",
-        /// A sum of some that the provider told and some that were computed.
+        /// A sum of reported and computed costs.
         Mixed = "mixed",
     }
     only_read {
-        /// A source that this version does not know, read back from a record.
+        /// A source unknown to this version, read back from a record.
         Other = "other"
     }
 }
 read_back!(CostSource);
 
-/// What something cost.
+/// A cost and its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Cost {
-    /// How much.
+    /// The amount.
     pub amount: Money,
-    /// In which currency.
+    /// The currency of the amount.
     pub currency: Currency,
-    /// Who says so.
+    /// The origin of the cost.
     pub source: CostSource,
 }
 
@@ -49,7 +49,7 @@ impl Cost {
         }
     }
 
-    /// Adds two costs up; absent if their currencies differ.
+    /// Adds two costs, or returns `None` if their currencies differ.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         let source = if self.source == other.source {
@@ -61,19 +61,19 @@ impl Cost {
             .then(|| Self::new(self.amount + other.amount, self.currency, source))
     }
 
-    /// Adds costs up; absent if there are none, or their currencies differ.
+    /// Adds costs, or returns `None` if there are none or their currencies differ.
     pub(crate) fn sum(costs: impl IntoIterator<Item = Self>) -> Option<Self> {
         let costs = costs.into_iter().map(Some);
         costs.reduce(|sum, cost| sum?.plus(cost?)).flatten()
     }
 
-    /// Whether the two can be added up.
+    /// Returns `true` if the two costs can be added.
     pub(crate) fn fits(one: Option<Self>, other: Option<Self>) -> bool {
         one.zip(other)
             .is_none_or(|(one, other)| one.currency == other.currency)
     }
 
-    /// Reads a cost; one that cannot be read is unknown, and loses nothing beside it.
+    /// Deserializes a cost. An unreadable cost is unknown, so the rest of its record is not lost.
     pub(crate) fn read_back<'de, D: Deserializer<'de>>(cost: D) -> Result<Option<Self>, D::Error> {
         let cost = serde_json::Value::deserialize(cost)?;
         Ok(serde_json::from_value(cost).ok())
@@ -87,7 +87,7 @@ impl fmt::Display for Cost {
     }
 }
 
-/// What a model costs: plain data.
+/// The price of a model, as plain data.
 ///
 /// ```
 /// use l0_core::{Currency, Money, Price, TokenPrices, Usage};
@@ -103,42 +103,45 @@ impl fmt::Display for Cost {
 pub struct Price {
     /// The currency of all its prices.
     pub currency: Currency,
-    /// What each request costs, besides its tokens.
+    /// The price of each request, in addition to its tokens.
     pub request: Money,
-    /// What tokens cost.
+    /// The prices of tokens.
     pub tokens: TokenPrices,
-    /// What tokens cost in requests of many tokens, in any order.
+    /// The prices of tokens in large requests, in any order.
     pub tiers: Vec<Tier>,
 }
 
-/// What tokens cost in requests whose input is large: all tokens of such a request, the output too.
+/// The prices of tokens in requests with a large input. They apply to all tokens of the request,
+/// including its output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tier {
-    /// The tokens of input that a request has more of.
+    /// The number of input tokens above which the tier applies.
     pub above: u64,
-    /// What its tokens cost.
+    /// The prices of tokens in this tier.
     pub tokens: TokenPrices,
 }
 
-/// What one token costs, by what it is.
+/// The prices of one token of each kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TokenPrices {
-    /// A token of the prompt.
+    /// The price of a prompt token.
     pub input: Money,
-    /// One that came from the provider's cache; absent if it costs as any other.
+    /// The price of a prompt token read from the provider's cache. `None` if it is the price of other
+    /// prompt tokens.
     pub cached_input: Option<Money>,
-    /// One that was written to the provider's cache; absent if it costs as any other.
+    /// The price of a prompt token written to the provider's cache. `None` if it is the price of other
+    /// prompt tokens.
     pub cache_write_input: Option<Money>,
-    /// A token that was generated.
+    /// The price of a generated token.
     pub output: Money,
-    /// One that was reasoning; absent if it costs as any other.
+    /// The price of a reasoning token. `None` if it is the price of other generated tokens.
     pub reasoning: Option<Money>,
 }
 
 impl Tier {
-    /// Creates a tier of requests with more tokens of input than this.
+    /// Creates a tier for requests with more input tokens than this.
     #[must_use]
     pub const fn above(tokens_of_input: u64, tokens: TokenPrices) -> Self {
         Self {
@@ -149,7 +152,7 @@ impl Tier {
 }
 
 impl TokenPrices {
-    /// Creates prices of one token of input and one of output.
+    /// Creates prices of one input token and one output token.
     #[must_use]
     pub const fn new(input: Money, output: Money) -> Self {
         Self {
@@ -161,34 +164,35 @@ impl TokenPrices {
         }
     }
 
-    /// Creates prices as providers print them: of a million tokens of input, and a million of output.
+    /// Creates prices per million input tokens and per million output tokens, as providers publish
+    /// them.
     #[must_use]
     pub const fn per_million(input: Money, output: Money) -> Self {
         Self::new(input.millionth(), output.millionth())
     }
 
-    /// Sets what a million tokens from the cache cost.
+    /// Sets the price of a million tokens read from the cache.
     #[must_use]
     pub const fn cached_input(mut self, per_million: Money) -> Self {
         self.cached_input = Some(per_million.millionth());
         self
     }
 
-    /// Sets what a million tokens that are written to the cache cost.
+    /// Sets the price of a million tokens written to the cache.
     #[must_use]
     pub const fn cache_write_input(mut self, per_million: Money) -> Self {
         self.cache_write_input = Some(per_million.millionth());
         self
     }
 
-    /// Sets what a million tokens of reasoning cost.
+    /// Sets the price of a million reasoning tokens.
     #[must_use]
     pub const fn reasoning(mut self, per_million: Money) -> Self {
         self.reasoning = Some(per_million.millionth());
         self
     }
 
-    /// Returns what these tokens cost; absent if a count is not known whose price is not zero.
+    /// Returns the cost of these tokens, or `None` if a count with a non-zero price is unknown.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<Money> {
         let cached = usage.cached_input.unwrap_or(0);
@@ -216,7 +220,7 @@ impl TokenPrices {
 }
 
 impl Price {
-    /// Creates the price of a model whose requests cost nothing besides their tokens.
+    /// Creates the price of a model that charges for tokens only.
     #[must_use]
     pub const fn new(currency: Currency, tokens: TokenPrices) -> Self {
         Self {
@@ -227,31 +231,30 @@ impl Price {
         }
     }
 
-    /// Sets what each request costs besides its tokens.
+    /// Sets the price of each request, in addition to its tokens.
     #[must_use]
     pub const fn request(mut self, amount: Money) -> Self {
         self.request = amount;
         self
     }
 
-    /// Adds what tokens cost in requests of many tokens.
+    /// Adds the prices of tokens in large requests.
     #[must_use]
     pub fn tier(mut self, tier: Tier) -> Self {
         self.tiers.push(tier);
         self
     }
 
-    /// Returns what tokens cost in a request with so many tokens of input: those of the highest tier
-    /// that it is above.
-    #[must_use]
-    pub fn tokens_at(&self, input: u64) -> &TokenPrices {
+    /// Returns the token prices for a request with this many input tokens: those of the highest tier
+    /// below it.
+    fn tokens_at(&self, input: u64) -> &TokenPrices {
         let tiers = self.tiers.iter().filter(|tier| input > tier.above);
         let tier = tiers.max_by_key(|tier| tier.above);
         tier.map_or(&self.tokens, |tier| &tier.tokens)
     }
 
-    /// Returns what one request of this usage costs; absent if a count is not known whose price is not
-    /// zero.
+    /// Returns the cost of one request with this usage, or `None` if a count with a non-zero price is
+    /// unknown.
     #[must_use]
     pub fn cost(&self, usage: &Usage) -> Option<Cost> {
         let tokens = self.tokens_at(usage.input.unwrap_or(0)).cost(usage)?;
@@ -259,33 +262,34 @@ impl Price {
         Some(Cost::new(amount, self.currency, CostSource::PriceList))
     }
 
-    /// What `more` costs besides what was told; all of it, if what was told has no cost.
-    pub(crate) fn cost_of_more(&self, told: Option<Usage>, more: Usage) -> Option<Cost> {
-        let told = told.unwrap_or_default();
-        let all = self.cost(&told.plus(more))?;
-        let known = self.cost(&told).filter(|_| told != Usage::new());
+    /// Returns the cost of `more` tokens on top of the reported usage. Returns the cost of both if the
+    /// reported usage has no cost.
+    pub(crate) fn cost_of_more(&self, reported: Option<Usage>, more: Usage) -> Option<Cost> {
+        let reported = reported.unwrap_or_default();
+        let all = self.cost(&reported.plus(more))?;
+        let known = self.cost(&reported).filter(|_| reported != Usage::new());
         let known = known.map_or(Money::ZERO, |cost| cost.amount);
         let amount = all.amount.saturating_sub(known);
         Some(Cost { amount, ..all })
     }
 }
 
-/// What is asked the price of: who served what.
+/// The model whose price is requested, and its provider.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Priced<'a> {
-    /// Who serves the model; absent if it is not known.
+    /// The provider that serves the model. `None` if unknown.
     pub provider: Option<&'a str>,
-    /// The model that was asked for; absent if it is not known.
+    /// The requested model. `None` if unknown.
     pub model: Option<&'a str>,
-    /// The model that answered, as the provider names it; absent if it did not say, or not yet.
+    /// The model that answered, as named by the provider. `None` if unknown, or not yet known.
     pub response_model: Option<&'a str>,
-    /// What was done, such as `chat`; absent if it is not known.
+    /// The operation, such as `chat`. `None` if unknown.
     pub operation: Option<&'a str>,
 }
 
 impl<'a> Priced<'a> {
-    /// Creates a question for the price of a model.
+    /// Creates a price request for a model.
     #[must_use]
     pub const fn model(model: &'a str) -> Self {
         Self {
@@ -296,7 +300,7 @@ impl<'a> Priced<'a> {
         }
     }
 
-    /// Sets who serves the model.
+    /// Sets the provider that serves the model.
     #[must_use]
     pub const fn provider(mut self, provider: &'a str) -> Self {
         self.provider = Some(provider);
@@ -311,12 +315,13 @@ impl<'a> Priced<'a> {
     }
 }
 
-/// Knows what models cost: the price list of `l0-pricing`, or your own.
+/// A source of prices: the price list of `l0-pricing`, or your own.
 ///
-/// It is asked a few times for each attempt at most, never for a token, and is not to block. A closure is one
-/// too.
+/// It is called at most a few times for each attempt, never for a token, and must not block. Closures
+/// and `Arc`s implement it too.
 pub trait Pricing: Send + Sync {
-    /// Returns what this model costs; absent if that is not known, which is never taken for nothing.
+    /// Returns the price of this model, or `None` if unknown. An unknown price is never treated as
+    /// zero.
     fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>>;
 }
 
@@ -326,6 +331,12 @@ where
 {
     fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>> {
         self(model)
+    }
+}
+
+impl<P: Pricing + ?Sized> Pricing for Arc<P> {
+    fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>> {
+        (**self).price(model)
     }
 }
 
@@ -347,7 +358,7 @@ mod tests {
         for (name, prices, usage, cost) in [
             ("plain", tokens, usage, Some("0.015")),
             (
-                "cached without a price of its own",
+                "cached without a separate price",
                 tokens,
                 usage.cached_input(400),
                 Some("0.015"),
@@ -365,8 +376,8 @@ mod tests {
                 usage.reasoning(80),
                 Some("0.0158"),
             ),
-            ("no output told", tokens, Usage::new().input(10), None),
-            ("no input told", tokens, Usage::new().output(10), None),
+            ("no output reported", tokens, Usage::new().input(10), None),
+            ("no input reported", tokens, Usage::new().output(10), None),
             (
                 "output that costs nothing",
                 TokenPrices::per_million(Money::cents(2), Money::ZERO),
@@ -401,15 +412,15 @@ mod tests {
 
     #[test]
     fn costs_of_one_currency_add_up() {
-        let told = Cost::new(Money::cents(1), Currency::USD, CostSource::Provider);
+        let reported = Cost::new(Money::cents(1), Currency::USD, CostSource::Provider);
         let computed = Cost::new(Money::cents(2), Currency::USD, CostSource::PriceList);
-        let sum = told.plus(computed);
+        let sum = reported.plus(computed);
         assert_eq!(
             sum,
             Some(Cost::new(Money::cents(3), Currency::USD, CostSource::Mixed))
         );
         let euros = Cost::new(Money::cents(1), Currency::EUR, CostSource::Provider);
-        assert_eq!(told.plus(euros), None);
+        assert_eq!(reported.plus(euros), None);
     }
 
     #[test]

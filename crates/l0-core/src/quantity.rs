@@ -1,5 +1,5 @@
-//! Quantity: the one list of the numbers of a run. Whatever sends numbers iterates it, and derives its
-//! own spelling of the names. One more number is one more row.
+//! Quantities: the single list of the numbers of a run. All code that sends numbers iterates over it
+//! and derives its own spelling of the names. To add a number, add a row.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::telemetry::Telemetry;
 use crate::usage::Usage;
 use crate::verdict::Severity;
 
-/// One number of a run: what it is called, what it counts, and how it is read from [`Telemetry`].
+/// One number of a run: its name, unit and kind, and how to read it from [`Telemetry`].
 ///
 /// ```
 /// use l0_core::Quantity;
@@ -26,40 +26,40 @@ use crate::verdict::Severity;
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Quantity {
-    /// Its name, in parts joined by dots: `tokens.wasted`.
+    /// The name, in parts joined by dots: `tokens.wasted`.
     pub name: &'static str,
-    /// What it is measured in.
+    /// The unit of measurement.
     pub unit: Unit,
-    /// How the numbers of many runs go together.
+    /// How the values of many runs combine.
     pub kind: QuantityKind,
-    /// What it is, in a phrase.
+    /// A short description.
     pub description: &'static str,
     read: Read,
 }
 
-/// What a [`Quantity`] is measured in.
+/// The unit of a [`Quantity`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unit {
     /// A count of these things, in the singular: `token`.
     Each(&'static str),
-    /// A time.
+    /// A duration in seconds.
     Seconds,
-    /// How many of these things per second.
+    /// A rate: these things per second.
     PerSecond(&'static str),
-    /// Money, in the currency that its label `currency` says.
+    /// An amount of money, in the currency given by the label `currency`.
     Money,
 }
 
-/// How the numbers of many runs go together.
+/// How the values of many runs combine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum QuantityKind {
-    /// They add up: a counter.
+    /// A counter: values add up.
     Sum,
-    /// Each run has one, or one for each attempt, and how they are spread is of interest: a histogram.
+    /// A histogram with one value per run or per attempt.
     Sample,
-    /// Each run has many, which add up bucket by bucket: a histogram.
+    /// A histogram with many values per run, which add up bucket by bucket.
     Distribution,
 }
 
@@ -67,21 +67,21 @@ pub enum QuantityKind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Value<'a> {
-    /// How many.
+    /// A count.
     Count(u64),
-    /// How long.
+    /// A duration.
     Duration(Duration),
-    /// How many per second; finite.
+    /// A rate per second; finite.
     Rate(f64),
-    /// How much money.
+    /// An amount of money.
     Amount(Money),
-    /// Many durations.
+    /// A distribution of durations.
     Distribution(&'a Distribution),
 }
 
 impl Value<'_> {
-    /// Returns the value as one number: durations in seconds, a distribution as its mean (0 if it is
-    /// empty). Counts above 2^53 are rounded.
+    /// Returns the value as one number: a duration in seconds, a distribution as its mean, or 0 if it
+    /// is empty. Counts above 2^53 are rounded.
     #[must_use]
     pub fn as_f64(self) -> f64 {
         match self {
@@ -96,66 +96,75 @@ impl Value<'_> {
 
 #[derive(Clone, Copy)]
 enum Read {
-    One(fn(&Telemetry) -> Option<Value<'_>>),
-    /// One for each attempt.
-    OfAttempts(fn(&AttemptStats) -> Option<Value<'static>>),
-    /// A count for each value of a label; `None` if they are unknown.
+    Count(fn(&Telemetry) -> Option<u64>),
+    Duration(fn(&Telemetry) -> Option<Duration>),
+    Rate(fn(&Telemetry) -> Option<f64>),
+    Distribution(fn(&Telemetry) -> Option<&Distribution>),
+    /// One duration per attempt.
+    OfAttempts(fn(&AttemptStats) -> Option<Duration>),
+    /// One count per value of a label. `None` if unknown.
     Each(Labels, fn(&Telemetry, &mut Count<'_>) -> Option<()>),
-    /// An amount of money for each set of values of labels; `None` if they are unknown.
+    /// One amount of money per set of label values. `None` if unknown.
     Amounts(Labels, fn(&Telemetry, &mut Amount<'_>) -> Option<()>),
 }
 
 type Labels = &'static [&'static str];
 
-/// Takes the value of the label, and the count.
+/// Receives the value of the label and the count.
 type Count<'a> = dyn FnMut(&str, u64) + 'a;
 
-/// Takes the values of the labels, and the amount.
+/// Receives the values of the labels and the amount.
 type Amount<'a> = dyn FnMut(&[&str], Money) + 'a;
 
 impl Quantity {
-    /// Every quantity: first those of the original, in its order.
+    /// Every quantity. The quantities of the original come first, in its order.
     pub const ALL: &'static [Self] = ALL;
 
-    /// Returns the labels by which it is broken down; empty if it is not. In the latter case
-    /// [`value`](Self::value) or [`values`](Self::values) read it, in the former [`each`](Self::each).
+    /// Returns the labels that divide the quantity, or an empty slice if it has none. Read a quantity
+    /// with labels with [`each`](Self::each), all others with [`value`](Self::value) or
+    /// [`values`](Self::values).
     #[must_use]
     pub const fn labels(&self) -> &'static [&'static str] {
         match self.read {
-            Read::One(_) | Read::OfAttempts(_) => &[],
             Read::Each(labels, _) | Read::Amounts(labels, _) => labels,
+            _ => &[],
         }
     }
 
-    /// Returns whether it is broken down by [labels](Self::labels).
+    /// Returns `true` if the quantity has [labels](Self::labels).
     #[must_use]
     pub const fn is_labelled(&self) -> bool {
         !self.labels().is_empty()
     }
 
-    /// Returns whether a run has one for each attempt, so that only [`values`](Self::values) reads
-    /// them.
+    /// Returns `true` if a run has one value per attempt. Read them with [`values`](Self::values).
     #[must_use]
     pub const fn is_of_attempts(&self) -> bool {
         matches!(self.read, Read::OfAttempts(_))
     }
 
-    /// Reads the value of a run; absent if it is unknown, if a run has several, or if the quantity is
-    /// broken down by labels.
+    /// Returns the value of a run, or `None` if it is unknown, if a run has several values, or if the
+    /// quantity has labels.
     #[must_use]
+    #[inline]
     pub fn value<'t>(&self, telemetry: &'t Telemetry) -> Option<Value<'t>> {
-        let Read::One(read) = self.read else {
-            return None;
-        };
-        read(telemetry).filter(|value| match value {
-            Value::Rate(rate) => rate.is_finite(),
-            Value::Distribution(all) => !all.is_empty(),
-            Value::Count(_) | Value::Duration(_) | Value::Amount(_) => true,
-        })
+        match self.read {
+            Read::Count(read) => read(telemetry).map(Value::Count),
+            Read::Duration(read) => read(telemetry).map(Value::Duration),
+            Read::Rate(read) => {
+                let rate = read(telemetry).filter(|rate| rate.is_finite());
+                rate.map(Value::Rate)
+            }
+            Read::Distribution(read) => {
+                let all = read(telemetry).filter(|all| !all.is_empty());
+                all.map(Value::Distribution)
+            }
+            Read::OfAttempts(_) | Read::Each(..) | Read::Amounts(..) => None,
+        }
     }
 
-    /// Returns what all amounts of a run come to, if each is in this currency; absent if the quantity is
-    /// no money, or none is known.
+    /// Returns the sum of all amounts of a run if each is in this currency. Returns `None` if the
+    /// quantity is not money, or no amount is known.
     #[must_use]
     pub fn amount_in(&self, currency: Currency, telemetry: &Telemetry) -> Option<Money> {
         let mut sum = None;
@@ -169,20 +178,22 @@ impl Quantity {
         sum.filter(|_| !is_other)
     }
 
-    /// Calls `visit` with each value of a run: the one, or one for each attempt. What is unknown, or
-    /// broken down by labels, has none.
+    /// Calls `visit` with each value of a run: the single value, or one per attempt. Unknown values,
+    /// and quantities with labels, have none.
+    #[inline]
     pub fn values(&self, telemetry: &Telemetry, visit: &mut dyn FnMut(Value<'_>)) {
         match self.read {
-            Read::OfAttempts(read) => telemetry.attempts.iter().filter_map(read).for_each(visit),
-            Read::One(_) | Read::Each(..) | Read::Amounts(..) => {
-                self.value(telemetry).into_iter().for_each(visit);
+            Read::OfAttempts(read) => {
+                let durations = telemetry.attempts.iter().filter_map(read);
+                durations.map(Value::Duration).for_each(visit);
             }
+            _ => self.value(telemetry).into_iter().for_each(visit),
         }
     }
 
-    /// Calls `visit` with the values of the labels, in their order, and the count or the amount of each;
-    /// not at all if the quantity is one number. The same values may come several times, and add up.
-    /// Returns whether the counts are known, also if there are none.
+    /// Calls `visit` with the label values, in the order of the labels, and the count or amount of
+    /// each. Does not call it for a quantity without labels. The same label values can occur several
+    /// times; their values add up. Returns `true` if the values are known, even if there are none.
     pub fn each(
         &self,
         telemetry: &Telemetry,
@@ -197,7 +208,7 @@ impl Quantity {
                 let mut visit = |of: &[&str], money: Money| visit(of, Value::Amount(money));
                 read(telemetry, &mut visit).is_some()
             }
-            Read::One(_) | Read::OfAttempts(_) => false,
+            _ => false,
         }
     }
 }
@@ -213,41 +224,47 @@ impl fmt::Debug for Quantity {
     }
 }
 
-const fn sum(
+const fn count(
     name: &'static str,
     unit: Unit,
     description: &'static str,
-    read: fn(&Telemetry) -> Option<Value<'_>>,
+    read: fn(&Telemetry) -> Option<u64>,
 ) -> Quantity {
     Quantity {
         name,
         unit,
         kind: QuantityKind::Sum,
         description,
-        read: Read::One(read),
+        read: Read::Count(read),
     }
 }
 
-const fn sample(
+const fn durations(
     name: &'static str,
-    unit: Unit,
+    kind: QuantityKind,
     description: &'static str,
-    read: fn(&Telemetry) -> Option<Value<'_>>,
+    read: fn(&Telemetry) -> Option<Duration>,
 ) -> Quantity {
     Quantity {
+        name,
+        unit: Unit::Seconds,
+        kind,
+        description,
+        read: Read::Duration(read),
+    }
+}
+
+const fn rate(
+    name: &'static str,
+    description: &'static str,
+    read: fn(&Telemetry) -> Option<f64>,
+) -> Quantity {
+    Quantity {
+        name,
+        unit: Unit::PerSecond("token"),
         kind: QuantityKind::Sample,
-        ..sum(name, unit, description, read)
-    }
-}
-
-const fn distribution(
-    name: &'static str,
-    description: &'static str,
-    read: fn(&Telemetry) -> Option<Value<'_>>,
-) -> Quantity {
-    Quantity {
-        kind: QuantityKind::Distribution,
-        ..sum(name, Unit::Seconds, description, read)
+        description,
+        read: Read::Rate(read),
     }
 }
 
@@ -289,97 +306,97 @@ const VIOLATION: Unit = Unit::Each("violation");
 const RUN: Unit = Unit::Each("run");
 
 static ALL: &[Quantity] = &[
-    sample(
+    durations(
         "duration",
-        Unit::Seconds,
+        QuantityKind::Sample,
         "Duration of runs, retries included",
-        |t| duration(t.duration),
+        |t| t.duration,
     ),
-    sum("tokens.total", TOKEN, "Tokens of all attempts", |t| {
-        count(t.metrics.total_tokens)
+    count("tokens.total", TOKEN, "Tokens of all attempts", |t| {
+        Some(t.metrics.total_tokens)
     }),
-    sample(
+    rate(
         "tokens.per_second",
-        Unit::PerSecond("token"),
         "Tokens per second over the whole duration",
-        |t| rate(t.metrics.tokens_per_second),
+        |t| t.metrics.tokens_per_second,
     ),
-    sample(
+    durations(
         "time_to_first_token",
-        Unit::Seconds,
+        QuantityKind::Sample,
         "Time from the start of runs to their first token",
-        |t| duration(t.metrics.time_to_first_token),
+        |t| t.metrics.time_to_first_token,
     ),
-    sum("retries.total", RETRY, "Retries", |t| {
-        count(t.metrics.total_retries.into())
+    count("retries.total", RETRY, "Retries", |t| {
+        Some(t.metrics.total_retries.into())
     }),
-    sum(
+    count(
         "retries.network",
         RETRY,
         "Retries for network errors, rate limits and server errors",
-        |t| count(t.metrics.network_retries.into()),
+        |t| Some(t.metrics.network_retries.into()),
     ),
-    sum(
+    count(
         "retries.model",
         RETRY,
         "Retries for the model's answers",
-        |t| count(t.metrics.model_retries.into()),
+        |t| Some(t.metrics.model_retries.into()),
     ),
-    sum(
+    count(
         "network.errors",
         ERROR,
         "Network errors, retried ones included",
-        |t| count(t.network.error_count),
+        |t| Some(t.network.error_count),
     ),
-    sum(
+    count(
         "guardrails.violations",
         VIOLATION,
         "Guardrail violations",
-        |t| count(t.guardrails.as_ref()?.violation_count),
+        |t| Some(t.guardrails.as_ref()?.violation_count),
     ),
-    sample(
+    durations(
         "time_to_first_text",
-        Unit::Seconds,
+        QuantityKind::Sample,
         "Time from the start of runs to their first text",
-        |t| duration(t.metrics.time_to_first_text),
+        |t| t.metrics.time_to_first_text,
     ),
-    distribution(
-        "inter_token",
-        "Time between two tokens of one attempt",
-        |t| Some(Value::Distribution(t.metrics.inter_token.as_ref()?)),
-    ),
-    sum(
+    Quantity {
+        name: "inter_token",
+        unit: Unit::Seconds,
+        kind: QuantityKind::Distribution,
+        description: "Time between two tokens of one attempt",
+        read: Read::Distribution(|t| t.metrics.inter_token.as_ref()),
+    },
+    durations(
         "consumer_hold",
-        Unit::Seconds,
-        "Time that runs were held up by their consumer",
-        |t| duration(t.metrics.consumer_hold),
+        QuantityKind::Sum,
+        "Time that runs waited for their consumer",
+        |t| t.metrics.consumer_hold,
     ),
-    sum(
+    durations(
         "wait",
-        Unit::Seconds,
-        "Time that runs waited for their source, back-off included",
-        |t| duration(t.metrics.wait),
+        QuantityKind::Sum,
+        "Time that runs waited for their source, including back-off",
+        |t| t.metrics.wait,
     ),
-    sample(
+    rate(
         "output_tokens.per_second",
-        Unit::PerSecond("token"),
         "Tokens per second while tokens flow",
-        |t| rate(t.metrics.output_tokens_per_second),
+        |t| t.metrics.output_tokens_per_second,
     ),
-    sum(
+    count(
         "tokens.wasted",
         TOKEN,
-        "Tokens of attempts that another one followed",
-        |t| count(t.metrics.wasted_tokens),
+        "Tokens of attempts before the final one",
+        |t| Some(t.metrics.wasted_tokens),
     ),
     by(
         "attempts",
         &["result"],
         Unit::Each("attempt"),
-        "Attempts: calls of a source, by how they ended",
+        "Attempts (calls of a source), by outcome",
         |t, to| {
             for attempt in &t.attempts {
-                // One that goes on has not ended in any way.
+                // An attempt that continues has no outcome yet.
                 if let Some(outcome) = attempt.outcome {
                     to(outcome.as_str(), attempt.count.into());
                 }
@@ -392,78 +409,78 @@ static ALL: &[Quantity] = &[
         name: "attempt_time_to_first_token",
         unit: Unit::Seconds,
         description: "Time from the call of a source to its first token",
-        read: Read::OfAttempts(|attempt| duration(attempt.time_to_first_token)),
+        read: Read::OfAttempts(|attempt| attempt.time_to_first_token),
     },
-    sum(
+    count(
         "fallbacks",
         Unit::Each("fallback"),
         "Fallbacks to another source",
-        |t| count(t.fallbacks().into()),
+        |t| Some(t.fallbacks().into()),
     ),
-    sum(
+    count(
         "usage.input",
         TOKEN,
-        "Tokens of the prompts of all attempts, as providers told them",
+        "Prompt tokens of all attempts, as reported by providers",
         |t| billed(t, |usage| usage.input),
     ),
-    sum(
+    count(
         "usage.output",
         TOKEN,
-        "Tokens generated by all attempts, as providers told them",
+        "Generated tokens of all attempts, as reported by providers",
         |t| billed(t, |usage| usage.output),
     ),
-    sum(
+    count(
         "usage.total",
         TOKEN,
-        "Tokens of all attempts, as providers told them",
+        "Tokens of all attempts, as reported by providers",
         |t| billed(t, |usage| usage.total),
     ),
-    sum(
+    count(
         "usage.cached_input",
         TOKEN,
-        "Tokens of prompts read from providers' caches",
+        "Prompt tokens read from providers' caches",
         |t| billed(t, |usage| usage.cached_input),
     ),
-    sum(
+    count(
         "usage.cache_write_input",
         TOKEN,
-        "Tokens of prompts written to providers' caches",
+        "Prompt tokens written to providers' caches",
         |t| billed(t, |usage| usage.cache_write_input),
     ),
-    sum(
+    count(
         "usage.reasoning",
         TOKEN,
-        "Generated tokens that were reasoning",
+        "Generated reasoning tokens",
         |t| billed(t, |usage| usage.reasoning),
     ),
-    sum(
+    count(
         "usage.wasted_input",
         TOKEN,
-        "Tokens of the prompts of attempts that another one followed",
-        |t| count(t.wasted_usage?.input?),
+        "Prompt tokens of attempts before the final one",
+        |t| t.wasted_usage?.input,
     ),
-    sum(
+    count(
         "usage.wasted_output",
         TOKEN,
-        "Tokens generated by attempts that another one followed",
-        |t| count(t.wasted_usage?.output?),
+        "Generated tokens of attempts before the final one",
+        |t| t.wasted_usage?.output,
     ),
-    sum(
+    count(
         "usage.estimated_input",
         TOKEN,
-        "Tokens of prompts that providers did not tell, by an estimate",
-        |t| count(t.estimated_usage?.input?),
+        "Estimated prompt tokens that providers did not report",
+        |t| t.estimated_usage?.input,
     ),
-    sum(
+    count(
         "usage.estimated_output",
         TOKEN,
-        "Generated tokens that providers did not tell, by an estimate",
-        |t| count(t.estimated_usage?.output?),
+        "Estimated generated tokens that providers did not report",
+        |t| t.estimated_usage?.output,
     ),
     amounts(
         "cost",
         &["currency", "wasted"],
-        "What attempts cost, as providers or prices tell, and whether another one followed",
+        "Cost of attempts, reported by providers or computed from prices; wasted if another attempt followed",
         |t, to| {
             let answer = t.cost.map(|cost| (cost, "false"));
             let wasted = t.wasted_costs().map(|cost| (cost, "true"));
@@ -478,7 +495,7 @@ static ALL: &[Quantity] = &[
     amounts(
         "estimated_cost",
         &["currency"],
-        "What tokens cost that providers did not tell, by an estimate",
+        "Estimated cost of tokens that providers did not report",
         |t, to| {
             let mut known = None;
             for cost in t
@@ -492,24 +509,24 @@ static ALL: &[Quantity] = &[
             known
         },
     ),
-    sum(
+    count(
         "unpriced_runs",
         RUN,
-        "Runs that told their usage, and no price of the model was known",
+        "Runs that reported usage for a model without a known price",
         |t| {
             let unpriced = t.unpriced() > 0;
             (unpriced || t.attempts.iter().any(|attempt| attempt.cost.is_some()))
-                .then_some(Value::Count(unpriced.into()))
+                .then_some(unpriced.into())
         },
     ),
-    sum("drift.detected", RUN, "Runs with drift", |t| {
-        count(t.drift.as_ref()?.detected().into())
+    count("drift.detected", RUN, "Runs with drift", |t| {
+        Some(t.drift.as_ref()?.detected().into())
     }),
     by(
         "runs",
         &["outcome"],
         RUN,
-        "Runs that have finished, by outcome",
+        "Finished runs, by outcome",
         |t, to| {
             to(t.outcome?.as_str(), 1);
             Some(())
@@ -519,7 +536,7 @@ static ALL: &[Quantity] = &[
         "failures",
         &["error_type"],
         RUN,
-        "Runs that failed, by what went wrong",
+        "Failed runs, by type of error",
         |t, to| {
             if t.outcome?.is_failure() {
                 to(&t.error.as_ref()?.error_type, 1);
@@ -566,21 +583,13 @@ static ALL: &[Quantity] = &[
     ),
 ];
 
-fn count(count: u64) -> Option<Value<'static>> {
-    Some(Value::Count(count))
-}
-
-fn duration(duration: Option<Duration>) -> Option<Value<'static>> {
-    duration.map(Value::Duration)
-}
-
-fn rate(rate: Option<f64>) -> Option<Value<'static>> {
-    rate.map(Value::Rate)
-}
-
-/// Reads what was billed, so that the numbers of many runs add up to the bill.
-fn billed(telemetry: &Telemetry, field: fn(Usage) -> Option<u64>) -> Option<Value<'static>> {
-    field(telemetry.billed()?).map(Value::Count)
+/// Reads the billed usage, so the sums over many runs match the bill.
+fn billed(telemetry: &Telemetry, field: fn(&Usage) -> Option<u64>) -> Option<u64> {
+    match (&telemetry.usage, &telemetry.wasted_usage) {
+        (Some(_), Some(_)) => field(&telemetry.billed()?),
+        // Most runs have one attempt.
+        (usage, wasted) => field(usage.as_ref().or(wasted.as_ref())?),
+    }
 }
 
 #[cfg(test)]
@@ -608,7 +617,7 @@ mod tests {
             let mut visited = 0;
             let known = quantity.each(&telemetry, &mut |_, _| visited += 1);
             assert_eq!(visited, 0, "{quantity:?}");
-            // Without an error, all types of them are known to be none.
+            // Without an error, all error counts are known to be zero.
             assert_eq!(
                 known,
                 ["attempts", "network.errors_by_type"].contains(&quantity.name)

@@ -1,5 +1,5 @@
-//! Recorder: one run's recording and observers. It is told what happens, and finishes exactly once, at
-//! the latest when it is dropped. It never sees the state machine that tells it.
+//! Recorder: the recording and the observers of one run. It finishes exactly once, at the latest
+//! when it is dropped. It does not depend on the state machine that reports to it.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -20,51 +20,89 @@ use crate::keep;
 use crate::keys;
 use crate::live::{LiveRuns, Place};
 use crate::metadata::Metadata;
-use crate::observe::{Interceptor, Known, NewRun, Observers, RunInfo, SourceInfo, contain};
+use crate::observe::{Interceptor, NewRun, Observers, RunInfo, RunParts, SourceInfo, contain};
 use crate::options::{Options, Seed};
 use crate::price::{Cost, Price, Priced};
-use crate::recording::{Arrival, AttemptEnd, Bill, Recording, session_id};
+use crate::progress::Cells;
+use crate::recording::{Arrival, AttemptEnd, Bill, Identity, Recording, RunId};
 use crate::source::Description;
-use crate::spending::{Spending, Told};
+use crate::spending::{Reported, Spending};
 use crate::stop::{Final, RunHandle, Stop, Until};
 use crate::telemetry::{NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{TokenKind, TokenView};
 use crate::usage::Usage;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
+/// The fields that each token touches come last, so they are adjacent.
+#[repr(C)]
 pub(crate) struct Recorder<'a> {
     info: RunInfo,
     options: Arc<Options>,
-    /// Absent if the run is not measured, and once it has ended.
-    recording: Option<Box<Recording>>,
-    observers: Observers,
-    stop: Stop<'a>,
-    /// Until `Finished` was delivered.
+    /// Present until `Finished` was delivered.
     live: Option<Place>,
-    tokens: u64,
-    /// The present attempt; absent between two of them.
+    /// The current attempt; `None` between two attempts.
     attempt: Option<Begun>,
-    /// How long the run waits before the next attempt.
+    /// The delay before the next attempt.
     delay: Option<Duration>,
     timed: bool,
-    /// Whether anything needs each item: observers of tokens, estimates, or limits.
-    follows_items: bool,
-    /// Whether the characters of attempts are counted, since usage is estimated by them.
-    counts_characters: bool,
-    /// Those of the present attempt.
-    characters: u64,
-    /// Those of what the present attempt was asked.
-    input_characters: Option<u64>,
-    /// Whether it was drawn, to be kept whatever becomes of it.
+    /// The part that must be notified when the run begins to wait.
+    waits: Waits,
+    /// `true` if [`Keep::rate`](crate::Keep::rate) keeps the run, whatever its outcome.
     is_drawn: bool,
     is_violated: bool,
     attempts: u32,
     finished: bool,
-    /// What the present attempt's source said of its response.
+    /// The model that the response of the current attempt names.
     response_model: Option<Box<str>>,
     response_id: Option<Box<str>>,
-    /// Absent if nothing limits the run.
+    observers: Observers,
+    /// `None` if no item needs it.
+    per_item: Option<Box<PerItem>>,
+    stop: Stop<'a>,
+    /// `None` if the run is not measured, and after its end.
+    recording: Option<Box<Recording>>,
+    /// `None` if no interceptor reads the progress.
+    progress: Option<Arc<Cells>>,
+    tokens: u64,
+}
+
+/// The recording of a plain token: one with text only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordMode {
+    /// Like any other item: it can be the first of its kind, or its content is needed.
+    Full,
+    /// Nothing is measured: it is only counted.
+    Counted,
+    /// It is also counted in the recording.
+    Recorded,
+    /// It is also timed.
+    Timed,
+    /// It also updates the progress.
+    Observed,
+}
+
+/// The work per item that only some options need. It is behind one pointer, so all other runs check
+/// only that.
+struct PerItem {
+    /// `true` if characters are counted, because usage is estimated from them.
+    counts_characters: bool,
+    /// The characters of the current attempt's output.
+    characters: u64,
+    /// The characters of the current attempt's input.
+    input_characters: Option<u64>,
+    /// `None` if nothing limits the run.
     spending: Option<Box<Spending>>,
+}
+
+/// The part that must be notified when the run begins to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waits {
+    /// Nothing.
+    Unrecorded,
+    /// The recording.
+    Recorded,
+    /// The progress, and the recording if arrivals are timed.
+    Observed,
 }
 
 /// An attempt that has begun.
@@ -75,38 +113,38 @@ struct Begun {
     tokens_before: u64,
 }
 
-/// What follows an attempt that failed.
+/// The step after a failed attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Next {
-    /// The same source is asked again.
+    /// The same source is called again.
     Retry(RetryKind),
-    /// The next source is asked.
+    /// The next source is called.
     Fallback,
-    /// Nothing.
+    /// No step follows.
     Nothing,
 }
 
-/// How much is kept of what a provider calls its model or response, in bytes.
+/// The maximum length of a model name or a response id, in bytes.
 const MAX_NAME: usize = 256;
 
-/// What a run is started with, besides its options.
+/// The start of a run, in addition to its options.
 pub(crate) struct Setup<'a> {
     pub(crate) metadata: Metadata,
     pub(crate) until: Vec<Until<'a>>,
     pub(crate) panics: Arc<AtomicU64>,
     pub(crate) live: Arc<LiveRuns>,
     pub(crate) parent: Option<RunInfo>,
-    /// What the first source says of its request, and what it asks.
+    /// The first source's description of its request, and the request's input.
     pub(crate) source: (Description, Option<Value>),
     pub(crate) fallbacks: Vec<(Description, Option<Value>)>,
     pub(crate) is_call: bool,
-    /// Whether limits and budgets stop it.
+    /// `true` if limits and budgets can end the run.
     pub(crate) may_stop: bool,
 }
 
 impl<'a> Recorder<'a> {
-    /// Starts a run: draws the sample, asks the interceptors, makes the observers and says
-    /// `Started`. A refused run is finished when this returns.
+    /// Starts a run: decides if it is sampled, calls the interceptors, creates the observers and
+    /// emits `Started`. A refused run is already finished when this returns.
     pub(crate) fn start(
         options: &Arc<Options>,
         setup: Setup<'a>,
@@ -129,11 +167,11 @@ impl<'a> Recorder<'a> {
         let measured = options.draw(&mut rng);
         let started_at = Timestamp::now();
         let is_drawn = monitoring.keep.draw(&mut rng);
-        let id = session_id(number.unwrap_or(started_at.as_millis()), &mut rng);
+        let id = RunId::new(number.unwrap_or(started_at.as_millis()), &mut rng);
         let now = clock::now();
 
         let mut own = monitoring.shared_metadata();
-        own.lay_over(metadata);
+        own.overlay(metadata);
         if let Some(parent) = &parent {
             let conversation = parent.metadata().get(keys::CONVERSATION_ID);
             if let (Some(id), false) = (conversation, own.contains_key(keys::CONVERSATION_ID)) {
@@ -154,20 +192,34 @@ impl<'a> Recorder<'a> {
             Err(refusal) => (None, Err(refusal)),
         };
 
+        let is_timed = measured && monitoring.include_timings;
+        let counts_characters =
+            (measured || spending.is_some()) && options.estimate_usage.is_some();
+        let looked_on = options.needs_progress();
+        let per_item = (spending.is_some() || counts_characters).then(|| {
+            Box::new(PerItem {
+                counts_characters,
+                characters: 0,
+                input_characters: None,
+                spending,
+            })
+        });
+        let progress = looked_on.then(|| Arc::new(Cells::new(now, is_timed)));
         let metadata = new_run.into_metadata();
         source.redact();
-        let fallbacks = fallbacks.into_iter().map(|(mut description, input)| {
+        let mut of_fallbacks = Vec::with_capacity(fallbacks.len());
+        for (mut description, input) in fallbacks {
             description.redact();
-            SourceInfo {
+            of_fallbacks.push(SourceInfo {
                 metadata: description.metadata_of_fallback(&metadata, &source, &own),
                 description,
                 input: input.map(Box::new),
-            }
-        });
-        let known = Known {
+            });
+        }
+        let known = RunParts {
             id,
-            parent_id: parent.map(|parent| parent.shared_id()),
-            fallbacks: fallbacks.collect(),
+            parent_id: parent.map(|parent| parent.id().into()),
+            fallbacks: of_fallbacks,
             source: SourceInfo {
                 metadata: metadata.clone(),
                 description: source,
@@ -177,28 +229,23 @@ impl<'a> Recorder<'a> {
             is_call,
             started_at,
             measured,
+            progress: progress.clone(),
         };
         let info = RunInfo::new(known, panics);
-        let recording = measured.then(|| {
-            let (id, metadata) = (info.shared_id(), info.metadata().clone());
-            Box::new(Recording::start(monitoring, id, metadata, started_at, now))
-        });
+        let recording = measured.then(|| Recording::start(monitoring, started_at, now));
         let mut observers = Observers::new(info.clone());
         for interceptor in &options.interceptors {
             info.contain(|| interceptor.observe(&info, &mut observers));
         }
 
-        let stop = Stop::new(until);
-        let counts_characters =
-            (measured || spending.is_some()) && options.estimate_usage.is_some();
+        let stop = Stop::new(until, progress.clone());
         let mut recorder = Self {
-            timed: recording
-                .as_ref()
-                .is_some_and(|recording| recording.timed()),
-            follows_items: counts_characters || spending.is_some() || observers.want_tokens(),
-            counts_characters,
-            input_characters: None,
-            characters: 0,
+            timed: is_timed,
+            waits: match (looked_on, is_timed) {
+                (true, _) => Waits::Observed,
+                (false, true) => Waits::Recorded,
+                (false, false) => Waits::Unrecorded,
+            },
             info,
             options: Arc::clone(options),
             recording,
@@ -214,7 +261,8 @@ impl<'a> Recorder<'a> {
             finished: false,
             response_model: None,
             response_id: None,
-            spending,
+            per_item,
+            progress,
         };
         recorder.observers.deliver(&Event::Started {
             at: measured.then_some(started_at),
@@ -237,13 +285,13 @@ impl<'a> Recorder<'a> {
         &mut self.stop
     }
 
-    /// Returns whether arrivals are to be timed.
+    /// Returns `true` if arrivals are timed.
     #[inline]
     pub(crate) fn timed(&self) -> bool {
         self.timed
     }
 
-    /// Returns how many tokens all attempts gave so far.
+    /// Returns the number of tokens of all attempts so far.
     #[inline]
     pub(crate) fn tokens(&self) -> u64 {
         self.tokens
@@ -259,46 +307,54 @@ impl<'a> Recorder<'a> {
 
     pub(crate) fn telemetry(&self) -> Option<Telemetry> {
         if let Some(ended) = self.stop.end() {
-            return ended.telemetry.clone();
+            return ended.telemetry.as_deref().cloned();
         }
-        let mut telemetry = self.recording.as_deref()?.telemetry();
+        let recording = self.recording.as_deref()?;
+        let mut telemetry = *recording.telemetry(self.identity(self.metadata()));
         for attempt in &mut telemetry.attempts {
             if attempt.outcome.is_none() {
-                self.names(attempt.source).tell(attempt);
+                self.names(attempt.source).write_to(attempt);
             }
         }
-        telemetry.parent_id = self.parent_id();
-        telemetry.metadata = self.metadata();
         Some(telemetry)
     }
 
-    fn parent_id(&self) -> Option<String> {
-        self.info.parent_id().map(str::to_owned)
+    fn identity(&self, metadata: Metadata) -> Identity {
+        Identity {
+            session_id: self.info.own_id(),
+            parent_id: self.info.parent_id().map(str::to_owned),
+            metadata,
+        }
     }
 
-    /// The metadata of the run, with what was set while it is live.
+    /// The metadata of the run, including what was set while it is live.
     fn metadata(&self) -> Metadata {
         let mut metadata = self.info.metadata().clone();
         let set = self.stop.metadata();
         if !set.is_empty() {
-            metadata.lay_over(set);
+            metadata.overlay(set);
             keys::redact_endpoint(&mut metadata);
         }
         metadata
     }
 
-    /// An attempt begins, of a source.
+    /// Begins an attempt.
     pub(crate) fn attempt_started(&mut self, number: u32, source: u32) {
         let delay = self.delay.take();
         if let Some(recording) = &mut self.recording {
             recording.begin_attempt(number, source, delay);
         }
         self.attempts = number;
-        self.characters = 0;
-        if self.counts_characters {
-            let source = self.info.source(source);
-            let input = source.and_then(|source| source.input.as_deref());
-            self.input_characters = input.map(estimate::characters);
+        if let Some(progress) = &self.progress {
+            progress.attempt(number);
+        }
+        if let Some(per_item) = &mut self.per_item {
+            per_item.characters = 0;
+            if per_item.counts_characters {
+                let source = self.info.source(source);
+                let input = source.and_then(|source| source.input.as_deref());
+                per_item.input_characters = input.map(estimate::characters);
+            }
         }
         self.attempt = Some(Begun {
             number,
@@ -311,24 +367,24 @@ impl<'a> Recorder<'a> {
             .deliver(&Event::AttemptStarted { number, source });
     }
 
-    /// The present attempt ended so, if there is one, and this follows.
+    /// Ends the current attempt, if there is one.
     pub(crate) fn attempt_finished(&mut self, end: &End, next: Next) {
         let Some(begun) = self.attempt.take() else {
             return;
         };
-        let told = self.told(&begun, end, next);
+        let mut report = self.attempt_end(&begun, end, next);
         match &mut self.recording {
             Some(recording) => {
-                if let Some(attempt) = recording.end_attempt(told) {
+                if let Some(attempt) = recording.end_attempt(&mut report) {
                     self.observers.deliver(&Event::AttemptFinished { attempt });
                 }
             }
-            None => self.unmeasured_attempt_finished(&begun, told),
+            None => self.unmeasured_attempt_finished(&begun, &mut report),
         }
     }
 
-    /// Tells the observers of an attempt that was not measured.
-    fn unmeasured_attempt_finished(&mut self, begun: &Begun, told: AttemptEnd) {
+    /// Emits the end of an attempt that was not measured.
+    fn unmeasured_attempt_finished(&mut self, begun: &Begun, report: &mut AttemptEnd) {
         if self.observers.is_empty() {
             return;
         }
@@ -339,132 +395,159 @@ impl<'a> Recorder<'a> {
             tokens: self.tokens - begun.tokens_before,
             ..AttemptStats::default()
         };
-        told.tell(&mut attempt);
+        report.write_to(&mut attempt);
         self.observers
             .deliver(&Event::AttemptFinished { attempt: &attempt });
-        // The end of the run tells them, too.
+        // `Finished` needs the names too.
         self.response_model = attempt.response_model.map(Into::into);
         self.response_id = attempt.response_id.map(Into::into);
     }
 
-    /// What is told of an attempt that ended so.
-    fn told(&mut self, begun: &Begun, end: &End, next: Next) -> AttemptEnd {
-        if !self.is_told() {
+    /// Collects what is reported at the end of an attempt.
+    fn attempt_end(&mut self, begun: &Begun, end: &End, next: Next) -> AttemptEnd {
+        if !self.is_reported() {
             return AttemptEnd::default();
         }
-        let mut told = AttemptEnd {
-            retry: match next {
-                Next::Retry(kind) => Some(kind),
-                Next::Fallback | Next::Nothing => None,
-            },
-            falls_back: matches!(next, Next::Fallback),
-            is_followed: !matches!(next, Next::Nothing),
-            response_model: self.response_model.take(),
-            response_id: self.response_id.take(),
-            names: self.names(begun.source),
-            ..AttemptEnd::of(end)
+        let mut report = AttemptEnd::of(end);
+        report.retry = match next {
+            Next::Retry(kind) => Some(kind),
+            Next::Fallback | Next::Nothing => None,
         };
-        let (bill, cost) = self.bill(begun.source, &told);
-        if let Some(spending) = &mut self.spending {
+        report.falls_back = matches!(next, Next::Fallback);
+        report.is_followed = !matches!(next, Next::Nothing);
+        report.response_model = self.response_model.take();
+        report.response_id = self.response_id.take();
+        report.names = self.names(begun.source);
+        let (bill, cost) = self.bill(begun.source, &report);
+        if let Some(spending) = self.spending_mut() {
             spending.end_attempt([cost, bill.estimated_cost]);
         }
-        // A run that is not measured tells no costs, as it tells no usage.
+        // A run that is not measured reports no usage, and so no costs.
         if self.recording.is_some() {
-            told.bill = bill;
+            report.bill = bill;
         }
-        told
+        report
     }
 
-    /// Puts a price on what the present attempt's source told, and estimates what it did not. Returns that,
-    /// and what the attempt cost as far as it was told. Nothing of it is done for a run that is neither
-    /// measured nor limited.
+    /// Prices the usage that the current attempt reported, and estimates the rest. Returns both,
+    /// and the cost of the reported usage. Does nothing if the run is neither measured nor limited.
     fn bill(&self, source: u32, end: &AttemptEnd) -> (Bill, Option<Cost>) {
         let mut bill = Bill::default();
-        let told = match (&self.recording, &self.spending) {
-            (Some(recording), _) => recording.told(),
-            (None, Some(spending)) => spending.told,
+        let reported = match (&self.recording, self.spending()) {
+            (Some(recording), _) => recording.reported(),
+            (None, Some(spending)) => spending.reported,
             (None, None) => return (bill, None),
         };
         let model = priced(&end.names, end.response_model.as_deref());
-        let is_early = end.outcome != Some(Outcome::Completed) && !told.is_whole;
-        if is_early && told.tokens > 0 {
-            let estimated = self.estimate(source, model, &told);
-            bill.estimated_usage = estimated.and_then(|all| estimate::untold(all, told.usage));
+        let is_early = end.outcome != Some(Outcome::Completed) && !reported.is_whole;
+        if is_early && reported.tokens > 0 {
+            let estimated = self.estimate(source, model, &reported);
+            bill.estimated_usage =
+                estimated.and_then(|all| estimate::unreported(all, reported.usage));
         }
-        let is_used = told.usage.is_some() || bill.estimated_usage.is_some();
-        if is_used && told.cost.is_none() {
+        let is_used = reported.usage.is_some() || bill.estimated_usage.is_some();
+        if is_used && reported.cost.is_none() {
             let price = self.price(&model);
             bill.is_unpriced =
-                self.options.pricing.is_some() && told.usage.is_some() && price.is_none();
+                self.options.pricing.is_some() && reported.usage.is_some() && price.is_none();
             if let Some(price) = price {
-                bill.cost = told.usage.and_then(|usage| price.cost(&usage));
+                bill.cost = reported.usage.and_then(|usage| price.cost(&usage));
                 bill.estimated_cost = bill
                     .estimated_usage
-                    .and_then(|more| price.cost_of_more(told.usage, more));
+                    .and_then(|more| price.cost_of_more(reported.usage, more));
             }
         }
-        let cost = told.cost.or(bill.cost);
+        let cost = reported.cost.or(bill.cost);
         (bill, cost)
     }
 
-    /// Returns what this model costs; absent if that is not known.
+    /// Returns the price of a model, or `None` if it is unknown.
     fn price(&self, model: &Priced<'_>) -> Option<Arc<Price>> {
         let pricing = self.options.pricing.as_deref()?;
         self.info.contain(|| pricing.price(model)).flatten()
     }
 
-    /// Estimates what the present attempt has used in all.
-    fn estimate(&self, source: u32, model: Priced<'_>, told: &Told) -> Option<Usage> {
+    /// Estimates the total usage of the current attempt.
+    fn estimate(&self, source: u32, model: Priced<'_>, reported: &Reported) -> Option<Usage> {
         let estimate = self.options.estimate_usage.as_deref()?;
+        let per_item = self.per_item.as_ref()?;
         let source = self.info.source(source);
         let attempt = Unfinished {
             model,
-            tokens: told.tokens,
-            characters: self.characters,
+            tokens: reported.tokens,
+            characters: per_item.characters,
             input: source.and_then(|source| source.input.as_deref()),
-            input_characters: self.input_characters,
-            told: told.usage,
+            input_characters: per_item.input_characters,
+            reported: reported.usage,
         };
         self.info.contain(|| estimate(&attempt)).flatten()
     }
 
-    /// Counts what an item says against the limits of the run.
+    /// Counts the characters of an item, and updates the spending of the run.
     #[inline(never)]
+    fn count(&mut self, view: &TokenView<'_>) {
+        if let Some(per_item) = self.per_item.as_mut().filter(|it| it.counts_characters) {
+            if view.is_token() && view.kind != TokenKind::Media {
+                per_item.characters += view.text.chars().count() as u64;
+            }
+        }
+        self.spend(view);
+    }
+
+    fn counts_characters(&self) -> bool {
+        let per_item = self.per_item.as_ref();
+        per_item.is_some_and(|per_item| per_item.counts_characters)
+    }
+
+    /// Updates the spending of the run with an item.
     fn spend(&mut self, view: &TokenView<'_>) {
         let source = self.attempt.as_ref().map_or(1, |attempt| attempt.source);
-        let Some(mut spending) = self.spending.take() else {
+        let per_item = self.per_item.as_mut();
+        let Some(mut spending) = per_item.and_then(|per_item| per_item.spending.take()) else {
             return;
         };
         let tells = spending.item(view, self.tokens);
-        // A whole answer is not estimated any more: what was so far stays, until all of it is told.
-        let is_estimated = self.counts_characters && view.is_token() && !spending.told.is_whole;
-        if spending.has_purses() && (tells || is_estimated) {
-            // Once for each attempt: names are texts of their own.
+        // A complete answer is no longer estimated. The last estimate stays until its usage is
+        // reported.
+        let is_estimated =
+            self.counts_characters() && view.is_token() && !spending.reported.is_whole;
+        if spending.has_money_limits() && (tells || is_estimated) {
+            // Once per attempt, because names are allocated.
             let (names, price) = spending.priced.get_or_insert_with(|| {
                 let names = self.names(source);
                 let price = self.price(&priced(&names, self.response_model.as_deref()));
                 (names, price)
             });
-            let told = spending.told;
-            let estimated = match told.is_whole {
+            let reported = spending.reported;
+            let estimated = match reported.is_whole {
                 true => None,
                 false => {
                     let model = priced(names, self.response_model.as_deref());
-                    self.estimate(source, model, &told)
+                    self.estimate(source, model, &reported)
                 }
             };
             let price = price.clone();
             spending.count(price.as_deref(), estimated);
         }
         if spending.reached().is_some() {
-            self.stop.set_look(true);
+            self.stop.set_pending_work(true);
         }
-        self.spending = Some(spending);
+        if let Some(per_item) = &mut self.per_item {
+            per_item.spending = Some(spending);
+        }
     }
 
-    /// Returns which limit the run has crossed, or other runs that spend from its budgets.
+    fn spending(&self) -> Option<&Spending> {
+        self.per_item.as_ref()?.spending.as_deref()
+    }
+
+    fn spending_mut(&mut self) -> Option<&mut Spending> {
+        self.per_item.as_mut()?.spending.as_deref_mut()
+    }
+
+    /// Returns the limit that was crossed, by this run or by other runs that share its budgets.
     pub(crate) fn reached(&mut self) -> Option<LimitKind> {
-        self.spending.as_mut()?.reached()
+        self.spending_mut()?.reached()
     }
 
     fn names(&self, source: u32) -> Names {
@@ -478,10 +561,10 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Whether anybody learns what an attempt was.
+    /// Returns `true` if the end of an attempt is reported anywhere.
     #[inline]
-    fn is_told(&self) -> bool {
-        self.recording.is_some() || !self.observers.is_empty() || self.spending.is_some()
+    fn is_reported(&self) -> bool {
+        self.recording.is_some() || !self.observers.is_empty() || self.spending().is_some()
     }
 
     /// Calls `poll` once, inside the observers' contexts.
@@ -489,7 +572,56 @@ impl<'a> Recorder<'a> {
         self.observers.connect(poll);
     }
 
-    /// An item arrived; `arrived` is given if arrivals are timed. Returns whether it is a token.
+    /// Returns how the next plain token is recorded. Valid until the attempt ends.
+    #[inline]
+    pub(crate) fn record_mode(&self) -> RecordMode {
+        if self.tokens == 0 || self.observers.want_tokens() || self.per_item.is_some() {
+            return RecordMode::Full;
+        }
+        match (&self.recording, &self.progress) {
+            (Some(recording), _) if !recording.is_under_way() => RecordMode::Full,
+            (None, None) => RecordMode::Counted,
+            (Some(_), None) if !self.timed => RecordMode::Recorded,
+            (Some(_), None) => RecordMode::Timed,
+            (Some(_), Some(_)) if self.timed => RecordMode::Observed,
+            (_, Some(_)) => RecordMode::Full,
+        }
+    }
+
+    /// Records a plain token in a mode other than [`Full`](RecordMode::Full).
+    #[inline(always)]
+    pub(crate) fn token(&mut self, mode: RecordMode) {
+        self.tokens += 1;
+        if mode != RecordMode::Counted {
+            self.measure_token(mode);
+        }
+    }
+
+    /// Out of line, so runs that are not measured do not pay for its stack frame.
+    #[inline(never)]
+    fn measure_token(&mut self, mode: RecordMode) {
+        let Some(recording) = &mut self.recording else {
+            return;
+        };
+        if mode == RecordMode::Recorded {
+            return recording.count_token();
+        }
+        recording.time_token(clock::now());
+        if let (RecordMode::Observed, Some(progress)) = (mode, &self.progress) {
+            progress.item(self.tokens, recording.held_since());
+        }
+    }
+
+    /// Returns `true` if an item names the model or the response for the first time.
+    #[inline(always)]
+    pub(crate) fn is_named_by(&self, view: &TokenView<'_>) -> bool {
+        (view.model.is_some() && self.response_model.is_none()
+            || view.response_id.is_some() && self.response_id.is_none())
+            && self.is_reported()
+    }
+
+    /// Records an item. `arrived` is present if arrivals are timed. Returns `true` if the item is a
+    /// token.
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) -> bool {
         let arrival = match &mut self.recording {
@@ -501,41 +633,24 @@ impl<'a> Recorder<'a> {
         }
         let is_token = view.is_token();
         if is_token {
+            let index = self.tokens;
             self.tokens += 1;
-            if self.tokens == 1 {
-                self.first_token(arrival);
+            if index == 0 || self.observers.want_tokens() {
+                self.token_events(index, arrival, view);
             }
         }
-        if self.follows_items {
-            self.follow(view, arrival, is_token);
+        if let Some(progress) = &self.progress {
+            let recording = self.recording.as_ref();
+            let at = recording.map_or(0, |recording| recording.held_since());
+            progress.item(self.tokens, at);
+        }
+        if self.per_item.is_some() {
+            self.count(view);
         }
         is_token
     }
 
-    /// Does with an item what most runs do not: few of them pay for it.
-    #[inline(never)]
-    fn follow(&mut self, view: &TokenView<'_>, arrival: Arrival, is_token: bool) {
-        if is_token {
-            if self.counts_characters && view.kind != TokenKind::Media {
-                self.characters += view.text.chars().count() as u64;
-            }
-            if self.observers.want_tokens() {
-                self.observers.deliver_token(&Event::Token {
-                    index: self.tokens - 1,
-                    gap: arrival.gap.map(Duration::from_nanos),
-                    view: TokenView {
-                        model: view.model.or(self.response_model.as_deref()),
-                        ..*view
-                    },
-                });
-            }
-        }
-        if self.spending.is_some() {
-            self.spend(view);
-        }
-    }
-
-    /// An answer arrived that came as one.
+    /// Records the single answer of a call.
     pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
         if let Some(recording) = &mut self.recording {
             recording.answer(view);
@@ -546,54 +661,103 @@ impl<'a> Recorder<'a> {
         if self.observers.want_tokens() {
             self.observers.deliver_token(&Event::Answer { view: *view });
         }
-        if self.spending.is_some() {
+        if self.spending().is_some() {
             self.spend(view);
         }
     }
 
-    /// Many sources say them with every item; they are kept once, and not at all if nobody is told.
+    /// Keeps the first names only, because many sources repeat them with every item. Keeps none if
+    /// nothing reports them.
     #[inline(never)]
     fn keep_names(&mut self, view: &TokenView<'_>) {
-        if self.is_told() {
+        if self.is_reported() {
             let was_named = self.response_model.is_some();
             keep_first(&mut self.response_model, view.model);
             keep_first(&mut self.response_id, view.response_id);
-            if let (false, Some(_), Some(spending)) =
-                (was_named, &self.response_model, &mut self.spending)
-            {
-                // It may have another price than the one that was asked for.
+            let is_named = !was_named && self.response_model.is_some();
+            if let (true, Some(spending)) = (is_named, self.spending_mut()) {
+                // The model that answers can have another price than the requested one.
                 spending.priced = None;
             }
         }
     }
 
-    #[cold]
-    fn first_token(&mut self, arrival: Arrival) {
-        self.observers.deliver(&Event::FirstToken {
-            after: arrival.first.map(Duration::from_nanos),
-        });
-    }
-
-    /// The source was found pending.
-    pub(crate) fn pending(&mut self, now: Instant) {
-        if let Some(recording) = &mut self.recording {
-            recording.pending(now);
+    fn token_events(&mut self, index: u64, arrival: Arrival, view: &TokenView<'_>) {
+        if index == 0 {
+            if let (Some(progress), Some(first)) = (&self.progress, arrival.first) {
+                progress.first_token(Duration::from_nanos(first));
+            }
+            self.observers.deliver(&Event::FirstToken {
+                after: arrival.first.map(Duration::from_nanos),
+            });
+        }
+        if self.observers.want_tokens() {
+            let mut view = *view;
+            view.model = view.model.or(self.response_model.as_deref());
+            self.observers.deliver_token(&Event::Token {
+                index,
+                gap: arrival.gap.map(Duration::from_nanos),
+                view,
+            });
         }
     }
 
-    /// A chunk that is no item was handed out.
-    pub(crate) fn handed_out(&mut self) {
+    /// Returns what must be notified when the run begins to wait.
+    #[inline]
+    pub(crate) fn waits(&self) -> Waits {
+        self.waits
+    }
+
+    /// Records that the source is pending. Returns the time, in nanoseconds since the start.
+    #[inline]
+    pub(crate) fn pending(&mut self, now: Instant) -> u64 {
+        let recording = self.recording.as_mut();
+        recording.map_or(0, |recording| recording.pending(now))
+    }
+
+    /// Updates the progress: the run waits for its source, or for the end of a back-off.
+    #[inline]
+    pub(crate) fn waits_from(&mut self, backs_off: bool, at: u64) {
+        if let Some(progress) = &self.progress {
+            let attempt = self.attempt.as_ref();
+            let before = attempt.map_or(0, |attempt| attempt.tokens_before);
+            progress.pending(backs_off, self.tokens > before, at);
+        }
+    }
+
+    /// Records that a chunk other than an item was yielded.
+    pub(crate) fn yielded(&mut self) {
+        let mut at = 0;
         if let Some(recording) = self.recording.as_mut().filter(|_| self.timed) {
-            recording.handed_out(clock::now());
+            recording.yielded(clock::now());
+            at = recording.held_since();
+        }
+        if let Some(progress) = &self.progress {
+            progress.yielded(at);
         }
     }
 
-    /// Returns the message of a source's error, from which this failure was read.
+    /// Updates the progress: the source is called.
+    pub(crate) fn connecting(&mut self) {
+        if let Some(progress) = &self.progress {
+            let timed = self.recording.as_ref().filter(|_| self.timed);
+            progress.connecting(timed.map_or(0, |recording| recording.attempt_start()));
+        }
+    }
+
+    /// Updates the progress: the source has returned its stream.
+    pub(crate) fn connected(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.connected();
+        }
+    }
+
+    /// Returns the message of a source's error, which was classified as `failure`.
     pub(crate) fn message(&self, error: &(dyn StdError + 'static), failure: &Failure) -> String {
         self.options.monitoring.message(error, failure)
     }
 
-    /// A network error happened; a retry follows if there is a delay.
+    /// Records a network error. A retry follows if `delay` is present.
     pub(crate) fn network_error(
         &mut self,
         kind: NetworkErrorKind,
@@ -617,12 +781,12 @@ impl<'a> Recorder<'a> {
         });
     }
 
-    /// The run gives up a source, and asks another one.
+    /// Records the switch from one source to another.
     pub(crate) fn fallback(&mut self, from: u32, to: u32) {
         self.observers.deliver(&Event::Fallback { from, to });
     }
 
-    /// The run will make the attempt of this number after the delay.
+    /// Records a retry that will happen after the delay.
     pub(crate) fn retry(
         &mut self,
         attempt: u32,
@@ -639,7 +803,7 @@ impl<'a> Recorder<'a> {
         });
     }
 
-    /// Rules were checked, and found this.
+    /// Records the violations of a check of the rules.
     pub(crate) fn violations(&mut self, violations: &[Violation]) {
         if let Some(recording) = &mut self.recording {
             recording.violations(violations);
@@ -650,10 +814,10 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Drift was looked for, and this was found.
+    /// Records the reports of a drift check.
     pub(crate) fn drift(&mut self, reports: &[DriftReport]) {
         if let Some(recording) = &mut self.recording {
-            // A report of none says that it was looked for.
+            // An empty report records that drift detection is on.
             recording.drift(&DriftReport::none());
             for report in reports {
                 recording.drift(report);
@@ -665,51 +829,49 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Ends the run: makes telemetry final, tells the handles, says `Finished`, drops the observers
-    /// and leaves the list of live runs. Only the first call counts.
+    /// Ends the run: finalizes the telemetry, notifies the handles, emits `Finished`, drops the
+    /// observers and leaves the list of live runs. Only the first call has an effect.
     pub(crate) fn finish(&mut self, end: End, error: Option<&(dyn StdError + 'static)>) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
         let begun = self.attempt.take();
-        let told = begun
-            .as_ref()
-            .map(|begun| self.told(begun, &end, Next::Nothing));
-        // In its box from the first, since it is large.
-        let mut last = Box::new(Final {
-            end,
-            telemetry: None,
-        });
+        let mut report = match &begun {
+            Some(begun) => self.attempt_end(begun, &end, Next::Nothing),
+            None => AttemptEnd::default(),
+        };
         let mut recording = self.recording.take();
-        match (&mut recording, &begun, told) {
-            (Some(recording), _, told) => {
-                if let Some(attempt) = recording.finish(last.end.clone(), told) {
+        match (&mut recording, &begun) {
+            (Some(recording), begun) => {
+                let report = begun.is_some().then_some(&mut report);
+                if let Some(attempt) = recording.finish(&end, report) {
                     self.observers.deliver(&Event::AttemptFinished { attempt });
                 }
             }
-            (None, Some(begun), Some(told)) => self.unmeasured_attempt_finished(begun, told),
-            _ => {}
+            (None, Some(begun)) => self.unmeasured_attempt_finished(begun, &mut report),
+            (None, None) => {}
         }
         let metadata = self.metadata();
-        let mut known = keep::Known {
-            is_failure: last.end.is_failure(),
-            duration: None,
-            is_violated: self.is_violated,
-            attempts: self.attempts,
+        let kept = self.options.monitoring.keep.reason(
+            self.is_drawn,
+            keep::EndedRun {
+                is_failure: end.is_failure(),
+                duration: recording
+                    .as_ref()
+                    .and_then(|recording| recording.duration()),
+                is_violated: self.is_violated,
+                attempts: self.attempts,
+            },
+        );
+        let last = Final {
+            end,
+            telemetry: recording.map(|recording| {
+                let mut telemetry = recording.into_telemetry(self.identity(metadata.clone()));
+                telemetry.kept = kept;
+                telemetry
+            }),
         };
-        let kept = |known| self.options.monitoring.keep.reason(self.is_drawn, known);
-        let kept = match recording {
-            None => kept(known),
-            Some(recording) => {
-                let telemetry = last.telemetry.insert(recording.into_telemetry());
-                telemetry.parent_id = self.parent_id();
-                telemetry.metadata = metadata.clone();
-                known.duration = telemetry.duration;
-                telemetry.kept = kept(known);
-                telemetry.kept
-            }
-        };
-        // A panic of a waker must not keep the end from those who wait for it.
+        // A panic of a waker must not keep the end from the handles.
         let _ = contain(|| self.stop.forget_task());
         let Final { end, telemetry } = self.stop.publish(last);
         if !self.observers.is_empty() {
@@ -720,7 +882,7 @@ impl<'a> Recorder<'a> {
             let id = of_attempt(|attempt| &attempt.response_id);
             self.observers.deliver(&Event::Finished {
                 end,
-                telemetry: telemetry.as_ref(),
+                telemetry: telemetry.as_deref(),
                 error,
                 response_model: model.or(self.response_model.as_deref()),
                 response_id: id.or(self.response_id.as_deref()),
@@ -733,7 +895,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// What the price is asked of.
+/// Returns what the pricing is called with.
 fn priced<'n>(names: &'n Names, response_model: Option<&'n str>) -> Priced<'n> {
     Priced {
         provider: names.provider.as_deref(),
@@ -743,7 +905,7 @@ fn priced<'n>(names: &'n Names, response_model: Option<&'n str>) -> Priced<'n> {
     }
 }
 
-/// Keeps a name, unless there is one. An empty one is none: some servers begin with a chunk without.
+/// Keeps the first name that is not empty. Some servers send a first chunk without a name.
 #[inline]
 fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
     let name = name.filter(|name| !name.is_empty());
@@ -752,7 +914,7 @@ fn keep_first(kept: &mut Option<Box<str>>, name: Option<&str>) {
     }
 }
 
-/// Asks one interceptor. Its panic is a refusal.
+/// Calls one interceptor. Its panic is a refusal.
 fn ask(interceptor: &dyn Interceptor, run: &mut NewRun) -> Result<(), Refusal> {
     contain(|| interceptor.before(run))
         .unwrap_or_else(|| Err(Refusal::new("an interceptor panicked before the run")))
@@ -763,8 +925,8 @@ impl Drop for Recorder<'_> {
         if self.finished {
             return;
         }
-        // An abort that nobody polled for is an abort all the same. The `until` futures are
-        // foreign code, and a panic must not leave a `Drop`.
+        // A requested abort counts even if the run was not polled again. The `until` futures are
+        // foreign code, and a panic must not escape from `Drop`.
         let aborted = contain(|| self.stop.requested_before_drop());
         let end = if aborted.unwrap_or(false) {
             End::of(Cause::Aborted)

@@ -1,10 +1,8 @@
-//! Recording: what one measured run measured so far.
+//! Recording: the measurements of one run so far.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use crate::attempt_stats::{AttemptStats, Names};
@@ -16,7 +14,8 @@ use crate::failure::NetworkErrorKind;
 use crate::metadata::Metadata;
 use crate::monitoring::Monitoring;
 use crate::price::Cost;
-use crate::spending::Told;
+use crate::progress::NEVER;
+use crate::spending::Reported;
 use crate::stats::{DriftStats, ErrorRecord, GuardrailStats};
 use crate::telemetry::{Metrics, Network, NetworkErrorRecord, Telemetry, Timestamp};
 use crate::token::{FinishReason, TokenKind, TokenView};
@@ -24,117 +23,145 @@ use crate::units::rate;
 use crate::usage::Usage;
 use crate::verdict::{DriftReport, Outcome, Violation};
 
-/// How many custom events are kept; further ones are dropped.
-pub(crate) const MAX_CUSTOM_EVENTS: usize = 100;
-
-/// What was measured so far. Times are nanoseconds since `start`.
+/// The measurements so far. Times are nanoseconds since `start`.
+///
+/// The fields that each token touches come first, so they are adjacent. All of it is one allocation,
+/// which stays below a kilobyte, because allocators are fastest there.
+#[repr(C)]
 pub(crate) struct Recording {
-    session_id: Arc<str>,
-    metadata: Metadata,
-    custom_events: Vec<Value>,
     start: Instant,
-    start_time: Timestamp,
-    end: Option<u64>,
-    ended: Option<End>,
-    total_tokens: u64,
-    first_token: Option<u64>,
-    first_text: Option<u64>,
-    /// When the last item was handed out, while the consumer holds the run up.
-    handed_out: Option<u64>,
+    /// The arrival of the current attempt's last token; [`NEVER`] before the first, and without
+    /// timings.
+    last_token: u64,
+    /// The time when the last item was yielded, while the run waits for its consumer; else
+    /// [`NEVER`].
+    yielded: u64,
     hold: u64,
-    /// Those of the present attempt. Absent without timings.
-    gaps: Option<Histogram>,
-    /// Absent without network details.
+    total_tokens: u64,
+    /// `true` if tokens are timed.
+    timed: bool,
+    /// The gaps of the current attempt; empty without timings.
+    gaps: Histogram,
+    first_text: Option<u64>,
+    first_token: Option<u64>,
+    start_time: Timestamp,
+    /// When and how the run ended.
+    ended: Option<(u64, End)>,
+    /// `None` without network details.
     errors: Option<VecDeque<NetworkErrorRecord>>,
-    /// Whether rules are checked.
+    /// `true` if rules are checked.
     has_rules: bool,
-    /// Whether drift is looked for.
-    looks_for_drift: bool,
+    /// `true` if drift is detected.
+    detects_drift: bool,
     /// The attempts that have ended.
     attempts: Vec<AttemptStats>,
-    /// The present attempt; it is of no meaning between two attempts.
-    attempt: Present,
-    /// Whether there is a present attempt.
+    /// The current attempt; meaningless between two attempts.
+    attempt: CurrentAttempt,
+    /// `true` while an attempt is open.
     is_open: bool,
 }
 
-/// The present attempt. What it has in common with [`AttemptStats`] means the same.
+const _: () = assert!(size_of::<Recording>() <= 1_024);
+
+/// The part of telemetry that is not measured.
+pub(crate) struct Identity {
+    pub(crate) session_id: String,
+    pub(crate) parent_id: Option<String>,
+    pub(crate) metadata: Metadata,
+}
+
+/// The current attempt. Fields shared with [`AttemptStats`] have the same meaning.
 #[derive(Default)]
-struct Present {
+struct CurrentAttempt {
     number: u32,
-    /// 0 if nobody told that it began.
+    /// 0 if its start was not recorded.
     count: u32,
     source: u32,
     delay: Option<Duration>,
-    /// When its source was called.
+    /// The time when its source was called.
     start: u64,
-    /// How many tokens came before it.
+    /// The number of tokens before it.
     tokens_before: u64,
     first_token: Option<u64>,
-    last_token: Option<u64>,
     usage: Option<Usage>,
-    /// What the source told; in a box, since it seldom does.
-    cost: Option<Box<Cost>>,
     finish_reason: Option<FinishReason>,
-    network_errors: BTreeMap<NetworkErrorKind, u64>,
-    guardrails: Option<Box<GuardrailStats>>,
-    drift: Option<Box<DriftStats>>,
+    /// Boxed, because most attempts have none of it.
+    rare: Option<Box<Rare>>,
 }
 
-/// What a token's arrival told, in nanoseconds.
+/// The measurements that most attempts do not have.
+#[derive(Default, Clone)]
+struct Rare {
+    /// The cost that the source reported.
+    cost: Option<Cost>,
+    network_errors: BTreeMap<NetworkErrorKind, u64>,
+    guardrails: Option<GuardrailStats>,
+    drift: Option<DriftStats>,
+}
+
+impl Rare {
+    fn write_to(self, stats: &mut AttemptStats) {
+        stats.cost = self.cost;
+        stats.network_errors = self.network_errors;
+        stats.guardrails = self.guardrails;
+        stats.drift = self.drift;
+    }
+}
+
+/// The times of a token's arrival, in nanoseconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Arrival {
     /// Since the start of the run; only for its first token.
     pub(crate) first: Option<u64>,
-    /// Since the token before, of the same attempt.
+    /// Since the previous token of the same attempt.
     pub(crate) gap: Option<u64>,
 }
 
+/// The latest manual time, in seconds since the start: 584 years, which a count of nanoseconds holds.
+const LATEST: u64 = NEVER / 1_000_000_000 - 1;
+
 impl Recording {
-    /// Starts to measure a run. No attempt has begun.
+    /// Starts to measure a run, without an attempt.
     pub(crate) fn start(
         monitoring: &Monitoring,
-        session_id: Arc<str>,
-        metadata: Metadata,
         start_time: Timestamp,
         start: Instant,
-    ) -> Self {
-        Self {
-            session_id,
-            metadata,
-            custom_events: Vec::new(),
+    ) -> Box<Self> {
+        Box::new(Self {
             start,
             start_time,
-            end: None,
             ended: None,
             total_tokens: 0,
             first_token: None,
             first_text: None,
-            handed_out: None,
+            last_token: NEVER,
+            yielded: NEVER,
             hold: 0,
-            gaps: monitoring.include_timings.then(Histogram::new),
+            timed: monitoring.include_timings,
+            gaps: Histogram::new(),
             errors: monitoring.include_network_details.then(VecDeque::new),
             has_rules: false,
-            looks_for_drift: false,
+            detects_drift: false,
             attempts: Vec::new(),
-            attempt: Present::default(),
+            attempt: CurrentAttempt::default(),
             is_open: false,
-        }
+        })
     }
 
-    /// Moves the start to now.
+    /// Sets the start to now.
     pub(crate) fn restart(&mut self) {
         self.start = clock::now();
         self.start_time = Timestamp::now();
     }
 
-    /// Has an attempt begin of which nothing was told: what is recorded by hand may come without.
+    /// Opens an attempt whose start was not recorded, as manual recording allows.
     pub(crate) fn open(&mut self) {
         (self.attempt.number, self.attempt.source) = (1, 1);
         self.is_open = true;
     }
 
-    /// Begins the next attempt, if the present one was told of.
+    /// Begins the next attempt. If the current one was opened without a recorded start, records its
+    /// start instead.
     pub(crate) fn next_attempt(&mut self) {
         if self.attempt.count == 0 {
             self.attempt.start = self.nanos(clock::now());
@@ -142,76 +169,95 @@ impl Recording {
             return;
         }
         let number = self.attempt.number + 1;
-        self.end_attempt(AttemptEnd::void());
+        self.end_attempt(&mut AttemptEnd::discarded());
         self.begin_attempt(number, 1, None);
     }
 
-    /// Counts a retry. What came before it was thrown away.
+    /// Counts a retry, and discards the attempt before it.
     pub(crate) fn retry(&mut self, kind: RetryKind) {
         let number = self.attempt.number + self.attempt.count;
-        self.end_attempt(AttemptEnd {
+        self.end_attempt(&mut AttemptEnd {
             retry: Some(kind),
-            ..AttemptEnd::void()
+            ..AttemptEnd::discarded()
         });
         self.begin_attempt(number, 1, None);
         self.attempt.count = 0;
     }
 
-    /// An attempt begins. What came before it was thrown away.
+    /// Begins an attempt, and discards the attempt before it.
     pub(crate) fn begin_attempt(&mut self, number: u32, source: u32, delay: Option<Duration>) {
-        self.attempt = Present {
+        self.attempt = CurrentAttempt {
             number,
             count: 1,
             source,
             delay,
             start: self.nanos(clock::now()),
             tokens_before: self.total_tokens,
-            ..Present::default()
+            ..CurrentAttempt::default()
         };
+        self.last_token = NEVER;
         self.is_open = true;
     }
 
-    /// Ends the present attempt, if there is one. Returns what it measured.
-    pub(crate) fn end_attempt(&mut self, end: AttemptEnd) -> Option<&AttemptStats> {
+    /// The time when the last item was yielded, in nanoseconds since the start; [`NEVER`] if the
+    /// run does not wait for its consumer, or arrivals are not timed.
+    #[inline]
+    pub(crate) fn held_since(&self) -> u64 {
+        self.yielded
+    }
+
+    /// Returns when the source of the current attempt was called, in nanoseconds since the start.
+    pub(crate) fn attempt_start(&self) -> u64 {
+        self.attempt.start
+    }
+
+    /// Ends the current attempt, if there is one. Returns its measurements.
+    pub(crate) fn end_attempt(&mut self, end: &mut AttemptEnd) -> Option<&AttemptStats> {
         let now = self.nanos(clock::now());
         self.end_attempt_at(end, now)
     }
 
-    fn end_attempt_at(&mut self, end: AttemptEnd, now: u64) -> Option<&AttemptStats> {
+    fn end_attempt_at(&mut self, end: &mut AttemptEnd, now: u64) -> Option<&AttemptStats> {
         if !std::mem::take(&mut self.is_open) {
             return None;
         }
-        let mut stats = self.attempt.stats(self.total_tokens);
+        let is_first = self.attempts.is_empty();
+        let gaps = match end.is_followed || !is_first {
+            true => {
+                let gaps = self.gaps();
+                self.gaps = Histogram::new();
+                gaps
+            }
+            false => None,
+        };
+        let stats = AttemptStats::append(&mut self.attempts);
+        self.attempt.write_to(stats, self.total_tokens);
         stats.duration = Some(Duration::from_nanos(now.saturating_sub(self.attempt.start)));
-        stats.network_errors = std::mem::take(&mut self.attempt.network_errors);
-        stats.guardrails = self.attempt.guardrails.take().map(|found| *found);
-        stats.drift = self.attempt.drift.take().map(|found| *found);
-        if end.is_followed || !self.attempts.is_empty() {
-            stats.inter_token = self.gaps();
-            self.gaps = self.gaps.as_ref().map(|_| Histogram::new());
+        stats.inter_token = gaps;
+        if let Some(rare) = self.attempt.rare.take() {
+            rare.write_to(stats);
         }
-        end.tell(&mut stats);
-        Some(AttemptStats::push(&mut self.attempts, stats))
+        end.write_to(stats);
+        Some(stats)
     }
 
-    /// The gaps of the present attempt, or of the only one.
+    /// Returns the gaps of the current attempt, or of the only one.
     fn gaps(&self) -> Option<Distribution> {
-        let gaps = self.gaps.as_ref().filter(|gaps| gaps.count() > 0);
-        gaps.map(Histogram::distribution)
+        (self.gaps.count() > 0).then(|| self.gaps.distribution())
     }
 
-    /// Returns whether tokens are timed.
+    /// Returns `true` if tokens are timed.
     pub(crate) fn timed(&self) -> bool {
-        self.gaps.is_some()
+        self.timed
     }
 
-    /// Returns whether the run has ended.
+    /// Returns `true` if the run has ended.
     #[inline]
     pub(crate) fn is_final(&self) -> bool {
-        self.end.is_some()
+        self.ended.is_some()
     }
 
-    /// Nanoseconds since the start; a time before it is 0.
+    /// Returns the nanoseconds since the start, or 0 before it.
     #[inline]
     fn nanos(&self, at: Instant) -> u64 {
         let since = at.saturating_duration_since(self.start);
@@ -219,7 +265,7 @@ impl Recording {
         since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos())
     }
 
-    /// Records an item; `arrived` is given if arrivals are timed.
+    /// Records an item. `arrived` is present if arrivals are timed.
     #[inline]
     pub(crate) fn item(&mut self, view: &TokenView<'_>, arrived: Option<Instant>) -> Arrival {
         self.answer(view);
@@ -233,12 +279,12 @@ impl Recording {
         }
         if let Some(now) = now {
             self.take_hold(now);
-            self.handed_out = Some(now);
+            self.yielded = now;
         }
         arrival
     }
 
-    /// Takes what an item, or an answer that came as one, says besides its text.
+    /// Records everything of an item, or of a single answer, except its text.
     #[inline]
     pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
         if view.usage.is_some() {
@@ -248,84 +294,118 @@ impl Recording {
             self.attempt.finish_reason = view.finish;
         }
         if let Some(cost) = view.cost {
-            // A source may tell it with every item.
-            match &mut self.attempt.cost {
-                Some(told) => **told = *cost,
-                told => *told = Some(Box::new(*cost)),
-            }
+            self.attempt.rare.get_or_insert_default().cost = Some(*cost);
         }
     }
 
-    /// What the present attempt's source told so far.
-    pub(crate) fn told(&self) -> Told {
-        Told {
+    /// Returns what the current attempt's source has reported so far.
+    pub(crate) fn reported(&self) -> Reported {
+        Reported {
             usage: self.attempt.usage,
-            cost: self.attempt.cost.as_deref().copied(),
+            cost: self.attempt.rare.as_deref().and_then(|rare| rare.cost),
             is_whole: self.attempt.finish_reason.is_some(),
             tokens: self.total_tokens - self.attempt.tokens_before,
         }
     }
 
-    /// Counts a token that arrived at this time.
+    /// Counts a token with this arrival time, which can be any.
     #[inline]
     pub(crate) fn token_at(&mut self, arrived: Option<Instant>) {
-        self.token(self.timed_nanos(arrived));
+        let arrived = arrived.filter(|_| self.timed);
+        let now = arrived.map(|at| {
+            let since = at.saturating_duration_since(self.start);
+            since.as_secs().min(LATEST) * 1_000_000_000 + u64::from(since.subsec_nanos())
+        });
+        self.token(now);
     }
 
-    /// Counts a token. `now` is given if tokens are timed.
+    /// Counts a token. `now` is present if tokens are timed.
     #[inline]
     fn token(&mut self, now: Option<u64>) -> Arrival {
         self.total_tokens += 1;
         let mut arrival = Arrival::default();
-        let (Some(now), Some(gaps)) = (now, &mut self.gaps) else {
+        let Some(now) = now else {
             return arrival;
         };
-        if self.attempt.first_token.is_none() {
+        let before = self.last_token;
+        if before == NEVER {
+            self.last_token = now;
             self.attempt.first_token = Some(now);
             if self.first_token.is_none() {
                 self.first_token = Some(now);
                 arrival.first = Some(now);
             }
-        }
-        if let Some(before) = self.attempt.last_token.replace(now) {
-            let gap = now.saturating_sub(before);
-            gaps.record(gap);
+        } else {
+            // A manual time can be before the last one. It does not take the last one back, or the
+            // gaps would add up to more than the time that has passed.
+            let now = now.max(before);
+            self.last_token = now;
+            let gap = now - before;
+            self.gaps.record(gap);
             arrival.gap = Some(gap);
         }
         arrival
     }
 
-    /// The time of an arrival, if tokens are timed.
+    /// Returns `true` if a plain token only needs to be counted, and timed if tokens are: it is not
+    /// the first of anything.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.timed || self.last_token != NEVER && self.first_text.is_some()
+    }
+
+    /// Counts a token of a recording that [is under way](Self::is_under_way), without timings.
+    #[inline]
+    pub(crate) fn count_token(&mut self) {
+        self.total_tokens += 1;
+    }
+
+    /// Counts a token of a recording that [is under way](Self::is_under_way), with its arrival
+    /// time.
+    #[inline]
+    pub(crate) fn time_token(&mut self, arrived: Instant) {
+        let now = self.nanos(arrived);
+        self.total_tokens += 1;
+        let before = std::mem::replace(&mut self.last_token, now);
+        self.gaps.record(now.saturating_sub(before));
+        self.take_hold(now);
+        self.yielded = now;
+    }
+
+    /// Returns the time of an arrival, if tokens are timed.
     #[inline]
     fn timed_nanos(&self, arrived: Option<Instant>) -> Option<u64> {
-        self.gaps.as_ref()?;
-        Some(self.nanos(arrived?))
+        let arrived = arrived.filter(|_| self.timed)?;
+        Some(self.nanos(arrived))
     }
 
-    /// Ends the consumer's hold, if there is one.
+    /// Ends the wait for the consumer, if there is one.
     #[inline]
     fn take_hold(&mut self, now: u64) {
-        if let Some(since) = self.handed_out.take() {
-            self.hold += now.saturating_sub(since);
-        }
+        let since = std::mem::replace(&mut self.yielded, NEVER);
+        // `NEVER` is the latest time, so the difference is 0.
+        self.hold += now.saturating_sub(since);
     }
 
-    /// The consumer is back, and the source is pending.
-    pub(crate) fn pending(&mut self, now: Instant) {
+    /// Records that the consumer polls again and the source is pending. Returns the time, in
+    /// nanoseconds since the start.
+    #[inline]
+    pub(crate) fn pending(&mut self, now: Instant) -> u64 {
         let now = self.nanos(now);
         self.take_hold(now);
+        now
     }
 
-    /// A chunk other than an item was handed out.
-    pub(crate) fn handed_out(&mut self, now: Instant) {
+    /// Records that a chunk other than an item was yielded.
+    pub(crate) fn yielded(&mut self, now: Instant) {
         let now = self.nanos(now);
         self.take_hold(now);
-        self.handed_out = Some(now);
+        self.yielded = now;
     }
 
-    /// Records a network error that happened now. The timestamp of the record is set here.
+    /// Records a network error that happened now, and sets its timestamp.
     pub(crate) fn network_error(&mut self, mut error: NetworkErrorRecord) {
-        *self.attempt.network_errors.entry(error.kind).or_default() += 1;
+        let rare = self.attempt.rare.get_or_insert_default();
+        *rare.network_errors.entry(error.kind).or_default() += 1;
         if self.errors.is_none() {
             return;
         }
@@ -337,83 +417,89 @@ impl Recording {
         errors.push_back(error);
     }
 
-    /// Counts violations; an empty slice says that rules are checked.
+    /// Counts violations. An empty slice records that rules are checked.
     pub(crate) fn violations(&mut self, violations: &[Violation]) {
         self.has_rules = true;
         for violation in violations {
-            let stats = self.attempt.guardrails.get_or_insert_default();
-            stats.record(violation);
+            let rare = self.attempt.rare.get_or_insert_default();
+            rare.guardrails.get_or_insert_default().record(violation);
         }
     }
 
-    /// Records drift; a report of none says that it is looked for.
+    /// Records drift. An empty report records that drift is detected.
     pub(crate) fn drift(&mut self, report: &DriftReport) {
-        self.looks_for_drift = true;
+        self.detects_drift = true;
         if report.detected() {
-            self.attempt.drift.get_or_insert_default().record(report);
+            let rare = self.attempt.rare.get_or_insert_default();
+            rare.drift.get_or_insert_default().record(report);
         }
     }
 
-    /// Keeps an event of the application.
-    pub(crate) fn custom_event(&mut self, name: String, mut fields: Map<String, Value>) {
-        if self.custom_events.len() == MAX_CUSTOM_EVENTS {
-            return;
-        }
-        fields.insert("type".to_owned(), name.into());
-        fields.insert("timestamp".to_owned(), self.timestamp().as_millis().into());
-        self.custom_events.push(Value::Object(fields));
+    /// Returns how long the run took, once it has ended.
+    pub(crate) fn duration(&self) -> Option<Duration> {
+        self.ended.as_ref().map(|(at, _)| Duration::from_nanos(*at))
     }
 
-    /// Returns the time of now, by the wall clock of the start.
-    fn timestamp(&self) -> Timestamp {
+    /// Returns the current time, measured from the wall clock at the start.
+    pub(crate) fn timestamp(&self) -> Timestamp {
         let since = clock::now().saturating_duration_since(self.start);
         self.start_time.after(since)
     }
 
-    /// Ends the run, and its present attempt with it, if there is one, of which `told` is told:
-    /// telemetry is final from here on. Returns what the attempt measured.
-    pub(crate) fn finish(&mut self, end: End, told: Option<AttemptEnd>) -> Option<&AttemptStats> {
+    /// Ends the run and its current attempt, and finalizes the telemetry. `report` is what is
+    /// reported of the attempt. Returns the attempt's measurements.
+    pub(crate) fn finish(
+        &mut self,
+        end: &End,
+        report: Option<&mut AttemptEnd>,
+    ) -> Option<&AttemptStats> {
         let now = self.nanos(clock::now());
         self.take_hold(now);
-        self.end = Some(now);
-        self.ended = Some(end);
-        self.end_attempt_at(told?, now)
+        self.ended = Some((now, end.clone()));
+        self.end_attempt_at(report?, now)
     }
 
     /// Returns what was measured so far.
-    pub(crate) fn telemetry(&self) -> Telemetry {
+    pub(crate) fn telemetry(&self, run: Identity) -> Box<Telemetry> {
         let mut attempts = self.attempts.clone();
         let mut gaps = self.gaps();
         if self.is_open {
-            let mut present = self.attempt.stats(self.total_tokens);
-            present.network_errors = self.attempt.network_errors.clone();
-            present.guardrails = self.attempt.guardrails.as_deref().cloned();
-            present.drift = self.attempt.drift.as_deref().cloned();
-            if !attempts.is_empty() {
-                present.inter_token = gaps.take();
+            let current = AttemptStats::append(&mut attempts);
+            self.attempt.write_to(current, self.total_tokens);
+            if let Some(rare) = self.attempt.rare.clone() {
+                rare.write_to(current);
             }
-            AttemptStats::push(&mut attempts, present);
+            if !self.attempts.is_empty() {
+                current.inter_token = gaps.take();
+            }
         }
-        self.add_up(attempts, gaps)
+        self.add_up(run, attempts, gaps)
     }
 
-    /// Returns what was measured by a run that has ended, and keeps none of it.
-    pub(crate) fn into_telemetry(mut self: Box<Self>) -> Telemetry {
+    /// Returns what was measured by a run that has ended, without a copy.
+    pub(crate) fn into_telemetry(mut self: Box<Self>, run: Identity) -> Box<Telemetry> {
         let attempts = std::mem::take(&mut self.attempts);
-        self.add_up(attempts, self.gaps())
+        self.add_up(run, attempts, self.gaps())
     }
 
-    /// Adds the attempts up. `gaps` are those that are not told by an attempt.
-    fn add_up(&self, mut attempts: Vec<AttemptStats>, gaps: Option<Distribution>) -> Telemetry {
-        let timed_end = self.end.filter(|_| self.gaps.is_some());
-        // Each field by its name: a default in its place would be made and moved over.
-        let mut telemetry = Telemetry {
-            session_id: self.session_id.as_ref().to_owned(),
-            parent_id: None,
+    /// Sums the attempts. `gaps` are those that no attempt reports.
+    fn add_up(
+        &self,
+        run: Identity,
+        mut attempts: Vec<AttemptStats>,
+        gaps: Option<Distribution>,
+    ) -> Box<Telemetry> {
+        let (nanos, end) = self.ended.as_ref().map(|(at, end)| (*at, end)).unzip();
+        let timed_end = nanos.filter(|_| self.timed);
+        // In its box from the start, and all fields spelled out, because it is large: each move is a
+        // copy.
+        let mut telemetry = Box::new(Telemetry {
+            session_id: run.session_id,
+            parent_id: run.parent_id,
             start_time: self.start_time,
-            duration: self.end.map(Duration::from_nanos),
-            outcome: self.ended.as_ref().map(End::outcome),
-            error: self.ended.as_ref().and_then(ErrorRecord::of),
+            duration: self.duration(),
+            outcome: end.map(End::outcome),
+            error: end.and_then(ErrorRecord::of),
             metrics: Metrics {
                 time_to_first_token: self.first_token.map(Duration::from_nanos),
                 time_to_first_text: self.first_text.map(Duration::from_nanos),
@@ -435,14 +521,11 @@ impl Recording {
             network: Network {
                 error_count: 0,
                 errors_by_type: BTreeMap::new(),
-                errors: self
-                    .errors
-                    .as_ref()
-                    .map(|errors| errors.iter().cloned().collect()),
+                errors: self.errors.as_ref().map(errors_of),
             },
             guardrails: self.has_rules.then(GuardrailStats::default),
-            drift: self.looks_for_drift.then(DriftStats::default),
-            metadata: self.metadata.clone(),
+            drift: self.detects_drift.then(DriftStats::default),
+            metadata: run.metadata,
             kept: None,
             finish_reason: None,
             usage: None,
@@ -452,13 +535,9 @@ impl Recording {
             estimated_usage: None,
             estimated_cost: None,
             attempts: Vec::new(),
-        };
+        });
         telemetry.add_attempts(&attempts, true);
-        if !self.custom_events.is_empty() {
-            let events = self.custom_events.clone().into();
-            telemetry.metadata.insert("customEvents".to_owned(), events);
-        }
-        // By hand, they may never have been told of.
+        // In manual recording, no start of an attempt was recorded.
         if attempts.iter().all(|attempt| attempt.count == 0) {
             attempts.clear();
         }
@@ -467,36 +546,40 @@ impl Recording {
     }
 }
 
-impl Present {
-    /// What it measured so far, in a run of so many tokens; but what it has of maps is not there.
-    fn stats(&self, total_tokens: u64) -> AttemptStats {
+/// Returns early, because most runs have no errors.
+fn errors_of(errors: &VecDeque<NetworkErrorRecord>) -> Vec<NetworkErrorRecord> {
+    if errors.is_empty() {
+        return Vec::new();
+    }
+    errors.iter().cloned().collect()
+}
+
+impl CurrentAttempt {
+    /// Writes the measurements so far, without the rare ones.
+    fn write_to(&self, stats: &mut AttemptStats, total_tokens: u64) {
         let since_start = |at: u64| Duration::from_nanos(at.saturating_sub(self.start));
-        AttemptStats {
-            number: self.number,
-            count: self.count,
-            source: self.source,
-            delay: self.delay,
-            start_offset: Some(Duration::from_nanos(self.start)),
-            tokens: total_tokens - self.tokens_before,
-            time_to_first_token: self.first_token.map(since_start),
-            usage: self.usage,
-            cost: self.cost.as_deref().copied(),
-            finish_reason: self.finish_reason,
-            ..AttemptStats::default()
-        }
+        stats.number = self.number;
+        stats.count = self.count;
+        stats.source = self.source;
+        stats.delay = self.delay;
+        stats.start_offset = Some(Duration::from_nanos(self.start));
+        stats.tokens = total_tokens - self.tokens_before;
+        stats.time_to_first_token = self.first_token.map(since_start);
+        stats.usage = self.usage;
+        stats.finish_reason = self.finish_reason;
     }
 }
 
-/// What is told of an attempt at its end.
+/// The report of an attempt's end.
 #[derive(Debug, Default)]
 pub(crate) struct AttemptEnd {
     pub(crate) outcome: Option<Outcome>,
     pub(crate) error: Option<ErrorRecord>,
-    /// Which retry follows, if one does.
+    /// The retry that follows, if any.
     pub(crate) retry: Option<RetryKind>,
-    /// Whether the next source is asked.
+    /// `true` if the next source is called.
     pub(crate) falls_back: bool,
-    /// Whether another attempt is to follow.
+    /// `true` if another attempt follows.
     pub(crate) is_followed: bool,
     pub(crate) response_model: Option<Box<str>>,
     pub(crate) response_id: Option<Box<str>>,
@@ -504,21 +587,21 @@ pub(crate) struct AttemptEnd {
     pub(crate) bill: Bill,
 }
 
-/// What is made of what a source told of an attempt.
+/// The costs of an attempt, and its estimated usage.
 #[derive(Debug, Default)]
 pub(crate) struct Bill {
-    /// What a price makes of the usage that was told.
+    /// The cost of the reported usage.
     pub(crate) cost: Option<Cost>,
-    /// Whether there is none for it.
+    /// `true` if the usage has no known price.
     pub(crate) is_unpriced: bool,
-    /// What was used besides, by an estimate.
+    /// The usage that was not reported, by an estimate.
     pub(crate) estimated_usage: Option<Usage>,
-    /// What a price makes of that.
+    /// The cost of that usage.
     pub(crate) estimated_cost: Option<Cost>,
 }
 
 impl AttemptEnd {
-    /// The end of an attempt that ended as its run did.
+    /// Creates the end of an attempt that ended like its run.
     pub(crate) fn of(end: &End) -> Self {
         Self {
             outcome: Some(end.outcome()),
@@ -527,8 +610,8 @@ impl AttemptEnd {
         }
     }
 
-    /// The end of an attempt that was thrown away, for a reason that was not told.
-    fn void() -> Self {
+    /// Creates the end of a discarded attempt without a recorded reason.
+    fn discarded() -> Self {
         Self {
             outcome: Some(Outcome::Failed),
             is_followed: true,
@@ -536,19 +619,19 @@ impl AttemptEnd {
         }
     }
 
-    /// Tells it.
-    pub(crate) fn tell(self, stats: &mut AttemptStats) {
+    /// Moves everything into `stats`.
+    pub(crate) fn write_to(&mut self, stats: &mut AttemptStats) {
         stats.outcome = self.outcome;
-        stats.error = self.error;
+        stats.error = self.error.take();
         match self.retry {
             Some(RetryKind::Network) => stats.network_retries += 1,
             Some(RetryKind::Model) => stats.model_retries += 1,
             None => {}
         }
         stats.fallbacks += u32::from(self.falls_back);
-        stats.response_model = self.response_model.map(String::from);
-        stats.response_id = self.response_id.map(String::from);
-        self.names.tell(stats);
+        stats.response_model = self.response_model.take().map(String::from);
+        stats.response_id = self.response_id.take().map(String::from);
+        std::mem::take(&mut self.names).write_to(stats);
         stats.cost = stats.cost.or(self.bill.cost);
         stats.unpriced += u32::from(self.bill.is_unpriced);
         stats.estimated_usage = self.bill.estimated_usage;
@@ -556,29 +639,52 @@ impl AttemptEnd {
     }
 }
 
-/// Makes a new id: `l0_`, a number that tells runs apart in time, and 64 random bits.
-pub(crate) fn session_id(number: u64, rng: &mut fastrand::Rng) -> Arc<str> {
-    // 20 digits hold any u64; 13 digits to the base of 36 hold 64 random bits.
-    let mut id = [b'0'; 3 + 20 + 1 + 13];
-    let mut first = id.len() - 13;
-    put_digits::<36>(&mut id, rng.u64(..));
-    first -= 1;
-    id[first] = b'_';
-    first = put_digits::<10>(&mut id[..first], number).min(first - 1);
-    first -= 3;
-    id[first..first + 3].copy_from_slice(b"l0_");
-    let id = std::str::from_utf8(&id[first..]);
-    id.unwrap_or_default().into()
+/// The id of a run: a number that increases over time, and 64 random bits. Most runs need its text
+/// only at their end, if at all.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunId {
+    number: u64,
+    random: u64,
 }
 
-/// Puts the digits of a number at the end of a text. Returns where the first of them is.
-fn put_digits<const BASE: u64>(text: &mut [u8], mut number: u64) -> usize {
+impl RunId {
+    pub(crate) fn new(number: u64, rng: &mut fastrand::Rng) -> Self {
+        Self {
+            number,
+            random: rng.u64(..),
+        }
+    }
+
+    /// Returns its text: `l0_`, the number, and the random bits in base 36.
+    pub(crate) fn text(self) -> String {
+        // 20 digits hold any u64, and 13 digits in base 36 hold 64 random bits.
+        let mut id = [b'0'; 3 + 20 + 1 + 13];
+        let (before, random) = id.split_at_mut(3 + 20 + 1);
+        // In two halves, which the processor computes in parallel.
+        const HALF: u64 = 36_u64.pow(7);
+        let (high, low) = random.split_at_mut(6);
+        put_digits::<36>(high, self.random / HALF);
+        put_digits::<36>(low, self.random % HALF);
+        let mut first = before.len() - 1;
+        before[first] = b'_';
+        let digits = self
+            .number
+            .checked_ilog10()
+            .map_or(1, |log| log as usize + 1);
+        put_digits::<10>(&mut before[first - digits..first], self.number);
+        first -= digits + 3;
+        before[first..first + 3].copy_from_slice(b"l0_");
+        let id = std::str::from_utf8(&id[first..]);
+        id.unwrap_or_default().to_owned()
+    }
+}
+
+/// Fills a text with the last digits of a number.
+#[inline(always)]
+fn put_digits<const BASE: u64>(text: &mut [u8], mut number: u64) {
     const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-    let mut first = text.len();
-    while number > 0 && first > 0 {
-        first -= 1;
-        text[first] = DIGITS[(number % BASE) as usize];
+    for digit in text.iter_mut().rev() {
+        *digit = DIGITS[(number % BASE) as usize];
         number /= BASE;
     }
-    first
 }

@@ -1,5 +1,4 @@
-//! Retry and Backoff: whether a failed attempt is tried again, and after which delay. It decides;
-//! it does not sleep.
+//! Retry and Backoff: decide if and when a failed attempt is retried. They do not sleep.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,9 +12,9 @@ use crate::clock;
 use crate::event::{RetryKind, RetryReason};
 use crate::failure::{Failure, FailureKind};
 
-/// How often a failed attempt is tried again, and after which delays.
+/// A policy for retries: which failed attempts are retried, how often, and after which delays.
 ///
-/// Counts are of retries, not of attempts: with 2 model retries up to 3 attempts are made.
+/// Counts are of retries, not of attempts: 2 model retries allow up to 3 attempts.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +41,8 @@ pub struct Retry {
 type Decide = Arc<dyn Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync>;
 
 impl Retry {
-    /// Creates the default: 2 model retries, 6 retries in all, [`Backoff::default`], and at most 60 s of `Retry-After`.
+    /// Creates the default: 2 model retries, 6 retries in total, [`Backoff::default`], and a
+    /// `Retry-After` of at most 60 s.
     pub fn new() -> Self {
         Self {
             model_retries: 2,
@@ -59,44 +59,49 @@ impl Retry {
         Self::new().max_retries(0)
     }
 
-    /// Sets how many retries the model's faulty answers may cause. Default: 2. Network errors, rate
-    /// limits and server errors do not count toward it.
+    /// Sets the maximum number of retries after faulty answers of the model. Default: 2. Network
+    /// errors, rate limits and server errors do not count toward it.
     pub fn model_retries(mut self, retries: u32) -> Self {
         self.model_retries = retries;
         self
     }
 
-    /// Sets how many retries of any kind there may be. Default: 6.
+    /// Sets the maximum number of retries of any kind. Default: 6.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
         self
     }
 
-    /// Lifts the limit of [`max_retries`](Self::max_retries). The model retries stay limited.
+    /// Removes the limit of [`max_retries`](Self::max_retries). Model retries remain limited.
     pub fn unlimited(mut self) -> Self {
         self.max_retries = None;
         self
     }
 
-    /// Sets the delays. Default [`Backoff::default`]. A delay needs the timer of the Tokio runtime that polls
-    /// the run, else the run fails with [`Error::NoTimer`](crate::Error::NoTimer).
+    /// Sets the delays. Default: [`Backoff::default`].
+    ///
+    /// A delay needs the timer of the Tokio runtime that polls the run. Without one the run fails
+    /// with [`Error::NoTimer`](crate::Error::NoTimer).
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// Sets the longest `Retry-After` to wait for. Default: 60 s. If a server asks for more, the run
-    /// fails at once. The wait is up to a tenth longer than what the server asked for, or up to 50 ms
-    /// if that is more, so that not all clients come back at the same time.
+    /// Sets the longest `Retry-After` to wait for. Default: 60 s. If a server requests a longer
+    /// wait, the run fails at once.
+    ///
+    /// The wait is up to 10 % or 50 ms longer than requested, whichever is more, so not all clients
+    /// come back at the same time.
     pub fn max_retry_after(mut self, limit: Duration) -> Self {
         self.max_retry_after = limit;
         self
     }
 
-    /// Asks `decide` about every retry that is about to happen: it gives the delay, which
-    /// [`RetryContext::delay`] proposes, or `None` for no retry. It is not asked about failures
-    /// that are not retried anyway. A [`budget`](Self::budget) is asked after it. Called inside the
-    /// run's poll: it must not block.
+    /// Sets a function that decides on each retry. It returns the delay, for which
+    /// [`RetryContext::delay`] is the proposal, or `None` to not retry.
+    ///
+    /// `decide` is not called for failures that are not retried anyway. A [`budget`](Self::budget)
+    /// is checked after it. It is called inside the run's poll, so it must not block.
     pub fn decide(
         mut self,
         decide: impl Fn(&RetryContext<'_>) -> Option<Duration> + Send + Sync + 'static,
@@ -105,22 +110,23 @@ impl Retry {
         self
     }
 
-    /// Limits the retries of all runs together. Default: no such limit. Whoever is given a clone of the
-    /// same budget shares it: an `L0`, its clones and its variants, unless another `Retry` replaces this
-    /// one.
+    /// Limits the retries of all runs that share the budget. Default: no such limit.
+    ///
+    /// Clones of a budget are shared: by an `L0`, its clones and its variants, unless another
+    /// `Retry` replaces this one, and by any other policy that you give a clone to.
     pub fn budget(mut self, budget: RetryBudget) -> Self {
         self.budget = Some(budget);
         self
     }
 
-    /// A run has begun its first attempt.
+    /// Counts a run that has begun its first attempt.
     pub(crate) fn count_run(&self) {
         if let Some(budget) = &self.budget {
             budget.deposit();
         }
     }
 
-    /// Returns whether a retry that is to happen now can be paid for, and pays for it.
+    /// Withdraws a retry from the budget. Returns `true` if the retry can happen.
     pub(crate) fn affordable(&self) -> bool {
         self.budget.as_ref().is_none_or(RetryBudget::withdraw)
     }
@@ -145,14 +151,15 @@ impl fmt::Debug for Retry {
     }
 }
 
-/// How many retries all runs that share it may make: a share of the runs, and a few besides.
+/// A budget of retries, shared by many runs: a share of the number of runs, plus a minimum per
+/// second.
 ///
-/// Without one, each run against a provider that is down calls it as often as its own limits allow,
-/// which keeps down what would come up again. With one, the retries of about the last ten seconds are
-/// at most a share of the runs that began in them, and what [`min_per_second`](Self::min_per_second)
-/// adds. Where nothing is left, a run ends with the failure that it would have retried.
+/// Without a budget, each run calls a failing provider as often as its own limits allow, which can
+/// keep the provider down. With a budget, the retries of about the last ten seconds are at most a
+/// share of the runs that began in this time, plus [`min_per_second`](Self::min_per_second). Once
+/// the budget is empty, a run ends with the failure that it would have retried.
 ///
-/// Clones share one budget: make it once.
+/// Clones share one budget: create it once.
 ///
 /// ```
 /// use l0_core::{L0, Retry, RetryBudget};
@@ -167,7 +174,7 @@ impl fmt::Debug for Retry {
 pub struct RetryBudget {
     share: f64,
     min_per_second: f64,
-    /// What clones share.
+    /// Shared by clones.
     account: Arc<Account>,
 }
 
@@ -176,26 +183,27 @@ struct Account {
     refused: AtomicU64,
 }
 
-/// How many retries can be paid for, at a time.
+/// The number of available retries, at a given time.
 struct Balance {
     retries: f64,
     at: Instant,
 }
 
 impl RetryBudget {
-    /// For how many seconds the balance remembers: what is above or below the minimum is a third of it
-    /// after that time, and next to nothing after four times as much.
+    /// The memory of the balance, in seconds. A deviation from the minimum falls to about a third
+    /// after this time, and to almost zero after four times as much.
     const MEMORY: f64 = 10.0;
 
-    /// Creates a budget of this share of the runs: 0.2 is one retry for every five of them. A negative
-    /// share, or NaN, counts as 0. On top of it comes one retry a second: see
+    /// Creates a budget of a share of the runs: 0.2 is one retry for every five runs. A negative
+    /// share or NaN counts as 0. One retry per second is added: see
     /// [`min_per_second`](Self::min_per_second).
     pub fn share(share: f64) -> Self {
         Self::new(share.max(0.0).min(f64::from(u32::MAX)), 1.0)
     }
 
-    /// Sets how many retries a second there may be however few runs there are. Default: 1. What is not
-    /// used adds up to those of ten seconds. This makes a new budget: call it before the first clone.
+    /// Sets the minimum number of retries per second, however few runs there are. Default: 1.
+    /// Unused retries accumulate for up to ten seconds. This creates a new budget: call it before
+    /// the first clone.
     pub fn min_per_second(self, retries: u32) -> Self {
         Self::new(self.share, f64::from(retries))
     }
@@ -214,18 +222,18 @@ impl RetryBudget {
         }
     }
 
-    /// Returns how many retries were refused so far, because nothing was left.
+    /// Returns the number of retries refused so far because the budget was empty.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.account.refused.load(Ordering::Relaxed)
     }
 
-    /// A run has begun.
+    /// Adds the share of a run that has begun.
     fn deposit(&self) {
         self.balance().retries += self.share;
     }
 
-    /// Takes one retry out, if there is one.
+    /// Withdraws one retry, if available.
     fn withdraw(&self) -> bool {
         let mut balance = self.balance();
         let is_there = balance.retries >= 1.0;
@@ -237,7 +245,7 @@ impl RetryBudget {
         is_there
     }
 
-    /// Returns the balance as it is now: it tends to what the minimum adds up to.
+    /// Returns the current balance, which tends to the accumulated minimum.
     fn balance(&self) -> MutexGuard<'_, Balance> {
         let balance = self.account.balance.lock();
         let mut balance = balance.unwrap_or_else(PoisonError::into_inner);
@@ -261,7 +269,7 @@ impl fmt::Debug for RetryBudget {
     }
 }
 
-/// A retry that is about to happen, as [`Retry::decide`] sees it.
+/// A retry that is about to happen, passed to [`Retry::decide`].
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RetryContext<'a> {
@@ -269,17 +277,17 @@ pub struct RetryContext<'a> {
     pub attempt: u32,
     /// Why it failed.
     pub reason: RetryReason,
-    /// Whether the retry counts toward the model retries.
+    /// The kind of the retry: only model retries count toward the limit of model retries.
     pub kind: RetryKind,
-    /// What was read from the error.
+    /// The classification of the error.
     pub failure: Failure,
     /// The error itself.
     pub error: &'a (dyn StdError + 'static),
-    /// The delay by the back-off and the server's `Retry-After`.
+    /// The proposed delay, from the back-off and the server's `Retry-After`.
     pub delay: Duration,
 }
 
-/// Without the error, which may hold a prompt or a key.
+/// Omits the error, which can contain a prompt or a key.
 impl fmt::Debug for RetryContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RetryContext")
@@ -292,7 +300,8 @@ impl fmt::Debug for RetryContext<'_> {
     }
 }
 
-/// The delays between attempts. They grow with the retries of the same kind, network or model.
+/// The delays between attempts. They grow with the number of retries of the same kind, network or
+/// model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Backoff {
@@ -314,32 +323,32 @@ impl Backoff {
         Self { shape, base, cap }
     }
 
-    /// Creates a back-off without delay: the only back-off that needs no Tokio timer.
+    /// Creates a back-off without delay. It is the only one that needs no Tokio timer.
     pub const fn none() -> Self {
         Self::fixed(Duration::ZERO)
     }
 
-    /// Waits this long, always.
+    /// Creates a constant delay.
     pub const fn fixed(delay: Duration) -> Self {
         Self::new(Shape::Fixed, delay, delay)
     }
 
-    /// Waits for `base`, then twice as long each time, at most `cap`.
+    /// Creates a delay of `base` that doubles each time, up to `cap`.
     pub const fn exponential(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::Exponential, base, cap)
     }
 
-    /// Waits for a random time between 0 and the exponential delay.
+    /// Creates a random delay between 0 and the exponential delay.
     pub const fn full_jitter(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::FullJitter, base, cap)
     }
 
-    /// Waits for a random time between `base` and one and a half times `base`, at most `cap`.
+    /// Creates a random delay between `base` and 1.5 times `base`, up to `cap`.
     pub const fn fixed_jitter(base: Duration, cap: Duration) -> Self {
         Self::new(Shape::FixedJitter, base, cap)
     }
 
-    /// The delay of the retry after `retries` others of its kind.
+    /// Returns the delay of the retry after `retries` others of its kind.
     fn delay(&self, retries: u32, rng: &mut fastrand::Rng) -> Duration {
         let exponential = || {
             let factor = 1_u32.checked_shl(retries).unwrap_or(u32::MAX);
@@ -364,12 +373,12 @@ impl Default for Backoff {
     }
 }
 
-/// A year: the longest delay. What is beyond the clock's range is as good as that.
+/// A year: the longest delay. Longer delays are equivalent, and can exceed the clock's range.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is waited on top of what a server asked for: between 0 and a tenth of it, or 50 ms if that
-/// is more, so that all who were told the same do not come back at the same time. Nothing on top of
-/// nothing: the back-off spreads those.
+/// Returns the addition to a requested wait: between 0 and 10 % of it, or 50 ms if that is more, so
+/// clients that received the same wait do not come back at the same time. A wait of 0 has no
+/// addition, because the back-off spreads these retries.
 fn spread(asked: Duration, rng: &mut fastrand::Rng) -> Duration {
     if asked.is_zero() {
         return Duration::ZERO;
@@ -385,7 +394,7 @@ pub(crate) struct Retries {
     model: u32,
 }
 
-/// A failed attempt, before it is known whether it is retried.
+/// A failed attempt, before the decision on a retry.
 #[derive(Debug)]
 pub(crate) struct Failed<'a> {
     pub(crate) attempt: u32,
@@ -395,7 +404,7 @@ pub(crate) struct Failed<'a> {
 }
 
 impl Retries {
-    /// The kind and the delay of the retry, if there is to be one.
+    /// Returns the kind and the delay of the retry, or `None` if the attempt is not retried.
     pub(crate) fn plan(
         &self,
         config: &Retry,

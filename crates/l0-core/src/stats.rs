@@ -1,4 +1,4 @@
-//! Stats: what a run and each of its attempts say alike: why they did not complete, and what was found in
+//! Stats shared by a run and its attempts: why they did not complete, and the violations and drift in
 //! their answers.
 
 use std::borrow::Cow;
@@ -11,23 +11,23 @@ use crate::end::End;
 use crate::failure::NetworkErrorKind;
 use crate::verdict::{DriftReport, Severity, Violation};
 
-/// Why a run did not complete: what its [`End`] says, as plain data.
+/// Why a run did not complete: the content of its [`End`], as plain data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct ErrorRecord {
-    /// The class of what went wrong: see [`End::error_type`].
+    /// The class of the failure; see [`End::error_type`].
     #[serde(rename = "type")]
     pub error_type: Cow<'static, str>,
-    /// The HTTP status, if a server answered with one.
+    /// The HTTP status, if a server responded with one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// What happened, as one line for people: see [`End::message`].
+    /// What happened, as one line for people; see [`End::message`].
     pub message: String,
 }
 
 impl ErrorRecord {
-    /// Reads what an end says; absent for the end of a run that completed or was dropped.
+    /// Creates a record from an end. Returns `None` for a run that completed or was dropped.
     #[must_use]
     pub fn of(end: &End) -> Option<Self> {
         Some(Self {
@@ -38,23 +38,23 @@ impl ErrorRecord {
     }
 }
 
-/// The guardrail violations of a run, each distinct one once per attempt.
+/// The guardrail violations of a run. Each distinct violation counts once per attempt.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct GuardrailStats {
-    /// How many.
+    /// The number of violations.
     pub violation_count: u64,
-    /// How many of each rule.
+    /// The number of violations of each rule.
     pub violations_by_rule: BTreeMap<String, u64>,
-    /// How many of each severity.
+    /// The number of violations of each severity.
     pub violations_by_severity: SeverityCounts,
-    /// How many of each rule and severity.
+    /// The number of violations of each rule and severity.
     pub violations_by_rule_and_severity: BTreeMap<String, SeverityCounts>,
 }
 
 impl GuardrailStats {
-    /// How many rule names are told apart. Violations of further ones are counted under `other`.
+    /// The maximum number of distinct rule names. Violations of further rules count under `other`.
     pub const MAX_RULES: usize = 64;
 
     pub(crate) fn record(&mut self, violation: &Violation) {
@@ -79,8 +79,8 @@ impl GuardrailStats {
     fn add(&mut self, rule: &str, count: u64, by_severity: SeverityCounts) {
         const OTHER: &str = "other";
         let rules = &self.violations_by_rule;
-        let told_apart = rules.len() - usize::from(rules.contains_key(OTHER));
-        let rule = if rules.contains_key(rule) || told_apart < Self::MAX_RULES {
+        let distinct = rules.len() - usize::from(rules.contains_key(OTHER));
+        let rule = if rules.contains_key(rule) || distinct < Self::MAX_RULES {
             rule
         } else {
             OTHER
@@ -135,21 +135,21 @@ impl SeverityCounts {
 
 /// The drift of a run.
 ///
-/// In JSON, `detected` says whether there are any types.
+/// In JSON, `detected` is `true` if there are any types.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct DriftStats {
-    /// The kinds of drift that were found in any attempt, each once, in the order in which they were
-    /// first found.
+    /// The kinds of drift found in any attempt, each listed once, in the order of their first
+    /// detection.
     pub types: Vec<Cow<'static, str>>,
 }
 
 impl DriftStats {
-    /// How many kinds of drift are kept.
+    /// The maximum number of kinds of drift kept.
     pub const MAX_TYPES: usize = 64;
 
-    /// Returns whether drift was found, in any attempt.
+    /// Returns `true` if any attempt had drift.
     #[must_use]
     pub fn detected(&self) -> bool {
         !self.types.is_empty()
@@ -182,7 +182,7 @@ impl Serialize for DriftStats {
     }
 }
 
-/// Reads counts by label. Labels that are not known read as the same one, and their counts add up.
+/// Deserializes counts by label. Unknown labels read as the same value, and their counts add up.
 pub(crate) fn add_up<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<NetworkErrorKind, u64>, D::Error> {

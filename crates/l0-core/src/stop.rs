@@ -1,52 +1,59 @@
-//! What can stop a run from outside: its handle and its `until` futures.
+//! The ways to stop a run from outside: its handle and its `until` futures.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::ptr;
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, RawWakerVTable, Wake, Waker};
 
 use serde_json::Value;
 
 use crate::end::End;
 use crate::metadata::Metadata;
+use crate::progress::{Cells, Progress};
 use crate::sync::{AtomicU8, Mutex, MutexGuard, OnceLock, Ordering};
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
 
-/// Somebody asked the run to stop.
+/// The run was asked to stop.
 const ABORTED: u8 = 1;
-/// An `until` future was woken, or not polled yet.
+/// An `until` future was woken, or has not been polled yet.
 const UNTIL_WOKEN: u8 = 2;
 /// The run has ended.
 const ENDED: u8 = 4;
-/// The run itself has something to look at when it is polled. Nobody asked it to stop.
-const LOOK: u8 = 8;
+/// The run must run extra code at its next poll. This is not a request to stop.
+const PENDING_WORK: u8 = 8;
 
-/// What a run shares with its handles.
+/// State that a run shares with its handles.
+///
+/// The flags come first, next to the counts of the `Arc`, because each token touches only these.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Signal {
     flags: AtomicU8,
-    /// The task that polls the run. It stays when it is woken, so that a run that is always polled by
-    /// the same task registers it once.
+    /// The task that polls the run. It stays registered when it is woken, so a run that is always
+    /// polled by the same task registers it once.
     task: Mutex<Option<Waker>>,
-    /// What was set while the run is live.
+    /// The metadata that was set while the run is live.
     metadata: Mutex<Metadata>,
-    /// Boxed: while a run is live it has no end yet.
-    end: OnceLock<Box<Final>>,
+    end: OnceLock<Final>,
+    /// `None` if no interceptor needs it.
+    progress: Option<Arc<Cells>>,
 }
 
-/// What is known of a run that has ended.
+/// The result of a run that has ended.
 #[derive(Debug)]
 pub(crate) struct Final {
     pub(crate) end: End,
-    pub(crate) telemetry: Option<Telemetry>,
+    /// Boxed, because a live run does not have it yet.
+    pub(crate) telemetry: Option<Box<Telemetry>>,
 }
 
 impl Signal {
     fn raise(&self, flag: u8) {
         self.flags.fetch_or(flag, Ordering::Release);
-        // Woken without the lock: what a waker does is foreign code.
+        // Woken without the lock, because wakers run foreign code.
         let task = self.task().clone();
         if let Some(task) = task {
             task.wake();
@@ -73,22 +80,25 @@ impl Wake for Signal {
     }
 }
 
-/// Stops a run from anywhere, and tells how it ended. Cheap to clone.
+/// A handle that stops a run from any thread or task, and returns how it ended. Cheap to clone.
 ///
-/// An abort takes effect when the run is polled next, for which its task is woken, or when it is
-/// dropped: nothing acts while nobody polls.
+/// An abort wakes the run's task, and takes effect when the run is polled next or dropped. Nothing
+/// happens while the run is not polled.
 #[derive(Clone)]
 pub struct RunHandle(Arc<Signal>);
 
 impl RunHandle {
-    /// Asks the run to stop. It ends as aborted, unless it has ended already.
+    /// Asks the run to stop. It ends as aborted, unless it has already ended.
     pub fn abort(&self) {
         self.0.raise(ABORTED);
     }
 
-    /// Sets an entry of the run's metadata that has become known while it is live, over an entry of the
-    /// same key. It reaches telemetry and [`Event::Finished`](crate::Event::Finished), but no label of a
-    /// metric: those are fixed when the run starts. Once the run has ended it does nothing.
+    /// Sets a metadata entry that becomes known while the run is live. It replaces an entry with
+    /// the same key.
+    ///
+    /// The entry is part of telemetry and of [`Event::Finished`](crate::Event::Finished), but not
+    /// of any metric's labels, which are fixed when the run starts. Has no effect once the run has
+    /// ended.
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
         let (key, value) = (key.into(), value.into());
         if !self.is_finished() {
@@ -96,28 +106,38 @@ impl RunHandle {
         }
     }
 
-    /// Returns whether the run has ended.
+    /// Returns `true` if the run has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.0.end.get().is_some()
     }
 
-    /// Returns how and why the run ended; absent while it runs.
+    /// Returns the progress of the run. Can be called from any thread, also while the run is not
+    /// polled.
+    ///
+    /// `None` unless an interceptor [needs](crate::Interceptor::needs_progress) it, and once the
+    /// run has ended.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.0.progress.as_ref()?.read()
+    }
+
+    /// Returns how and why the run ended; `None` while it is live.
     #[must_use]
     pub fn end(&self) -> Option<End> {
         Some(self.0.end.get()?.end.clone())
     }
 
-    /// Returns how the run ended, in one word; absent while it runs.
+    /// Returns the outcome; `None` while the run is live.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         Some(self.0.end.get()?.end.outcome())
     }
 
-    /// Returns the final telemetry. Absent before the end, and for a run that is not measured.
+    /// Returns the final telemetry. `None` before the end, and if the run is not measured.
     #[must_use]
     pub fn telemetry(&self) -> Option<Telemetry> {
-        self.0.end.get()?.telemetry.clone()
+        self.0.end.get()?.telemetry.as_deref().cloned()
     }
 }
 
@@ -131,19 +151,49 @@ impl fmt::Debug for RunHandle {
 
 pub(crate) type Until<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// The run's side: asks whether it was told to stop, and says how it ended.
+/// The run's side: checks for requests to stop, and publishes the end.
+///
+/// The signal comes last, next to the other fields that each token touches.
+#[repr(C)]
 pub(crate) struct Stop<'a> {
-    signal: Arc<Signal>,
     until: Vec<Until<'a>>,
-    /// Whether the futures were polled, and so can have been woken.
+    /// `true` if the futures were polled, and so can have been woken.
     polled: bool,
-    /// The task that the signal has, here too: comparing it takes no lock.
-    task: Option<Waker>,
+    /// The task in the signal, cached here because comparing it takes no lock.
+    task: Option<Task>,
+    signal: Arc<Signal>,
+}
+
+/// The task that polled, identified by its waker.
+struct Task {
+    waker: Waker,
+    /// The table of the original waker. The table of the clone in `waker` can differ, because each
+    /// crate that polls through a generic function can have its own table.
+    table: &'static RawWakerVTable,
+}
+
+impl Task {
+    fn of(waker: &Waker) -> Self {
+        Self {
+            waker: waker.clone(),
+            table: waker.vtable(),
+        }
+    }
+
+    /// Returns `true` if this is known to be the same task. The clone keeps the task alive, so no
+    /// other task can have its address.
+    #[inline]
+    fn is(&self, other: &Waker) -> bool {
+        self.waker.data() == other.data() && ptr::eq(self.table, other.vtable())
+    }
 }
 
 impl<'a> Stop<'a> {
-    pub(crate) fn new(until: Vec<Until<'a>>) -> Self {
-        let signal = Signal::default();
+    pub(crate) fn new(until: Vec<Until<'a>>, progress: Option<Arc<Cells>>) -> Self {
+        let signal = Signal {
+            progress,
+            ..Signal::default()
+        };
         if !until.is_empty() {
             signal.flags.store(UNTIL_WOKEN, Ordering::Relaxed);
         }
@@ -159,47 +209,48 @@ impl<'a> Stop<'a> {
         RunHandle(Arc::clone(&self.signal))
     }
 
-    /// Whether anything happened that has to be looked at: one atomic load.
+    /// Returns `true` if any flag is set that must be handled: one atomic load.
     #[inline]
     pub(crate) fn signalled(&self) -> bool {
         self.signal.flags.load(Ordering::Acquire) != 0
     }
 
-    /// Sets whether the run itself has something to look at when it is polled: then
-    /// [`signalled`](Self::signalled) is true. It is here because a look at the flags is what every
-    /// poll has to pay anyway.
+    /// Sets or clears the flag for extra code at the next poll. [`signalled`](Self::signalled) then
+    /// returns `true`. This shares the flags because every poll loads them anyway.
     #[cold]
-    pub(crate) fn set_look(&self, look: bool) {
-        if look {
-            self.signal.flags.fetch_or(LOOK, Ordering::Relaxed);
+    pub(crate) fn set_pending_work(&self, pending: bool) {
+        if pending {
+            self.signal.flags.fetch_or(PENDING_WORK, Ordering::Relaxed);
         } else {
-            self.signal.flags.fetch_and(!LOOK, Ordering::Relaxed);
+            self.signal
+                .flags
+                .fetch_and(!PENDING_WORK, Ordering::Relaxed);
         }
     }
 
-    /// Whether the run was told to stop. One atomic load, unless something happened.
+    /// Returns `true` if the run was asked to stop. One atomic load, unless a flag is set.
     #[inline]
     pub(crate) fn requested(&mut self) -> bool {
-        match self.signal.flags.load(Ordering::Acquire) & !LOOK {
+        match self.signal.flags.load(Ordering::Acquire) & !PENDING_WORK {
             0 => false,
-            flags => self.look(flags),
+            flags => self.check(flags),
         }
     }
 
-    /// Whether the run was told to stop before it was dropped. A future that nobody has polled is
-    /// not polled now either: it may need a context that is gone.
+    /// Returns `true` if the run was asked to stop before it was dropped. A future that has never
+    /// been polled is not polled here either, because it can need a context that no longer exists.
     pub(crate) fn requested_before_drop(&mut self) -> bool {
-        let flags = self.signal.flags.load(Ordering::Acquire) & !LOOK;
-        flags & ABORTED != 0 || flags != 0 && self.polled && self.look(flags)
+        let flags = self.signal.flags.load(Ordering::Acquire) & !PENDING_WORK;
+        flags & ABORTED != 0 || flags != 0 && self.polled && self.check(flags)
     }
 
     #[cold]
-    fn look(&mut self, flags: u8) -> bool {
+    fn check(&mut self, flags: u8) -> bool {
         if flags & ABORTED != 0 {
             return true;
         }
         self.polled = true;
-        // Lower the flag before polling: a wake during the poll raises it again.
+        // The flag is cleared before polling, because a wake during the poll sets it again.
         self.signal.flags.fetch_and(!UNTIL_WOKEN, Ordering::AcqRel);
         let waker = Waker::from(Arc::clone(&self.signal));
         let mut context = Context::from_waker(&waker);
@@ -214,19 +265,16 @@ impl<'a> Stop<'a> {
         reached
     }
 
-    /// Returns what was set of the metadata while the run is live.
+    /// Returns the metadata that was set while the run is live.
     pub(crate) fn metadata(&self) -> Metadata {
         self.signal.metadata().clone()
     }
 
-    /// Has this task woken when the run is told to stop. For the one of the last call nothing has to
-    /// be done.
+    /// Registers the task to wake when the run is asked to stop. Does nothing if it is already
+    /// registered.
     #[inline]
     pub(crate) fn register(&mut self, task: &Waker) {
-        let same = self
-            .task
-            .as_ref()
-            .is_some_and(|known| known.will_wake(task));
+        let same = self.task.as_ref().is_some_and(|current| current.is(task));
         if !same {
             self.register_new(task);
         }
@@ -235,27 +283,30 @@ impl<'a> Stop<'a> {
     #[cold]
     fn register_new(&mut self, task: &Waker) {
         let shared = task.clone();
-        self.task = Some(task.clone());
+        self.task = Some(Task::of(task));
         let before = self.signal.task().replace(shared);
         drop(before); // without the lock
     }
 
-    /// Lets go of the task, which a handle that is kept must not keep. May run foreign code: what a
-    /// waker does when it is dropped.
+    /// Drops the task, so a handle that is kept does not keep it alive. Can run foreign code,
+    /// because wakers do when they are dropped.
     pub(crate) fn forget_task(&mut self) {
         let shared = self.signal.task().take();
         drop((self.task.take(), shared)); // both, without the lock
     }
 
-    /// Makes the end known to the handles. Only the first one counts.
-    pub(crate) fn publish(&mut self, end: Box<Final>) -> &Final {
+    /// Publishes the end to the handles. Only the first call has an effect.
+    pub(crate) fn publish(&mut self, end: Final) -> &Final {
         self.signal.flags.fetch_or(ENDED, Ordering::Release);
+        if let Some(progress) = &self.signal.progress {
+            progress.end();
+        }
         self.signal.end.get_or_init(|| end)
     }
 
-    /// How the run ended, if it has.
+    /// Returns how the run ended, if it has.
     pub(crate) fn end(&self) -> Option<&Final> {
-        self.signal.end.get().map(|end| &**end)
+        self.signal.end.get()
     }
 }
 
@@ -265,7 +316,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is woken.
+    /// Counts its wake-ups.
     #[derive(Default)]
     struct Task(AtomicU32);
 
@@ -283,7 +334,7 @@ mod tests {
     #[test]
     fn a_task_that_is_registered_once_is_woken_every_time() {
         let (task, waker) = task();
-        let mut stop = Stop::new(vec![Box::pin(std::future::pending())]);
+        let mut stop = Stop::new(vec![Box::pin(std::future::pending())], None);
         for woken in 1..=3 {
             stop.register(&waker);
             stop.signal.raise(UNTIL_WOKEN);
@@ -295,10 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_last_task_is_woken_and_the_others_are_let_go() {
+    fn only_the_last_task_is_woken_and_the_others_are_dropped() {
         let (first, waker) = task();
         let (second, other) = task();
-        let mut stop = Stop::new(Vec::new());
+        let mut stop = Stop::new(Vec::new(), None);
         stop.register(&waker);
         stop.register(&other);
         drop(waker);
@@ -310,12 +361,12 @@ mod tests {
         let handle = stop.handle();
         drop(other);
         stop.forget_task();
-        stop.publish(Box::new(Final {
+        stop.publish(Final {
             end: End::dropped(),
             telemetry: None,
-        }));
+        });
         assert_eq!(Arc::strong_count(&second), 1);
-        handle.abort(); // wakes nobody
+        handle.abort(); // wakes no task
         assert_eq!(second.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! What threads share state by. One name for all of it, so that a model checker can put its own in its
-//! place: see `loom/`.
+//! Primitives for state shared by threads, re-exported in one place so a model checker can replace
+//! them. See `loom/`.
 
-pub(crate) use std::sync::atomic::{AtomicU8, Ordering};
+pub(crate) use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub(crate) use std::sync::{Mutex, MutexGuard, OnceLock};

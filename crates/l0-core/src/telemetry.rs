@@ -1,4 +1,4 @@
-//! What a run measured, as plain data with the JSON names of the guide.
+//! The measurements of a run, as plain data with the guide's JSON names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -44,7 +44,7 @@ impl Timestamp {
         SystemTime::now().into()
     }
 
-    /// This point, later by `duration`, cut to whole milliseconds.
+    /// Returns this point plus `duration`, truncated to whole milliseconds.
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(saturating_millis(duration)))
     }
@@ -66,66 +66,65 @@ fn saturating_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// What one run measured: a snapshot while it runs, final once it has ended.
+/// The measurements of one run: a snapshot while it runs, final once it has ended.
 ///
-/// Unknown is absent, never 0. In JSON, durations are milliseconds, to the nanosecond up to 99 days,
-/// beyond which a JSON number does not carry it; rates have three decimals; what is written reads
-/// back equal. [`Display`](fmt::Display) prints a summary for people.
+/// An unknown value is absent, never 0. In JSON, durations are milliseconds with nanosecond precision
+/// up to 99 days. A JSON number cannot hold that precision for longer durations. Rates have three
+/// decimals. Written records read back equal. [`Display`](fmt::Display) prints a summary for people.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Telemetry {
     /// The run's id.
     pub session_id: String,
-    /// The id of the run that this one serves; absent if it serves none.
+    /// The id of the run that this run serves. `None` if it serves none.
     pub parent_id: Option<String>,
     /// When the run started, by the wall clock.
     pub start_time: Timestamp,
-    /// From the start to the end; in a snapshot of a live run, absent.
+    /// The time from start to end. `None` in a snapshot of a live run.
     #[serde(with = "millis::option")]
     pub duration: Option<Duration>,
-    /// How the run ended; absent while it runs.
+    /// How the run ended. `None` while it runs.
     pub outcome: Option<Outcome>,
-    /// Why the run did not complete; absent if it completed or was dropped.
+    /// Why the run did not complete. `None` if it completed or was dropped.
     pub error: Option<ErrorRecord>,
-    /// Why the run is to be told by itself; absent while it runs, and if it is not: see
+    /// Why per-run exporters send this run. `None` while it runs, and if they do not send it. See
     /// [`Monitoring::keep`](crate::Monitoring::keep).
     pub kept: Option<KeepReason>,
-    /// Why the model stopped; absent if the source did not say.
+    /// Why the model stopped. `None` if the source did not report a reason.
     pub finish_reason: Option<FinishReason>,
-    /// The provider's own token counts of the attempt that nothing follows; absent if its source did
-    /// not carry any.
+    /// The provider's own token counts for the final attempt. `None` if its source reported none.
     pub usage: Option<Usage>,
-    /// The provider's own token counts of attempts that another one followed, added up; absent if none
-    /// carried any. See [`billed`](Self::billed).
+    /// The provider's own token counts for all attempts before the final one, added up. `None` if no
+    /// source reported any. See [`billed`](Self::billed).
     pub wasted_usage: Option<Usage>,
-    /// What the attempt cost that nothing follows: see [`AttemptStats::cost`]. Absent if that is not
-    /// known.
+    /// The cost of the final attempt; see [`AttemptStats::cost`]. `None` if unknown.
     #[serde(deserialize_with = "Cost::read_back")]
     pub cost: Option<Cost>,
-    /// What the attempts cost that another one followed, added up. Absent if that is known of none, or if
-    /// their currencies differ: the attempts tell each. See [`total_cost`](Self::total_cost).
+    /// The cost of all attempts before the final one, added up. `None` if no cost is known, or if the
+    /// currencies differ; the attempts list each cost. See [`total_cost`](Self::total_cost).
     #[serde(deserialize_with = "Cost::read_back")]
     pub wasted_cost: Option<Cost>,
-    /// What attempts that ended early may have used besides what was told, added up: see
-    /// [`AttemptStats::estimated_usage`]. Absent without such an estimate.
+    /// The estimated usage that providers did not report for attempts that ended early, added up. See
+    /// [`AttemptStats::estimated_usage`]. `None` without an estimate.
     pub estimated_usage: Option<Usage>,
-    /// What a price makes of the estimated usage of all attempts, added up. It is no part of the other
-    /// costs. Absent if that is known of none, or if their currencies differ.
+    /// The cost of the estimated usage of all attempts, computed from prices and added up. The other
+    /// costs do not include it. `None` if no cost is known, or if the currencies differ.
     #[serde(deserialize_with = "Cost::read_back")]
     pub estimated_cost: Option<Cost>,
     /// Times, counts and rates.
     pub metrics: Metrics,
     /// Network errors.
     pub network: Network,
-    /// Guardrail violations; absent until rules are checked.
+    /// Guardrail violations. `None` until rules are checked.
     pub guardrails: Option<GuardrailStats>,
-    /// Drift; absent until drift is checked.
+    /// Drift. `None` until drift is checked.
     pub drift: Option<DriftStats>,
     /// The attempts, in order: at most [`AttemptStats::MAX`] entries. Empty if no source was called,
-    /// and in records of versions that did not tell attempts apart.
+    /// and in records of versions that did not list attempts.
+    #[serde(deserialize_with = "AttemptStats::read_back")]
     pub attempts: Vec<AttemptStats>,
-    /// The metadata of the run; custom events stand under `customEvents`.
+    /// The metadata of the run. Custom events are under the key `customEvents`.
     pub metadata: Metadata,
 }
 
@@ -134,57 +133,57 @@ pub struct Telemetry {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// From the start of the run to its first token of any kind, time spent on failed attempts
-    /// included. Absent without a token or without timings.
+    /// The time from the start of the run to its first token of any kind, failed attempts included.
+    /// `None` without a token or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub time_to_first_token: Option<Duration>,
-    /// From the start of the run to its first token of the answer itself, which reasoning and tool
-    /// calls are not. Absent without such a token or without timings.
+    /// The time from the start of the run to its first token of the answer itself. Reasoning and tool
+    /// calls do not count. `None` without such a token or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub time_to_first_text: Option<Duration>,
-    /// The mean gap between two tokens of one attempt. Absent without a gap or without timings.
+    /// The mean gap between two tokens of one attempt. `None` without a gap or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub avg_inter_token_time: Option<Duration>,
-    /// All tokens over the whole duration, per second, to three decimals. Absent without a token,
-    /// over zero time, before the end, or without timings.
+    /// Tokens per second over the whole duration, to three decimals. `None` without a token, for a
+    /// duration of zero, before the end, or without timings.
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
-    /// Gaps over the time they took, per second, to three decimals: the rate while tokens flow,
-    /// without the time to the first token and without back-off. Absent without a gap, over zero
-    /// time, or without timings.
+    /// Tokens per second while tokens flow, to three decimals: the number of gaps divided by their sum.
+    /// The time to the first token and back-off do not count. `None` without a gap, for gaps of zero,
+    /// or without timings.
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub output_tokens_per_second: Option<f64>,
-    /// Tokens of all attempts. One item of the stream is one token.
+    /// Tokens of all attempts. One stream item is one token.
     pub total_tokens: u64,
-    /// Tokens of attempts that another one followed; part of [`total_tokens`](Self::total_tokens).
+    /// Tokens of attempts before the final one. Included in [`total_tokens`](Self::total_tokens).
     pub wasted_tokens: u64,
-    /// Attempts made: calls of the source.
+    /// Attempts: calls of a source.
     pub attempts: u32,
-    /// All retries: always the sum of the other two.
+    /// All retries: the sum of network and model retries.
     pub total_retries: u32,
     /// Retries for network errors, rate limits and server errors.
     #[serde(alias = "networkRetryCount")]
     pub network_retries: u32,
-    /// Retries for the model's answers.
+    /// Retries because of the model's answers.
     #[serde(alias = "modelRetryCount")]
     pub model_retries: u32,
-    /// The gaps between two tokens of one attempt, from arrival to arrival. Absent without a gap or
+    /// The gaps between two tokens of one attempt, from arrival to arrival. `None` without a gap or
     /// without timings.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inter_token: Option<Distribution>,
-    /// Time that the consumer held the run up: from each item handed out until the source was
-    /// found pending again, or until the next arrival if it was ready at once. Absent before the end
-    /// or without timings.
+    /// The time that the run waited for its consumer. It is measured from each item yielded until the
+    /// source was next found pending, or until the next arrival if the source was ready at once. `None`
+    /// before the end or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub consumer_hold: Option<Duration>,
-    /// The rest of the duration: waiting for the source, back-off included. Absent before the end or
-    /// without timings.
+    /// The rest of the duration: the time spent waiting for the source, back-off included. `None`
+    /// before the end or without timings.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub wait: Option<Duration>,
 }
 
 impl Metrics {
-    /// Reads from the gaps what they say on average.
+    /// Sets the averages derived from the gaps.
     pub(crate) fn read_gaps(&mut self) {
         let gaps = self.inter_token.as_ref().filter(|gaps| !gaps.is_empty());
         if let Some(gaps) = gaps {
@@ -200,19 +199,19 @@ impl Metrics {
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Network {
-    /// How many.
+    /// The number of errors.
     pub error_count: u64,
-    /// How many of each type.
+    /// The number of errors of each type.
     #[serde(deserialize_with = "add_up")]
     pub errors_by_type: BTreeMap<NetworkErrorKind, u64>,
-    /// The latest errors, oldest first, at most [`MAX_ERRORS`](Self::MAX_ERRORS). Absent if
-    /// network details are off.
+    /// The latest errors, oldest first, at most [`MAX_ERRORS`](Self::MAX_ERRORS). `None` if network
+    /// details are off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<NetworkErrorRecord>>,
 }
 
 impl Network {
-    /// How many errors are kept in detail. The counts are exact beyond it.
+    /// The number of errors kept in detail. The counts stay exact beyond it.
     pub const MAX_ERRORS: usize = 100;
 }
 
@@ -221,13 +220,13 @@ impl Network {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct NetworkErrorRecord {
-    /// Its type.
+    /// The type of the error.
     #[serde(rename = "type")]
     pub kind: NetworkErrorKind,
-    /// What happened, redacted and by default in L0's own words: see
+    /// What happened. The text is redacted, and by default in L0's own words; see
     /// [`Monitoring::error_text`](crate::Monitoring::error_text).
     pub message: String,
-    /// When it happened, by the wall clock.
+    /// The wall-clock time of the error.
     pub timestamp: Timestamp,
     retried: bool,
     #[serde(
@@ -236,7 +235,7 @@ pub struct NetworkErrorRecord {
         default
     )]
     delay: Option<Duration>,
-    /// Which attempt failed, from 1; absent if unknown.
+    /// The number of the attempt that failed, from 1. `None` if unknown.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub attempt: Option<u32>,
 }
@@ -255,7 +254,7 @@ impl NetworkErrorRecord {
         }
     }
 
-    /// Sets that a retry followed, after this delay if it is known.
+    /// Sets that a retry followed, with its delay if known.
     #[must_use]
     pub fn retried(mut self, delay: Option<Duration>) -> Self {
         self.retried = true;
@@ -263,39 +262,39 @@ impl NetworkErrorRecord {
         self
     }
 
-    /// Sets which attempt failed, from 1.
+    /// Sets the number of the attempt that failed, from 1.
     #[must_use]
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.attempt = Some(attempt);
         self
     }
 
-    /// Returns whether a retry followed.
+    /// Returns `true` if a retry followed.
     #[must_use]
     pub const fn was_retried(&self) -> bool {
         self.retried
     }
 
-    /// Returns how long the run waited before the retry; absent without one, or if it is unknown.
+    /// Returns the delay before the retry, or `None` without a retry or if the delay is unknown.
     #[must_use]
     pub const fn delay(&self) -> Option<Duration> {
         self.delay
     }
 }
 
-/// The high-level numbers of a run.
+/// The key numbers of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Summary<'a> {
     /// The run's id.
     pub session_id: &'a str,
-    /// From the start to the end; absent while it runs.
+    /// The time from start to end. `None` while the run is live.
     #[serde(with = "millis::option", skip_serializing_if = "Option::is_none")]
     pub duration: Option<Duration>,
     /// Tokens of all attempts.
     pub tokens: u64,
-    /// All tokens over the whole duration, per second.
+    /// Tokens per second over the whole duration.
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
     /// All retries.
@@ -307,24 +306,26 @@ pub struct Summary<'a> {
 }
 
 impl Telemetry {
-    /// Returns when the run ended, by the wall clock of its start and the monotonic clock since, in whole
-    /// milliseconds; absent while it runs. JSON carries it as `endTime`.
+    /// Returns the wall-clock time at which the run ended, or `None` while it runs.
+    ///
+    /// It is the start time plus the duration measured by the monotonic clock, in whole milliseconds.
+    /// In JSON it is `endTime`.
     #[must_use]
     pub fn end_time(&self) -> Option<Timestamp> {
         Some(self.start_time.after(self.duration?))
     }
 
-    /// Returns the provider's own token counts of all attempts, added up: what was billed. Absent if
-    /// none carried any.
+    /// Returns the provider's own token counts for all attempts, added up: the billed usage. Returns
+    /// `None` if no source reported any.
     ///
-    /// Whatever sends numbers sends these, since it reads [`Quantity`](crate::Quantity).
+    /// Adapters that send numbers send these counts, because [`Quantity`](crate::Quantity) reads them.
     #[must_use]
     pub fn billed(&self) -> Option<Usage> {
         plus(self.usage, self.wasted_usage)
     }
 
-    /// Returns what all attempts cost, added up: what was billed, as far as it is known. Absent if that is
-    /// known of none, or if their currencies differ.
+    /// Returns the cost of all attempts, added up: the bill, as far as it is known. Returns `None` if
+    /// no cost is known, or if the currencies differ.
     #[must_use]
     pub fn total_cost(&self) -> Option<Cost> {
         if self.attempts.is_empty() {
@@ -333,37 +334,38 @@ impl Telemetry {
         Cost::sum(self.attempts.iter().filter_map(|attempt| attempt.cost))
     }
 
-    /// What each attempt cost that another one followed.
+    /// Returns the cost of each attempt before the final one.
     pub(crate) fn wasted_costs(&self) -> impl Iterator<Item = Cost> {
-        // In the part of a source that was given up, the last attempt was thrown away too.
+        // In the part of an abandoned source, the last attempt was wasted too.
         let answer = usize::from(self.cost.is_some() && !self.attempts.is_empty());
         let wasted = &self.attempts[..self.attempts.len() - answer];
-        // Records of versions that did not tell attempts apart have the sum.
+        // Records of versions that did not list attempts hold only the sum.
         let sum = self.wasted_cost.filter(|_| self.attempts.is_empty());
         wasted.iter().filter_map(|attempt| attempt.cost).chain(sum)
     }
 
-    /// Returns how many attempts told their usage, and no price of their model was known.
+    /// Returns the number of attempts that reported usage for a model without a known price.
     #[must_use]
     pub fn unpriced(&self) -> u32 {
         let attempts = self.attempts.iter();
         attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.unpriced))
     }
 
-    /// Returns why the model stopped, as semantic conventions want it of a response: `error` if the
-    /// run failed when the model had begun to answer and the source gave no reason. Absent if the
-    /// source gave none otherwise: the model had not begun, the run completed without one, or its
-    /// reader left, which is no error of the model.
+    /// Returns why the model stopped, as semantic conventions define it for a response.
+    ///
+    /// Returns `error` if the run failed after the model began to answer and the source reported no
+    /// reason. Returns `None` in all other cases without a reason: the model had not begun, the run
+    /// completed, or the consumer dropped the run, which is not an error of the model.
     #[must_use]
     pub fn finish_reason_or_error(&self) -> Option<&'static str> {
-        // Tokens of the attempt that nothing follows: those of the others are wasted.
+        // Tokens of the final attempt; all others are wasted.
         let begun = self.metrics.total_tokens > self.metrics.wasted_tokens;
         let failed = self.outcome.is_some_and(Outcome::is_failure);
         let given = self.finish_reason.map(FinishReason::as_str);
         given.or((begun && failed).then_some("error"))
     }
 
-    /// Returns the high-level numbers.
+    /// Returns the key numbers of the run.
     #[must_use]
     pub fn summary(&self) -> Summary<'_> {
         Summary {
@@ -383,12 +385,12 @@ impl Telemetry {
         &self.network.errors_by_type
     }
 
-    /// Returns the network error type that occurred most; of several, the first in the order of
-    /// [`NetworkErrorKind::ALL`]. Absent without network errors.
+    /// Returns the most frequent network error type, or `None` without network errors. If several are
+    /// equally frequent, returns the first in the order of [`NetworkErrorKind::ALL`].
     #[must_use]
     pub fn most_common_network_error(&self) -> Option<NetworkErrorKind> {
         let by_type = &self.network.errors_by_type;
-        // `max_by_key` gives the last of equals, so ask from the back.
+        // `max_by_key` returns the last of equal elements, so iterate in reverse.
         by_type
             .iter()
             .rev()
@@ -396,33 +398,36 @@ impl Telemetry {
             .map(|(kind, _)| *kind)
     }
 
-    /// Returns whether there were network errors, retried ones included.
+    /// Returns `true` if there were network errors, retried ones included.
     #[must_use]
     pub fn has_network_errors(&self) -> bool {
         self.network.error_count > 0
     }
 
-    /// Returns whether there were guardrail violations.
+    /// Returns `true` if there were guardrail violations.
     #[must_use]
     pub fn has_violations(&self) -> bool {
         self.violation_count() > 0
     }
 
-    /// Returns how often the run gave a source up for its next one, whether or not it lived to call it.
+    /// Returns the number of times that the run moved on to its next source, even if it ended before
+    /// calling it.
     #[must_use]
     pub fn fallbacks(&self) -> u32 {
         let attempts = self.attempts.iter();
         attempts.fold(0, |sum, attempt| sum.saturating_add(attempt.fallbacks))
     }
 
-    /// Calls `visit` with the numbers of each source that was called, in order, so that each number goes
-    /// under the labels of the model that it belongs to.
+    /// Calls `visit` with the numbers of each source that was called, in order. Each number can then be
+    /// recorded under the labels of the model it belongs to.
     ///
-    /// What attempts measure belongs to their source: tokens, usage, cost, network errors, retries, gaps and
-    /// the rate while tokens flow, violations, drift. What is the run's own belongs to the source that was tried last: its
-    /// duration, its time to the first token, its rates and waits, its outcome and error. Sums over all
-    /// parts are those of the run; only drift, and a price that is not known, which are counted
-    /// once for each run, are counted for each source that had them. A run of one source is one part: itself.
+    /// Measurements of attempts belong to their source: tokens, usage, cost, network errors, retries,
+    /// gaps, the rate while tokens flow, violations and drift. What the run measures as a whole belongs
+    /// to the last source tried: duration, time to first token, rates and waits, outcome and error.
+    ///
+    /// The parts add up to the run's totals. Drift and unknown prices are the exception: they count
+    /// once per run in the totals, but once for each source that had them in the parts. A run with one
+    /// source has one part, which is the run itself.
     pub fn by_source(&self, visit: &mut dyn FnMut(SourcePart<'_>)) {
         let last = self.attempts.last().map_or(1, |attempt| attempt.source);
         if self.attempts.iter().all(|attempt| attempt.source == last) {
@@ -445,7 +450,7 @@ impl Telemetry {
         }
     }
 
-    /// The part of some attempts of one source.
+    /// Returns the part made of some attempts of one source.
     fn part(&self, attempts: &[AttemptStats], is_last: bool) -> Self {
         let mut part = Self {
             session_id: self.session_id.clone(),
@@ -470,7 +475,7 @@ impl Telemetry {
         }
         part.add_attempts(attempts, is_last);
         if self.billed().is_some_and(|usage| usage.total.is_some()) {
-            // What told no total is part of the run's all the same.
+            // A usage without a total still contributes to the run's total.
             part.usage = part.usage.map(Usage::with_total);
             part.wasted_usage = part.wasted_usage.map(Usage::with_total);
         }
@@ -478,7 +483,8 @@ impl Telemetry {
         part
     }
 
-    /// Adds what attempts measured to the sums. `has_answer` says whether nothing follows the last one.
+    /// Adds the measurements of attempts to the totals. `has_answer` is `true` if the last one is the
+    /// run's final attempt.
     pub(crate) fn add_attempts(&mut self, attempts: &[AttemptStats], has_answer: bool) {
         let (answer, wasted) = match attempts.split_last() {
             Some((last, before)) if has_answer => (Some(last), before),
@@ -496,7 +502,8 @@ impl Telemetry {
         self.metrics.read_gaps();
     }
 
-    /// Adds what an attempt measured to the sums. `is_answer` says whether nothing follows it.
+    /// Adds the measurements of one attempt to the totals. `is_answer` is `true` if it is the run's
+    /// final attempt.
     fn add_attempt(&mut self, attempt: &AttemptStats, is_answer: bool) {
         let metrics = &mut self.metrics;
         metrics.total_tokens = metrics.total_tokens.saturating_add(attempt.tokens);
@@ -540,20 +547,38 @@ impl Telemetry {
     }
 }
 
-/// The numbers of one source that a run called: see [`Telemetry::by_source`].
+impl AttemptStats {
+    /// Returns the telemetry of a run that made this attempt only, to read [quantities](crate::Quantity)
+    /// from. It has no session id, start time or metadata.
+    #[must_use]
+    pub fn to_telemetry(&self) -> Telemetry {
+        let mut alone = Telemetry {
+            duration: self.duration,
+            outcome: self.outcome,
+            error: self.error.clone(),
+            attempts: vec![self.clone()],
+            ..Telemetry::default()
+        };
+        alone.metrics.time_to_first_token = self.time_to_first_token;
+        alone.add_attempts(std::slice::from_ref(self), true);
+        alone
+    }
+}
+
+/// The numbers of one source that a run called; see [`Telemetry::by_source`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct SourcePart<'t> {
-    /// Which source, from 1.
+    /// The number of the source, from 1.
     pub source: u32,
-    /// Whether it was tried last, so that what belongs to the run as a whole is its part: the request
-    /// itself is counted here.
+    /// `true` if this source was tried last. Its part then includes what belongs to the run as a whole;
+    /// count the request itself here.
     pub is_last: bool,
-    /// Its part of the telemetry.
+    /// The source's part of the telemetry.
     pub telemetry: &'t Telemetry,
 }
 
-/// The JSON form: `endTime` is derived, and absent parts are left out.
+/// The JSON form: `endTime` is derived, and absent parts are omitted.
 impl Serialize for Telemetry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -630,7 +655,7 @@ fn has_no_entry(metadata: &Metadata) -> bool {
     metadata.is_empty()
 }
 
-/// A summary for people, a line each; what is unknown has no line.
+/// A summary for people, one line per value. Unknown values have no line.
 impl fmt::Display for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn millis(duration: Duration) -> String {
@@ -674,7 +699,7 @@ impl fmt::Display for Telemetry {
         }
         write!(f, "Tokens: {}", metrics.total_tokens)?;
         if metrics.wasted_tokens > 0 {
-            write!(f, " ({} thrown away)", metrics.wasted_tokens)?;
+            write!(f, " ({} wasted)", metrics.wasted_tokens)?;
         }
         writeln!(f)?;
         if let Some(rate) = metrics.tokens_per_second {
@@ -720,11 +745,12 @@ impl fmt::Display for Telemetry {
                     Some(model) => write!(f, ", {model}")?,
                     None => write!(f, ", source {}", attempt.source)?,
                 }
-                // Two providers may serve one model.
+                // Two providers can serve the same model.
                 if let Some(provider) = &attempt.provider {
                     write!(f, " of {provider}")?;
                 }
-                write!(f, ": {} tokens", attempt.tokens)?;
+                let plural = if attempt.tokens == 1 { "" } else { "s" };
+                write!(f, ": {} token{plural}", attempt.tokens)?;
                 if let Some(ErrorRecord { message, .. }) = &attempt.error {
                     write!(f, ", {message}")?;
                 }

@@ -1,4 +1,4 @@
-//! What one item of a source says: its kind, its text, and what the provider told along with it.
+//! Tokens: the kind and text of a source's item, and what the provider reported with it.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use crate::label::{label_enum, read_back};
 use crate::price::Cost;
 use crate::usage::Usage;
 
-/// How L0 reads one item of a source.
+/// A type of stream item that L0 can read.
 ///
-/// Implemented for strings and for references, boxes and `Arc`s of tokens. For a type of another
-/// crate, use `view_with` on the run's builder instead.
+/// Implemented for strings, and for references, boxes and `Arc`s of tokens. For a type of another
+/// crate, call `view_with` on the run's builder instead.
 ///
 /// ```
 /// use l0_core::{Token, TokenView};
@@ -28,14 +28,15 @@ use crate::usage::Usage;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not implement `Token`",
     label = "this stream's items do not implement `Token`",
-    note = "implement `Token` for `{Self}`; or, if the type is not yours, say how it is read: `.view_with(|item| TokenView::text(&item.text))` before `.start()`"
+    note = "implement `Token` for `{Self}`; or, for a type from another crate, pass a function that reads it: `.view_with(|item| TokenView::text(&item.text))` before `.start()`"
 )]
 pub trait Token {
-    /// Whether a source of these items always says why it ended. If so, an end without a
-    /// [`FinishReason`] is a truncated stream.
+    /// `true` if a source of these items always reports why it ended. A stream that ends without a
+    /// [`FinishReason`] is then truncated.
     const SENDS_FINISH: bool = false;
 
-    /// Borrows what the item says. Called once per item, on the hot path: it should not allocate.
+    /// Returns a borrowed view of the item. Called once per item on the hot path, so it should not
+    /// allocate.
     fn view(&self) -> TokenView<'_>;
 }
 
@@ -81,34 +82,33 @@ impl<T: Token + ?Sized> Token for Arc<T> {
     }
 }
 
-/// What one item says, borrowed from it.
+/// A view of one item, borrowed from it.
 ///
-/// An item counts as a *token* if its kind is [`Text`](TokenKind::Text),
-/// [`Reasoning`](TokenKind::Reasoning) or [`ToolCall`](TokenKind::ToolCall) and its text is not
-/// empty, or if its kind is [`Media`](TokenKind::Media): it is counted, sets the time to first token
-/// and makes gaps. One item is one token, however many of the model's own tokens the provider packed
-/// into it.
+/// An item is a *token* if its kind is [`Text`](TokenKind::Text), [`Reasoning`](TokenKind::Reasoning)
+/// or [`ToolCall`](TokenKind::ToolCall) and its text is not empty, or if its kind is
+/// [`Media`](TokenKind::Media). Tokens are counted, set the time to first token and have gaps between
+/// them. One item is one token, even if the provider packed several of the model's own tokens into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenView<'a> {
-    /// What the text is.
+    /// The kind of the text.
     pub kind: TokenKind,
-    /// The new text, a delta; empty if the item carries none.
+    /// The new text, a delta. Empty if the item has no text.
     pub text: &'a str,
-    /// The name of the tool that is called, if this item says so: the first piece of a call does. The
-    /// text may be the same name, where the piece has nothing else.
+    /// The name of the called tool. The first piece of a tool call carries it. The text can be the same
+    /// name if the piece contains nothing else.
     pub tool: Option<&'a str>,
-    /// The provider's own token counts, if this item carries them. The last one seen in an attempt
-    /// wins: counts are never added up over items.
+    /// The provider's own token counts, if this item carries them. The last counts seen in an attempt
+    /// win. Counts of several items are never added up.
     pub usage: Option<Usage>,
-    /// What the request costs, if this item says so. The last one seen in an attempt wins, also over
-    /// what a price list says.
+    /// The cost of the request, if this item carries it. The last cost seen in an attempt wins, and
+    /// takes precedence over a price list.
     pub cost: Option<&'a Cost>,
-    /// Why the model stopped, if this item says so.
+    /// Why the model stopped, if this item reports it.
     pub finish: Option<FinishReason>,
-    /// The model that answers, as the provider names it, if this item says so.
+    /// The model that answers, as named by the provider, if this item reports it.
     pub model: Option<&'a str>,
-    /// The provider's id of the response, if this item says so.
+    /// The provider's response id, if this item reports it.
     pub response_id: Option<&'a str>,
 }
 
@@ -126,80 +126,80 @@ impl<'a> TokenView<'a> {
         }
     }
 
-    /// Creates a piece of the answer.
+    /// Creates a view of a piece of the answer.
     #[must_use]
     pub const fn text(text: &'a str) -> Self {
         Self::new(TokenKind::Text, text)
     }
 
-    /// Creates a piece of the model's reasoning.
+    /// Creates a view of a piece of the model's reasoning.
     #[must_use]
     pub const fn reasoning(text: &'a str) -> Self {
         Self::new(TokenKind::Reasoning, text)
     }
 
-    /// Creates a piece of a tool call: its name or its arguments.
+    /// Creates a view of a piece of a tool call: its name or its arguments.
     #[must_use]
     pub const fn tool_call(text: &'a str) -> Self {
         Self::new(TokenKind::ToolCall, text)
     }
 
-    /// Creates a piece of an image, of audio, or of other media.
+    /// Creates a view of a piece of an image, audio or other media.
     #[must_use]
     pub const fn media() -> Self {
         Self::new(TokenKind::Media, "")
     }
 
-    /// Creates an item without text: a role, a usage report, a finish reason, a keep-alive.
+    /// Creates a view of an item without text: a role, a usage report, a finish reason, a keep-alive.
     #[must_use]
     pub const fn other() -> Self {
         Self::new(TokenKind::Other, "")
     }
 
-    /// Adds the name of the tool that is called.
+    /// Sets the name of the called tool.
     #[must_use]
     pub const fn tool(mut self, name: &'a str) -> Self {
         self.tool = Some(name);
         self
     }
 
-    /// Adds the provider's token counts.
+    /// Sets the provider's token counts.
     #[must_use]
     pub const fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }
 
-    /// Adds what the request costs.
+    /// Sets the cost of the request.
     #[must_use]
     pub const fn cost(mut self, cost: &'a Cost) -> Self {
         self.cost = Some(cost);
         self
     }
 
-    /// Adds the reason why the model stopped.
+    /// Sets why the model stopped.
     #[must_use]
     pub const fn finish(mut self, finish: FinishReason) -> Self {
         self.finish = Some(finish);
         self
     }
 
-    /// Adds the name of the model that answers.
+    /// Sets the name of the model that answers.
     #[must_use]
     pub const fn model(mut self, model: &'a str) -> Self {
         self.model = Some(model);
         self
     }
 
-    /// Adds the provider's id of the response.
+    /// Sets the provider's response id.
     #[must_use]
     pub const fn response_id(mut self, response_id: &'a str) -> Self {
         self.response_id = Some(response_id);
         self
     }
 
-    /// Returns the text if it is of the answer, and an empty text if not: what people are to read.
-    /// Reasoning and tool calls are left out.
+    /// Returns the text if it belongs to the answer, and an empty text otherwise. Reasoning and tool
+    /// calls are not part of the answer.
     #[must_use]
     pub const fn answer(&self) -> &'a str {
         match self.kind {
@@ -208,8 +208,7 @@ impl<'a> TokenView<'a> {
         }
     }
 
-    /// Returns whether the item counts as a token: text of any kind but [`TokenKind::Other`], or
-    /// media.
+    /// Returns `true` if the item is a token: text of any kind except [`TokenKind::Other`], or media.
     #[must_use]
     pub const fn is_token(&self) -> bool {
         match self.kind {
@@ -218,10 +217,17 @@ impl<'a> TokenView<'a> {
             TokenKind::Other => false,
         }
     }
+
+    /// Returns `true` if the item is a token and carries nothing else about its attempt, except perhaps
+    /// the model and the response id.
+    #[inline(always)]
+    pub(crate) const fn is_plain_token(&self) -> bool {
+        self.is_token() && self.usage.is_none() && self.cost.is_none() && self.finish.is_none()
+    }
 }
 
 label_enum! {
-    /// What the text of an item is.
+    /// The kind of an item's text.
     pub enum TokenKind {
         /// The answer. Only this kind reaches `Run::text` and the checks.
         Text = "text",
@@ -229,7 +235,7 @@ label_enum! {
         Reasoning = "reasoning",
         /// A tool call's name or arguments.
         ToolCall = "tool_call",
-        /// An image, audio, or a piece of them. It counts as a token with or without a text.
+        /// An image, audio, or a piece of them. Counts as a token with or without text.
         Media = "media",
         /// Anything else. Never counts as a token.
         Other = "other",
@@ -238,27 +244,27 @@ label_enum! {
 read_back!(TokenKind);
 
 label_enum! {
-    /// Why the model stopped, normalised over providers.
+    /// Why the model stopped, normalized over providers.
     pub enum FinishReason {
         /// The answer is complete.
         Stop = "stop",
         /// The token limit was reached.
         Length = "length",
-        /// The model asks for tool calls.
+        /// The model requested tool calls.
         ToolCalls = "tool_calls",
         /// The provider withheld content.
         ContentFilter = "content_filter",
         /// The model refused to answer.
         Refusal = "refusal",
-        /// Any other reason, or the provider's end mark without a reason.
+        /// Any other reason, or an end marker without a reason.
         Other = "other",
     }
 }
 read_back!(FinishReason);
 
 impl FinishReason {
-    /// Returns whether an answer may well be empty for this reason: the limit left no room for one,
-    /// or there was not to be one.
+    /// Returns `true` if this reason explains an empty answer: the limit left no space for one, or the
+    /// provider withheld it.
     pub(crate) const fn explains_no_output(self) -> bool {
         matches!(self, Self::Length | Self::ContentFilter | Self::Refusal)
     }

@@ -1,13 +1,13 @@
-//! How durations and rates are written as JSON numbers.
+//! JSON representation of durations and rates.
 
-/// Durations as milliseconds, to the nanosecond; whole milliseconds as integers. What is longer than
-/// 584 years is cut to that.
+/// Durations as milliseconds with nanosecond precision; whole milliseconds as integers. Durations above
+/// 584 years are clamped.
 pub(crate) mod millis {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-    /// The longest duration, in milliseconds: that of which a `u64` holds the nanoseconds.
+    /// The longest duration in milliseconds: the one whose nanoseconds fit a `u64`.
     const MAX: u64 = u64::MAX / 1_000_000;
 
     pub(crate) fn serialize<S: Serializer>(
@@ -31,36 +31,33 @@ pub(crate) mod millis {
         let millis = f64::deserialize(deserializer)?;
         let duration = duration(millis).filter(|_| millis <= MAX as f64);
         duration.ok_or_else(|| {
-            de::Error::custom(format_args!("{millis} is no duration in milliseconds"))
+            de::Error::custom(format_args!("{millis} is not a duration in milliseconds"))
         })
     }
 
-    /// The duration of that many milliseconds, which is cut as one that is written; absent if it is
-    /// less than none.
+    /// Returns the duration of this many milliseconds, clamped as on writing, or `None` if negative.
     fn duration(millis: f64) -> Option<Duration> {
         (millis >= 0.0).then(|| {
             let millis = millis.min(MAX as f64);
-            // Apart, since the product of all of it would be rounded once more.
+            // Convert the parts separately, since the whole product would be rounded twice.
             let (whole, part) = (millis.trunc(), millis.fract());
             let part = Duration::from_nanos((part * 1e6).round() as u64);
             Duration::from_millis(whole as u64) + part
         })
     }
 
-    /// A duration in the JSON form of something that has no other: a number that is none is refused.
+    /// A newtype that gives a bare duration its JSON form. A number that is not a valid duration is an
+    /// error.
     #[derive(Serialize, Deserialize)]
     #[serde(transparent)]
     pub(crate) struct Millis(#[serde(with = "self")] pub(crate) Duration);
 
-    /// Durations that may be absent. One less than none reads as absent, and one too long is cut: neither
-    /// loses the rest of its record.
+    /// Durations that can be absent. A negative one reads as absent, and one that is too long is
+    /// clamped. Neither loses the rest of its record.
     pub(crate) mod option {
         use super::{Deserialize, Deserializer, Duration, Serializer};
 
-        #[allow(
-            clippy::ref_option,
-            reason = "the signature that serde's `with` asks for"
-        )]
+        #[allow(clippy::ref_option, reason = "signature required by serde's `with`")]
         pub(crate) fn serialize<S: Serializer>(
             duration: &Option<Duration>,
             serializer: S,
@@ -87,15 +84,12 @@ pub(crate) mod rate {
         (rate * 1e3).round() / 1e3
     }
 
-    /// Events per second; absent over zero time, and where the quotient has no value.
+    /// Returns events per second, or `None` for zero time or if the quotient is not finite.
     pub(crate) fn per_second(count: u64, nanos: u64) -> Option<f64> {
         (nanos > 0).then(|| round(count as f64 * 1e9 / nanos as f64))
     }
 
-    #[allow(
-        clippy::ref_option,
-        reason = "the signature that serde's `with` asks for"
-    )]
+    #[allow(clippy::ref_option, reason = "signature required by serde's `with`")]
     pub(crate) fn serialize<S: Serializer>(
         rate: &Option<f64>,
         serializer: S,

@@ -1,42 +1,41 @@
-//! Usage: a provider's own token counts, with one meaning whatever the provider.
+//! Usage: a provider's own token counts, with the same meaning for every provider.
 
 use serde::{Deserialize, Serialize};
 
-/// The provider's own token counts. A count that the provider does not report is absent, never 0.
+/// The provider's own token counts. A count that the provider does not report is `None`, never 0.
 ///
-/// It means the same whatever the provider: `input` is all tokens of the prompt, those read from and
-/// written to a cache included; `output` is all tokens that were generated, reasoning included;
-/// `total` is their sum. Whoever reads a provider's counts into it sees to that.
+/// The meaning is the same for every provider. `input` counts all tokens of the prompt, including those
+/// read from and written to a cache. `output` counts all generated tokens, including reasoning. `total`
+/// is their sum. Code that converts a provider's counts into a `Usage` must follow these rules.
 ///
-/// These are the model's tokens, as billed; they are never mixed with L0's count of tokens, which
-/// counts the items of the stream.
+/// These are the model's tokens, as billed. L0's own token count is separate: it counts the items of
+/// the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Usage {
-    /// All tokens of the prompt, those read from and written to a cache included.
+    /// All tokens of the prompt, including those read from and written to a cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<u64>,
-    /// All tokens that were generated, reasoning included.
+    /// All generated tokens, including reasoning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<u64>,
-    /// Tokens in all: input and output.
+    /// The sum of input and output tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<u64>,
-    /// Tokens of the prompt that came from the provider's cache; part of [`input`](Self::input).
+    /// Tokens of the prompt read from the provider's cache. Part of [`input`](Self::input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<u64>,
-    /// Tokens of the prompt that were written to the provider's cache; part of
-    /// [`input`](Self::input).
+    /// Tokens of the prompt written to the provider's cache. Part of [`input`](Self::input).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_input: Option<u64>,
-    /// Tokens that were reasoning; part of [`output`](Self::output).
+    /// Reasoning tokens. Part of [`output`](Self::output).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<u64>,
 }
 
 impl Usage {
-    /// Creates a usage without counts.
+    /// Creates a usage with all counts unknown.
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -49,50 +48,50 @@ impl Usage {
         }
     }
 
-    /// Sets all tokens of the prompt.
+    /// Sets the number of prompt tokens, including those read from and written to a cache.
     #[must_use]
     pub const fn input(mut self, tokens: u64) -> Self {
         self.input = Some(tokens);
         self
     }
 
-    /// Sets all tokens that were generated.
+    /// Sets the number of generated tokens, including reasoning.
     #[must_use]
     pub const fn output(mut self, tokens: u64) -> Self {
         self.output = Some(tokens);
         self
     }
 
-    /// Sets the tokens in all.
+    /// Sets the total number of tokens.
     #[must_use]
     pub const fn total(mut self, tokens: u64) -> Self {
         self.total = Some(tokens);
         self
     }
 
-    /// Sets the prompt tokens that came from the provider's cache.
+    /// Sets the number of prompt tokens read from the provider's cache.
     #[must_use]
     pub const fn cached_input(mut self, tokens: u64) -> Self {
         self.cached_input = Some(tokens);
         self
     }
 
-    /// Sets the prompt tokens that were written to the provider's cache.
+    /// Sets the number of prompt tokens written to the provider's cache.
     #[must_use]
     pub const fn cache_write_input(mut self, tokens: u64) -> Self {
         self.cache_write_input = Some(tokens);
         self
     }
 
-    /// Sets the generated tokens that were reasoning.
+    /// Sets the number of reasoning tokens.
     #[must_use]
     pub const fn reasoning(mut self, tokens: u64) -> Self {
         self.reasoning = Some(tokens);
         self
     }
 
-    /// Adds up two usages, count by count. What is absent in both stays absent. The total of a usage
-    /// that has none is what it adds to input and output.
+    /// Adds two usages, count by count. A count that is absent in both stays absent. If a usage has no
+    /// total, its input and output are added to the other's total.
     ///
     /// ```
     /// use l0_core::Usage;
@@ -103,27 +102,27 @@ impl Usage {
     /// ```
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        // One that was cut tells no total, and yet is part of what was billed.
+        // An attempt that was cut off reports no total, but is still part of the bill.
         let known = |usage: Self| usage.with_total().total;
-        let is_told = self.total.is_some() || other.total.is_some();
+        let is_reported = self.total.is_some() || other.total.is_some();
         Self {
             input: add(self.input, other.input),
             output: add(self.output, other.output),
-            total: add(known(self), known(other)).filter(|_| is_told),
+            total: add(known(self), known(other)).filter(|_| is_reported),
             cached_input: add(self.cached_input, other.cached_input),
             cache_write_input: add(self.cache_write_input, other.cache_write_input),
             reasoning: add(self.reasoning, other.reasoning),
         }
     }
 
-    /// Sets the total to what it adds to those of others.
+    /// Sets the total to the value that it contributes to a sum.
     pub(crate) fn with_total(mut self) -> Self {
         self.total = self.total.or_else(|| add(self.input, self.output));
         self
     }
 }
 
-/// Adds up counts of which either may be unknown.
+/// Adds two counts, either of which can be unknown.
 fn add(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.saturating_add(other)),

@@ -1,4 +1,4 @@
-//! Verdict: how a run ended, in one word, and what its checks found.
+//! Verdict: the outcome of a run, and the findings of its checks.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,32 +12,33 @@ use crate::redact;
 label_enum! {
     /// How a run ended.
     pub enum Outcome {
-        /// The source ended by itself. An answer cut by the token limit is completed too: the finish
-        /// reason says so.
+        /// The source ended normally. An answer cut by the token limit counts as completed too, with
+        /// that finish reason.
         Completed = "completed",
-        /// The source ended without the finish reason that it always sends.
+        /// The source ended without its usual finish reason.
         Truncated = "truncated",
-        /// An error that was not retried, or not once more; a refusal; a panic inside the source.
+        /// An error that was not retried or whose retries were used up, a refusal, or a panic inside
+        /// the source.
         Failed = "failed",
-        /// One of the run's own timeouts expired.
+        /// A timeout of the run expired.
         TimedOut = "timed_out",
         /// A limit of the run was reached.
         Limited = "limited",
-        /// Stopped through its handle or by one of its `until` futures.
+        /// The run was stopped through its handle or by one of its `until` futures.
         Aborted = "aborted",
-        /// Dropped before its end.
+        /// The run was dropped before its end.
         Dropped = "dropped",
     }
     only_read {
-        /// An outcome that this version does not know, read back from a record.
+        /// An outcome unknown to this version, read back from a record.
         Other = "other"
     }
 }
 read_back!(Outcome);
 
 impl Outcome {
-    /// Returns whether the run failed: whether it is failed, truncated, timed out or limited. An outcome
-    /// of a newer version is not counted as failed, since it is not known.
+    /// Returns `true` if the run failed: its outcome is failed, truncated, timed out or limited.
+    /// Outcomes of newer versions do not count as failed, because their meaning is unknown.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         matches!(
@@ -48,35 +49,33 @@ impl Outcome {
 }
 
 label_enum! {
-    /// How bad a violation is.
+    /// The severity of a violation.
     pub enum Severity {
-        /// Worth a look; never changes the run.
+        /// Worth a look. Never changes the run.
         Warning = "warning",
-        /// The output is wrong: retried if recoverable, else it ends the run.
+        /// The output is wrong. Retried if recoverable; otherwise it ends the run.
         Error = "error",
-        /// Ends the run at once.
+        /// Ends the run immediately.
         Fatal = "fatal",
     }
 }
 
-/// What a guardrail rule found.
+/// The finding of a guardrail rule.
 ///
-/// What `Display` and `Debug` print of the rule's words is redacted, like every message.
+/// `Display` and `Debug` redact the rule's message, like every message.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Violation {
     /// The rule's name, a stable label.
     pub rule: Cow<'static, str>,
-    /// How bad it is.
+    /// The severity.
     pub severity: Severity,
-    /// What is wrong, in a sentence. It leaves through exporters: rules keep the model's output out
-    /// of it.
+    /// The problem, in one sentence. Exporters send it, so rules keep the model's output out of it.
     pub message: String,
-    /// Whether a new attempt may repair it. It has no effect if the severity is fatal.
+    /// `true` if a new attempt can repair it. Has no effect if the severity is fatal.
     pub recoverable: bool,
-    /// Where in the attempt's text it was found, in bytes from its start; absent if it concerns
-    /// the whole text.
+    /// The byte offset in the attempt's text. `None` if the violation concerns the whole text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
 }
@@ -98,14 +97,14 @@ impl Violation {
         }
     }
 
-    /// Sets whether a new attempt may repair it.
+    /// Sets whether a new attempt can repair it.
     #[must_use]
     pub fn recoverable(mut self, recoverable: bool) -> Self {
         self.recoverable = recoverable;
         self
     }
 
-    /// Sets where it was found, in bytes from the start of the attempt's text.
+    /// Sets the position, in bytes from the start of the attempt's text.
     #[must_use]
     pub fn position(mut self, position: u64) -> Self {
         self.position = Some(position);
@@ -132,31 +131,31 @@ impl fmt::Debug for Violation {
     }
 }
 
-/// What drift detection found.
+/// The finding of drift detection.
 ///
-/// In JSON, `detected` says whether there are any types.
+/// In JSON, `detected` is `true` if there are any types.
 #[derive(Debug, Clone, Default, PartialEq)]
 #[non_exhaustive]
 pub struct DriftReport {
-    /// The kinds of drift, as stable labels, in the order in which they were found; empty if none
-    /// was.
+    /// The kinds of drift, as stable labels, in the order of their detection. Empty if there is no
+    /// drift.
     pub types: Vec<Cow<'static, str>>,
-    /// The highest confidence of the kinds found, from 0 to 1; 0 if none was.
+    /// The highest confidence of the kinds found, from 0 to 1. 0 if there is no drift.
     pub confidence: f64,
-    /// Whether the run asks again because of it, as far as its retries allow. In
-    /// [`Event::Drift`](crate::Event::Drift) it is what was known when the drift was found, which may be
-    /// before the end; that the run asks again, [`Event::Retry`](crate::Event::Retry) tells.
+    /// `true` if the run retries because of the drift, as far as its retries allow. In
+    /// [`Event::Drift`](crate::Event::Drift) this is the value at the time of detection, which can be
+    /// before the end of the answer. [`Event::Retry`](crate::Event::Retry) reports an actual retry.
     pub retry: bool,
 }
 
 impl DriftReport {
-    /// Creates a report of no drift.
+    /// Creates a report without drift.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Creates a report of these kinds of drift, which is recorded and not retried.
+    /// Creates a report of these kinds of drift. It is recorded and not retried.
     pub fn new<I>(types: I, confidence: f64) -> Self
     where
         I: IntoIterator,
@@ -169,14 +168,14 @@ impl DriftReport {
         }
     }
 
-    /// Sets whether the run asks again because of it.
+    /// Sets whether the run retries because of the drift.
     #[must_use]
     pub fn retry(mut self, retry: bool) -> Self {
         self.retry = retry;
         self
     }
 
-    /// Returns whether drift was found.
+    /// Returns `true` if there is drift.
     #[must_use]
     pub fn detected(&self) -> bool {
         !self.types.is_empty()

@@ -1,4 +1,4 @@
-//! Stopping a run: by its handle and by futures, from anywhere, in whatever state it is.
+//! Stopping a run in any state, by its handle and by futures, from any thread or task.
 
 use std::future::{Future, poll_fn, ready};
 use std::io;
@@ -39,7 +39,7 @@ fn reset() -> Failure {
     Failure::network(NetworkErrorKind::Econnreset)
 }
 
-/// What a task gives. A task that hangs fails here, by the paused clock.
+/// Returns the output of a task. A task that hangs fails here, by the paused clock.
 async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
     let joined = tokio::time::timeout(86_400 * SEC, task).await;
     joined.expect("it hangs").expect("no panic")
@@ -52,7 +52,7 @@ enum By {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_interrupts_whatever_the_run_waits_for_at_once() {
+async fn an_abort_interrupts_every_wait_at_once() {
     let cases = || {
         [
             (
@@ -113,7 +113,7 @@ async fn an_abort_interrupts_whatever_the_run_waits_for_at_once() {
                 let retries = u64::from(name.starts_with("a back-off"));
                 assert_eq!(
                     telemetry.network.error_count, retries,
-                    "{what}: an abort is no network error"
+                    "{what}: an abort is not a network error"
                 );
                 assert_eq!(telemetry, handle.telemetry().expect("final"), "{what}");
                 let kinds = captured.kinds();
@@ -124,7 +124,7 @@ async fn an_abort_interrupts_whatever_the_run_waits_for_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watched_stream_that_hangs_is_ended_at_once_and_its_source_is_given_back() {
+async fn an_abort_ends_a_watched_stream_that_hangs_and_drops_its_source() {
     for by in [By::Handle, By::Future] {
         let script = Script::new().attempt(|a| a.token("a").hang());
         let (builder, captured) = measured();
@@ -158,14 +158,14 @@ async fn a_watched_stream_that_hangs_is_ended_at_once_and_its_source_is_given_ba
     }
 }
 
-/// Says that it was polled, and hangs.
+/// Reports each poll, and hangs.
 struct Hung(mpsc::Sender<()>);
 
 impl Stream for Hung {
     type Item = io::Result<&'static str>;
 
     fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Nobody listens any more after the first time.
+        // Only the first poll is received.
         let _ = self.0.send(());
         Poll::Pending
     }
@@ -189,7 +189,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Starts a run that hangs, and aborts it from another thread while it may still be about to wait.
+/// Starts a run that hangs, and aborts it from another thread, possibly just before it waits.
 async fn abort_from_another_thread(watch: bool, by: By) -> Option<Outcome> {
     let (sender, polled) = mpsc::channel();
     let token = CancellationToken::new();
@@ -244,7 +244,7 @@ fn an_abort_from_another_thread_is_never_missed() {
     }
 }
 
-/// A future that counts its polls and is ready once `ready` says so. Its waker is kept.
+/// A future that counts its polls, keeps its waker, and is ready at a given poll.
 #[derive(Clone, Default)]
 struct Counted {
     polls: Arc<AtomicUsize>,
@@ -258,7 +258,7 @@ impl Counted {
         Self::ready_at(usize::MAX)
     }
 
-    /// Ready at this poll, from 1.
+    /// Ready at this poll, counted from 1.
     fn ready_at(poll: usize) -> Self {
         let counted = Self::default();
         counted.ready_after.store(poll, Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl Future for Counted {
     }
 }
 
-/// Gives items, each after it was pending once, if so wished.
+/// Yields items, each after it was pending once if `pending` is set.
 struct Items {
     left: usize,
     pending: bool,
@@ -327,7 +327,7 @@ impl Stream for Items {
 }
 
 #[tokio::test]
-async fn futures_are_polled_once_at_first_and_then_only_when_one_was_woken() {
+async fn futures_are_polled_once_and_then_only_after_a_wake() {
     const TOKENS: usize = 10_000;
     for pending in [false, true] {
         for woken in [0, 1, 7] {
@@ -346,7 +346,7 @@ async fn futures_are_polled_once_at_first_and_then_only_when_one_was_woken() {
             while run.next().await.is_some() {
                 items += 1;
                 if items <= woken {
-                    // However often it is woken between two polls, it counts once.
+                    // Several wakes between two polls count once.
                     futures[0].wake();
                     futures[0].wake();
                 }
@@ -366,7 +366,7 @@ async fn futures_are_polled_once_at_first_and_then_only_when_one_was_woken() {
 }
 
 #[tokio::test]
-async fn a_future_that_wakes_itself_is_polled_on_while_the_source_hangs() {
+async fn a_future_that_wakes_itself_is_polled_while_the_source_hangs() {
     let mut left = 1_000;
     let wakes_itself = poll_fn(move |cx| {
         left -= 1;
@@ -385,7 +385,7 @@ async fn a_future_that_wakes_itself_is_polled_on_while_the_source_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_of_several_futures_stops_the_run_even_one_that_is_ready_at_first_or_late() {
+async fn any_of_several_futures_stops_the_run_ready_at_first_or_later() {
     for (name, futures, items) in [
         ("none", vec![], 3),
         ("one that never comes", vec![Counted::never()], 3),
@@ -436,7 +436,7 @@ async fn any_of_several_futures_stops_the_run_even_one_that_is_ready_at_first_or
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_that_is_a_tokio_timer_stops_the_run_in_time() {
+async fn a_tokio_timer_stops_the_run_in_time() {
     let script = Script::new().attempt(|a| (0..100).fold(a, |a, _| a.wait(SEC).token("a")));
     let mut run = L0::default()
         .stream(script.source())
@@ -450,7 +450,7 @@ async fn a_future_that_is_a_tokio_timer_stops_the_run_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_after_the_end_changes_nothing() {
+async fn an_abort_after_the_end_has_no_effect() {
     let fails = || Script::new().attempt(|a| a.fail(Failure::fatal()));
     let completes = || Script::new().attempt(|a| a.token("a"));
     for (script, outcome) in [
@@ -496,7 +496,7 @@ async fn an_abort_after_the_end_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn handles_know_the_end_from_the_moment_it_is_and_agree() {
+async fn handles_return_the_end_immediately_and_agree() {
     let (builder, _) = measured();
     let script = Script::new().attempt(|a| a.token("a"));
     let mut run = builder.build().stream(script.source()).start();
@@ -509,7 +509,10 @@ async fn handles_know_the_end_from_the_moment_it_is_and_agree() {
         assert_eq!(handle.telemetry(), run.telemetry());
     }
     drop(run);
-    assert!(first.telemetry().is_some(), "also after the run is gone");
+    assert!(
+        first.telemetry().is_some(),
+        "also after the run was dropped"
+    );
 
     let run = L0::default().stream(script.source()).start();
     let handle = run.handle();
@@ -519,7 +522,7 @@ async fn handles_know_the_end_from_the_moment_it_is_and_agree() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_may_abort_its_own_run() {
+async fn an_observer_can_abort_its_own_run() {
     for at in ["started", "attempt_started", "token", "retry"] {
         let handle = Arc::new(OnceLock::<RunHandle>::new());
         let (known, script) = (
@@ -540,7 +543,7 @@ async fn an_observer_may_abort_its_own_run() {
             .start();
         handle.set(run.handle()).expect("set once");
         let ended = run.text().await;
-        // `Started` was before the handle.
+        // `Started` came before the handle.
         assert_eq!(
             matches!(ended, Err(Error::Aborted)),
             at != "started",
@@ -551,7 +554,7 @@ async fn an_observer_may_abort_its_own_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_abort_wins_over_a_ready_item_and_a_ready_end() {
+async fn an_abort_takes_precedence_over_a_ready_item_and_a_ready_end() {
     for script in [
         Script::new().attempt(|a| a.tokens(["a", "b"])),
         Script::new().attempt(|a| a.token("a")),
@@ -586,7 +589,7 @@ fn a_future_that_panics_fails_the_run_exactly_once() {
     let polled = catch_unwind(AssertUnwindSafe(|| {
         drop(Pin::new(&mut run).poll_next(&mut cx));
     }));
-    polled.expect_err("the panic goes on");
+    polled.expect_err("the panic propagates");
     assert!(matches!(
         Pin::new(&mut run).poll_next(&mut cx),
         Poll::Ready(None)

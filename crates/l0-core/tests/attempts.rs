@@ -1,4 +1,5 @@
-//! Attempts: each one is told apart, with its source, its model and what it measured, however the run ends.
+//! Attempts: each one is reported on its own, with its source, its model and its measurements,
+//! however the run ends.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use tokio::time::{sleep, timeout};
 const MS: Duration = Duration::from_millis(1);
 const RESET: ErrorKind = ErrorKind::ConnectionReset;
 
-/// Stops the run when it reads a word.
+/// Halts the run at a word.
 struct Halts;
 
 impl Check for Halts {
@@ -23,25 +24,25 @@ impl Check for Halts {
     }
 
     fn text(&mut self, delta: &str, findings: &mut Findings) {
-        if delta.contains("deadly") {
-            let found = Violation::new("halts", Severity::Fatal, "The answer is deadly");
+        if delta.contains("harmful") {
+            let found = Violation::new("halts", Severity::Fatal, "The answer is harmful");
             findings.report(found.recoverable(false));
         }
     }
 }
 
-/// What the consumer does.
+/// The behavior of the consumer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Consumer {
     Reads,
-    /// Aborts so many milliseconds after the last source was called.
+    /// Aborts this number of milliseconds after the call of the last source.
     AbortsAfter(u32),
-    /// Drops the run so many milliseconds after the last source was called.
+    /// Drops the run this number of milliseconds after the call of the last source.
     DropsAfter(u32),
 }
 
-/// An attempt of the last source. Times are milliseconds; that of the start is since its source was first
-/// called.
+/// An attempt of the last source. Times are in milliseconds; the start is relative to the first
+/// call of its source.
 #[derive(Debug, Clone, Copy)]
 struct Expected {
     tokens: u64,
@@ -53,20 +54,20 @@ struct Expected {
     duration: u32,
 }
 
-/// How the last source of a run goes.
+/// The behavior of the last source of a run.
 struct Row {
     name: &'static str,
     script: Script,
     consumer: Consumer,
-    /// What the consumer sees of it.
+    /// The chunks that the consumer receives from it.
     seen: &'static str,
-    /// Its events, without that of the first token of the run.
+    /// Its events, without the run's first token.
     events: &'static str,
     attempts: Vec<Expected>,
-    /// How the run ends.
+    /// The outcome of the run.
     outcome: Outcome,
     error: Option<&'static str>,
-    /// How long it takes, in milliseconds.
+    /// Its duration, in milliseconds.
     duration: u32,
 }
 
@@ -176,7 +177,7 @@ fn rows() -> Vec<Row> {
         },
         Row {
             name: "is halted by a rule",
-            script: Script::new().attempt(|a| a.wait(5 * MS).token("Hello").token("deadly")),
+            script: Script::new().attempt(|a| a.wait(5 * MS).token("Hello").token("harmful")),
             consumer: Consumer::Reads,
             seen: "item error",
             events: "attempt_started token token violation attempt_finished finished",
@@ -226,7 +227,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// What an attempt of a source that is given up comes to, after one token.
+/// The expected attempt of a source that is given up after one token.
 const GIVEN_UP: Expected = Expected {
     tokens: 1,
     outcome: Outcome::Failed,
@@ -264,7 +265,7 @@ fn expected(number: u32, source: u32, offset: u32, attempt: Expected, measured: 
     )
 }
 
-fn told(attempt: &AttemptStats) -> String {
+fn recorded(attempt: &AttemptStats) -> String {
     let error = attempt.error.as_ref().map(|error| &*error.error_type);
     let times = attempt.start_offset.map(|start| {
         (
@@ -294,7 +295,7 @@ fn finished_attempts(captured: &Captured) -> Vec<AttemptStats> {
     attempts.collect()
 }
 
-/// A source that gives one token after 5 ms, and then fails for good.
+/// A source that yields one token after 5 ms, and then fails with a fatal error.
 fn given_up() -> Script {
     Script::new().attempt(|a| a.wait(5 * MS).token("Well").fail(Failure::status(401)))
 }
@@ -393,7 +394,11 @@ async fn run(row: &Row, sources: u32, measured: bool) {
         .map(|(attempt, number)| expected(number, sources, offset, *attempt, measured));
     let all: Vec<_> = given_up.chain(last).collect();
     let finished = finished_attempts(&captured);
-    assert_eq!(finished.iter().map(told).collect::<Vec<_>>(), all, "{what}");
+    assert_eq!(
+        finished.iter().map(recorded).collect::<Vec<_>>(),
+        all,
+        "{what}"
+    );
 
     let telemetry = handle.telemetry();
     assert_eq!(telemetry.is_some(), measured, "{what}");
@@ -436,7 +441,7 @@ async fn run(row: &Row, sources: u32, measured: bool) {
     let first_token = if sources > 1 { Some(5) } else { own_first }.map(millis);
     assert_eq!(metrics.time_to_first_token, first_token, "{what}");
 
-    // Everything that a source measured is its part; what belongs to the run is the last one's.
+    // All measurements of a source belong to its part. Those of the run belong to the last one.
     let mut parts = 0;
     telemetry.by_source(&mut |part| {
         parts += 1;
@@ -499,7 +504,7 @@ async fn run(row: &Row, sources: u32, measured: bool) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_is_told_apart_however_many_sources_there_are_and_however_the_run_ends() {
+async fn each_attempt_is_reported_with_any_number_of_sources_and_any_end() {
     for sources in 1..=3 {
         for measured in [true, false] {
             for row in rows() {
@@ -509,7 +514,7 @@ async fn each_attempt_is_told_apart_however_many_sources_there_are_and_however_t
     }
 }
 
-/// What the counters get.
+/// Returns the number that counters receive.
 fn fallbacks(telemetry: &Telemetry) -> u64 {
     let quantity = Quantity::ALL.iter().find(|one| one.name == "fallbacks");
     let value = quantity.expect("a quantity").value(telemetry);
@@ -517,7 +522,7 @@ fn fallbacks(telemetry: &Telemetry) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_is_gone_after_a_restart_leaves_the_next_source_uncalled() {
+async fn the_next_source_is_not_called_if_the_consumer_is_gone_after_a_restart() {
     for measured in [true, false] {
         let captured = Captured::new();
         let monitoring = if measured {
@@ -550,8 +555,8 @@ async fn a_consumer_that_is_gone_after_a_restart_leaves_the_next_source_uncalled
         };
         assert_eq!(telemetry.outcome, Some(Outcome::Dropped));
         assert_eq!(telemetry.attempts.len(), 1);
-        assert_eq!(telemetry.metrics.wasted_tokens, 0, "nothing followed it");
-        assert_eq!(telemetry.fallbacks(), 1, "as the event says");
+        assert_eq!(telemetry.metrics.wasted_tokens, 0, "no attempt followed it");
+        assert_eq!(telemetry.fallbacks(), 1, "like the event");
         telemetry.by_source(&mut |part| {
             assert_eq!((part.source, part.is_last), (1, true));
             assert_eq!(fallbacks(part.telemetry), 1);
@@ -559,7 +564,7 @@ async fn a_consumer_that_is_gone_after_a_restart_leaves_the_next_source_uncalled
     }
 }
 
-/// Each of so many sources makes so many attempts, of one token each.
+/// Runs this number of sources, each with this number of attempts of one token.
 async fn many(sources: u32, attempts: u32) -> (Captured, Telemetry) {
     let captured = Captured::new();
     let l0 = L0::builder()
@@ -593,7 +598,7 @@ async fn many(sources: u32, attempts: u32) -> (Captured, Telemetry) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_many_attempts_at_most_32_entries_stay_and_their_sums_are_exact() {
+async fn at_most_32_attempts_are_kept_and_their_sums_are_exact() {
     for (sources, attempts) in [
         (1, 32),
         (1, 33),
@@ -650,7 +655,7 @@ async fn of_many_attempts_at_most_32_entries_stay_and_their_sums_are_exact() {
         );
         assert_eq!(telemetry.fallbacks(), sources - 1, "{what}");
 
-        // The last entry is the attempt that nothing follows.
+        // The last entry is the attempt that no other follows.
         let last = entries.last().expect("there is one");
         assert_eq!(
             (last.number, last.count, last.source),
@@ -668,7 +673,7 @@ async fn of_many_attempts_at_most_32_entries_stay_and_their_sums_are_exact() {
             "{what}"
         );
 
-        // Each of them was told of by itself.
+        // Each attempt was reported on its own.
         let finished = finished_attempts(&captured);
         let numbers: Vec<_> = finished
             .iter()
@@ -696,7 +701,7 @@ async fn of_many_attempts_at_most_32_entries_stay_and_their_sums_are_exact() {
 }
 
 #[test]
-fn no_record_makes_its_readers_panic() {
+fn no_record_makes_a_reader_panic() {
     let most = u64::MAX;
     let usage = format!(r#"{{"input":{most},"output":{most},"total":{most},"reasoning":{most}}}"#);
     let gaps = format!(r#"{{"count":{most},"sum":9e12,"max":9e12,"buckets":[[null,{most}]]}}"#);
@@ -753,7 +758,7 @@ fn no_record_makes_its_readers_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_tells_the_attempt_that_goes_on() {
+async fn a_snapshot_contains_the_open_attempt() {
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
         .retry(Retry::none())

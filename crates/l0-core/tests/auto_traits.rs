@@ -1,7 +1,7 @@
-//! What crosses threads, what can be an object, what can be moved while it is polled: checked by
-//! the compiler.
+//! The compiler checks which types can cross threads, be trait objects, and be moved while they are
+//! polled.
 
-#![allow(dead_code, reason = "most of it is only compiled")]
+#![allow(dead_code, reason = "most of the code is only compiled")]
 
 use std::fmt::{Debug, Display};
 use std::future::{Ready, ready};
@@ -13,29 +13,29 @@ use std::sync::Arc;
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 use futures_util::{StreamExt, TryStreamExt};
+use l0_core::source::{FnSource, Map, MapAnswer, WithMetadata};
 use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
 use l0_core::{
     Attempt, AttemptStats, Backoff, Bucket, Call, CallBuilder, Cause, Check, Checks, Chunk,
     Description, Distribution, DriftReport, DriftStats, End, Error, ErrorRecord, Event, Failure,
-    FailureKind, Findings, FinishReason, FnSource, GuardrailStats, Interceptor, Interest, L0,
-    L0Builder, LimitKind, Map, MapAnswer, Metadata, Metrics, Monitor, Monitoring, Network,
-    NetworkErrorKind, NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Refusal, Retry,
-    RetryBudget, RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo,
-    Severity, SeverityCounts, Source, SourceInfo, SourcePart, Summary, Telemetry, TimeoutKind,
+    FailureKind, Findings, FinishReason, GuardrailStats, Interceptor, Interest, L0, L0Builder,
+    LimitKind, Metadata, Metrics, Monitor, Monitoring, Network, NetworkErrorKind,
+    NetworkErrorRecord, NewRun, Observer, Observers, Outcome, Pricing, Refusal, Retry, RetryBudget,
+    RetryContext, RetryKind, RetryReason, Run, RunBuilder, RunHandle, RunInfo, Severity,
+    SeverityCounts, Source, SourceInfo, SourcePart, Stalls, Summary, Telemetry, TimeoutKind,
     Timeouts, Timestamp, Token, TokenKind, TokenView, Usage, Violation, WatchBuilder, Watched,
-    WithMetadata,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 type BoxedSource = Pin<Box<dyn Stream<Item = Result<String, io::Error>> + Send>>;
 
-/// A source whose attempts give such a stream.
+/// A source whose attempts return this type of stream.
 type Calls<S> = FnSource<fn(Attempt) -> Ready<io::Result<S>>>;
 
-/// Each of the types has all of the traits.
+/// Asserts that each of the types has all of the traits.
 macro_rules! assert_all {
     ([$($bound:tt)+] $($kind:ty),+ $(,)?) => {
         const _: fn() = || {
@@ -49,7 +49,7 @@ assert_all!([Send + Unpin + Debug + FusedStream]
     Run<'static, ScriptedToken, ScriptedError>,
     Run<'static, String, io::Error>,
     Run<'_, ScriptedToken, ScriptedError>,
-    // An item crosses no thread inside of a run.
+    // Items do not cross threads inside a run.
     Run<'static, std::rc::Rc<str>, io::Error>,
     Run<'static, std::marker::PhantomPinned, io::Error>,
 );
@@ -60,7 +60,7 @@ assert_all!([Send + Unpin + Debug + Future]
     Call<'static, std::marker::PhantomPinned, io::Error>,
 );
 assert_all!([Send + Unpin + Debug + Stream] Watched<ScriptedStream>);
-// A source need be neither `Unpin` nor `Debug`.
+// A source does not have to be `Unpin` or `Debug`.
 assert_all!([Send + Debug + Stream] Watched<NotUnpin>);
 assert_all!([Send + Debug]
     RunBuilder<'static, Calls<BoxedSource>, String>, RunBuilder<'static, Calls<NotUnpin>, &'static str>,
@@ -69,7 +69,7 @@ assert_all!([Send + Debug]
 assert_all!([Send + Debug] WatchBuilder<ScriptedStream>, WatchBuilder<NotUnpin>);
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, RetryBudget, Backoff, Timeouts, Captured, Script,
+    L0, L0Builder, End, RunHandle, RunInfo, Attempt, Monitoring, Retry, RetryBudget, Backoff, Stalls, Timeouts, Captured, Script,
 );
 assert_all!([Send + Sync + Debug + Unpin + 'static] Monitor, NewRun, Refusal);
 assert_all!([Send + Debug + 'static] Observers);
@@ -90,7 +90,7 @@ assert_all!([Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + S
 assert_all!([Clone + Debug + PartialEq + Serialize + Send + Sync]
     Summary<'_>, Violation, DriftReport,
 );
-// Every enum of labels has the same.
+// All label enums have the same traits.
 assert_all!([Copy + Debug + Display + Eq + Hash + Ord + Serialize + Send + Sync + 'static]
     Outcome, Severity, FinishReason, TokenKind, NetworkErrorKind, RetryKind, RetryReason, TimeoutKind,
     LimitKind,
@@ -98,10 +98,11 @@ assert_all!([Copy + Debug + Display + Eq + Hash + Ord + Serialize + Send + Sync 
 assert_all!([Clone + Debug + PartialEq + Send + Sync + 'static] End, Cause);
 assert_all!([Clone + Debug + Default + Send + Sync + 'static] Checks, Checks<DriftReport>);
 assert_all!([Clone + Debug + Default + Send + Sync] Findings, Findings<DriftReport>);
-assert_all!([Check + Send] dyn Check);
-assert_all!([Check<DriftReport> + Send] dyn Check<DriftReport>);
+assert_all!([Check + Send] dyn Check, Box<dyn Check>);
+assert_all!([Check<DriftReport> + Send] dyn Check<DriftReport>, Box<dyn Check<DriftReport>>);
+assert_all!([Pricing + Send + Sync] dyn Pricing, Arc<dyn Pricing>);
 assert_all!([Copy + Debug + Send + Sync] TokenView<'_>);
-// An error behind a reference is what it is, so these stay on the thread that made them.
+// They refer to a `dyn Error` without bounds, so they are neither `Send` nor `Sync`.
 assert_all!([Copy + Debug] Event<'_>, RetryContext<'_>);
 assert_all!([Copy + Debug + PartialEq + Send + Sync]
     Chunk<&str>, Failure, FailureKind, TimeoutKind, RetryKind, RetryReason, Interest, Bucket, Usage,
@@ -118,7 +119,7 @@ assert_all!([Interceptor]
     Vec<Box<dyn Interceptor>>,
     Option<Vec<Arc<Captured>>>,
 );
-assert_all!([Observer] dyn Observer);
+assert_all!([Observer] dyn Observer, Box<dyn Observer>);
 assert_all!([Token]
     str, String, &str, &&String, Box<str>, Arc<str>, std::borrow::Cow<'_, str>,
     Arc<ScriptedToken>,
@@ -158,15 +159,15 @@ async fn a_run_can_be_named_kept_and_spawned() {
 }
 
 #[tokio::test]
-async fn factory_future_source_classify_and_until_may_borrow_from_the_stack() {
+async fn factory_future_source_classify_and_until_can_borrow_from_the_stack() {
     let (script, prompt) = (script(), String::from("Say hello."));
     let stopped = tokio::sync::Notify::new();
     let fatal = ["bad key"];
-    let mut asked = Vec::new();
+    let mut numbers = Vec::new();
     let text = {
         let mut run: Run<'_, _, _> = L0::default()
             .stream(|attempt| {
-                asked.push(attempt.number());
+                numbers.push(attempt.number());
                 async {
                     assert_eq!(prompt, "Say hello.");
                     Ok(script
@@ -183,11 +184,11 @@ async fn factory_future_source_classify_and_until_may_borrow_from_the_stack() {
             .start();
         run.text().await.expect("answered")
     };
-    assert_eq!((text.as_str(), asked), ("Hello", vec![1]));
+    assert_eq!((text.as_str(), numbers), ("Hello", vec![1]));
 }
 
 #[tokio::test]
-async fn a_source_may_be_boxed_and_need_not_be_unpin() {
+async fn a_source_can_be_boxed_and_does_not_have_to_be_unpin() {
     let boxed = || -> BoxedSource { Box::pin(futures_util::stream::iter([Ok("a".to_owned())])) };
     let mut run = L0::default()
         .stream(move |_| ready(io::Result::Ok(boxed())))
@@ -203,7 +204,7 @@ async fn a_source_may_be_boxed_and_need_not_be_unpin() {
 }
 
 #[tokio::test]
-async fn errors_that_are_no_standard_errors_come_in_through_io_error() {
+async fn boxed_errors_are_wrapped_in_an_io_error() {
     type Boxed = Box<dyn std::error::Error + Send + Sync>;
     let fails = || async { Err::<BoxedSource, Boxed>("no such model".into()) };
     let mut run = L0::default()
@@ -230,7 +231,7 @@ async fn errors_that_are_no_standard_errors_come_in_through_io_error() {
 }
 
 #[tokio::test]
-async fn a_foreign_item_type_is_read_by_a_function() {
+async fn a_function_reads_a_foreign_item_type() {
     struct Foreign {
         delta: Option<String>,
     }

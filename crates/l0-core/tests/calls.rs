@@ -1,15 +1,15 @@
-//! Calls: requests whose answers come as one are runs, but for their tokens.
+//! Calls: requests with a single answer behave like runs, except for tokens.
 
-use std::future::{Future, ready};
+use std::future::ready;
 use std::io::ErrorKind;
 use std::marker::PhantomPinned;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use l0_core::source::{ByToken, Connecting};
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError, ScriptedToken};
 use l0_core::{
-    Attempt, Backoff, ByToken, Call, Cause, Check, Description, Ended, Error, Failure, Findings,
+    Attempt, Backoff, Call, Cause, Check, Description, Ended, Error, Failure, Findings,
     FinishReason, Interceptor, L0, L0Builder, Monitoring, NewRun, Observers, Outcome, Quantity,
     Refusal, Retry, RunInfo, Severity, Source, TimeoutKind, Timeouts, Token, TokenKind, TokenView,
     Usage, Violation, source,
@@ -40,7 +40,7 @@ fn resets() -> Script {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_tells_its_usage_its_reason_and_its_model_and_no_tokens() {
+async fn an_answer_reports_its_usage_finish_reason_and_model_and_no_tokens() {
     let (l0, captured) = l0(as_it_is);
     let mut said = ScriptedToken::new(TokenKind::Text, "Hello");
     said.model = Some("gpt-4-0613".to_owned());
@@ -57,7 +57,7 @@ async fn an_answer_tells_its_usage_its_reason_and_its_model_and_no_tokens() {
     assert_eq!(
         (l0.live(), script.calls()),
         (1, 0),
-        "nothing is asked before the first poll"
+        "the source is not called before the first poll"
     );
     assert_eq!(call.outcome(), None);
     let answer = (&mut call).await.expect("it completes");
@@ -128,7 +128,7 @@ async fn an_answer_tells_its_usage_its_reason_and_its_model_and_no_tokens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_anything_to_see_is_no_error() {
+async fn an_empty_answer_of_a_call_is_not_an_error() {
     let (l0, _) = l0(as_it_is);
     let mut call = l0.call(Script::new().attempt(|a| a).answers()).start();
     assert_eq!((&mut call).await.expect("it completes").text, "");
@@ -140,7 +140,7 @@ async fn an_answer_without_anything_to_see_is_no_error() {
         })
         .start();
     assert_eq!(call.await.expect("it completes").len(), 2);
-    // Unless it must say why it ended.
+    // Except with `expect_finish`.
     let (l0, _) = self::l0(as_it_is);
     let script = answers("Hello");
     let call = l0.call(script.answers()).expect_finish().start();
@@ -152,7 +152,7 @@ async fn an_answer_without_anything_to_see_is_no_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_retried_and_falls_back_as_a_run_does() {
+async fn a_call_is_retried_and_falls_back_like_a_run() {
     let (l0, captured) = l0(as_it_is);
     let (first, second) = (
         resets(),
@@ -172,7 +172,7 @@ async fn a_call_is_retried_and_falls_back_as_a_run_does() {
                     attempt_started attempt_finished fallback attempt_started answer attempt_finished finished";
     assert_eq!(captured.kinds().join(" "), expected);
     let telemetry = call.telemetry().expect("measured");
-    let told: Vec<_> = telemetry
+    let reported: Vec<_> = telemetry
         .attempts
         .iter()
         .map(|attempt| {
@@ -187,7 +187,7 @@ async fn a_call_is_retried_and_falls_back_as_a_run_does() {
         .collect();
     let failed = Some(Outcome::Failed);
     assert_eq!(
-        told,
+        reported,
         [
             (1, Some("one"), Some(Duration::ZERO), None, failed),
             (1, Some("one"), Some(15 * MS), Some(10 * MS), failed),
@@ -214,7 +214,7 @@ async fn a_call_is_retried_and_falls_back_as_a_run_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_timeouts_of_a_call_are_that_of_its_answer_and_the_total() {
+async fn only_the_answer_and_total_timeouts_apply_to_a_call() {
     let slow = || Script::new().attempt(|a| a.connect_wait(30 * MS).token("Hello"));
     type Case = (&'static str, Timeouts, Result<(), TimeoutKind>, u32, usize);
     let all = Timeouts::new().first_token(MS).inter_token(MS).idle(MS);
@@ -272,7 +272,7 @@ async fn the_timeouts_of_a_call_are_that_of_its_answer_and_the_total() {
             "{name}"
         );
     }
-    // Each source has its own.
+    // Each source has its own timeout.
     let (l0, _) = l0(|builder| {
         builder
             .retry(Retry::none())
@@ -286,7 +286,7 @@ async fn the_timeouts_of_a_call_are_that_of_its_answer_and_the_total() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_stopped_by_its_handle_by_a_future_and_by_being_dropped() {
+async fn a_handle_a_future_and_a_drop_stop_a_call() {
     let hangs = || Script::new().attempt(|a| a.connect_hang());
     let (l0, captured) = l0(as_it_is);
     let call = l0.call(hangs().answers()).start();
@@ -313,7 +313,7 @@ async fn a_call_is_stopped_by_its_handle_by_a_future_and_by_being_dropped() {
     assert!(captured.kinds().join(" ").ends_with(expected));
 }
 
-/// Finds what an answer says.
+/// Reports what an answer contains.
 struct Finds;
 
 impl Check for Finds {
@@ -325,9 +325,9 @@ impl Check for Finds {
         if delta.contains("faulty") {
             findings.report(Violation::new("finds", Severity::Error, "It is faulty"));
         }
-        if delta.contains("deadly") {
+        if delta.contains("harmful") {
             findings.report(
-                Violation::new("finds", Severity::Fatal, "It is deadly").recoverable(false),
+                Violation::new("finds", Severity::Fatal, "It is harmful").recoverable(false),
             );
         }
     }
@@ -343,18 +343,18 @@ impl Check for Finds {
 
 #[tokio::test(start_paused = true)]
 async fn rules_read_the_text_of_an_answer() {
-    let mended = || {
+    let fixed = || {
         Script::new()
             .attempt(|a| a.token("faulty"))
             .attempt(|a| a.token("fine"))
     };
     let filtered = Script::new().attempt(|a| a.token("Well").finish(FinishReason::ContentFilter));
-    let reasons = Script::new().attempt(|a| a.reasoning("deadly").token("fine"));
+    let reasons = Script::new().attempt(|a| a.reasoning("harmful").token("fine"));
     for (name, script, calls, expected) in [
-        ("halted", answers("deadly"), 1, None),
+        ("halted", answers("harmful"), 1, None),
         ("halted at its end", filtered, 1, None),
-        ("mended by a retry", mended(), 2, Some("fine")),
-        ("not mended", answers("faulty"), 2, Some("faulty")),
+        ("fixed by a retry", fixed(), 2, Some("fine")),
+        ("not fixed", answers("faulty"), 2, Some("faulty")),
         ("reasoning", reasons, 1, Some("fine")),
     ] {
         let (l0, _) = l0(|builder| builder.guardrails(|| Finds));
@@ -370,12 +370,12 @@ async fn rules_read_the_text_of_an_answer() {
             }
         }
     }
-    // What no retry mends goes to the next source, whose answer completes.
+    // If no retry fixes it, the next source is called, and its answer completes.
     let (l0, _) = l0(|builder| builder.guardrails(|| Finds));
     for (first, second, expected) in [
         ("faulty", "fine", Some("fine")),
         ("faulty", "faulty, too", Some("faulty, too")),
-        ("deadly", "fine", None),
+        ("harmful", "fine", None),
     ] {
         let (first, second) = (answers(first), answers(second));
         let mut call = l0
@@ -393,13 +393,13 @@ async fn rules_read_the_text_of_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_awaited_once_more_says_how_it_ended() {
+async fn awaiting_a_call_again_returns_how_it_ended() {
     let (l0, _) = l0(as_it_is);
     let mut call = l0.call(answers("Hello").answers()).start();
     assert!((&mut call).await.is_ok());
     for _ in 0..2 {
         let Err(Error::Ended(end)) = (&mut call).await else {
-            panic!("it had ended")
+            panic!("the call had ended")
         };
         assert_eq!(end.outcome(), Outcome::Completed);
     }
@@ -412,7 +412,7 @@ async fn a_call_that_is_awaited_once_more_says_how_it_ended() {
         .start();
     assert!(matches!((&mut call).await, Err(Error::Source { .. })));
     let Err(error) = (&mut call).await else {
-        panic!("it had ended")
+        panic!("the call had ended")
     };
     assert_eq!(
         error.to_string(),
@@ -434,9 +434,9 @@ async fn a_call_that_is_awaited_once_more_says_how_it_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_may_be_of_any_type_and_a_factory_may_borrow() {
+async fn an_answer_can_have_any_type_and_a_factory_can_borrow() {
     struct Pinned(
-        #[allow(dead_code, reason = "it is what makes it pinned")] PhantomPinned,
+        #[allow(dead_code, reason = "the field only makes the type `!Unpin`")] PhantomPinned,
         String,
     );
     let prompt = String::from("Hello");
@@ -455,11 +455,11 @@ async fn an_answer_may_be_of_any_type_and_a_factory_may_borrow() {
             source(|_| ask(&prompt)).view_answer_with(|answer: &Pinned| TokenView::text(&answer.1)),
         )
         .start();
-    // It is awaited by reference, though its answer cannot be moved once it is pinned.
+    // It is awaited by reference, although its answer cannot be moved once it is pinned.
     assert!(matches!((&mut call).await, Ok(Pinned(_, text)) if text == "Hello!"));
     assert_eq!(calls.load(Ordering::Relaxed), 1);
 
-    // And one that owns all is spawned.
+    // A call that owns everything can be spawned.
     let call: Call<'static, ScriptedToken, ScriptedError> =
         l0.call(answers("Hi").answers()).start();
     assert_eq!(
@@ -473,7 +473,7 @@ async fn an_answer_may_be_of_any_type_and_a_factory_may_borrow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_whose_answers_are_mapped_fits_another() {
+async fn a_source_with_converted_answers_can_be_a_fallback() {
     let numbers = source(|_| ready(Ok::<_, ScriptedError>(7)));
     let failing = source(|_| ready(Err::<i32, _>(ScriptedError::from(Failure::status(402)))));
     let text = |number: i32| ScriptedToken::new(TokenKind::Text, number.to_string());
@@ -493,7 +493,7 @@ async fn a_source_whose_answers_are_mapped_fits_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_not_measured_has_the_same_events() {
+async fn an_unmeasured_call_emits_the_same_events() {
     let (measured, captured) = l0(as_it_is);
     let unmeasured = measured.to_builder().monitoring(Monitoring::off()).build();
     let mut all = Vec::new();
@@ -510,13 +510,13 @@ async fn a_call_that_is_not_measured_has_the_same_events() {
     assert_eq!(all[0], all[1]);
 }
 
-/// A described source of answers.
+/// A source of answers that describes itself.
 struct Described;
 
 impl Source for Described {
     type Answer = ScriptedToken;
     type Error = ScriptedError;
-    type Connecting = Pin<Box<dyn Future<Output = Result<ScriptedToken, ScriptedError>> + Send>>;
+    type Connecting = Connecting<ScriptedToken, ScriptedError>;
     type View = ByToken;
 
     fn connect(&mut self, _: Attempt) -> Self::Connecting {
@@ -559,7 +559,7 @@ async fn a_described_call_needs_no_metadata() {
 }
 
 #[tokio::test]
-async fn an_answer_of_items_that_always_say_why_they_ended_may_come_without() {
+async fn a_single_answer_needs_no_finish_reason_even_if_its_type_always_sends_one() {
     #[derive(Debug)]
     struct Strict;
     impl Token for Strict {
@@ -571,11 +571,11 @@ async fn an_answer_of_items_that_always_say_why_they_ended_may_come_without() {
 
     let (l0, _) = l0(|builder| builder);
     let call = l0.call(|_| ready(Ok::<_, ScriptedError>(Strict))).start();
-    call.await.expect("what came as one was not cut");
+    call.await.expect("a single answer is never cut");
     let call = l0
         .call(|_| ready(Ok::<_, ScriptedError>(Strict)))
         .expect_finish()
         .start();
-    let error = call.await.expect_err("it was to say why it ended");
+    let error = call.await.expect_err("a finish reason is required");
     assert!(matches!(error, Error::Truncated));
 }

@@ -1,4 +1,4 @@
-//! What may leave of prompts and answers: bounded, without credentials, and masked.
+//! Exported content of prompts and answers: bounded, without credentials, and masked.
 
 use allocation_counter::measure;
 use l0_core::{Content, TokenView};
@@ -11,9 +11,9 @@ fn text(message: &Value) -> &str {
 }
 
 #[test]
-fn a_credential_that_lies_across_the_cut_is_taken_out() {
+fn a_credential_that_crosses_the_cut_is_removed() {
     let content = Content::new().max_bytes(1_000);
-    // At every place before the cut.
+    // At each position before the cut.
     for words in 185..200 {
         let long = format!(
             "{}Authorization: Bearer abcdef0123456789abcdef",
@@ -28,7 +28,7 @@ fn a_credential_that_lies_across_the_cut_is_taken_out() {
         for message in [&answer[0], &prompt[0]] {
             assert!(!text(message).contains("abcdef"), "{words}: {message}");
         }
-        // Without it the text is short enough.
+        // Without the credential the text fits.
         let masked = content.clone().mask(str::to_uppercase);
         let answer = masked.answer(&buffer, None);
         assert!(!text(&answer[0]).contains("ABCDEF"), "{words}: {answer:?}");
@@ -39,9 +39,9 @@ fn a_credential_that_lies_across_the_cut_is_taken_out() {
     assert!(text(&prompt[0]).ends_with(MARK), "{prompt:?}");
 }
 
-/// Of what is read beyond the limit nothing is sent, however much of the beginning the mask takes out.
+/// Nothing that is read beyond the limit is sent, however much of the beginning the mask removes.
 #[test]
-fn the_beginning_of_what_is_masked_does_not_stay_at_the_cut() {
+fn the_beginning_of_a_masked_text_does_not_remain_at_the_cut() {
     let filler = "x".repeat(1_024);
     let content = {
         let filler = filler.clone();
@@ -71,7 +71,7 @@ fn the_last_messages_are_kept() {
 }
 
 #[test]
-fn a_buffer_takes_no_more_memory_than_is_sent_and_a_kibibyte() {
+fn a_buffer_takes_at_most_one_kib_more_memory_than_is_sent() {
     for (max_bytes, tokens) in [(0, 10_000), (1_000, 10_000), (8 * 1024, 100_000)] {
         let mut buffer = Content::new().max_bytes(max_bytes).buffer();
         let used = measure(|| {
@@ -84,7 +84,7 @@ fn a_buffer_takes_no_more_memory_than_is_sent_and_a_kibibyte() {
             used.bytes_current <= max_bytes as i64 + 1024,
             "{max_bytes}: {used:?}"
         );
-        // Once it is full, and for the next attempt, a token takes none.
+        // A token allocates nothing once the buffer is full, and in the next attempt.
         let full = measure(|| {
             buffer.add(&TokenView::text("token"));
             buffer.clear();

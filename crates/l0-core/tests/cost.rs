@@ -1,4 +1,4 @@
-//! What attempts cost: what their sources told, or else what a price makes of their usage.
+//! The cost of attempts: reported by their sources, or computed from their usage and a price.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,8 +9,8 @@ use l0_core::testing::{
 };
 use l0_core::{
     AttemptStats, Cost, CostSource, Currency, Failure, FinishReason, L0, L0Builder, Money, Monitor,
-    Monitoring, Price, Priced, Retry, Source, Telemetry, TokenKind, TokenPrices, TokenView, Usage,
-    source,
+    Monitoring, Price, Priced, Pricing, Retry, Source, Telemetry, TokenKind, TokenPrices,
+    TokenView, Usage, source,
 };
 
 const USAGE: Usage = Usage::new().input(1_000).output(100).total(1_100);
@@ -20,7 +20,7 @@ fn price(currency: Currency) -> Arc<Price> {
     Arc::new(Price::new(currency, tokens))
 }
 
-/// Knows one model.
+/// Prices one model.
 fn prices(model: &Priced<'_>) -> Option<Arc<Price>> {
     (model.model == Some("gpt-4")).then(|| price(Currency::USD))
 }
@@ -31,18 +31,19 @@ fn usd(amount: &str, source: CostSource) -> Option<Cost> {
 }
 
 fn priced() -> L0Builder {
-    L0::builder().monitoring(Monitoring::new()).pricing(prices)
+    let shared: Arc<dyn Pricing> = Arc::new(prices);
+    L0::builder().monitoring(Monitoring::new()).pricing(shared)
 }
 
-/// An answer that tells its usage.
+/// An answer that reports its usage.
 fn answer(attempt: ScriptedAttempt) -> ScriptedAttempt {
     let attempt = attempt.token("Hi").finish(FinishReason::Stop);
     attempt.usage(USAGE)
 }
 
 #[tokio::test]
-async fn an_answer_costs_what_its_source_told_or_what_the_price_of_its_model_makes_of_its_usage() {
-    let told = usd("0.5", CostSource::Provider);
+async fn the_cost_of_an_answer_is_reported_or_computed_from_usage_and_price() {
+    let reported = usd("0.5", CostSource::Provider);
     for (name, model, script, cost, unpriced) in [
         (
             "priced",
@@ -52,17 +53,17 @@ async fn an_answer_costs_what_its_source_told_or_what_the_price_of_its_model_mak
             0,
         ),
         (
-            "told",
+            "reported",
             "gpt-4",
-            Script::new().attempt(move |a| answer(a).cost(told.expect("told"))),
-            told,
+            Script::new().attempt(move |a| answer(a).cost(reported.expect("reported"))),
+            reported,
             0,
         ),
         (
-            "told of an unknown model",
+            "reported for an unknown model",
             "unknown",
-            Script::new().attempt(move |a| answer(a).cost(told.expect("told"))),
-            told,
+            Script::new().attempt(move |a| answer(a).cost(reported.expect("reported"))),
+            reported,
             0,
         ),
         (
@@ -130,8 +131,8 @@ async fn calls_and_watched_streams_are_priced_too() {
 }
 
 #[tokio::test]
-async fn each_attempt_is_priced_by_its_own_model_and_what_was_thrown_away_is_apart() {
-    let told = usd("0.001", CostSource::Provider).expect("told");
+async fn each_attempt_is_priced_by_its_own_model_and_discarded_costs_are_separate() {
+    let reported = usd("0.001", CostSource::Provider).expect("reported");
     let second = Script::new().attempt(answer);
     let l0 = priced().retry(Retry::new()).build();
     for (model, wasted, cost) in [
@@ -146,7 +147,7 @@ async fn each_attempt_is_priced_by_its_own_model_and_what_was_thrown_away_is_apa
             .attempt(move |a| {
                 a.token("H")
                     .usage(USAGE)
-                    .cost(told)
+                    .cost(reported)
                     .fail(Failure::status(503))
             })
             .attempt(|a| a.token("H").usage(USAGE).fail(Failure::status(401)));
@@ -167,15 +168,15 @@ async fn each_attempt_is_priced_by_its_own_model_and_what_was_thrown_away_is_apa
             .iter()
             .map(|attempt| attempt.cost)
             .collect();
-        let expected = [Some(told), usd("0.003", CostSource::PriceList), cost];
+        let expected = [Some(reported), usd("0.003", CostSource::PriceList), cost];
         assert_eq!(costs, expected, "{model}");
     }
 }
 
 #[tokio::test]
-async fn a_pricing_is_asked_once_for_each_attempt_that_told_its_usage_and_with_all_that_is_known() {
-    let asked = Arc::new(AtomicU32::new(0));
-    let counted = Arc::clone(&asked);
+async fn a_pricing_is_called_once_per_attempt_with_reported_usage_and_receives_everything_known() {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
     let pricing = move |model: &Priced<'_>| {
         counted.fetch_add(1, Ordering::Relaxed);
         assert_eq!(model.provider, Some("openai"));
@@ -198,9 +199,9 @@ async fn a_pricing_is_asked_once_for_each_attempt_that_told_its_usage_and_with_a
         .metadata("operation", "chat")
         .start();
     run.text().await.expect("an answer");
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
-    // Observers of attempts are told, too.
-    let told = captured
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
+    // Observers of attempts receive it too.
+    let reported = captured
         .events()
         .into_iter()
         .filter_map(|event| match event {
@@ -212,24 +213,24 @@ async fn a_pricing_is_asked_once_for_each_attempt_that_told_its_usage_and_with_a
         Currency::EUR,
         CostSource::PriceList,
     );
-    assert_eq!(told.collect::<Vec<_>>(), [None, Some(cost)]);
+    assert_eq!(reported.collect::<Vec<_>>(), [None, Some(cost)]);
     assert_eq!(
         run.telemetry().and_then(|telemetry| telemetry.cost),
         Some(cost)
     );
 
-    // One that is not measured is not priced.
+    // A run that is not measured is not priced.
     let l0 = l0.to_builder().monitoring(Monitoring::off()).build();
     let mut run = l0
         .stream(script.source())
         .metadata("model", "gpt-4")
         .start();
     run.text().await.expect("an answer");
-    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(calls.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
-async fn a_pricing_that_panics_knows_no_price_and_costs_the_run_nothing() {
+async fn a_pricing_that_panics_has_no_price_and_does_not_affect_the_run() {
     let pricing = |_: &Priced<'_>| -> Option<Arc<Price>> { panic!("no price") };
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
@@ -244,7 +245,7 @@ async fn a_pricing_that_panics_knows_no_price_and_costs_the_run_nothing() {
 }
 
 #[tokio::test]
-async fn costs_in_two_currencies_are_not_added_up_and_each_attempt_tells_its_own() {
+async fn costs_in_two_currencies_are_not_summed_and_each_attempt_reports_its_own() {
     let pricing = |model: &Priced<'_>| {
         Some(price(if model.model == Some("gpt-4") {
             Currency::USD
@@ -280,11 +281,11 @@ async fn costs_in_two_currencies_are_not_added_up_and_each_attempt_tells_its_own
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_many_attempts_cost_stays_exact_for_each_currency() {
+async fn the_cost_of_many_attempts_is_exact_for_each_currency() {
     let last = AttemptStats::MAX as u64 + 20;
     let mut script = Script::new();
     for number in 1..=last {
-        // In the order of the attempts: the last ones alone are in euros.
+        // In the order of the attempts: only the last ones are in euros.
         let currency = if number > 40 {
             Currency::EUR
         } else {
@@ -316,7 +317,7 @@ async fn what_many_attempts_cost_stays_exact_for_each_currency() {
 }
 
 #[test]
-fn what_is_reported_by_hand_costs_what_is_told() {
+fn a_manually_reported_run_has_its_reported_cost() {
     let cost = usd("0.02", CostSource::PriceList).expect("a cost");
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.record_item(&TokenView::text("Hi").usage(USAGE).cost(&cost));
@@ -327,7 +328,7 @@ fn what_is_reported_by_hand_costs_what_is_told() {
 }
 
 #[test]
-fn a_cost_that_cannot_be_read_loses_only_itself() {
+fn an_invalid_cost_loses_only_itself() {
     let cost = r#"{"amount":"0.25","currency":"EUR","source":"provider"}"#;
     for (written, read) in [
         (cost, Some("0.25 EUR")),

@@ -1,5 +1,5 @@
-//! How a run fails, as its consumer sees it: texts, chains, what is read from them, and what a run that
-//! has ended says when it is asked again.
+//! The errors of a run as its consumer receives them: texts, chains, their classification, and the
+//! text of a run that has ended.
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
@@ -20,7 +20,7 @@ use l0_core::{
     Violation,
 };
 
-/// What a run fails with if its source fails so, in every attempt. The run makes `attempts`, if such an
+/// Returns the error of a run whose source always fails like this. The run makes `attempts` if the
 /// error is retried.
 fn failed<E: SourceError>(attempts: u32, error: impl Fn() -> E + Send) -> Error<E> {
     type Never<E> = Pin<Box<dyn Stream<Item = Result<&'static str, E>> + Send>>;
@@ -36,14 +36,14 @@ fn failed<E: SourceError>(attempts: u32, error: impl Fn() -> E + Send) -> Error<
     runtime.block_on(run.text()).expect_err("it fails")
 }
 
-/// The texts of an error and of its source chain.
+/// Returns the texts of an error and of its source chain.
 fn chain(error: &(dyn StdError + 'static)) -> Vec<String> {
     let links = std::iter::successors(Some(error), |link| (*link).source());
     links.map(ToString::to_string).collect()
 }
 
-/// No link of the chain says what another one says already.
-fn assert_nothing_stands_twice(error: &(dyn StdError + 'static)) {
+/// Asserts that no error of the chain repeats another one.
+fn assert_nothing_is_repeated(error: &(dyn StdError + 'static)) {
     let chain = chain(error);
     for (place, text) in chain
         .iter()
@@ -53,13 +53,13 @@ fn assert_nothing_stands_twice(error: &(dyn StdError + 'static)) {
         for (other, another) in chain.iter().enumerate() {
             assert!(
                 place == other || !another.to_lowercase().contains(&text.to_lowercase()),
-                "{text:?} stands twice: {chain:#?}"
+                "{text:?} is repeated: {chain:#?}"
             );
         }
     }
 }
 
-/// An error of an application, which says by its source what it means.
+/// An application's error whose source is a `Failure`.
 #[derive(Debug, Clone)]
 struct Denied(&'static str, Failure);
 
@@ -79,7 +79,7 @@ fn violation() -> Violation {
     Violation::new("no-b", Severity::Fatal, "There is a b")
 }
 
-/// Every error that a run makes itself, with the cause it stands for.
+/// Every error that a run creates itself, with its cause.
 fn own_errors<E>() -> Vec<(Error<E>, Cause)> {
     vec![
         (Error::Guardrail(violation()), Cause::Violation(violation())),
@@ -108,7 +108,7 @@ fn own_errors<E>() -> Vec<(Error<E>, Cause)> {
     ]
 }
 
-/// Every end that a run can have.
+/// Every end of a run.
 fn ends() -> Vec<End> {
     let denied = io::Error::other(Failure::status(401));
     let mut ends = vec![
@@ -128,7 +128,7 @@ fn ends() -> Vec<End> {
 }
 
 #[test]
-fn every_error_says_what_happened_in_these_words() {
+fn every_error_has_this_text() {
     let own = |error: Error<io::Error>| error.to_string();
     let of_status = |attempts, status| {
         let denied = Denied("Incorrect API key", Failure::status(status));
@@ -148,7 +148,7 @@ fn every_error_says_what_happened_in_these_words() {
             "the source failed after 2 attempts (status 429)",
         ),
         (
-            failed(1, || io::Error::other("a novel fault")).to_string(),
+            failed(1, || io::Error::other("an unknown fault")).to_string(),
             "the source failed after 1 attempt",
         ),
         (
@@ -163,12 +163,12 @@ fn every_error_says_what_happened_in_these_words() {
             failed(1, || io::Error::from_raw_os_error(111)).to_string(),
             "the source failed after 1 attempt (connection refused)",
         ),
-        // What the source itself says is not said twice.
+        // The source's own text is not repeated.
         (
             failed(2, || io::Error::from(io::ErrorKind::TimedOut)).to_string(),
             "the source failed after 2 attempts (timeout)",
         ),
-        // A run whose source is a run, and one around that.
+        // A run whose source is a run, and a run around it.
         (
             deeper(failed(1, || {
                 Denied("Incorrect API key", Failure::status(401))
@@ -242,7 +242,7 @@ fn every_error_says_what_happened_in_these_words() {
 }
 
 #[test]
-fn an_error_does_not_say_what_its_source_says() {
+fn an_error_does_not_repeat_its_source() {
     let denied = Denied("Incorrect API key", Failure::status(401));
     let error = failed(1, || denied.clone());
     assert_eq!(
@@ -258,7 +258,7 @@ fn an_error_does_not_say_what_its_source_says() {
     );
 }
 
-/// An error whose text has no end, or cannot be had.
+/// An error whose text is endless, or cannot be formatted.
 #[derive(Debug, Clone, Copy)]
 enum Unspeakable {
     Endless,
@@ -270,7 +270,7 @@ impl fmt::Display for Unspeakable {
         match self {
             Self::Endless => {
                 (0..10_000).try_for_each(|_| f.write_str("and so on "))?;
-                panic!("nobody stopped it")
+                panic!("the text was not cut")
             }
             Self::Faulty => Err(fmt::Error),
         }
@@ -288,7 +288,7 @@ fn an_error_displays_whatever_its_source_does() {
 }
 
 #[test]
-fn a_failure_says_in_a_chain_what_it_is_taken_for() {
+fn a_failure_in_a_chain_displays_its_classification() {
     let refused = Failure::network(NetworkErrorKind::Econnrefused);
     let quota = Failure::status(429).retry_after(Duration::from_secs(2));
     for (failure, expected) in [
@@ -299,13 +299,13 @@ fn a_failure_says_in_a_chain_what_it_is_taken_for() {
             "classified as rate limited, status 429, no credit left, retry after 2 s",
         ),
         (Failure::model(), "classified as faulty answer"),
-        (Failure::fatal(), "classified as not worth another attempt"),
+        (Failure::fatal(), "classified as not retryable"),
     ] {
         assert_eq!(failure.to_string(), expected);
     }
 }
 
-/// Every kind of failure, with and without what a server may say along with it.
+/// Every kind of failure, with and without the details of a server.
 fn failures() -> Vec<Failure> {
     let mut failures = vec![
         Failure::model(),
@@ -318,7 +318,7 @@ fn failures() -> Vec<Failure> {
     failures
 }
 
-/// Errors of the system, as they are and as clients wrap them.
+/// Errors of the system, plain and as clients wrap them.
 fn io_errors() -> Vec<fn() -> io::Error> {
     vec![
         || io::ErrorKind::ConnectionRefused.into(),
@@ -335,7 +335,7 @@ fn io_errors() -> Vec<fn() -> io::Error> {
         || io::Error::from_raw_os_error(110),
         || io::Error::from_raw_os_error(32),
         || io::Error::new(io::ErrorKind::ConnectionReset, "the peer went away"),
-        || io::Error::other("a novel fault"),
+        || io::Error::other("an unknown fault"),
         || io::Error::other("Connection refused"),
         || io::Error::other("rate limited"),
         || io::Error::other("status 503"),
@@ -345,7 +345,7 @@ fn io_errors() -> Vec<fn() -> io::Error> {
     ]
 }
 
-/// The error of a run whose source is a run that failed with this one.
+/// Returns the error of a run whose source is a run that failed with this error.
 fn deeper<E: SourceError>(error: E) -> Error<E> {
     let once = Mutex::new(Some(error));
     failed(1, || {
@@ -354,17 +354,17 @@ fn deeper<E: SourceError>(error: E) -> Error<E> {
     })
 }
 
-/// Holds for the error, and for those of runs around it, whose source is the run inside.
+/// Asserts the chain of the error, and of the errors of runs around it.
 fn assert_chain<E: SourceError>(error: Error<E>) {
     let meaning = Failure::read(&error);
     let depth = chain(&error).len();
-    assert_nothing_stands_twice(&error);
+    assert_nothing_is_repeated(&error);
     let error = deeper(error);
-    assert_nothing_stands_twice(&error);
+    assert_nothing_is_repeated(&error);
     let error = deeper(error);
-    assert_nothing_stands_twice(&error);
+    assert_nothing_is_repeated(&error);
     let error = deeper(error);
-    assert_nothing_stands_twice(&error);
+    assert_nothing_is_repeated(&error);
     assert_eq!(chain(&error).len(), depth + 3, "no link is left out");
     assert_eq!(Failure::read(&error), meaning, "{:?}", chain(&error));
     let Error::Source { failure, .. } = &error else {
@@ -374,7 +374,7 @@ fn assert_chain<E: SourceError>(error: Error<E>) {
 }
 
 #[test]
-fn no_text_stands_twice_in_a_chain_and_a_run_inside_of_a_run_reads_the_same() {
+fn no_text_is_repeated_in_a_chain_and_a_run_inside_a_run_has_the_same_texts() {
     for attempts in [1, 2] {
         for failure in failures() {
             assert_chain(failed(attempts, || failure));
@@ -394,7 +394,7 @@ fn no_text_stands_twice_in_a_chain_and_a_run_inside_of_a_run_reads_the_same() {
 }
 
 #[test]
-fn what_a_run_fails_with_means_for_a_run_around_it_what_it_is() {
+fn an_outer_run_classifies_the_error_of_an_inner_run_the_same() {
     let kind = |error: &Error<io::Error>| Failure::read(error).kind;
     for (error, cause) in own_errors::<io::Error>() {
         let expected = match &cause {
@@ -411,14 +411,14 @@ fn what_a_run_fails_with_means_for_a_run_around_it_what_it_is() {
         let around = deeper(failed(1, || Denied("Incorrect API key", failure)));
         assert_eq!(Failure::read(&around), failure);
     }
-    // A run that had ended ends the same way when it is asked again.
+    // The text of a run that has ended returns the same end.
     for end in ends() {
         assert_eq!(kind(&Error::Ended(end)), FailureKind::Fatal);
     }
 }
 
 #[test]
-fn an_error_tells_the_end_of_its_run() {
+fn an_error_contains_the_end_of_its_run() {
     for (error, cause) in own_errors::<io::Error>() {
         let end = match cause {
             Cause::Refused => End::refused("over budget"),
@@ -438,9 +438,9 @@ fn an_error_tells_the_end_of_its_run() {
     assert_eq!(failed.end(), End::failed(&source()));
 }
 
-/// The error of a stream, the end of its run, and what telemetry says are the same.
+/// The error of a stream, the end of its run, and its telemetry agree.
 #[tokio::test(start_paused = true)]
-async fn the_error_handed_out_agrees_with_the_end() {
+async fn the_error_of_the_stream_agrees_with_the_end() {
     let reset = || ScriptedError::from(io::ErrorKind::ConnectionReset);
     for (script, attempts, cause) in [
         (
@@ -486,9 +486,9 @@ async fn the_error_handed_out_agrees_with_the_end() {
 }
 
 #[tokio::test]
-async fn classify_decides_what_the_error_and_the_end_say() {
+async fn classify_determines_the_error_and_the_end() {
     let teapot = Failure::status(418);
-    let script = Script::new().attempt(|a| a.fail("a novel fault"));
+    let script = Script::new().attempt(|a| a.fail("an unknown fault"));
     let mut run = L0::default()
         .stream(script.source())
         .classify(move |_| Some(teapot))
@@ -502,8 +502,8 @@ async fn classify_decides_what_the_error_and_the_end_say() {
     assert_eq!(end.failure(), Some(teapot));
     assert_eq!(end.error_type().as_deref(), Some("418"));
 
-    // For a run around it too, if that asks the error of the run inside.
-    let script = Script::new().attempt(|a| a.fail("a novel fault"));
+    // The same for a run around it that classifies the inner run's error.
+    let script = Script::new().attempt(|a| a.fail("an unknown fault"));
     let inside = || {
         L0::default()
             .stream(script.source())
@@ -523,7 +523,7 @@ async fn classify_decides_what_the_error_and_the_end_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_text_of_a_run_that_has_ended_says_how_it_ended() {
+async fn the_text_of_an_ended_run_returns_how_it_ended() {
     let answers = || Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
     let completed = |script: Script| async move {
         let mut run = L0::default().stream(script.source()).start();
@@ -554,7 +554,7 @@ async fn the_text_of_a_run_that_has_ended_says_how_it_ended() {
         assert_eq!(end.cause(), Some(&expected), "{name}");
         for _ in 0..2 {
             match run.text().await {
-                Err(Error::Ended(told)) => assert_eq!(told, end, "{name}"),
+                Err(Error::Ended(reported)) => assert_eq!(reported, end, "{name}"),
                 other => panic!("{name}: {other:?}"),
             }
         }
@@ -563,8 +563,8 @@ async fn the_text_of_a_run_that_has_ended_says_how_it_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_text_after_the_last_item_was_read_from_the_stream_says_how_the_run_ended() {
-    // Read as a stream to the error, and then asked for its text.
+async fn the_text_after_the_last_item_of_the_stream_returns_how_the_run_ended() {
+    // Read as a stream up to the error, before the call of `text`.
     let script = Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
     let mut run = L0::default().stream(script.source()).start();
     while let Some(chunk) = run.next().await {
@@ -575,11 +575,11 @@ async fn the_text_after_the_last_item_was_read_from_the_stream_says_how_the_run_
     let end = run.end().expect("it has ended").clone();
     let again = run.text().await;
     assert!(
-        matches!(&again, Err(Error::Ended(told)) if *told == end),
+        matches!(&again, Err(Error::Ended(reported)) if *reported == end),
         "{again:?}"
     );
 
-    // Aborted, and never polled in between.
+    // Aborted, and not polled before the call of `text`.
     let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
     let mut run = L0::default().stream(script.source()).start();
     let first = run.next().await;
@@ -593,7 +593,7 @@ async fn the_text_after_the_last_item_was_read_from_the_stream_says_how_the_run_
         "{again:?}"
     );
 
-    // Half read, and then to the end: the rest.
+    // Half read, then to the end: returns the rest.
     let script = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
     let mut run = L0::default().stream(script.source()).start();
     run.next().await;
@@ -601,7 +601,7 @@ async fn the_text_after_the_last_item_was_read_from_the_stream_says_how_the_run_
 }
 
 #[tokio::test]
-async fn a_refused_run_gives_its_refusal_once_and_then_how_it_ended() {
+async fn a_refused_run_returns_its_refusal_once_and_then_how_it_ended() {
     struct Refuses;
 
     impl l0_core::Interceptor for Refuses {
@@ -627,7 +627,7 @@ async fn a_refused_run_gives_its_refusal_once_and_then_how_it_ended() {
 }
 
 #[test]
-fn the_text_after_a_panic_says_so() {
+fn the_text_after_a_panic_reports_the_panic() {
     let script = Script::new().attempt(|a| a.token("a").panic("the source panics"));
     let mut run = L0::default().stream(script.source()).start();
     let runtime = || {
@@ -643,9 +643,9 @@ fn the_text_after_a_panic_says_so() {
     );
 }
 
-/// What runs of a source that fails so report of it, by the class that people count.
+/// The error types of runs whose source fails like this, as counters report them.
 #[tokio::test(start_paused = true)]
-async fn ends_tell_apart_what_failed_by_words_that_stay() {
+async fn ends_have_stable_error_types() {
     let mut types = BTreeMap::new();
     for failure in failures() {
         let end = End::failed(&failure);

@@ -1,4 +1,5 @@
-//! What an answer that ended early may have used is estimated, and kept apart from what was told.
+//! The possible usage of an answer that ended early is estimated, and kept apart from the reported
+//! usage.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use l0_core::{
 };
 use serde_json::{Value, json};
 
-/// What an estimate was asked.
+/// The arguments of an estimate.
 #[derive(Debug, Clone, PartialEq)]
 struct Asked {
     model: Option<String>,
@@ -21,7 +22,7 @@ struct Asked {
     told: Option<Usage>,
 }
 
-/// Estimates a token for each character, and ten of input, and keeps what it is asked.
+/// Estimates one token per character and ten of input, and records its arguments.
 #[derive(Clone, Default)]
 struct Estimates(Arc<Mutex<Vec<Asked>>>);
 
@@ -34,7 +35,7 @@ impl Estimates {
                 tokens: attempt.tokens,
                 characters: attempt.characters,
                 input: attempt.input.cloned(),
-                told: attempt.told,
+                told: attempt.reported,
             });
             Some(Usage::new().input(10).output(attempt.characters))
         };
@@ -47,7 +48,7 @@ impl Estimates {
     }
 }
 
-/// A cent for each token of input, two for each of output.
+/// A cent for each input token, two for each output token.
 fn prices(model: &Priced<'_>) -> Option<Arc<Price>> {
     let cents = |text: &str| text.parse().expect("an amount");
     let tokens = TokenPrices::new(cents("0.01"), cents("0.02"));
@@ -64,7 +65,7 @@ fn begun(attempt: ScriptedAttempt) -> ScriptedAttempt {
     attempt.reasoning("Hé").token("llo")
 }
 
-/// Reads two items of a run of this script, and then all that is left, or none of it.
+/// Reads two items of a run of this script, and then the rest or nothing.
 async fn read(l0: L0Builder, script: Script, ends: &str) -> Telemetry {
     let l0 = l0.retry(Retry::none()).build();
     let mut run = l0
@@ -130,7 +131,7 @@ async fn every_end_in_mid_answer_is_estimated_once() {
         let estimated = Usage::new().input(10).output(5).total(15);
         assert_eq!(telemetry.estimated_usage, Some(estimated), "{name}");
         assert_eq!(telemetry.estimated_cost, usd("0.2"), "{name}");
-        // Nothing of it is told.
+        // None of it counts as reported.
         assert_eq!((telemetry.usage, telemetry.cost), (None, None), "{name}");
         assert_eq!(
             (telemetry.billed(), telemetry.total_cost()),
@@ -154,7 +155,7 @@ async fn every_end_in_mid_answer_is_estimated_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_whole_or_never_began_is_not_estimated() {
+async fn an_answer_that_is_complete_or_never_began_is_not_estimated() {
     let whole = |a: ScriptedAttempt| begun(a).finish(FinishReason::Stop);
     for (name, script, ends) in [
         ("whole", Script::new().attempt(whole), "read"),
@@ -180,7 +181,7 @@ async fn an_answer_that_is_whole_or_never_began_is_not_estimated() {
         assert_eq!(telemetry.estimated_usage, None, "{name}");
         assert_eq!(telemetry.estimated_cost, None, "{name}");
     }
-    // Nor is one that nobody measures.
+    // Attempts that are not measured are not estimated either.
     let estimates = Estimates::default();
     let l0 = estimates.l0().monitoring(Monitoring::off()).build();
     let script = Script::new().attempt(|a| begun(a).hang());
@@ -197,7 +198,7 @@ fn finished() -> l0_core::testing::ScriptedToken {
 }
 
 #[tokio::test]
-async fn what_was_told_is_taken_from_an_estimate_and_keeps_its_own_cost() {
+async fn reported_usage_is_subtracted_from_an_estimate_and_keeps_its_own_cost() {
     let told = Usage::new().input(20).output(1).total(21);
     let script = Script::new().attempt(move |a| {
         let mut first = finished();
@@ -214,7 +215,7 @@ async fn what_was_told_is_taken_from_an_estimate_and_keeps_its_own_cost() {
 }
 
 #[tokio::test]
-async fn estimates_of_all_attempts_add_up_each_by_its_own_model() {
+async fn estimates_of_all_attempts_are_summed_each_for_its_own_model() {
     let broken = |text: &str| {
         let text = text.to_owned();
         Script::new().attempt(move |a| a.token(text.clone()).fail(Failure::status(400)))
@@ -249,7 +250,7 @@ async fn estimates_of_all_attempts_add_up_each_by_its_own_model() {
 }
 
 #[tokio::test]
-async fn an_estimate_that_panics_estimates_nothing_and_costs_the_run_nothing() {
+async fn an_estimate_that_panics_returns_nothing_and_does_not_affect_the_run() {
     let estimate = |_: &Unfinished<'_>| -> Option<Usage> { panic!("no estimate") };
     let l0 = L0::builder()
         .monitoring(Monitoring::new())

@@ -1,16 +1,18 @@
-//! Every way a run can end, measured and not, retried and watched: exactly one `Finished`, with the
-//! end that the architecture names, before the last item, and everything that carries it agrees.
+//! Every way a run can end, measured and not, retried and watched: exactly one `Finished` before
+//! the last item, with the end that the architecture defines. Everything that carries the end
+//! agrees.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use futures_core::Stream;
 use l0_core::testing::exits::{self, Exit, Exited, Last, Subject};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{AttemptStats, Cause, End, ErrorRecord, L0, Monitoring, Outcome, Retry};
+use l0_core::{AttemptStats, Cause, End, ErrorRecord, L0, Limits, Monitoring, Outcome, Retry};
 use tokio::runtime::Runtime;
 
 fn finished(captured: &Captured) -> Vec<OwnedEvent> {
@@ -26,7 +28,7 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// The end comes once, before the last item, and nothing comes after that.
+/// Asserts that the end comes once, before the last item, and that nothing follows.
 fn assert_in_order(exited: &Exited, what: &str) {
     let trace = &exited.trace;
     let places = |name: &str| {
@@ -44,7 +46,7 @@ fn assert_in_order(exited: &Exited, what: &str) {
     for aborted in places("abort") {
         assert!(
             aborted < finished[0],
-            "{what}: nothing acts while nobody polls"
+            "{what}: nothing happens without a poll"
         );
     }
 }
@@ -127,7 +129,7 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
         count("attempt_finished"),
         "{what}"
     );
-    assert_eq!(told_attempts(&events), telemetry.attempts, "{what}");
+    assert_eq!(finished_attempts(&events), telemetry.attempts, "{what}");
     let last = telemetry.attempts.last();
     if exit.events.iter().nth_back(1) == Some(&"attempt_finished") {
         assert_eq!(last.and_then(|last| last.outcome), Some(outcome), "{what}");
@@ -156,13 +158,13 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     );
 }
 
-/// What the ends of attempts told.
-fn told_attempts(events: &[OwnedEvent]) -> Vec<AttemptStats> {
-    let told = events.iter().filter_map(|event| match event {
+/// Returns the attempts of the `AttemptFinished` events.
+fn finished_attempts(events: &[OwnedEvent]) -> Vec<AttemptStats> {
+    let reported = events.iter().filter_map(|event| match event {
         OwnedEvent::AttemptFinished { attempt, .. } => Some((**attempt).clone()),
         _ => None,
     });
-    told.collect()
+    reported.collect()
 }
 
 fn assert_untimed(event: &OwnedEvent, what: &str) {
@@ -190,10 +192,10 @@ fn every_exit_finishes_exactly_once_with_its_end() {
     }
 }
 
-/// With the texts of errors, only the message of the source's own failure may be another, and it is the
+/// With the texts of errors, only the message of the source's own failure can differ, and it is the
 /// same everywhere.
 #[test]
-fn the_text_of_an_error_changes_nothing_of_the_end_but_its_message() {
+fn error_texts_change_only_the_message_of_the_end() {
     for exit in exits::all() {
         let captured = Captured::new();
         let builder = L0::builder()
@@ -211,18 +213,18 @@ fn the_text_of_an_error_changes_nothing_of_the_end_but_its_message() {
         if let Some(run) = &exited.at_last_item {
             assert_eq!(run.end.as_ref(), Some(&end), "{exit}");
         }
-        let Some(OwnedEvent::Finished { end: told, .. }) = captured.events().pop() else {
+        let Some(OwnedEvent::Finished { end: reported, .. }) = captured.events().pop() else {
             panic!("{exit}");
         };
-        assert_eq!(told, end, "{exit}");
+        assert_eq!(reported, end, "{exit}");
         let telemetry = handle.telemetry().expect("measured");
         assert_eq!(telemetry.error, ErrorRecord::of(&end), "{exit}");
     }
 }
 
-/// What an end says does not contradict itself, and the record in telemetry says the same.
+/// The parts of an end agree with each other and with the record in telemetry.
 #[test]
-fn an_end_agrees_with_itself() {
+fn the_parts_of_an_end_agree() {
     for exit in exits::all() {
         let end = &exit.end;
         let outcome = end.outcome();
@@ -243,16 +245,16 @@ fn an_end_agrees_with_itself() {
             assert_eq!(Some(&*record.message), end.message(), "{exit}");
             assert_eq!(record.status, end.failure().expect("it has one").status);
         }
-        // A clone is the same value.
+        // A clone has the same value.
         assert_eq!(end.clone(), *end);
     }
 }
 
 #[test]
-fn the_table_holds_every_outcome_and_tells_apart_what_people_ask_for() {
+fn the_table_contains_every_outcome_and_error_type() {
     let exits = exits::all();
     let names = BTreeSet::from_iter(exits.iter().map(ToString::to_string));
-    assert_eq!(names.len(), exits.len(), "each has a name of its own");
+    assert_eq!(names.len(), exits.len(), "each has a unique name");
     let outcomes = BTreeSet::from_iter(exits.iter().map(|exit| exit.end.outcome()));
     let known = BTreeSet::from_iter(Outcome::ALL.iter().copied());
     assert_eq!(outcomes, known);
@@ -317,7 +319,7 @@ fn an_exit_can_be_run_again() {
 }
 
 #[test]
-fn a_panic_in_classify_in_decide_or_in_the_view_goes_on_and_fails_the_run() {
+fn a_panic_in_classify_decide_or_the_view_propagates_and_fails_the_run() {
     let reset = || Script::new().attempt(|a| a.fail(ErrorKind::ConnectionReset));
     for hook in ["classify", "decide", "view"] {
         let captured = Captured::new();
@@ -345,11 +347,57 @@ fn a_panic_in_classify_in_decide_or_in_the_view_goes_on_and_fails_the_run() {
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             runtime().block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)))
         }));
-        assert!(panicked.is_err(), "{hook}: the panic goes on");
+        assert!(panicked.is_err(), "{hook}: the panic propagates");
         assert_eq!(run.outcome(), Some(Outcome::Failed), "{hook}");
         assert_eq!(run.end(), Some(&End::of(Cause::Panic)), "{hook}");
         assert_eq!(finished(&captured).len(), 1, "{hook}");
         let again = runtime().block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)));
         assert!(again.is_none(), "{hook}: fused");
+    }
+}
+
+/// Ends after this many items, and panics when it is dropped.
+struct DropPanics(u32);
+
+impl Stream for DropPanics {
+    type Item = std::io::Result<&'static str>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.checked_sub(1).map(|left| {
+            self.0 = left;
+            Ok("item")
+        }))
+    }
+}
+
+impl Drop for DropPanics {
+    fn drop(&mut self) {
+        panic!("in drop");
+    }
+}
+
+#[test]
+fn a_panic_of_a_source_that_is_dropped_inside_a_poll_fails_the_run() {
+    for (name, limits, aborts) in [
+        ("at its end", Limits::new(), false),
+        ("at a limit", Limits::new().output_tokens(1), false),
+        ("at an abort", Limits::new(), true),
+    ] {
+        let captured = Captured::new();
+        let l0 = L0::builder().interceptor(captured.clone()).build();
+        let source = |_| async { std::io::Result::Ok(DropPanics(2)) };
+        let mut run = l0.stream(source).limits(limits).start();
+        let runtime = runtime();
+        let mut next = || runtime.block_on(poll_fn(|cx| Pin::new(&mut run).poll_next(cx)));
+        assert!(next().is_some_and(|item| item.is_ok()));
+        assert!(next().is_some_and(|item| item.is_ok()));
+        if aborts {
+            l0.abort_all();
+        }
+        let panicked = catch_unwind(AssertUnwindSafe(&mut next));
+        assert!(panicked.is_err(), "{name}: the panic propagates");
+        assert!(next().is_none(), "{name}: fused");
+        assert_eq!(run.end(), Some(&End::of(Cause::Panic)), "{name}");
+        assert_eq!(finished(&captured).len(), 1, "{name}");
     }
 }

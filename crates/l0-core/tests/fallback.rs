@@ -1,17 +1,17 @@
-//! Fallback: the next source is asked when the present one is given up, and otherwise not.
+//! Fallback: when the next source is called, and when it is not.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{Ready, ready};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use l0_core::source::{ByToken, Connecting};
 use l0_core::testing::{
     Captured, OwnedEvent, Script, ScriptedError, ScriptedStream, ScriptedToken,
 };
@@ -38,7 +38,23 @@ fn resets() -> Script {
     Script::new().attempt(|a| a.wait(MS).token("Well").fail(RESET))
 }
 
-/// Finds what its answers say.
+#[tokio::test(start_paused = true)]
+async fn telemetry_prints_what_each_attempt_yielded() {
+    let l0 = L0::builder()
+        .monitoring(Monitoring::new())
+        .retry(Retry::none())
+        .build();
+    let two = Script::new().attempt(|a| a.tokens(["Hello", "!"]).finish(FinishReason::Stop));
+    let run = l0.stream(resets().source()).metadata("model", "a");
+    let mut run = run.fallback(source(two.source())).start();
+    run.text().await.unwrap();
+    let printed = run.telemetry().unwrap().to_string();
+    for line in ["Attempt 1, a: 1 token, ", "Attempt 2, source 2: 2 tokens\n"] {
+        assert!(printed.contains(line), "{printed}");
+    }
+}
+
+/// Reports what its answers contain.
 struct Finds;
 
 impl Check for Finds {
@@ -49,8 +65,8 @@ impl Check for Finds {
     fn text(&mut self, delta: &str, findings: &mut Findings) {
         match delta {
             "faulty" => findings.report(Violation::new("finds", Severity::Error, "It is faulty")),
-            "deadly" => {
-                let found = Violation::new("finds", Severity::Fatal, "It is deadly");
+            "harmful" => {
+                let found = Violation::new("finds", Severity::Fatal, "It is harmful");
                 findings.report(found.recoverable(false));
             }
             _ => {}
@@ -86,7 +102,7 @@ fn says(text: &str) -> Script {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise_not() {
+async fn the_next_source_is_called_only_when_the_current_one_is_given_up() {
     type Case = (
         &'static str,
         Script,
@@ -107,7 +123,7 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
         ("a fatal failure", denied(), once, (1, 1)),
         (
             "an unknown failure",
-            Script::new().attempt(|a| a.fail("a novel fault")),
+            Script::new().attempt(|a| a.fail("an unknown fault")),
             once,
             (1, 1),
         ),
@@ -121,13 +137,13 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
             (2, 1),
         ),
         (
-            "a cut answer",
+            "a truncated answer",
             Script::new().attempt(|a| a.token("Well").fail(RESET)),
             as_it_is,
             (1, 1),
         ),
         (
-            "`decide` decides against a retry",
+            "`decide` returns `None`",
             resets(),
             |builder| builder.retry(Retry::new().decide(|_| None)),
             (1, 1),
@@ -159,7 +175,7 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
             (1, 1),
         ),
         (
-            "a back-off that does not fit into the total timeout",
+            "a back-off longer than the rest of the total timeout",
             resets(),
             |builder| {
                 let retry = Retry::new().backoff(Backoff::fixed(100 * MS));
@@ -171,19 +187,19 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
         ),
         ("a total timeout", hangs(), total, (1, 0)),
         (
-            "a total timeout behind a faulty answer",
+            "a total timeout after a faulty answer",
             Script::new().attempt(|a| a.wait(MS).token("faulty").finish(FinishReason::Stop).hang()),
             total,
             (1, 0),
         ),
         (
-            "a total timeout behind a complete answer",
+            "a total timeout after a complete answer",
             Script::new().attempt(|a| a.wait(MS).token("Hello").finish(FinishReason::Stop).hang()),
             total,
             (1, 0),
         ),
         (
-            "a failure behind a complete answer",
+            "a failure after a complete answer",
             Script::new().attempt(|a| {
                 a.wait(MS)
                     .token("Hello")
@@ -193,7 +209,7 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
             as_it_is,
             (1, 0),
         ),
-        ("a rule that halts", says("deadly"), once, (1, 0)),
+        ("a rule that halts", says("harmful"), once, (1, 0)),
         (
             "a refusal of the model",
             Script::new().attempt(|a| a.finish(FinishReason::Refusal)),
@@ -230,7 +246,7 @@ async fn the_next_source_is_asked_when_the_present_one_is_given_up_and_otherwise
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_or_aborted_run_asks_no_other_source() {
+async fn a_refused_or_aborted_run_calls_no_other_source() {
     struct Refuses;
     impl Interceptor for Refuses {
         fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
@@ -264,7 +280,7 @@ async fn a_refused_or_aborted_run_asks_no_other_source() {
         assert!(matches!(run.text().await, Err(Error::Aborted)), "{name}");
         assert_eq!((script.calls(), other.calls()), (1, 0), "{name}");
     }
-    // Aborted in the last source, too.
+    // The same in the last source.
     let hangs = Script::new().attempt(|a| a.hang());
     let mut run = l0
         .stream(denied().source())
@@ -278,7 +294,7 @@ async fn a_refused_or_aborted_run_asks_no_other_source() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_broke_rules_is_replaced_but_that_of_the_last_source_completes() {
+async fn an_answer_with_violations_is_replaced_except_in_the_last_source() {
     for (text, events) in [("faulty", "violation"), ("drift", "drift")] {
         let (l0, captured) = l0(|builder| builder);
         let mut run = l0
@@ -313,7 +329,7 @@ async fn an_answer_that_broke_rules_is_replaced_but_that_of_the_last_source_comp
         );
     }
 
-    // The last one's failure is the run's, although an answer was there.
+    // If the last source fails, its failure is the run's, although there was an answer before.
     let (l0, _) = l0(|builder| builder);
     let mut run = l0
         .stream(says("faulty").source())
@@ -333,7 +349,7 @@ async fn an_answer_that_broke_rules_is_replaced_but_that_of_the_last_source_comp
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_source_has_retries_of_its_own_and_follows_without_a_delay() {
+async fn each_source_has_its_own_retries_and_follows_without_a_delay() {
     let (l0, captured) = l0(|builder| {
         builder.retry(
             Retry::new()
@@ -385,7 +401,7 @@ async fn each_source_has_retries_of_its_own_and_follows_without_a_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_total_timeout_is_that_of_all_sources_together() {
+async fn the_total_timeout_applies_to_all_sources_together() {
     let (l0, _) =
         l0(|builder| builder.timeouts(Timeouts::new().total(50 * MS).first_token(30 * MS)));
     let hangs = || Script::new().attempt(|a| a.connect_hang());
@@ -419,7 +435,7 @@ async fn the_total_timeout_is_that_of_all_sources_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_that_the_consumer_takes_between_sources_is_not_the_second_ones() {
+async fn the_consumers_time_between_sources_does_not_count() {
     let (l0, _) =
         l0(|builder| builder.timeouts(Timeouts::new().total(50 * MS).first_token(30 * MS)));
     let mut run = l0
@@ -440,12 +456,12 @@ async fn time_that_the_consumer_takes_between_sources_is_not_the_second_ones() {
 }
 
 #[test]
-fn where_there_is_nothing_to_wait_with_the_next_source_is_asked_at_once() {
+fn without_a_timer_the_next_source_is_called_at_once() {
     let poll = |run: &mut l0_core::Run<'_, ScriptedToken, ScriptedError>| {
         let mut text = Box::pin(run.text());
         match text.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(text) => text,
-            Poll::Pending => panic!("nothing to wait for"),
+            Poll::Pending => panic!("the run waits without a timer"),
         }
     };
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
@@ -462,7 +478,7 @@ fn where_there_is_nothing_to_wait_with_the_next_source_is_asked_at_once() {
         (0, 1)
     );
 
-    // Without another one, or of the last one, the run fails for that.
+    // Without a fallback, or in the last source, the run fails for lack of a timer.
     for mut run in [
         l0.stream(resets().source()).start(),
         l0.stream(resets().source())
@@ -476,13 +492,13 @@ fn where_there_is_nothing_to_wait_with_the_next_source_is_asked_at_once() {
             .and_then(|telemetry| telemetry.attempts.last().cloned());
         let error = last
             .and_then(|last| last.error)
-            .expect("the attempt failed by itself");
+            .expect("the attempt has its own error");
         assert_eq!(error.error_type, "econnreset");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_source_that_is_given_up_is_let_go_before_the_next_is_called() {
+async fn a_source_that_is_given_up_is_dropped_before_the_next_is_called() {
     let first = resets();
     let watched = first.clone();
     let dropped = Arc::new(AtomicUsize::new(usize::MAX));
@@ -513,11 +529,11 @@ async fn the_source_that_is_given_up_is_let_go_before_the_next_is_called() {
     assert_eq!(
         Arc::strong_count(&gone),
         1,
-        "one that is never asked is let go with its run"
+        "a source that is never called is dropped with its run"
     );
 }
 
-/// A source that says what it is, and reads its errors by itself.
+/// A source that describes itself, and classifies its own errors.
 struct Described {
     script: Script,
     description: Description,
@@ -534,13 +550,11 @@ impl Described {
     }
 }
 
-type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, ScriptedError>> + Send>>;
-
 impl Source for Described {
     type Answer = ScriptedStream;
     type Error = ScriptedError;
-    type Connecting = Connecting<ScriptedStream>;
-    type View = l0_core::ByToken;
+    type Connecting = Connecting<ScriptedStream, ScriptedError>;
+    type View = ByToken;
 
     fn connect(&mut self, _: Attempt) -> Self::Connecting {
         let script = self.script.clone();
@@ -548,7 +562,7 @@ impl Source for Described {
     }
 
     fn view(&self) -> Self::View {
-        l0_core::ByToken
+        ByToken
     }
 
     fn describe(&self) -> Description {
@@ -561,8 +575,8 @@ impl Source for Described {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_read_by_the_run_and_then_by_the_source_that_failed() {
-    let fault = || Script::new().attempt(|a| a.connect_error("a novel fault"));
+async fn the_run_classifies_an_error_and_then_the_failed_source() {
+    let fault = || Script::new().attempt(|a| a.connect_error("an unknown fault"));
     let describe = |failure: Option<Failure>| Described {
         failure,
         ..Described::new(fault())
@@ -570,7 +584,7 @@ async fn an_error_is_read_by_the_run_and_then_by_the_source_that_failed() {
     let (l0, _) =
         l0(|builder| builder.retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS))));
     let network = Failure::network(NetworkErrorKind::Econnrefused);
-    // Which sources are retried: what is no network error is not.
+    // The sources that are retried: only network errors are.
     for (by_run, by_sources, calls) in [
         (None, [None, None], (1, 1)),
         (None, [Some(network), None], (2, 1)),
@@ -598,8 +612,8 @@ async fn an_error_is_read_by_the_run_and_then_by_the_source_that_failed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_source_is_read_in_its_own_way_and_says_by_itself_whether_it_always_finishes() {
-    /// Always says why it ended, unless it was cut.
+async fn each_source_has_its_own_view_and_declares_if_it_always_sends_a_finish_reason() {
+    /// Always sends a finish reason, unless it was cut.
     #[derive(Clone)]
     struct Strict(&'static str, Option<FinishReason>);
     impl Token for Strict {
@@ -611,7 +625,8 @@ async fn each_source_is_read_in_its_own_way_and_says_by_itself_whether_it_always
         }
     }
 
-    // By themselves, both kinds of cut answers are cut; read by a function, they are whole.
+    // Read as tokens, both answers without a finish reason are truncated. Read by a function, they
+    // are complete.
     let cut = || stream::iter([io::Result::Ok(Strict("cut", None))]);
     let whole = || stream::iter([Ok(Strict("whole", Some(FinishReason::Stop)))]);
     fn loose(item: &Strict) -> TokenView<'_> {
@@ -642,7 +657,7 @@ async fn each_source_is_read_in_its_own_way_and_says_by_itself_whether_it_always
     assert_eq!(run.text().await.expect("it is not cut"), "loose");
     assert_eq!(run.telemetry().expect("measured").fallbacks(), 0);
 
-    // What the run expects, it expects of every source.
+    // The run's expectation applies to every source.
     let mut run = l0
         .stream(|_| ready(Ok(cut())))
         .view_with(loose)
@@ -672,11 +687,11 @@ impl StdError for OtherError {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_clients_source_fits_once_it_is_mapped() {
+async fn a_converted_source_of_another_client_can_be_a_fallback() {
     let (l0, _) =
         l0(|builder| builder.retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS))));
     let calls = AtomicUsize::new(0);
-    // Items that are numbers, errors that keep what failed: the first is retried for it.
+    // The items are numbers. The errors keep their cause, so the first one is retried.
     let other = source(|_| {
         let call = calls.fetch_add(1, Ordering::Relaxed);
         async move {
@@ -697,7 +712,7 @@ async fn another_clients_source_fits_once_it_is_mapped() {
     assert_eq!(run.text().await.expect("it completes"), "12");
     assert_eq!(calls.load(Ordering::Relaxed), 2);
     let telemetry = run.telemetry().expect("measured");
-    let told: Vec<_> = telemetry
+    let reported: Vec<_> = telemetry
         .attempts
         .iter()
         .map(|attempt| {
@@ -708,7 +723,7 @@ async fn another_clients_source_fits_once_it_is_mapped() {
         })
         .collect();
     assert_eq!(
-        told,
+        reported,
         [
             (None, Some(401)),
             (Some("other"), Some(503)),
@@ -716,7 +731,7 @@ async fn another_clients_source_fits_once_it_is_mapped() {
         ]
     );
 
-    // An error of its stream is mapped, too.
+    // An error of its stream is converted too.
     let failing = source(|_| {
         ready(Ok(stream::iter([
             Ok(1),
@@ -740,7 +755,7 @@ async fn another_clients_source_fits_once_it_is_mapped() {
 }
 
 #[tokio::test]
-async fn factories_may_borrow_and_their_streams_may_be_of_any_types() {
+async fn factories_can_borrow_and_their_streams_can_have_any_types() {
     let prompt = String::from("Say hello.");
     let words: Vec<String> = vec!["Hello".to_owned(), "!".to_owned()];
     let fails = |_: &str| -> Ready<io::Result<stream::Empty<io::Result<&str>>>> {
@@ -780,7 +795,7 @@ async fn a_run_that_owns_its_sources_can_be_spawned() {
 }
 
 #[test]
-fn a_panic_of_a_fallback_ends_the_run_and_one_before_its_start_starts_none() {
+fn a_panic_of_a_fallback_ends_the_run_and_one_before_the_start_prevents_it() {
     #[derive(Clone, Copy, PartialEq)]
     enum In {
         Describe,
@@ -796,8 +811,8 @@ fn a_panic_of_a_fallback_ends_the_run_and_one_before_its_start_starts_none() {
     impl Source for Panics {
         type Answer = ScriptedStream;
         type Error = ScriptedError;
-        type Connecting = Connecting<ScriptedStream>;
-        type View = l0_core::ByToken;
+        type Connecting = Connecting<ScriptedStream, ScriptedError>;
+        type View = ByToken;
 
         fn connect(&mut self, _: Attempt) -> Self::Connecting {
             assert!(self.0 != In::Connect, "connect");
@@ -811,7 +826,7 @@ fn a_panic_of_a_fallback_ends_the_run_and_one_before_its_start_starts_none() {
 
         fn view(&self) -> Self::View {
             assert!(self.0 != In::View, "view");
-            l0_core::ByToken
+            ByToken
         }
 
         fn describe(&self) -> Description {

@@ -1,4 +1,4 @@
-//! What follows from what checks report: a run halts, tries again, or goes on.
+//! The effects of findings: a run halts, retries, or continues.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use l0_core::{
     Telemetry, TokenKind, Violation,
 };
 
-/// Cuts a text at random character borders; empty pieces are left out.
+/// Splits a text at random character boundaries, without empty pieces.
 fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
     let mut borders: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     borders.retain(|_| rng.u8(..4) == 0);
@@ -25,7 +25,7 @@ fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
         .collect()
 }
 
-/// Reports a violation of its own name whenever a delta holds its trigger, or at the end.
+/// Reports a violation named after its trigger when a delta contains the trigger, or at the end.
 struct Trigger {
     trigger: &'static str,
     severity: Severity,
@@ -51,7 +51,7 @@ impl Trigger {
     }
 
     fn report(&self, violations: &mut Findings) {
-        let violation = Violation::new(self.trigger, self.severity, "it was said");
+        let violation = Violation::new(self.trigger, self.severity, "the trigger was found");
         violations.report(violation.recoverable(self.recoverable));
     }
 }
@@ -120,7 +120,7 @@ async fn a_fatal_or_unrecoverable_violation_ends_the_run_at_once_and_withholds_t
         assert_eq!(
             (script.calls(), script.dropped()),
             (1, 1),
-            "not retried, and let go"
+            "not retried, and the source is dropped"
         );
         let stats = run.telemetry().unwrap().guardrails.unwrap();
         assert_eq!(stats.violation_count, 1);
@@ -133,9 +133,9 @@ async fn a_fatal_or_unrecoverable_violation_ends_the_run_at_once_and_withholds_t
 async fn a_recoverable_error_is_a_model_retry_when_the_attempt_ends() {
     for at_end in [false, true] {
         let captured = Captured::new();
-        let rules = Checks::none().with(move || {
+        let rules = Checks::none().with(move || -> Box<dyn Check> {
             let rule = Trigger::new("bad", Severity::Error, true);
-            if at_end { rule.at_end() } else { rule }
+            Box::new(if at_end { rule.at_end() } else { rule })
         });
         let l0 = l0(&captured).guardrails(rules).build();
         let script = Script::new()
@@ -160,7 +160,7 @@ async fn a_recoverable_error_is_a_model_retry_when_the_attempt_ends() {
 }
 
 #[tokio::test]
-async fn exhausted_retries_complete_with_the_violations_visible() {
+async fn exhausted_retries_complete_and_report_the_violations() {
     let captured = Captured::new();
     let rules = Checks::none().with(|| Trigger::new("bad", Severity::Error, true));
     let l0 = l0(&captured).guardrails(rules).build();
@@ -181,7 +181,7 @@ async fn exhausted_retries_complete_with_the_violations_visible() {
 }
 
 #[tokio::test]
-async fn a_warning_changes_nothing_and_a_clean_answer_says_so() {
+async fn a_warning_has_no_effect_and_a_clean_answer_is_recorded() {
     let captured = Captured::new();
     let rules = Checks::none().with(|| Trigger::new("odd", Severity::Warning, true));
     let l0 = l0(&captured).guardrails(rules).build();
@@ -215,7 +215,7 @@ async fn a_distinct_violation_counts_once_per_attempt_however_often_it_is_report
 }
 
 #[tokio::test]
-async fn rules_see_text_only_and_are_made_afresh_for_each_attempt() {
+async fn rules_see_only_text_and_are_created_for_each_attempt() {
     let made = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&made);
     let captured = Captured::new();
@@ -243,7 +243,7 @@ async fn rules_see_text_only_and_are_made_afresh_for_each_attempt() {
     assert_eq!(made.load(Ordering::Relaxed), 2);
 }
 
-/// Panics where it is told to, and counts its calls.
+/// Panics in the given call, and counts its calls.
 struct Panics {
     at: PanicsAt,
     calls: Arc<AtomicUsize>,
@@ -254,7 +254,7 @@ enum PanicsAt {
     Text,
     End,
     Drop,
-    /// The value that it throws panics as well, when it is dropped.
+    /// The panic's payload panics as well, when it is dropped.
     Payload,
 }
 
@@ -281,7 +281,7 @@ struct PanicsWhenDropped;
 impl Drop for PanicsWhenDropped {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            panic!("what was thrown panics");
+            panic!("the payload panics");
         }
     }
 }
@@ -309,7 +309,7 @@ impl Drop for Panics {
 }
 
 #[tokio::test]
-async fn a_rule_that_panics_becomes_a_warning_under_its_name_and_the_others_go_on() {
+async fn a_rule_that_panics_becomes_a_warning_under_its_name_and_the_others_continue() {
     for at in PANICS {
         let captured = Captured::new();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -340,7 +340,7 @@ async fn a_rule_that_panics_becomes_a_warning_under_its_name_and_the_others_go_o
 }
 
 #[tokio::test]
-async fn a_drift_detector_that_panics_is_silent_and_the_others_go_on() {
+async fn a_drift_detector_that_panics_is_silent_and_the_others_continue() {
     for at in PANICS {
         let captured = Captured::new();
         let calls = Arc::new(AtomicUsize::new(0));
@@ -391,7 +391,7 @@ async fn a_watched_stream_only_records() {
     );
 }
 
-/// Reports an answer that is empty by core's own judgement.
+/// Reports an answer that is empty by core's definition.
 struct ZeroOutput;
 
 impl Check for ZeroOutput {
@@ -410,7 +410,7 @@ impl Check for ZeroOutput {
 }
 
 #[tokio::test]
-async fn a_check_is_told_at_the_end_whether_there_was_output() {
+async fn a_check_receives_at_the_end_if_there_was_output() {
     for (script, has_output) in [
         (Script::new(), false),
         (Script::new().attempt(|a| a.reasoning("thinking")), false),
@@ -431,7 +431,7 @@ async fn a_check_is_told_at_the_end_whether_there_was_output() {
             "{script:?}"
         );
 
-        // Where an empty answer is no error, a rule may call it one all the same.
+        // If an empty answer is not an error, a rule can still report it.
         let captured = Captured::new();
         let builder = self::l0(&captured).guardrails(|| ZeroOutput);
         let l0 = builder.detect_zero_output(false).build();
@@ -457,7 +457,7 @@ async fn media_reaches_neither_the_text_nor_the_checks() {
 }
 
 #[tokio::test]
-async fn zero_output_is_a_violation_if_the_rules_say_so_and_else_only_an_error() {
+async fn zero_output_is_a_violation_only_if_a_rule_reports_it() {
     for (rules, count) in [
         (Checks::from(|| ZeroOutput), Some(3)),
         (Checks::none(), None),
@@ -505,7 +505,7 @@ async fn a_thousand_interleaved_runs_of_one_l0_never_mix_state() {
     }
 }
 
-/// Reports brackets that do not match; what is open is its state.
+/// Reports unbalanced brackets. Its state is the open brackets.
 #[derive(Default)]
 struct Balanced(Vec<char>);
 
@@ -538,7 +538,7 @@ impl Check for Balanced {
 }
 
 #[tokio::test]
-async fn runs_that_take_turns_with_all_rules_and_drift_find_what_they_find_alone() {
+async fn interleaved_runs_with_all_rules_and_drift_find_the_same_as_single_runs() {
     let rules = Checks::from(Balanced::default)
         .and(|| ZeroOutput)
         .with(|| Trigger::new("`", Severity::Warning, true).at_end())
@@ -699,7 +699,7 @@ async fn zero_output_is_text_without_a_visible_character_in_any_split() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_faulty_answer_completes_at_once_if_the_back_off_does_not_fit_into_the_total_timeout() {
+async fn a_faulty_answer_completes_at_once_if_the_back_off_exceeds_the_total_timeout() {
     use std::time::Duration;
 
     use l0_core::{FinishReason, Timeouts};
@@ -722,7 +722,7 @@ async fn a_faulty_answer_completes_at_once_if_the_back_off_does_not_fit_into_the
 }
 
 #[tokio::test]
-async fn a_closure_that_makes_a_rule_is_a_set_of_rules() {
+async fn a_closure_that_creates_a_rule_is_a_set_of_rules() {
     struct NoB;
 
     impl Check for NoB {
@@ -738,7 +738,7 @@ async fn a_closure_that_makes_a_rule_is_a_set_of_rules() {
     }
 
     let captured = Captured::new();
-    // Of an `L0`, and of one run.
+    // On an `L0`, and on a single run.
     let guarded = l0(&captured).guardrails(|| NoB).build();
     let free = l0(&captured).build();
     let script = Script::new().attempt(|a| a.tokens(["a", "b"]));
@@ -778,8 +778,8 @@ async fn a_violation_at_the_end_that_halts_is_not_retried() {
 }
 
 #[tokio::test]
-async fn a_violation_that_grows_worse_takes_effect_and_is_recorded_once() {
-    /// Reports the same with each of these, one a piece.
+async fn a_violation_that_becomes_more_severe_takes_effect_and_is_recorded_once() {
+    /// Reports the same violation with each of these severities, one per piece.
     struct Worse(std::vec::IntoIter<(Severity, bool)>);
 
     impl Check for Worse {
@@ -789,7 +789,7 @@ async fn a_violation_that_grows_worse_takes_effect_and_is_recorded_once() {
 
         fn text(&mut self, _: &str, findings: &mut Findings) {
             if let Some((severity, recoverable)) = self.0.next() {
-                let violation = Violation::new("worse", severity, "it was said");
+                let violation = Violation::new("worse", severity, "the trigger was found");
                 findings.report(violation.recoverable(recoverable));
             }
         }
@@ -824,7 +824,7 @@ async fn a_violation_that_grows_worse_takes_effect_and_is_recorded_once() {
 }
 
 #[tokio::test]
-async fn a_rule_that_halts_does_so_however_much_was_reported_before() {
+async fn a_rule_halts_the_run_however_much_was_reported_before() {
     struct Many;
 
     impl Check for Many {
@@ -838,7 +838,7 @@ async fn a_rule_that_halts_does_so_however_much_was_reported_before() {
                 findings.report(Violation::new("many", Severity::Warning, message));
             }
             if delta == "bad" {
-                findings.report(Violation::new("many", Severity::Fatal, "the last straw"));
+                findings.report(Violation::new("many", Severity::Fatal, "the last one"));
             }
         }
     }
@@ -850,7 +850,7 @@ async fn a_rule_that_halts_does_so_however_much_was_reported_before() {
     let Error::Guardrail(violation) = error else {
         panic!("{error:?}");
     };
-    assert_eq!(violation.message, "the last straw");
+    assert_eq!(violation.message, "the last one");
     assert_eq!(violations(&captured), Findings::<Violation>::MAX + 1);
 }
 
@@ -859,7 +859,7 @@ fn found<F: Finding>(findings: &Findings<F>) -> usize {
 }
 
 #[test]
-fn findings_hold_each_distinct_one_once_up_to_a_limit() {
+fn findings_keep_each_distinct_one_once_up_to_a_limit() {
     let warning = |message: &str| Violation::new("rule", Severity::Warning, message);
     let mut findings = Findings::new();
     assert_eq!((found(&findings), findings.effect()), (0, Effect::Record));
@@ -876,7 +876,7 @@ fn findings_hold_each_distinct_one_once_up_to_a_limit() {
         findings.report(warning(&number.to_string()));
     }
     assert_eq!(found(&findings), Findings::<Violation>::MAX);
-    // What asks for more than anything before it is kept all the same, and nothing else is.
+    // A finding with a stronger effect than all before is kept beyond the limit, and no other.
     let error = |message: &str| Violation::new("rule", Severity::Error, message);
     for message in ["retry", "retry again"] {
         findings.report(error(message));
@@ -926,11 +926,11 @@ fn a_finding_reported_again_has_its_strongest_effect() {
     assert_eq!(found(&findings), 2);
 }
 
-/// Reports kinds of drift when a piece holds their phrase.
+/// Reports kinds of drift when a piece contains their phrases.
 struct Drifts {
     phrases: &'static [(&'static str, &'static [&'static str])],
     retry: bool,
-    /// Whether what was found is said again at the end, and asks for another attempt only there.
+    /// `true` if findings are repeated at the end, and request another attempt only there.
     at_end: bool,
     seen: Vec<&'static [&'static str]>,
 }
@@ -980,7 +980,7 @@ impl Check<DriftReport> for Drifts {
     }
 }
 
-/// The drift reports of the events, in order.
+/// Returns the drift reports of the events, in order.
 fn reports(captured: &Captured) -> Vec<DriftReport> {
     let report = |event| match event {
         OwnedEvent::Drift { report, .. } => Some(report),
@@ -996,7 +996,7 @@ const PHRASES: &[(&str, &[&str])] = &[
 ];
 
 #[tokio::test]
-async fn drift_is_recorded_and_asks_for_nothing_by_default() {
+async fn drift_is_only_recorded_by_default() {
     for at_end in [false, true] {
         let captured = Captured::new();
         let l0 = l0(&captured)
@@ -1007,9 +1007,9 @@ async fn drift_is_recorded_and_asks_for_nothing_by_default() {
             .build();
         let script = Script::new().attempt(|a| a.tokens(["Sure! ", "In other words, yes."]));
         let mut run = l0.stream(script.source()).start();
-        let text = run.text().await.expect("drift is no error");
+        let text = run.text().await.expect("drift is not an error");
         assert_eq!(text, "Sure! In other words, yes.");
-        assert_eq!(script.calls(), 1, "it costs nothing");
+        assert_eq!(script.calls(), 1, "no other attempt");
         assert_eq!(run.end(), Some(&End::completed()));
         let telemetry = run.telemetry().unwrap();
         assert_eq!(telemetry.drift.unwrap().types, ["hedging", "meta"]);
@@ -1020,7 +1020,7 @@ async fn drift_is_recorded_and_asks_for_nothing_by_default() {
 }
 
 #[tokio::test]
-async fn drift_that_asks_for_it_is_a_model_retry_and_completes_when_retries_are_exhausted() {
+async fn drift_with_retry_is_a_model_retry_and_completes_when_retries_are_exhausted() {
     for at_end in [false, true] {
         let captured = Captured::new();
         let l0 = l0(&captured)
@@ -1034,12 +1034,12 @@ async fn drift_that_asks_for_it_is_a_model_retry_and_completes_when_retries_are_
             .attempt(|a| a.tokens(["To clarify", ", no."]))
             .attempt(|a| a.tokens(["Sure!", "\n", "In other words, yes."]));
         let mut run = l0.stream(script.source()).start();
-        let text = run.text().await.expect("drift is no error");
+        let text = run.text().await.expect("drift is not an error");
         assert_eq!(text, "Sure!\nIn other words, yes.");
         assert_eq!(run.outcome(), Some(Outcome::Completed));
         assert_eq!(script.calls(), 3);
         let telemetry = run.telemetry().unwrap();
-        let drift = telemetry.drift.expect("drift was looked for");
+        let drift = telemetry.drift.expect("drift was checked");
         assert_eq!(
             drift.types,
             ["hedging", "meta"],
@@ -1058,7 +1058,7 @@ async fn drift_that_asks_for_it_is_a_model_retry_and_completes_when_retries_are_
             })
             .collect();
         assert_eq!(retries, [(RetryReason::Drift, RetryKind::Model); 2]);
-        // What is said again at the end, now asking for more, is recorded once.
+        // A finding that is repeated at the end with a stronger effect is recorded once.
         let expected = ["hedging", "meta", "hedging", "meta"]
             .map(|kind| DriftReport::new([kind], 0.8).retry(!at_end));
         assert_eq!(reports(&captured), expected);
@@ -1066,7 +1066,7 @@ async fn drift_that_asks_for_it_is_a_model_retry_and_completes_when_retries_are_
 }
 
 #[tokio::test]
-async fn a_new_attempt_knows_nothing_of_the_drift_before() {
+async fn a_new_attempt_starts_without_earlier_drift() {
     let captured = Captured::new();
     let drift = || Drifts::new(PHRASES).retry(true).at_end();
     let l0 = l0(&captured).drift(drift).build();
@@ -1098,7 +1098,7 @@ async fn a_kind_of_drift_is_reported_once_per_attempt() {
 }
 
 #[tokio::test]
-async fn drift_that_was_looked_for_and_not_found_is_known() {
+async fn a_drift_check_without_findings_is_recorded() {
     let captured = Captured::new();
     let l0 = l0(&captured).drift(|| Drifts::new(PHRASES)).build();
     let script = Script::new().attempt(|a| a.token("The answer is 42."));
@@ -1111,7 +1111,7 @@ async fn drift_that_was_looked_for_and_not_found_is_known() {
 }
 
 #[tokio::test]
-async fn a_report_of_no_drift_is_none_and_asks_for_nothing() {
+async fn an_empty_drift_report_is_ignored() {
     let captured = Captured::new();
     let drift = || Drifts::new(&[("fine", &[])]).retry(true);
     let l0 = l0(&captured).drift(drift).build();
@@ -1138,7 +1138,7 @@ async fn drift_of_a_watched_stream_is_only_recorded() {
 }
 
 #[tokio::test]
-async fn of_a_violation_and_drift_the_violation_is_the_reason() {
+async fn a_violation_takes_precedence_over_drift_as_the_reason() {
     let captured = Captured::new();
     let l0 = l0(&captured)
         .guardrails(|| Trigger::new("Sure", Severity::Error, true))

@@ -1,13 +1,14 @@
-//! What is asked reaches those that need it, and nobody else.
+//! The input of a run reaches only the interceptors that need it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use l0_core::source::ByToken;
 use l0_core::testing::{Script, ScriptedError, ScriptedStream};
-use l0_core::{Attempt, ByToken, Interceptor, L0, Observers, RunInfo, Source};
+use l0_core::{Attempt, Interceptor, L0, Observers, RunInfo, Source};
 use serde_json::{Value, json};
 
-/// A source that knows what it asks, and counts how often it is asked for it.
+/// A source that knows its input, and counts the requests for it.
 struct Asks {
     script: Script,
     times: Arc<AtomicU32>,
@@ -33,7 +34,7 @@ impl Source for Asks {
     }
 }
 
-/// Keeps what it is told of a run.
+/// Keeps the input that it receives.
 #[derive(Clone, Default)]
 struct Keeps {
     needs_input: bool,
@@ -51,7 +52,7 @@ impl Interceptor for Keeps {
 }
 
 #[test]
-fn the_input_of_each_source_is_asked_for_only_if_it_is_needed_and_shows_nowhere() {
+fn the_input_of_each_source_is_requested_only_if_needed_and_is_never_printed() {
     for needs_input in [false, true] {
         let keeps = Keeps {
             needs_input,

@@ -1,8 +1,11 @@
-//! Runs that start, stream, fail, fall back, end, are aborted, one or all, and are dropped in any order: at
-//! every step, as many have started as have finished and are live, as many attempts have started as have
-//! ended or go on, and whoever waits for the end of all waits exactly as long as one is live.
+//! Runs that start, stream, fail, fall back, end, are dropped, and are aborted alone or together,
+//! in any order.
 //!
-//! `L0_INTERLEAVINGS` says how many orders are tried. Ten million take ten minutes:
+//! At every step, the number of started runs is that of finished and live runs, and the number of
+//! started attempts is that of ended and open ones. A task that waits for the end of all runs waits
+//! exactly as long as one is live.
+//!
+//! `L0_INTERLEAVINGS` is the number of orders to try. Ten million take ten minutes:
 //!
 //! ```console
 //! $ L0_INTERLEAVINGS=10000000 cargo test -p l0-core --test interleavings
@@ -23,7 +26,7 @@ use l0_core::{
 
 type Item = io::Result<&'static str>;
 
-/// A source that gives what was put into it; `None` ends it.
+/// A source that yields the items put into it; `None` ends it.
 #[derive(Clone, Default)]
 struct Fed(Arc<Mutex<VecDeque<Option<Item>>>>);
 
@@ -47,7 +50,7 @@ impl Stream for Fed {
     }
 }
 
-/// How often each run started and finished.
+/// The number of starts and ends of each run.
 #[derive(Clone, Default)]
 struct Tally(Arc<Mutex<HashMap<String, Counts>>>);
 
@@ -56,7 +59,7 @@ struct Counts {
     started: u32,
     finished: u32,
     attempts: u32,
-    /// Whether an attempt goes on.
+    /// `true` while an attempt is open.
     is_open: bool,
     fallbacks: u32,
 }
@@ -130,7 +133,7 @@ struct Live {
     stream: Subject,
     handle: RunHandle,
     fed: Fed,
-    /// Whether it was told to stop, and so must have ended after the next poll.
+    /// `true` if it was asked to stop, and so must have ended after the next poll.
     aborted: bool,
 }
 
@@ -186,7 +189,7 @@ impl Live {
     }
 }
 
-/// Whoever waits until no run is live.
+/// A task that waits until no run is live.
 struct Waits {
     ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     woken: Arc<Woken>,
@@ -208,7 +211,7 @@ impl Waits {
         }
     }
 
-    /// Polls it if it was woken, as its executor would. Returns whether it has seen the end.
+    /// Polls it if it was woken, as its executor would. Returns `true` if it is ready.
     fn is_over(&mut self) -> bool {
         if !self.woken.0.swap(false, Ordering::Relaxed) {
             return false;
@@ -255,7 +258,8 @@ fn started_is_finished_plus_live_at_every_step_of_any_interleaving() {
                     runs.push(Live::start(l0, &mut rng));
                 }
                 (1, _) => {
-                    // Dropped in any state; a run that was told to stop is aborted, not dropped.
+                    // Dropped in any state. A run that was asked to stop ends as aborted, not as
+                    // dropped.
                     let run = runs.swap_remove(chosen);
                     drop(run.stream);
                     assert!(run.handle.is_finished());

@@ -1,4 +1,4 @@
-//! Keep: which runs are told one by one, and why.
+//! Keep: which runs are exported individually, and why.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,7 +15,7 @@ type Kept = Arc<Mutex<Vec<Option<KeepReason>>>>;
 
 fn l0(monitoring: Monitoring) -> (L0, Kept) {
     let kept = Kept::default();
-    let told = Arc::clone(&kept);
+    let recorded = Arc::clone(&kept);
     let l0 = L0::builder()
         .monitoring(monitoring)
         .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(MS)))
@@ -25,13 +25,13 @@ fn l0(monitoring: Monitoring) -> (L0, Kept) {
                 telemetry.map_or(finished.kept, |one| one.kept),
                 finished.kept
             );
-            told.lock().expect("no panic").push(finished.kept);
+            recorded.lock().expect("no panic").push(finished.kept);
         }))
         .build();
     (l0, kept)
 }
 
-/// A rule that finds what is to be found.
+/// A rule that reports its finding.
 struct Finds<F>(F);
 
 impl<F: l0_core::Finding> l0_core::Check<F> for Finds<F> {
@@ -81,7 +81,7 @@ async fn a_run_is_kept_for_the_first_reason_that_applies() {
             false,
             Some(Failed),
         ),
-        ("a failure that is not asked for", none, failed, true, None),
+        ("a failure without `failures`", none, failed, true, None),
         ("slow", every, slow, true, Some(Slow)),
         ("slow, not measured", every, slow, false, None),
         ("slow and failed", every, slow_failure, true, Some(Failed)),
@@ -111,7 +111,7 @@ async fn a_run_is_kept_for_the_first_reason_that_applies() {
 }
 
 #[test]
-fn a_share_of_the_runs_is_drawn_and_a_seed_repeats_it() {
+fn a_share_of_the_runs_is_kept_and_a_seed_repeats_the_choice() {
     const RUNS: usize = 20_000;
     let draws = |seed| {
         let (l0, kept) = l0(Monitoring::new().keep(Keep::rate(0.1)));

@@ -1,4 +1,4 @@
-//! Limits of a run, and budgets of many: what ends, what is refused, and what was spent.
+//! Limits of a run, and budgets of many: which runs end, which are refused, and what was spent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use l0_core::{
     TokenPrices, TokenView, Unfinished, Usage, source,
 };
 
-/// A token of output costs a cent; one of input, a tenth of it.
+/// An output token costs a cent; an input token a tenth of it.
 fn prices(model: &Priced<'_>) -> Option<Arc<Price>> {
     let tokens = TokenPrices::new(Money::micros(1_000), Money::cents(1));
     (model.model == Some("gpt-4")).then(|| Arc::new(Price::new(Currency::USD, tokens)))
@@ -22,12 +22,12 @@ fn usd(amount: Money) -> Cost {
     Cost::new(amount, Currency::USD, CostSource::Provider)
 }
 
-/// So many tokens of one letter.
+/// Adds this number of tokens of one letter.
 fn tokens(attempt: ScriptedAttempt, count: usize) -> ScriptedAttempt {
     attempt.tokens(std::iter::repeat_n("a", count))
 }
 
-/// Reads to the end. Returns how many items were handed out, and what came last.
+/// Reads to the end. Returns the number of yielded items, and the error at the end.
 async fn read(
     run: &mut Run<'_, ScriptedToken, ScriptedError>,
 ) -> (usize, Option<Error<ScriptedError>>) {
@@ -49,13 +49,13 @@ fn retrying() -> L0Builder {
 }
 
 #[tokio::test]
-async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
+async fn the_item_that_crosses_a_limit_is_yielded_and_is_the_last() {
     use LimitKind::{Cost, OutputTokens};
     let usage = Usage::new().input(100).output(5);
     let limits = Limits::new();
-    // 100 tokens of input are 10 cents, 5 of output are 5.
+    // 100 input tokens cost 10 cents, 5 output tokens cost 5.
     let cents = |cents| limits.cost(Money::cents(cents));
-    // Anew for each monitoring, since a script goes on where it was.
+    // Created for each monitoring, because a script continues where it was.
     let rows = || {
         [
             (
@@ -66,7 +66,7 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 None,
             ),
             (
-                "as many tokens as there may be",
+                "exactly the maximum of tokens",
                 limits.output_tokens(9),
                 Script::new().attempt(|a| tokens(a, 9)),
                 9,
@@ -87,14 +87,14 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 Some(OutputTokens),
             ),
             (
-                "reasoning, tool calls and media are",
+                "reasoning, tool calls and media count",
                 limits.output_tokens(2),
                 Script::new().attempt(|a| tokens(a.reasoning("so").tool_call("{}").media(), 9)),
                 3,
                 Some(OutputTokens),
             ),
             (
-                "tokens of attempts that were thrown away are",
+                "tokens of discarded attempts count",
                 limits.output_tokens(4),
                 Script::new()
                     .attempt(|a| tokens(a, 3).fail(std::io::ErrorKind::ConnectionReset))
@@ -103,14 +103,14 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 Some(OutputTokens),
             ),
             (
-                "usage that is told costs as much as it may",
+                "reported usage costs exactly the maximum",
                 cents(15),
                 Script::new().attempt(move |a| tokens(a.usage(usage), 9)),
                 10,
                 None,
             ),
             (
-                "usage that is told costs more",
+                "reported usage costs more",
                 cents(14),
                 Script::new().attempt(move |a| tokens(a.usage(usage), 9)),
                 1,
@@ -124,7 +124,7 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 Some(Cost),
             ),
             (
-                "a cost that is told wins over the price",
+                "a reported cost takes precedence over the price",
                 cents(14),
                 Script::new()
                     .attempt(move |a| tokens(a.cost(usd(Money::cents(1))).usage(usage), 9)),
@@ -132,14 +132,14 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 None,
             ),
             (
-                "a cost in another currency is not known",
+                "a cost in another currency does not count",
                 limits.cost_in(Money::cents(1), Currency::EUR),
                 Script::new().attempt(move |a| tokens(a.usage(usage), 9)),
                 10,
                 None,
             ),
             (
-                "attempts that were thrown away cost too",
+                "discarded attempts cost too",
                 cents(25),
                 Script::new()
                     .attempt(move |a| a.usage(usage).fail(std::io::ErrorKind::ConnectionReset))
@@ -148,7 +148,7 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
                 Some(Cost),
             ),
             (
-                "an answer that is complete is not thrown away",
+                "a complete answer is not discarded",
                 cents(14),
                 Script::new()
                     .attempt(move |a| tokens(a, 9).finish(FinishReason::Stop).usage(usage)),
@@ -187,7 +187,7 @@ async fn the_item_that_crosses_a_limit_is_handed_out_and_is_the_last() {
 }
 
 #[tokio::test]
-async fn a_model_without_a_price_has_no_limit_of_cost() {
+async fn a_model_without_a_price_has_no_cost_limit() {
     let usage = Usage::new().input(1_000_000).output(1_000_000);
     let script = Script::new().attempt(|a| tokens(a.usage(usage), 9));
     let l0 = retrying()
@@ -222,7 +222,7 @@ async fn no_fallback_follows_a_limit() {
 }
 
 #[tokio::test]
-async fn a_budget_is_charged_by_runs_calls_and_thrown_away_attempts_however_they_end() {
+async fn a_budget_is_charged_for_runs_calls_and_discarded_attempts_however_they_end() {
     let cent = usd(Money::cents(1));
     let usage = Usage::new().input(100).output(5);
     let reset = std::io::ErrorKind::ConnectionReset;
@@ -237,7 +237,7 @@ async fn a_budget_is_charged_by_runs_calls_and_thrown_away_attempts_however_they
         ("failed", failed, 9, Money::cents(1)),
         ("dropped", complete.clone(), 3, Money::cents(15)),
         (
-            "dropped before its usage was told",
+            "dropped before its usage was reported",
             complete,
             2,
             Money::ZERO,
@@ -267,7 +267,7 @@ async fn a_budget_is_charged_by_runs_calls_and_thrown_away_attempts_however_they
         .view_with(|usage: &Usage| TokenView::other().usage(*usage))
         .metadata("model", "gpt-4");
     call.start().await.expect("an answer");
-    // The price of output is not zero, and how much there was is not told.
+    // The price of output is not zero, but the amount of output was not reported.
     assert_eq!(budget.spent(), Money::cents(10));
 }
 
@@ -280,7 +280,7 @@ async fn a_spent_budget_refuses_runs_until_its_window_is_over() {
     let outcome = |run: Run<'_, _, _>| run.outcome();
     for window in 0..3 {
         assert_eq!(budget.left(), Money::cents(10));
-        // The second overspends it, and the third is refused.
+        // The second run overspends it, and the third is refused.
         let mut first = begin();
         assert_eq!(read(&mut first).await.0, 2);
         assert_eq!(outcome(first), Some(Outcome::Completed));
@@ -301,7 +301,7 @@ async fn a_spent_budget_refuses_runs_until_its_window_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_spends_from_the_window_that_it_started_in() {
+async fn a_run_spends_from_the_window_in_which_it_started() {
     let script = Script::new().attempt(|a| {
         a.token("Hi")
             .wait(Duration::from_secs(90))
@@ -358,13 +358,13 @@ fn threads_that_share_a_budget_lose_nothing() {
             threads.spawn(move || run(Usage::new().input(7).output(output)));
         }
     });
-    // 28 tokens of input and 10 of output.
+    // 28 input tokens and 10 output tokens.
     let each = Money::micros(1_000) * 28 + Money::cents(1) * 10;
     assert_eq!(budget.spent(), each * RUNS as u64);
 }
 
 #[tokio::test(start_paused = true)]
-async fn budgets_by_key_are_apart_and_forgotten_with_their_window() {
+async fn budgets_by_key_are_separate_and_removed_after_their_window() {
     let minute = Duration::from_secs(60);
     let budgets = Budgets::new(Budget::new(Money::cents(10)).per(minute));
     let l0 = L0::default();
@@ -433,7 +433,7 @@ async fn a_pricing_that_panics_limits_nothing() {
     );
 }
 
-/// Four characters are a token, of what was asked too.
+/// Four characters are a token, in the input too.
 fn by_characters(attempt: &Unfinished<'_>) -> Option<Usage> {
     let output = Usage::new().output(attempt.characters.div_ceil(4));
     Some(match attempt.input_characters {
@@ -443,24 +443,24 @@ fn by_characters(attempt: &Unfinished<'_>) -> Option<Usage> {
 }
 
 #[tokio::test]
-async fn with_estimates_what_the_live_attempt_has_given_costs() {
+async fn with_estimates_the_live_attempt_counts() {
     let four = |count| Script::new().attempt(move |a| a.tokens(std::iter::repeat_n("four", count)));
-    let told = Usage::new().input(100).output(5);
+    let reported = Usage::new().input(100).output(5);
     for monitoring in [Monitoring::off(), Monitoring::new()] {
-        // Of cents: those that the run may cost, and the items that it gives.
+        // In cents: the run's maximum. In items: what it yields.
         for (name, script, input, cents, items) in [
             ("output", four(9), "", 4, 5),
-            ("as much as there may be", four(4), "", 4, 4),
-            // 400 characters are 100 tokens, which are 10 cents.
+            ("exactly the maximum", four(4), "", 4, 4),
+            // 400 characters are 100 tokens, which cost 10 cents.
             (
-                "input is paid for at once",
+                "input is charged at once",
                 four(9),
                 &*"a".repeat(400),
                 12,
                 3,
             ),
             (
-                "what was told wins over what is estimated of it",
+                "reported usage takes precedence over its estimate",
                 Script::new().attempt(move |a| {
                     let a = a.usage(Usage::new().input(10)).tokens(["four"; 9]);
                     a.finish(FinishReason::Stop)
@@ -470,10 +470,10 @@ async fn with_estimates_what_the_live_attempt_has_given_costs() {
                 5,
             ),
             (
-                "an answer that is complete is not estimated",
+                "a complete answer is not estimated",
                 Script::new().attempt(move |a| {
                     let a = a.tokens(["four"; 3]).finish(FinishReason::Stop);
-                    a.usage(told).token("four")
+                    a.usage(reported).token("four")
                 }),
                 "",
                 14,
@@ -496,8 +496,8 @@ async fn with_estimates_what_the_live_attempt_has_given_costs() {
 }
 
 #[tokio::test]
-async fn what_was_estimated_stays_charged_until_it_is_known_better() {
-    let told = Usage::new().input(100).output(5);
+async fn an_estimated_cost_stays_charged_until_it_is_replaced() {
+    let reported = Usage::new().input(100).output(5);
     for (name, script, reads, cents) in [
         (
             "dropped",
@@ -506,20 +506,23 @@ async fn what_was_estimated_stays_charged_until_it_is_known_better() {
             3,
         ),
         (
-            "completed, and told",
-            Script::new()
-                .attempt(move |a| a.tokens(["four"; 9]).finish(FinishReason::Stop).usage(told)),
+            "completed with reported usage",
+            Script::new().attempt(move |a| {
+                a.tokens(["four"; 9])
+                    .finish(FinishReason::Stop)
+                    .usage(reported)
+            }),
             99,
             15,
         ),
         (
-            "completed, and not told",
+            "completed without reported usage",
             Script::new().attempt(|a| a.tokens(["four"; 9])),
             99,
             9,
         ),
         (
-            "completed with a token that says why, and not told",
+            "completed by a token with a finish reason, without reported usage",
             Script::new().attempt(|a| {
                 let mut last = ScriptedToken::new(TokenKind::Text, "four");
                 last.finish = Some(FinishReason::Stop);
@@ -549,8 +552,8 @@ async fn what_was_estimated_stays_charged_until_it_is_known_better() {
     }
 }
 
-/// Runs with budgets at random, some of them shared by runs that live at the same time: none of them
-/// overspends by more than one item for each run alive, and none that is refused calls its source.
+/// Random runs with budgets, which live runs share in part. No budget is overspent by more than one
+/// item for each live run, and no refused run calls its source.
 #[tokio::test]
 async fn no_run_overspends_by_more_than_one_item() {
     let runs: u64 =
@@ -569,7 +572,7 @@ async fn no_run_overspends_by_more_than_one_item() {
             .estimate_usage(by_characters)
             .budget(budget.clone())
             .build();
-        // An item has at most eight characters, which are two tokens, for two cents.
+        // An item has at most eight characters: two tokens, for two cents.
         let item = Money::cents(2);
         let alive = rng.usize(1..5);
         let scripts: Vec<Script> = (0..alive)

@@ -1,4 +1,5 @@
-//! The list of live runs: who is on it and until when, stopping all of them, and waiting for all to end.
+//! The list of live runs: which runs are on it and until when, aborting all of them, and waiting
+//! for their end.
 
 use std::future::{Future, ready};
 use std::io;
@@ -42,7 +43,7 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// Counts how often it is woken.
+/// Counts its wake-ups.
 #[derive(Default)]
 struct Task(AtomicUsize);
 
@@ -68,7 +69,7 @@ fn poll<F: Future + Unpin>(future: &mut F, task: &Waker) -> Poll<F::Output> {
 }
 
 #[test]
-fn clones_and_variants_share_one_list_and_others_do_not() {
+fn clones_and_variants_share_one_list_and_other_configurations_do_not() {
     let l0 = L0::default();
     let clone = l0.clone();
     let variant = l0.to_builder().detect_zero_output(false).build();
@@ -108,7 +109,9 @@ fn every_run_leaves_the_list_however_it_ends() {
                 count.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(seen.live(), 1);
             }
-            Event::Finished { .. } => assert_eq!(seen.live(), 1, "until it has told"),
+            Event::Finished { .. } => {
+                assert_eq!(seen.live(), 1, "until its observers are notified");
+            }
             _ => {}
         });
         let exited = exit.run(runtime(), l0.to_builder().interceptor(observe));
@@ -120,7 +123,7 @@ fn every_run_leaves_the_list_however_it_ends() {
 }
 
 #[test]
-fn a_run_is_off_the_list_before_its_last_item_is_handed_out() {
+fn a_run_leaves_the_list_before_it_yields_its_last_item() {
     let l0 = L0::default();
     let script = Script::new().attempt(|a| a.token("Hello"));
     let mut run = l0.stream(script.source()).start();
@@ -137,7 +140,11 @@ fn a_run_is_off_the_list_before_its_last_item_is_handed_out() {
     }
     let refusing = l0.to_builder().interceptor(Refuses).build();
     let mut refused = refusing.stream(script.source()).start();
-    assert_eq!(l0.live(), 0, "it has finished, though nobody was told yet");
+    assert_eq!(
+        l0.live(),
+        0,
+        "it has finished, before its consumer received the error"
+    );
     assert!(refused.next().now_or_never().flatten().is_some());
 }
 
@@ -159,7 +166,7 @@ fn the_age_is_that_of_the_run_that_started_first() {
 }
 
 #[test]
-fn an_abort_of_all_ends_those_that_are_live_now_and_no_later_one() {
+fn abort_all_ends_the_live_runs_and_no_later_ones() {
     let l0 = L0::default();
     let variant = l0.to_builder().build();
     let mut runs = [hung(&l0), hung(&variant)];
@@ -171,7 +178,7 @@ fn an_abort_of_all_ends_those_that_are_live_now_and_no_later_one() {
     assert!(poll(&mut watched.next(), &waker).is_pending());
     l0.abort_all();
     assert_eq!(task.woken(), 3);
-    assert_eq!(l0.live(), 3, "nothing acts while nobody polls");
+    assert_eq!(l0.live(), 3, "nothing happens without a poll");
 
     let later = hung(&l0);
     let [polled, dropped] = &mut runs;
@@ -188,10 +195,10 @@ fn an_abort_of_all_ends_those_that_are_live_now_and_no_later_one() {
 }
 
 #[test]
-fn the_end_of_the_last_run_wakes_all_who_wait() {
+fn the_end_of_the_last_run_wakes_all_waiting_tasks() {
     let l0 = L0::default();
     let (task, waker) = Task::new();
-    assert!(poll(&mut l0.ended(), &waker).is_ready(), "none was live");
+    assert!(poll(&mut l0.ended(), &waker).is_ready(), "no run was live");
 
     let (first, second) = (hung(&l0), hung(&l0));
     let mut waits = [l0.ended(), l0.clone().ended()];
@@ -205,7 +212,7 @@ fn the_end_of_the_last_run_wakes_all_who_wait() {
     assert_eq!(task.woken(), 2);
     assert!(waits.iter_mut().all(|wait| poll(wait, &waker).is_ready()));
 
-    // A run that starts before the task gets to it is waited for too.
+    // A run that starts before the task is polled extends the wait.
     let run = hung(&l0);
     let mut wait = l0.ended();
     assert!(poll(&mut wait, &waker).is_pending());
@@ -219,7 +226,7 @@ fn the_end_of_the_last_run_wakes_all_who_wait() {
 }
 
 #[test]
-fn who_no_longer_waits_is_neither_woken_nor_kept() {
+fn a_task_that_no_longer_waits_is_not_woken_or_kept() {
     let l0 = L0::default();
     let run = hung(&l0);
     let (first, first_waker) = Task::new();
@@ -235,7 +242,7 @@ fn who_no_longer_waits_is_neither_woken_nor_kept() {
     drop(run);
     assert_eq!((first.woken(), second.woken()), (0, 0));
 
-    // Whoever waits keeps neither the configuration nor its observers.
+    // A waiting task keeps neither the configuration nor its observers alive.
     let kept = Arc::new(());
     let held = Arc::clone(&kept);
     let l0 = L0::builder()
@@ -252,7 +259,7 @@ fn who_no_longer_waits_is_neither_woken_nor_kept() {
 }
 
 #[test]
-fn a_panic_of_one_task_keeps_no_other_from_being_woken() {
+fn a_panic_of_one_task_does_not_keep_others_from_being_woken() {
     struct Panics;
     impl Wake for Panics {
         fn wake(self: Arc<Self>) {
@@ -279,7 +286,7 @@ fn a_panic_of_one_task_keeps_no_other_from_being_woken() {
 }
 
 #[test]
-fn observers_may_do_all_of_it_themselves() {
+fn observers_can_start_abort_and_await_runs() {
     let l0: Arc<OnceLock<L0>> = Arc::default();
     let started = Arc::new(Mutex::new(None));
     let (known, kept) = (Arc::clone(&l0), Arc::clone(&started));
@@ -297,12 +304,12 @@ fn observers_may_do_all_of_it_themselves() {
     drop(hung(l0));
     assert_eq!(l0.observer_panics(), 0);
     assert_eq!(l0.live(), 1);
-    // The run of the observer ends in its turn, and starts one that is dropped at once.
+    // The observer's own run ends, and starts one that is dropped at once.
     let another = started.lock().expect("no panic").take();
     drop(another);
 }
 
-/// Wakes a thread: the smallest executor there is.
+/// Wakes a thread: a minimal executor.
 struct Unparks(Thread);
 
 impl Wake for Unparks {

@@ -1,19 +1,20 @@
-//! Metadata: who may say what of a run and of its sources, before it starts and while it is live.
+//! Metadata: which entries of a run and its sources win, before the run starts and while it is live.
 
 use std::thread;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use l0_core::source::ByToken;
 use l0_core::testing::{Captured, OwnedEvent, Script, ScriptedError, ScriptedStream};
 use l0_core::{
-    Attempt, ByToken, Chunk, Description, Failure, Interceptor, L0, Metadata, Monitoring, NewRun,
-    Observers, Refusal, Retry, RunInfo, Source, source,
+    Attempt, Chunk, Description, Failure, Interceptor, L0, Metadata, Monitoring, NewRun, Observers,
+    Refusal, Retry, RunInfo, Source, source,
 };
 use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// A source that says what it is.
+/// A source with a description.
 struct Described(Description);
 
 type Connecting = std::future::Ready<Result<ScriptedStream, ScriptedError>>;
@@ -57,11 +58,14 @@ impl Interceptor for Sets {
     }
 }
 
-/// Who says an entry, from the weakest to the strongest.
+/// The places that can set an entry, from the weakest to the strongest.
 const WHO: [&str; 5] = ["description", "monitoring", "run", "source", "before"];
 
-/// The run's entry, and that of its first attempt, if these say it.
-async fn said(key: &str, who: &[&'static str]) -> (Option<Value>, Option<Value>, Option<String>) {
+/// Returns the entries of the run and its first attempt, set in these places.
+async fn entries(
+    key: &str,
+    who: &[&'static str],
+) -> (Option<Value>, Option<Value>, Option<String>) {
     let says = |name: &str| who.contains(&name);
     let mut monitoring = Monitoring::new();
     if says("monitoring") {
@@ -108,27 +112,27 @@ async fn said(key: &str, who: &[&'static str]) -> (Option<Value>, Option<Value>,
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_all_who_say_an_entry_the_one_that_knows_best_is_heard() {
+async fn the_most_specific_entry_wins() {
     for (weaker, stronger) in
         (0..WHO.len()).flat_map(|one| (one..WHO.len()).map(move |other| (one, other)))
     {
         let who = [WHO[weaker], WHO[stronger]];
         let expected = json!(WHO[stronger]);
         let model = WHO[stronger].to_owned();
-        let said = said("model", &who).await;
+        let entries = entries("model", &who).await;
         assert_eq!(
-            said,
+            entries,
             (Some(expected.clone()), Some(expected), Some(model)),
             "{who:?}"
         );
     }
-    // All of them, and none.
-    assert_eq!(said("model", &WHO).await.2.as_deref(), Some("before"));
-    assert_eq!(said("model", &[]).await, (None, None, None));
-    // An entry that no description knows.
+    // With all of them, and with none.
+    assert_eq!(entries("model", &WHO).await.2.as_deref(), Some("before"));
+    assert_eq!(entries("model", &[]).await, (None, None, None));
+    // An entry that descriptions cannot hold.
     for pair in WHO[1..].windows(2) {
         assert_eq!(
-            said("tenant", pair).await.0,
+            entries("tenant", pair).await.0,
             Some(json!(pair[1])),
             "{pair:?}"
         );
@@ -140,7 +144,7 @@ fn object(metadata: &Metadata) -> Value {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fallback_has_what_the_run_says_and_nothing_that_the_first_source_says_of_itself() {
+async fn a_fallback_inherits_entries_of_the_run_but_not_of_the_first_source() {
     let l0 = L0::builder()
         .monitoring(
             Monitoring::new()
@@ -192,7 +196,7 @@ async fn a_fallback_has_what_the_run_says_and_nothing_that_the_first_source_says
     assert_eq!(
         object(run.info().metadata()),
         sources[0],
-        "the run's are its first source's"
+        "the run has the entries of its first source"
     );
     assert!(run.info().source(0).is_none() && run.info().source(4).is_none());
     let attempts = run.telemetry().expect("measured").attempts;
@@ -215,7 +219,7 @@ async fn a_fallback_has_what_the_run_says_and_nothing_that_the_first_source_says
 const WITH_A_KEY: &str = "https://me:secret@example.com/v1/chat?key=sk-secret";
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_gives_no_secret_away_whoever_says_it() {
+async fn an_endpoint_is_redacted_wherever_it_is_set() {
     type Case = (
         &'static str,
         fn(L0) -> l0_core::Run<'static, l0_core::testing::ScriptedToken, ScriptedError>,
@@ -264,19 +268,91 @@ async fn an_endpoint_gives_no_secret_away_whoever_says_it() {
         let live = format!("{:?}", run.telemetry().map(|telemetry| telemetry.metadata));
         let _ = run.text().await;
         let sources: Vec<_> = run.info().sources().collect();
-        let told = format!(
+        let reported = format!(
             "{live} {:?} {sources:?} {:?} {:?}",
             captured.events(),
             run.telemetry(),
             run.info()
         );
-        assert!(told.contains("example.com"), "{who}: {told}");
-        assert!(!told.contains("secret"), "{who}: {told}");
+        assert!(reported.contains("example.com"), "{who}: {reported}");
+        assert!(!reported.contains("secret"), "{who}: {reported}");
+    }
+}
+
+/// Endpoints with a secret, in every form that an application can write.
+const ENDPOINTS: [(&str, &str); 22] = [
+    (
+        "https://me:secret@h.example/chat",
+        "https://[redacted]@h.example/chat",
+    ),
+    ("HTTPS://secret@H/chat", "HTTPS://[redacted]@H/chat"),
+    ("https://me:pa/secret@h/chat", "https://[redacted]@h/chat"),
+    ("https://me:p@secret@h/chat", "https://[redacted]@h/chat"),
+    ("//me:secret@h/chat", "//[redacted]@h/chat"),
+    ("me:secret@h:80/chat", "[redacted]@h:80/chat"),
+    ("me:secret@h", "[redacted]@h"),
+    ("https://h/chat?key=secret", "https://h/chat?[redacted]"),
+    ("https://h/chat?secret", "https://h/chat?[redacted]"),
+    ("https://h/chat? key=secret", "https://h/chat?[redacted]"),
+    ("https://h/chat?key=\"secret\"", "https://h/chat?[redacted]"),
+    ("https://h/chat#secret", "https://h/chat#[redacted]"),
+    ("/chat?key=secret", "/chat?[redacted]"),
+    ("/chat?secret", "/chat?[redacted]"),
+    ("/chat?a=1&secret", "/chat?[redacted]"),
+    ("/chat?$filter=secret", "/chat?[redacted]"),
+    ("/chat?=secret", "/chat?[redacted]"),
+    ("/chat??secret", "/chat?[redacted]"),
+    ("/chat#secret", "/chat#[redacted]"),
+    ("POST /chat?secret HTTP/1.1", "POST /chat?[redacted]"),
+    // Not a URL, and no secret.
+    ("/users/@me/chat", "/users/@me/chat"),
+    ("/chat", "/chat"),
+];
+
+#[test]
+fn an_endpoint_is_redacted_in_every_form() {
+    for (endpoint, expected) in ENDPOINTS {
+        let monitoring = Monitoring::new().metadata("endpoint", endpoint);
+        let l0 = L0::builder().monitoring(monitoring).build();
+        let run = l0.stream_from(described(None)).start();
+        assert_eq!(run.info().metadata()["endpoint"], expected, "{endpoint}");
+    }
+}
+
+#[test]
+fn of_an_address_only_the_host_is_used() {
+    for (address, expected) in [
+        ("api.example.com", Some("api.example.com")),
+        ("::1", Some("::1")),
+        ("https://api.example.com", Some("api.example.com")),
+        (
+            "https://me:secret@api.example.com/v1?key=secret",
+            Some("api.example.com"),
+        ),
+        ("me:secret@api.example.com", Some("api.example.com")),
+        ("api.example.com/secret", Some("api.example.com")),
+        ("api.example.com?secret#secret", Some("api.example.com")),
+        ("//api.example.com/secret", Some("api.example.com")),
+        // The part before the slash can be a part of the password.
+        ("https://me:sec/ret@api.example.com", None),
+        ("/secret", None),
+        ("", Some("")),
+    ] {
+        let mut description = Description::new();
+        description.server_address = Some(address.into());
+        let first = Described(description.clone());
+        let l0 = L0::builder().monitoring(Monitoring::new()).build();
+        let builder = l0.stream_from(first).fallback(Described(description));
+        let run = builder.start();
+        for source in run.info().sources() {
+            let host = source.description.server_address.as_deref();
+            assert_eq!(host, expected, "{address}");
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_becomes_known_while_a_run_lives_reaches_its_telemetry_and_its_end_alone() {
+async fn metadata_set_on_a_live_run_reaches_only_its_telemetry_and_its_finished_event() {
     for measured in [true, false] {
         let captured = Captured::new();
         let finished = std::sync::Arc::new(std::sync::Mutex::new(None));
@@ -341,7 +417,7 @@ async fn what_becomes_known_while_a_run_lives_reaches_its_telemetry_and_its_end_
             assert_eq!(
                 telemetry.attempts[0].model.as_deref(),
                 Some("gpt-4"),
-                "as it was asked"
+                "as it was requested"
             );
         }
         let at_start = json!({ "environment": "test", "model": "gpt-4", "plan": "free" });
@@ -353,9 +429,9 @@ async fn what_becomes_known_while_a_run_lives_reaches_its_telemetry_and_its_end_
     }
 }
 
-/// Keeps the handle of a run, and sets an entry when an attempt of it has ended.
+/// Keeps the handle of a run, and sets an entry when one of its attempts has ended.
 #[tokio::test(start_paused = true)]
-async fn an_entry_that_is_set_by_what_watches_the_last_attempt_is_told_too() {
+async fn an_entry_set_by_an_observer_of_the_last_attempt_is_recorded() {
     use std::sync::{Arc, OnceLock};
 
     struct Watches(Arc<OnceLock<l0_core::RunHandle>>);
@@ -390,7 +466,7 @@ async fn an_entry_that_is_set_by_what_watches_the_last_attempt_is_told_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_that_belong_together_know_their_parent_and_share_its_conversation() {
+async fn related_runs_have_a_parent_and_share_its_conversation() {
     let captured = Captured::new();
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
@@ -429,7 +505,7 @@ async fn runs_that_belong_together_know_their_parent_and_share_its_conversation(
     while watched.next().await.is_some() {}
     other.text().await.expect("it completes");
     (&mut agent).await.expect("it completes");
-    let told: Vec<_> = [
+    let reported: Vec<_> = [
         step.telemetry(),
         nested.telemetry(),
         watched.telemetry(),
@@ -454,7 +530,7 @@ async fn runs_that_belong_together_know_their_parent_and_share_its_conversation(
     let id = |info: &RunInfo| Some(info.id().to_owned());
     let (of_agent, of_step) = (id(agent.info()), id(step.info()));
     assert_eq!(
-        told,
+        reported,
         [
             (of_agent.clone(), 1, 1),
             (of_step.clone(), 0, 1),
@@ -474,7 +550,7 @@ async fn runs_that_belong_together_know_their_parent_and_share_its_conversation(
     );
     assert_eq!(l0.live(), 0);
 
-    // What the L0 says is not the parent's to change.
+    // A parent cannot change the entries set on the `L0`.
     let shared = l0
         .to_builder()
         .monitoring(Monitoring::new().metadata("conversation_id", "all"))
@@ -492,7 +568,7 @@ async fn runs_that_belong_together_know_their_parent_and_share_its_conversation(
 }
 
 #[test]
-fn a_source_of_a_closure_takes_metadata_of_any_json() {
+fn a_source_made_of_a_closure_takes_metadata_of_any_json_type() {
     let named = source(|_| std::future::ready(Err::<(), _>(std::io::Error::other("no"))))
         .metadata("model", "gpt-4")
         .metadata("tags", json!(["a", 1]))

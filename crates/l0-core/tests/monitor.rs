@@ -1,4 +1,4 @@
-//! The monitor by itself, as the guide uses it: what it is told is what its telemetry says.
+//! The standalone monitor, used as in the guide: its telemetry contains what was recorded.
 
 use std::io;
 use std::time::Duration;
@@ -62,7 +62,7 @@ async fn the_guides_manual_monitor_works() {
 }
 
 #[test]
-fn a_monitor_measures_if_it_is_on_and_sampled() {
+fn a_monitor_measures_if_it_is_enabled_and_sampled() {
     for (name, monitoring, measured) in [
         ("on", Monitoring::new(), true),
         ("default", Monitoring::default(), true),
@@ -161,6 +161,34 @@ async fn times_out_of_order_count_as_zero_and_panic_nowhere() {
     assert_eq!(metrics.time_to_first_token, Some(Duration::ZERO));
     let gaps = metrics.inter_token.expect("gaps");
     assert_eq!((gaps.count(), gaps.max()), (2, Duration::from_secs(2)));
+
+    // A clock that is set back again and again.
+    let mut monitor = on();
+    let start = Instant::now();
+    advance(100 * MS).await;
+    for millis in [10, 100, 10, 100, 10, 60, 100] {
+        monitor.record_token_at(start + millis * MS);
+        monitor.record_item(&TokenView::text("now"));
+    }
+    monitor.complete(End::completed());
+    let gaps = telemetry(&monitor).metrics.inter_token.expect("gaps");
+    assert_eq!((gaps.count(), gaps.sum()), (13, 90 * MS));
+
+    // A time that no count of nanoseconds holds.
+    for years in [500, 600, 100_000] {
+        let mut monitor = on();
+        let far = Instant::now() + Duration::from_secs(years * 365 * 24 * 60 * 60);
+        monitor.record_token_at(far);
+        monitor.record_token_at(far);
+        monitor.record_token();
+        monitor.complete(End::completed());
+        let metrics = telemetry(&monitor).metrics;
+        assert!(metrics.time_to_first_token > Some(Duration::from_secs(1)));
+        assert_eq!(
+            metrics.inter_token.map(|gaps| gaps.sum()),
+            Some(Duration::ZERO)
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +231,7 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     monitor.record_network_error(&reset, true, Some(MS), Some(2));
     monitor.record_network_error(&failing(io::ErrorKind::TimedOut), false, None, None);
     monitor.record_network_error(&Failure::status(429), false, None, Some(3));
-    monitor.record_network_error(&io::Error::other("nobody knows"), false, None, None);
+    monitor.record_network_error(&io::Error::other("no known cause"), false, None, None);
     monitor.record_network_error(&Failure::fatal(), false, None, None);
     let telemetry = telemetry(&monitor);
     assert_eq!(telemetry.network.error_count, 6);
@@ -232,7 +260,10 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     assert_eq!((errors[2].was_retried(), errors[2].delay()), (false, None));
     assert_eq!((errors[1].attempt, errors[2].attempt), (Some(2), None));
     assert_eq!(errors[2].message, "timed out");
-    assert_eq!(telemetry.metrics.total_retries, 0, "errors are no retries");
+    assert_eq!(
+        telemetry.metrics.total_retries, 0,
+        "errors do not count as retries"
+    );
 
     let mut brief = Monitor::new(Monitoring::new().include_network_details(false));
     brief.record_network_error(&reset, true, None, None);
@@ -243,11 +274,11 @@ async fn network_errors_are_counted_by_type_and_kept_in_detail() {
     assert!(!none.has_network_errors());
     assert_eq!(none.most_common_network_error(), None);
     assert!(none.network_error_breakdown().is_empty());
-    assert_eq!(none.network.errors, Some(Vec::new()), "known to be none");
+    assert_eq!(none.network.errors, Some(Vec::new()), "known to be empty");
 }
 
 #[test]
-fn retries_are_told_apart_and_their_tokens_and_usage_are_wasted() {
+fn retries_are_counted_by_kind_and_their_tokens_and_usage_are_wasted() {
     let mut monitor = on();
     let usage = Usage::new().input(5).output(2);
     for kind in [RetryKind::Network, RetryKind::Model, RetryKind::Network] {
@@ -271,7 +302,7 @@ fn retries_are_told_apart_and_their_tokens_and_usage_are_wasted() {
     assert_eq!((metrics.total_retries, metrics.attempts), (3, 4));
     assert_eq!((metrics.total_tokens, metrics.wasted_tokens), (7, 6));
     let gaps = metrics.inter_token.expect("gaps");
-    assert_eq!(gaps.count(), 3, "none over a retry");
+    assert_eq!(gaps.count(), 3, "no gap spans a retry");
 }
 
 #[test]
@@ -306,7 +337,7 @@ fn violations_are_counted_by_rule_and_by_severity_and_by_both() {
 }
 
 #[test]
-fn rule_names_are_bounded_and_counts_stay_exact() {
+fn the_number_of_rule_names_is_limited_and_counts_stay_exact() {
     let mut monitor = on();
     let rules = GuardrailStats::MAX_RULES;
     for rule in 0..rules + 10 {
@@ -326,7 +357,7 @@ fn rule_names_are_bounded_and_counts_stay_exact() {
 }
 
 #[test]
-fn kinds_of_drift_add_up_and_what_was_detected_stays_so() {
+fn kinds_of_drift_accumulate_and_stay_detected() {
     let mut monitor = on();
     assert_eq!(telemetry(&monitor).drift, None);
     monitor.record_drift(&DriftReport::none());
@@ -340,7 +371,7 @@ fn kinds_of_drift_add_up_and_what_was_detected_stays_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_of_the_application_are_kept_in_the_metadata_with_their_time() {
+async fn custom_events_are_kept_in_the_metadata_with_their_time() {
     let mut monitor = Monitor::new(Monitoring::new().metadata("model", "gpt-4"));
     advance(20 * MS).await;
     monitor.log_event("cache", [("hit", true)]);
@@ -394,7 +425,7 @@ async fn a_reset_begins_a_new_run_with_the_same_settings() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_console_summary_shows_what_is_known_and_no_more() {
+async fn the_console_summary_shows_only_known_values() {
     let empty = Telemetry::default().to_string();
     for absent in [
         "Duration",
@@ -412,7 +443,7 @@ async fn the_console_summary_shows_what_is_known_and_no_more() {
         "Outcome: completed",
         "Duration: 1500.0 ms",
         "Time to first token: 250.0 ms",
-        "Tokens: 150 (1 thrown away)",
+        "Tokens: 150 (1 wasted)",
         "Tokens/sec: 100.00",
         "Usage: 12 input, 160 output",
         "Retries: 1 (1 network, 0 model)",
@@ -423,7 +454,7 @@ async fn the_console_summary_shows_what_is_known_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn items_tell_usage_finish_reason_and_whether_a_token_is_text() {
+async fn items_carry_usage_and_finish_reason_and_only_text_sets_the_first_text() {
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.start();
     advance(Duration::from_millis(5)).await;

@@ -1,4 +1,5 @@
-//! Interceptors and observers: what they are told, in which order, and that they cannot harm.
+//! Interceptors and observers: which events they receive, in which order, and that they cannot affect
+//! the run.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -29,14 +30,14 @@ fn reset() -> Failure {
     Failure::network(NetworkErrorKind::Econnreset)
 }
 
-/// A run with an event of every kind that a run without rules has.
+/// A run with every kind of event that can occur without rules.
 fn eventful() -> Script {
     Script::new()
         .attempt(|a| a.wait(MS).token("a").fail(reset()))
         .attempt(|a| a.connect_wait(MS).tokens(["fi", "ne"]))
 }
 
-/// Where an observer panics.
+/// The place where an observer panics.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum At {
     Observe,
@@ -94,9 +95,9 @@ impl At {
         }
     }
 
-    /// Whether a watched stream comes there.
+    /// Returns `true` if a watched stream reaches this place.
     fn in_watched(self) -> bool {
-        let told = [
+        let emitted = [
             "started",
             "attempt_started",
             "first_token",
@@ -105,16 +106,16 @@ impl At {
         ];
         match self {
             Self::ConnectBefore | Self::ConnectAfter => false,
-            _ => self.event().is_none_or(|name| told.contains(&name)),
+            _ => self.event().is_none_or(|name| emitted.contains(&name)),
         }
     }
 }
 
-/// What is thrown.
+/// The payload of a panic.
 #[derive(Debug, Clone, Copy)]
 enum Thrown {
     Message,
-    /// A value that throws another one when it is dropped.
+    /// A value whose drop panics with another one.
     Bomb,
 }
 
@@ -141,7 +142,7 @@ impl Drop for Bomb {
 struct Panics {
     at: At,
     thrown: Thrown,
-    /// Events that came to a panicked observer.
+    /// Events delivered to an observer after its panic.
     late: Arc<Mutex<Vec<&'static str>>>,
 }
 
@@ -233,7 +234,7 @@ fn around(panics: &Panics) -> (L0, Captured, Captured) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_counted() {
+async fn a_panicking_observer_is_counted_and_affects_neither_the_run_nor_other_observers() {
     const ALL: [&str; 12] = [
         "started",
         "attempt_started",
@@ -290,7 +291,7 @@ async fn a_panicking_observer_stops_neither_the_run_nor_its_siblings_and_is_coun
 }
 
 #[test]
-fn an_observer_that_panics_while_the_consumer_unwinds_is_contained_too() {
+fn an_observer_that_panics_while_the_consumer_unwinds_is_contained() {
     for at in [
         At::Event("finished"),
         At::Drop,
@@ -333,7 +334,7 @@ fn message_of(payload: &(dyn Any + Send)) -> &str {
 }
 
 #[tokio::test]
-async fn panics_are_counted_by_run_and_by_the_l0_that_made_it() {
+async fn panics_are_counted_per_run_and_per_l0() {
     let panics = Panics::new(At::Event("token"), Thrown::Message);
     let l0 = L0::builder().interceptor(panics.clone()).build();
     let variant = l0.to_builder().build();
@@ -388,7 +389,7 @@ fn logging(log: &Log, name: &'static str) -> impl Interceptor + use<> {
 }
 
 #[test]
-fn before_of_all_comes_before_observe_of_all_in_the_order_of_registration() {
+fn all_before_hooks_run_before_all_observe_hooks_in_the_order_of_registration() {
     let log = Log::default();
     let l0 = L0::builder()
         .interceptor(logging(&log, "a"))
@@ -414,7 +415,7 @@ fn before_of_all_comes_before_observe_of_all_in_the_order_of_registration() {
 }
 
 #[tokio::test]
-async fn metadata_of_before_wins_over_the_runs_and_that_over_the_l0s() {
+async fn metadata_set_in_before_overrides_the_runs_which_overrides_the_l0s() {
     let captured = Captured::new();
     let l0 = L0::builder()
         .monitoring(
@@ -465,7 +466,7 @@ async fn metadata_of_before_wins_over_the_runs_and_that_over_the_l0s() {
 }
 
 #[tokio::test]
-async fn a_refusal_or_a_panic_in_before_ends_the_run_and_the_hooks_after_it_are_not_asked() {
+async fn a_refusal_or_a_panic_in_before_ends_the_run_and_skips_the_remaining_hooks() {
     type Hook = fn(&mut NewRun) -> Result<(), Refusal>;
     let hooks: [(&str, Hook, &str); 3] = [
         (
@@ -479,7 +480,7 @@ async fn a_refusal_or_a_panic_in_before_ends_the_run_and_the_hooks_after_it_are_
             "refused: an interceptor panicked before the run",
         ),
         (
-            "throws a bomb",
+            "panics with a payload that panics on drop",
             |_| panic_any(Bomb),
             "refused: an interceptor panicked before the run",
         ),
@@ -534,7 +535,7 @@ impl Interceptor for NeedsTelemetry {
 }
 
 #[tokio::test]
-async fn an_interceptor_that_needs_telemetry_turns_it_on_and_an_explicit_setting_wins() {
+async fn an_interceptor_that_needs_telemetry_enables_it_and_an_explicit_setting_wins() {
     let script = Script::new().attempt(|a| a.token("a"));
     let measured = |l0: &L0, run: Option<Monitoring>, needs: bool| {
         let mut builder = l0.stream(script.source());
@@ -549,7 +550,7 @@ async fn an_interceptor_that_needs_telemetry_turns_it_on_and_an_explicit_setting
         run.info().measured()
     };
     let (on, off) = (Monitoring::new, Monitoring::off);
-    // (of the L0: needs, setting; of the run: needs, setting; measured)
+    // (of the `L0`: needs, setting; of the run: needs, setting; measured)
     for (l0_needs, l0_setting, run_needs, run_setting, expected) in [
         (false, None, false, None, false),
         (true, None, false, None, true),
@@ -564,7 +565,7 @@ async fn an_interceptor_that_needs_telemetry_turns_it_on_and_an_explicit_setting
         (false, Some(on()), false, Some(off()), false),
     ] {
         let mut builder = L0::builder();
-        // In either order.
+        // In both orders.
         if let Some(setting) = l0_setting.clone() {
             builder = builder.monitoring(setting);
         }
@@ -596,7 +597,7 @@ async fn an_interceptor_that_needs_telemetry_turns_it_on_and_an_explicit_setting
 /// Logs when its context is entered and left.
 struct Connects(&'static str, Log, Habit);
 
-/// How often an observer calls on.
+/// The number of times that an observer polls where it must poll once.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Habit {
     Once,
@@ -632,15 +633,16 @@ struct ConnectsBoth(Log, [Habit; 2]);
 impl Interceptor for ConnectsBoth {
     fn observe(&self, _: &RunInfo, observers: &mut Observers) {
         for (name, habit) in ["a", "b"].into_iter().zip(self.1) {
-            observers.push(Connects(name, Arc::clone(&self.0), habit));
+            let observer: Box<dyn Observer> = Box::new(Connects(name, Arc::clone(&self.0), habit));
+            observers.push(observer);
         }
     }
 }
 
-/// Runs a source that is pending once while it connects, and logs when it is called and polled.
+/// Runs a source that is pending once while it connects, and logs its calls and polls.
 async fn connect_log(habits: [Habit; 2]) -> Vec<String> {
     let log = Log::default();
-    let say = |what: &str| log.lock().expect("no panic").push(what.to_owned());
+    let note = |what: &str| log.lock().expect("no panic").push(what.to_owned());
     let l0 = L0::builder()
         .interceptor(ConnectsBoth(Arc::clone(&log), habits))
         .retry(Retry::new().backoff(Backoff::none()))
@@ -650,13 +652,13 @@ async fn connect_log(habits: [Habit; 2]) -> Vec<String> {
         .attempt(|a| a.token("a"));
     let mut run = l0
         .stream(|attempt| {
-            say(&format!("call {}", attempt.number()));
+            note(&format!("call {}", attempt.number()));
             let script = &script;
             async move {
-                say("poll");
+                note("poll");
                 tokio::task::yield_now().await;
-                say("poll");
-                Ok(script.connect().await?.inspect_ok(move |_| say("item")))
+                note("poll");
+                Ok(script.connect().await?.inspect_ok(move |_| note("item")))
             }
         })
         .start();
@@ -665,7 +667,7 @@ async fn connect_log(habits: [Habit; 2]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn connect_surrounds_each_poll_of_the_factorys_future_and_its_call_but_not_the_stream() {
+async fn connect_wraps_the_factory_call_and_each_poll_of_its_future_but_not_the_stream() {
     let attempt = |number: u32| {
         [
             "enter a",
@@ -689,7 +691,7 @@ async fn connect_surrounds_each_poll_of_the_factorys_future_and_its_call_but_not
 }
 
 #[tokio::test]
-async fn the_source_is_polled_once_however_often_an_observer_calls_on() {
+async fn the_source_is_polled_once_even_if_an_observer_calls_the_closure_repeatedly() {
     let polls = |log: &[String]| {
         let polls = log.iter().filter(|what| *what == "poll").count();
         let calls = log.iter().filter(|what| what.starts_with("call")).count();
@@ -706,7 +708,7 @@ async fn the_source_is_polled_once_however_often_an_observer_calls_on() {
 }
 
 #[test]
-fn a_panic_of_the_factory_goes_on_as_it_is_and_no_observer_is_blamed() {
+fn a_panic_of_the_factory_propagates_unchanged_and_counts_against_no_observer() {
     let log = Log::default();
     let captured = Captured::new();
     let l0 = L0::builder()
@@ -734,8 +736,8 @@ fn a_panic_of_the_factory_goes_on_as_it_is_and_no_observer_is_blamed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_response() {
-    /// An item that says so.
+async fn finished_carries_the_response_id_and_model_of_the_last_attempt() {
+    /// An item with a response id and model.
     fn named(model: Option<&str>, id: Option<&str>) -> ScriptedToken {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
         item.model = model.map(str::to_owned);
@@ -746,7 +748,7 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
     for (script, model, id) in [
         (Script::new().attempt(|a| a.token("Hi")), None, None),
         (
-            // With the first item, or later; said again, it stays.
+            // With the first item, or later. A repeated value changes nothing.
             Script::new().attempt(|a| {
                 a.item(named(Some("gpt-4-0613"), None))
                     .token("Hi")
@@ -768,7 +770,7 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
             None,
         ),
         (
-            // Some servers begin with a chunk that says nothing.
+            // Some servers start with a chunk that contains nothing.
             Script::new().attempt(|a| {
                 a.item(named(Some(""), Some("")))
                     .item(named(Some("gpt-4-0613"), Some("chatcmpl-1")))
@@ -794,7 +796,7 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
             else {
                 panic!("not finished");
             };
-            // The second round repeats the last attempt.
+            // In the second round the script repeats its last attempt.
             assert_eq!(response_model.as_deref(), model);
             assert_eq!(response_id.as_deref(), id);
         }
@@ -803,7 +805,7 @@ async fn observers_are_told_at_the_end_what_the_last_attempt_said_of_its_respons
 
 #[tokio::test(start_paused = true)]
 async fn events_of_an_unmeasured_run_are_the_same_without_times() {
-    /// The event as a run that is not measured tells it.
+    /// The event as an unmeasured run emits it.
     fn untimed(mut event: OwnedEvent) -> OwnedEvent {
         match &mut event {
             OwnedEvent::Started { at, .. } => *at = None,
@@ -860,7 +862,7 @@ async fn events_of_an_unmeasured_run_are_the_same_without_times() {
 }
 
 #[tokio::test]
-async fn observe_fn_sees_every_event_or_those_that_its_filter_and_interest_let_through() {
+async fn observe_fn_receives_the_events_that_its_filter_and_interest_allow() {
     let names = |log: &Log| std::mem::take(&mut *log.lock().expect("no panic"));
     let all = [
         "started",
@@ -903,7 +905,7 @@ async fn observe_fn_sees_every_event_or_those_that_its_filter_and_interest_let_t
 }
 
 #[tokio::test]
-async fn interest_is_asked_once_and_token_events_go_to_those_who_want_them_only() {
+async fn interest_is_queried_once_and_only_interested_observers_receive_token_events() {
     struct Wants(Interest, Arc<Mutex<(u32, u32)>>);
     impl Observer for Wants {
         fn interest(&self) -> Interest {
@@ -920,7 +922,8 @@ async fn interest_is_asked_once_and_token_events_go_to_those_who_want_them_only(
         fn observe(&self, _: &RunInfo, observers: &mut Observers) {
             let [lifecycle, tokens] = &self.0;
             observers.push(Wants(Interest::LIFECYCLE, Arc::clone(lifecycle)));
-            observers.push(Wants(Interest::TOKENS, Arc::clone(tokens)));
+            let boxed: Box<dyn Observer> = Box::new(Wants(Interest::TOKENS, Arc::clone(tokens)));
+            observers.push(boxed);
         }
     }
     let counts = [Arc::default(), Arc::default()];
@@ -931,7 +934,7 @@ async fn interest_is_asked_once_and_token_events_go_to_those_who_want_them_only(
     assert_eq!(*counts[1].lock().unwrap(), (1, 3));
 }
 
-/// An error whose text cannot be had.
+/// An error whose `Display` panics.
 #[derive(Debug)]
 struct Unspeakable;
 
@@ -944,7 +947,7 @@ impl fmt::Display for Unspeakable {
 impl std::error::Error for Unspeakable {}
 
 #[test]
-fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
+fn a_run_whose_error_panics_in_display_finishes_exactly_once() {
     let source = || futures_util::stream::iter([Ok("a"), Err(Unspeakable)]);
     for failure in [Failure::fatal(), reset()] {
         for watch in [false, true] {
@@ -955,7 +958,7 @@ fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
                 .retry(Retry::none())
                 .interceptor(captured.clone())
                 .build();
-            // The panic may go on or not: it is the source's.
+            // The panic can propagate or not: the source caused it.
             let _ = catch_unwind(AssertUnwindSafe(|| {
                 if watch {
                     l0.watch(source()).start().count().now_or_never();
@@ -980,7 +983,7 @@ fn a_run_whose_error_panics_when_it_is_printed_finishes_exactly_once() {
     }
 }
 
-/// A task that is not to be dropped.
+/// A task whose drop panics.
 struct Grudge;
 
 impl Wake for Grudge {
@@ -994,7 +997,7 @@ impl Drop for Grudge {
 }
 
 #[test]
-fn a_task_that_panics_when_it_is_let_go_keeps_nobody_from_the_end() {
+fn a_task_that_panics_when_dropped_does_not_prevent_the_end() {
     for watch in [false, true] {
         let captured = Captured::new();
         let l0 = L0::builder()
@@ -1002,7 +1005,7 @@ fn a_task_that_panics_when_it_is_let_go_keeps_nobody_from_the_end() {
             .interceptor(captured.clone())
             .build();
         let source = || futures_util::stream::pending::<io::Result<&str>>();
-        // The run has the last reference to its task.
+        // The run holds the last reference to its task.
         let waker = Waker::from(Arc::new(Grudge));
         let outcome = if watch {
             let mut run = l0.watch(source()).start();
@@ -1029,11 +1032,11 @@ fn a_task_that_panics_when_it_is_let_go_keeps_nobody_from_the_end() {
 }
 
 #[test]
-fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
+fn a_future_that_panics_with_a_panicking_payload_is_contained_in_a_drop() {
     let captured = Captured::new();
     let l0 = L0::builder().interceptor(captured.clone()).build();
     let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
-    // Waits until somebody takes its waker, and then throws.
+    // Waits until its waker is taken, then panics.
     let throws = || {
         let waker = Arc::clone(&waker);
         let mut waits = false;
@@ -1068,7 +1071,7 @@ fn a_future_that_throws_a_bomb_is_contained_in_a_drop() {
 }
 
 #[test]
-fn a_future_that_nobody_polled_is_not_polled_in_a_drop() {
+fn a_future_that_was_never_polled_is_not_polled_in_a_drop() {
     let l0 = L0::default();
     let never = || std::future::poll_fn(|_| -> Poll<()> { panic!("polled") });
     let run = l0.stream(Script::new().source()).until(never()).start();
@@ -1077,7 +1080,7 @@ fn a_future_that_nobody_polled_is_not_polled_in_a_drop() {
     assert!(handle.is_finished());
 }
 
-/// What run number `run` does, and what it must have told at its end.
+/// Returns the script of run number `run`, and the telemetry expected at its end.
 fn numbered(run: usize) -> (Script, Value) {
     let text = format!("text {run}");
     let script = Script::new()
@@ -1120,12 +1123,13 @@ fn check_numbered(run: usize, info: &RunInfo, telemetry: &Telemetry, captured: &
         assert!(text == format!("text {run}") || (place < lost && text == "lost"));
     }
     let Some(OwnedEvent::Finished {
-        telemetry: told, ..
+        telemetry: final_telemetry,
+        ..
     }) = events.last()
     else {
         panic!("{:?}", events.last());
     };
-    assert_eq!(told.as_deref(), Some(telemetry));
+    assert_eq!(final_telemetry.as_deref(), Some(telemetry));
 }
 
 fn shared_l0(captured: &Captured) -> L0 {
@@ -1142,7 +1146,7 @@ fn shared_l0(captured: &Captured) -> L0 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_that_take_turns_on_one_thread_never_see_each_other() {
+async fn interleaved_runs_on_one_thread_are_isolated() {
     const RUNS: usize = 50;
     let captured = Captured::new();
     let l0 = shared_l0(&captured);
@@ -1175,7 +1179,7 @@ async fn runs_that_take_turns_on_one_thread_never_see_each_other() {
 }
 
 #[test]
-fn runs_on_many_threads_never_see_each_other() {
+fn runs_on_many_threads_are_isolated() {
     const RUNS: usize = 400;
     let captured = Captured::new();
     let l0 = shared_l0(&captured);

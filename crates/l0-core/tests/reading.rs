@@ -1,5 +1,5 @@
-//! What is not read from an error's text: messages of providers about a request that they refuse,
-//! which mention time-outs, limits and connections, or quote what transports say.
+//! Error texts that are not classified: messages of providers about a request that they refuse. They
+//! mention time-outs, limits and connections, or quote transport errors.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use l0_core::testing::Script;
 use l0_core::{Failure, L0, NetworkErrorKind};
 
-/// An error that is a text alone.
+/// An error that consists of a text only.
 #[derive(Debug)]
 struct Text(String);
 
@@ -21,7 +21,7 @@ impl fmt::Display for Text {
 
 impl StdError for Text {}
 
-/// Messages about requests that will be refused the next time, too.
+/// Messages about requests that will be refused again.
 const REFUSED: &[&str] = &[
     // Time-outs.
     "invalid value for `timeout`",
@@ -36,7 +36,7 @@ const REFUSED: &[&str] = &[
     "Tool definition `set_timeout` is invalid: description is required",
     "Unknown name \"timeoutMs\" at 'generation_config': Cannot find field.",
     "operation timed out is not a valid stop sequence",
-    // Text that is cut, pages, limits.
+    // Truncated text, pages, limits.
     "Input was truncated because truncation is set to `auto`",
     "truncation: expected one of `auto`, `disabled`",
     "The response was truncated; increase max_tokens",
@@ -90,13 +90,13 @@ const REFUSED: &[&str] = &[
     "worker `python` was killed: memory limit exceeded",
     "The function `get_process` exited with code 1",
     "background: must be a boolean",
-    // Throttling and overload, told by words alone.
+    // Throttling and overload, expressed in words only.
     "Too many requests in this batch: at most 50000",
     "service_tier: `overloaded` is not a valid tier",
     "server_error is not a known enum value",
     "The service is currently unavailable in your country",
     "Internal server errors cannot be simulated",
-    // What transports say, quoted in mid-sentence.
+    // Transport errors, quoted in the middle of a sentence.
     "Connection reset by peer is not a valid value for `stop`",
     "`stop`: \"Connection refused\" is too long",
     "stop: Connection refused, Broken pipe",
@@ -112,7 +112,7 @@ const REFUSED: &[&str] = &[
     "class \"operation timed out\": at least 2 examples are needed",
     "{\"error\": {\"message\": \"Connection refused\", \"type\": \"invalid_request_error\"}}",
     "{\"error\":{\"message\":\"stop: Connection refused\",\"param\":\"stop\"}}",
-    // Numbers that are no status.
+    // Numbers that are not a status.
     "max_tokens must be at most 503",
     "top_k: 429 is greater than 40",
     "page 404 does not exist",
@@ -141,7 +141,7 @@ fn a_message_about_a_refused_request_is_fatal() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refused_request_is_made_once() {
+async fn a_refused_request_is_sent_once() {
     for message in REFUSED {
         let script = Script::new().attempt(|a| a.fail(*message));
         let mut run = L0::default().stream(script.source()).start();
@@ -151,7 +151,7 @@ async fn a_refused_request_is_made_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_transport_error_that_came_as_text_alone_is_retried() {
+async fn a_transport_error_that_arrives_as_text_only_is_retried() {
     let text = "Web stream error for model 'OpenAI::gpt-x'.\nCause: error decoding response body";
     let script = Script::new()
         .attempt(|a| a.token("par").fail(text))
@@ -183,7 +183,7 @@ fn a_failure_is_displayed_for_people() {
             "status 402, no credit left",
         ),
         (Failure::fatal().detail("no credit left"), "no credit left"),
-        (Failure::fatal(), "not worth another attempt"),
+        (Failure::fatal(), "not retryable"),
     ] {
         assert_eq!(failure.to_string(), format!("classified as {expected}"));
     }

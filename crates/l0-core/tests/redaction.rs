@@ -1,6 +1,6 @@
-//! What is redacted of many texts: every canary, and nothing of ordinary sentences.
+//! Redaction of many texts: every canary is removed, and ordinary sentences stay unchanged.
 //!
-//! `L0_REDACTIONS` is how many texts with canaries are made, 10,000 by default; the full gate makes a
+//! `L0_REDACTIONS` is the number of texts with canaries, 10,000 by default. The full gate uses a
 //! million.
 
 use std::collections::HashSet;
@@ -9,12 +9,12 @@ use std::{env, thread};
 use fastrand::Rng;
 use l0_core::redact;
 
-/// The start of everything that must not be left. It looks random, as keys do.
+/// The start of every secret. It looks random, as keys do.
 const CANARY: &str = "c4n4ry7";
 
-/// How credentials are written. `#` stands for one of letters and digits.
+/// Formats of credentials. `#` stands for a letter or digit.
 const FORMS: &[&str] = &[
-    // Keys of services, which need no place.
+    // Keys of services, which are recognized anywhere.
     "sk-#",
     "sk-proj-#",
     "sk-ant-api03-#",
@@ -97,7 +97,7 @@ const FORMS: &[&str] = &[
     "-----BEGIN PRIVATE KEY-----\n#\n-----END PRIVATE KEY-----",
 ];
 
-/// What may stand around them.
+/// Texts that can surround them.
 const AROUND: &[&str] = &[
     "the call failed",
     "status 401",
@@ -144,7 +144,7 @@ fn pick<'a>(random: &mut Rng, from: &[&'a str]) -> &'a str {
     from[random.usize(..from.len())]
 }
 
-/// A text with a canary or two in it.
+/// Returns a text with one or two canaries.
 fn with_canaries(random: &mut Rng) -> String {
     let mut text = String::new();
     for _ in 0..random.usize(1..3) {
@@ -155,7 +155,7 @@ fn with_canaries(random: &mut Rng) -> String {
         text.push_str(pick(random, &[" ", "\n", " (", " `", " [", " - "]));
         let form = pick(random, FORMS);
         for (index, part) in form.split('#').enumerate() {
-            // Fragments begin with it too.
+            // Fragments start with it too.
             if index > 0 && form.contains("/path#") && index == 1 {
                 text.push('#');
             } else if index > 0 {
@@ -168,7 +168,7 @@ fn with_canaries(random: &mut Rng) -> String {
         text.push_str(pick(random, &[" ", "\n", ") ", "` ", "] ", ". ", " "]));
     }
     match random.u32(..6) {
-        // As `Debug` writes it, and as a body does that is quoted in a message.
+        // As written by `Debug`, and as a body quoted in a message.
         0 => format!("{text:?}"),
         1 => serde_json::json!({ "message": text }).to_string(),
         _ => text,
@@ -176,7 +176,7 @@ fn with_canaries(random: &mut Rng) -> String {
 }
 
 #[test]
-fn no_canary_is_left_and_nothing_panics() {
+fn no_canary_remains_and_nothing_panics() {
     let texts: u64 =
         env::var("L0_REDACTIONS").map_or(10_000, |count| count.parse().expect("a number"));
     let threads = thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
@@ -184,7 +184,7 @@ fn no_canary_is_left_and_nothing_panics() {
         for part in 0..threads {
             scope.spawn(move || {
                 for number in (part..texts).step_by(threads as usize) {
-                    // Each by itself, so that one that fails can be made again.
+                    // One generator per text, so a failing text can be reproduced.
                     let mut random = Rng::with_seed(number);
                     let raw = with_canaries(&mut random);
                     assert!(raw.contains(CANARY));
@@ -285,7 +285,7 @@ const REASONS: &[&str] = &[
     "invalid x-api-key",
     "missing bearer or basic authentication in header",
 ];
-/// Without an assignment to `token` or `key`: what follows is taken for one.
+/// Code without an assignment to `token` or `key`, because the value of one is redacted.
 const CODE: &[&str] = &[
     "if a == b { return c != d; }",
     "let item = tokens.next().await?;",
@@ -344,7 +344,7 @@ const OTHER: &[&str] = &[
     "see chapter 3: tokens",
     "\u{1f389} it works",
 ];
-/// How a sentence goes; each place is filled from its list.
+/// Patterns of sentences. Each place is filled from its list.
 const SENTENCES: &[&str] = &[
     "the {thing} {did}.",
     "The {thing} of {model} {did}: {reason}",
@@ -368,7 +368,7 @@ const SENTENCES: &[&str] = &[
     "[2024-08-31T12:00:00Z INFO chat] {reason}",
 ];
 
-/// What may be put into a sentence, by the name of its place.
+/// The values for the places of a pattern, by name.
 const LISTS: [(&str, &[&str]); 8] = [
     ("{thing}", THINGS),
     ("{did}", DID),
@@ -391,7 +391,7 @@ fn sentence(random: &mut Rng) -> String {
 }
 
 #[test]
-fn ten_thousand_ordinary_sentences_are_left_as_they_are() {
+fn ten_thousand_ordinary_sentences_stay_unchanged() {
     let mut random = Rng::with_seed(17);
     let mut sentences = HashSet::new();
     while sentences.len() < 10_000 {

@@ -1,4 +1,4 @@
-//! Which failures are tried again, how often, and after which delay.
+//! Retries: which failures are retried, how often, and after which delay.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -29,7 +29,7 @@ fn measured(retry: Retry) -> (L0Builder, Captured) {
     (builder, captured)
 }
 
-/// A script that fails so many times, in this way each, and then gives an answer.
+/// Returns a script that fails once for each of these errors, then answers.
 fn failing(failures: impl IntoIterator<Item = Failure>) -> Script {
     failures
         .into_iter()
@@ -157,12 +157,12 @@ async fn a_failure_is_retried_and_counted_by_its_class_wherever_it_occurs() {
             let (builder, captured) = measured(Retry::new().backoff(Backoff::fixed(MS)));
             let (ended, telemetry) = run(&builder.build(), &script).await;
 
-            let told = retries(&captured);
+            let reported = retries(&captured);
             let expected: Vec<_> = retried
                 .iter()
                 .map(|(network, reason)| (2, *reason, MS, *network))
                 .collect();
-            assert_eq!(told, expected, "{what}");
+            assert_eq!(reported, expected, "{what}");
             match (ended, retried) {
                 (Ok(text), Some(_)) => assert_eq!(text, "fine", "{what}"),
                 (
@@ -179,7 +179,7 @@ async fn a_failure_is_retried_and_counted_by_its_class_wherever_it_occurs() {
             let metrics = &telemetry.metrics;
             let network = u32::from(retried.is_some_and(|(network, _)| network));
             assert_eq!(metrics.network_retries, network, "{what}");
-            assert_eq!(metrics.total_retries, told.len() as u32, "{what}");
+            assert_eq!(metrics.total_retries, reported.len() as u32, "{what}");
             let by_type: Vec<_> = telemetry.network.errors_by_type.into_iter().collect();
             let counted: Vec<_> = counted.into_iter().map(|kind| (kind, 1)).collect();
             assert_eq!(by_type, counted, "{what}");
@@ -200,7 +200,7 @@ async fn network_retries_count_toward_the_limit_of_all_retries_only() {
         ("two model", default(), vec![m; 2], 3, 0, 2, true),
         ("three model", default(), vec![m; 3], 3, 0, 2, false),
         (
-            "network beside model",
+            "network and model",
             default(),
             vec![n, m, rate_limited, n, m, n],
             7,
@@ -304,8 +304,8 @@ async fn network_retries_count_toward_the_limit_of_all_retries_only() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_waited_for_and_beyond_its_limit_the_run_fails_at_once() {
-    let limited = |asked| Failure::status(429).retry_after(asked);
+async fn retry_after_is_respected_and_a_longer_one_than_the_limit_fails_the_run_at_once() {
+    let limited = |delay| Failure::status(429).retry_after(delay);
     let backoff = Retry::new().backoff(Backoff::fixed(100 * MS));
     for (name, retry, failure, delay) in [
         (
@@ -351,13 +351,13 @@ async fn retry_after_is_waited_for_and_beyond_its_limit_the_run_fails_at_once() 
             None,
         ),
         (
-            "at a limit of its own",
+            "at a custom limit",
             backoff.clone().max_retry_after(3_600 * SEC),
             limited(3_600 * SEC),
             Some(3_600 * SEC),
         ),
         (
-            "above a limit of its own",
+            "above a custom limit",
             backoff.clone().max_retry_after(SEC),
             limited(2 * SEC),
             None,
@@ -374,7 +374,7 @@ async fn retry_after_is_waited_for_and_beyond_its_limit_the_run_fails_at_once() 
             Failure::status(401).retry_after(SEC),
             None,
         ),
-        ("without end", backoff.clone(), limited(Duration::MAX), None),
+        ("unlimited", backoff.clone(), limited(Duration::MAX), None),
     ] {
         let (builder, captured) = measured(retry);
         let start = Instant::now();
@@ -383,9 +383,9 @@ async fn retry_after_is_waited_for_and_beyond_its_limit_the_run_fails_at_once() 
         let waited = delays(&captured).first().copied();
         assert_eq!(waited.is_some(), delay.is_some(), "{name}");
         for (waited, at_least) in waited.into_iter().zip(delay) {
-            // A tenth more, unless it is the back-off that is waited for.
+            // Up to a tenth more, unless the wait is the back-off itself.
             let most = match failure.retry_after {
-                Some(asked) if asked == at_least => asked + (asked / 10).max(50 * MS),
+                Some(delay) if delay == at_least => delay + (delay / 10).max(50 * MS),
                 _ => at_least,
             };
             assert!(at_least <= waited && waited <= most, "{name}: {waited:?}");
@@ -401,8 +401,8 @@ async fn retry_after_is_waited_for_and_beyond_its_limit_the_run_fails_at_once() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_that_are_told_the_same_wait_come_back_spread_and_never_before_it() {
-    for (asked, spread, backoff) in [
+async fn runs_with_the_same_retry_after_are_spread_and_never_retry_before_it() {
+    for (requested, spread, backoff) in [
         (3 * SEC, 300 * MS, Backoff::none()),
         (3 * SEC, 300 * MS, Backoff::fixed(2 * SEC)),
         (60 * SEC, 6 * SEC, Backoff::default()),
@@ -413,18 +413,18 @@ async fn runs_that_are_told_the_same_wait_come_back_spread_and_never_before_it()
             let (builder, captured) = measured(Retry::new().backoff(backoff));
             let l0 = builder.seed(7).build();
             for _ in 0..500 {
-                let told = failing([Failure::status(429).retry_after(asked)]);
-                let (ended, _) = run(&l0, &told).await;
+                let script = failing([Failure::status(429).retry_after(requested)]);
+                let (ended, _) = run(&l0, &script).await;
                 ended.expect("answered");
             }
             delays(&captured)
         };
         let delays = waits().await;
-        assert_eq!(delays, waits().await, "a seed repeats them");
+        assert_eq!(delays, waits().await, "the same seed repeats them");
         assert_eq!(delays.len(), 500);
         let mut tenths = [0; 10];
         for delay in delays {
-            let on_top = delay.checked_sub(asked).expect("not before it");
+            let on_top = delay.checked_sub(requested).expect("not before it");
             let tenth = (on_top.as_secs_f64() / spread.as_secs_f64() * 10.0) as usize;
             tenths[tenth] += 1;
         }
@@ -433,7 +433,7 @@ async fn runs_that_are_told_the_same_wait_come_back_spread_and_never_before_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_delays_of_the_exact_back_offs_are_exact() {
+async fn exact_back_offs_have_exact_delays() {
     let ms = |list: &[u64]| Vec::from_iter(list.iter().copied().map(Duration::from_millis));
     for (backoff, expected) in [
         (Backoff::none(), ms(&[0, 0, 0, 0, 0, 0])),
@@ -463,7 +463,7 @@ async fn the_delays_of_the_exact_back_offs_are_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn network_and_model_retries_each_grow_by_their_own_count() {
+async fn network_and_model_back_offs_grow_independently() {
     let (n, m) = (reset(), Failure::model());
     let (builder, captured) = measured(Retry::new().backoff(Backoff::exponential(MS, SEC)));
     run(&builder.build(), &failing([n, m, n, m, n]))
@@ -474,7 +474,7 @@ async fn network_and_model_retries_each_grow_by_their_own_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn jittered_delays_fill_their_bounds_and_are_really_waited_for() {
+async fn jittered_delays_fill_their_bounds_and_are_actually_waited() {
     type Bounds = fn(u32) -> (Duration, Duration);
     let cases: [(&str, Backoff, Bounds); 5] = [
         ("default", Backoff::default(), |_| (SEC, 1_500 * MS)),
@@ -496,7 +496,7 @@ async fn jittered_delays_fill_their_bounds_and_are_really_waited_for() {
         }),
     ];
     for (name, backoff, bounds) in cases {
-        // The smallest and the largest share of the bounds that was drawn.
+        // The smallest and the largest share of the bounds that occurred.
         let (mut low, mut high) = (1.0_f64, 0.0_f64);
         for seed in 0..200 {
             let (builder, captured) = measured(Retry::new().backoff(backoff));
@@ -528,7 +528,7 @@ async fn jittered_delays_fill_their_bounds_and_are_really_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_beyond_all_clocks_saturate_and_panic_nowhere() {
+async fn huge_delays_saturate_without_a_panic() {
     const MAX: Duration = Duration::MAX;
     for backoff in [
         Backoff::fixed(MAX),
@@ -545,12 +545,12 @@ async fn delays_beyond_all_clocks_saturate_and_panic_nowhere() {
                 run(&builder.seed(seed).build(), &failing([reset(); 40])).await;
             ended.expect("answered");
             assert_eq!(telemetry.metrics.network_retries, 40);
-            let told: Duration = delays(&captured).iter().sum();
+            let reported: Duration = delays(&captured).iter().sum();
             let waited = telemetry.metrics.wait.expect("measured");
             // The timer waits in whole milliseconds.
             assert!(
-                waited.abs_diff(told) <= 40 * MS,
-                "{told:?}: what is told is waited for"
+                waited.abs_diff(reported) <= 40 * MS,
+                "{reported:?}: reported delays are waited for"
             );
             if backoff == Backoff::exponential(Duration::from_nanos(1), 10 * MS) {
                 assert_eq!(delays(&captured).last(), Some(&(10 * MS)), "at the cap");
@@ -588,7 +588,7 @@ async fn decide_vetoes_a_retry_or_changes_its_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_empty_for_a_reason_completes_with_it_after_one_call() {
+async fn an_answer_that_is_empty_for_a_reason_completes_with_that_reason_after_one_call() {
     let reasons = [
         FinishReason::Length,
         FinishReason::ContentFilter,
@@ -611,7 +611,7 @@ async fn an_answer_that_is_empty_for_a_reason_completes_with_it_after_one_call()
             assert_eq!(telemetry.error, None, "{finish}");
             assert!(retries(&captured).is_empty(), "{finish}");
         }
-        // What another attempt says is about that attempt only.
+        // A finish reason of another attempt applies only to that attempt.
         let script = Script::new()
             .attempt(|a| a.finish(FinishReason::Stop))
             .attempt(|a| a.finish(finish));
@@ -622,11 +622,11 @@ async fn an_answer_that_is_empty_for_a_reason_completes_with_it_after_one_call()
     }
 }
 
-/// What `decide` was asked.
-type Asked = (u32, RetryReason, RetryKind, FailureKind, Duration, String);
+/// The arguments passed to `decide`.
+type DecideCall = (u32, RetryReason, RetryKind, FailureKind, Duration, String);
 
 #[tokio::test(start_paused = true)]
-async fn decide_is_asked_about_retries_that_would_happen_and_no_others() {
+async fn decide_is_called_only_for_retries_that_would_happen() {
     let (n, m, ssl) = (
         reset(),
         Failure::model(),
@@ -667,8 +667,8 @@ async fn decide_is_asked_about_retries_that_would_happen_and_no_others() {
         ),
     ];
     for (name, script, timeouts, times) in cases {
-        let asked = Arc::new(Mutex::new(Vec::<Asked>::new()));
-        let keep = Arc::clone(&asked);
+        let calls = Arc::new(Mutex::new(Vec::<DecideCall>::new()));
+        let keep = Arc::clone(&calls);
         let retry = Retry::new().backoff(Backoff::fixed(MS)).decide(move |c| {
             keep.lock().unwrap().push((
                 c.attempt,
@@ -683,14 +683,14 @@ async fn decide_is_asked_about_retries_that_would_happen_and_no_others() {
         let (builder, captured) = measured(retry);
         let l0 = builder.timeouts(timeouts).build();
         drop(run(&l0, &script).await);
-        let asked = asked.lock().unwrap();
-        assert_eq!(asked.len(), times, "{name}");
-        let told = retries(&captured);
-        for (asked, told) in asked.iter().zip(told) {
-            let (attempt, reason, kind, failure, delay, error) = asked;
+        let calls = calls.lock().unwrap();
+        assert_eq!(calls.len(), times, "{name}");
+        let reported = retries(&captured);
+        for (calls, reported) in calls.iter().zip(reported) {
+            let (attempt, reason, kind, failure, delay, error) = calls;
             assert_eq!(
                 (*attempt + 1, *reason, *delay, *kind == RetryKind::Network),
-                told,
+                reported,
                 "{name}"
             );
             assert_eq!(
@@ -704,17 +704,17 @@ async fn decide_is_asked_about_retries_that_would_happen_and_no_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_is_handed_out_once_when_items_were_and_says_the_attempt() {
+async fn a_restart_is_yielded_once_after_items_were_and_carries_the_attempt() {
     enum Seen {
         Item(&'static str),
         Restart(u32),
     }
     use Seen::{Item, Restart};
-    // Made anew for each run: a script goes on where the run before has ended.
+    // Built again for each run, because a script continues where the last run ended.
     let cases = || {
         [
             (
-                "nothing handed out",
+                "no item yielded",
                 Script::new()
                     .attempt(|a| a.fail(reset()))
                     .attempt(|a| a.connect_error(reset()))
@@ -722,14 +722,14 @@ async fn a_restart_is_handed_out_once_when_items_were_and_says_the_attempt() {
                 vec![Item("a")],
             ),
             (
-                "items handed out once",
+                "items yielded once",
                 Script::new()
                     .attempt(|a| a.tokens(["a", "b"]).fail(reset()))
                     .attempt(|a| a.token("c")),
                 vec![Item("a"), Item("b"), Restart(2), Item("c")],
             ),
             (
-                "then failures without items",
+                "items, then failures without items",
                 Script::new()
                     .attempt(|a| a.token("a").fail(reset()))
                     .attempt(|a| a.fail(reset()))
@@ -739,7 +739,7 @@ async fn a_restart_is_handed_out_once_when_items_were_and_says_the_attempt() {
                 vec![Item("a"), Restart(2), Item("b"), Restart(5), Item("c")],
             ),
             (
-                "only items that are no tokens",
+                "only items without a token",
                 Script::new()
                     .attempt(|a| a.usage(Usage::new()).fail(reset()))
                     .attempt(|a| a.token("a")),
@@ -786,7 +786,7 @@ async fn a_restart_is_handed_out_once_when_items_were_and_says_the_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_answer() {
+async fn tokens_usage_and_finish_reason_of_failed_attempts_do_not_count_as_those_of_the_answer() {
     let script = Script::new()
         .attempt(|a| {
             a.tokens(["a", "b", "c"])
@@ -818,21 +818,24 @@ async fn tokens_usage_and_finish_reason_of_failed_attempts_are_not_those_of_the_
     });
     let (builder, _) = measured(Retry::new());
     let (_, telemetry) = run(&builder.build(), &fails).await;
-    assert_eq!(telemetry.metrics.wasted_tokens, 0, "no retry threw it away");
+    assert_eq!(telemetry.metrics.wasted_tokens, 0, "no retry discarded it");
     let last = Some(Usage::new().input(9));
-    assert_eq!(telemetry.usage, last, "the last one wins, nothing is added");
+    assert_eq!(
+        telemetry.usage, last,
+        "the last one wins, nothing is added up"
+    );
     assert_eq!(telemetry.wasted_usage, None);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
+async fn an_answer_that_broke_off_without_a_reason_has_the_finish_reason_error() {
     use FinishReason::{Length, Stop};
     let begun = || Script::new().attempt(|a| a.token("a").fail(reset()));
     let role = |a: ScriptedAttempt| a.usage(Usage::new().input(3));
     for (name, script, expected) in [
         ("broken", begun(), Some("error")),
         (
-            "broken in its reasoning",
+            "broken off in its reasoning",
             Script::new().attempt(|a| a.reasoning("Hm").fail(reset())),
             Some("error"),
         ),
@@ -867,7 +870,7 @@ async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
             None,
         ),
         (
-            "broken, and then not connected",
+            "broken off, then not connected",
             begun().attempt(|a| a.connect_error(reset())),
             None,
         ),
@@ -877,7 +880,7 @@ async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
             Some("stop"),
         ),
         (
-            "mended, without a reason",
+            "retried to completion, without a reason",
             begun().attempt(|a| a.token("a")),
             None,
         ),
@@ -887,11 +890,15 @@ async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
         let timeouts = Timeouts::new().first_token(SEC).inter_token(SEC);
         let (_, telemetry) = run(&builder.timeouts(timeouts).build(), &script).await;
         assert_eq!(telemetry.finish_reason_or_error(), expected, "{name}");
-        // What no provider said is nowhere in the record.
-        let said = telemetry.finish_reason.map(FinishReason::as_str);
-        assert_eq!(said, expected.filter(|reason| *reason != "error"), "{name}");
+        // The record contains no reason that a provider did not report.
+        let reason_given = telemetry.finish_reason.map(FinishReason::as_str);
+        assert_eq!(
+            reason_given,
+            expected.filter(|reason| *reason != "error"),
+            "{name}"
+        );
     }
-    // Its reader left: that is no error of the model.
+    // The consumer dropped the run, which is not an error of the model.
     for abort in [false, true] {
         let script = Script::new().attempt(|a| a.token("a").hang());
         let (builder, captured) = measured(Retry::none());
@@ -899,7 +906,7 @@ async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
         let live = run.next().await;
         live.expect("an item").expect("no error");
         let live = run.telemetry().expect("measured");
-        assert_eq!(live.finish_reason_or_error(), None, "it may go on");
+        assert_eq!(live.finish_reason_or_error(), None, "it can continue");
         if abort {
             run.handle().abort();
         }
@@ -911,7 +918,7 @@ async fn an_answer_that_broke_off_without_a_reason_stopped_by_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_breaks_after_the_finish_reason_costs_no_answer() {
+async fn a_connection_that_breaks_after_the_finish_reason_does_not_lose_the_answer() {
     let complete = |end: fn(ScriptedAttempt) -> ScriptedAttempt| {
         Script::new().attempt(move |a| end(a.token("fine").finish(FinishReason::Stop)))
     };
@@ -935,11 +942,11 @@ async fn a_connection_that_breaks_after_the_finish_reason_costs_no_answer() {
     let script = complete(|a| a.fail(Failure::fatal()));
     let (builder, _) = measured(Retry::new());
     let (ended, _) = run(&builder.build(), &script).await;
-    ended.expect_err("an error that is not the connection's stays one");
+    ended.expect_err("an error other than the connection's is returned");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_always_fails_at_once_lets_other_tasks_run() {
+async fn a_source_that_always_fails_immediately_lets_other_tasks_run() {
     let script = Script::new().attempt(|a| a.connect_error(reset()));
     let endless = Retry::new().unlimited().backoff(Backoff::none());
     for timeouts in [
@@ -963,7 +970,7 @@ async fn a_source_that_always_fails_at_once_lets_other_tasks_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_as_a_source_is_read_by_what_its_error_means() {
+async fn a_run_used_as_a_source_is_classified_by_its_error() {
     use futures_util::TryStreamExt;
 
     for (name, aborts, inner, calls) in [
@@ -1002,14 +1009,24 @@ async fn a_run_as_a_source_is_read_by_what_its_error_means() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn classify_wins_over_the_default_reading_and_none_leaves_it() {
+async fn classify_overrides_the_default_reading_and_none_keeps_it() {
     type Classify = fn(&ScriptedError) -> Option<Failure>;
     let reads: [(&str, Classify, ScriptedError, usize); 5] = [
         ("default", |_| None, reset().into(), 2),
-        ("made fatal", |_| Some(Failure::fatal()), reset().into(), 1),
-        ("made network", |_| Some(reset()), "nonsense".into(), 2),
         (
-            "made the model's fault",
+            "classified as fatal",
+            |_| Some(Failure::fatal()),
+            reset().into(),
+            1,
+        ),
+        (
+            "classified as network",
+            |_| Some(reset()),
+            "nonsense".into(),
+            2,
+        ),
+        (
+            "classified as the model's fault",
             |_| Some(Failure::model()),
             Failure::status(401).into(),
             2,
@@ -1025,8 +1042,8 @@ async fn classify_wins_over_the_default_reading_and_none_leaves_it() {
         let script = Script::new()
             .attempt(|a| a.fail(error.clone()))
             .attempt(|a| a.token("fine"));
-        let asked = Arc::new(Mutex::new(0));
-        let count = Arc::clone(&asked);
+        let classified = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&classified);
         let mut run = L0::default()
             .stream(script.source())
             .classify(move |error| {
@@ -1036,19 +1053,19 @@ async fn classify_wins_over_the_default_reading_and_none_leaves_it() {
             .start();
         assert_eq!(run.text().await.is_ok(), calls == 2, "{name}");
         assert_eq!(script.calls(), calls, "{name}");
-        assert_eq!(*asked.lock().unwrap(), 1, "{name}");
+        assert_eq!(*classified.lock().unwrap(), 1, "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_without_visible_text_media_or_tool_call_is_the_models_fault() {
+async fn an_answer_without_visible_text_media_or_tool_call_is_a_model_failure() {
     let text = |text: &'static str| Script::new().attempt(move |a| a.token(text));
     for (name, script, zero) in [
         ("nothing", Script::new().attempt(|a| a), true),
         ("empty", text(""), true),
         ("white space", text(" \n\t\u{a0}\u{3000}"), true),
         (
-            "characters without a width",
+            "zero-width characters",
             text("\u{200b}\u{feff}\u{ad}"),
             true,
         ),
@@ -1065,7 +1082,7 @@ async fn an_answer_without_visible_text_media_or_tool_call_is_the_models_fault()
         ("one letter repeated", text("aaaa"), false),
         ("an accent", text("é"), false),
         (
-            "a letter at last",
+            "a letter at the end",
             Script::new().attempt(|a| a.tokens(["\t", " ", "\n", "x"])),
             false,
         ),
@@ -1090,7 +1107,7 @@ async fn an_answer_without_visible_text_media_or_tool_call_is_the_models_fault()
             true,
         ),
         (
-            "the finish reason of tool calls, and none",
+            "the finish reason of tool calls, without a tool call",
             Script::new().attempt(|a| a.finish(FinishReason::ToolCalls)),
             true,
         ),
@@ -1199,8 +1216,8 @@ async fn each_network_error_is_kept_with_its_time_attempt_and_delay() {
     assert!(errors[0].message.contains("broken pipe"));
     assert_eq!(telemetry.network.error_count, 3);
 
-    let told = captured.events().into_iter();
-    let told = told.filter_map(|event| match event {
+    let reported = captured.events().into_iter();
+    let reported = reported.filter_map(|event| match event {
         OwnedEvent::NetworkError {
             kind,
             message,
@@ -1219,11 +1236,11 @@ async fn each_network_error_is_kept_with_its_time_attempt_and_delay() {
             e.attempt,
         )
     });
-    assert_eq!(told.collect::<Vec<_>>(), kept.collect::<Vec<_>>());
+    assert_eq!(reported.collect::<Vec<_>>(), kept.collect::<Vec<_>>());
 }
 
 #[tokio::test(start_paused = true)]
-async fn details_of_network_errors_are_bounded_and_their_counts_exact() {
+async fn details_of_network_errors_are_limited_and_their_counts_are_exact() {
     const FAILURES: usize = 250;
     let failures = [reset(), Failure::status(503)].into_iter().cycle();
     let script = failing(failures.take(FAILURES));
@@ -1261,8 +1278,8 @@ async fn details_of_network_errors_are_bounded_and_their_counts_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_source_of_a_failed_attempt_is_gone_before_the_back_off() {
-    /// Held by the factory's future for as long as it lives.
+async fn the_source_of_a_failed_attempt_is_dropped_before_the_back_off() {
+    /// Lives as long as the factory's future.
     struct Held(Arc<()>);
     let script = Script::new()
         .attempt(|a| a.token("a").fail(reset()))
@@ -1296,7 +1313,7 @@ async fn the_source_of_a_failed_attempt_is_gone_before_the_back_off() {
         })
         .start();
     assert_eq!(run.text().await.expect("answered"), "fine");
-    // Streams that were dropped, and references: one here, one in the observer.
+    // Dropped streams, and references: one here, one in the observer.
     assert_eq!(*open.lock().unwrap(), [(1, 2), (2, 2), (2, 2), (2, 2)]);
 }
 
@@ -1325,7 +1342,8 @@ async fn attempts_are_numbered_from_one_for_factory_and_events() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_consumer_that_leaves_at_a_restart_leaves_no_attempt_that_was_not_made() {
+async fn a_consumer_that_drops_the_run_at_a_restart_leaves_no_record_of_an_attempt_that_was_not_made()
+ {
     for abort in [false, true] {
         let script = Script::new()
             .attempt(|a| a.token("a").fail(reset()))
@@ -1352,7 +1370,7 @@ async fn a_consumer_that_leaves_at_a_restart_leaves_no_attempt_that_was_not_made
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_that_nothing_follows_is_not_wasted() {
+async fn the_final_attempt_is_not_wasted() {
     let usage = Usage::new().input(9).output(3);
     let fails = || {
         Script::new().attempt(move |a| {
@@ -1381,15 +1399,15 @@ async fn an_attempt_that_nothing_follows_is_not_wasted() {
     };
     let retry = |delay| Retry::new().backoff(Backoff::fixed(delay));
 
-    for (what, delay, retries) in [
-        ("timed out in the back-off", Duration::ZERO, 1),
-        ("no time left for the back-off", SEC, 0),
+    for (what, delay) in [
+        ("no time left for a retry", Duration::ZERO),
+        ("no time left for the back-off", SEC),
     ] {
         let (builder, _) = measured(retry(delay));
         let timeouts = Timeouts::new().total(500 * MS);
         let (ended, telemetry) = run(&builder.timeouts(timeouts).build(), &fails()).await;
-        ended.expect_err("it takes too long");
-        check(what, &telemetry, retries);
+        ended.expect_err("the run takes too long");
+        check(what, &telemetry, 0);
     }
 
     let (builder, captured) = measured(retry(SEC));

@@ -1,4 +1,4 @@
-//! The retry budget: what many runs together may retry, whoever shares it.
+//! The retry budget: the limit on the retries of all runs that share it.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ fn l0(budget: impl Into<Option<RetryBudget>>) -> L0 {
     L0::builder().retry(retry).build()
 }
 
-/// Runs one; it fails. Returns how often the source was called.
+/// Runs it once; it fails. Returns the number of calls of the source.
 async fn calls(l0: &L0) -> usize {
     let script = dead();
     let mut run = l0.stream(script.source()).start();
@@ -36,15 +36,15 @@ async fn calls(l0: &L0) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_runs_against_a_dead_source_call_it_seven_thousand_times_without_a_budget() {
+async fn without_a_budget_a_thousand_runs_call_a_dead_source_seven_thousand_times() {
     let l0 = l0(None);
     let calls: usize = join_all((0..1_000).map(|_| calls(&l0))).await.iter().sum();
     assert_eq!(calls, 7_000);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_runs_against_a_dead_source_share_what_a_fifth_of_them_may_retry() {
-    // All at once, and one after the other over 100 s.
+async fn with_a_budget_a_thousand_runs_against_a_dead_source_share_retries_for_a_fifth_of_them() {
+    // All at once, then spread over 100 s.
     for (pause, expected) in [(Duration::ZERO, 1_210..=1_220), (100 * MS, 1_290..=1_310)] {
         let budget = RetryBudget::share(0.2);
         let l0 = l0(budget.clone());
@@ -54,16 +54,16 @@ async fn a_thousand_runs_against_a_dead_source_share_what_a_fifth_of_them_may_re
         });
         let calls = join_all(runs).await;
         let sum: usize = calls.iter().sum();
-        // A fifth of the runs, the ten that are there at first, and one a second.
+        // Retries for a fifth of the runs, the ten available at the start, and one per second.
         assert!(expected.contains(&sum), "{sum}, pause {pause:?}");
-        // Every run ends by being refused, or by its own limit of six.
+        // Every run ends because the budget refuses it or by its own limit of six.
         let by_themselves = calls.iter().filter(|calls| **calls == 7).count();
         assert_eq!(budget.refused() as usize, 1_000 - by_themselves);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_refused_a_retry_ends_with_the_failure_it_would_have_retried() {
+async fn a_run_refused_a_retry_ends_with_the_failure_it_would_have_retried() {
     let l0 = l0(RetryBudget::share(0.0).min_per_second(0))
         .to_builder()
         .monitoring(Monitoring::new())
@@ -88,7 +88,7 @@ async fn a_run_that_is_refused_a_retry_ends_with_the_failure_it_would_have_retri
     let errors = telemetry.network.errors.expect("details");
     assert_eq!((errors[0].was_retried(), errors[0].delay()), (false, None));
 
-    // An answer that only broke rules completes all the same.
+    // An answer that only broke rules completes anyway.
     let found =
         || l0_core::Violation::new("rule", l0_core::Severity::Error, "broken").recoverable(true);
     let l0 = l0.to_builder().guardrails(move || Rule(found())).build();
@@ -98,7 +98,7 @@ async fn a_run_that_is_refused_a_retry_ends_with_the_failure_it_would_have_retri
     assert_eq!(script.calls(), 1);
 }
 
-/// Finds the same in every answer.
+/// Finds the same violation in every answer.
 struct Rule(l0_core::Violation);
 
 impl l0_core::Check for Rule {
@@ -114,18 +114,18 @@ impl l0_core::Check for Rule {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_minimum_adds_is_there_at_first_and_comes_back_up_to_ten_seconds_of_it() {
+async fn the_minimum_is_available_at_the_start_and_refills_for_at_most_ten_seconds() {
     let budget = RetryBudget::share(0.0).min_per_second(2);
     let l0 = l0(budget);
-    // Twenty are there: three runs of six retries, and two of the fourth.
+    // Twenty are available: three runs with six retries each, and two retries of the fourth.
     let mut all = Vec::new();
     for _ in 0..5 {
         all.push(calls(&l0).await);
     }
-    // Retries take 100 ms each, in which more is added.
+    // Retries take 100 ms each, while the budget refills.
     let retries = all.iter().sum::<usize>() - all.len();
     assert!((20..=24).contains(&retries), "{all:?}");
-    // An hour adds no more than ten seconds do.
+    // An hour refills no more than ten seconds do.
     advance(3_600 * SEC).await;
     let mut later = 0;
     for _ in 0..5 {
@@ -135,7 +135,7 @@ async fn what_the_minimum_adds_is_there_at_first_and_comes_back_up_to_ten_second
 }
 
 #[tokio::test(start_paused = true)]
-async fn runs_that_need_no_retry_save_up_for_those_of_the_next_seconds_only() {
+async fn successful_runs_save_retries_only_for_the_next_seconds() {
     for (pause, expected) in [(Duration::ZERO, 6), (60 * SEC, 0)] {
         let l0 = l0(RetryBudget::share(0.1).min_per_second(0));
         for _ in 0..65 {
@@ -144,14 +144,14 @@ async fn runs_that_need_no_retry_save_up_for_those_of_the_next_seconds_only() {
             assert!(text.is_ok());
         }
         advance(pause).await;
-        // 6.5 were saved, of which a little is lost while the retries wait.
+        // 6.5 were saved. A little is lost while the retries wait.
         let retries = calls(&l0).await - 1;
         assert!(retries.abs_diff(expected) <= 1, "{retries}, {pause:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_has_the_same_budget_shares_it_and_whoever_has_another_does_not() {
+async fn clones_of_a_budget_share_it_and_other_budgets_are_independent() {
     let budget = RetryBudget::share(0.0).min_per_second(1);
     let first = l0(budget.clone());
     let variant = first
@@ -176,8 +176,8 @@ async fn whoever_has_the_same_budget_shares_it_and_whoever_has_another_does_not(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_that_is_not_made_for_another_reason_costs_nothing() {
-    // Its delay does not fit into what is left of the run's time.
+async fn a_retry_that_does_not_happen_for_another_reason_costs_nothing() {
+    // Its delay does not fit into the remaining time of the run.
     let budget = RetryBudget::share(0.0);
     let l0 = l0(budget.clone());
     let hasty = l0
@@ -187,7 +187,7 @@ async fn a_retry_that_is_not_made_for_another_reason_costs_nothing() {
     for _ in 0..20 {
         assert_eq!(calls(&hasty).await, 1);
     }
-    // Nor does a failure that nobody retries.
+    // A failure that is not retried costs nothing either.
     let fatal = Script::new().attempt(|a| a.fail(Failure::fatal()));
     for _ in 0..20 {
         assert!(l0.stream(fatal.source()).start().text().await.is_err());
@@ -197,7 +197,7 @@ async fn a_retry_that_is_not_made_for_another_reason_costs_nothing() {
 }
 
 #[test]
-fn shares_that_make_no_sense_are_read_as_the_nearest_that_does() {
+fn invalid_shares_are_read_as_the_nearest_valid_share() {
     for share in [f64::NAN, -1.0, f64::NEG_INFINITY] {
         let shown = format!("{:?}", RetryBudget::share(share));
         assert!(shown.contains("share: 0.0"), "{shown}");

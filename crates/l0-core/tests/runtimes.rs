@@ -1,5 +1,5 @@
-//! Runs under other executors than Tokio's, and in runtimes that they outlive: what waits, waits, or says
-//! that it cannot, and no panic is needed for that. So it holds with `panic = "abort"` too.
+//! Runs on executors other than Tokio's, and runs that outlive their runtime. A run that has to wait
+//! either waits or reports that it cannot, without panicking. This also holds with `panic = "abort"`.
 
 use std::cell::Cell;
 use std::future::{Future, ready};
@@ -20,7 +20,7 @@ use tokio::runtime::{Builder, Runtime};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// Wakes a thread: the smallest executor there is.
+/// Wakes a thread: the smallest possible executor.
 struct Unparks(Thread);
 
 impl Wake for Unparks {
@@ -44,7 +44,7 @@ thread_local! {
     static PANICS: Cell<u32> = const { Cell::new(0) };
 }
 
-/// How many panics there were in this thread while it ran, those that were caught too.
+/// Returns the number of panics in this thread during `run`, including caught ones.
 fn panics(run: impl FnOnce()) -> u32 {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -85,7 +85,7 @@ fn patient() -> L0 {
 }
 
 #[test]
-fn another_executor_runs_what_needs_no_timer() {
+fn another_executor_runs_everything_that_needs_no_timer() {
     let panics = panics(|| {
         let l0 = L0::builder()
             .retry(Retry::new().backoff(Backoff::none()))
@@ -100,7 +100,7 @@ fn another_executor_runs_what_needs_no_timer() {
 }
 
 #[test]
-fn another_executor_waits_with_the_timer_of_a_runtime_that_was_entered() {
+fn another_executor_waits_with_the_timer_of_an_entered_runtime() {
     let runtime = runtime();
     let _entered = runtime.enter();
     let l0 = patient();
@@ -120,7 +120,7 @@ fn another_executor_waits_with_the_timer_of_a_runtime_that_was_entered() {
 }
 
 #[test]
-fn without_a_runtime_what_has_to_wait_says_so_and_does_not_panic() {
+fn without_a_runtime_a_run_that_has_to_wait_reports_it_and_does_not_panic() {
     for script in [fails_once(), waits()] {
         let panics = panics(|| {
             let mut run = patient().stream(script.source()).start();
@@ -146,7 +146,8 @@ impl Stream for Hung {
 }
 
 #[test]
-fn a_run_that_outlives_its_runtime_goes_on_elsewhere_or_says_that_it_cannot_and_does_not_panic() {
+fn a_run_that_outlives_its_runtime_continues_elsewhere_or_reports_that_it_cannot_and_does_not_panic()
+ {
     for elsewhere in [true, false] {
         let panics = panics(|| {
             let mut run = patient().stream(|_| ready(Ok(Hung))).start();

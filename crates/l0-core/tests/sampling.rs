@@ -1,5 +1,5 @@
-//! Sampling is drawn once per run and measures a run whole or not at all; ids are unique; a seed
-//! repeats all of it.
+//! Sampling: drawn once per run, for the whole run. Ids are unique. A seed makes all of it
+//! reproducible.
 
 use std::collections::HashSet;
 use std::future::ready;
@@ -17,7 +17,7 @@ use l0_core::{
 };
 use regex_lite::Regex;
 
-/// Two tokens, ready at once.
+/// Two tokens, both ready immediately.
 struct Two(u8);
 
 impl Stream for Two {
@@ -30,7 +30,7 @@ impl Stream for Two {
     }
 }
 
-/// Counts, for measured runs and for others: runs, and events with and without times.
+/// Counts, separately for measured and unmeasured runs: runs, and events with and without times.
 #[derive(Clone, Default)]
 struct Tally(Arc<Mutex<[Counts; 2]>>);
 
@@ -102,8 +102,7 @@ impl Observer for RunTally {
 }
 
 #[test]
-fn a_rate_of_one_half_measures_half_of_the_runs_each_whole_and_the_others_tell_events_all_the_same()
-{
+fn a_rate_of_one_half_measures_half_of_the_runs_completely_and_all_runs_emit_events() {
     const RUNS: usize = 100_000;
     let tally = Tally::default();
     let l0 = L0::builder()
@@ -132,8 +131,8 @@ fn a_rate_of_one_half_measures_half_of_the_runs_each_whole_and_the_others_tell_e
     let share = measured.runs as f64 / RUNS as f64;
     assert!((0.49..=0.51).contains(&share), "{share}");
     assert_eq!(measured.complete, measured.runs);
-    // Started, attempt started, first token, two tokens, attempt finished, finished; all but the second tell a time,
-    // and the first token has no gap.
+    // Started, attempt started, first token, two tokens, attempt finished, finished. All except the
+    // second have a time, and the first token has no gap.
     assert_eq!(measured.events, measured.runs * 7);
     assert_eq!(measured.times, measured.runs * 4);
     assert_eq!(others.events, others.runs * 7);
@@ -141,7 +140,7 @@ fn a_rate_of_one_half_measures_half_of_the_runs_each_whole_and_the_others_tell_e
 }
 
 #[test]
-fn rates_are_clamped_and_no_number_is_zero() {
+fn rates_are_clamped_and_nan_is_zero() {
     const RUNS: usize = 2_000;
     for (rate, least, most) in [
         (0.0, 0, 0),
@@ -172,7 +171,8 @@ fn rates_are_clamped_and_no_number_is_zero() {
     assert!(!l0.watch(Two(2)).start().info().measured());
 }
 
-/// What a seed fixes, for each of some runs: the id, whether it is measured, and the jitter.
+/// Returns the values that a seed determines, for a number of runs: the id, the sampling decision and
+/// the jitter.
 async fn drawn(l0: &L0, captured: &Captured, runs: usize) -> Vec<(String, bool, Vec<Duration>)> {
     let reset = || Failure::network(NetworkErrorKind::Econnreset);
     let mut all = Vec::new();
@@ -221,14 +221,14 @@ async fn a_seed_repeats_sampling_ids_and_jitter() {
     let variant = second.to_builder().build();
     assert_eq!(drawn(&variant, &captured, RUNS).await[0].0, expected[0].0);
     let on = drawn(&second.clone(), &captured, 1).await;
-    assert!(!expected.contains(&on[0]), "a clone goes on");
+    assert!(!expected.contains(&on[0]), "a clone continues");
 
     for seed in [Some(8), None] {
         let (other, captured) = build(seed);
         let other = drawn(&other, &captured, RUNS).await;
         assert!(other.iter().all(|drawn| !expected.contains(drawn)));
     }
-    // Runs of one seed are as different as any.
+    // Runs with the same seed differ from each other.
     let ids: HashSet<_> = expected.iter().map(|(id, ..)| id).collect();
     assert_eq!(ids.len(), RUNS);
     let jitter: HashSet<_> = expected.iter().flat_map(|(.., delays)| delays).collect();
@@ -238,7 +238,7 @@ async fn a_seed_repeats_sampling_ids_and_jitter() {
 }
 
 #[test]
-fn ids_have_the_guides_shape_and_are_unique_over_many_runs_on_several_threads() {
+fn ids_have_the_guides_shape_and_are_unique_across_threads() {
     const THREADS: usize = 4;
     const RUNS: usize = 25_000;
     let shape = Regex::new(r"^l0_\d+_[a-z0-9]+$").expect("a pattern");

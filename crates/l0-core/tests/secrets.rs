@@ -1,5 +1,5 @@
-//! Credentials and outputs leave neither through messages, nor through telemetry, nor through what
-//! `Debug` and `Display` print. Other words of errors leave only if that is switched on.
+//! Secrets: credentials and outputs never appear in messages, telemetry, `Debug` or `Display`. Other
+//! words of errors appear only if that is switched on.
 
 use std::fmt;
 use std::io;
@@ -13,10 +13,10 @@ use l0_core::{
     Violation, redact,
 };
 
-/// Part of everything that must not leave.
+/// A part of every secret.
 const CANARY: &str = "c4n4ry";
 
-/// Error texts with a secret in each, as libraries write them.
+/// Error texts that contain a secret, as libraries write them.
 const TEXTS: &[&str] = &[
     "connection reset: Authorization: Bearer c4n4ryAbCdEf0123456789",
     r#"status 503, headers {"authorization": "Bearer c4n4ryAbCdEf0123456789"}"#,
@@ -38,10 +38,10 @@ const TEXTS: &[&str] = &[
     "password=c4n4ryAbCdEf0123456789",
 ];
 
-/// Part of every prompt.
+/// A part of every prompt.
 const PROMPT: &str = "a birthday poem";
 
-/// Error texts that repeat a prompt, which looks like nothing that can be taken out.
+/// Error texts that repeat a prompt, without a pattern that redaction could recognize.
 const PROMPTS: &[&str] = &[
     "a birthday poem",
     "failed to deserialize api response: error:missing field `id` content:a birthday poem",
@@ -55,7 +55,7 @@ const PROMPTS: &[&str] = &[
     "503 Service Unavailable\na birthday poem",
 ];
 
-/// An error that names its secret in each link of its chain.
+/// An error with its secret in each link of its chain.
 #[derive(Debug)]
 struct Chained(&'static str, Option<Box<Chained>>);
 
@@ -83,43 +83,43 @@ fn errors(text: &'static str) -> [ScriptedError; 3] {
     ]
 }
 
-/// Everything that was said, to be searched.
+/// Collects all output, to be searched for secrets.
 #[derive(Debug, Clone, Default)]
-struct Said(Arc<Mutex<Vec<String>>>);
+struct Printed(Arc<Mutex<Vec<String>>>);
 
-impl Said {
-    fn say(&self, what: impl Into<String>) {
+impl Printed {
+    fn push(&self, what: impl Into<String>) {
         self.0.lock().expect("no panic").push(what.into());
     }
 
     fn debug(&self, what: &impl fmt::Debug) {
-        self.say(format!("{what:?}"));
-        self.say(format!("{what:#?}"));
+        self.push(format!("{what:?}"));
+        self.push(format!("{what:#?}"));
     }
 
     fn telemetry(&self, telemetry: &Telemetry) {
-        self.say(serde_json::to_string(telemetry).expect("serializes"));
-        self.say(telemetry.to_string());
+        self.push(serde_json::to_string(telemetry).expect("serializes"));
+        self.push(telemetry.to_string());
         self.debug(telemetry);
         self.debug(&telemetry.summary());
     }
 
     fn check(&self, what: &str) {
-        let said = self.0.lock().expect("no panic");
-        assert!(!said.is_empty());
-        for text in &*said {
-            // A debug form of a debug form would escape, but not hide it.
+        let printed = self.0.lock().expect("no panic");
+        assert!(!printed.is_empty());
+        for text in &*printed {
+            // A `Debug` form of a `Debug` form would be escaped, but not hidden.
             assert!(!text.contains(CANARY), "{what}: {text}");
         }
     }
 
     fn has(&self, word: &str) -> bool {
-        let said = self.0.lock().expect("no panic");
-        said.iter().any(|text| text.contains(word))
+        let printed = self.0.lock().expect("no panic");
+        printed.iter().any(|text| text.contains(word))
     }
 }
 
-impl Interceptor for Said {
+impl Interceptor for Printed {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         self.debug(run);
         self.debug(observers);
@@ -132,7 +132,7 @@ impl Interceptor for Said {
     }
 }
 
-impl Observer for Said {
+impl Observer for Printed {
     fn interest(&self) -> Interest {
         Interest::TOKENS
     }
@@ -140,12 +140,12 @@ impl Observer for Said {
     fn on_event(&mut self, event: &Event<'_>) {
         self.debug(event);
         match *event {
-            Event::NetworkError { message, .. } => self.say(message),
+            Event::NetworkError { message, .. } => self.push(message),
             Event::Finished { end, telemetry, .. } => {
                 self.debug(end);
                 end.message()
                     .into_iter()
-                    .for_each(|message| self.say(message));
+                    .for_each(|message| self.push(message));
                 telemetry
                     .into_iter()
                     .for_each(|telemetry| self.telemetry(telemetry));
@@ -155,9 +155,9 @@ impl Observer for Said {
     }
 }
 
-fn l0(said: &Said, error_text: bool) -> L0 {
+fn l0(printed: &Printed, error_text: bool) -> L0 {
     let monitoring = Monitoring::new().error_text(error_text);
-    let retries = said.clone();
+    let retries = printed.clone();
     let retry = Retry::new().max_retries(1).decide(move |retry| {
         retries.debug(retry);
         Some(retry.delay)
@@ -165,11 +165,11 @@ fn l0(said: &Said, error_text: bool) -> L0 {
     L0::builder()
         .monitoring(monitoring.metadata("model", "gpt-4"))
         .retry(retry.backoff(Backoff::none()))
-        .interceptor(said.clone())
+        .interceptor(printed.clone())
         .build()
 }
 
-/// A source that says its output and fails with the error.
+/// A source that yields its output and then fails with the error.
 fn script(error: &ScriptedError) -> Script {
     let output = format!("the answer is {CANARY}");
     Script::new().attempt(|a| {
@@ -181,10 +181,10 @@ fn script(error: &ScriptedError) -> Script {
     })
 }
 
-/// Makes a run that fails with the error, and says all that can be said of it.
-async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool) {
+/// Runs a source that fails with the error, and collects everything it prints.
+async fn run(printed: &Printed, error: &ScriptedError, error_text: bool, network: bool) {
     let captured = Captured::new();
-    let l0 = l0(said, error_text).to_builder();
+    let l0 = l0(printed, error_text).to_builder();
     let l0 = l0.interceptor(captured.clone()).build();
     let script = script(error);
     let prompt = format!("say {CANARY}");
@@ -194,77 +194,77 @@ async fn run(said: &Said, error: &ScriptedError, error_text: bool, network: bool
             script.connect()
         })
         .classify(move |_| network.then_some(Failure::network(NetworkErrorKind::Unknown)));
-    said.debug(&builder);
+    printed.debug(&builder);
     let mut run = builder.start();
-    said.debug(&run);
+    printed.debug(&run);
     let mut failed = false;
     while let Some(item) = run.next().await {
-        said.debug(&run);
-        said.telemetry(&run.telemetry().expect("measured"));
+        printed.debug(&run);
+        printed.telemetry(&run.telemetry().expect("measured"));
         if let Err(error) = item {
-            // Its own text; its source's is the caller's to print.
-            said.say(error.to_string());
-            said.debug(&error);
+            // The error's own text only: the text of its source is the caller's to print.
+            printed.push(error.to_string());
+            printed.debug(&error);
             failed = true;
         }
     }
     assert!(failed);
-    said.debug(&run);
-    said.debug(&run.end());
-    said.debug(&captured);
-    said.debug(run.info());
-    said.debug(&run.handle());
-    said.debug(&l0);
-    said.debug(&l0.to_builder());
-    said.telemetry(&run.telemetry().expect("measured"));
+    printed.debug(&run);
+    printed.debug(&run.end());
+    printed.debug(&captured);
+    printed.debug(run.info());
+    printed.debug(&run.handle());
+    printed.debug(&l0);
+    printed.debug(&l0.to_builder());
+    printed.telemetry(&run.telemetry().expect("measured"));
 }
 
-async fn watch(said: &Said, error: &ScriptedError, error_text: bool) {
-    let builder = l0(said, error_text).watch(script(error).stream());
-    said.debug(&builder);
+async fn watch(printed: &Printed, error: &ScriptedError, error_text: bool) {
+    let builder = l0(printed, error_text).watch(script(error).stream());
+    printed.debug(&builder);
     let mut watched = builder.start();
-    said.debug(&watched);
+    printed.debug(&watched);
     while watched.next().await.is_some() {
-        said.debug(&watched);
-        said.telemetry(&watched.telemetry().expect("measured"));
+        printed.debug(&watched);
+        printed.telemetry(&watched.telemetry().expect("measured"));
     }
-    said.debug(&watched);
-    said.debug(&watched.handle());
+    printed.debug(&watched);
+    printed.debug(&watched.handle());
 }
 
-fn monitor(said: &Said, error: &ScriptedError, error_text: bool) {
+fn monitor(printed: &Printed, error: &ScriptedError, error_text: bool) {
     let mut monitor = Monitor::new(Monitoring::new().error_text(error_text));
     monitor.record_network_error(error, false, None, None);
-    said.debug(&monitor);
+    printed.debug(&monitor);
     let telemetry = monitor.telemetry().expect("measured");
     let errors = telemetry.network.errors.as_ref().expect("details");
     assert!(!errors[0].message.is_empty());
-    said.telemetry(&telemetry);
+    printed.telemetry(&telemetry);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_says_neither_secrets_of_errors_nor_prompts_nor_outputs() {
+async fn a_run_exposes_no_secrets_of_errors_and_no_prompts_or_outputs() {
     for text in TEXTS {
         for error in errors(text) {
             for (error_text, network) in
                 [(false, false), (false, true), (true, false), (true, true)]
             {
-                let said = Said::default();
-                run(&said, &error, error_text, network).await;
-                said.check(text);
+                let printed = Printed::default();
+                run(&printed, &error, error_text, network).await;
+                printed.check(text);
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watched_stream_says_neither_secrets_of_errors_nor_outputs() {
+async fn a_watched_stream_exposes_no_secrets_of_errors_and_no_outputs() {
     for text in TEXTS {
         for error in errors(text) {
             for error_text in [false, true] {
-                let said = Said::default();
-                watch(&said, &error, error_text).await;
-                said.check(text);
+                let printed = Printed::default();
+                watch(&printed, &error, error_text).await;
+                printed.check(text);
             }
         }
     }
@@ -275,27 +275,27 @@ fn a_monitor_keeps_no_secret_of_an_error() {
     for text in TEXTS {
         for error in errors(text) {
             for error_text in [false, true] {
-                let said = Said::default();
-                monitor(&said, &error, error_text);
-                said.check(text);
+                let printed = Printed::default();
+                monitor(&printed, &error, error_text);
+                printed.check(text);
             }
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_error_repeats_of_a_prompt_leaves_only_if_it_is_switched_on() {
+async fn the_part_of_an_error_that_repeats_a_prompt_is_sent_only_if_switched_on() {
     for text in PROMPTS {
         for error in errors(text) {
             for error_text in [false, true] {
-                let of_run = Said::default();
+                let of_run = Printed::default();
                 run(&of_run, &error, error_text, false).await;
-                let of_watched = Said::default();
+                let of_watched = Printed::default();
                 watch(&of_watched, &error, error_text).await;
-                let of_monitor = Said::default();
+                let of_monitor = Printed::default();
                 monitor(&of_monitor, &error, error_text);
-                for said in [of_run, of_watched, of_monitor] {
-                    assert_eq!(said.has(PROMPT), error_text, "{text}: {said:?}");
+                for printed in [of_run, of_watched, of_monitor] {
+                    assert_eq!(printed.has(PROMPT), error_text, "{text}: {printed:?}");
                 }
             }
         }
@@ -303,7 +303,7 @@ async fn what_an_error_repeats_of_a_prompt_leaves_only_if_it_is_switched_on() {
 }
 
 #[test]
-fn a_message_has_nothing_of_what_may_be_a_prompt() {
+fn a_message_contains_nothing_that_can_be_a_prompt() {
     for text in PROMPTS.iter().chain(TEXTS) {
         for error in errors(text) {
             let message = redact::message(&error);
@@ -323,7 +323,7 @@ fn a_message_has_nothing_of_what_may_be_a_prompt() {
 }
 
 #[tokio::test]
-async fn a_refusal_reaches_observers_without_its_secret() {
+async fn observers_receive_a_refusal_without_its_secret() {
     struct Refuses(&'static str);
     impl Interceptor for Refuses {
         fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
@@ -331,35 +331,35 @@ async fn a_refusal_reaches_observers_without_its_secret() {
         }
     }
     for text in TEXTS {
-        let said = Said::default();
-        let mut run = l0(&said, false)
+        let printed = Printed::default();
+        let mut run = l0(&printed, false)
             .stream(Script::new().source())
             .interceptor(Refuses(text))
             .start();
-        said.debug(&run);
+        printed.debug(&run);
         let error = run.text().await.expect_err("refused");
-        said.debug(&error);
-        said.say(error.to_string());
-        said.debug(&run);
-        said.check(text);
+        printed.debug(&error);
+        printed.push(error.to_string());
+        printed.debug(&run);
+        printed.check(text);
     }
 }
 
 #[tokio::test]
-async fn a_rule_that_quotes_a_secret_prints_none() {
+async fn a_rule_that_quotes_a_secret_does_not_print_it() {
     for text in TEXTS {
         let violation = Violation::new("own", Severity::Fatal, *text);
-        let said = Said::default();
-        said.debug(&violation);
-        said.say(violation.to_string());
-        let l0 = l0(&said, false).to_builder();
+        let printed = Printed::default();
+        printed.debug(&violation);
+        printed.push(violation.to_string());
+        let l0 = l0(&printed, false).to_builder();
         let l0 = l0.guardrails(move || Reports(violation.clone())).build();
         let script = Script::new().attempt(|a| a.token("an answer"));
         let error = l0.stream(script.source()).start().text().await;
         let error = error.expect_err("a fatal violation");
-        said.debug(&error);
-        said.say(error.to_string());
-        said.check(text);
+        printed.debug(&error);
+        printed.push(error.to_string());
+        printed.check(text);
     }
 }
 
@@ -376,12 +376,12 @@ impl Check for Reports {
 }
 
 #[tokio::test]
-async fn of_an_endpoint_that_is_a_url_nothing_secret_reaches_anybody() {
+async fn an_endpoint_that_is_a_url_exposes_no_secret() {
     const URL: &str = "https://c4n4ry:c4n4ry@h.example/chat?key=c4n4ry";
     const CLEAN: &str = "https://[redacted]@h.example/chat?[redacted]";
 
     for of_run in [true, false] {
-        let said = Said::default();
+        let printed = Printed::default();
         let monitoring = Monitoring::new();
         let monitoring = if of_run {
             monitoring
@@ -389,30 +389,29 @@ async fn of_an_endpoint_that_is_a_url_nothing_secret_reaches_anybody() {
             monitoring.metadata("endpoint", URL)
         };
         let l0 = L0::builder().monitoring(monitoring.clone());
-        let l0 = l0.interceptor(said.clone()).build();
+        let l0 = l0.interceptor(printed.clone()).build();
         let script = Script::new();
         let mut builder = l0.stream(script.source());
         if of_run {
             builder = builder.metadata("endpoint", URL);
         }
         let run = builder.start();
-        said.telemetry(&run.telemetry().expect("measured"));
+        printed.telemetry(&run.telemetry().expect("measured"));
         assert_eq!(run.info().metadata()["endpoint"], CLEAN);
         if !of_run {
             let monitor = Monitor::new(monitoring);
-            said.telemetry(&monitor.telemetry().expect("measured"));
+            printed.telemetry(&monitor.telemetry().expect("measured"));
         }
-        assert!(said.has(CLEAN));
-        // `before` sees what was set, as it may set it.
-        let said = said.0.lock().expect("no panic");
-        let leaks = said.iter().filter(|text| text.contains(CANARY));
+        assert!(printed.has(CLEAN));
+        // `before` sees the unredacted value, because it can also set it.
+        let printed = printed.0.lock().expect("no panic");
+        let leaks = printed.iter().filter(|text| text.contains(CANARY));
         let leaks = leaks.filter(|text| !text.starts_with("NewRun"));
-        assert_eq!(leaks.count(), 0, "{said:?}");
+        assert_eq!(leaks.count(), 0, "{printed:?}");
     }
 }
 
-/// Runs a source that fails with the text, and gives the message that telemetry keeps and those that
-/// events told.
+/// Runs a source that fails with the text. Returns the message in telemetry and the messages in events.
 async fn messages(text: &str, error_text: bool) -> (String, Vec<String>) {
     let captured = Captured::new();
     let l0 = L0::builder()
@@ -434,7 +433,7 @@ async fn messages(text: &str, error_text: bool) -> (String, Vec<String>) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happened() {
+async fn events_and_telemetry_have_the_same_messages_which_still_describe_the_failure() {
     let text = "Connection reset by peer: https://api.example.com/v1?key=c4n4ryAbCdEf0123456789";
     for (error_text, expected) in [
         (false, "Connection reset by peer"),
@@ -450,7 +449,7 @@ async fn messages_are_the_same_for_events_and_telemetry_and_still_say_what_happe
 }
 
 #[test]
-fn an_error_without_a_text_still_says_what_it_is_taken_for() {
+fn an_error_without_a_text_is_described_by_its_classification() {
     for error_text in [false, true] {
         for text in ["", " \n\u{7}"] {
             let mut monitor = Monitor::new(Monitoring::new().error_text(error_text));
@@ -463,7 +462,7 @@ fn an_error_without_a_text_still_says_what_it_is_taken_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_messages_are_cut_and_counted_as_ever() {
+async fn long_messages_are_truncated_and_counted_as_usual() {
     let long = format!("Connection reset by peer: {}", "é ".repeat(100_000));
     for (error_text, expected) in [(false, ""), (true, ": é é")] {
         let (kept, told) = messages(&long, error_text).await;

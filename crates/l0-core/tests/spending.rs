@@ -1,4 +1,4 @@
-//! Limits and budgets where runs share them, wait, and learn late what they cost.
+//! Limits and budgets: shared by runs, in waits, and with costs that become known late.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use l0_core::{
     TokenPrices, TokenView, Unfinished, Usage, source,
 };
 
-/// A token of output costs a cent; one of input, a tenth of it.
+/// An output token costs a cent, an input token a tenth of a cent.
 fn prices(model: &Priced<'_>) -> Option<Arc<Price>> {
     let tokens = TokenPrices::new(Money::micros(1_000), Money::cents(1));
     let is_known = [model.model, model.response_model].contains(&Some("gpt-4"));
@@ -37,7 +37,7 @@ fn retrying(backoff: Backoff) -> L0Builder {
         .pricing(prices)
 }
 
-/// Spends from a budget, by another run.
+/// Spends from a budget by another run.
 async fn spend(budget: &Budget, amount: Money) {
     let script =
         Script::new().attempt(|a| a.token("a").finish(FinishReason::Stop).cost(usd(amount)));
@@ -49,13 +49,13 @@ async fn spend(budget: &Budget, amount: Money) {
         .expect("an answer");
 }
 
-/// Every token is one.
+/// Estimates one model token per stream token.
 fn by_items(attempt: &Unfinished<'_>) -> Option<Usage> {
     Some(Usage::new().output(attempt.tokens))
 }
 
 #[tokio::test]
-async fn a_budget_that_others_overspend_ends_a_run_after_its_next_item() {
+async fn a_budget_overspent_by_other_runs_ends_a_run_after_its_next_item() {
     for monitoring in monitorings() {
         let budget = Budget::new(Money::cents(10));
         let script = Script::new().attempt(|a| a.tokens(["a"; 9]));
@@ -76,7 +76,7 @@ async fn a_budget_that_others_overspend_ends_a_run_after_its_next_item() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_source_is_called_once_the_budget_is_overspent() {
+async fn no_source_is_called_after_the_budget_is_overspent() {
     let second = Duration::from_secs(1);
     for monitoring in monitorings() {
         for (name, backoff, wait, ends, calls) in [
@@ -123,7 +123,7 @@ async fn no_source_is_called_once_the_budget_is_overspent() {
 }
 
 #[tokio::test]
-async fn no_retry_is_told_of_where_the_budget_is_overspent() {
+async fn no_retry_is_reported_if_the_budget_is_overspent() {
     let budget = Budget::new(Money::cents(10));
     let script = Script::new()
         .attempt(|a| a.token("a").hang())
@@ -156,7 +156,7 @@ async fn no_retry_is_told_of_where_the_budget_is_overspent() {
 }
 
 #[tokio::test]
-async fn a_call_is_handed_out_though_it_costs_more_than_it_may() {
+async fn an_answer_of_a_call_is_returned_even_if_it_exceeds_the_limit() {
     for monitoring in monitorings() {
         let budget = Budget::new(Money::cents(5));
         for limits in [
@@ -193,7 +193,7 @@ async fn a_call_is_handed_out_though_it_costs_more_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_budget_that_is_given_twice_is_charged_once() {
+async fn a_budget_that_is_set_twice_is_charged_once() {
     let budget = Budget::new(Money::units(1));
     let l0 = L0::builder().budget(budget.clone()).build();
     let script = Script::new().attempt(|a| a.token("a").cost(usd(Money::cents(6))));
@@ -204,7 +204,7 @@ async fn a_budget_that_is_given_twice_is_charged_once() {
 }
 
 #[tokio::test]
-async fn a_window_that_no_clock_reaches_never_ends() {
+async fn a_window_beyond_the_range_of_the_clock_never_ends() {
     let budget = Budget::new(Money::cents(10)).per(Duration::MAX);
     spend(&budget, Money::cents(6)).await;
     assert_eq!(budget.spent(), Money::cents(6));
@@ -217,10 +217,10 @@ async fn a_window_that_no_clock_reaches_never_ends() {
 }
 
 #[tokio::test]
-async fn a_model_that_is_named_late_has_its_price_from_then_on() {
+async fn a_model_that_is_reported_late_is_priced_from_then_on() {
     for monitoring in monitorings() {
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
         let counted = move |model: &Priced<'_>| {
             count.fetch_add(1, Ordering::Relaxed);
             prices(model)
@@ -255,15 +255,15 @@ async fn a_model_that_is_named_late_has_its_price_from_then_on() {
         );
         assert_eq!(tokens, 6);
         assert_eq!(
-            asked.load(Ordering::Relaxed),
+            calls.load(Ordering::Relaxed),
             3,
-            "twice while it is live, and at its end"
+            "twice while the run is live, and once at its end"
         );
     }
 }
 
 #[tokio::test]
-async fn a_failure_that_nothing_would_follow_is_told_though_the_budget_is_overspent() {
+async fn a_final_failure_is_reported_even_if_the_budget_is_overspent() {
     let denied = || ScriptedError::new(Failure::status(401));
     let reset = || ScriptedError::from(std::io::ErrorKind::ConnectionReset);
     let other = Script::new().attempt(|a| a.token("b"));

@@ -1,4 +1,4 @@
-//! Sums over the attempts of a run are the totals of the run: of tokens, usage and money, however it ends.
+//! Sums: the attempts of a run add up to its totals of tokens, usage and money, however it ends.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What the counters get of a number of usage; absent if it is unknown.
+/// Returns the value of a usage quantity as counters receive it, or `None` if unknown.
 fn counted(telemetry: &Telemetry, name: &str) -> Option<u64> {
     let quantity = Quantity::ALL.iter().find(|quantity| quantity.name == name);
     match quantity.expect("a quantity").value(telemetry)? {
@@ -31,9 +31,59 @@ fn counted(telemetry: &Telemetry, name: &str) -> Option<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_thrown_away_was_billed() {
+async fn an_attempt_alone_has_the_numbers_of_a_run_with_it_alone() {
+    let usage = |output| Usage::new().input(7).output(output).total(7 + output);
+    let script = Script::new()
+        .attempt(|a| {
+            let cut = a.tokens(["Hel"]).usage(usage(1)).wait(MS);
+            cut.fail(Failure::status(503))
+        })
+        .attempt(|a| {
+            let answer = a.wait(3 * MS).token("Hello").wait(2 * MS).token("!");
+            answer.usage(usage(2)).finish(FinishReason::Stop)
+        });
+    let builder = L0::builder().monitoring(Monitoring::new());
+    let retry = Retry::new().backoff(Backoff::fixed(MS));
+    let l0 = builder.retry(retry).build();
+    let mut both = l0.stream(script.source()).start();
+    both.text().await.unwrap();
+    let both = both.telemetry().unwrap();
+    // The script's last attempt answers all further calls.
+    let mut one = l0.stream(script.source()).start();
+    one.text().await.unwrap();
+    let one = one.telemetry().unwrap();
+
+    assert_eq!((both.attempts.len(), one.attempts.len()), (2, 1));
+    let alone = both.attempts[1].to_telemetry();
+    for quantity in Quantity::ALL {
+        // Only runs measure these.
+        let of_runs = [
+            "time_to_first_text",
+            "tokens.per_second",
+            "consumer_hold",
+            "wait",
+        ];
+        if !of_runs.contains(&quantity.name) {
+            let (value, run) = (quantity.value(&alone), quantity.value(&one));
+            assert_eq!(
+                format!("{value:?}"),
+                format!("{run:?}"),
+                "{}",
+                quantity.name
+            );
+        }
+    }
+    assert_eq!(alone.outcome, Some(Outcome::Completed));
+    assert_eq!(alone.finish_reason, Some(FinishReason::Stop));
+    let failed = both.attempts[0].to_telemetry();
+    assert_eq!(failed.error, both.attempts[0].error);
+    assert_eq!((failed.usage, failed.wasted_usage), (Some(usage(1)), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discarded_answer_was_billed() {
     let usage = Usage::new().input(1_000).output(500).total(1_500);
-    // Nothing to see: the model's fault, twice asked again.
+    // No visible text is the model's fault, which is retried twice.
     let empty = move |a: ScriptedAttempt| a.token(" \n").finish(FinishReason::Stop).usage(usage);
     for (name, script, outcome) in [
         (
@@ -86,14 +136,14 @@ fn counts_add_up_saturate_and_are_absent_only_if_both_are() {
     assert_eq!(Usage::new().plus(Usage::new()), Usage::new());
 }
 
-/// What one attempt does.
+/// The script of one attempt.
 #[derive(Debug, Clone)]
 struct Planned {
-    /// What it says.
+    /// The tokens it yields.
     texts: Vec<(u64, &'static str)>,
-    /// What its source tells after them; the last one counts.
+    /// The usage that its source reports afterwards. The last one counts.
     usages: Vec<Usage>,
-    /// What its source tells of its cost, in millionths.
+    /// The costs that its source reports, in millionths.
     cost: Option<u64>,
     finish: bool,
     end: Ending,
@@ -119,7 +169,7 @@ impl Planned {
         for usage in &self.usages {
             attempt = attempt.usage(*usage);
         }
-        if let Some(cost) = self.told_cost() {
+        if let Some(cost) = self.reported_cost() {
             attempt = attempt.cost(cost);
         }
         if self.finish {
@@ -136,12 +186,12 @@ impl Planned {
         }
     }
 
-    fn told_cost(&self) -> Option<Cost> {
+    fn reported_cost(&self) -> Option<Cost> {
         let amount = Money::micros(self.cost?);
         Some(Cost::new(amount, Currency::USD, CostSource::Provider))
     }
 
-    /// The usage that is told if the attempt is read to its end.
+    /// The usage reported if the attempt is read to its end.
     fn usage(&self) -> Option<Usage> {
         let connects = !matches!(self.end, Ending::Unconnected);
         self.usages.last().copied().filter(|_| connects)
@@ -170,7 +220,7 @@ fn planned() -> impl Strategy<Value = Planned> {
         1 => Just(Ending::Unconnected),
         1 => Just(Ending::Hang),
     ];
-    // A token of no visible character, so that an attempt may be empty; and what checks find.
+    // A token without a visible character, so an attempt can be empty, and the words that checks find.
     let text = prop_oneof![
         4 => Just("a"),
         4 => Just(" "),
@@ -180,8 +230,8 @@ fn planned() -> impl Strategy<Value = Planned> {
         1 => Just("tone"),
     ];
     let texts = vec((0_u64..40, text), 0..5);
-    let told = (vec(usage(), 0..3), option::weighted(0.2, 0_u64..1_000));
-    (texts, told, any::<bool>(), end).prop_map(|(texts, (usages, cost), finish, end)| Planned {
+    let reported = (vec(usage(), 0..3), option::weighted(0.2, 0_u64..1_000));
+    (texts, reported, any::<bool>(), end).prop_map(|(texts, (usages, cost), finish, end)| Planned {
         texts,
         usages,
         cost,
@@ -190,7 +240,7 @@ fn planned() -> impl Strategy<Value = Planned> {
     })
 }
 
-/// What models cost, each in another way; of some it is not known.
+/// The prices of models, each of a different form. One model has no known price.
 fn price(model: &Priced<'_>) -> Option<Arc<Price>> {
     let tokens = TokenPrices::per_million(Money::cents(30), Money::units(1));
     let price = match model.model? {
@@ -202,15 +252,15 @@ fn price(model: &Priced<'_>) -> Option<Arc<Price>> {
     Some(Arc::new(price))
 }
 
-/// Three tokens for each character.
-#[allow(clippy::unnecessary_wraps, reason = "the signature of an estimate")]
+/// Estimates three tokens per character.
+#[allow(clippy::unnecessary_wraps, reason = "signature of an estimate")]
 fn estimate(attempt: &Unfinished<'_>) -> Option<Usage> {
     Some(Usage::new().input(100).output(3 * attempt.characters))
 }
 
 type OfAttempt = fn(&AttemptStats) -> Option<Cost>;
 
-/// What attempts cost, for each currency.
+/// The costs of attempts, per currency.
 fn costs(attempts: &[AttemptStats], of: OfAttempt) -> BTreeMap<Currency, Money> {
     let mut costs = BTreeMap::new();
     for cost in attempts.iter().filter_map(of) {
@@ -219,7 +269,7 @@ fn costs(attempts: &[AttemptStats], of: OfAttempt) -> BTreeMap<Currency, Money> 
     costs
 }
 
-/// Finds words.
+/// A check that finds words.
 struct Words;
 
 impl Check for Words {
@@ -250,7 +300,7 @@ impl Check<DriftReport> for Words {
     }
 }
 
-/// A run of several sources, and how its consumer reads it.
+/// A run with several sources, and how its consumer reads it.
 #[derive(Debug, Clone)]
 struct Plan {
     sources: Vec<Vec<Planned>>,
@@ -258,9 +308,9 @@ struct Plan {
     model_retries: u32,
     back_off: u64,
     total: Option<u64>,
-    /// How many items are read.
+    /// The number of items read.
     items: Option<u8>,
-    /// For how long it is read, in milliseconds.
+    /// The time spent reading, in milliseconds.
     millis: Option<u64>,
 }
 
@@ -293,7 +343,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         )
 }
 
-/// What the events of one attempt said.
+/// The data of one attempt, collected from events.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     source: u32,
@@ -332,8 +382,8 @@ fn gaps(of: Option<&Distribution>) -> (u64, Duration) {
     of.map_or((0, Duration::ZERO), |gaps| (gaps.count(), gaps.sum()))
 }
 
-/// What an attempt measured; its gaps are there unless it is the only one.
-fn told(attempt: &AttemptStats) -> Seen {
+/// The measurements of an attempt. It has gaps unless it is the only attempt.
+fn recorded(attempt: &AttemptStats) -> Seen {
     let drift = attempt.drift.iter().flat_map(|drift| &drift.types);
     let guardrails = attempt.guardrails.clone().unwrap_or_default();
     Seen {
@@ -348,7 +398,7 @@ fn told(attempt: &AttemptStats) -> Seen {
     }
 }
 
-/// What the totals of a run, or a part of it, are.
+/// Returns the totals of a run, or of a part of it.
 fn totals(telemetry: &Telemetry) -> Seen {
     let metrics = &telemetry.metrics;
     let drift = telemetry.drift.iter().flat_map(|drift| &drift.types);
@@ -365,7 +415,8 @@ fn totals(telemetry: &Telemetry) -> Seen {
     }
 }
 
-/// Every sum of a run, by the name of the quantity and the value of its label; absent where it is unknown.
+/// Returns every sum of a run, by the name of the quantity and the value of its label. `None` if
+/// unknown.
 fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>> {
     let mut sums = BTreeMap::new();
     for quantity in Quantity::ALL {
@@ -395,14 +446,14 @@ fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>>
     sums
 }
 
-/// How many cases there are: `L0_SUMS_CASES`, or so few that nobody waits for them.
+/// Returns the number of cases: `L0_SUMS_CASES`, or a default that keeps the test fast.
 fn cases() -> u32 {
     let cases = std::env::var("L0_SUMS_CASES").ok();
     cases.map_or(2_000, |cases| cases.parse().expect("a number of cases"))
 }
 
 #[test]
-fn sums_over_the_attempts_and_over_the_sources_are_the_totals_of_the_run() {
+fn sums_over_attempts_and_over_sources_are_the_totals_of_the_run() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -417,7 +468,7 @@ fn sums_over_the_attempts_and_over_the_sources_are_the_totals_of_the_run() {
     let tested =
         TestRunner::new(config).run(&plan(), |plan| runtime.block_on(adds_up(plan, &seen)));
     tested.unwrap_or_else(|failed| panic!("{failed}"));
-    // The cases are of all kinds.
+    // The cases cover every kind.
     let of_each_kind = seen.get();
     assert!(
         of_each_kind.iter().all(|count| *count > cases() / 1_000),
@@ -425,8 +476,8 @@ fn sums_over_the_attempts_and_over_the_sources_are_the_totals_of_the_run() {
     );
 }
 
-/// Counts, in `of_each_kind`, runs that fell back, that retried for the model's answer, that were folded,
-/// and that completed.
+/// Counts, in `of_each_kind`, the runs that fell back, retried because of the model's answer, were
+/// folded, or completed.
 async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCaseError> {
     let captured = Captured::new();
     let mut timeouts = Timeouts::new().first_token(60 * MS).inter_token(60 * MS);
@@ -460,7 +511,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         builder = builder.fallback(source(script.source()).metadata("model", model));
     }
     let mut run = builder.start();
-    // Read to the end, so many items, or so long.
+    // Read to the end, up to a number of items, or for a time.
     let reading = async {
         let mut items = plan.items;
         while items != Some(0) && run.next().await.is_some() {
@@ -471,14 +522,14 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     let _ = tokio::time::timeout(limit, reading).await;
     drop(run);
 
-    // What each attempt was seen to do, apart from what was recorded.
+    // Collect the facts of each attempt from events, independently of telemetry.
     let mut seen: Vec<Seen> = Vec::new();
     let mut finished: Vec<AttemptStats> = Vec::new();
     for event in captured.events() {
         let name = event.name();
         match event {
             OwnedEvent::AttemptStarted { number, source, .. } => {
-                prop_assert_eq!(finished.len(), seen.len(), "the one before has ended");
+                prop_assert_eq!(finished.len(), seen.len(), "the previous attempt has ended");
                 seen.push(Seen {
                     source,
                     ..Seen::default()
@@ -487,7 +538,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
             }
             OwnedEvent::AttemptFinished { attempt, .. } => {
                 finished.push(*attempt);
-                prop_assert_eq!(finished.len(), seen.len(), "one for each");
+                prop_assert_eq!(finished.len(), seen.len(), "one for each attempt");
             }
             OwnedEvent::Started { .. } | OwnedEvent::Finished { .. } => {}
             event => {
@@ -538,7 +589,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     counts[3] += u32::from(telemetry.outcome == Some(Outcome::Completed));
     of_each_kind.set(counts);
 
-    // Each attempt was told as it was seen, and telemetry has what was told.
+    // Each attempt was reported as observed, and telemetry contains the same.
     let is_folded = seen.len() > AttemptStats::MAX;
     if !is_folded {
         prop_assert_eq!(&finished, &telemetry.attempts);
@@ -547,21 +598,21 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         // Its gaps are those of the run.
         only.inter_token = telemetry.metrics.inter_token.clone();
     }
-    for (told_of, seen) in finished.iter().map(told).zip(&seen) {
-        prop_assert_eq!(&told_of, seen);
+    for (recorded, seen) in finished.iter().map(recorded).zip(&seen) {
+        prop_assert_eq!(&recorded, seen);
     }
     prop_assert_eq!(finished.len(), seen.len());
     prop_assert_eq!(telemetry.attempts.len(), seen.len().min(AttemptStats::MAX));
     prop_assert_eq!(telemetry.metrics.attempts as usize, seen.len());
 
-    // The totals are the sums, of what was seen and of the entries.
+    // The totals are the sums of the observations and of the entries.
     let mut all = Seen::default();
     seen.iter().for_each(|attempt| all.add(attempt));
     prop_assert_eq!(&totals(&telemetry), &all);
     if telemetry.attempts.len() > 1 {
         let mut entries = Seen::default();
-        let told = telemetry.attempts.iter().map(told);
-        told.for_each(|attempt| entries.add(&attempt));
+        let entry_stats = telemetry.attempts.iter().map(recorded);
+        entry_stats.for_each(|attempt| entries.add(&attempt));
         prop_assert_eq!(&entries, &all);
     }
     let of_last = seen.last().map_or(0, |last| last.tokens);
@@ -569,14 +620,14 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     let retries = all.retries.0 + all.retries.1;
     prop_assert_eq!(telemetry.metrics.total_retries, retries);
 
-    // Attempts that another one follows were read to their end.
+    // Attempts followed by another one were read to their end.
     let mut calls = [0; 4];
     for (attempt, number) in finished.iter().zip(1..) {
         let index = attempt.source as usize - 1;
         let planned = &plan.sources[index];
         let planned = planned.get(calls[index]).or(planned.last()).expect("one");
         calls[index] += 1;
-        let told = attempt
+        let reported = attempt
             .cost
             .filter(|cost| cost.source == CostSource::Provider);
         let model = attempt.model.as_deref().expect("named");
@@ -585,16 +636,19 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
             (Some(price), Some(usage)) => (price.cost(&usage), 0),
             (price, usage) => (None, u32::from(price.is_none() && usage.is_some())),
         };
-        prop_assert_eq!(attempt.cost, told.or(priced));
+        prop_assert_eq!(attempt.cost, reported.or(priced));
         let is_early = attempt.outcome != Some(Outcome::Completed) && attempt.tokens > 0;
         let is_early = is_early && attempt.finish_reason.is_none();
         prop_assert!(is_early || attempt.estimated_usage.is_none());
         prop_assert!(!is_early || attempt.usage.is_some() || attempt.estimated_usage.is_some());
-        prop_assert_eq!(attempt.unpriced, if told.is_some() { 0 } else { unpriced });
+        prop_assert_eq!(
+            attempt.unpriced,
+            if reported.is_some() { 0 } else { unpriced }
+        );
         if number < finished.len() {
             prop_assert_eq!(attempt.usage, planned.usage());
             let connects = !matches!(planned.end, Ending::Unconnected);
-            prop_assert_eq!(told, planned.told_cost().filter(|_| connects));
+            prop_assert_eq!(reported, planned.reported_cost().filter(|_| connects));
         } else if let Some(usage) = attempt.usage {
             prop_assert!(planned.usages.contains(&usage));
         }
@@ -612,11 +666,11 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(sum(&telemetry.attempts), sum(&finished));
     prop_assert_eq!(telemetry.cost, last.and_then(|last| last.cost));
     let cost = |cost: Cost| (cost.currency, cost.amount);
-    let (told, estimated): (OfAttempt, OfAttempt) = (|one| one.cost, |one| one.estimated_cost);
+    let (reported, estimated): (OfAttempt, OfAttempt) = (|one| one.cost, |one| one.estimated_cost);
     for (sum, attempts, of) in [
-        (telemetry.wasted_cost, before, told),
-        (telemetry.total_cost(), &finished, told),
-        (telemetry.total_cost(), &telemetry.attempts, told),
+        (telemetry.wasted_cost, before, reported),
+        (telemetry.total_cost(), &finished, reported),
+        (telemetry.total_cost(), &telemetry.attempts, reported),
         (telemetry.estimated_cost, &finished, estimated),
     ] {
         let costs = costs(attempts, of);
@@ -625,7 +679,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
             .flatten();
         prop_assert_eq!(sum.map(cost), one);
     }
-    for of in [told, estimated] {
+    for of in [reported, estimated] {
         prop_assert_eq!(costs(&telemetry.attempts, of), costs(&finished, of));
     }
     for attempts in [&finished, &telemetry.attempts] {
@@ -648,7 +702,7 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
         prop_assert_eq!(counted(&telemetry, name), count, "{}", name);
     }
 
-    // Sums over the sources are those of the run, too.
+    // The sums over the sources are the totals of the run too.
     let mut parts: BTreeMap<_, Option<u128>> = BTreeMap::new();
     let (mut last, mut usages) = (Vec::new(), Vec::new());
     telemetry.by_source(&mut |part| {
@@ -664,7 +718,8 @@ async fn adds_up(plan: Plan, of_each_kind: &Cell<[u32; 4]>) -> Result<(), TestCa
     prop_assert_eq!(usages.into_iter().reduce(Usage::plus), telemetry.billed());
     for (name, sum) in &mut parts {
         *sum = match name.0 {
-            // A run with drift is one, however many sources drifted; and one without a price.
+            // A run with drift counts once, however many of its sources drifted. The same applies to a
+            // run without a price.
             "drift.detected" | "unpriced_runs" => sum.map(|sum| sum.min(1)),
             "cost" | "estimated_cost" => *sum,
             _ => sum.map(|sum| sum.min(u64::MAX.into())),

@@ -1,5 +1,5 @@
-//! The JSON of telemetry: the names and types of the guide, nothing unknown in it, and what is
-//! written reads back equal.
+//! The JSON of telemetry: it has the guide's names and types and no unknown fields, and reads back
+//! equal.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use l0_core::testing::Script;
 use l0_core::{
-    Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure, FinishReason,
-    GuardrailStats, KeepReason, L0, Monitor, Monitoring, NetworkErrorKind, NetworkErrorRecord,
-    Outcome, Retry, Severity, Telemetry, Timestamp, Usage, Violation,
+    AttemptStats, Cause, Distribution, DriftReport, DriftStats, End, ErrorRecord, Failure,
+    FinishReason, GuardrailStats, KeepReason, L0, Monitor, Monitoring, NetworkErrorKind,
+    NetworkErrorRecord, Outcome, Retry, Severity, Telemetry, Timestamp, Usage, Violation,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// The guide's `interface L0Telemetry`, field by field: its place, its JSON type, and whether it
-/// is optional. `*` stands for each key of a record, `[]` for each element of an array.
+/// The guide's `interface L0Telemetry`, field by field: the path, the JSON type, and whether it is
+/// optional. `*` stands for each key of a record, `[]` for each element of an array.
 const GUIDE: &[(&str, &str, bool)] = &[
     ("sessionId", "string", false),
     ("startTime", "number", false),
@@ -56,7 +56,7 @@ const GUIDE: &[(&str, &str, bool)] = &[
     ("metadata", "object", true),
 ];
 
-/// What is written besides: added to the guide's structure, never in place of a part of it.
+/// Fields in addition to the guide's structure. None replaces a part of it.
 const ADDED: &[(&str, &str)] = &[
     ("outcome", "string"),
     ("error", "object"),
@@ -188,7 +188,7 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// Every place in the JSON with its type, but for what is inside of metadata and buckets.
+/// Returns every path in the JSON with its type, except inside metadata and buckets.
 fn places(value: &Value) -> BTreeMap<String, &'static str> {
     const RECORDS: [&str; 6] = [
         "attempts.[].networkErrors",
@@ -230,7 +230,7 @@ fn places(value: &Value) -> BTreeMap<String, &'static str> {
     all
 }
 
-/// Telemetry in which nothing is unknown.
+/// Returns telemetry with every field known.
 fn full() -> Telemetry {
     let mut telemetry = Telemetry::example();
     telemetry.outcome = Some(Outcome::Failed);
@@ -285,7 +285,7 @@ fn json_of(telemetry: &Telemetry) -> Value {
 }
 
 #[test]
-fn every_field_of_the_guides_interface_is_there_by_name_and_type_and_the_rest_is_known() {
+fn every_field_of_the_guides_interface_is_present_and_all_other_fields_are_listed() {
     let full = places(&json_of(&full()));
     for (path, json_type, _) in GUIDE {
         assert_eq!(full.get(*path), Some(json_type), "{path}");
@@ -306,7 +306,7 @@ fn every_field_of_the_guides_interface_is_there_by_name_and_type_and_the_rest_is
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_is_absent() {
+async fn minimal_telemetry_has_the_guides_required_fields_and_unknown_values_are_absent() {
     let required: Vec<_> = GUIDE.iter().filter(|(.., optional)| !optional).collect();
     let least = Monitoring::new()
         .include_timings(false)
@@ -356,7 +356,7 @@ async fn the_least_telemetry_has_the_guides_required_fields_and_what_is_unknown_
 }
 
 #[test]
-fn the_json_of_the_example_is_this() {
+fn the_json_has_the_documented_form() {
     let mut telemetry = full();
     let mut gaps = Distribution::new();
     gaps.record(Duration::from_millis(4));
@@ -477,7 +477,7 @@ fn the_json_of_the_example_is_this() {
 }
 
 #[test]
-fn whole_milliseconds_are_written_as_integers_and_others_to_the_nanosecond() {
+fn whole_milliseconds_are_written_as_integers_and_others_with_nanosecond_precision() {
     for (duration, written) in [
         (Duration::ZERO, "0"),
         (Duration::from_millis(1), "1"),
@@ -503,7 +503,7 @@ fn whole_milliseconds_are_written_as_integers_and_others_to_the_nanosecond() {
 }
 
 #[test]
-fn the_later_names_of_the_retries_and_unknown_fields_are_read() {
+fn later_names_of_retries_are_read_and_unknown_fields_are_ignored() {
     let seed = json!({
         "sessionId": "l0_1_a",
         "startTime": 1,
@@ -533,7 +533,7 @@ fn the_later_names_of_the_retries_and_unknown_fields_are_read() {
 }
 
 #[test]
-fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
+fn unknown_labels_read_as_other_and_do_not_lose_the_rest_of_the_record() {
     let newer = json!({
         "sessionId": "l0_1_a",
         "startTime": 1,
@@ -577,7 +577,7 @@ fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
     assert_eq!(
         Vec::from_iter(read.network.errors_by_type.clone()),
         [(NetworkErrorKind::Timeout, 1), (NetworkErrorKind::Other, 9),],
-        "what is unknown adds up"
+        "unknown labels add up"
     );
     let errors = read.network.errors.as_ref().expect("details");
     assert_eq!(errors[0].kind, NetworkErrorKind::Other);
@@ -588,7 +588,7 @@ fn labels_of_another_version_read_as_other_and_lose_nothing_of_the_record() {
     assert_eq!(read.drift.as_ref().expect("checked").types, ["novel"]);
     assert_eq!(read.metadata["model"], "gpt-9");
 
-    // From a file as from memory; and what was read is written, and reads back.
+    // From a reader as from memory. The result is written and read back once more.
     let from_file: Telemetry = serde_json::from_reader(text.as_bytes()).expect("reads");
     assert_eq!(from_file, read);
     let again: Telemetry = serde_json::from_value(json_of(&read)).expect("reads");
@@ -603,6 +603,24 @@ fn counts_of_unknown_types_do_not_overflow() {
         Vec::from_iter(read.network.errors_by_type),
         [(NetworkErrorKind::Other, u64::MAX)]
     );
+}
+
+#[test]
+fn a_long_list_of_attempts_is_read_as_a_short_one_with_the_same_sums() {
+    let many = 10_000;
+    let attempts: Vec<_> = (1..=many)
+        .map(|number| json!({"number": number, "tokens": number}))
+        .collect();
+    let read: Telemetry = serde_json::from_value(json!({ "attempts": attempts })).expect("reads");
+    assert_eq!(read.attempts.len(), AttemptStats::MAX);
+    assert!(read.attempts.capacity() <= 2 * AttemptStats::MAX);
+    let count: u32 = read.attempts.iter().map(|attempt| attempt.count).sum();
+    assert_eq!(count, many);
+    let tokens: u64 = read.attempts.iter().map(|attempt| attempt.tokens).sum();
+    assert_eq!(tokens, u64::from(many) * u64::from(many + 1) / 2);
+    // The last entry is the final attempt.
+    let last = read.attempts.last().expect("a last one");
+    assert_eq!((last.number, last.count), (many, 1));
 }
 
 #[test]
@@ -622,7 +640,7 @@ fn records_from_before_errors_were_recorded_read_without_one() {
 }
 
 #[test]
-fn an_error_is_written_as_type_status_and_message_unless_the_run_completed_or_was_dropped() {
+fn an_error_is_written_with_type_status_and_message_unless_the_run_completed_or_was_dropped() {
     fn error_of(end: End) -> Option<Value> {
         let mut monitor = Monitor::new(Monitoring::new());
         monitor.complete(end);
@@ -655,7 +673,7 @@ fn an_error_is_written_as_type_status_and_message_unless_the_run_completed_or_wa
 }
 
 #[test]
-fn a_duration_of_any_length_is_written_so_that_it_reads_back() {
+fn a_duration_of_any_length_reads_back() {
     for long in [
         Duration::MAX,
         Duration::from_secs(1 << 40),
@@ -678,7 +696,7 @@ fn a_duration_of_any_length_is_written_so_that_it_reads_back() {
 }
 
 #[test]
-fn a_number_that_is_no_duration_is_absent_and_one_too_long_is_cut_and_neither_loses_the_record() {
+fn an_invalid_duration_is_absent_and_one_too_long_is_clamped_without_losing_the_record() {
     let longest = Duration::from_millis(u64::MAX / 1_000_000);
     for (number, expected) in [
         (json!(-1), None),
@@ -725,7 +743,7 @@ fn a_number_that_is_no_duration_is_absent_and_one_too_long_is_cut_and_neither_lo
 }
 
 #[test]
-fn what_is_no_number_is_refused_as_a_duration() {
+fn a_value_that_is_not_a_number_is_rejected_as_a_duration() {
     for bad in [json!("1"), json!([1]), json!({}), json!(true)] {
         let json = json!({"duration": bad});
         serde_json::from_value::<Telemetry>(json).expect_err("refused");
@@ -733,7 +751,7 @@ fn what_is_no_number_is_refused_as_a_duration() {
 }
 
 #[test]
-fn every_label_of_every_enum_is_written_and_read() {
+fn every_label_of_every_enum_is_written_and_read_back() {
     for outcome in Outcome::ALL {
         assert_eq!(json!(outcome), json!(outcome.as_str()));
         let read: Outcome = serde_json::from_value(json!(outcome)).expect("reads");
@@ -756,7 +774,7 @@ fn every_label_of_every_enum_is_written_and_read() {
     assert_eq!(unknown, Outcome::Other);
     let unknown: NetworkErrorKind = serde_json::from_value(novel()).expect("reads");
     assert_eq!(unknown, NetworkErrorKind::Other);
-    // What is only read is in no list of what is written.
+    // Labels that are only read are in no list of written labels.
     assert!(!Outcome::ALL.contains(&Outcome::Other));
     assert!(!NetworkErrorKind::ALL.contains(&NetworkErrorKind::Other));
 }
@@ -790,7 +808,7 @@ async fn the_telemetry_of_real_runs_reads_back_equal() {
     );
 }
 
-/// Up to a hundred days: beyond them a JSON number does not carry nanoseconds.
+/// Up to a hundred days. A JSON number cannot hold nanoseconds beyond that.
 fn duration() -> impl Strategy<Value = Duration> {
     const DAYS: u64 = 99 * 24 * 60 * 60 * 1_000_000_000;
     prop_oneof![
@@ -948,7 +966,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_written_reads_back_equal_and_holds_no_null_of_its_own(telemetry in telemetry()) {
+    fn written_telemetry_reads_back_equal_and_has_no_null_outside_metadata(telemetry in telemetry()) {
         let json = serde_json::to_string(&telemetry).expect("serializes");
         let read: Telemetry = serde_json::from_str(&json).expect("reads");
         prop_assert_eq!(&read, &telemetry);

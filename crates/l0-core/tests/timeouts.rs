@@ -1,4 +1,4 @@
-//! Timeouts: what they cover, when they trip, and what happens where there is no timer.
+//! Timeouts: what they cover, when they expire, and what happens without a timer.
 
 use std::future::{Future, ready};
 use std::io;
@@ -24,7 +24,7 @@ fn reset() -> Failure {
     Failure::network(NetworkErrorKind::Econnreset)
 }
 
-/// How a run ended, and when.
+/// Returns how and when a run ended.
 async fn timed_out(
     script: &Script,
     timeouts: Timeouts,
@@ -54,7 +54,7 @@ async fn timed_out(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
+async fn a_timeout_expires_exactly_when_its_wait_is_over() {
     use TimeoutKind::{FirstToken, Idle, InterToken, Total};
     let all = Timeouts::new()
         .first_token(100 * MS)
@@ -105,7 +105,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             60_000,
         ),
         (
-            "an item without a token is no token",
+            "an item without a token does not count as a token",
             first(),
             one(|a| a.wait(90 * MS).token("").wait(SEC).token("a")),
             Some(FirstToken),
@@ -150,7 +150,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             4 * 49,
         ),
         (
-            "no item at all",
+            "no item",
             idle(),
             one(|a| a.connect_wait(20 * MS).hang()),
             Some(Idle),
@@ -199,7 +199,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             3_000,
         ),
         (
-            "an end that does not come",
+            "an end that never comes",
             inter(),
             one(|a| a.wait(40 * MS).token("a").wait(60 * MS)),
             Some(InterToken),
@@ -220,42 +220,42 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
             1_000,
         ),
         (
-            "a hung source in all",
+            "total: a hung source",
             total(),
             one(ScriptedAttempt::hang),
             Some(Total),
             1_000,
         ),
         (
-            "a hung factory in all",
+            "total: a hung factory",
             total(),
             one(ScriptedAttempt::connect_hang),
             Some(Total),
             1_000,
         ),
-        ("in time in all", total(), every(30 * MS, 33), None, 990),
+        ("total: in time", total(), every(30 * MS, 33), None, 990),
         (
-            "all, and the first trips",
+            "all, and the first expires",
             all,
             one(ScriptedAttempt::hang),
             Some(FirstToken),
             100,
         ),
         (
-            "all, and the second trips",
+            "all, and the second expires",
             all,
             one(|a| a.token("a").hang()),
             Some(InterToken),
             50,
         ),
         (
-            "all, and the third trips",
+            "all, and the third expires",
             all,
             every(49 * MS, 100),
             Some(Total),
             1_000,
         ),
-        ("all, and none trips", all, every(49 * MS, 20), None, 980),
+        ("all, and none expires", all, every(49 * MS, 20), None, 980),
         (
             "a second that is due before the first would have been",
             all,
@@ -315,7 +315,7 @@ async fn a_timeout_trips_when_its_wait_is_over_and_never_before() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_goes_on() {
+async fn attempt_timeouts_are_retried_and_restart_while_the_total_timeout_continues() {
     use TimeoutKind::{FirstToken, Idle, Total};
     let retry = || {
         Retry::new()
@@ -324,7 +324,7 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
     };
     let first = || Timeouts::new().first_token(100 * MS);
     let hangs = || Script::new().attempt(ScriptedAttempt::connect_hang);
-    // Made anew for each run: a script goes on where the run before has ended.
+    // Built again for each run, because a script continues where the last run ended.
     let cases = || {
         [
             (
@@ -344,7 +344,7 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
                 2,
             ),
             (
-                "the second attempt waits anew for its first token",
+                "the second attempt waits again for its first token",
                 first(),
                 Script::new()
                     .attempt(|a| a.token("a").fail(reset()))
@@ -365,7 +365,7 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
                 4,
             ),
             (
-                "the back-off counts in all",
+                "the back-off counts toward the total",
                 Timeouts::new().total(SEC),
                 Script::new()
                     .attempt(|a| a.wait(100 * MS).fail(reset()))
@@ -432,7 +432,7 @@ async fn timeouts_of_an_attempt_are_retried_and_begin_anew_and_that_of_the_run_g
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_is_a_network_error_of_its_own_type() {
+async fn a_timeout_is_a_network_error_with_its_own_type() {
     for (timeouts, retries, message) in [
         (
             Timeouts::new().first_token(SEC),
@@ -483,14 +483,14 @@ async fn a_timeout_is_a_network_error_of_its_own_type() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_waiting_counts_and_holds_between_the_waits_do_not() {
+async fn only_waiting_counts_and_consumer_hold_does_not() {
     let limits = Timeouts::new().inter_token(60 * MS).total(250 * MS);
     let script = Script::new().attempt(|a| (0..9).fold(a, |a, _| a.wait(30 * MS).token("a")));
     let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
     let mut run = l0.stream(script.source()).start();
     let mut items = 0;
     let error = loop {
-        match run.next().await.expect("it does not end by itself") {
+        match run.next().await.expect("the source never ends") {
             Ok(Chunk::Item(_)) => items += 1,
             Ok(other) => panic!("{other:?}"),
             Err(error) => break error,
@@ -502,10 +502,10 @@ async fn only_waiting_counts_and_holds_between_the_waits_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have_been_waited_out() {
-    let asked = |failure: Failure| {
-        let told = failure.retry_after(60 * SEC);
-        Script::new().attempt(|a| a.wait(SEC).fail(told))
+async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_with_the_failure_to_be_retried() {
+    let retry_after = |failure: Failure| {
+        let failure = failure.retry_after(60 * SEC);
+        Script::new().attempt(|a| a.wait(SEC).fail(failure))
     };
     let truncated = || Script::new().attempt(|a| a.wait(SEC).token("a"));
     let empty = || Script::new().attempt(|a| a.wait(SEC).token(" ").finish(FinishReason::Stop));
@@ -513,14 +513,14 @@ async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have
     for (name, script, backoff, outcome, error_type) in [
         (
             "rate limited",
-            asked(Failure::status(429)),
+            retry_after(Failure::status(429)),
             Backoff::none(),
             Outcome::Failed,
             "rate_limited",
         ),
         (
             "unavailable",
-            asked(Failure::status(503)),
+            retry_after(Failure::status(503)),
             Backoff::none(),
             Outcome::Failed,
             "server_error",
@@ -533,6 +533,13 @@ async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have
             "truncated",
         ),
         ("empty", empty(), long, Outcome::Failed, "zero_output"),
+        (
+            "empty, complete, and then silent to the end",
+            Script::new().attempt(|a| a.token(" ").finish(FinishReason::Stop).hang()),
+            Backoff::none(),
+            Outcome::Failed,
+            "zero_output",
+        ),
     ] {
         let captured = Captured::new();
         let retry = Retry::new().backoff(backoff);
@@ -540,7 +547,9 @@ async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have
         let start = Instant::now();
         let mut run = l0.stream(script.source()).expect_finish().start();
         run.text().await.expect_err(name);
-        assert_eq!(start.elapsed(), SEC, "{name}");
+        let waits_to_the_end = name.ends_with("silent to the end");
+        let elapsed = if waits_to_the_end { 20 * SEC } else { SEC };
+        assert_eq!(start.elapsed(), elapsed, "{name}");
         assert_eq!(script.calls(), 1, "{name}");
         let end = run.end().expect("ended");
         assert_eq!(end.outcome(), outcome, "{name}");
@@ -553,9 +562,9 @@ async fn a_wait_that_does_not_fit_into_the_total_timeout_ends_as_what_would_have
     }
 }
 
-/// Gives what the model said so far, and then an item without a token every so often, for ever.
+/// Yields the model's answer so far, then an item without a token at a fixed interval, forever.
 struct Chatter {
-    said: Vec<ScriptedToken>,
+    answer: Vec<ScriptedToken>,
     item: ScriptedToken,
     every: Duration,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -565,7 +574,7 @@ impl Stream for Chatter {
     type Item = io::Result<ScriptedToken>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(item) = self.said.pop() {
+        if let Some(item) = self.answer.pop() {
             return Poll::Ready(Some(Ok(item)));
         }
         let every = self.every;
@@ -576,7 +585,7 @@ impl Stream for Chatter {
     }
 }
 
-/// Items of every kind that carry no token.
+/// Items of every kind without a token.
 fn without_token() -> Vec<ScriptedToken> {
     let empty = |kind: &TokenKind| ScriptedToken::new(*kind, "");
     let kinds = TokenKind::ALL.iter().map(empty);
@@ -592,8 +601,7 @@ fn without_token() -> Vec<ScriptedToken> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_limit_that_can_end_it()
-{
+async fn a_source_that_only_yields_items_without_tokens_ends_within_every_limit_that_applies() {
     let text = |text| ScriptedToken::new(TokenKind::Text, text);
     let prefixes = [
         vec![],
@@ -603,17 +611,17 @@ async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_lim
         vec![ScriptedToken::new(TokenKind::Reasoning, "Hm")],
     ];
     for item in without_token() {
-        for said in &prefixes {
-            let began = said.iter().any(|item| item.view().is_token());
-            // Items come more often than the idle timeout, so that it never ends them.
+        for answer in &prefixes {
+            let began = answer.iter().any(|item| item.view().is_token());
+            // Items arrive more often than the idle timeout, so it never expires.
             for (timeouts, within, expected) in ending(began) {
                 let l0 = L0::builder()
                     .timeouts(timeouts)
                     .retry(Retry::none())
                     .build();
-                let (item, said) = (item.clone(), said.iter().rev().cloned().collect());
+                let (item, answer) = (item.clone(), answer.iter().rev().cloned().collect());
                 let mut chatter = Some(Chatter {
-                    said,
+                    answer,
                     item,
                     every: 100 * MS,
                     sleep: None,
@@ -635,10 +643,10 @@ async fn a_source_that_gives_items_without_tokens_for_ever_ends_within_every_lim
     }
 }
 
-/// Gives what the model said so far, and then an item without a token at every poll, for ever. Each
-/// poll takes this long.
+/// Yields the model's answer so far, then an item without a token at every poll, forever. Each poll
+/// takes this long.
 struct Flood {
-    said: Vec<ScriptedToken>,
+    answer: Vec<ScriptedToken>,
     item: ScriptedToken,
     takes: Duration,
     polls: u32,
@@ -649,27 +657,27 @@ impl Stream for Flood {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if !self.takes.is_zero() {
-            // The clock is on after its first poll.
+            // The clock advances after its first poll.
             let _ = pin!(tokio::time::advance(self.takes)).poll(cx);
         }
         self.polls += 1;
-        assert!(self.polls < 10_000_000, "it never ends");
-        let item = self.said.pop().unwrap_or_else(|| self.item.clone());
+        assert!(self.polls < 10_000_000, "the run never ends");
+        let item = self.answer.pop().unwrap_or_else(|| self.item.clone());
         Poll::Ready(Some(Ok(item)))
     }
 }
 
-fn flood(said: &[ScriptedToken], item: &ScriptedToken, takes: Duration) -> Flood {
+fn flood(answer: &[ScriptedToken], item: &ScriptedToken, takes: Duration) -> Flood {
     Flood {
-        said: said.iter().rev().cloned().collect(),
+        answer: answer.iter().rev().cloned().collect(),
         item: item.clone(),
         takes,
         polls: 0,
     }
 }
 
-/// The mixes of timeouts of which one ends a source that sends items without a token, each with that
-/// one.
+/// Combinations of timeouts of which one ends a source that yields items without a token, each with the
+/// timeout that expires.
 fn ending(began: bool) -> Vec<(Timeouts, Duration, TimeoutKind)> {
     use TimeoutKind::{FirstToken, InterToken, Total};
     let limits = [None, Some(250 * MS), Some(1_030 * MS)];
@@ -701,12 +709,12 @@ fn ending(began: bool) -> Vec<(Timeouts, Duration, TimeoutKind)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_that_is_never_pending_and_gives_no_token_ends_at_the_first_poll_after_a_limit() {
-    // So many polls go by before they are timed.
+async fn a_source_that_is_never_pending_and_yields_no_token_ends_at_the_first_poll_after_a_limit() {
+    // The number of polls before they are timed.
     const UNTIMED: u32 = 16;
     let text = |text| ScriptedToken::new(TokenKind::Text, text);
-    for said in [vec![], vec![text("a")], vec![text("a"), text("")]] {
-        let began = !said.is_empty();
+    for answer in [vec![], vec![text("a")], vec![text("a"), text("")]] {
+        let began = !answer.is_empty();
         for (timeouts, limit, expected) in ending(began) {
             for item in without_token() {
                 let l0 = L0::builder()
@@ -714,7 +722,7 @@ async fn a_source_that_is_never_pending_and_gives_no_token_ends_at_the_first_pol
                     .retry(Retry::none())
                     .build();
                 let start = Instant::now();
-                let mut source = Some(flood(&said, &item, MS));
+                let mut source = Some(flood(&answer, &item, MS));
                 let mut run = l0
                     .stream(move |_| ready(Ok(source.take().expect("one call"))))
                     .start();
@@ -726,7 +734,7 @@ async fn a_source_that_is_never_pending_and_gives_no_token_ends_at_the_first_pol
                     }
                 };
                 assert_eq!(kind, expected, "{timeouts:?}");
-                let untimed = UNTIMED + u32::try_from(said.len()).expect("few");
+                let untimed = UNTIMED + u32::try_from(answer.len()).expect("few");
                 let elapsed = start.elapsed();
                 assert!(
                     (limit..=limit + MS * (untimed + 1)).contains(&elapsed),
@@ -738,8 +746,8 @@ async fn a_source_that_is_never_pending_and_gives_no_token_ends_at_the_first_pol
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_after_many_items_without_one_begins_the_next_wait() {
-    // 100 items of 1 ms without a token before each token, for longer than any limit.
+async fn a_token_after_many_items_without_one_starts_the_next_wait() {
+    // 100 items of 1 ms each without a token before each token, for longer than any limit.
     struct Slow(u32);
     impl Stream for Slow {
         type Item = io::Result<ScriptedToken>;
@@ -755,11 +763,11 @@ async fn a_token_after_many_items_without_one_begins_the_next_wait() {
     let limits = Timeouts::new().first_token(120 * MS).inter_token(120 * MS);
     let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
     let mut run = l0.stream(|_| ready(Ok(Slow(0)))).start();
-    assert_eq!(run.text().await.expect("it ends by itself").len(), 50);
+    assert_eq!(run.text().await.expect("the source ends").len(), 50);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_consumer_takes_for_items_without_a_token_is_no_wait() {
+async fn consumer_hold_on_items_without_a_token_is_not_a_wait() {
     let item = ScriptedToken::new(TokenKind::Other, "");
     let limits = Timeouts::new().first_token(SEC).idle(SEC).total(SEC);
     let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
@@ -773,11 +781,11 @@ async fn what_the_consumer_takes_for_items_without_a_token_is_no_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn text_lets_other_tasks_run_while_its_source_is_never_pending() {
+async fn text_yields_to_other_tasks_while_its_source_is_never_pending() {
     let item = ScriptedToken::new(TokenKind::Other, "");
     for (name, timeouts, abort) in [
         ("timed out", Timeouts::new().first_token(SEC), false),
-        ("timed out in all", Timeouts::new().total(SEC), false),
+        ("timed out by the total", Timeouts::new().total(SEC), false),
         ("aborted", Timeouts::new(), true),
         ("aborted in time", Timeouts::new().total(SEC), true),
     ] {
@@ -810,7 +818,7 @@ async fn text_lets_other_tasks_run_while_its_source_is_never_pending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_consumer_holds_counts_in_no_wait_for_a_token_that_goes_on() {
+async fn consumer_hold_does_not_count_toward_the_wait_for_a_token() {
     let (first, inter) = (TimeoutKind::FirstToken, TimeoutKind::InterToken);
     for (token, limits, kind) in [
         ("", Timeouts::new().first_token(100 * MS), first),
@@ -825,21 +833,21 @@ async fn what_the_consumer_holds_counts_in_no_wait_for_a_token_that_goes_on() {
         let start = Instant::now();
         let mut seen = 0;
         let error = loop {
-            match run.next().await.expect("it does not end by itself") {
+            match run.next().await.expect("the source never ends") {
                 Ok(_) => seen += 1,
                 Err(error) => break error,
             }
             sleep(70 * MS).await;
         };
-        assert!(matches!(error, Error::Timeout(told) if told == kind));
-        // The first is ready, three more are within 100 ms of waiting.
+        assert!(matches!(error, Error::Timeout(timeout) if timeout == kind));
+        // The first token is ready. Three more arrive within 100 ms of waiting.
         assert_eq!(seen, 4, "{kind}");
         assert_eq!(start.elapsed(), 100 * MS + seen * 70 * MS);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn polling_more_often_than_needed_changes_no_timeout() {
+async fn extra_polls_do_not_change_a_timeout() {
     let script = Script::new().attempt(|a| a.wait(90 * MS).token("a").hang());
     let limits = Timeouts::new().first_token(100 * MS).inter_token(50 * MS);
     let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
@@ -847,12 +855,12 @@ async fn polling_more_often_than_needed_changes_no_timeout() {
     let start = Instant::now();
     let mut items = 0;
     let error = loop {
-        // Gives up after a while and asks again, as a `select!` does.
+        // Drops the future after a while and polls again, as a `select!` does.
         match tokio::time::timeout(7 * MS, run.next()).await {
             Err(_) => {}
             Ok(Some(Ok(_))) => items += 1,
             Ok(Some(Err(error))) => break error,
-            Ok(None) => panic!("it does not end by itself"),
+            Ok(None) => panic!("the source never ends"),
         }
     };
     assert_eq!(items, 1);
@@ -861,13 +869,13 @@ async fn polling_more_often_than_needed_changes_no_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_moves_to_another_task_is_still_woken_by_its_timeout() {
+async fn a_run_that_moves_to_another_task_is_woken_by_its_timeout() {
     let script = Script::new().attempt(|a| a.token("a").hang());
     let limits = Timeouts::new().inter_token(100 * MS);
     let l0 = L0::builder().timeouts(limits).retry(Retry::none()).build();
     let mut run = l0.stream(script.source()).start();
     run.next().await.expect("an item").expect("no error");
-    // Waits here first, and then in a task of its own.
+    // Waits here first, then in another task.
     tokio::time::timeout(30 * MS, run.next())
         .await
         .expect_err("still waiting");
@@ -880,7 +888,7 @@ async fn a_run_that_moves_to_another_task_is_still_woken_by_its_timeout() {
     assert_eq!(start.elapsed(), 70 * MS);
 }
 
-/// Polls once, with a waker that does nothing.
+/// Polls once with a no-op waker.
 fn poll<S: Stream + Unpin>(stream: &mut S) -> Poll<Option<S::Item>> {
     Pin::new(stream).poll_next(&mut Context::from_waker(Waker::noop()))
 }
@@ -905,7 +913,7 @@ fn timed_l0(retry: Retry, timeouts: Timeouts, captured: &Captured) -> L0 {
         .build()
 }
 
-/// What there is instead of a Tokio runtime with a timer.
+/// Runs a check in each environment without a Tokio timer.
 fn without_timer(check: impl Fn(&str)) {
     check("no runtime");
     let runtime = Builder::new_current_thread().build().expect("a runtime");
@@ -913,7 +921,7 @@ fn without_timer(check: impl Fn(&str)) {
 }
 
 #[test]
-fn without_a_timer_a_back_off_fails_and_says_so_and_no_back_off_retries() {
+fn without_a_timer_a_back_off_fails_with_that_reason_and_retries_without_back_off_work() {
     without_timer(|place| {
         for backoff in [Backoff::default(), Backoff::fixed(MS)] {
             let captured = Captured::new();
@@ -948,7 +956,7 @@ fn without_a_timer_a_back_off_fails_and_says_so_and_no_back_off_retries() {
         let mut run = l0.stream(script.source()).start();
         let mut text = pin!(run.text());
         let mut cx = Context::from_waker(Waker::noop());
-        // Each retry lets other tasks have their turn.
+        // Each retry yields to other tasks.
         for _ in 0..2 {
             assert!(text.as_mut().poll(&mut cx).is_pending(), "{place}");
         }
@@ -961,7 +969,7 @@ fn without_a_timer_a_back_off_fails_and_says_so_and_no_back_off_retries() {
 }
 
 #[test]
-fn without_a_timer_a_timeout_fails_the_first_wait_and_harms_no_run_that_never_waits() {
+fn without_a_timer_a_timeout_fails_the_first_wait_but_not_a_run_that_never_waits() {
     let limits = [Timeouts::new().first_token(SEC), Timeouts::new().total(SEC)];
     without_timer(|place| {
         for timeouts in limits {
@@ -996,7 +1004,7 @@ fn runtime() -> Runtime {
         .expect("a runtime")
 }
 
-/// Runs that wait: in a back-off, for the source, and both.
+/// Runs that wait: in a back-off, for the source, or both.
 fn waiting() -> [(&'static str, Retry, Timeouts, Script); 3] {
     let fails = || {
         Script::new()
@@ -1041,8 +1049,8 @@ fn a_run_that_outlives_its_runtime_fails_without_a_panic() {
 }
 
 #[test]
-fn a_run_goes_on_with_the_timer_of_the_runtime_that_polls_it() {
-    // The first one is gone, or is there and driven by nobody.
+fn a_run_uses_the_timer_of_the_runtime_that_polls_it() {
+    // The first runtime is gone, or exists without being driven.
     for first_is_gone in [true, false] {
         for (name, retry, timeouts, script) in waiting() {
             let what = format!("{name}, the first runtime is gone: {first_is_gone}");
@@ -1052,7 +1060,7 @@ fn a_run_goes_on_with_the_timer_of_the_runtime_that_polls_it() {
             first.block_on(async { assert!(poll(&mut run).is_pending(), "{what}") });
             let kept = (!first_is_gone).then_some(first);
             let text = runtime().block_on(async {
-                // A paused clock goes on by itself only if something waits for it.
+                // A paused clock advances automatically only if something waits for it.
                 let text = tokio::time::timeout(600 * SEC, run.text()).await;
                 text.unwrap_or_else(|_| panic!("{what}: nothing woke it"))
             });
@@ -1071,9 +1079,8 @@ fn a_run_goes_on_with_the_timer_of_the_runtime_that_polls_it() {
 }
 
 #[test]
-fn a_run_may_be_polled_by_two_runtimes_in_turn() {
-    // Neither of them is a task's, so that only the runtime tells them apart; nor are their threads'
-    // wakers.
+fn a_run_can_be_polled_by_two_runtimes_in_turn() {
+    // Neither poll is inside a task, so only the runtime differs. Their threads' wakers are the same.
     let runtimes = [(); 2].map(|()| {
         let mut builder = Builder::new_multi_thread();
         builder
@@ -1091,7 +1098,7 @@ fn a_run_may_be_polled_by_two_runtimes_in_turn() {
     for runtime in runtimes {
         runtime.block_on(async {
             let last = tokio::time::timeout(10 * MS, run.next()).await;
-            assert!(last.is_err(), "it is too early: {last:?}");
+            assert!(last.is_err(), "too early: {last:?}");
         });
         drop(runtime);
     }
@@ -1101,7 +1108,7 @@ fn a_run_may_be_polled_by_two_runtimes_in_turn() {
     });
 }
 
-/// Ready when told so, by whoever.
+/// Ready when an item is pushed, from any thread.
 #[derive(Clone, Default)]
 struct Fed(Arc<std::sync::Mutex<Vec<&'static str>>>);
 
@@ -1117,7 +1124,7 @@ impl Stream for Fed {
 }
 
 #[test]
-fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts() {
+fn a_run_that_continues_in_another_runtime_keeps_its_timeouts() {
     for timeouts in [
         Timeouts::new().inter_token(SEC),
         Timeouts::new().total(60 * SEC),
@@ -1144,7 +1151,7 @@ fn a_run_that_goes_on_in_another_runtime_keeps_its_timeouts() {
     }
 }
 
-/// Gives an item every so often, for ever.
+/// Yields an item at a fixed interval, forever.
 struct Regular {
     every: Duration,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -1163,8 +1170,8 @@ impl Stream for Regular {
 }
 
 #[tokio::test(start_paused = true)]
-async fn items_that_come_regularly_trip_no_timeout_however_many_there_are() {
-    // Around the limit and far from it, so that the one timer is early, late and stale.
+async fn regular_items_never_trigger_a_timeout_however_many_there_are() {
+    // Near the limit and far from it, so the single timer is early, late and stale.
     for millis in [1, 7, 99, 100] {
         let every = Duration::from_millis(millis);
         let limits = Timeouts::new().first_token(101 * MS).inter_token(101 * MS);
@@ -1180,7 +1187,7 @@ async fn items_that_come_regularly_trip_no_timeout_however_many_there_are() {
 }
 
 #[test]
-fn a_retry_without_a_back_off_needs_no_timer_even_where_a_timeout_is_set() {
+fn a_retry_without_a_back_off_needs_no_timer_even_with_a_timeout() {
     without_timer(|place| {
         for timeouts in [
             Timeouts::new().total(60 * SEC),
@@ -1205,14 +1212,14 @@ fn a_retry_without_a_back_off_needs_no_timer_even_where_a_timeout_is_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
+async fn a_total_timeout_ends_a_run_that_fails_and_yields_forever() {
     let retry = Retry::new().unlimited().backoff(Backoff::none());
     let captured = Captured::new();
     let l0 = timed_l0(retry, Timeouts::new().total(SEC), &captured);
     let script = Script::new().attempt(|a| a.connect_error(reset()));
     let mut run = l0.stream(script.source()).start();
     let task = tokio::spawn(async move { run.text().await });
-    // Nothing waits, so that the paused clock does not go on by itself.
+    // Nothing waits, so the paused clock does not advance automatically.
     for _ in 0..200 {
         tokio::time::advance(10 * MS).await;
         if task.is_finished() {
@@ -1221,8 +1228,8 @@ async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
     }
     assert!(task.is_finished());
     let ended = task.await.expect("no panic");
-    assert!(matches!(ended, Err(Error::Timeout(TimeoutKind::Total))));
-    // It passed between two attempts, and so is the error of none of them.
+    // No time is left for a retry, so the run ends with the failure.
+    assert!(matches!(ended, Err(Error::Source { .. })));
     let kinds = captured.kinds();
     let errors = kinds
         .iter()
@@ -1231,10 +1238,11 @@ async fn a_total_timeout_ends_a_run_that_fails_and_yields_for_ever() {
     let telemetry = captured.telemetry().expect("measured");
     assert_eq!(telemetry.network.error_count, errors as u64);
     assert_eq!(telemetry.metrics.attempts as usize, errors);
+    assert_eq!(telemetry.metrics.total_retries as usize, errors - 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_after_the_answer_is_told_as_the_one_it_is() {
+async fn a_timeout_after_the_answer_is_reported_as_the_one_that_expired() {
     for (timeouts, message) in [
         (
             Timeouts::new().inter_token(SEC),

@@ -1,4 +1,4 @@
-//! Times under a paused clock are exact: what telemetry says is what a bystander measures.
+//! Timing: times under a paused clock are exact. Telemetry matches the measurements of a bystander.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 const MS: Duration = Duration::from_millis(1);
 const SEC: Duration = Duration::from_secs(1);
 
-/// Both wrappers around the same source, to be read in the same way.
+/// The two wrappers, around the same source and read in the same way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wrapper {
     Run,
@@ -55,7 +55,7 @@ fn measured() -> (L0, Captured) {
     (l0, captured)
 }
 
-/// Reads to the end and tells when each item came, since the first poll.
+/// Reads to the end and returns the arrival time of each item, measured from the first poll.
 async fn arrivals(mut items: impl Stream + Unpin) -> Vec<Duration> {
     let start = Instant::now();
     let mut arrivals = Vec::new();
@@ -65,7 +65,7 @@ async fn arrivals(mut items: impl Stream + Unpin) -> Vec<Duration> {
     arrivals
 }
 
-/// What a script gives when it is watched, or streamed without a retry.
+/// Returns the telemetry of a script that is watched, or streamed without a retry.
 async fn telemetry_of(wrapper: Wrapper, script: &Script) -> Telemetry {
     let (l0, captured) = measured();
     arrivals(wrap(&l0, wrapper, script.stream())).await;
@@ -76,7 +76,7 @@ fn one(attempt: impl FnOnce(ScriptedAttempt) -> ScriptedAttempt) -> Script {
     Script::new().attempt(attempt)
 }
 
-fn gaps_told(captured: &Captured) -> Vec<Option<Duration>> {
+fn reported_gaps(captured: &Captured) -> Vec<Option<Duration>> {
     let events = captured.events().into_iter();
     events
         .filter_map(|event| match event {
@@ -86,13 +86,13 @@ fn gaps_told(captured: &Captured) -> Vec<Option<Duration>> {
         .collect()
 }
 
-/// A standard normal number.
+/// Returns a number with the standard normal distribution.
 fn normal(rng: &mut fastrand::Rng) -> f64 {
     (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (std::f64::consts::TAU * rng.f64()).cos()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_gap_is_told_and_the_quantiles_are_within_two_percent_of_the_exact_ones() {
+async fn every_gap_is_reported_and_quantiles_are_within_two_percent_of_the_exact_ones() {
     type Shape = fn(&mut fastrand::Rng) -> f64;
     const SHAPES: [(&str, Shape); 6] = [
         ("constant", |_| 20.0),
@@ -120,10 +120,13 @@ async fn every_gap_is_told_and_the_quantiles_are_within_two_percent_of_the_exact
             let mut gaps: Vec<_> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
             let what = format!("{shape}, {wrapper:?}");
 
-            let told = gaps_told(&captured);
-            assert_eq!(told[0], None, "{what}");
-            let told: Vec<_> = told[1..].iter().map(|gap| gap.expect("a gap")).collect();
-            assert_eq!(told, gaps, "{what}");
+            let reported = reported_gaps(&captured);
+            assert_eq!(reported[0], None, "{what}");
+            let reported: Vec<_> = reported[1..]
+                .iter()
+                .map(|gap| gap.expect("a gap"))
+                .collect();
+            assert_eq!(reported, gaps, "{what}");
 
             let metrics = captured.telemetry().expect("measured").metrics;
             let inter_token = metrics.inter_token.expect("gaps");
@@ -264,7 +267,7 @@ async fn time_to_first_token_duration_and_rates_are_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_first_poll_that_comes_late_is_part_of_the_time_to_first_token_and_of_the_wait() {
+async fn a_late_first_poll_counts_in_the_time_to_first_token_and_in_the_wait() {
     let script = one(|a| a.wait(10 * MS).token("a"));
     for wrapper in WRAPPERS {
         let (l0, captured) = measured();
@@ -279,7 +282,7 @@ async fn a_first_poll_that_comes_late_is_part_of_the_time_to_first_token_and_of_
 }
 
 #[tokio::test(start_paused = true)]
-async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_not_in_gaps() {
+async fn back_off_and_slow_connecting_count_in_duration_and_time_to_first_token_but_not_in_gaps() {
     let reset = || Failure::network(NetworkErrorKind::Econnreset);
     struct Expected {
         ttft: Duration,
@@ -342,7 +345,7 @@ async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_n
         assert_eq!(metrics.time_to_first_token, Some(expected.ttft), "{name}");
         assert_eq!(telemetry.duration, Some(expected.duration), "{name}");
         assert_eq!(metrics.wait, Some(expected.duration), "{name}");
-        assert_eq!(gaps_told(&captured), expected.gaps, "{name}");
+        assert_eq!(reported_gaps(&captured), expected.gaps, "{name}");
         let gaps: Vec<_> = expected.gaps.into_iter().flatten().collect();
         let inter_token = metrics.inter_token.unwrap_or_default();
         assert_eq!(inter_token.count(), gaps.len() as u64, "{name}");
@@ -351,7 +354,7 @@ async fn back_off_and_slow_connecting_are_in_duration_and_first_token_time_but_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_token_may_be_of_any_kind_but_the_first_text_is_text() {
+async fn the_first_token_can_be_of_any_kind_but_the_first_text_is_text() {
     let first = one(|a| a.wait(10 * MS).reasoning("hm").wait(10 * MS).token("a"));
     let tool = one(|a| {
         a.wait(5 * MS)
@@ -384,7 +387,7 @@ async fn the_first_token_may_be_of_any_kind_but_the_first_text_is_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn items_that_are_no_tokens_neither_count_nor_cut_a_gap() {
+async fn items_that_are_not_tokens_neither_count_nor_interrupt_a_gap() {
     let other = || ScriptedToken::new(TokenKind::Other, "keep-alive");
     let script = one(|a| {
         a.wait(10 * MS)
@@ -413,8 +416,8 @@ async fn items_that_are_no_tokens_neither_count_nor_cut_a_gap() {
     }
 }
 
-/// A source that goes on by itself: each item is due at a time, whether or not it is polled then;
-/// the last time is that of the end.
+/// A source that runs independently of polls: each item is due at a time, polled or not. The last time
+/// is that of the end.
 struct Scheduled {
     start: Instant,
     due: std::vec::IntoIter<Duration>,
@@ -449,7 +452,7 @@ impl Stream for Scheduled {
     }
 }
 
-/// Where the time of a run goes if the consumer holds it up so long after each item.
+/// The times that a run spends, if the consumer holds each item for the given time.
 struct Model {
     hold: Duration,
     wait: Duration,
@@ -487,7 +490,7 @@ async fn consume(mut items: Items<'_>, holds: &[Duration]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_and_being_held_up_are_told_apart_and_sum_to_the_duration() {
+async fn wait_and_consumer_hold_are_separate_and_sum_to_the_duration() {
     let ms = |list: &[u64]| -> Vec<_> { list.iter().copied().map(Duration::from_millis).collect() };
     let mut cases = vec![
         (
@@ -507,11 +510,11 @@ async fn waiting_and_being_held_up_are_told_apart_and_sum_to_the_duration() {
             ms(&[0, 0, 7, 0, 0]),
         ),
         (
-            "ready while held up",
+            "ready during a hold",
             ms(&[10, 20, 30, 40]),
             ms(&[100, 0, 0]),
         ),
-        ("held up after the last item", ms(&[10, 10]), ms(&[1_000])),
+        ("held after the last item", ms(&[10, 10]), ms(&[1_000])),
     ];
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..200 {
@@ -547,7 +550,7 @@ async fn waiting_and_being_held_up_are_told_apart_and_sum_to_the_duration() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_ends_where_an_error_arrives_and_a_restart_is_held_like_an_item() {
+async fn a_hold_ends_when_an_error_arrives_and_a_restart_is_held_like_an_item() {
     let reset = || Failure::network(NetworkErrorKind::Econnreset);
     for backoff in [Backoff::none(), Backoff::fixed(100 * MS)] {
         let captured = Captured::new();
@@ -577,7 +580,7 @@ async fn a_hold_ends_where_an_error_arrives_and_a_restart_is_held_like_an_item()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_consumer_trips_no_timeout() {
+async fn a_slow_consumer_triggers_no_timeout() {
     let limits = Timeouts::new()
         .first_token(20 * MS)
         .inter_token(20 * MS)
@@ -615,7 +618,7 @@ async fn without_timings_only_the_duration_is_measured() {
             .interceptor(captured.clone())
             .build();
         arrivals(wrap(&l0, wrapper, script.stream())).await;
-        assert_eq!(gaps_told(&captured), [None, None]);
+        assert_eq!(reported_gaps(&captured), [None, None]);
         let telemetry = captured.telemetry().expect("measured");
         assert_eq!(telemetry.duration, Some(20 * MS));
         let metrics = telemetry.metrics;
@@ -636,7 +639,7 @@ async fn without_timings_only_the_duration_is_measured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_of_a_live_run_knows_what_came_and_neither_end_nor_rate() {
+async fn a_snapshot_of_a_live_run_has_the_arrivals_so_far_but_no_end_and_no_rate() {
     let (l0, _) = measured();
     let script = one(|a| a.wait(10 * MS).token("a").wait(20 * MS).token("b"));
     let mut run = l0.stream(script.source()).start();

@@ -1,8 +1,8 @@
-//! Real faults of connections, made on the loopback interface: what they mean is read from the typed
-//! error and from its texts alone, and both readings are the same.
+//! Real connection faults, created on the loopback interface. The typed error and its texts alone must
+//! lead to the same classification.
 //!
-//! The certificates in `tls` are for `localhost` and signed by themselves, `localhost.pem` and
-//! `expired.pem` with the key that is there.
+//! The certificates in `tls` are self-signed and valid for `localhost`. `localhost.pem` and
+//! `expired.pem` use the key in the folder.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -30,10 +30,10 @@ const EXPIRED: &str = include_str!("tls/expired.pem");
 const STRANGER: &str = include_str!("tls/stranger.pem");
 const KEY: &str = include_str!("tls/key.pem");
 
-/// How long the clients wait that are to run out of time.
+/// The timeout of clients that are meant to time out.
 const SHORT: Duration = Duration::from_millis(50);
 
-/// An error that is a text alone.
+/// An error that consists of a text only.
 #[derive(Debug)]
 struct Text(String);
 
@@ -45,8 +45,8 @@ impl fmt::Display for Text {
 
 impl StdError for Text {}
 
-/// Asserts that the error, typed and as text, is read as a network error of this kind, and that
-/// nothing of its URL leaves.
+/// Asserts that the error, typed and as text, is read as a network error of this kind, and that nothing
+/// of its URL is sent.
 fn assert_reads(fault: &str, error: &(dyn StdError + 'static), kind: NetworkErrorKind) {
     let mut links = vec![error.to_string()];
     let mut source = error.source();
@@ -69,7 +69,7 @@ fn assert_reads(fault: &str, error: &(dyn StdError + 'static), kind: NetworkErro
     for text in [&joined, &lines, &inside] {
         assert_eq!(Failure::read(text).kind, expected, "{fault}: {text}");
     }
-    // Of an error whose client keeps nothing of the reason, it is known that it is of the network.
+    // An error whose client keeps no reason is only known to be a network error.
     let outermost = Failure::read(&Text(links.swap_remove(0)));
     assert!(outermost.network_error_kind().is_some(), "{fault}: {error}");
 
@@ -97,7 +97,7 @@ fn trusting(certificate: &str) -> ClientBuilder {
     client().tls_certs_only([certificate])
 }
 
-/// Asks for an answer, and reads it until it fails.
+/// Requests an answer, and reads it until it fails.
 async fn failure_of(client: ClientBuilder, origin: &str) -> reqwest::Error {
     let client = client.build().expect("can be built");
     let url = format!("{origin}/v1/chat?q=prompt");
@@ -108,13 +108,13 @@ async fn failure_of(client: ClientBuilder, origin: &str) -> reqwest::Error {
     loop {
         match response.chunk().await {
             Ok(Some(_)) => {}
-            Ok(None) => panic!("the answer is whole"),
+            Ok(None) => panic!("the answer is complete"),
             Err(error) => return error,
         }
     }
 }
 
-/// Serves every connection, and returns where.
+/// Serves every connection, and returns the address.
 async fn server<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
@@ -141,7 +141,7 @@ async fn read_request(stream: &mut TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads until the client goes, so that it is not reset over what was not read.
+/// Reads until the client disconnects, so unread data does not cause a reset.
 async fn wait_for_the_end(mut stream: TcpStream) -> io::Result<()> {
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await?;
@@ -150,7 +150,7 @@ async fn wait_for_the_end(mut stream: TcpStream) -> io::Result<()> {
 
 #[tokio::test]
 async fn a_refused_connection() {
-    // Bound, so that nobody else gets the port, but not listening.
+    // Bound but not listening, so no other program gets the port.
     let socket = TcpSocket::new_v4().expect("a socket");
     let any = "127.0.0.1:0".parse().expect("is an address");
     socket.bind(any).expect("a port is free");
@@ -198,10 +198,10 @@ async fn a_connection_that_is_reset_or_closed() {
 #[tokio::test]
 async fn a_bad_chunk() {
     for (fault, chunks) in [
-        ("a size that is no number", "3\r\nabc\r\nxyz\r\n"),
+        ("a size that is not a number", "3\r\nabc\r\nxyz\r\n"),
         ("a size that is missing", "3\r\nabc\r\n\r\n"),
         ("a chunk that is too long", "3\r\nabcdef\r\n"),
-        ("a chunk that is cut", "5\r\nabc"),
+        ("a chunk that is cut off", "5\r\nabc"),
     ] {
         let address = server(move |mut stream| async move {
             read_request(&mut stream).await?;
@@ -220,7 +220,7 @@ async fn a_bad_chunk() {
 
 #[tokio::test]
 async fn a_name_that_is_not_resolved() {
-    // So long a name is refused without asking anyone.
+    // A name of this length is refused without a lookup.
     let host = format!("{}.invalid", "a".repeat(64));
     let error = failure_of(client(), &format!("http://{host}")).await;
     assert_reads("name", &error, DnsError);
@@ -313,7 +313,7 @@ async fn a_bad_certificate_is_never_retried() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_the_server_wants() {
+async fn a_client_certificate_required_by_the_server() {
     let acceptor = acceptor(LOCALHOST, true);
     let address = server(move |stream| {
         let accepted = acceptor.accept(stream);
@@ -330,12 +330,12 @@ async fn a_handshake_that_fails() {
     const ALERT: [u8; 6] = [21, 3, 3, 0, 2, 2];
     let alert = |description: u8| [&ALERT[..], &[description]].concat();
     for (fault, answer, kind) in [
-        // The server does not want this client's handshake: the next will be the same.
+        // The server rejects this client's handshake, and will reject the next one too.
         ("alert: handshake_failure", alert(40), SslError),
         ("alert: certificate_unknown", alert(46), SslError),
         ("alert: protocol_version", alert(70), SslError),
         ("alert: unknown", alert(199), SslError),
-        // The server has trouble of its own, or bytes were damaged: the next may do.
+        // The server has an internal problem, or bytes were damaged. The next attempt can succeed.
         ("alert: bad_record_mac", alert(20), ConnectionDropped),
         ("alert: internal_error", alert(80), ConnectionDropped),
         (
@@ -378,11 +378,11 @@ async fn a_handshake_that_fails() {
 
 #[tokio::test]
 async fn a_secure_connection_that_breaks() {
-    // A record of data that was not encrypted with the connection's key.
+    // A record that was not encrypted with the connection's key.
     let damaged = [&[23, 3, 3, 0, 32][..], &[7; 32]].concat();
     for (fault, record, kind) in [
         ("damaged", damaged, ConnectionDropped),
-        ("closed without a goodbye", vec![], PartialChunks),
+        ("closed without close_notify", vec![], PartialChunks),
     ] {
         let acceptor = acceptor(LOCALHOST, false);
         let address = server(move |stream| {
@@ -436,7 +436,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn an_http2_stream_that_is_reset_and_a_connection_that_goes_away() {
     let rst_stream = |code: u8| frame(3, 0, 1, &[0, 0, 0, code]);
-    // No request is answered any more, not even the first.
+    // No request is answered, not even the first.
     let go_away = |code: u8| frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, code]);
     let go_away_saying = |words: &[u8]| frame(7, 0, 0, &[&[0; 8], words].concat());
     // `:status: 200`, and three bytes of the body.
@@ -457,16 +457,20 @@ async fn an_http2_stream_that_is_reset_and_a_connection_that_goes_away() {
         ("RST_STREAM: refused", rst_stream(7), Econnreset),
         ("RST_STREAM: cancelled", rst_stream(8), Econnreset),
         ("RST_STREAM in the body", in_body(rst_stream(2)), Econnreset),
-        // SETTINGS belong to no stream.
+        // SETTINGS frames belong to no stream.
         (
             "a frame that is not allowed",
             frame(4, 0, 1, &[]),
             ConnectionDropped,
         ),
-        ("a frame that is cut", begun[..12].to_vec(), PartialChunks),
+        (
+            "a frame that is cut off",
+            begun[..12].to_vec(),
+            PartialChunks,
+        ),
         ("closed in the body", begun.clone(), ConnectionDropped),
     ] {
-        let closes = fault.starts_with("closed") || fault.ends_with("cut");
+        let closes = fault.starts_with("closed") || fault.ends_with("cut off");
         let address = server(move |mut stream| {
             let answer = answer.clone();
             async move {

@@ -1,10 +1,12 @@
-//! The kinds of failure. How one is read from an error, [`read`](mod@read) says; [`table`] has the
-//! texts that it knows.
+//! The kinds of failure. [`read`](mod@read) classifies errors, with the texts in [`table`].
 
 mod read;
 #[cfg(test)]
 mod seen;
 mod table;
+#[cfg(test)]
+mod test_error;
+mod text;
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -13,15 +15,16 @@ use std::time::Duration;
 
 use crate::label::{label_enum, read_back};
 
+pub(crate) use read::{prepare, read, transport_texts};
 #[cfg(test)]
-pub(crate) use read::MAX_TEXT;
-pub(crate) use read::{Beginning, char_boundary, prepare, read, texts_in_full, transport_texts};
+pub(crate) use text::MAX_TEXT;
+pub(crate) use text::{Beginning, char_boundary, texts_in_full};
 
-/// What an error means for the run: which kind it is, and what the server said about it.
+/// The meaning of an error for the run: its kind, and what the server reported about it.
 ///
-/// L0 reads one from every error of a source, see [`read`](Self::read). An error type takes part by
-/// returning a `Failure` from [`source()`](StdError::source). A builder's `classify` hook can make
-/// one instead.
+/// L0 reads one from every error of a source: see [`read`](Self::read). An error type can provide a
+/// `Failure` by returning it from [`source()`](StdError::source). A builder's `classify` hook can
+/// return one instead.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,11 +38,11 @@ pub(crate) use read::{Beginning, char_boundary, prepare, read, texts_in_full, tr
 pub struct Failure {
     /// The kind, which decides on retries.
     pub kind: FailureKind,
-    /// The HTTP status, if a server answered with one.
+    /// The HTTP status, if a server responded with one.
     pub status: Option<u16>,
-    /// How long the server asked to wait, if it did.
+    /// The wait that the server requested, if any.
     pub retry_after: Option<Duration>,
-    /// What else is known, in words of L0 or of a client crate. It leaves in messages.
+    /// Any other detail, in words of L0 or of a client crate. It is part of messages.
     pub detail: Option<&'static str>,
 }
 
@@ -47,34 +50,33 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The connection failed. Retried, except for [`NetworkErrorKind::SslError`]; does not count
+    /// The connection failed. Retried, except for [`NetworkErrorKind::SslError`]. Does not count
     /// toward the model retries.
     Network(NetworkErrorKind),
-    /// The server said that it is asked too often. Retried like a network error.
+    /// The server reported too many requests. Retried like a network error.
     RateLimited,
     /// The server failed. Retried like a network error.
     Server,
-    /// The model's answer is at fault. Retried, and counts toward the model retries.
+    /// The model's answer is faulty. Retried, and counts toward the model retries.
     Model,
-    /// A new attempt would not help. Never retried.
+    /// Another attempt would not help. Never retried.
     Fatal,
 }
 
 impl Failure {
-    /// Reads what an error means, as runs do by default. The first of these decides:
+    /// Classifies an error, as runs do by default. The first of these decides:
     ///
-    /// 1. a `Failure` in the error's source chain, also inside of an
-    ///    [`io::Error`](std::io::Error);
+    /// 1. a `Failure` in the error's source chain, also inside an [`io::Error`](std::io::Error);
     /// 2. the [`kind`](std::io::Error::kind) of an `io::Error`, or Tokio's `Elapsed`, in the chain;
     /// 3. a status in the chain's texts: `status 503`, `HTTP 429`, `error code: 500`,
-    ///    `502 Bad Gateway` and the like;
-    /// 4. an exact text of an operating system, of reqwest, hyper, h2, rustls, OpenSSL or of another
-    ///    well-known client, such as `connection closed before message completed`. It must be a
-    ///    whole segment of the chain's texts: from the start, a line's start or `": "`, up to a
-    ///    line's end or a `:`. The last one decides.
+    ///    `502 Bad Gateway` and similar;
+    /// 4. an exact text of an operating system, of reqwest, hyper, h2, rustls, OpenSSL or of
+    ///    another well-known client, such as `connection closed before message completed`. It must
+    ///    be a whole segment of the chain's texts: from the start, a line's start or `": "`, up to
+    ///    a line's end or a `:`. The last match decides.
     ///
-    /// Other words decide nothing: ``invalid value for `timeout` `` is no timeout. If nothing
-    /// matches, the error is fatal and is not retried. About 1 KiB of the texts is looked at.
+    /// Other words are ignored: ``invalid value for `timeout` `` is not a timeout. If nothing
+    /// matches, the error is fatal and is not retried. About 1 KiB of the texts is searched.
     ///
     /// ```
     /// use std::io;
@@ -111,8 +113,8 @@ impl Failure {
         Self::new(FailureKind::Network(kind))
     }
 
-    /// Creates the failure that an HTTP status without success means: 429 is rate limited; 408, 409,
-    /// 425 and 5xx are the server's failure; any other is fatal.
+    /// Creates the failure for an unsuccessful HTTP status: 429 is rate limited; 408, 409, 425 and
+    /// 5xx are server failures; any other is fatal.
     #[must_use]
     pub const fn status(status: u16) -> Self {
         let kind = match status {
@@ -125,61 +127,62 @@ impl Failure {
         failure
     }
 
-    /// Creates the failure of a server that is asked too often, and said so without a status.
+    /// Creates a rate-limit failure without a status.
     #[must_use]
     pub const fn rate_limited() -> Self {
         Self::new(FailureKind::RateLimited)
     }
 
-    /// Creates the failure of a server that said so without a status.
+    /// Creates a server failure without a status.
     #[must_use]
     pub const fn server() -> Self {
         Self::new(FailureKind::Server)
     }
 
-    /// Creates the failure of a model whose answer is at fault.
+    /// Creates the failure of a faulty answer of the model.
     #[must_use]
     pub const fn model() -> Self {
         Self::new(FailureKind::Model)
     }
 
-    /// Creates a failure that a new attempt would not mend.
+    /// Creates a failure that another attempt would not fix.
     #[must_use]
     pub const fn fatal() -> Self {
         Self::new(FailureKind::Fatal)
     }
 
-    /// Adds how long the server asked to wait.
+    /// Sets the wait that the server requested.
     #[must_use]
     pub const fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
 
-    /// Adds what else is known, such as `no credit left`.
+    /// Sets another detail, such as `no credit left`.
     ///
-    /// It leaves in messages, so take it from a fixed table of your own words. Words of a provider
-    /// may repeat a prompt or a key.
+    /// The detail is part of messages, so use a fixed table of your own words. A provider's words
+    /// can repeat a prompt or a key.
     #[must_use]
     pub const fn detail(mut self, detail: &'static str) -> Self {
         self.detail = Some(detail);
         self
     }
 
-    /// Returns the class of the failure as one of few stable words: the label of its
-    /// [`NetworkErrorKind`], or else its status, `model_error`, or `_OTHER`.
+    /// Returns the class of the failure as a stable label: that of its [`NetworkErrorKind`], or
+    /// else its status, `model_error`, or `_OTHER`.
     #[must_use]
     pub fn error_type(&self) -> Cow<'static, str> {
         match (self.network_error_kind(), self.status, self.kind) {
             (Some(kind), ..) => kind.as_str().into(),
             (None, Some(status), _) => status.to_string().into(),
             (None, None, FailureKind::Model) => "model_error".into(),
-            // The name that OpenTelemetry's conventions have for what has none.
+            // The name in OpenTelemetry's conventions for an unclassified error.
             (None, None, _) => "_OTHER".into(),
         }
     }
 
-    /// Returns the type under which the failure counts as a network error; `None` if it is none.
+    /// Returns the type under which the failure counts as a network error, or `None` if it is not
+    /// one.
     #[must_use]
     pub const fn network_error_kind(&self) -> Option<NetworkErrorKind> {
         match self.kind {
@@ -190,8 +193,8 @@ impl Failure {
         }
     }
 
-    /// Says in L0's own words what is known: `status 401`, `connection refused`, `rate limited`.
-    /// Nothing is known of a failure that is only fatal.
+    /// Describes the failure in L0's own words: `status 401`, `connection refused`, `rate limited`.
+    /// Empty if it is only known to be fatal.
     pub(crate) fn describe(&self) -> String {
         let mut words = match self.status {
             Some(status) => format!("status {status}"),
@@ -201,7 +204,7 @@ impl Failure {
         words
     }
 
-    /// The same with the status's standard name: `status 401 Unauthorized`.
+    /// Describes it with the status's standard name: `status 401 Unauthorized`.
     pub(crate) fn describe_in_full(&self) -> String {
         let name = self.status.and_then(reason_phrase);
         match (self.status, name) {
@@ -234,8 +237,8 @@ impl Failure {
     }
 }
 
-/// For people, as a link of an error's chain: `classified as connection refused`, or `classified as rate
-/// limited, status 429, retry after 2 s`.
+/// Describes the failure as part of an error's chain: `classified as connection refused`, or
+/// `classified as rate limited, status 429, retry after 2 s`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = Some(self.kind_in_words()).filter(|words| !words.is_empty());
@@ -246,9 +249,10 @@ impl fmt::Display for Failure {
         });
         let parts = [kind, status.as_deref(), self.detail, retry_after.as_deref()];
         let mut parts = parts.into_iter().flatten();
-        // With a head of its own, since the links before say the rest: `(status 401)`.
+        // With its own prefix, because the earlier errors of the chain describe the rest:
+        // `(status 401)`.
         f.write_str("classified as ")?;
-        f.write_str(parts.next().unwrap_or("not worth another attempt"))?;
+        f.write_str(parts.next().unwrap_or("not retryable"))?;
         parts.try_for_each(|part| write!(f, ", {part}"))
     }
 }
@@ -276,7 +280,7 @@ fn in_words(kind: NetworkErrorKind) -> &'static str {
     words.map_or("network error", |(_, words)| words)
 }
 
-/// The standard name of an HTTP status of a failed answer, as servers and clients write it.
+/// Returns the standard name of an HTTP error status, as servers and clients write it.
 pub(crate) fn reason_phrase(status: u16) -> Option<&'static str> {
     Some(match status {
         400 => "Bad Request",
@@ -322,9 +326,9 @@ pub(crate) fn reason_phrase(status: u16) -> Option<&'static str> {
 label_enum! {
     /// The types of network errors: the keys of `errorsByType`.
     pub enum NetworkErrorKind {
-        /// An open connection was closed by the other side.
+        /// The other side closed an open connection.
         ConnectionDropped = "connection_dropped",
-        /// The request could not be made.
+        /// The request could not be sent.
         FetchError = "fetch_error",
         /// The connection was reset.
         Econnreset = "econnreset",
@@ -348,7 +352,7 @@ label_enum! {
         Timeout = "timeout",
         /// A network error of no known type.
         Unknown = "unknown",
-        /// The server said that it is asked too often.
+        /// The server reported too many requests.
         RateLimited = "rate_limited",
         /// The server failed.
         ServerError = "server_error",
@@ -361,7 +365,8 @@ label_enum! {
 read_back!(NetworkErrorKind);
 
 impl NetworkErrorKind {
-    /// Returns whether a new attempt may succeed: all but [`SslError`](Self::SslError).
+    /// Returns `true` if another attempt can succeed: for all types except
+    /// [`SslError`](Self::SslError).
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         !matches!(self, Self::SslError)
@@ -391,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_is_read_back() {
+    fn a_label_round_trips() {
         for &kind in NetworkErrorKind::ALL {
             assert_eq!(NetworkErrorKind::from_label(kind.as_str()), kind);
         }

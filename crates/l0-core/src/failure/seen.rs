@@ -1,17 +1,18 @@
-//! Each row of the table, in a text in which it was seen: in bug reports and logs of programs that use
-//! these clients, and in what their own code writes. Names of hosts are changed.
+//! A text in which each row of the table was observed: in bug reports and logs of programs that use
+//! these clients, and in the clients' own code. Host names are changed.
 
 use std::collections::BTreeSet;
 
-use super::read::{Beginning, deciding_row, read_text};
+use super::read::{deciding_row, read_text};
 use super::table::{ALONE, OS_ERRORS, PIECES, Rows, TABLE};
+use super::text::Beginning;
 use super::{Failure, NetworkErrorKind as Kind};
 
 const SEEN: &[Rows] = &[
     (
         Failure::network(Kind::Econnrefused),
         &[
-            // reqwest, with its chain joined by people's own code, or printed by anyhow.
+            // reqwest, with its chain joined by an application, or printed by anyhow.
             "error sending request for url (http://127.0.0.1:54279/v1/chat): client error (Connect): tcp connect error: Connection refused (os error 111)",
             "error sending request for url (http://localhost:11434/api/chat)\n\nCaused by:\n   0: client error (Connect)\n   1: tcp connect error: Connection refused (os error 111)\n   2: Connection refused (os error 111)\n\nLocation:\n    src/main.rs:106:8",
             "error sending request for url (http://localhost:1234/): error trying to connect: tcp connect error: Connection refused (os error 61)",
@@ -387,7 +388,7 @@ const SEEN: &[Rows] = &[
 ];
 
 #[test]
-fn each_text_is_read_as_what_it_means() {
+fn each_text_has_the_expected_classification() {
     for (expected, texts) in SEEN {
         for text in *texts {
             assert_eq!(read_text(&Beginning::of(text)), *expected, "{text:?}");
@@ -396,7 +397,7 @@ fn each_text_is_read_as_what_it_means() {
 }
 
 #[test]
-fn each_row_decides_in_a_text_where_it_was_seen() {
+fn each_row_decides_in_a_text_in_which_it_was_observed() {
     let texts = SEEN.iter().flat_map(|(_, texts)| *texts);
     let decided: BTreeSet<&str> = texts
         .filter_map(|text| deciding_row(&Beginning::of(text)))
@@ -407,5 +408,5 @@ fn each_row_decides_in_a_text_where_it_was_seen() {
     let idle: Vec<&&str> = all.iter().filter(|row| !decided.contains(**row)).collect();
     assert!(idle.is_empty(), "{idle:#?}");
     let distinct: BTreeSet<&&str> = all.iter().collect();
-    assert_eq!(distinct.len(), all.len(), "a row stands twice");
+    assert_eq!(distinct.len(), all.len(), "a row is duplicated");
 }

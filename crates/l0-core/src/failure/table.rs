@@ -1,15 +1,15 @@
-//! The exact texts that transports and clients print, and what they mean.
+//! The exact texts that transports and clients print, and their classification.
 //!
-//! A row is one whole segment of a text: it begins where the text, a line of it, or what follows
-//! `": "` begins, and ends where the line ends or at a `:`. In a row, `*` stands for characters
-//! without a space, `#` for an integer. What programs append to any of these texts is passed over:
+//! A row is a whole segment of a text. A segment begins at the start of the text, at the start of a
+//! line, or after `": "`, and ends at the end of the line or at a `:`. In a row, `*` stands for
+//! characters without a space, `#` for an integer. Suffixes that programs append are ignored:
 //! ` (os error 104)` and reqwest's ` for url (...)`.
 //!
-//! A row gets in when it was seen in the wild, and with the text it was seen in: `seen`, a test.
+//! A row is added once its text was observed in practice. The test `seen` lists that text.
 
 use super::{Failure, NetworkErrorKind as Kind};
 
-/// Rows with one meaning.
+/// Rows with the same classification.
 pub(super) type Rows = (Failure, &'static [&'static str]);
 
 const fn network(kind: Kind) -> Failure {
@@ -65,7 +65,7 @@ pub(super) const TABLE: &[Rows] = &[
             "client error (ChannelClosed)",
             "operation was canceled: connection closed",
             "operation was canceled: connection was not ready",
-            // The whole of an HTTP/2 connection.
+            // The whole HTTP/2 connection.
             "http2 error",
             "connection error received",
             "connection error detected",
@@ -86,9 +86,10 @@ pub(super) const TABLE: &[Rows] = &[
             "('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))",
             "('Connection aborted.', ConnectionResetError(#, 'Connection reset by peer'))",
             "stream disconnected before completion",
-            // TLS that was damaged on its way, or broken off by a server in trouble of its own: the
-            // same certificates and settings may do the next time. A load balancer that restarts
-            // answers a handshake in plain HTTP, which reads as a corrupt message.
+            // A TLS message that was damaged in transit, or a connection that a failing server
+            // closed: the same certificates and settings can succeed the next time. A load balancer
+            // that restarts responds to a handshake in plain HTTP, which is reported as a corrupt
+            // message.
             "received corrupt message of type *",
             "received unexpected message",
             "received unexpected handshake message",
@@ -260,8 +261,7 @@ pub(super) const TABLE: &[Rows] = &[
             "peer sent no certificates",
             "peer is incompatible",
             "peer doesn't support any known protocol",
-            // An alert says that the server does not want this handshake, unless it is one of those
-            // above.
+            // An alert means that the server rejects this handshake, except for the alerts above.
             "received fatal alert",
             "error:*:SSL routines",
             "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed",
@@ -283,7 +283,7 @@ pub(super) const TABLE: &[Rows] = &[
             "remote error: tls: bad certificate",
         ],
     ),
-    // What a client says of the application's own mistakes, after words that stand above.
+    // A client's errors about the application's own mistakes, after texts in the rows above.
     (
         Failure::fatal(),
         &[
@@ -300,8 +300,8 @@ pub(super) const TABLE: &[Rows] = &[
     ),
 ];
 
-/// Rows that count only where nothing follows them in their line: before a `:`, people use these
-/// words as well, and what follows the first two is the reason, which may be a faulty answer.
+/// Rows that match only at the end of a line. Before a `:` these words have other uses, and the
+/// first two are followed by the reason, which can be a faulty answer.
 pub(super) const ALONE: &[Rows] = &[
     (
         network(Kind::PartialChunks),
@@ -345,8 +345,7 @@ pub(super) const ALONE: &[Rows] = &[
     ),
 ];
 
-/// Segments that are only pieces, of what gRPC clients and `Debug` write. They are not repeated in
-/// messages.
+/// Segments of the output of gRPC clients and of `Debug`. Messages do not contain them.
 pub(super) const PIECES: &[Rows] = &[
     (
         Failure::rate_limited(),
@@ -410,8 +409,8 @@ pub(super) const PIECES: &[Rows] = &[
     ),
 ];
 
-/// The numbers of ` (os error #)` that one system alone has, what they mean, and how they are said:
-/// Windows words its texts in the language of its user.
+/// The codes of ` (os error #)` that only one system uses, with their classification and message.
+/// Windows prints its texts in the user's language.
 pub(super) const OS_ERRORS: &[(i32, Kind, &str)] = &[
     (10_050, Kind::FetchError, "os error 10050"),
     (10_051, Kind::FetchError, "os error 10051"),
@@ -423,7 +422,7 @@ pub(super) const OS_ERRORS: &[(i32, Kind, &str)] = &[
     (11_001, Kind::DnsError, "os error 11001"),
     (11_002, Kind::DnsError, "os error 11002"),
     (11_004, Kind::DnsError, "os error 11004"),
-    // Of its TLS: a message that was damaged, and certificates.
+    // From its TLS: a damaged message, and certificates.
     (
         -2_146_893_018,
         Kind::ConnectionDropped,

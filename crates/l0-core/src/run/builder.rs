@@ -1,4 +1,4 @@
-//! The builders of runs: what a run is made of, until `start()` starts it.
+//! The builders of runs.
 
 use std::future::Future;
 use std::marker::PhantomData;
@@ -26,21 +26,27 @@ use crate::stop::Until;
 use crate::timeout::Timeouts;
 use crate::token::TokenView;
 
-/// Builds a run of a source that can be called again: made by [`L0::stream`](crate::L0::stream) and
-/// [`L0::stream_from`](crate::L0::stream_from), started by `start()`.
+/// Builds a run of a source that can be called again.
+///
+/// Created by [`L0::stream`](crate::L0::stream) and [`L0::stream_from`](crate::L0::stream_from),
+/// started by `start()`.
 pub type RunBuilder<'a, S, T> = Builder<ForRun<'a, Retried<'a, S, T, OfStreams>>>;
 
-/// Builds a call: made by [`L0::call`](crate::L0::call) and
-/// [`L0::call_from`](crate::L0::call_from), started by `start()`.
+/// Builds a call.
+///
+/// Created by [`L0::call`](crate::L0::call) and [`L0::call_from`](crate::L0::call_from), started by
+/// `start()`.
 pub type CallBuilder<'a, S, T> = Builder<ForRun<'a, Retried<'a, S, T, OfAnswers>>>;
 
-/// Builds a watched stream: made by [`L0::watch`](crate::L0::watch), started by `start()`.
+/// Builds a watched stream.
+///
+/// Created by [`L0::watch`](crate::L0::watch), started by `start()`.
 pub type WatchBuilder<S, V = ByToken> = Builder<ForRun<'static, Watching<S, V>>>;
 
-/// Says that a [`Builder`] builds one run: of `W`.
+/// Marks a [`Builder`] of one run, of kind `W`.
 #[derive(Debug)]
 pub struct ForRun<'a, W> {
-    of_l0: OfL0,
+    shared: SharedState,
     metadata: Metadata,
     parent: Option<RunInfo>,
     input: Option<Value>,
@@ -49,14 +55,14 @@ pub struct ForRun<'a, W> {
     of: W,
 }
 
-/// What a run shares with all others of its `L0`.
+/// State shared by all runs of an `L0`.
 #[derive(Debug)]
-pub(crate) struct OfL0 {
+pub(crate) struct SharedState {
     pub(crate) panics: Arc<AtomicU64>,
     pub(crate) live: Arc<LiveRuns>,
 }
 
-/// Stops the run when any of them is ready.
+/// Futures that stop the run as soon as any of them is ready.
 #[derive(Default)]
 struct UntilAny<'a>(Vec<Until<'a>>);
 
@@ -66,7 +72,7 @@ impl std::fmt::Debug for UntilAny<'_> {
     }
 }
 
-/// A source that is called for each attempt, and those that stand in for it. `K` says how they answer.
+/// A source that is called for each attempt, and its fallbacks. `K` is the form of their answers.
 pub struct Retried<'a, S: Source, T, K> {
     source: S,
     fallbacks: Vec<BoxedSource<'a, T, S::Error>>,
@@ -74,11 +80,11 @@ pub struct Retried<'a, S: Source, T, K> {
     answers: PhantomData<K>,
 }
 
-/// Says that answers come as streams.
+/// Marks sources that answer with a stream.
 #[derive(Debug)]
 pub struct OfStreams(());
 
-/// Says that answers come as one.
+/// Marks sources that answer with a single value.
 #[derive(Debug)]
 pub struct OfAnswers(());
 
@@ -116,7 +122,7 @@ impl<'a, S: Source, T, K> Retried<'a, S, T, K> {
     }
 }
 
-/// A stream that is there already, and how its items are read.
+/// An existing stream, and how its items are read.
 #[derive(Debug)]
 pub struct Watching<S, V> {
     stream: S,
@@ -126,9 +132,9 @@ pub struct Watching<S, V> {
 impl<'a, S: Source, T, K> sealed::CallsSource for ForRun<'a, Retried<'a, S, T, K>> {}
 
 impl<'a, W> ForRun<'a, W> {
-    fn new(of_l0: OfL0, of: W) -> Self {
+    fn new(shared: SharedState, of: W) -> Self {
         Self {
-            of_l0,
+            shared,
             parent: None,
             input: None,
             metadata: Metadata::new(),
@@ -140,7 +146,7 @@ impl<'a, W> ForRun<'a, W> {
 
     fn map<X>(self, map: impl FnOnce(W) -> X) -> ForRun<'a, X> {
         ForRun {
-            of_l0: self.of_l0,
+            shared: self.shared,
             parent: self.parent,
             input: self.input,
             metadata: self.metadata,
@@ -152,36 +158,38 @@ impl<'a, W> ForRun<'a, W> {
 }
 
 impl<'a, W> Builder<ForRun<'a, W>> {
-    /// Adds an entry to this run's metadata, over an entry of the same key of the `L0`.
+    /// Adds an entry to this run's metadata. It overrides an entry of the `L0` with the same key.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
         self.kind.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// Sets the conversation that the run belongs to: its metadata has the id as
-    /// [`conversation_id`](crate::keys::CONVERSATION_ID).
+    /// Sets the id of the conversation that the run belongs to. It is stored in the run's metadata
+    /// as [`conversation_id`](crate::keys::CONVERSATION_ID).
     pub fn conversation_id(self, id: impl Into<String>) -> Self {
         self.metadata(keys::CONVERSATION_ID, id.into())
     }
 
-    /// Sets the run or call that this one serves, such as that of the agent whose step it is. Its id is
-    /// part of telemetry, and of spans; the conversation is the parent's unless another one is set.
-    /// Nothing that this run counts is counted for its parent.
+    /// Sets the parent of this run, such as the run of the agent whose step it is.
+    ///
+    /// The parent's id is part of telemetry and of spans. The conversation is the parent's unless
+    /// you set another one. Nothing that this run counts is counted for its parent.
     pub fn parent(mut self, parent: &RunInfo) -> Self {
         self.kind.parent = Some(parent.clone());
         self
     }
 
-    /// Sets what the run asks, such as its messages, where its first source does not know it. It is told
-    /// only to interceptors that [need](crate::Interceptor::needs_input) it, and leaves only through
-    /// those.
+    /// Sets the input of the run, such as its messages, if its first source does not provide it.
+    /// Only interceptors that [need](crate::Interceptor::needs_input) the input receive it.
     pub fn input(mut self, input: impl Into<Value>) -> Self {
         self.kind.input = Some(input.into());
         self
     }
 
-    /// Stops the run, as aborted, once the future is ready; its output is ignored. Several add up.
-    /// The future is polled inside the run's polls, only when it was woken.
+    /// Aborts the run once the future is ready. The future's output is ignored. Can be called
+    /// several times.
+    ///
+    /// The future is polled inside the run's polls, and only after it was woken.
     pub fn until(mut self, until: impl Future + Send + 'a) -> Self {
         self.kind.until.0.push(Box::pin(async move {
             until.await;
@@ -189,22 +197,22 @@ impl<'a, W> Builder<ForRun<'a, W>> {
         self
     }
 
-    /// Requires a finish reason: an end without one is truncated. Sources whose items are
-    /// [`Token`](crate::Token)s say by themselves whether they always send one.
+    /// Requires a finish reason: a stream that ends without one is truncated. Sources of
+    /// [`Token`](crate::Token) items declare on their own if they always send one.
     pub fn expect_finish(mut self) -> Self {
         self.kind.expect_finish = true;
         self
     }
 
-    /// Starts the run. Gives its first attempt, before it has begun, and what was built of it.
+    /// Starts the run. Returns its first attempt, not yet begun, and the `W` of the builder.
     fn begin(self, plan: Plan) -> (Started<'a>, W) {
         let Self { options, kind } = self;
         let requires_output = options.detect_zero_output && !plan.is_call;
         let setup = Setup {
             metadata: kind.metadata,
             until: kind.until.0,
-            panics: kind.of_l0.panics,
-            live: kind.of_l0.live,
+            panics: kind.shared.panics,
+            live: kind.shared.live,
             parent: kind.parent,
             source: (plan.source.0, kind.input.or(plan.source.1)),
             fallbacks: plan.fallbacks,
@@ -223,64 +231,65 @@ impl<'a, W> Builder<ForRun<'a, W>> {
     }
 }
 
-/// What is known of a run before it starts.
+/// The parameters of a run that are known before it starts.
 #[derive(Default)]
 struct Plan {
     timeouts: Timeouts,
     is_call: bool,
-    /// Whether limits and budgets stop it: what is only watched is never stopped.
+    /// `true` if limits and budgets can end the run. They never end a watched stream.
     may_stop: bool,
-    source: Asked,
-    fallbacks: Vec<Asked>,
+    source: SourceRequest,
+    fallbacks: Vec<SourceRequest>,
 }
 
-/// What a source says of its request, and what it asks.
-type Asked = (Description, Option<Value>);
+/// A source's description of its request, and the request's input.
+type SourceRequest = (Description, Option<Value>);
 
 impl<'a, S: Source, T, K> Builder<ForRun<'a, Retried<'a, S, T, K>>> {
-    pub(crate) fn asking(options: Arc<Options>, of_l0: OfL0, source: S) -> Self {
+    pub(crate) fn with_source(options: Arc<Options>, shared: SharedState, source: S) -> Self {
         Self {
             options,
-            kind: ForRun::new(of_l0, Retried::new(source)),
+            kind: ForRun::new(shared, Retried::new(source)),
         }
     }
 
-    /// Reads what kind of failure an error of a source is; `None` leaves it to the source's own
-    /// [`classify`](Source::classify), and then to the default reading. `classify` is called once per
-    /// failed attempt, inside the run's poll.
+    /// Sets how errors of the sources are classified. `None` falls back to the source's own
+    /// [`classify`](Source::classify), and then to the default classification.
+    ///
+    /// `classify` is called once per failed attempt, inside the run's poll.
     pub fn classify(mut self, classify: impl Fn(&S::Error) -> Option<Failure> + Send + 'a) -> Self {
         self.kind.of.classify = Some(Box::new(classify));
         self
     }
 
-    /// Starts a run of these sources, of which the first is the run's own.
+    /// Starts a run of the builder's source and its fallbacks.
     fn start_with(
         self,
         timeouts: Timeouts,
         is_call: bool,
         erase: impl FnOnce(S) -> BoxedSource<'a, T, S::Error>,
     ) -> Run<'a, T, S::Error> {
-        let asked = &self.kind.of;
+        let retried = &self.kind.of;
         let needs_input = self.options.needs_input();
-        // Written out at no cost to those who do not want it.
+        // The input is built only if an interceptor needs it.
         let input = |input: &dyn Fn() -> Option<Value>| needs_input.then(input).flatten();
-        let fallbacks = asked.fallbacks.iter();
+        let fallbacks = retried.fallbacks.iter();
         let plan = Plan {
             timeouts,
             is_call,
             may_stop: true,
-            source: (asked.source.describe(), input(&|| asked.source.input())),
+            source: (retried.source.describe(), input(&|| retried.source.input())),
             fallbacks: fallbacks
                 .map(|one| (one.describe(), input(&|| one.input())))
                 .collect(),
         };
-        let (started, asked) = self.begin(plan);
-        let sources = Sources::new(erase(asked.source), asked.fallbacks);
+        let (started, retried) = self.begin(plan);
+        let sources = Sources::new(erase(retried.source), retried.fallbacks);
         Run::new(
             started.attempt,
             started.allowed,
             sources,
-            asked.classify,
+            retried.classify,
             started.expect_finish,
             started.options,
             started.rng,
@@ -293,28 +302,29 @@ where
     S: Source<Answer: Stream<Item = Result<T, S::Error>> + Send + 'a> + 'a,
     T: 'a,
 {
-    /// Reads the items of the run's first source by a function: for item types that are no
-    /// [`Token`](crate::Token). Whether the source always sends a finish reason is not known then: see
-    /// [`expect_finish`](Self::expect_finish).
+    /// Sets the function that reads the items of the run's first source, for item types that do not
+    /// implement [`Token`](crate::Token). The run then does not know if the source always sends a
+    /// finish reason: see [`expect_finish`](Self::expect_finish).
     pub fn view_with<F>(self, view: F) -> RunBuilder<'a, WithView<S, ByFn<F>>, T>
     where
         F: Fn(&T) -> TokenView<'_> + Clone + Send,
     {
-        self.map(|kind| kind.map(|asked| asked.view_with(view)))
+        self.map(|kind| kind.map(|retried| retried.view_with(view)))
     }
 
-    /// Adds a source that is asked when the one before it is given up: when its retries are used up, or
-    /// its failure is not to be retried, or an answer that broke rules or drifted was not mended. Each
-    /// source has retries of its own, and the first attempt follows without a delay. If items had been
-    /// handed out, a [`Chunk::Restart`](crate::Chunk::Restart) comes first. How the run ends is how its
-    /// last attempt ends.
+    /// Adds a source that is called when the previous one is given up: its retries are used up, its
+    /// failure is not retryable, or no retry produced an answer without violations or drift.
     ///
-    /// No other source is asked after an abort, a refusal, a check that halts the run, its
+    /// Each source has its own retries, and its first attempt follows without a delay. If items
+    /// were already yielded, a [`Chunk::Restart`](crate::Chunk::Restart) comes first. The outcome
+    /// of the run is that of its last attempt.
+    ///
+    /// No fallback follows an abort, a refusal, a check that halts the run, the
     /// [total](Timeouts::total) timeout, or a limit.
     ///
-    /// The items and errors must be of the same types as those of the first source; the stream, and how
-    /// its items are read, may be others. See [`source`](crate::source()) for a closure, and
-    /// [`Source::map`] for other types.
+    /// The items and errors must have the same types as those of the first source. The type of the
+    /// stream can differ, and how its items are read. Use [`source`](crate::source()) to make a
+    /// source of a closure, and [`Source::map`] to convert other types.
     ///
     /// ```
     /// use l0_core::{L0, Source, source};
@@ -339,9 +349,9 @@ where
         self
     }
 
-    /// Starts the run, on this thread: draws the sample, asks the interceptors, makes the
-    /// observers and says `Started`. From here on exactly one `Finished` follows. The source is
-    /// called at the first poll, not before.
+    /// Starts the run on the current thread: decides if it is sampled, calls the interceptors,
+    /// creates the observers and emits `Started`. From here on, exactly one `Finished` follows. The
+    /// source is not called before the first poll.
     pub fn start(self) -> Run<'a, T, S::Error>
     where
         S::View: View<T> + 'a,
@@ -356,17 +366,17 @@ where
     S: Source<Answer = T> + 'a,
     T: Send + 'a,
 {
-    /// Reads the answers of the call's first source by a function: for types that are no
-    /// [`Token`](crate::Token).
+    /// Sets the function that reads the answers of the call's first source, for types that do not
+    /// implement [`Token`](crate::Token).
     pub fn view_with<F>(self, view: F) -> CallBuilder<'a, WithView<S, ByFn<F>>, T>
     where
         F: Fn(&T) -> TokenView<'_> + Clone + Send,
     {
-        self.map(|kind| kind.map(|asked| asked.view_with(view)))
+        self.map(|kind| kind.map(|retried| retried.view_with(view)))
     }
 
-    /// Adds a source that is asked when the one before it is given up, as
-    /// [`RunBuilder::fallback`] does for runs.
+    /// Adds a source that is called when the previous one is given up, as [`RunBuilder::fallback`]
+    /// does for runs.
     pub fn fallback<F>(mut self, source: F) -> Self
     where
         F: Source<Answer = T, Error = S::Error, View: View<T> + 'a> + 'a,
@@ -375,9 +385,9 @@ where
         self
     }
 
-    /// Starts the call, on this thread: draws the sample, asks the interceptors, makes the
-    /// observers and says `Started`. From here on exactly one `Finished` follows. The source is
-    /// called at the first poll, not before.
+    /// Starts the call on the current thread: decides if it is sampled, calls the interceptors,
+    /// creates the observers and emits `Started`. From here on, exactly one `Finished` follows. The
+    /// source is not called before the first poll.
     pub fn start(self) -> Call<'a, T, S::Error>
     where
         S::View: View<T> + 'a,
@@ -387,7 +397,7 @@ where
     }
 }
 
-/// A run that has started, and was not polled yet.
+/// A run that has started and has not been polled yet.
 struct Started<'a> {
     attempt: AttemptState<'a>,
     expect_finish: bool,
@@ -397,14 +407,14 @@ struct Started<'a> {
 }
 
 impl<S> WatchBuilder<S> {
-    pub(crate) fn watch(options: Arc<Options>, of_l0: OfL0, stream: S) -> Self {
+    pub(crate) fn watch(options: Arc<Options>, shared: SharedState, stream: S) -> Self {
         let watching = Watching {
             stream,
             view: ByToken,
         };
         Self {
             options,
-            kind: ForRun::new(of_l0, watching),
+            kind: ForRun::new(shared, watching),
         }
     }
 }
@@ -414,7 +424,8 @@ where
     S: Stream<Item = Result<T, E>>,
     E: SourceError,
 {
-    /// Reads the items by a function: for item types that are no [`Token`](crate::Token).
+    /// Sets the function that reads the items, for item types that do not implement
+    /// [`Token`](crate::Token).
     pub fn view_with<F>(self, view: F) -> WatchBuilder<S, ByFn<F>>
     where
         F: Fn(&T) -> TokenView<'_> + Clone,
@@ -427,8 +438,8 @@ where
         })
     }
 
-    /// Starts the run, on this thread: draws the sample, asks the interceptors, makes the observers
-    /// and says `Started`. From here on exactly one `Finished` follows.
+    /// Starts the run on the current thread: decides if it is sampled, calls the interceptors,
+    /// creates the observers and emits `Started`. From here on, exactly one `Finished` follows.
     pub fn start(self) -> Watched<S, V>
     where
         V: View<T>,

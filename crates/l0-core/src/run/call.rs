@@ -1,4 +1,4 @@
-//! Call: the retried request whose answer does not stream.
+//! Call: a retried request with a single answer.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +16,12 @@ use crate::stop::RunHandle;
 use crate::telemetry::Telemetry;
 use crate::verdict::Outcome;
 
-/// A request whose answer comes as one, retried and measured: made by
-/// [`L0::call`](crate::L0::call) and [`L0::call_from`](crate::L0::call_from).
+/// A retried and measured request with a single answer. Created by [`L0::call`](crate::L0::call)
+/// and [`L0::call_from`](crate::L0::call_from).
 ///
-/// It is a run like any other: it starts, is retried, falls back, is stopped and finishes exactly once,
-/// and its interceptors are told of it. But an answer that came as one has no tokens to count, no first
-/// token and no gaps, and an empty one is no error. Await it by reference to read what was measured
+/// A call is a run like any other: it has retries and fallbacks, can be stopped, finishes exactly
+/// once, and reports to interceptors. But its answer has no tokens to count, no first token and no
+/// gaps, and an empty answer is not an error. Await the call by reference to read its telemetry
 /// afterwards:
 ///
 /// ```
@@ -46,7 +46,7 @@ use crate::verdict::Outcome;
 #[must_use = "a call does nothing unless it is awaited"]
 pub struct Call<'a, T, E> {
     run: Run<'a, T, E>,
-    /// Until the run has ended: its checks may void it.
+    /// Kept until the run has ended, because its checks can discard it.
     answer: Option<T>,
 }
 
@@ -58,51 +58,51 @@ impl<'a, T, E> Call<'a, T, E> {
         Self { run, answer: None }
     }
 
-    /// Returns what is known of the call from its start on.
+    /// Returns the call's information, known from its start on.
     #[must_use]
     pub fn info(&self) -> &RunInfo {
         self.run.info()
     }
 
-    /// Returns what was measured so far; final once the call has ended. Absent if the call is not
+    /// Returns what was measured so far; final once the call has ended. `None` if the call is not
     /// measured.
     #[must_use]
     pub fn telemetry(&self) -> Option<Telemetry> {
         self.run.telemetry()
     }
 
-    /// Returns how the call ended, in one word; absent while it lasts.
+    /// Returns the outcome; `None` while the call is live.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.run.outcome()
     }
 
-    /// Returns how and why the call ended; absent while it lasts.
+    /// Returns how and why the call ended; `None` while it is live.
     #[must_use]
     pub fn end(&self) -> Option<&End> {
         self.run.end()
     }
 
-    /// Returns a handle that stops the call from anywhere.
+    /// Returns a handle that can stop the call from any thread or task.
     #[must_use]
     pub fn handle(&self) -> RunHandle {
         self.run.handle()
     }
 
-    /// Sets an entry of the metadata while the call lasts: see [`RunHandle::set_metadata`].
+    /// Sets a metadata entry while the call is live: see [`RunHandle::set_metadata`].
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
         self.run.set_metadata(key, value);
     }
 }
 
-/// Gives the answer, or the error that the call failed with. A call that is awaited once more has
-/// [ended](Error::Ended).
+/// Resolves to the answer, or to the error that the call failed with. Awaiting the call again
+/// returns [`Error::Ended`].
 impl<T, E: SourceError> Future for Call<'_, T, E> {
     type Output = Result<T, Error<E>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { run, answer } = &mut *self;
-        if let Some(end) = run.told_end() {
+        if let Some(end) = run.final_end() {
             return Poll::Ready(Err(Error::Ended(end.clone())));
         }
         while let Some(chunk) = ready!(run.poll_chunk(cx)) {

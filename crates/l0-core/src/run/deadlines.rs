@@ -1,4 +1,4 @@
-//! Deadlines: keeps a run's timeouts, with one timer that is not touched per token.
+//! Deadlines: the timeouts of a run, with one timer that no token touches.
 
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::clock;
 use crate::end::TimeoutKind;
 use crate::timeout::Timeouts;
 
-/// What a run waits for.
+/// The reason for a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WaitFor {
     /// The source.
@@ -22,21 +22,21 @@ pub(super) enum WaitFor {
 #[derive(Debug)]
 pub(super) struct Deadlines {
     timeouts: Timeouts,
-    /// Whether there are any.
+    /// `true` if any timeout is set.
     any: bool,
-    /// Set to some deadline of the past or the present wait. Resetting it per token would cost a
-    /// lock of the runtime's timer wheel; instead it is set on when it fires too early.
+    /// Set to a deadline of a past or the current wait. Resetting it per token would lock the
+    /// runtime's timer wheel each time. Instead it is reset when it fires too early.
     timer: Option<Timer>,
-    /// Since when the run waits.
+    /// The start of the current wait.
     since: Option<Instant>,
-    /// How long it waited before.
+    /// The total of earlier waits.
     waited: Duration,
-    /// How long it waited for the next token before. An item without a token ends a wait, and not
-    /// this. It is stale if tokens came since: a token touches nothing here.
+    /// The total of earlier waits for the next token. An item without a token ends a wait, but not
+    /// this one. Stale if tokens came since, because recording a token does not write here.
     waited_for_token: Duration,
-    /// How many tokens the run had when the attempt began.
+    /// The number of the run's tokens when the attempt began.
     tokens_before: u64,
-    /// How many it had when the last wait began.
+    /// The number of the run's tokens when the last wait began.
     tokens: u64,
     /// The earliest deadline of this wait.
     due: Option<(Instant, TimeoutKind)>,
@@ -57,26 +57,26 @@ impl Deadlines {
         }
     }
 
-    /// Whether there are any, so that somebody has to read the clock.
+    /// Returns `true` if any timeout is set, so the clock must be read.
     pub(super) fn any(&self) -> bool {
         self.any
     }
 
-    /// An attempt begins, of a run that had so many tokens.
+    /// Begins an attempt. `tokens` is the number of the run's tokens so far.
     pub(super) fn new_attempt(&mut self, tokens: u64) {
         self.waited_for_token = Duration::ZERO;
         self.tokens_before = tokens;
         self.tokens = tokens;
     }
 
-    /// Returns how long the run may still wait in all; absent without a limit. Asked between two
+    /// Returns how long the whole run may still wait, or `None` without a limit. Called between two
     /// waits.
     pub(super) fn left(&self) -> Option<Duration> {
         let limit = self.timeouts.total?;
         Some(limit.saturating_sub(self.waited))
     }
 
-    /// A wait begins, in a run that had so many tokens so far.
+    /// Begins a wait. `tokens` is the number of the run's tokens so far.
     pub(super) fn arm(&mut self, wait_for: WaitFor, tokens: u64, now: Instant) {
         if !self.any {
             return;
@@ -103,7 +103,7 @@ impl Deadlines {
                 (answer, TimeoutKind::Answer),
             ] {
                 let Some(left) = left else { continue };
-                // Of two at the same time the first is told.
+                // The first of two equal deadlines is reported.
                 if first.is_none_or(|(first, _)| left < first) {
                     first = Some((left, kind));
                 }
@@ -113,7 +113,7 @@ impl Deadlines {
         self.due = first.and_then(|(left, kind)| Some((now.checked_add(left)?, kind)));
     }
 
-    /// The wait is over. `now` is what the clock says, if it was read.
+    /// Ends the wait. `now` is the current time, if the clock was read.
     #[inline]
     pub(super) fn disarm(&mut self, now: Option<Instant>) {
         if let Some(since) = self.since {
@@ -130,7 +130,7 @@ impl Deadlines {
         self.due = None;
     }
 
-    /// The deadline that had passed when this wait began.
+    /// Returns the deadline that had already passed when this wait began.
     pub(super) fn passed(&self) -> Option<TimeoutKind> {
         let (due, kind) = self.due?;
         (due <= self.since?).then_some(kind)

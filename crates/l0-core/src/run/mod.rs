@@ -1,17 +1,17 @@
-//! Runs: the retrying stream, the call whose answer comes as one, the watched stream, and their builders.
+//! Runs: the retrying stream, the single-answer call, the watched stream, and their builders.
 
 mod attempt;
 mod builder;
 mod call;
 mod deadlines;
 mod reading;
-#[allow(clippy::module_inception, reason = "the file of a type has its name")]
+#[allow(clippy::module_inception, reason = "files are named after their type")]
 mod run;
 mod sources;
 mod timer;
 mod watch;
 
-pub(crate) use builder::OfL0;
+pub(crate) use builder::SharedState;
 pub use builder::{
     CallBuilder, ForRun, OfAnswers, OfStreams, Retried, RunBuilder, WatchBuilder, Watching,
 };
@@ -21,22 +21,22 @@ pub use watch::Watched;
 
 use crate::error::Error;
 
-/// What a run hands out.
+/// An element of a run's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Chunk<T> {
     /// The source's own item, untouched.
     Item(T),
-    /// Another attempt begins, by a retry or of a fallback, and items of the one before had been handed
-    /// out: discard them.
+    /// The start of another attempt, by a retry or a fallback. The previous attempt yielded items:
+    /// discard them.
     #[non_exhaustive]
     Restart {
-        /// The number of the attempt that begins.
+        /// The number of the new attempt.
         attempt: u32,
     },
 }
 
 impl<T> Chunk<T> {
-    /// Returns the item, if it is one.
+    /// Returns the item, or `None` for a restart.
     pub fn into_item(self) -> Option<T> {
         match self {
             Self::Item(item) => Some(item),
@@ -45,5 +45,5 @@ impl<T> Chunk<T> {
     }
 }
 
-/// What a poll hands out: a chunk, the error that ended the run, or nothing more.
-type HandOut<T, E> = Option<Result<Chunk<T>, Error<E>>>;
+/// The result of a poll: a chunk, the error that ended the run, or the end of the stream.
+type NextChunk<T, E> = Option<Result<Chunk<T>, Error<E>>>;

@@ -1,5 +1,5 @@
-//! Reading: the stream of one attempt together with the reading of its items, behind one call per
-//! token that names neither.
+//! Reading: the stream of one attempt and how its items are read, behind one dynamic call per
+//! token.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,27 +8,27 @@ use futures_core::stream::Stream;
 use pin_project_lite::pin_project;
 
 use super::attempt::AttemptState;
-use super::{Chunk, HandOut};
+use super::{Chunk, NextChunk};
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::source::View;
 use crate::token::TokenView;
 
-/// A stream whose items are read, recorded and wrapped as they come.
+/// A stream whose items are read, recorded and wrapped as they arrive.
 pub(super) trait Read<T, E>: Send {
-    /// Gives what is to be handed out: an item; or a violation that ends the run, in place of the item
-    /// at fault. An error of the source comes as it is: what it means is up to the run.
+    /// Polls for an item, or for a violation that ends the run and replaces the item at fault.
+    /// Errors of the source are returned as they are. The run classifies them.
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         attempt: &mut AttemptState<'_>,
-    ) -> Poll<HandOut<T, E>>;
+    ) -> Poll<NextChunk<T, E>>;
 
     /// Reads an item again.
     fn view<'t>(&self, item: &'t T) -> TokenView<'t>;
 }
 
-/// The stream of one attempt, of whatever type it is.
+/// The stream of one attempt, with its type erased.
 pub(super) type BoxedReading<'a, T, E> = Pin<Box<dyn Read<T, E> + 'a>>;
 
 pin_project! {
@@ -56,11 +56,19 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         attempt: &mut AttemptState<'_>,
-    ) -> Poll<HandOut<T, E>> {
+    ) -> Poll<NextChunk<T, E>> {
         let this = self.project();
         match ready!(this.stream.poll_next(cx)) {
             Some(Ok(item)) => {
-                if attempt.item(&this.view.view(&item)) {
+                let view = this.view.view(&item);
+                let yields = attempt.token(&view)
+                    || match attempt.checked_token(&view) {
+                        Some(yields) => yields,
+                        // The view is copied for items that are not plain tokens, so only those
+                        // need it in memory.
+                        None => attempt.item(&{ view }),
+                    };
+                if yields {
                     Poll::Ready(Some(Ok(Chunk::Item(item))))
                 } else {
                     halted(attempt)
@@ -76,14 +84,14 @@ where
     }
 }
 
-/// An answer that came as one, and how it is read.
-pub(super) struct Whole<T, V> {
-    /// Until it was handed out.
+/// The single answer of a call, and how it is read.
+pub(super) struct SingleAnswer<T, V> {
+    /// Present until it is yielded.
     answer: Option<T>,
     view: V,
 }
 
-impl<T, V> Whole<T, V> {
+impl<T, V> SingleAnswer<T, V> {
     pub(super) fn new(answer: T, view: V) -> Self {
         Self {
             answer: Some(answer),
@@ -93,15 +101,15 @@ impl<T, V> Whole<T, V> {
 }
 
 // Nothing in it is pinned.
-impl<T, V> Unpin for Whole<T, V> {}
+impl<T, V> Unpin for SingleAnswer<T, V> {}
 
-/// A stream of one item, which is no token.
-impl<T: Send, V: View<T> + Send, E> Read<T, E> for Whole<T, V> {
+/// A stream of one item, which is not a token.
+impl<T: Send, V: View<T> + Send, E> Read<T, E> for SingleAnswer<T, V> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
         attempt: &mut AttemptState<'_>,
-    ) -> Poll<HandOut<T, E>> {
+    ) -> Poll<NextChunk<T, E>> {
         let Some(answer) = self.answer.take() else {
             return Poll::Ready(None);
         };
@@ -117,16 +125,16 @@ impl<T: Send, V: View<T> + Send, E> Read<T, E> for Whole<T, V> {
     }
 }
 
-/// A rule ends the run, in place of the item at fault.
+/// Ends the run with the violation, in place of the item at fault.
 #[cold]
-fn halted<T, E>(attempt: &AttemptState<'_>) -> Poll<HandOut<T, E>> {
+fn halted<T, E>(attempt: &AttemptState<'_>) -> Poll<NextChunk<T, E>> {
     let violation = attempt.halting();
     Poll::Ready(violation.map(|violation| Err(Error::Guardrail(violation))))
 }
 
-/// The source gave an error. What it means, the run reads.
+/// Returns an error of the source, which the run classifies later.
 #[cold]
-fn failed<T, E>(source: E, attempt: &AttemptState<'_>) -> Poll<HandOut<T, E>> {
+fn failed<T, E>(source: E, attempt: &AttemptState<'_>) -> Poll<NextChunk<T, E>> {
     Poll::Ready(Some(Err(Error::Source {
         source,
         failure: Failure::fatal(),

@@ -1,4 +1,4 @@
-//! Run: the retrying stream. It decides what happens next.
+//! Run: the retrying stream, and the state machine that decides what happens next.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use futures_core::stream::{FusedStream, Stream};
 use serde_json::Value;
 
-use super::attempt::{AttemptState, Verdict};
+use super::attempt::{AttemptState, Verdict, Woken};
 use super::reading::BoxedReading;
 use super::sources::{Connecting, Sources};
 use super::timer::{NoTimer, Timer};
-use super::{Chunk, HandOut};
+use super::{Chunk, NextChunk};
 use crate::clock;
 use crate::end::{Cause, End, TimeoutKind};
 use crate::error::{Error, Refusal, SourceError};
@@ -33,23 +33,30 @@ use crate::verdict::{Outcome, Severity, Violation};
 
 pub(super) type Classify<'a, E> = Box<dyn Fn(&E) -> Option<Failure> + Send + 'a>;
 
-/// A stream that retries its source, measured: made by [`L0::stream`](crate::L0::stream).
+/// A measured stream that retries its source. Created by [`L0::stream`](crate::L0::stream).
 ///
-/// It runs inside its consumer's polls: no task is spawned, and dropping it stops it. Every way it
-/// can end, a drop and a panic included, finishes it exactly once; when its last item is handed
-/// out, telemetry and outcome are final.
+/// Everything happens inside the consumer's polls: no task is spawned, and dropping the run stops
+/// it. A run finishes exactly once, however it ends, also after a drop or a panic. When it yields
+/// its last item, its telemetry and outcome are final.
 ///
-/// `T` is the source's item, `E` its error. `'a` is how long the factory, the `until` futures and the
-/// source may borrow for; a `Run<'static, T, E>` can be spawned, returned as a body, or kept in a
+/// `T` is the source's item, `E` its error. `'a` bounds what the factory, the `until` futures and
+/// the source borrow. A `Run<'static, T, E>` can be spawned, returned as a body, or kept in a
 /// struct.
 #[must_use = "a run does nothing unless it is read: poll it as a stream, or await `text()`"]
-pub struct Run<'a, T, E> {
-    // First, so that a dropped run is finished before its source is dropped.
+pub struct Run<'a, T, E>(Box<Machine<'a, T, E>>);
+
+/// The state machine. It is boxed because runs are often moved: returned, kept in futures, spawned.
+///
+/// The order of the fields keeps those that each token touches adjacent: the end of the attempt,
+/// and the state.
+#[repr(C)]
+struct Machine<'a, T, E> {
+    // First, so a dropped run finishes before its source is dropped.
     attempt: AttemptState<'a>,
     state: State<'a, T, E>,
     sources: Sources<'a, T, E>,
     classify: Option<Classify<'a, E>>,
-    /// Whether every source must say why it ended.
+    /// `true` if every source must send a finish reason.
     expect_finish: bool,
     options: Arc<Options>,
     rng: fastrand::Rng,
@@ -57,79 +64,79 @@ pub struct Run<'a, T, E> {
 }
 
 enum State<'a, T, E> {
-    /// The interceptors refused the run, which nobody was told yet.
+    /// The run was refused, and the consumer has not received the error yet.
     Refused(Refusal),
     /// The next attempt begins at the next poll.
     Ready,
-    /// The source connects; `None` until it was called.
+    /// The source is connecting; `None` until it is called.
     Connecting(Option<Connecting<'a, T, E>>),
     Streaming(BoxedReading<'a, T, E>),
-    /// What is waited for, and whether the run completes if it cannot be waited for.
+    /// The timer of the back-off, and `true` if the run completes when there is no timer to wait
+    /// with.
     BackingOff(Timer, bool),
-    /// A back-off of no time: other tasks get their turn all the same, since a source that fails
-    /// at once would otherwise never let go of the thread.
+    /// A back-off without a delay. It yields to other tasks, because a source that fails
+    /// immediately would otherwise occupy the thread.
     Yielding,
     Done,
 }
 
-/// Why an attempt failed.
+/// A failed attempt, and why it failed.
 struct Fault<E> {
     cause: Cause,
     failure: Failure,
-    /// The error, as the run would fail with it.
+    /// The error that the run would end with.
     error: Error<E>,
-    /// What is said of it.
+    /// The message that events and telemetry carry.
     message: String,
 }
 
-/// What the parts of a poll come to.
+/// The result of one part of a poll.
 enum Step<T, E> {
     Continue,
-    HandOut(HandOut<T, E>),
+    Yield(NextChunk<T, E>),
 }
 
 impl<T, E> Run<'_, T, E> {
-    /// Returns what is known of the run from its start on.
+    /// Returns the run's information, known from its start on.
     #[must_use]
     pub fn info(&self) -> &RunInfo {
-        self.attempt.recorder.info()
+        self.0.attempt.recorder.info()
     }
 
-    /// Returns what was measured so far; final once the run has ended. Absent if the run is not
+    /// Returns what was measured so far; final once the run has ended. `None` if the run is not
     /// measured.
     #[must_use]
     pub fn telemetry(&self) -> Option<Telemetry> {
-        self.attempt.recorder.telemetry()
+        self.0.attempt.recorder.telemetry()
     }
 
-    /// Returns how the run ended, in one word; absent while it runs. It is there whether or not the
-    /// run is measured.
+    /// Returns the outcome; `None` while the run is live. Also present if the run is not measured.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         self.end().map(End::outcome)
     }
 
-    /// Returns how and why the run ended; absent while it runs. It is there whether or not the run is
+    /// Returns how and why the run ended; `None` while it is live. Also present if the run is not
     /// measured.
     #[must_use]
     pub fn end(&self) -> Option<&End> {
-        self.attempt.recorder.end()
+        self.0.attempt.recorder.end()
     }
 
-    /// Returns a handle that stops the run from anywhere.
+    /// Returns a handle that can stop the run from any thread or task.
     #[must_use]
     pub fn handle(&self) -> RunHandle {
-        self.attempt.recorder.handle()
+        self.0.attempt.recorder.handle()
     }
 
-    /// Sets an entry of the metadata while the run is live: see [`RunHandle::set_metadata`].
+    /// Sets a metadata entry while the run is live: see [`RunHandle::set_metadata`].
     pub fn set_metadata(&self, key: impl Into<String>, value: impl Into<Value>) {
         self.handle().set_metadata(key, value);
     }
 
-    /// How the run ended, if nothing is left to be told.
-    pub(super) fn told_end(&self) -> Option<&End> {
-        self.end().filter(|_| matches!(self.state, State::Done))
+    /// Returns how the run ended, once the consumer has received everything.
+    pub(super) fn final_end(&self) -> Option<&End> {
+        self.end().filter(|_| matches!(self.0.state, State::Done))
     }
 }
 
@@ -143,7 +150,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         options: Arc<Options>,
         rng: fastrand::Rng,
     ) -> Self {
-        Self {
+        Self(Box::new(Machine {
             attempt,
             state: match allowed {
                 Ok(()) => State::Ready,
@@ -155,28 +162,30 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             options,
             rng,
             retries: Retries::default(),
-        }
+        }))
     }
 
-    /// Runs to the end and collects the text of the items of kind [`TokenKind::Text`] that are still
-    /// to come, of the last attempt only. Telemetry is there afterwards, also after an error. If the
-    /// future is dropped, what it has collected is lost; the run goes on when it is polled again.
+    /// Runs to the end, and returns the text of the last attempt: of its items of kind
+    /// [`TokenKind::Text`] that were not yielded before.
+    ///
+    /// Telemetry is available afterwards, also after an error. Dropping the future loses the text
+    /// collected so far; the run continues when it is polled again.
     ///
     /// # Errors
     ///
-    /// The error that the stream ends with; [`Error::Ended`] if it has ended before, and did not
-    /// complete.
+    /// Returns the error that the stream ends with, or [`Error::Ended`] if the run had already
+    /// ended without completing.
     pub async fn text(&mut self) -> Result<String, Error<E>> {
-        let before = self.told_end();
+        let before = self.final_end();
         if let Some(end) = before.filter(|end| end.outcome() != Outcome::Completed) {
             return Err(Error::Ended(end.clone()));
         }
         let mut text = String::new();
         let mut in_a_row = 0;
-        while let Some(chunk) = poll_fn(|cx| self.poll_or_yield(&mut in_a_row, cx)).await {
+        while let Some(chunk) = poll_fn(|cx| self.0.poll_or_yield(&mut in_a_row, cx)).await {
             match chunk? {
                 Chunk::Item(item) => {
-                    if let State::Streaming(reading) = &self.state {
+                    if let State::Streaming(reading) = &self.0.state {
                         let view = reading.view(&item);
                         if view.kind == TokenKind::Text {
                             text.push_str(view.text);
@@ -189,13 +198,20 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         Ok(text)
     }
 
-    /// Polls for a chunk, but lets other tasks have their turn after so many that were ready: a source
-    /// that always has another one would never let go of the thread.
-    fn poll_or_yield(&mut self, in_a_row: &mut u32, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+    #[inline]
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<NextChunk<T, E>> {
+        self.0.poll_chunk(cx)
+    }
+}
+
+impl<'a, T, E: SourceError> Machine<'a, T, E> {
+    /// Polls for a chunk, but yields to other tasks after a number of ready chunks in a row. A
+    /// source that always has another item would otherwise occupy the thread.
+    fn poll_or_yield(&mut self, in_a_row: &mut u32, cx: &mut Context<'_>) -> Poll<NextChunk<T, E>> {
         const AT_MOST: u32 = 128;
         if *in_a_row == AT_MOST {
             *in_a_row = 0;
-            // What the others take is waited for like a source that is pending.
+            // The time until the next poll is measured like the wait for a pending source.
             self.attempt.park(false);
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -205,9 +221,10 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         polled
     }
 
-    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
-        /// Finishes the run if a panic of the source, or of a hook, unwinds.
-        struct OnUnwind<'r, 'a, T, E>(&'r mut Run<'a, T, E>);
+    #[inline(always)]
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<NextChunk<T, E>> {
+        /// Finishes the run if a panic of the source or a hook unwinds.
+        struct OnUnwind<'r, 'a, T, E>(&'r mut Machine<'a, T, E>);
 
         impl<T, E> Drop for OnUnwind<'_, '_, T, E> {
             fn drop(&mut self) {
@@ -220,7 +237,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         let guard = OnUnwind(self);
         let run = &mut *guard.0;
         let signalled = run.attempt.recorder.stop().signalled();
-        // The path of a token: what the stream gives goes to the caller as it is, without a copy.
+        // The path of each token: the item is returned as the stream yielded it, without a copy.
         let polled = match &mut run.state {
             State::Streaming(reading) if !signalled => {
                 let mut polled = reading.as_mut().poll_read(cx, &mut run.attempt);
@@ -229,30 +246,33 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 }
                 polled
             }
-            _ => run.go_on(Step::Continue, cx),
+            _ => run.advance(Step::Continue, cx),
         };
         std::mem::forget(guard);
         polled
     }
 
-    /// Goes on after the stream gave no item.
+    /// Continues after a poll of the stream that yielded no item.
     fn no_item(
         &mut self,
-        polled: Poll<HandOut<T, E>>,
+        polled: Poll<NextChunk<T, E>>,
         cx: &mut Context<'_>,
-    ) -> Poll<HandOut<T, E>> {
+    ) -> Poll<NextChunk<T, E>> {
         let step = match polled {
-            Poll::Pending => ready!(self.wait(cx)),
+            Poll::Pending => {
+                let woken = ready!(self.attempt.wait(false, cx));
+                self.woken(woken, false)
+            }
             Poll::Ready(last) => self.stream_ended(last),
         };
-        self.go_on(step, cx)
+        self.advance(step, cx)
     }
 
-    /// Takes one step after another until there is something to hand out, or to wait for.
+    /// Takes steps until a chunk can be yielded, or the run has to wait.
     #[inline(never)]
-    fn go_on(&mut self, mut step: Step<T, E>, cx: &mut Context<'_>) -> Poll<HandOut<T, E>> {
+    fn advance(&mut self, mut step: Step<T, E>, cx: &mut Context<'_>) -> Poll<NextChunk<T, E>> {
         loop {
-            if let Step::HandOut(last) = step {
+            if let Step::Yield(last) = step {
                 return Poll::Ready(last);
             }
             if self.attempt.recorder.stop().signalled() {
@@ -269,7 +289,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                     let polled = reading.as_mut().poll_read(cx, &mut self.attempt);
                     self.attempt.poll_ended();
                     match polled {
-                        Poll::Ready(Some(Ok(chunk))) => Step::HandOut(Some(Ok(chunk))),
+                        Poll::Ready(Some(Ok(chunk))) => Step::Yield(Some(Ok(chunk))),
                         Poll::Ready(last) => self.stream_ended(last),
                         Poll::Pending => ready!(self.wait(cx)),
                     }
@@ -279,9 +299,10 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
     }
 
-    /// The run has ended, or was told to stop, or an `until` future was woken for nothing.
+    /// Handles a run that has ended, a request to stop, or a wake-up of an `until` future that is
+    /// not ready.
     #[cold]
-    fn interrupted(&mut self) -> Option<HandOut<T, E>> {
+    fn interrupted(&mut self) -> Option<NextChunk<T, E>> {
         if self.attempt.recorder.finished() {
             return Some(self.after_the_end());
         }
@@ -292,21 +313,22 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         Some(self.fail(Error::Limit(limit)))
     }
 
-    /// What a finished run hands out: the refusal, once, and then nothing.
+    /// Returns what a finished run yields: the refusal, once, and then nothing.
     #[cold]
-    fn after_the_end(&mut self) -> HandOut<T, E> {
+    fn after_the_end(&mut self) -> NextChunk<T, E> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Refused(refusal) => Some(Err(Error::Refused(refusal))),
             _ => None,
         }
     }
 
-    /// There is no stream, or none yet.
+    /// Polls a run that has no stream at the moment.
     #[inline(never)]
     fn between_streams(&mut self, cx: &mut Context<'_>) -> Poll<Step<T, E>> {
         Poll::Ready(match &mut self.state {
             State::Connecting(_) => match self.poll_connect(cx) {
                 Poll::Ready(Ok(reading)) => {
+                    self.attempt.recorder.connected();
                     self.state = State::Streaming(reading);
                     Step::Continue
                 }
@@ -318,15 +340,10 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             },
             State::Yielding => {
                 self.state = State::Ready;
+                // The time until the next poll is waited for, and some of the total timeout is left.
                 self.attempt.park(true);
-                // By the clock, since a wait of no time needs no timer.
-                match self.attempt.deadlines.passed() {
-                    Some(kind) => Step::HandOut(self.fail(Error::Timeout(kind))),
-                    None => {
-                        cx.waker().wake_by_ref();
-                        return Poll::Pending;
-                    }
-                }
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             State::BackingOff(timer, completes) => match timer.poll(cx) {
                 Poll::Ready(Ok(())) => {
@@ -340,17 +357,17 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 Poll::Pending => return self.wait(cx),
             },
             State::Ready => self.begin_attempt(),
-            // A stream was looked for before, and finished runs do not get here.
+            // `poll_chunk` polls the stream itself, and finished runs do not get here.
             State::Streaming(_) | State::Refused(_) | State::Done => Step::Continue,
         })
     }
 
     fn begin_attempt(&mut self) -> Step<T, E> {
-        // Other runs may have spent what there was while this one waited.
+        // Other runs can have spent the budget while this one waited.
         if let Some(limit) = self.attempt.recorder.reached() {
-            return Step::HandOut(self.fail(Error::Limit(limit)));
+            return Step::Yield(self.fail(Error::Limit(limit)));
         }
-        let finish = self.expect_finish || self.sources.present().sends_finish();
+        let finish = self.expect_finish || self.sources.current().sends_finish();
         let to_revoke = self.attempt.begin(&self.options, finish);
         if self.attempt.number == 1 {
             self.options.retry.count_run();
@@ -359,12 +376,12 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         if !to_revoke {
             return Step::Continue;
         }
-        self.attempt.recorder.handed_out();
+        self.attempt.recorder.yielded();
         let attempt = self.attempt.number;
-        Step::HandOut(Some(Ok(Chunk::Restart { attempt })))
+        Step::Yield(Some(Ok(Chunk::Restart { attempt })))
     }
 
-    /// Calls the source, if it was not, and polls its future, inside the observers' contexts.
+    /// Calls the source if needed, and polls its future, inside the observers' contexts.
     fn poll_connect(&mut self, cx: &mut Context<'_>) -> Poll<Result<BoxedReading<'a, T, E>, E>> {
         let Self {
             attempt: AttemptState {
@@ -378,40 +395,41 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             return Poll::Pending;
         };
         if connecting.is_none() {
-            // Here and not where the attempt begins: a consumer may be gone after the restart.
+            // Here and not in `begin_attempt`: the consumer can be gone after the restart.
             recorder.attempt_started(*number, sources.number());
+            recorder.connecting();
         }
         let mut polled = Poll::Pending;
         recorder.connect(|| {
             let future =
-                connecting.get_or_insert_with(|| sources.present().connect(Attempt::new(*number)));
+                connecting.get_or_insert_with(|| sources.current().connect(Attempt::new(*number)));
             polled = future.as_mut().poll(cx);
         });
         polled
     }
 
-    /// Nothing is ready: pending, unless a deadline has passed or the run was told to stop.
-    #[inline(never)]
+    /// Waits: pending, unless a deadline has passed or the run was asked to stop.
     fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Step<T, E>> {
-        let stop = self.attempt.recorder.stop();
-        stop.register(cx.waker());
-        // Told between the last look and the registration: go round once more.
-        if stop.requested() {
-            return Poll::Ready(Step::Continue);
-        }
         let backs_off = matches!(self.state, State::BackingOff(..));
-        self.attempt.park(backs_off);
-        match ready!(self.attempt.deadlines.poll(cx)) {
-            // Between two attempts none has failed.
-            Ok(kind) if backs_off => Poll::Ready(Step::HandOut(self.fail(Error::Timeout(kind)))),
-            Ok(kind) => Poll::Ready(self.attempt_failed(timeout(kind))),
-            Err(NoTimer) => Poll::Ready(Step::HandOut(self.fail(Error::NoTimer))),
+        let woken = ready!(self.attempt.wait(backs_off, cx));
+        Poll::Ready(self.woken(woken, backs_off))
+    }
+
+    /// Handles a wait that ended before anything was ready.
+    #[cold]
+    fn woken(&mut self, woken: Woken, backs_off: bool) -> Step<T, E> {
+        match woken {
+            Woken::StopRequested => Step::Continue,
+            // Between two attempts, no attempt fails.
+            Woken::TimedOut(kind) if backs_off => Step::Yield(self.fail(Error::Timeout(kind))),
+            Woken::TimedOut(kind) => self.attempt_failed(timeout(kind)),
+            Woken::NoTimer => Step::Yield(self.fail(Error::NoTimer)),
         }
     }
 
-    /// The stream gave something else than an item.
+    /// Handles the end of the stream, or its error.
     #[cold]
-    fn stream_ended(&mut self, last: HandOut<T, E>) -> Step<T, E> {
+    fn stream_ended(&mut self, last: NextChunk<T, E>) -> Step<T, E> {
         match last {
             Some(Err(Error::Source { source, .. })) => {
                 let fault = self.source_fault(source);
@@ -419,7 +437,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             }
             Some(Err(Error::Guardrail(violation))) => self.halt(violation),
             None => self.source_ended(),
-            other => Step::HandOut(other),
+            other => Step::Yield(other),
         }
     }
 
@@ -433,16 +451,17 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
     }
 
     fn complete(&mut self) -> Step<T, E> {
-        self.attempt.recorder.finish(End::completed(), None);
+        // First, because a panic of the source's `Drop` fails the run.
         self.state = State::Done;
-        Step::HandOut(None)
+        self.attempt.recorder.finish(End::completed(), None);
+        Step::Yield(None)
     }
 
     fn halt(&mut self, violation: Violation) -> Step<T, E> {
-        Step::HandOut(self.fail(Error::Guardrail(violation)))
+        Step::Yield(self.fail(Error::Guardrail(violation)))
     }
 
-    /// Reads what the source failed with.
+    /// Classifies an error of the source.
     fn source_fault(&self, source: E) -> Fault<E> {
         let classified = self.classify.as_ref().and_then(|read| read(&source));
         let classified = classified.or_else(|| self.sources.classify(&source));
@@ -459,18 +478,18 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         }
     }
 
-    /// Retries a failed attempt, asks the next source, or ends the run: an answer that only broke rules
-    /// is better than none, so that it completes.
+    /// Retries a failed attempt, falls back to the next source, or ends the run. An answer with
+    /// violations or drift completes, because it is better than none.
     #[cold]
     fn attempt_failed(&mut self, fault: Fault<E>) -> Step<T, E> {
-        // Gives the connection back before the back-off.
+        // Closes the connection before the back-off.
         self.state = State::Done;
         self.attempt.unpark();
         let number = self.attempt.number;
         let network_error = fault.failure.network_error_kind();
         if self.attempt.is_finished() && matches!(fault.failure.kind, FailureKind::Network(_)) {
-            // The connection failed after the finish reason: nothing of the answer is missing, and
-            // another attempt would throw it away.
+            // The connection failed after the finish reason. The answer is complete, and another
+            // attempt would discard it.
             if let (Some(kind), Cause::Source | Cause::Timeout(_)) = (network_error, &fault.cause) {
                 let recorder = &mut self.attempt.recorder;
                 recorder.network_error(kind, &fault.message, None, number);
@@ -480,14 +499,14 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         let reason = fault.reason();
         let limit = self.attempt.recorder.reached();
         let retry = self.plan_retry(&fault, reason);
-        // What the whole run may wait is waited for by all sources together. A timeout behind a finish
-        // reason leaves no time either.
+        // All sources share the total timeout. A timeout after a finish reason leaves no time
+        // either.
         let falls_back =
             self.sources.has_next() && self.attempt.deadlines.left() != Some(Duration::ZERO);
-        // A limit ends only what would have gone on.
+        // A limit only ends a run that would continue.
         let limit = limit.filter(|_| falls_back || matches!(retry, Ok(Some(_))));
         let retry = match retry {
-            // Last, since what the budget of retries gives is gone for other runs.
+            // Last, because what is taken from the retry budget is not available to other runs.
             Ok(Some(_)) if limit.is_some() || !self.options.retry.affordable() => Ok(None),
             retry => retry,
         };
@@ -504,7 +523,8 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 recorder.attempt_finished(&fault.end(), Next::Retry(kind));
                 self.retries.count(kind);
                 recorder.retry(number + 1, kind, reason, delay);
-                // The attempt is void from here on: a timeout of the back-off must not find it complete.
+                // The attempt is discarded from here on. A timeout of the back-off must not find it
+                // complete.
                 self.attempt.reset();
                 self.state = match timer {
                     Some(timer) => State::BackingOff(timer, fault.completes()),
@@ -515,7 +535,7 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
             _ if falls_back && limit.is_none() => {
                 recorder.attempt_finished(&fault.end(), Next::Fallback);
                 let from = self.sources.number();
-                self.sources.go_on();
+                self.sources.advance();
                 recorder.fallback(from, self.sources.number());
                 self.retries = Retries::default();
                 self.attempt.reset();
@@ -523,20 +543,20 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
                 Step::Continue
             }
             _ if fault.completes() => self.complete(),
-            Ok(None) => Step::HandOut(match limit {
+            Ok(None) => Step::Yield(match limit {
                 Some(limit) => self.fail(Error::Limit(limit)),
                 None => self.fail_with(fault),
             }),
             Err(NoTimer) => {
-                // What would have been waited out is told of the attempt.
+                // The attempt is recorded with the failure that would have been retried.
                 recorder.attempt_finished(&fault.end(), Next::Nothing);
-                Step::HandOut(self.fail(Error::NoTimer))
+                Step::Yield(self.fail(Error::NoTimer))
             }
         }
     }
 
-    /// Returns which retry follows a failed attempt, after which delay, with the timer of it.
-    #[allow(clippy::type_complexity, reason = "it is taken apart at once")]
+    /// Returns the retry that follows a failed attempt, its delay, and the delay's timer.
+    #[allow(clippy::type_complexity, reason = "it is destructured immediately")]
     fn plan_retry(
         &mut self,
         fault: &Fault<E>,
@@ -555,49 +575,49 @@ impl<'a, T, E: SourceError> Run<'a, T, E> {
         let Some((kind, delay)) = retries.plan(&self.options.retry, &failed, rng) else {
             return Ok(None);
         };
-        // A delay that does not fit into what is left of the run's time would end in its timeout,
-        // which says less than the failure.
+        // A delay beyond the total timeout would only end in that timeout, which is less
+        // informative than the failure.
         let left = self.attempt.deadlines.left();
-        let waits = !delay.is_zero() || fault.completes();
-        if waits && left.is_some_and(|left| delay >= left) {
+        if left.is_some_and(|left| delay >= left) {
             return Ok(None);
         }
         Ok(Some((kind, delay, back_off(delay)?)))
     }
 
-    /// There is nothing to wait with any more, and so no further attempt.
+    /// Ends a run without a timer: no further attempt is possible.
     #[cold]
     fn back_off_failed(&mut self, completes: bool) -> Step<T, E> {
         if completes {
             self.complete()
         } else {
-            Step::HandOut(self.fail(Error::NoTimer))
+            Step::Yield(self.fail(Error::NoTimer))
         }
     }
 
-    fn fail_with(&mut self, fault: Fault<E>) -> HandOut<T, E> {
+    fn fail_with(&mut self, fault: Fault<E>) -> NextChunk<T, E> {
         self.finish(fault.end(), fault.error)
     }
 
     #[cold]
-    fn fail(&mut self, error: Error<E>) -> HandOut<T, E> {
+    fn fail(&mut self, error: Error<E>) -> NextChunk<T, E> {
         self.finish(error.end(), error)
     }
 
-    /// Finishes the run with this error, and drops the source.
-    fn finish(&mut self, end: End, error: Error<E>) -> HandOut<T, E> {
+    /// Finishes the run with an error, and drops the source.
+    fn finish(&mut self, end: End, error: Error<E>) -> NextChunk<T, E> {
         let source = match &error {
             Error::Source { source, .. } => Some(source as &(dyn StdError + 'static)),
             _ => None,
         };
-        self.attempt.recorder.finish(end, source);
+        // First, because a panic of the source's `Drop` fails the run.
         self.state = State::Done;
+        self.attempt.recorder.finish(end, source);
         Some(Err(error))
     }
 }
 
 impl<E: SourceError> Fault<E> {
-    /// What the run itself found wrong with the attempt.
+    /// Creates a fault that the run itself found.
     fn of(cause: Cause) -> Self {
         let error = match &cause {
             Cause::Truncated => Error::Truncated,
@@ -607,7 +627,7 @@ impl<E: SourceError> Fault<E> {
                 let found = Violation::new("drift", Severity::Error, cause.to_string());
                 Error::Guardrail(found)
             }
-            // Attempts fail for no other cause.
+            // No other cause fails an attempt.
             _ => Error::ZeroOutput,
         };
         Self {
@@ -618,7 +638,7 @@ impl<E: SourceError> Fault<E> {
         }
     }
 
-    /// How an attempt that failed so ended, and its run, if nothing follows.
+    /// Returns the end of the failed attempt, which is that of the run if nothing follows.
     fn end(&self) -> End {
         match &self.cause {
             Cause::Source => End::of_source(self.failure, &self.message),
@@ -626,7 +646,7 @@ impl<E: SourceError> Fault<E> {
         }
     }
 
-    /// The error that says what happened: the source's own, or else the run's.
+    /// The error to report: the source's own, or else the run's.
     fn error(&self) -> &(dyn StdError + 'static) {
         match &self.error {
             Error::Source { source, .. } => source,
@@ -634,7 +654,7 @@ impl<E: SourceError> Fault<E> {
         }
     }
 
-    /// Whether the run completes all the same, if there is no retry.
+    /// `true` if the run completes without a retry.
     fn completes(&self) -> bool {
         matches!(self.cause, Cause::Violation(_) | Cause::Drift(_))
     }
@@ -660,7 +680,7 @@ fn timeout<E: SourceError>(kind: TimeoutKind) -> Fault<E> {
     Fault::of(Cause::Timeout(kind))
 }
 
-/// The timer of a back-off. No delay needs none.
+/// Creates the timer of a back-off. A zero delay needs none.
 fn back_off(delay: Duration) -> Result<Option<Timer>, NoTimer> {
     if delay.is_zero() {
         return Ok(None);
@@ -678,10 +698,10 @@ impl<T, E: SourceError> Stream for Run<'_, T, E> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        match self.state {
+        match self.0.state {
             State::Done => (0, Some(0)),
             State::Refused(_) => (1, Some(1)),
-            // A retry may hand out anything again.
+            // A retry can yield any number of items.
             _ => (0, None),
         }
     }
@@ -689,7 +709,7 @@ impl<T, E: SourceError> Stream for Run<'_, T, E> {
 
 impl<T, E: SourceError> FusedStream for Run<'_, T, E> {
     fn is_terminated(&self) -> bool {
-        self.attempt.recorder.finished() && !matches!(self.state, State::Refused(_))
+        self.0.attempt.recorder.finished() && !matches!(self.0.state, State::Refused(_))
     }
 }
 
@@ -697,7 +717,7 @@ impl<T, E> fmt::Debug for Run<'_, T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
             .field("info", self.info())
-            .field("attempt", &self.attempt.number)
+            .field("attempt", &self.0.attempt.number)
             .field("outcome", &self.outcome())
             .finish_non_exhaustive()
     }
@@ -715,7 +735,7 @@ mod tests {
 
     use super::*;
 
-    /// Gives items for ever, each after being pending so many times.
+    /// Yields items forever, each after it was pending `pending` times.
     struct Endless {
         pending: u32,
         left: u32,
@@ -734,7 +754,7 @@ mod tests {
         }
     }
 
-    /// How often the clock is read for a thousand tokens, after the first.
+    /// Returns the clock reads for a thousand tokens, after the first.
     fn reads(stream: &mut (impl Stream + Unpin)) -> u64 {
         let mut cx = Context::from_waker(Waker::noop());
         let mut before = 0;
@@ -751,7 +771,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_clock_is_read_once_per_ready_token_twice_per_pending_one_and_else_never() {
+    async fn the_clock_is_read_once_per_ready_token_twice_per_pending_one_and_otherwise_never() {
         let on = Monitoring::new;
         let timeouts = Timeouts::new().inter_token(Duration::from_secs(60));
         for (name, monitoring, timeouts, ready, pending) in [
@@ -788,8 +808,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_clock_is_read_twice_for_each_of_many_items_without_a_token_and_for_no_other() {
-        // Empty texts, of which 20 come in a row before each token.
+    async fn the_clock_is_read_twice_only_for_each_of_many_items_without_a_token() {
+        // Empty texts, 20 in a row before each token.
         struct Mixed(u32);
         impl Stream for Mixed {
             type Item = io::Result<&'static str>;
@@ -806,7 +826,7 @@ mod tests {
         let minute = Duration::from_secs(60);
         for (timeouts, expected) in [
             (Timeouts::new(), 0),
-            // From the seventeenth to the token, for each token.
+            // From the seventeenth empty text to the token, for each token.
             (Timeouts::new().total(minute), 2 * 5 * 100),
         ] {
             let l0 = L0::builder().timeouts(timeouts).build();
@@ -821,7 +841,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_gives_its_item() {
+    fn a_chunk_returns_its_item() {
         assert_eq!(Chunk::Item(1).into_item(), Some(1));
         assert_eq!(Chunk::<u8>::Restart { attempt: 2 }.into_item(), None);
     }

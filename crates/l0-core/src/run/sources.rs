@@ -1,4 +1,4 @@
-//! Sources: those of a run, in the order in which they are asked. Their own types are forgotten.
+//! Sources: the sources of a run in the order of their use, with their types erased.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -6,17 +6,17 @@ use std::pin::Pin;
 use futures_core::stream::Stream;
 use serde_json::Value;
 
-use super::reading::{BoxedReading, Reading, Whole};
+use super::reading::{BoxedReading, Reading, SingleAnswer};
 use crate::error::SourceError;
 use crate::failure::Failure;
 use crate::source::{Attempt, Description, Source, View};
 
-/// Connects a source, and gives what it answers with the reading of it.
+/// A future that connects a source, and returns its answer with how it is read.
 pub(super) type Connecting<'a, T, E> =
     Pin<Box<dyn Future<Output = Result<BoxedReading<'a, T, E>, E>> + Send + 'a>>;
 
-/// A source of items of type `T`, whatever else its types are.
-pub(super) trait Ask<'a, T, E>: Send {
+/// A source of items of type `T`, with its other types erased.
+pub(super) trait ErasedSource<'a, T, E>: Send {
     fn connect(&mut self, attempt: Attempt) -> Connecting<'a, T, E>;
 
     fn describe(&self) -> Description;
@@ -25,16 +25,16 @@ pub(super) trait Ask<'a, T, E>: Send {
 
     fn classify(&self, error: &E) -> Option<Failure>;
 
-    /// Whether it always says why it ended.
+    /// `true` if it always sends a finish reason.
     fn sends_finish(&self) -> bool;
 }
 
-pub(super) type BoxedSource<'a, T, E> = Box<dyn Ask<'a, T, E> + 'a>;
+pub(super) type BoxedSource<'a, T, E> = Box<dyn ErasedSource<'a, T, E> + 'a>;
 
-/// A source whose answers are streams of items.
+/// A source that answers with a stream of items.
 pub(super) struct Streams<S>(pub(super) S);
 
-impl<'a, S, T> Ask<'a, T, S::Error> for Streams<S>
+impl<'a, S, T> ErasedSource<'a, T, S::Error> for Streams<S>
 where
     S: Source<Answer: Stream<Item = Result<T, S::Error>> + Send + 'a, View: View<T> + 'a> + 'a,
     T: 'a,
@@ -65,10 +65,10 @@ where
     }
 }
 
-/// A source whose answers come as one.
+/// A source that answers with a single value.
 pub(super) struct Answers<S>(pub(super) S);
 
-impl<'a, S> Ask<'a, S::Answer, S::Error> for Answers<S>
+impl<'a, S> ErasedSource<'a, S::Answer, S::Error> for Answers<S>
 where
     S: Source<Answer: Send + 'a, View: View<S::Answer> + 'a> + 'a,
 {
@@ -77,7 +77,7 @@ where
         let connecting = self.0.connect(attempt);
         Box::pin(async move {
             let answer = connecting.await?;
-            Ok(Box::pin(Whole::new(answer, view)) as BoxedReading<'a, S::Answer, S::Error>)
+            Ok(Box::pin(SingleAnswer::new(answer, view)) as BoxedReading<'a, S::Answer, S::Error>)
         })
     }
 
@@ -93,24 +93,24 @@ where
         self.0.classify(error)
     }
 
-    /// An answer that came as one is not cut, whether or not it says why it ended.
+    /// A single answer is never cut, with or without a finish reason.
     fn sends_finish(&self) -> bool {
         false
     }
 }
 
-/// The sources of a run: the present one, and those that are asked when it is given up.
+/// The sources of a run: the current one, and the fallbacks after it.
 pub(super) struct Sources<'a, T, E> {
-    present: BoxedSource<'a, T, E>,
+    current: BoxedSource<'a, T, E>,
     rest: std::vec::IntoIter<BoxedSource<'a, T, E>>,
-    /// The number of the present one, from 1.
+    /// The number of the current source, from 1.
     number: u32,
 }
 
 impl<'a, T, E: SourceError> Sources<'a, T, E> {
     pub(super) fn new(first: BoxedSource<'a, T, E>, fallbacks: Vec<BoxedSource<'a, T, E>>) -> Self {
         Self {
-            present: first,
+            current: first,
             rest: fallbacks.into_iter(),
             number: 1,
         }
@@ -120,23 +120,23 @@ impl<'a, T, E: SourceError> Sources<'a, T, E> {
         self.number
     }
 
-    pub(super) fn present(&mut self) -> &mut BoxedSource<'a, T, E> {
-        &mut self.present
+    pub(super) fn current(&mut self) -> &mut BoxedSource<'a, T, E> {
+        &mut self.current
     }
 
     pub(super) fn classify(&self, error: &E) -> Option<Failure> {
-        self.present.classify(error)
+        self.current.classify(error)
     }
 
-    /// Whether there is one to ask next.
+    /// `true` if another source follows.
     pub(super) fn has_next(&self) -> bool {
         self.rest.len() > 0
     }
 
-    /// Gives the present one up for the next, if there is one.
-    pub(super) fn go_on(&mut self) {
+    /// Switches to the next source, if there is one.
+    pub(super) fn advance(&mut self) {
         if let Some(next) = self.rest.next() {
-            self.present = next;
+            self.current = next;
             self.number += 1;
         }
     }

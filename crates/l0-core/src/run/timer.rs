@@ -1,4 +1,4 @@
-//! Timer: Tokio's sleep, of the runtime that polls it, with errors in place of its panics.
+//! Timer: a sleep of the Tokio runtime that polls it, with errors in place of panics.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,19 +9,20 @@ use tokio::runtime::{self, Handle};
 use tokio::task;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-/// The runtime that polls is none of Tokio's, or has no timer, or was shut down.
+/// The polling thread has no Tokio runtime, or its runtime has no timer or was shut down.
 #[derive(Debug)]
 pub(super) struct NoTimer;
 
-/// A run may be polled in one runtime after the other. A sleep belongs to the one that it was made
-/// in, and never ends if nothing drives that one any more: where another one polls, it is made anew.
+/// A timer for runs that move between runtimes. A `Sleep` belongs to the runtime that created it,
+/// and never ends if that runtime is no longer driven, so another runtime creates a new one.
 #[derive(Debug)]
 pub(super) struct Timer {
     deadline: Instant,
     sleep: Pin<Box<Sleep>>,
-    /// Where `sleep` was made.
+    /// The runtime that created `sleep`.
     runtime: runtime::Id,
-    /// In which task, if in any: a task stays in its runtime, and is asked for more cheaply.
+    /// The task that created it, if any. A task stays in its runtime, and comparing task ids is
+    /// cheaper.
     task: Option<task::Id>,
 }
 
@@ -52,14 +53,14 @@ impl Timer {
                 return Poll::Ready(Err(no_timer));
             }
         }
-        // A sleep panics when its runtime is being shut down.
+        // A sleep panics while its runtime is shutting down.
         match catch_unwind(AssertUnwindSafe(|| self.sleep.as_mut().poll(cx))) {
             Ok(polled) => polled.map(Ok),
             Err(_) => Poll::Ready(Err(NoTimer)),
         }
     }
 
-    /// Makes the sleep anew, if it belongs to another runtime than the one that polls.
+    /// Creates a new sleep if the current one belongs to another runtime.
     fn settle(&mut self, task: Option<task::Id>) -> Result<(), NoTimer> {
         let runtime = current_runtime()?;
         if runtime != self.runtime {
@@ -78,7 +79,7 @@ fn current_runtime() -> Result<runtime::Id, NoTimer> {
     }
 }
 
-/// Whether a runtime has a timer cannot be asked: it panics if not.
+/// Tokio has no query for a runtime's timer: creating a sleep panics without one.
 fn sleep(deadline: Instant) -> Result<Pin<Box<Sleep>>, NoTimer> {
     match catch_unwind(|| sleep_until(deadline)) {
         Ok(sleep) => Ok(Box::pin(sleep)),

@@ -1,4 +1,4 @@
-//! Captured: every event of every run, kept.
+//! Captured: records every event of every run.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,20 +15,20 @@ use crate::telemetry::{Telemetry, Timestamp};
 use crate::token::{TokenKind, TokenView};
 use crate::verdict::{DriftReport, Violation};
 
-/// An interceptor that keeps every event of every run. Clones share what is kept.
+/// An interceptor that records every event of every run. Clones share the recording.
 #[derive(Debug, Clone, Default)]
 pub struct Captured {
     events: Arc<Mutex<Vec<(String, OwnedEvent)>>>,
 }
 
 impl Captured {
-    /// Creates an interceptor that has captured nothing yet.
+    /// Creates an interceptor without any events.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Returns all events so far, of all runs, in the order in which they were delivered.
+    /// Returns all events so far, of all runs, in the order of their delivery.
     #[must_use]
     pub fn events(&self) -> Vec<OwnedEvent> {
         self.lock().iter().map(|(_, event)| event.clone()).collect()
@@ -48,7 +48,7 @@ impl Captured {
         self.lock().iter().map(|(_, event)| event.name()).collect()
     }
 
-    /// Returns the final telemetry of the run that finished last; absent if it was not measured.
+    /// Returns the final telemetry of the run that finished last, or `None` if it was not measured.
     #[must_use]
     pub fn telemetry(&self) -> Option<Telemetry> {
         let events = self.lock();
@@ -59,7 +59,7 @@ impl Captured {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(String, OwnedEvent)>> {
-        // A push cannot be half done.
+        // A push cannot be left incomplete.
         self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -90,9 +90,9 @@ impl Observer for Capture {
     }
 }
 
-/// An [`Event`] that owns its data. The variants and their fields are those of the event.
+/// An [`Event`] that owns its data, with the same variants and fields.
 ///
-/// Make one from an event to compare with what was captured:
+/// Convert an expected event to compare it with a captured one:
 ///
 /// ```
 /// use l0_core::Event;
@@ -102,8 +102,8 @@ impl Observer for Capture {
 /// assert!(matches!(expected, OwnedEvent::AttemptStarted { number: 2, .. }));
 /// ```
 ///
-/// `Debug` prints it as it prints an event: of a token's text the length only, and nothing of the
-/// source's own error.
+/// `Debug` has the same output as that of an event: only the length of a token's text, and nothing
+/// of the source's own error.
 #[derive(Clone, PartialEq)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the variants and fields are those of `Event`")]
@@ -159,13 +159,14 @@ pub enum OwnedEvent {
 }
 
 impl OwnedEvent {
-    /// Returns the stable [name](Event::name) of the kind of event.
+    /// Returns the stable [name](Event::name) of the event's kind.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.borrowed().name()
     }
 
-    /// The event as an observer had it, without the source's own error, of which only the text is kept.
+    /// Returns the event as an observer received it, except for the source's own error, of which
+    /// only the text is kept.
     fn borrowed(&self) -> Event<'_> {
         match self {
             Self::Started { at } => Event::Started { at: *at },

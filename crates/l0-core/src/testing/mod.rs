@@ -1,4 +1,4 @@
-//! Tools for tests of code that uses L0: scripted sources ([`Script`]), captured events ([`Captured`]),
+//! Tools to test code that uses L0: scripted sources ([`Script`]), captured events ([`Captured`]),
 //! constructors of events and of telemetry, and every way a run can end ([`exits`]).
 //!
 //! ```
@@ -63,7 +63,7 @@ fn no_metadata() -> &'static Metadata {
     &NONE
 }
 
-/// Constructors for tests of code that takes events. Runs make their own events.
+/// Constructors for tests of code that handles events. Runs create their own events.
 impl<'a> Event<'a> {
     /// Creates an [`Event::Started`].
     #[must_use]
@@ -107,7 +107,7 @@ impl<'a> Event<'a> {
         Self::Answer { view }
     }
 
-    /// Creates an [`Event::NetworkError`]. A retry follows if there is a delay.
+    /// Creates an [`Event::NetworkError`]. A retry follows if `delay` is present.
     #[must_use]
     pub fn network_error(
         kind: NetworkErrorKind,
@@ -159,35 +159,11 @@ impl<'a> Event<'a> {
             kept: Some(KeepReason::Rate),
         }
     }
-
-    /// Sets why the run of an [`Event::Finished`] is kept. Any other event stays as it is.
-    #[must_use]
-    pub fn with_kept(mut self, reason: Option<KeepReason>) -> Self {
-        if let Self::Finished { kept, .. } = &mut self {
-            *kept = reason;
-        }
-        self
-    }
-
-    /// Sets what the source of an [`Event::Finished`] said of its response. Any other event stays as it
-    /// is.
-    #[must_use]
-    pub fn with_response(mut self, model: Option<&'a str>, id: Option<&'a str>) -> Self {
-        if let Self::Finished {
-            response_model,
-            response_id,
-            ..
-        } = &mut self
-        {
-            (*response_model, *response_id) = (model, id);
-        }
-        self
-    }
 }
 
 impl Telemetry {
-    /// Creates the telemetry of a plausible run. It completed after one network retry, and was measured
-    /// in full.
+    /// Creates the telemetry of a plausible run. The run completed after one network retry, and all
+    /// of it was measured.
     #[must_use]
     pub fn example() -> Self {
         let start_time = Timestamp::from_millis(1_700_000_000_000);

@@ -1,4 +1,4 @@
-//! Script: a source that does what a test says, attempt by attempt.
+//! Script: a source that follows a script, attempt by attempt.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -19,18 +19,18 @@ use crate::source::Attempt;
 use crate::token::{FinishReason, Token, TokenKind, TokenView};
 use crate::usage::Usage;
 
-/// A source that does what a test says, attempt by attempt. Clones share the counts.
+/// A source that follows a script, attempt by attempt. Clones share the counts.
 ///
-/// A call after the last attempt repeats that attempt.
+/// Calls after the last attempt repeat that attempt.
 ///
-/// Its items are [`ScriptedToken`]s, unless [`of`](Self::of) makes it: then they are of the type that the
+/// Items are [`ScriptedToken`]s by default. Use [`of`](Self::of) for items of the type that the
 /// code under test reads.
 ///
 /// ```
 /// use l0_core::testing::Script;
 /// use l0_core::{L0, Token, TokenView};
 ///
-/// /// What your service streams.
+/// /// An item of your service's stream.
 /// #[derive(Clone)]
 /// struct Delta {
 ///     content: String,
@@ -72,7 +72,7 @@ impl Script {
         Self::default()
     }
 
-    /// Creates a script without attempts, of items of another type.
+    /// Creates a script without attempts, for items of type `T`.
     #[must_use]
     pub fn of<T>() -> Script<T> {
         Script::default()
@@ -89,21 +89,21 @@ impl<T> Default for Script<T> {
 }
 
 impl<T> Script<T> {
-    /// Returns the same script with counts of its own.
-    pub(super) fn anew(&self) -> Self {
+    /// Returns the same script with its counts reset.
+    pub(super) fn restarted(&self) -> Self {
         Self {
             attempts: Arc::clone(&self.attempts),
             counts: Arc::default(),
         }
     }
 
-    /// Returns how often the source was called.
+    /// Returns the number of calls of the source.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.counts.calls.load(Ordering::Relaxed)
     }
 
-    /// Returns how many of its streams were dropped, whether or not they had ended.
+    /// Returns the number of dropped streams, including those that had not ended.
     #[must_use]
     pub fn dropped(&self) -> usize {
         self.counts.dropped.load(Ordering::Relaxed)
@@ -111,7 +111,7 @@ impl<T> Script<T> {
 }
 
 impl<T: Clone> Script<T> {
-    /// Adds an attempt: what the source does when it is called once more.
+    /// Adds an attempt: the behavior of the source at its next call.
     #[must_use]
     pub fn attempt(
         mut self,
@@ -180,8 +180,8 @@ impl<T: Clone> Script<T> {
 }
 
 impl Script {
-    /// Returns a factory for [`L0::call`](crate::L0::call): the answer is what all items of an attempt say,
-    /// as one.
+    /// Returns a factory for [`L0::call`](crate::L0::call). The answer combines all items of an
+    /// attempt into a single one.
     pub fn answers(
         &self,
     ) -> impl FnMut(
@@ -210,7 +210,7 @@ impl Script {
 /// The result of connecting to a scripted source.
 pub type ScriptedResult<T = ScriptedToken> = Result<ScriptedStream<T>, ScriptedError>;
 
-/// One attempt of a [`Script`]: its steps, in their order, and then the end of the stream.
+/// One attempt of a [`Script`]: its steps in order, and then the end of the stream.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ScriptedAttempt<T = ScriptedToken> {
@@ -236,9 +236,9 @@ impl<T> Default for ScriptedAttempt<T> {
     }
 }
 
-/// What a source of any items does.
+/// The behavior of a source of any items.
 impl<T> ScriptedAttempt<T> {
-    /// Waits this long while it connects. This needs a Tokio timer.
+    /// Waits while it connects. This needs a Tokio timer.
     pub fn connect_wait(mut self, duration: Duration) -> Self {
         self.connect.push(Step::Wait(duration));
         self
@@ -262,7 +262,7 @@ impl<T> ScriptedAttempt<T> {
         self
     }
 
-    /// Waits this long before the next step. This needs a Tokio timer.
+    /// Waits before the next step. This needs a Tokio timer.
     pub fn wait(mut self, duration: Duration) -> Self {
         self.steps.push(Step::Wait(duration));
         self
@@ -298,7 +298,7 @@ impl<T> ScriptedAttempt<T> {
     }
 }
 
-/// What a [`ScriptedToken`] can say.
+/// The items of the default type.
 impl ScriptedAttempt {
     /// Yields a piece of text.
     pub fn token(self, text: impl Into<String>) -> Self {
@@ -336,7 +336,7 @@ impl ScriptedAttempt {
         self.item(item)
     }
 
-    /// Yields an item with what the request costs.
+    /// Yields an item with the cost of the request.
     pub fn cost(self, cost: Cost) -> Self {
         let mut item = ScriptedToken::new(TokenKind::Other, "");
         item.cost = Some(cost);
@@ -404,11 +404,11 @@ pub struct ScriptedToken {
     pub kind: TokenKind,
     /// The text.
     pub text: String,
-    /// The tool that is called.
+    /// The called tool.
     pub tool: Option<String>,
     /// Token counts.
     pub usage: Option<Usage>,
-    /// What the request costs.
+    /// The cost of the request.
     pub cost: Option<Cost>,
     /// A finish reason.
     pub finish: Option<FinishReason>,
@@ -436,7 +436,7 @@ impl ScriptedToken {
 }
 
 impl ScriptedToken {
-    /// Adds what a later item says.
+    /// Merges a later item into this one.
     fn add(&mut self, item: Self) {
         if item.kind == self.kind {
             self.text.push_str(&item.text);
@@ -463,8 +463,8 @@ impl Token for ScriptedToken {
     }
 }
 
-/// An error of a scripted source. It is made from a [`Failure`], an [`io::Error`] or an
-/// [`io::ErrorKind`], which is its `source()`, or from a text, which is all that it has.
+/// An error of a scripted source. Created from a [`Failure`], an [`io::Error`] or an
+/// [`io::ErrorKind`], which becomes its `source()`, or from a text, which becomes its message.
 #[derive(Debug, Clone)]
 pub struct ScriptedError(Arc<Scripted>);
 
@@ -486,7 +486,8 @@ impl fmt::Display for ScriptedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &*self.0 {
             Scripted::Text(text) => text,
-            Scripted::Cause(_) => "the script says so",
+
+            Scripted::Cause(_) => "scripted error",
         })
     }
 }
