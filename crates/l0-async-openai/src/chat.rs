@@ -9,13 +9,13 @@ use l0_core::{FinishReason, Token, TokenView, Usage};
 use l0_providers::normalise;
 
 use crate::client::Client;
-use crate::request::{Asks, ClientRequest, Input, Parameters};
+use crate::request::{ClientRequest, DescribeRequest, Input, Parameters};
 use crate::stream::{AnswerStream, Item};
 use crate::viewed::Viewed;
 
-/// Makes a request for a streamed chat completion: a run's source.
+/// Creates a request for a streamed chat completion, the source of a run.
 ///
-/// `stream` is set, and so is `stream_options.include_usage` unless the request says something of it.
+/// Sets `stream`, and `stream_options.include_usage` unless the request already sets it.
 pub fn chat<C: Config + Clone + 'static>(
     client: &Client<C>,
     mut request: CreateChatCompletionRequest,
@@ -31,8 +31,8 @@ pub fn chat<C: Config + Clone + 'static>(
     })
 }
 
-/// Makes a request for a whole chat completion: a call's source. `stream` and `stream_options`, which are
-/// for streams, are taken out of it.
+/// Creates a request for a whole chat completion, the source of a call. `stream` and `stream_options`, which are for
+/// streams, are removed.
 pub fn chat_once<C: Config + Clone + 'static>(
     client: &Client<C>,
     mut request: CreateChatCompletionRequest,
@@ -45,7 +45,7 @@ pub fn chat_once<C: Config + Clone + 'static>(
     })
 }
 
-impl Asks for CreateChatCompletionRequest {
+impl DescribeRequest for CreateChatCompletionRequest {
     const OPERATION: &'static str = "chat";
     const PATH: &'static str = "/chat/completions";
 
@@ -53,7 +53,7 @@ impl Asks for CreateChatCompletionRequest {
         Some(&self.model)
     }
 
-    #[allow(deprecated, reason = "those who set it ask for it")]
+    #[allow(deprecated, reason = "a request may set it")]
     fn parameters(&self) -> Parameters {
         Parameters::default()
             .with_number("temperature", self.temperature)
@@ -72,8 +72,8 @@ impl Asks for CreateChatCompletionRequest {
 
 impl Item for CreateChatCompletionStreamResponse {}
 
-/// Read as the first choice in it: as its text or refusal, or else as the first piece of a tool call, by
-/// its arguments or, without any, its name.
+/// Read as its first choice: the text or refusal, or else the arguments of the first piece of a tool call, or the name
+/// if it has no arguments.
 impl Token for Viewed<CreateChatCompletionStreamResponse> {
     const SENDS_FINISH: bool = true;
 
@@ -88,7 +88,7 @@ impl Token for Viewed<CreateChatCompletionStreamResponse> {
         });
         let call = delta.and_then(|delta| {
             let calls = delta.tool_calls.iter().flatten();
-            #[allow(deprecated, reason = "servers that know nothing else send it")]
+            #[allow(deprecated, reason = "some servers send nothing else")]
             let functions = calls
                 .filter_map(|call| call.function.as_ref())
                 .chain(&delta.function_call);
@@ -110,7 +110,7 @@ impl Token for Viewed<CreateChatCompletionStreamResponse> {
     }
 }
 
-/// Read as its first choice: its text or refusal, or else its first tool call.
+/// Read as its first choice: the text or refusal, or else the first tool call.
 impl Token for Viewed<CreateChatCompletionResponse> {
     const SENDS_FINISH: bool = true;
 
@@ -143,7 +143,7 @@ impl Token for Viewed<CreateChatCompletionResponse> {
     }
 }
 
-/// The first of these texts that is there and not empty.
+/// Returns the first of these texts that is present and not empty.
 fn filled<const N: usize>(texts: [Option<&str>; N]) -> Option<&str> {
     texts.into_iter().flatten().find(|text| !text.is_empty())
 }
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_is_read_as_what_is_in_it() {
+    fn a_chunk_is_read_by_its_content() {
         let named =
             json!([{ "index": 0, "id": "i", "function": { "name": "f", "arguments": "" } }]);
         let whole = json!([{ "index": 0, "function": { "name": "f", "arguments": "{}" } }]);
@@ -250,7 +250,7 @@ mod tests {
         ] {
             assert_eq!(finish(reason), read);
         }
-        // The total says that the reasoning lies beside the completion.
+        // The total shows that the completion excludes the reasoning.
         let counts = from_value(json!({
             "prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 9,
             "prompt_tokens_details": { "cached_tokens": 1 },

@@ -8,11 +8,11 @@ use l0_core::{Token, TokenView, Usage};
 use l0_providers::normalise;
 
 use crate::client::Client;
-use crate::request::{Asks, ClientRequest, Input, Parameters};
+use crate::request::{ClientRequest, DescribeRequest, Input, Parameters};
 use crate::viewed::Viewed;
 
-/// Makes a request for embeddings: a call's source. Vectors come as numbers: the client refuses a request
-/// for base64 here.
+/// Creates a request for embeddings, the source of a call. Vectors are numbers: the client rejects a request for base64
+/// here.
 pub fn embeddings<C: Config + Clone + 'static>(
     client: &Client<C>,
     request: CreateEmbeddingRequest,
@@ -23,7 +23,7 @@ pub fn embeddings<C: Config + Clone + 'static>(
     })
 }
 
-impl Asks for CreateEmbeddingRequest {
+impl DescribeRequest for CreateEmbeddingRequest {
     const OPERATION: &'static str = "embeddings";
     const PATH: &'static str = "/embeddings";
 
@@ -46,7 +46,7 @@ impl Asks for CreateEmbeddingRequest {
     }
 }
 
-/// An item without text, with the counts and the model.
+/// Read as an item without text, with the token counts and the model.
 impl Token for Viewed<CreateEmbeddingResponse> {
     fn view(&self) -> TokenView<'_> {
         let counts = &self.usage;

@@ -1,6 +1,6 @@
-//! Send the requests of an [`async_openai`] client through [`l0_core`].
+//! Sends the requests of an [`async_openai`] client through [`l0_core`].
 //!
-//! Make the client as this crate's [`Client`], and give its requests to an [`L0`](l0_core::L0):
+//! Create this crate's [`Client`] and pass its requests to an [`L0`](l0_core::L0):
 //!
 //! ```no_run
 //! use async_openai::types::chat::{
@@ -12,7 +12,7 @@
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let l0 = L0::builder().monitoring(Monitoring::new()).retry(Retry::new()).build();
-//! let client = Client::new(); // the address and the key are those of the environment
+//! let client = Client::new(); // reads the address and the key from the environment
 //! let request = CreateChatCompletionRequestArgs::default()
 //!     .model("gpt-4o-mini")
 //!     .messages([ChatCompletionRequestUserMessage::from("What is a monad?").into()])
@@ -22,20 +22,20 @@
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
 //!         Chunk::Item(chunk) => {
-//!             // The client's own type, by `Deref`.
+//!             // Dereferences to the client's own type.
 //!             for choice in &chunk.choices {
 //!                 print!("{}", choice.delta.content.as_deref().unwrap_or_default());
 //!             }
 //!         }
-//!         Chunk::Restart { .. } => println!(), // a retry: what was shown so far is void
+//!         Chunk::Restart { .. } => println!(), // a retry: discard the text so far
 //!     }
 //! }
-//! println!("\n{}", run.telemetry().ok_or("monitoring is on")?);
+//! println!("\n{}", run.telemetry().ok_or("monitoring is off")?);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! | function | gives | for |
+//! | function | returns | for |
 //! |---|---|---|
 //! | [`chat`] | a stream of [`CreateChatCompletionStreamResponse`](async_openai::types::chat::CreateChatCompletionStreamResponse) | `stream_from` |
 //! | [`chat_once`] | a [`CreateChatCompletionResponse`](async_openai::types::chat::CreateChatCompletionResponse) | `call_from` |
@@ -43,51 +43,58 @@
 //! | [`responses_once`] | a [`Response`](async_openai::types::responses::Response) | `call_from` |
 //! | [`embeddings`] | a [`CreateEmbeddingResponse`](async_openai::types::embeddings::CreateEmbeddingResponse) | `call_from` |
 //!
-//! Each takes the client's own request and gives the client's own types, [`Viewed`] by L0: their text,
-//! reasoning and tool calls, the finish reason, the token counts in the meaning of
-//! [`Usage`](l0_core::Usage), the model and the id of the response. [`ClientRequest`] lists what a request
-//! says of itself. By [`Source::map`](l0_core::Source::map) it stands in for another client's request in a
-//! fallback, or that one for it.
+//! Each takes the client's own request and returns the client's own types in a [`Viewed`]. L0 reads their text,
+//! reasoning and tool calls, the finish reason, the token counts with the meaning of [`Usage`](l0_core::Usage), and the
+//! model and id of the response. [`ClientRequest`] lists what a request reports about itself. Use
+//! [`Source::map`](l0_core::Source::map) to combine requests of different clients in a fallback.
 //!
-//! # Who asks again
+//! # Retries
 //!
-//! L0 alone. An [`async_openai::Client`] asks up to four times by itself where the answer is 429, 5xx or a
-//! connection that was not made, so that an `L0` of three attempts would send twelve requests, and know of
-//! three. A client that exists cannot be told to stop; hence [`Client`], which is made in the same ways
-//! (`new`, `with_config`, `build`, `with_http_client`, `with_http_service`), is one by `Deref`, and sends
-//! each request once, also those that are sent without L0.
+//! Only L0 retries. An [`async_openai::Client`] sends a request up to four times by itself if the answer is 429 or 5xx,
+//! or if the connection fails. With an `L0` of three attempts, that is twelve requests, of which L0 reports three.
+//! Retries cannot be disabled in an existing client, so this crate has its own [`Client`]. It is created in the same
+//! ways (`new`, `with_config`, `build`, `with_http_client`, `with_http_service`), dereferences to the original, and
+//! sends each request once, including requests without L0.
 //!
-//! # How it fails
+//! # Errors
 //!
-//! An [`Error`] says in its type what failed. What a provider reports, as the response or in mid-stream, is
-//! an [`ApiError`](l0_providers::ApiError), read as [`l0_providers`] reads it: by type, code, status and
-//! what the provider's words say of waiting. The headers `Retry-After`, `retry-after-ms`, `x-ratelimit-*` and
-//! `x-should-retry` count, though the client passes over them. Prompts, answers and bodies are in no
-//! message.
+//! The variants of [`Error`] show what failed. An error that the provider reports, as the response or in the middle of
+//! a stream, is an [`ApiError`](l0_providers::ApiError). [`l0_providers`] reads it by type, code, status and the delays
+//! in its message. The headers `Retry-After`, `retry-after-ms`, `x-ratelimit-*` and `x-should-retry` count, although
+//! the client ignores them. No message contains a prompt, an answer or a body.
 //!
 //! # TLS
 //!
-//! This crate chooses none. Your own dependency on `async-openai` does: `rustls` is one of its default
-//! features. This crate needs, and so switches on, its features `chat-completion`, `responses`,
-//! `embedding` and `middleware`; the last one adds the variant `Boxed` to its error type.
+//! This crate enables no TLS. Your own dependency on `async-openai` does: `rustls` is one of its default features. This
+//! crate needs, and so enables, its features `chat-completion`, `responses`, `embedding` and `middleware`. The last one
+//! adds the variant `Boxed` to its error type.
 //!
-//! # What the client loses
+//! # Limitations of the client
 //!
-//! | what | becomes |
+//! | content | result |
 //! |---|---|
-//! | a finish reason that the API does not have (`eos`, `error`) | an error of the client, fatal; the text before it has been given |
-//! | an answer without a field that the API always sends (`created`, `id`; of embeddings, `usage`) | an error of the client, fatal |
-//! | reasoning in Chat Completions (`reasoning_content`, `reasoning`) | nothing: the client's type has no such field. The token count has it |
-//! | an end mark (`[DONE]`) without a finish reason | a truncated answer, which is asked for again: the client does not tell it from a stream that was cut |
-//! | why a connection broke in mid-stream (reset, timed out) | a network error of type `partial_chunks`: the client keeps a text that says no more |
-//! | in Responses, an event of a type that the client does not know | nothing: it is passed over |
-//! | further pieces in one chunk: a second choice (`n`), a second tool call | the client's items have them; L0 counts and reads the first |
-//! | headers of an answer that succeeds, such as the request's id | nothing |
-//! | that the reader is slow | nothing: the client reads on in a task of its own, into memory without a limit, until the run is dropped. It needs Tokio |
-//! | what it cannot read | a record of level `error` in `tracing`, the text of the answer included: filter its target `async_openai` |
+//! | a finish reason that the API does not define (`eos`, `error`) | a fatal error of the client, after the text before it |
+//! | an answer without a field that the API always sends (`created`, `id`; `usage` of embeddings) | a fatal error of the client |
+//! | reasoning in Chat Completions (`reasoning_content`, `reasoning`) | lost: the client's type has no such field. The token count includes it |
+//! | an end mark (`[DONE]`) without a finish reason | a truncated answer, which is retried: the client does not distinguish it from a stream that broke off |
+//! | why a connection broke mid-stream (reset, timeout) | a network error of type `partial_chunks`: the client keeps a text without the reason |
+//! | in Responses, an event of a type that the client does not know | skipped |
+//! | further pieces in one chunk: a second choice (`n`), a second tool call | present in the client's items; L0 counts and reads the first |
+//! | headers of a successful answer, such as the request's id | lost |
+//! | an event of more than 8 MiB | a stream that broke off, which is retried: the client keeps a text without the reason |
+//! | a whole answer of more than 64 MiB | a fatal error |
+//! | a slow reader | no backpressure: the client reads in its own task, into unbounded memory, until the run is dropped. It needs Tokio |
+//! | a response that it cannot read | a `tracing` record of level `error` that contains the text of the answer: filter its target `async_openai` |
 //!
-//! An answer of status 4xx or 5xx is read before the client sees it, and is in no log. What the client loses,
-//! [`l0_providers::openai`] does not.
+//! A response with status 4xx or 5xx is read before the client sees it, and is not logged. [`l0_providers::openai`] has
+//! none of these limitations.
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Sources](https://docs.rs/l0-core/latest/l0_core/guide/sources/)
+//! - [With what you have](https://docs.rs/l0-core/latest/l0_core/guide/with_what_you_have/)
 
 mod chat;
 mod client;
@@ -102,7 +109,7 @@ pub use chat::{chat, chat_once};
 pub use client::Client;
 pub use embeddings::embeddings;
 pub use error::Error;
-pub use request::{ClientRequest, Connecting};
+pub use request::ClientRequest;
 pub use responses::{responses, responses_once};
 pub use stream::AnswerStream;
 pub use viewed::Viewed;

@@ -1,62 +1,56 @@
-//! A request of the client, ready to be sent, that says what it is.
+//! Prepared requests of the client that describe themselves.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use async_openai::Client;
 use async_openai::config::Config;
-use l0_core::{Attempt, ByToken, Description, Metadata, Source};
+use l0_core::source::{ByToken, Connecting};
+use l0_core::{Attempt, Description, Metadata, Source};
 use reqwest::Url;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 
-/// Sends a [`ClientRequest`] and gives its answer, or the stream of it.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
-
-/// A request of the client, made by [`chat`](crate::chat), [`responses`](crate::responses) and the other
-/// functions of this crate.
+/// A request of the client, created by [`chat`](crate::chat), [`responses`](crate::responses) and the other functions
+/// of this crate.
 ///
-/// It is a [`Source`] that describes itself: `A` is what it gives, an
-/// [`AnswerStream`](crate::AnswerStream) for a run, a [`Viewed`](crate::Viewed) answer for a call. It owns
-/// the request, of which the client takes a copy for each attempt. Cheap to clone. `Debug` shows neither
-/// the request nor a key.
+/// It is a [`Source`] that describes itself. `A` is its answer: an [`AnswerStream`](crate::AnswerStream) for a run, a
+/// [`Viewed`](crate::Viewed) answer for a call. It owns the request, and the client gets a copy for each attempt.
+/// Clones are cheap. `Debug` shows neither the request nor a key.
 ///
-/// What it says of itself ([`describe`](Source::describe)):
+/// Its description ([`describe`](Source::describe)) has:
 ///
-/// - the provider, by the host of the client's address as
-///   [`provider_at`](l0_providers::provider_at) tells it; absent where the host is not known, as of a proxy
-///   or a local server. `.metadata("provider", name)` sets it;
-/// - the model, and the operation: `chat` or `embeddings`;
+/// - the provider, from the host of the client's address, see [`provider_at`](l0_providers::provider_at); absent if the
+///   host is not known, such as a proxy or a local server. `.metadata("provider", name)` sets it;
+/// - the model and the operation: `chat` or `embeddings`;
 /// - the host and the port;
-/// - whether a stream is asked for;
+/// - whether the request asks for a stream;
 /// - the parameters `temperature`, `top_p`, `max_tokens`, `frequency_penalty`, `presence_penalty`, `seed`,
-///   `choice.count` (unless it is 1) and `encoding_formats`; and `embeddings.dimension.count`, which in the
-///   conventions follows `gen_ai.`.
+///   `choice.count` (unless it is 1) and `encoding_formats`, and `embeddings.dimension.count`, which follows `gen_ai.`
+///   in the conventions.
 ///
-/// [`input`](Source::input) is an object with those fields of the request that hold its prompt:
-/// `messages`; or `input` and `instructions`.
+/// [`input`](Source::input) is an object with the fields of the request that contain its prompt: `messages`, or `input`
+/// and `instructions`.
 #[must_use = "a request is sent by a run or a call"]
 pub struct ClientRequest<A> {
-    asked: Arc<dyn Asked<A>>,
+    request: Arc<dyn AnyRequest<A>>,
 }
 
-/// A request of whatever type, with its client.
-trait Asked<A>: Send + Sync {
-    fn send(&self) -> Connecting<A>;
+/// A request of any type, with its client.
+trait AnyRequest<A>: Send + Sync {
+    fn send(&self) -> Connecting<A, Error>;
     fn describe(&self) -> Description;
     fn input(&self) -> Value;
 }
 
-/// What a type of request says.
-pub(crate) trait Asks: Clone + Send + Sync + 'static {
-    /// The operation, by the name that the conventions give it.
+/// A request type that describes itself.
+pub(crate) trait DescribeRequest: Clone + Send + Sync + 'static {
+    /// The operation's name in the conventions.
     const OPERATION: &'static str;
-    /// What follows the client's address.
+    /// The path after the client's address.
     const PATH: &'static str;
 
     fn model(&self) -> Option<&str>;
@@ -64,11 +58,11 @@ pub(crate) trait Asks: Clone + Send + Sync + 'static {
     fn input(&self) -> Input;
 }
 
-struct Ask<C: Config, R, A> {
+struct BoundRequest<C: Config, R, A> {
     client: Client<C>,
     request: R,
     streaming: bool,
-    send: fn(Client<C>, R) -> Connecting<A>,
+    send: fn(Client<C>, R) -> Connecting<A, Error>,
 }
 
 impl<A> ClientRequest<A> {
@@ -76,15 +70,15 @@ impl<A> ClientRequest<A> {
         client: Client<C>,
         request: R,
         streaming: bool,
-        send: fn(Client<C>, R) -> Connecting<A>,
+        send: fn(Client<C>, R) -> Connecting<A, Error>,
     ) -> Self
     where
         C: Config + Clone + 'static,
-        R: Asks,
+        R: DescribeRequest,
         A: 'static,
     {
         Self {
-            asked: Arc::new(Ask {
+            request: Arc::new(BoundRequest {
                 client,
                 request,
                 streaming,
@@ -94,8 +88,8 @@ impl<A> ClientRequest<A> {
     }
 }
 
-impl<C: Config + Clone, R: Asks, A> Asked<A> for Ask<C, R, A> {
-    fn send(&self) -> Connecting<A> {
+impl<C: Config + Clone, R: DescribeRequest, A> AnyRequest<A> for BoundRequest<C, R, A> {
+    fn send(&self) -> Connecting<A, Error> {
         (self.send)(self.client.clone(), self.request.clone())
     }
 
@@ -112,7 +106,7 @@ impl<C: Config + Clone, R: Asks, A> Asked<A> for Ask<C, R, A> {
             .map(|model| Cow::Owned(model.to_owned()));
         description.operation = Some(Cow::Borrowed(R::OPERATION));
         description.server_address = url.as_ref().and_then(|url| {
-            // An address of version 6 stands in brackets.
+            // An IPv6 address is in brackets.
             let host = url
                 .host_str()?
                 .trim_start_matches('[')
@@ -133,11 +127,11 @@ impl<C: Config + Clone, R: Asks, A> Asked<A> for Ask<C, R, A> {
 impl<A> Source for ClientRequest<A> {
     type Answer = A;
     type Error = Error;
-    type Connecting = Connecting<A>;
+    type Connecting = Connecting<A, Error>;
     type View = ByToken;
 
-    fn connect(&mut self, _: Attempt) -> Connecting<A> {
-        self.asked.send()
+    fn connect(&mut self, _: Attempt) -> Connecting<A, Error> {
+        self.request.send()
     }
 
     fn view(&self) -> ByToken {
@@ -145,25 +139,25 @@ impl<A> Source for ClientRequest<A> {
     }
 
     fn describe(&self) -> Description {
-        self.asked.describe()
+        self.request.describe()
     }
 
     fn input(&self) -> Option<Value> {
-        Some(self.asked.input())
+        Some(self.request.input())
     }
 }
 
 impl<A> Clone for ClientRequest<A> {
     fn clone(&self) -> Self {
         Self {
-            asked: Arc::clone(&self.asked),
+            request: Arc::clone(&self.request),
         }
     }
 }
 
 impl<A> fmt::Debug for ClientRequest<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let description = self.asked.describe();
+        let description = self.request.describe();
         f.debug_struct("ClientRequest")
             .field("operation", &description.operation)
             .field("server_address", &description.server_address)
@@ -171,7 +165,7 @@ impl<A> fmt::Debug for ClientRequest<A> {
     }
 }
 
-/// The parameters of a request, by the words of the conventions.
+/// The parameters of a request, by their names in the conventions.
 #[derive(Default)]
 pub(crate) struct Parameters(Metadata);
 
@@ -183,14 +177,14 @@ impl Parameters {
         self
     }
 
-    /// A number of single precision, as it was written: 0.7 is not 0.699999988.
+    /// Adds a single-precision number as it was written: 0.7 is not 0.699999988.
     pub(crate) fn with_number(self, name: &'static str, value: Option<f32>) -> Self {
         let value = value.and_then(|value| value.to_string().parse::<f64>().ok());
         self.with(name, value)
     }
 }
 
-/// The fields of a request that hold its prompt.
+/// The fields of a request that contain its prompt.
 #[derive(Default)]
 pub(crate) struct Input(Map<String, Value>);
 

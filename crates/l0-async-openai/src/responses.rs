@@ -14,14 +14,14 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::request::{Asks, ClientRequest, Input, Parameters};
+use crate::request::{ClientRequest, DescribeRequest, Input, Parameters};
 use crate::stream::{AnswerStream, Item};
 use crate::viewed::Viewed;
 
-/// Makes a request for a streamed response of the Responses API: a run's source. `stream` is set.
+/// Creates a request for a streamed response of the Responses API, the source of a run. Sets `stream`.
 ///
-/// `response.failed` and `error` events are errors of the stream. Events of types that are newer than the
-/// client are passed over.
+/// `response.failed` and `error` events are errors of the stream. Events of types that the client does not know are
+/// skipped.
 pub fn responses<C: Config + Clone + 'static>(
     client: &Client<C>,
     mut request: CreateResponse,
@@ -35,8 +35,8 @@ pub fn responses<C: Config + Clone + 'static>(
     })
 }
 
-/// Makes a request for a whole response of the Responses API: a call's source. `stream` and
-/// `stream_options`, which are for streams, are taken out of it. A response that has failed is an error.
+/// Creates a request for a whole response of the Responses API, the source of a call. `stream` and `stream_options`,
+/// which are for streams, are removed. A failed response is an error.
 pub fn responses_once<C: Config + Clone + 'static>(
     client: &Client<C>,
     mut request: CreateResponse,
@@ -57,7 +57,7 @@ pub fn responses_once<C: Config + Clone + 'static>(
     })
 }
 
-impl Asks for CreateResponse {
+impl DescribeRequest for CreateResponse {
     const OPERATION: &'static str = "chat";
     const PATH: &'static str = "/responses";
 
@@ -100,7 +100,7 @@ impl Item for Event {
         let OpenAIError::JSONDeserialize(error, json) = error else {
             return false;
         };
-        // The type itself is what is unknown, and not a word inside of a known one.
+        // The type itself must be unknown, and not a word inside a known event.
         serde_json::from_str::<Typed<'_>>(json).is_ok_and(|event| {
             let unknown = format!("unknown variant `{}`", event.r#type);
             error.is_data() && error.to_string().starts_with(&unknown)
@@ -108,7 +108,7 @@ impl Item for Event {
     }
 }
 
-/// The failure that a response tells of.
+/// Returns the failure that a response reports.
 fn failed(response: &Response) -> Error {
     match &response.error {
         Some(error) => reported(error),
@@ -143,7 +143,7 @@ impl Token for Viewed<Event> {
             },
             Event::ResponseOutputItemDone(event) => match &event.item {
                 OutputItem::ImageGenerationCall(_) => TokenView::media(),
-                // Calls that come whole.
+                // Calls that arrive whole.
                 item => own_tool(item).map_or(TokenView::other(), TokenView::tool_call),
             },
             Event::ResponseAudioDelta(_) | Event::ResponseImageGenerationCallPartialImage(_) => {
@@ -177,7 +177,7 @@ impl Token for Viewed<Response> {
 }
 
 impl Viewed<Response> {
-    /// Puts the texts together if there are several.
+    /// Joins the texts if there are several.
     fn join_texts(&mut self) {
         if texts(self).nth(1).is_some() {
             self.joined = Some(texts(self).collect::<String>().into());
@@ -185,7 +185,7 @@ impl Viewed<Response> {
     }
 }
 
-/// The texts of the answer.
+/// Returns the texts of the answer.
 fn texts(response: &Response) -> impl Iterator<Item = &str> {
     let messages = response.output.iter().filter_map(|item| match item {
         OutputItem::Message(message) => Some(&message.content),
@@ -197,7 +197,7 @@ fn texts(response: &Response) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The name of a call that the application is to run, or to approve.
+/// Returns the name of a call that the application must run or approve.
 fn call_name(item: &OutputItem) -> Option<&str> {
     match item {
         OutputItem::FunctionCall(call) => Some(&call.name),
@@ -206,7 +206,7 @@ fn call_name(item: &OutputItem) -> Option<&str> {
     }
 }
 
-/// The name of a tool of OpenAI's own that the application is to run.
+/// Returns the name of one of OpenAI's own tools that the application must run.
 const fn own_tool(item: &OutputItem) -> Option<&'static str> {
     Some(match item {
         OutputItem::ComputerCall(_) => "computer",
@@ -223,7 +223,7 @@ fn identity<'a>(view: TokenView<'a>, response: &'a Response) -> TokenView<'a> {
     view.model(&response.model).response_id(&response.id)
 }
 
-/// What a response says of itself that is over.
+/// Adds the metadata of a finished response.
 fn end<'a>(view: TokenView<'a>, response: &'a Response, after_call: bool) -> TokenView<'a> {
     let mut view = identity(view, response);
     view.usage = response.usage.as_ref().map(usage);
@@ -234,7 +234,7 @@ fn end<'a>(view: TokenView<'a>, response: &'a Response, after_call: bool) -> Tok
 fn finish(response: &Response, after_call: bool) -> Option<FinishReason> {
     let calls = || response.output.iter().any(|item| call_name(item).is_some());
     Some(match response.status {
-        // It is worked on in the background.
+        // A background response.
         Status::Queued | Status::InProgress => return None,
         Status::Incomplete => match &response.incomplete_details {
             Some(details) if details.reason == "content_filter" => FinishReason::ContentFilter,
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn why_a_response_ended() {
+    fn finish_reasons_of_responses() {
         let call =
             json!([{ "type": "function_call", "call_id": "c", "name": "f", "arguments": "" }]);
         let why = |reason: &str| json!({ "reason": reason });
@@ -318,16 +318,12 @@ mod tests {
     }
 
     #[test]
-    fn a_response_that_failed_is_an_error() {
+    fn a_failed_response_is_an_error() {
         let error = json!({ "code": "rate_limit_exceeded", "message": "Try again in 2s." });
         let failure = failed(&response(json!({ "status": "failed", "error": error }))).failure();
-        let failure = failure.expect("a failure");
         assert_eq!(failure.kind, l0_core::FailureKind::RateLimited);
         assert_eq!(failure.retry_after, Some(std::time::Duration::from_secs(2)));
         let failure = failed(&response(json!({ "status": "failed" }))).failure();
-        assert_eq!(
-            failure.map(|of| of.kind),
-            Some(l0_core::FailureKind::Server)
-        );
+        assert_eq!(failure.kind, l0_core::FailureKind::Server);
     }
 }

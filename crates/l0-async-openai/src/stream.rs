@@ -1,4 +1,4 @@
-//! The client's streams, with L0's reading of their items and errors.
+//! Streams of the client, with L0's reading of their items and errors.
 
 use std::fmt;
 use std::pin::Pin;
@@ -11,24 +11,24 @@ use futures_core::Stream;
 use crate::error::Error;
 use crate::viewed::Viewed;
 
-/// A stream of the client's items. An error is its last item.
+/// A stream of the client's items. The first error is the last item.
 #[must_use = "streams do nothing unless polled"]
 pub struct AnswerStream<T> {
-    /// `None` when it has ended.
+    /// `None` after the end.
     items: Option<StreamResponse<T>>,
-    /// Whether there was a tool call.
+    /// `true` after a tool call.
     has_call: bool,
 }
 
-/// An item of a stream of the client's.
+/// An item of one of the client's streams.
 pub(crate) trait Item: Sized {
-    /// The item, or the failure that it tells of.
+    /// Returns the item, or the failure that it reports.
     fn read(self, has_call: &mut bool) -> Result<Viewed<Self>, Error> {
         let _ = has_call;
         Ok(Viewed::new(self))
     }
 
-    /// Whether this is an item that the client has no type for, and that may be passed over.
+    /// Returns `true` if the item is of a type that the client does not know, and can be skipped.
     fn may_pass_over(error: &OpenAIError) -> bool {
         let _ = error;
         false
@@ -44,7 +44,7 @@ impl<T> AnswerStream<T> {
     }
 }
 
-// The trait is of no use to others.
+// The trait is only useful inside this crate.
 #[allow(
     private_bounds,
     reason = "it is implemented for the items of this crate's functions"

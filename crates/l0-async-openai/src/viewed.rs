@@ -1,16 +1,16 @@
-//! What the client gives, with the reading of it.
+//! The client's answers, as L0 reads them.
 
 use std::ops::{Deref, DerefMut};
 
-/// What the client gives, an item of a stream or a whole answer, which L0 knows how to read.
+/// An item of a stream or a whole answer of the client that L0 can read.
 ///
-/// It is the client's own type by `Deref`, and [`into_inner`](Self::into_inner) gives that.
+/// It dereferences to the client's own type, which [`into_inner`](Self::into_inner) returns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Viewed<T> {
     inner: T,
-    /// The text of an answer that comes in several parts.
+    /// The text of an answer that has several parts.
     pub(crate) joined: Option<Box<str>>,
-    /// Whether a call came before in the stream, which its last item may not repeat.
+    /// `true` after a tool call in the stream, which the last item may not repeat.
     pub(crate) after_call: bool,
 }
 
@@ -23,7 +23,7 @@ impl<T> Viewed<T> {
         }
     }
 
-    /// Returns what the client gave.
+    /// Returns the client's own value.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.inner

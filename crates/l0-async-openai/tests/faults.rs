@@ -1,10 +1,10 @@
-//! How requests fail, over the real client and a server with faults: each attempt is one request, and
-//! what it failed of is told.
+//! Failing requests, with the real client and a server with faults: each attempt is one request, and its failure is
+//! reported.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_openai::config::OpenAIConfig;
@@ -16,9 +16,10 @@ use l0_async_openai::{
     AnswerStream, Client, ClientRequest, Error, chat, chat_once, embeddings, responses,
     responses_once,
 };
+use l0_core::source::ByToken;
 use l0_core::{
-    Backoff, FailureKind, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry, Source,
-    Telemetry, Token, TokenView, Usage, source,
+    Backoff, Failure, FailureKind, FinishReason, L0, Monitoring, NetworkErrorKind, Outcome, Retry,
+    Source, Telemetry, Token, TokenView, Usage, source,
 };
 use l0_providers::testing::{Answer, ScriptedProvider};
 use serde::de::DeserializeOwned;
@@ -33,13 +34,13 @@ fn client(base: &str) -> Client {
     Client::with_config(OpenAIConfig::new().with_api_base(base).with_api_key("k"))
 }
 
-/// What all APIs take for a question.
+/// A request body that every API accepts.
 fn question<T: DeserializeOwned>() -> T {
     let messages = json!([{ "role": "user", "content": PROMPT }]);
     from_value(json!({ "model": "m", "messages": messages, "input": PROMPT })).unwrap()
 }
 
-/// Three attempts at most, and what the server asks to wait is waited.
+/// At most three attempts, with the delays that the server asks for.
 fn patient() -> L0 {
     let retry = Retry::new().max_retries(2).backoff(Backoff::none());
     L0::builder()
@@ -48,7 +49,7 @@ fn patient() -> L0 {
         .build()
 }
 
-/// Of one API: what is asked of a client, and what the end was.
+/// How a run or a call ended.
 struct End {
     text: String,
     error: Option<String>,
@@ -59,7 +60,7 @@ async fn stream<T>(source: ClientRequest<AnswerStream<T>>) -> End
 where
     ClientRequest<AnswerStream<T>>: Source<
             Error = Error,
-            View = l0_core::ByToken,
+            View = ByToken,
             Answer: futures_util::Stream<Item = Result<l0_async_openai::Viewed<T>, Error>> + Send,
         > + 'static,
     l0_async_openai::Viewed<T>: Token + Send,
@@ -109,10 +110,10 @@ async fn ask(api: &str, client: &Client) -> End {
     }
 }
 
-/// A good answer of an API.
+/// A successful answer of an API.
 fn good(api: &str) -> Answer {
     if api == "embeddings" {
-        // The client reads no embeddings without their token counts.
+        // The client does not read embeddings without their token counts.
         return Answer::embeddings([[0.5]]).usage(Usage::new().input(1));
     }
     Answer::text(["Hi"])
@@ -122,20 +123,20 @@ fn error(code: impl Into<Value>, message: &str) -> Value {
     json!({ "error": { "message": message, "type": "x", "param": null, "code": code.into() } })
 }
 
-/// A fault, the type of error that is told of it, and whether a new attempt mends it.
+/// A fault, the error type that is reported for it, and whether it is retried.
 struct Fault {
     name: &'static str,
     answer: Answer,
-    told: &'static str,
-    again: bool,
+    error_type: &'static str,
+    is_retried: bool,
 }
 
-fn fault(name: &'static str, answer: Answer, told: &'static str, again: bool) -> Fault {
+fn fault(name: &'static str, answer: Answer, error_type: &'static str, is_retried: bool) -> Fault {
     Fault {
         name,
         answer,
-        told,
-        again,
+        error_type,
+        is_retried,
     }
 }
 
@@ -245,7 +246,7 @@ fn faults_of_streams() -> Vec<Fault> {
             true,
         ),
         fault(
-            "no JSON in mid-stream",
+            "invalid JSON in mid-stream",
             after(format!("{{{BODY}")),
             "partial_chunks",
             true,
@@ -257,7 +258,7 @@ fn faults_of_streams() -> Vec<Fault> {
             true,
         ),
         fault(
-            "JSON in place of a stream",
+            "JSON instead of a stream",
             Answer::new().body("application/json", json!({ "x": BODY }).to_string()),
             "_OTHER",
             false,
@@ -269,7 +270,7 @@ fn faults_of_whole_answers() -> Vec<Fault> {
     let json = "application/json";
     vec![
         fault(
-            "JSON of no answer",
+            "JSON that is not an answer",
             Answer::new().body(json, json!({ "x": BODY }).to_string()),
             "_OTHER",
             false,
@@ -283,50 +284,50 @@ fn faults_of_whole_answers() -> Vec<Fault> {
     ]
 }
 
-/// Whatever the fault: requests at the server = attempts told, and nothing of a body is said.
+/// For every fault, the server gets as many requests as attempts are reported, and no body is printed.
 async fn check(api: &str, fault: &Fault) {
     let name = format!("{api}: {}", fault.name);
-    // Mended by the second attempt.
+    // The second attempt succeeds.
     let provider = ScriptedProvider::start([fault.answer.clone(), good(api)])
         .await
         .unwrap();
     let end = ask(api, &client(&provider.base_url())).await;
     let requests = provider.requests().len();
-    assert_eq!(requests, if fault.again { 2 } else { 1 }, "{name}");
+    assert_eq!(requests, if fault.is_retried { 2 } else { 1 }, "{name}");
     assert_eq!(end.telemetry.attempts.len(), requests, "{name}");
     let first = end.telemetry.attempts[0].error.as_ref().unwrap();
-    assert_eq!(first.error_type, fault.told, "{name}");
+    assert_eq!(first.error_type, fault.error_type, "{name}");
     let outcome = end.telemetry.outcome.unwrap();
     assert_eq!(
         outcome == Outcome::Completed,
-        fault.again,
+        fault.is_retried,
         "{name}: {outcome:?}"
     );
-    if fault.again && api != "embeddings" {
+    if fault.is_retried && api != "embeddings" {
         assert_eq!(end.text, "Hi", "{name}");
     }
 
-    // Never mended.
+    // Every attempt fails.
     let answer = fault.answer.clone();
     let provider = ScriptedProvider::answering(move |_| answer.clone())
         .await
         .unwrap();
     let end = ask(api, &client(&provider.base_url())).await;
     let requests = provider.requests().len();
-    assert_eq!(requests, if fault.again { 3 } else { 1 }, "{name}");
+    assert_eq!(requests, if fault.is_retried { 3 } else { 1 }, "{name}");
     assert_eq!(end.telemetry.attempts.len(), requests, "{name}");
     assert_eq!(
         end.telemetry.error.as_ref().unwrap().error_type,
-        fault.told,
+        fault.error_type,
         "{name}"
     );
     let json = serde_json::to_string(&end.telemetry).unwrap();
-    let said = format!("{} {json}", end.error.unwrap());
-    assert!(!said.contains("canary"), "{name}: {said}");
+    let printed = format!("{} {json}", end.error.unwrap());
+    assert!(!printed.contains("canary"), "{name}: {printed}");
 }
 
 #[tokio::test]
-async fn each_attempt_is_one_request_and_says_why_it_failed() {
+async fn each_attempt_is_one_request_and_reports_its_failure() {
     for api in STREAMS.into_iter().chain(WHOLE) {
         for fault in faults_of_all() {
             check(api, &fault).await;
@@ -345,7 +346,7 @@ async fn each_attempt_is_one_request_and_says_why_it_failed() {
 }
 
 #[tokio::test]
-async fn what_the_server_asks_to_wait_is_waited() {
+async fn the_servers_delay_is_kept() {
     let waits = [
         (Answer::status(429).header("retry-after-ms", "30"), 30),
         (Answer::status(503).header("retry-after", "0.03"), 30),
@@ -359,7 +360,7 @@ async fn what_the_server_asks_to_wait_is_waited() {
             let end = ask(api, &client(&provider.base_url())).await;
             assert_eq!(end.telemetry.outcome, Some(Outcome::Completed), "{api}");
             let delay = end.telemetry.attempts[1].delay;
-            // There is no other delay.
+            // No other delay is added.
             let wait = Some(Duration::from_millis(millis));
             assert!(delay >= wait, "{api}: {answer:?}: {delay:?}");
         }
@@ -381,7 +382,7 @@ async fn resetting(response: &'static str) -> (String, Arc<AtomicU32>) {
             }
             requests.fetch_add(1, Ordering::Relaxed);
             socket.write_all(response.as_bytes()).await.unwrap();
-            // What was sent has to arrive before the reset.
+            // The bytes must arrive before the reset.
             tokio::time::sleep(Duration::from_millis(20)).await;
             socket.set_zero_linger().unwrap();
         }
@@ -409,7 +410,7 @@ async fn connections_that_are_refused_or_reset() {
         let (address, requests) = resetting(head).await;
         let end = ask(api, &client(&address)).await;
         assert_eq!(requests.load(Ordering::Relaxed), 3, "{api}");
-        // The client keeps no more of it.
+        // The client keeps no more detail.
         let errors = end.telemetry.network.errors_by_type;
         assert_eq!(
             errors.get(&NetworkErrorKind::PartialChunks),
@@ -417,12 +418,12 @@ async fn connections_that_are_refused_or_reset() {
             "{api}: {errors:?}"
         );
     }
-    let nobody = TcpListener::bind("127.0.0.1:0")
+    let closed = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
-    let end = ask("chat", &client(&format!("http://{nobody}/?key=canary"))).await;
+    let end = ask("chat", &client(&format!("http://{closed}/?key=canary"))).await;
     let errors = end.telemetry.network.errors_by_type;
     assert_eq!(
         errors.get(&NetworkErrorKind::Econnrefused),
@@ -430,9 +431,75 @@ async fn connections_that_are_refused_or_reset() {
         "{errors:?}"
     );
     assert!(!end.error.unwrap().contains("canary"));
+    let refused = reqwest::get(format!("http://{closed}/")).await.unwrap_err();
+    let refused = Error::from(OpenAIError::Reqwest(refused));
+    let failure = Failure::network(NetworkErrorKind::Econnrefused);
+    assert_eq!((refused.failure(), refused.api()), (failure, None));
 }
 
-/// What the provider said is there for those who ask for it.
+/// Answers each request with this head and then this text without an end, up to 256 MiB. Returns the number of bytes
+/// that were accepted.
+async fn endless(head: &'static str, text: &'static str) -> (String, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let count = Arc::new(AtomicU64::new(0));
+    let sent = Arc::clone(&count);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !String::from_utf8_lossy(&request).contains(PROMPT) {
+                assert_ne!(socket.read_buf(&mut request).await.unwrap(), 0);
+            }
+            socket.write_all(head.as_bytes()).await.unwrap();
+            let text = text.repeat(64 * 1024 / text.len());
+            for _ in 0..4096 {
+                if socket.write_all(text.as_bytes()).await.is_err() {
+                    break;
+                }
+                sent.fetch_add(text.len() as u64, Ordering::Relaxed);
+            }
+        }
+    });
+    (format!("http://{address}"), count)
+}
+
+#[tokio::test]
+async fn an_event_or_an_answer_without_an_end_is_cut_off() {
+    const MIB: u64 = 1024 * 1024;
+    /// Bytes on the way, in buffers of the system.
+    const IN_TRANSIT: u64 = 16 * MIB;
+
+    let events = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+    // Lines, as the client searches the start of a line again with each chunk.
+    let comment = ": a comment that keeps the connection open for ever\n";
+    let data = "data: a line of an event whose empty line never comes\n";
+    for (api, text) in [("chat", comment), ("responses", data)] {
+        let (address, sent) = endless(events, text).await;
+        let end = ask(api, &client(&address)).await;
+        assert_eq!(end.telemetry.outcome, Some(Outcome::Failed), "{api}");
+        // A stream that broke off: the client keeps no reason.
+        assert_eq!(end.telemetry.attempts.len(), 3, "{api}");
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 3 * (8 * MIB + IN_TRANSIT), "{api}: {sent}");
+    }
+    let json = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"a\":\"";
+    for api in WHOLE {
+        let (address, sent) = endless(json, "x").await;
+        let end = ask(api, &client(&address)).await;
+        assert_eq!(end.telemetry.attempts.len(), 1, "{api}");
+        let error = end.telemetry.error.expect("a reason");
+        let message = error.message;
+        assert!(
+            message.starts_with("the response is too large"),
+            "{api}: {message}"
+        );
+        let sent = sent.load(Ordering::Relaxed);
+        assert!(sent < 64 * MIB + IN_TRANSIT, "{api}: {sent}");
+    }
+}
+
+/// The provider's message is available on request.
 #[tokio::test]
 async fn errors_are_typed() {
     let body = error("invalid_api_key", BODY).to_string();
@@ -450,14 +517,12 @@ async fn errors_are_typed() {
     let l0_core::Error::Source { source: failed, .. } = &attempt else {
         panic!("{attempt:?}");
     };
-    let Error::Api(error) = failed else {
-        panic!("{failed:?}");
-    };
-    assert_eq!(error.status, Some(401));
-    assert_eq!(error.code.as_deref(), Some("invalid_api_key"));
-    assert_eq!(error.message.as_deref(), Some(BODY));
-    assert_eq!(error.request_id.as_deref(), Some("r-1"));
-    assert_eq!(failed.failure().unwrap().kind, FailureKind::Fatal);
+    let error = failed.api().expect("reported by the provider");
+    assert_eq!(error.status(), Some(401));
+    assert_eq!(error.code(), Some("invalid_api_key"));
+    assert_eq!(error.message(), Some(BODY));
+    assert_eq!(error.request_id(), Some("r-1"));
+    assert_eq!(failed.failure().kind, FailureKind::Fatal);
     let printed = "the provider reports an error (status 401)";
     assert_eq!(failed.to_string(), printed);
     assert!(!format!("{failed:?}").contains("invalid_api_key"));
@@ -466,13 +531,14 @@ async fn errors_are_typed() {
 
     let own = OpenAIError::InvalidArgument(BODY.to_owned());
     let own = Error::from(own);
-    assert_eq!(own.failure().unwrap().kind, FailureKind::Fatal);
-    assert_eq!(own.to_string(), "the client refused the request");
+    assert_eq!(own.failure().kind, FailureKind::Fatal);
+    assert_eq!(own.api(), None);
+    assert_eq!(own.to_string(), "the client rejected the request");
     assert!(!format!("{own:?}").contains(BODY));
 }
 
 #[tokio::test]
-async fn a_stream_that_is_labelled_as_json_is_a_stream() {
+async fn a_stream_labeled_as_json_is_read() {
     let choice = |delta: Value, finish: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
         let chunk = json!({
@@ -490,9 +556,9 @@ async fn a_stream_that_is_labelled_as_json_is_a_stream() {
     assert_eq!(end.telemetry.outcome, Some(Outcome::Completed));
 }
 
-/// Types that are newer than the client: passed over where nothing of the answer is lost by it.
+/// Unknown event types are skipped if nothing of the answer is lost.
 #[tokio::test]
-async fn events_of_unknown_types_are_passed_over() {
+async fn events_of_unknown_types_are_skipped() {
     let unknown = "data: {\"type\": \"response.hologram.delta\", \"delta\": \"x\"}\n\n";
     let answer = Answer::new()
         .raw(unknown)
@@ -504,7 +570,7 @@ async fn events_of_unknown_types_are_passed_over() {
     assert_eq!(end.text, "ab");
     assert_eq!(end.telemetry.finish_reason, Some(FinishReason::Stop));
 
-    // A known event with an unknown word in it is not.
+    // A known event with an unknown value is not skipped.
     let broken = "data: {\"type\": \"response.output_text.delta\", \"delta\": 1}\n\n";
     let answer = Answer::new().raw(broken).token("a");
     let provider = ScriptedProvider::start([answer]).await.unwrap();
@@ -516,7 +582,7 @@ async fn events_of_unknown_types_are_passed_over() {
     );
 }
 
-/// An application's own middleware, which does not ask again.
+/// An application's own middleware, which does not retry.
 #[tokio::test]
 async fn the_applications_own_middleware_is_kept() {
     let provider = ScriptedProvider::answering(|_| Answer::status(500))
@@ -531,7 +597,7 @@ async fn the_applications_own_middleware_is_kept() {
         (3, 3)
     );
 
-    // What it reads of an error itself is read on.
+    // An error that it reads itself is read further.
     let body = error("rate_limit_exceeded", "Please try again in 5ms.").to_string();
     let limited = ScriptedProvider::answering(move |_| {
         Answer::status(429).body("application/json", body.clone())
@@ -547,11 +613,11 @@ async fn the_applications_own_middleware_is_kept() {
     assert!(attempts[1].delay >= Some(Duration::from_millis(5)));
 }
 
-/// An item and an error of the application's, of whatever client.
+/// The application's item and error types, for any client.
 #[derive(Debug)]
-struct Said(String, Option<FinishReason>);
+struct TextItem(String, Option<FinishReason>);
 
-impl Token for Said {
+impl Token for TextItem {
     const SENDS_FINISH: bool = true;
 
     fn view(&self) -> TokenView<'_> {
@@ -566,7 +632,7 @@ struct Failed(Error);
 
 impl std::fmt::Display for Failed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the model could not be asked")
+        f.write_str("the request failed")
     }
 }
 
@@ -577,18 +643,18 @@ impl std::error::Error for Failed {
 }
 
 #[tokio::test]
-async fn sources_stand_in_for_those_of_other_clients() {
+async fn sources_of_different_clients_can_be_combined() {
     fn mapped(
         source: ClientRequest<AnswerStream<CreateChatCompletionStreamResponse>>,
     ) -> impl Source<
-        Answer: futures_util::Stream<Item = Result<Said, Failed>> + Send,
+        Answer: futures_util::Stream<Item = Result<TextItem, Failed>> + Send,
         Error = Failed,
-        View = l0_core::ByToken,
+        View = ByToken,
     > {
         source.map(
             |chunk| {
                 let view = chunk.view();
-                Said(view.answer().to_owned(), view.finish)
+                TextItem(view.answer().to_owned(), view.finish)
             },
             Failed,
         )
@@ -605,7 +671,7 @@ async fn sources_stand_in_for_those_of_other_clients() {
     let mut run = patient().stream_from(first).fallback(second).start();
     assert_eq!(run.text().await.unwrap(), "Hello");
     let telemetry = run.telemetry().unwrap();
-    // The failures are read through the application's error.
+    // Failures are read through the application's error.
     assert_eq!(telemetry.attempts.len(), 4);
     assert_eq!(
         telemetry.network.errors_by_type[&NetworkErrorKind::ServerError],
@@ -616,9 +682,9 @@ async fn sources_stand_in_for_those_of_other_clients() {
         (3, 1)
     );
 
-    // And in the other direction.
+    // The other direction works too.
     let other = source(|_attempt| async {
-        let ended = futures_util::stream::iter([Ok::<_, Failed>(Said("x".into(), None))]);
+        let ended = futures_util::stream::iter([Ok::<_, Failed>(TextItem("x".into(), None))]);
         Ok::<_, Failed>(ended)
     });
     let answering = ScriptedProvider::start([Answer::text(["Hi"])])
@@ -627,4 +693,11 @@ async fn sources_stand_in_for_those_of_other_clients() {
     let second = mapped(chat(&client(&answering.base_url()), request()));
     let mut run = patient().stream_from(other).fallback(second).start();
     assert_eq!(run.text().await.unwrap(), "Hi");
+}
+
+#[test]
+fn the_failure_of_a_response_that_is_not_an_answer_names_it() {
+    let failure = Error::NotAnAnswer.failure();
+    let expected = Failure::fatal().detail("the response is not an answer of the API");
+    assert_eq!(failure, expected);
 }

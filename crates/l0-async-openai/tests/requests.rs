@@ -1,4 +1,4 @@
-//! What requests send, and what they say of themselves.
+//! Requests: what they send and how they describe themselves.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -34,7 +34,7 @@ fn requests_describe_themselves() {
         "presence_penalty": -0.5, "seed": 3, "n": 2,
     }));
     let messages = json!({ "messages": [{ "role": "user", "content": "Hi" }] });
-    let asked = json!({
+    let expected = json!({
         "temperature": 0.7, "top_p": 0.1, "max_tokens": 5, "frequency_penalty": 0.5,
         "presence_penalty": -0.5, "seed": 3, "choice.count": 2,
     });
@@ -53,7 +53,7 @@ fn requests_describe_themselves() {
         (whole.describe(), whole.input(), false),
     ] {
         check(&description, "chat", streaming);
-        assert_eq!(parameters(&description), asked);
+        assert_eq!(parameters(&description), expected);
         assert_eq!(input, Some(messages.clone()));
     }
 
@@ -62,7 +62,7 @@ fn requests_describe_themselves() {
         "max_output_tokens": 9,
     }));
     let prompt = json!({ "input": "Hi", "instructions": "Be brief." });
-    let asked = json!({ "temperature": 0.2, "max_tokens": 9 });
+    let expected = json!({ "temperature": 0.2, "max_tokens": 9 });
     let stream = responses(&client, request.clone());
     let whole = responses_once(&client, request);
     for (description, input, streaming) in [
@@ -70,7 +70,7 @@ fn requests_describe_themselves() {
         (whole.describe(), whole.input(), false),
     ] {
         check(&description, "chat", streaming);
-        assert_eq!(parameters(&description), asked);
+        assert_eq!(parameters(&description), expected);
         assert_eq!(input, Some(prompt.clone()));
     }
 
@@ -79,13 +79,13 @@ fn requests_describe_themselves() {
     }));
     let source = embeddings(&client, request);
     check(&source.describe(), "embeddings", false);
-    let asked = json!({ "embeddings.dimension.count": 8, "encoding_formats": ["float"] });
-    assert_eq!(parameters(&source.describe()), asked);
+    let expected = json!({ "embeddings.dimension.count": 8, "encoding_formats": ["float"] });
+    assert_eq!(parameters(&source.describe()), expected);
     assert_eq!(source.input(), Some(json!({ "input": ["a", "b"] })));
 }
 
 #[test]
-fn what_the_address_does_not_say_is_absent() {
+fn details_that_the_address_lacks_are_absent() {
     let request = || parsed::<CreateChatCompletionRequest>(json!({ "model": "m", "messages": [] }));
     let place = |base: &str| {
         let description = chat(&client(base), request()).describe();
@@ -118,8 +118,8 @@ fn neither_keys_nor_prompts_are_printed() {
 }
 
 #[tokio::test]
-async fn streams_ask_for_their_token_counts_unless_told_not_to() {
-    for (told, sent) in [
+async fn streams_ask_for_token_counts_unless_disabled() {
+    for (requested, sent) in [
         (Value::Null, json!({ "include_usage": true })),
         (
             json!({ "include_obfuscation": false }),
@@ -136,7 +136,7 @@ async fn streams_ask_for_their_token_counts_unless_told_not_to() {
         let provider = provider.await.unwrap();
         let client = client(&provider.base_url());
         let request: CreateChatCompletionRequest = parsed(json!({
-            "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "stream_options": told,
+            "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "stream_options": requested,
         }));
         let l0 = L0::default();
         let mut run = l0.stream_from(chat(&client, request.clone())).start();
@@ -154,9 +154,9 @@ async fn streams_ask_for_their_token_counts_unless_told_not_to() {
     }
 }
 
-/// The client's own APIs are there, and ask once as well.
+/// The client's own APIs are available, and send once too.
 #[tokio::test]
-async fn what_is_asked_without_l0_is_asked_once_too() {
+async fn requests_without_l0_are_sent_once_too() {
     let provider = ScriptedProvider::answering(|_| Answer::status(500))
         .await
         .unwrap();

@@ -1,4 +1,4 @@
-//! What L0 reads from answers, over the real client.
+//! Views of answers, with the real client.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -24,9 +24,9 @@ fn question() -> Value {
     json!({ "model": "m", "messages": [{ "role": "user", "content": "Hi" }], "input": "Hi" })
 }
 
-/// What the one attempt of a run or a call says.
+/// Checks the single attempt of a run or a call.
 #[track_caller]
-fn said(attempt: &AttemptStats, finish: FinishReason, usage: Usage) {
+fn check_attempt(attempt: &AttemptStats, finish: FinishReason, usage: Usage) {
     assert_eq!(attempt.outcome, Some(Outcome::Completed));
     assert_eq!(attempt.finish_reason, Some(finish));
     assert_eq!(attempt.usage, Some(usage));
@@ -62,13 +62,13 @@ async fn streams_of_chat_completions() {
     assert_eq!(run.text().await.unwrap(), "Hello");
     let telemetry = run.telemetry().unwrap();
     assert_eq!(telemetry.metrics.total_tokens, 2);
-    said(&telemetry.attempts[0], FinishReason::Stop, USAGE);
+    check_attempt(&telemetry.attempts[0], FinishReason::Stop, USAGE);
 
     let mut run = measuring().stream_from(source).start();
     let (mut name, mut arguments, mut pieces) = (String::new(), String::new(), 0);
     while let Some(chunk) = run.next().await {
         let Chunk::Item(chunk) = chunk.unwrap() else {
-            panic!("nothing is asked again");
+            panic!("unexpected retry");
         };
         pieces += u32::from(chunk.view().kind == TokenKind::ToolCall);
         // The client's own fields, as without L0.
@@ -99,7 +99,7 @@ async fn whole_chat_completions() {
     let mut call = measuring().call_from(source.clone()).start();
     let answer = (&mut call).await.unwrap();
     assert_eq!(answer.view().text, "Hello");
-    said(
+    check_attempt(
         &call.telemetry().unwrap().attempts[0],
         FinishReason::Stop,
         USAGE,
@@ -125,7 +125,7 @@ async fn streams_of_responses() {
     assert_eq!(run.text().await.unwrap(), "Hello");
     let telemetry = run.telemetry().unwrap();
     assert_eq!(telemetry.metrics.total_tokens, 3);
-    said(&telemetry.attempts[0], FinishReason::Stop, USAGE);
+    check_attempt(&telemetry.attempts[0], FinishReason::Stop, USAGE);
 
     let mut run = measuring().stream_from(source).start();
     let mut calls = Vec::new();
@@ -151,7 +151,7 @@ async fn whole_responses() {
     let mut call = measuring().call_from(source.clone()).start();
     let answer = (&mut call).await.unwrap();
     assert_eq!(answer.view().text, "Hello");
-    said(
+    check_attempt(
         &call.telemetry().unwrap().attempts[0],
         FinishReason::Stop,
         USAGE,

@@ -1,4 +1,4 @@
-//! How a request through `genai` fails, and what that means.
+//! Errors of requests through `genai`, and their meaning for a run.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -6,39 +6,38 @@ use std::str::Utf8Error;
 use std::string::FromUtf8Error;
 
 use genai::webc::{Error as WebError, StreamTimeout};
-use l0_core::{Failure, NetworkErrorKind, redact};
+use l0_core::{Failure, FailureKind, NetworkErrorKind, redact};
 use l0_providers::ApiError;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::json;
 
-/// Why a request through `genai` failed: the client's own error, and what was read from it.
+/// An error of a request through `genai`: the client's own error and its meaning.
 ///
-/// The [`source()`](StdError::source) chain ends in a [`Failure`], or in the transport's error, from
-/// which `l0_core` reads whether to try again. No prompt, no answer and no body is in what `Display` and
-/// `Debug` print: of a provider's error that is its status. Its type, its code and its message, which may
-/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints.
-/// `genai`'s own error, which holds whole bodies and may hold the request, is in
-/// [`get_ref`](Self::get_ref).
+/// The [`source()`](StdError::source) chain ends in a [`Failure`] or in the transport's error, from which `l0_core`
+/// reads whether to retry. `Display` and `Debug` print no prompt, no answer and no body. Of a provider's error they
+/// print the status. Its type, code and message may repeat a credential that only the client knows. They are in
+/// [`api`](Self::api), and `{:#}` prints them. `genai`'s own error, which contains whole bodies and may contain the
+/// request, is in [`get_ref`](Self::get_ref).
 pub struct Error {
     error: Box<genai::Error>,
     read: Read,
 }
 
-/// What was read from an error.
+/// The meaning of an error.
 enum Read {
-    /// The provider reports it.
+    /// Reported by the provider.
     Api(Box<ApiError>),
-    /// It is known by its type.
+    /// Known by its type.
     Known(&'static str, Failure),
-    /// It is the transport's, from which core reads.
+    /// The transport's error, which core reads.
     Transport,
 }
 
 const CUT: Failure = Failure::network(NetworkErrorKind::PartialChunks);
 
 impl Error {
-    /// What the error means for a run.
+    /// Returns the error's meaning for a run.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match &self.read {
@@ -48,7 +47,7 @@ impl Error {
         }
     }
 
-    /// What the provider reports; `None` if it is not the provider that does.
+    /// Returns the error that the provider reports; `None` for any other error.
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {
         match &self.read {
@@ -57,7 +56,7 @@ impl Error {
         }
     }
 
-    /// Returns the client's own error. What it displays may hold prompts, answers and bodies.
+    /// Returns the client's own error. Its `Display` may print prompts, answers and bodies.
     #[must_use]
     pub fn get_ref(&self) -> &genai::Error {
         &self.error
@@ -79,7 +78,7 @@ impl From<genai::Error> for Error {
     }
 }
 
-/// Takes the address out of the transport's error, which would print it, with what a redirect put there.
+/// Removes the address from the transport's error, which would print it, including parts from a redirect.
 fn without_url(error: genai::Error) -> genai::Error {
     use genai::Error as E;
     match error {
@@ -106,9 +105,19 @@ fn without_url(error: genai::Error) -> genai::Error {
     }
 }
 
+const NO_ANSWER: &str = "the response is not an answer of the API";
+
+/// Returns an error with fixed words. If the kind of the failure has none, the words are its detail, so that every
+/// export of the run says why it failed.
+fn known(words: &'static str, mut failure: Failure) -> Read {
+    if matches!(failure.kind, FailureKind::Fatal | FailureKind::Model) {
+        failure.detail = failure.detail.or(Some(words));
+    }
+    Read::Known(words, failure)
+}
+
 fn read(error: &genai::Error) -> Read {
     use genai::Error as E;
-    const NO_ANSWER: &str = "the response is no answer of the API";
     match error {
         E::HttpError {
             status,
@@ -120,20 +129,20 @@ fn read(error: &genai::Error) -> Read {
             read_web(webc_error)
         }
         E::WebStream { error, .. } => read_boxed(&**error),
-        // An object, or a text; beside Anthropic's, its type and the request's id.
+        // An object or a text. Anthropic sends its type and the request's id next to it.
         E::ChatResponse { body, .. } => {
             let body = json!({ "error": body }).to_string();
             Read::Api(Box::new(ApiError::read(None, [], &body)))
         }
-        // Bytes that are no JSON inside of a whole event were mangled on the way.
-        E::StreamParse { .. } => Read::Known("an event of the answer is no JSON", CUT),
-        E::NoChatResponse { .. } => Read::Known("the response has no answer", Failure::model()),
+        // Invalid JSON inside a whole event was corrupted in transit.
+        E::StreamParse { .. } => known("an event of the answer is not valid JSON", CUT),
+        E::NoChatResponse { .. } => known("the response has no answer", Failure::model()),
         E::ChatResponseGeneration { .. }
         | E::InvalidJsonResponseElement { .. }
         | E::JsonValueExt(_)
-        | E::SerdeJson(_) => Read::Known(NO_ANSWER, Failure::fatal()),
-        // The request is at fault, or what the client was built with.
-        _ => Read::Known("the request was not sent", Failure::fatal()),
+        | E::SerdeJson(_) => known(NO_ANSWER, Failure::fatal()),
+        // The request is invalid, or the client is not configured for it.
+        _ => known("the request was not sent", Failure::fatal()),
     }
 }
 
@@ -144,25 +153,25 @@ fn read_web(error: &WebError) -> Read {
             headers,
             body,
         } => api(*status, headers, body),
-        WebError::ResponseFailedInvalidJson { .. } => Read::Known("the answer is no JSON", CUT),
+        WebError::ResponseFailedInvalidJson { .. } => known("the answer is not valid JSON", CUT),
         WebError::ResponseFailedNotJson { .. } | WebError::JsonValueExt(_) => {
-            Read::Known("the response is no answer of the API", Failure::fatal())
+            known(NO_ANSWER, Failure::fatal())
         }
         WebError::Reqwest(_) => Read::Transport,
     }
 }
 
-/// What a stream fails with: the client's own errors, in a box, or those of what is below it.
+/// Reads the error of a stream: a boxed error of the client or of a layer below it.
 fn read_boxed(error: &(dyn StdError + 'static)) -> Read {
     if let Some(error) = error.downcast_ref() {
         read(error)
     } else if let Some(error) = error.downcast_ref() {
         read_web(error)
     } else if error.is::<FromUtf8Error>() || error.is::<Utf8Error>() {
-        Read::Known("the answer is no UTF-8", CUT)
+        known("the answer is not UTF-8", CUT)
     } else if error.is::<StreamTimeout>() {
         let timeout = Failure::network(NetworkErrorKind::Timeout);
-        Read::Known("a timeout of the client expired", timeout)
+        known("a timeout of the client expired", timeout)
     } else {
         Read::Transport
     }
@@ -177,7 +186,7 @@ fn api(status: StatusCode, headers: &HeaderMap, body: &str) -> Read {
     Read::Api(Box::new(error))
 }
 
-/// The transport's error in the client's.
+/// Returns the transport's error inside the client's.
 fn transport(error: &genai::Error) -> Option<&(dyn StdError + 'static)> {
     let web = match error {
         genai::Error::WebModelCall { webc_error, .. }
@@ -197,7 +206,7 @@ fn transport(error: &genai::Error) -> Option<&(dyn StdError + 'static)> {
     }
 }
 
-/// Without the text of the transport's error, which [`source()`](StdError::source) gives.
+/// Omits the text of the transport's error, which [`source()`](StdError::source) returns.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.read {
@@ -205,7 +214,7 @@ impl fmt::Display for Error {
             Read::Api(error) => {
                 f.write_str("the provider reports an error")?;
                 error
-                    .status
+                    .status()
                     .map_or(Ok(()), |status| write!(f, " (status {status})"))
             }
             Read::Known(words, _) => f.write_str(words),
@@ -214,7 +223,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// Without the client's own error.
+/// Omits the client's own error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");

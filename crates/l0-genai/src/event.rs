@@ -1,4 +1,4 @@
-//! The events of a chat's stream, and how they are read.
+//! Events of a chat's stream, as L0 reads them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,14 +14,14 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::usage;
 
-/// An event of a chat's stream: `genai`'s own, which it derefs to.
+/// An event of a chat's stream. Dereferences to `genai`'s own event.
 ///
 /// `Debug` does not print its text.
 pub struct Event {
     event: ChatStreamEvent,
-    /// How much of a tool call's arguments came in events before; `None` in its first event.
+    /// Length of a tool call's arguments in earlier events; `None` in the call's first event.
     known: Option<usize>,
-    /// Whether an end without a reason is the provider's end mark.
+    /// `true` if an end without a reason is the provider's end mark.
     marks_end: bool,
 }
 
@@ -72,7 +72,7 @@ impl Event {
     }
 }
 
-/// The new piece of a call: its name first, then its arguments.
+/// Returns the new piece of a call: first its name, then its arguments.
 fn piece(call: &ToolCall, known: Option<usize>) -> &str {
     match (known, &call.fn_arguments) {
         (None, _) => &call.fn_name,
@@ -122,8 +122,8 @@ impl Events {
     }
 }
 
-/// Whether the client tells of an end only if the provider did. Of the others it also makes one of a
-/// stream that was cut, which then has no reason.
+/// Returns `true` if the client reports an end only if the provider did. For the other providers, it also reports an
+/// end of a truncated stream, without a reason.
 fn marks_end(kind: AdapterKind) -> bool {
     !matches!(
         kind,
@@ -165,18 +165,18 @@ impl fmt::Debug for Events {
     }
 }
 
-/// How far the arguments of each call have come: where they are captured, and of some providers, each
-/// event has all of them up to there.
+/// The length of each call's arguments so far. If arguments are captured, and for some providers, each event has all of
+/// the arguments up to that point.
 #[derive(Default)]
 struct Calls(Vec<(String, usize)>);
 
-/// How many calls are told apart. Of one more, each event counts as new.
+/// Limit on the calls that are distinguished. Each event of a further call counts as new.
 const MAX_CALLS: usize = 128;
 
 impl Calls {
-    /// How much of the arguments in this event came before; `None` if it is the call's first.
+    /// Returns the length of this event's arguments in earlier events; `None` for the call's first event.
     fn known(&mut self, call: &ToolCall) -> Option<usize> {
-        // A piece alone: the client gives each of them a name only if it puts them together.
+        // A single piece: the client repeats the name only in joined pieces.
         if call.fn_name.is_empty() {
             return Some(0);
         }
@@ -185,14 +185,14 @@ impl Calls {
             return Some(std::mem::replace(known, length));
         }
         if self.0.len() < MAX_CALLS {
-            // What came beside the name is told with the next piece.
+            // Arguments that arrive with the name are reported with the next piece.
             self.0.push((call.call_id.clone(), 0));
         }
         None
     }
 }
 
-/// What a whole answer says.
+/// Returns the view of a whole answer.
 pub(crate) fn view_whole(answer: &genai::chat::ChatResponse) -> TokenView<'_> {
     let text = answer.first_text();
     let mut view = TokenView::text(text.unwrap_or_default());

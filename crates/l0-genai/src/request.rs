@@ -1,15 +1,14 @@
-//! Requests that say what they are: sources for runs and calls.
+//! Requests that describe themselves: the sources of runs and calls.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 
 use genai::adapter::AdapterKind;
 use genai::chat::{ChatOptions, ChatRequest, ChatResponse};
 use genai::embed::{EmbedOptions, EmbedRequest, EmbedResponse};
 use genai::{Client, ModelSpec};
-use l0_core::{Attempt, ByFn, ByToken, Description, Source, TokenView};
+use l0_core::source::{ByAnswer, ByFn, ByToken, Connecting};
+use l0_core::{Attempt, Description, Source, TokenView};
 use l0_providers::provider_at;
 use reqwest::Url;
 use serde_json::{Value, json};
@@ -18,20 +17,14 @@ use crate::error::Error;
 use crate::event::{Events, view_whole};
 use crate::usage;
 
-/// Asks for the answer of an attempt.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
-
-/// How a whole answer is read.
-pub type ByAnswer<A> = ByFn<fn(&A) -> TokenView<'_>>;
-
-/// Which model is asked, and through what.
+/// The client and the model of a request.
 #[derive(Clone)]
-struct Asked {
+struct Target {
     client: Client,
     model: ModelSpec,
 }
 
-impl Asked {
+impl Target {
     fn describe(&self, operation: &'static str, streaming: bool) -> Description {
         let (kind, name, url) = match &self.model {
             ModelSpec::Name(name) => {
@@ -56,7 +49,7 @@ impl Asked {
         description.model = Some(Cow::Owned(name.to_owned()));
         description.operation = Some(Cow::Borrowed(operation));
         if let Some(host) = url.as_ref().and_then(Url::host_str) {
-            // An address of version 6 stands in brackets.
+            // An IPv6 address is in brackets.
             let host = host.trim_start_matches('[').trim_end_matches(']');
             description.server_address = Some(Cow::Owned(host.to_owned()));
         }
@@ -66,7 +59,7 @@ impl Asked {
     }
 }
 
-/// The name of whom the client takes for the provider, as OpenTelemetry's conventions have it.
+/// Returns the name of the adapter's provider in OpenTelemetry's conventions.
 fn provider(kind: AdapterKind) -> &'static str {
     match kind {
         AdapterKind::OpenAI | AdapterKind::OpenAIResp => "openai",
@@ -82,7 +75,7 @@ fn provider(kind: AdapterKind) -> &'static str {
     }
 }
 
-/// The same at an address that is not known: of what speaks an API that others speak too, nothing.
+/// Returns the provider at an unknown address; `None` if other servers speak the adapter's API too.
 fn alone(kind: AdapterKind) -> Option<&'static str> {
     let shared = matches!(
         kind,
@@ -94,8 +87,8 @@ fn alone(kind: AdapterKind) -> Option<&'static str> {
     (!shared).then(|| provider(kind))
 }
 
-fn describe_chat(asked: &Asked, options: &ChatOptions, streaming: bool) -> Description {
-    let mut description = asked.describe("chat", streaming);
+fn describe_chat(target: &Target, options: &ChatOptions, streaming: bool) -> Description {
+    let mut description = target.describe("chat", streaming);
     let parameters: [(&str, Option<Value>); 4] = [
         ("temperature", options.temperature.map(Value::from)),
         ("top_p", options.top_p.map(Value::from)),
@@ -118,11 +111,11 @@ fn input(request: &ChatRequest) -> Option<Value> {
     Some(input)
 }
 
-/// A chat whose answer comes as a stream: made by [`chat`](crate::chat).
+/// A chat whose answer is streamed. Created by [`chat`](crate::chat).
 #[derive(Clone)]
 #[must_use = "a request is sent by a run"]
 pub struct Chat {
-    asked: Asked,
+    target: Target,
     request: ChatRequest,
     options: ChatOptions,
 }
@@ -131,17 +124,17 @@ impl Chat {
     pub(crate) fn new(client: &Client, model: ModelSpec, request: ChatRequest) -> Self {
         let client = client.clone();
         Self {
-            asked: Asked { client, model },
+            target: Target { client, model },
             request,
             options: ChatOptions::default(),
         }
         .options(ChatOptions::default())
     }
 
-    /// Sets the options. They win over the client's.
+    /// Sets the options. They take precedence over the client's.
     ///
-    /// `capture_usage` and `capture_tool_calls` are switched on if they are not set: without the first
-    /// there are no token counts, without the second no whole tool calls.
+    /// `capture_usage` and `capture_tool_calls` are enabled unless set: the first is needed for token counts, the
+    /// second for whole tool calls.
     pub fn options(mut self, mut options: ChatOptions) -> Self {
         options.capture_usage.get_or_insert(true);
         options.capture_tool_calls.get_or_insert(true);
@@ -153,17 +146,17 @@ impl Chat {
 impl Source for Chat {
     type Answer = Events;
     type Error = Error;
-    type Connecting = Connecting<Events>;
+    type Connecting = Connecting<Events, Error>;
     type View = ByToken;
 
-    fn connect(&mut self, _: Attempt) -> Connecting<Events> {
+    fn connect(&mut self, _: Attempt) -> Connecting<Events, Error> {
         let Self {
-            asked,
+            target,
             request,
             options,
         } = self.clone();
         Box::pin(async move {
-            let Asked { client, model } = asked;
+            let Target { client, model } = target;
             let response = client.exec_chat_stream(model, request, Some(&options));
             Ok(Events::new(response.await?))
         })
@@ -174,7 +167,7 @@ impl Source for Chat {
     }
 
     fn describe(&self) -> Description {
-        describe_chat(&self.asked, &self.options, true)
+        describe_chat(&self.target, &self.options, true)
     }
 
     fn input(&self) -> Option<Value> {
@@ -182,11 +175,11 @@ impl Source for Chat {
     }
 }
 
-/// A chat whose answer comes whole: made by [`chat_once`](crate::chat_once).
+/// A chat whose answer is whole. Created by [`chat_once`](crate::chat_once).
 #[derive(Clone)]
 #[must_use = "a request is sent by a call"]
 pub struct ChatOnce {
-    asked: Asked,
+    target: Target,
     request: ChatRequest,
     options: ChatOptions,
 }
@@ -195,13 +188,13 @@ impl ChatOnce {
     pub(crate) fn new(client: &Client, model: ModelSpec, request: ChatRequest) -> Self {
         let client = client.clone();
         Self {
-            asked: Asked { client, model },
+            target: Target { client, model },
             request,
             options: ChatOptions::default(),
         }
     }
 
-    /// Sets the options. They win over the client's.
+    /// Sets the options. They take precedence over the client's.
     pub fn options(mut self, options: ChatOptions) -> Self {
         self.options = options;
         self
@@ -211,17 +204,17 @@ impl ChatOnce {
 impl Source for ChatOnce {
     type Answer = ChatResponse;
     type Error = Error;
-    type Connecting = Connecting<ChatResponse>;
+    type Connecting = Connecting<ChatResponse, Error>;
     type View = ByAnswer<ChatResponse>;
 
-    fn connect(&mut self, _: Attempt) -> Connecting<ChatResponse> {
+    fn connect(&mut self, _: Attempt) -> Connecting<ChatResponse, Error> {
         let Self {
-            asked,
+            target,
             request,
             options,
         } = self.clone();
         Box::pin(async move {
-            let Asked { client, model } = asked;
+            let Target { client, model } = target;
             let answer = client.exec_chat(model, request, Some(&options));
             Ok(answer.await?)
         })
@@ -232,7 +225,7 @@ impl Source for ChatOnce {
     }
 
     fn describe(&self) -> Description {
-        describe_chat(&self.asked, &self.options, false)
+        describe_chat(&self.target, &self.options, false)
     }
 
     fn input(&self) -> Option<Value> {
@@ -240,11 +233,11 @@ impl Source for ChatOnce {
     }
 }
 
-/// A request for embeddings: made by [`embeddings`](crate::embeddings).
+/// A request for embeddings. Created by [`embeddings`](crate::embeddings).
 #[derive(Clone)]
 #[must_use = "a request is sent by a call"]
 pub struct Embeddings {
-    asked: Asked,
+    target: Target,
     request: EmbedRequest,
     options: EmbedOptions,
 }
@@ -253,13 +246,13 @@ impl Embeddings {
     pub(crate) fn new(client: &Client, model: ModelSpec, request: EmbedRequest) -> Self {
         let client = client.clone();
         Self {
-            asked: Asked { client, model },
+            target: Target { client, model },
             request,
             options: EmbedOptions::default(),
         }
     }
 
-    /// Sets the options. They win over the client's.
+    /// Sets the options. They take precedence over the client's.
     pub fn options(mut self, options: EmbedOptions) -> Self {
         self.options = options;
         self
@@ -269,17 +262,17 @@ impl Embeddings {
 impl Source for Embeddings {
     type Answer = EmbedResponse;
     type Error = Error;
-    type Connecting = Connecting<EmbedResponse>;
+    type Connecting = Connecting<EmbedResponse, Error>;
     type View = ByAnswer<EmbedResponse>;
 
-    fn connect(&mut self, _: Attempt) -> Connecting<EmbedResponse> {
+    fn connect(&mut self, _: Attempt) -> Connecting<EmbedResponse, Error> {
         let Self {
-            asked,
+            target,
             request,
             options,
         } = self.clone();
         Box::pin(async move {
-            let Asked { client, model } = asked;
+            let Target { client, model } = target;
             let answer = client.exec_embed(model, request, Some(&options));
             Ok(answer.await?)
         })
@@ -295,7 +288,7 @@ impl Source for Embeddings {
     }
 
     fn describe(&self) -> Description {
-        let mut description = self.asked.describe("embeddings", false);
+        let mut description = self.target.describe("embeddings", false);
         if let Some(dimensions) = self.options.dimensions {
             let name = "embeddings.dimension.count".to_owned();
             description.parameters.insert(name, dimensions.into());
@@ -308,7 +301,7 @@ impl Source for Embeddings {
     }
 }
 
-/// `Debug` shows neither the request nor the client, which may hold a key.
+/// `Debug` shows neither the request nor the client, which may contain a key.
 macro_rules! debug {
     ($($request:ident)*) => {$(
         impl fmt::Debug for $request {

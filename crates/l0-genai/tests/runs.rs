@@ -1,4 +1,4 @@
-//! The real client, asked through L0, against a server with faults.
+//! The real client, called through L0, against a server with faults.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -47,7 +47,7 @@ fn request() -> ChatRequest {
     ChatRequest::from_user(SECRET).with_system("Be brief.")
 }
 
-/// How a run over these answers ends.
+/// How a run over these answers ended.
 struct Ended {
     text: Result<String, l0_core::Error<l0_genai::Error>>,
     telemetry: Telemetry,
@@ -62,9 +62,9 @@ async fn run(kind: AdapterKind, retries: u32, answers: impl IntoIterator<Item = 
         .start();
     let text = run.text().await;
     let telemetry = run.telemetry().unwrap();
-    // Nothing asks again behind L0's back.
-    let asked = u32::try_from(provider.requests().len()).unwrap();
-    assert_eq!(telemetry.metrics.attempts, asked);
+    // Nothing retries without L0.
+    let requests = u32::try_from(provider.requests().len()).unwrap();
+    assert_eq!(telemetry.metrics.attempts, requests);
     Ended {
         text,
         telemetry,
@@ -73,13 +73,13 @@ async fn run(kind: AdapterKind, retries: u32, answers: impl IntoIterator<Item = 
 }
 
 #[tokio::test]
-async fn an_answer_is_read_with_all_it_says() {
-    let told = Usage::new().input(100).output(30).total(130);
-    let told = told.cached_input(40).reasoning(10);
+async fn an_answer_is_read_with_its_metadata() {
+    let usage = Usage::new().input(100).output(30).total(130);
+    let usage = usage.cached_input(40).reasoning(10);
     let answer = Answer::new()
         .reasoning("Let me think.")
         .tokens(["Hel", "lo"])
-        .usage(told);
+        .usage(usage);
     let Ended {
         text,
         telemetry,
@@ -89,31 +89,31 @@ async fn an_answer_is_read_with_all_it_says() {
     assert_eq!(telemetry.outcome, Some(Outcome::Completed));
     assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
     assert_eq!(telemetry.metrics.total_tokens, 3);
-    assert_eq!(telemetry.usage, Some(told));
-    // The counts are asked for.
+    assert_eq!(telemetry.usage, Some(usage));
+    // The request asks for the counts.
     let body = &provider.requests()[0].body;
     assert_eq!(body["stream_options"]["include_usage"], true);
 }
 
 #[tokio::test]
-async fn counts_have_one_meaning_whatever_the_provider() {
-    let told = Usage::new().input(100).output(30).total(130);
-    let told = told.cached_input(40);
+async fn counts_have_the_same_meaning_for_every_provider() {
+    let usage = Usage::new().input(100).output(30).total(130);
+    let usage = usage.cached_input(40);
     for kind in [
         AdapterKind::OpenAI,
         AdapterKind::Anthropic,
         AdapterKind::Gemini,
     ] {
-        let answer = Answer::text(["Hi"]).usage(told);
+        let answer = Answer::text(["Hi"]).usage(usage);
         let ended = run(kind, 0, [answer]).await;
         assert_eq!(ended.text.unwrap(), "Hi", "{kind}");
-        assert_eq!(ended.telemetry.usage, Some(told), "{kind}");
+        assert_eq!(ended.telemetry.usage, Some(usage), "{kind}");
         assert_eq!(ended.telemetry.finish_reason, Some(FinishReason::Stop));
     }
 }
 
 #[tokio::test]
-async fn faults_are_asked_again_and_each_request_is_an_attempt() {
+async fn faults_are_retried_and_each_request_is_an_attempt() {
     use NetworkErrorKind as N;
     let whole = || Answer::text(["Hello"]);
     for (name, fault, kind) in [
@@ -145,8 +145,8 @@ async fn faults_are_asked_again_and_each_request_is_an_attempt() {
         if let Some(kind) = kind {
             assert_eq!(telemetry.network.errors_by_type[&kind], 2, "{name}");
         }
-        let says = format!("{telemetry:?}");
-        assert!(!says.contains(SECRET), "{name}: {says}");
+        let printed = format!("{telemetry:?}");
+        assert!(!printed.contains(SECRET), "{name}: {printed}");
 
         let failed = run(AdapterKind::OpenAI, 1, [fault.clone(), fault]).await;
         let outcome = match name {
@@ -158,7 +158,7 @@ async fn faults_are_asked_again_and_each_request_is_an_attempt() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_is_told_of_where_the_client_makes_up_an_end() {
+async fn a_truncated_answer_is_reported_although_the_client_adds_an_end() {
     let cut = || Answer::text(["Hel"]).end();
     let answers = [cut(), Answer::text(["Hello"])];
     let ended = run(AdapterKind::Gemini, 1, answers).await;
@@ -184,7 +184,7 @@ async fn a_refused_connection_is_the_networks_failure() {
 }
 
 #[tokio::test]
-async fn what_no_attempt_mends_is_asked_once() {
+async fn permanent_faults_are_not_retried() {
     let no_credit = json!({ "error": {
         "message": SECRET, "type": "insufficient_quota", "code": "insufficient_quota",
     }});
@@ -201,12 +201,12 @@ async fn what_no_attempt_mends_is_asked_once() {
         let error = ended.text.unwrap_err().into_source().unwrap();
         let failure = error.failure();
         assert_eq!((failure.kind, failure.status), (kind, Some(status)));
-        assert_eq!(error.api().unwrap().status, Some(status));
+        assert_eq!(error.api().unwrap().status(), Some(status));
     }
 }
 
 #[tokio::test]
-async fn how_long_to_wait_is_read_from_the_headers() {
+async fn the_delay_is_read_from_the_headers() {
     let answer = Answer::status(429).header("retry-after", "7");
     let ended = run(AdapterKind::OpenAI, 0, [answer]).await;
     let error = ended.text.unwrap_err().into_source().unwrap();
@@ -215,19 +215,33 @@ async fn how_long_to_wait_is_read_from_the_headers() {
 }
 
 #[tokio::test]
+async fn a_web_page_is_named_as_the_reason() {
+    let page = Answer::new().body("text/html", "<p>Sign in</p>");
+    let provider = ScriptedProvider::start([page]).await.unwrap();
+    let model = target(AdapterKind::OpenAI, &provider.base_url());
+    let call = chat_once(&client(), model, request());
+    let error = l0(0).call_from(call).start().await.unwrap_err();
+    let failure = error.into_source().unwrap().failure();
+    assert_eq!(
+        failure.detail,
+        Some("the response is not an answer of the API")
+    );
+}
+
+#[tokio::test]
 async fn no_error_prints_a_body_or_a_request() {
-    let says = format!("{SECRET} {KEY}");
-    let error = || json!({ "error": { "message": says, "type": says, "code": says } });
+    let canary = format!("{SECRET} {KEY}");
+    let error = || json!({ "error": { "message": canary, "type": canary, "code": canary } });
     for answer in [
-        Answer::status(400).message(&*says),
-        Answer::status(500).body("text/plain", says.clone()),
-        Answer::status(500).body("text/html", says.clone()),
-        Answer::text(["Hi"]).error(400, &*says),
+        Answer::status(400).message(&*canary),
+        Answer::status(500).body("text/plain", canary.clone()),
+        Answer::status(500).body("text/html", canary.clone()),
+        Answer::text(["Hi"]).error(400, &*canary),
         Answer::text(["Hi"]).raw(format!("data: {}\n\n", error())),
-        Answer::text(["Hi"]).raw(format!("data: {{{says}\n\n")),
+        Answer::text(["Hi"]).raw(format!("data: {{{canary}\n\n")),
         Answer::text(["Hi"])
-            .raw([b"data: \xff\xfe ".as_slice(), says.as_bytes(), b"\n\n"].concat()),
-        Answer::new().body("application/json", says.clone()),
+            .raw([b"data: \xff\xfe ".as_slice(), canary.as_bytes(), b"\n\n"].concat()),
+        Answer::new().body("application/json", canary.clone()),
     ] {
         let ended = run(AdapterKind::OpenAI, 0, [answer.clone()]).await;
         let error = ended.text.unwrap_err();
@@ -238,7 +252,7 @@ async fn no_error_prints_a_body_or_a_request() {
             assert!(!printed.contains("secret"), "{printed}");
             assert!(!printed.contains(KEY), "{printed}");
         }
-        // As a whole answer, too.
+        // The same for a whole answer.
         let provider = ScriptedProvider::start([answer]).await.unwrap();
         let model = target(AdapterKind::OpenAI, &provider.base_url());
         let call = chat_once(&client(), model, request());
@@ -253,7 +267,7 @@ async fn no_error_prints_a_body_or_a_request() {
 }
 
 #[tokio::test]
-async fn the_alternate_form_says_the_providers_message() {
+async fn the_alternate_form_prints_the_providers_message() {
     let answer = Answer::status(400).message(SECRET);
     let ended = run(AdapterKind::OpenAI, 0, [answer]).await;
     let error = ended.text.unwrap_err().into_source().unwrap();
@@ -261,7 +275,7 @@ async fn the_alternate_form_says_the_providers_message() {
 }
 
 #[tokio::test]
-async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
+async fn tool_calls_arrive_in_pieces_and_whole_at_the_end() {
     let answer = || Answer::new().tool_call("c1", "weather", [r#"{"city":"#, r#""Bern"}"#]);
     for (kind, captured) in [
         (AdapterKind::OpenAI, true),
@@ -299,7 +313,7 @@ async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
 }
 
 #[tokio::test]
-async fn options_are_the_users() {
+async fn options_of_the_user_are_kept() {
     let provider = ScriptedProvider::start([Answer::text(["Hi"]).usage(Usage::new().input(1))])
         .await
         .unwrap();
@@ -320,8 +334,11 @@ async fn options_are_the_users() {
 
 #[tokio::test]
 async fn whole_answers_are_calls() {
-    let told = Usage::new().input(9).output(2).total(11);
-    let answers = [Answer::status(503), Answer::text(["Hel", "lo"]).usage(told)];
+    let usage = Usage::new().input(9).output(2).total(11);
+    let answers = [
+        Answer::status(503),
+        Answer::text(["Hel", "lo"]).usage(usage),
+    ];
     let provider = ScriptedProvider::start(answers).await.unwrap();
     let model = target(AdapterKind::OpenAI, &provider.base_url());
     let source = chat_once(&client(), model, request());
@@ -331,7 +348,7 @@ async fn whole_answers_are_calls() {
     let telemetry = call.telemetry().unwrap();
     assert_eq!(telemetry.metrics.attempts, 2);
     assert_eq!(provider.requests().len(), 2);
-    assert_eq!(telemetry.usage, Some(told));
+    assert_eq!(telemetry.usage, Some(usage));
     assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
     let last = telemetry.attempts.last().unwrap();
     assert_eq!(last.response_model.as_deref(), Some("m"));
@@ -358,7 +375,7 @@ async fn embeddings_are_calls() {
 }
 
 #[tokio::test]
-async fn a_request_says_what_it_is() {
+async fn a_request_describes_itself() {
     let client = client();
     let describe = |model: ModelSpec| {
         let description = chat(&client, model, request()).describe();
@@ -370,7 +387,7 @@ async fn a_request_says_what_it_is() {
         assert_eq!(description.streaming, Some(true));
         (provider, model.unwrap(), server)
     };
-    let says = |provider: Option<&str>, model: &str, server: Option<&str>| {
+    let described = |provider: Option<&str>, model: &str, server: Option<&str>| {
         (
             provider.map(str::to_owned),
             model.to_owned(),
@@ -379,28 +396,28 @@ async fn a_request_says_what_it_is() {
     };
     assert_eq!(
         describe("gpt-4o-mini".into()),
-        says(Some("openai"), "gpt-4o-mini", None)
+        described(Some("openai"), "gpt-4o-mini", None)
     );
     assert_eq!(
         describe("groq::llama-x".into()),
-        says(Some("groq"), "llama-x", None)
+        described(Some("groq"), "llama-x", None)
     );
     assert_eq!(
         describe(ModelIden::new(AdapterKind::Mistral, "m").into()),
-        says(Some("mistral_ai"), "m", None)
+        described(Some("mistral_ai"), "m", None)
     );
-    // What answers at an unknown address that speaks this API is not known.
+    // The provider at an unknown address is not known, as others speak this API too.
     assert_eq!(
         describe(target(AdapterKind::OpenAI, "http://127.0.0.1:81")),
-        says(None, "m", Some("127.0.0.1:81"))
+        described(None, "m", Some("127.0.0.1:81"))
     );
     assert_eq!(
         describe(target(AdapterKind::Ollama, "http://[::1]:11434")),
-        says(Some("ollama"), "m", Some("::1:11434"))
+        described(Some("ollama"), "m", Some("::1:11434"))
     );
     assert_eq!(
         describe(target(AdapterKind::OpenAI, "https://api.groq.com/openai")),
-        says(Some("groq"), "m", Some("api.groq.com:443"))
+        described(Some("groq"), "m", Some("api.groq.com:443"))
     );
 
     let source = chat(

@@ -1,4 +1,4 @@
-//! The rule for phrases that an application chooses.
+//! The rule for custom phrases.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 use crate::phrases::{Phrases, Search};
 
-/// Looks for your own phrases.
+/// A rule that finds your own phrases.
 ///
-/// They are literal, and found anywhere in the answer, whatever the case of ASCII letters, with a
-/// typographic apostrophe as good as a plain one, and whitespace of any kind and length as one
-/// space. Where a phrase begins or ends with a letter or digit, a word must begin or end, except in
-/// scripts without spaces between words. There are no regular expressions here: a [`Check`] of your
-/// own can use them.
+/// Phrases are literal and match anywhere in the answer. The case of ASCII letters is ignored,
+/// typographic and plain apostrophes are equal, and any run of whitespace equals one space. A phrase
+/// that begins or ends with a letter or digit matches only at a word boundary, except in scripts
+/// without spaces between words. There are no regular expressions; use them in your own [`Check`] if
+/// you need them.
 ///
-/// The first phrase found is reported, as soon as it is complete, with the byte right behind it as
-/// its position. The text is not kept.
+/// The first phrase found is reported as soon as it is complete. Its position is the byte directly
+/// after it. The text is not kept.
 ///
-/// Phrases are compiled once. Clones share them, so that each attempt can have one:
+/// Phrases are compiled once. Clones share them, so each attempt can have its own rule:
 ///
 /// ```
 /// use l0_core::{L0, Severity};
@@ -43,13 +43,13 @@ pub struct CustomPattern {
 }
 
 impl CustomPattern {
-    /// Creates a rule that reports any of these phrases, as a recoverable error under the name
-    /// `pattern-custom`. Without phrases, it reports nothing.
+    /// Creates a rule that reports any of these phrases as a recoverable error named `pattern-custom`.
+    /// Without phrases, it reports nothing.
     ///
     /// # Errors
     ///
-    /// Fails if a phrase is blank, or if there are too many phrases to compile: many millions of
-    /// bytes.
+    /// Returns an error if a phrase is blank, or if the phrases are too large to compile: many millions
+    /// of bytes.
     pub fn phrases<P: AsRef<str>>(
         phrases: impl IntoIterator<Item = P>,
     ) -> Result<Self, PatternError> {
@@ -62,36 +62,36 @@ impl CustomPattern {
         }
         let phrases = Phrases::new(&phrases).map_err(|_| PatternError::TooLarge)?;
         Ok(Self {
-            search: Search::new(&phrases),
+            search: phrases.search(),
             phrases: Arc::new(phrases),
             found: false,
             rule: "pattern-custom",
             severity: Severity::Error,
             recoverable: true,
-            message: "A phrase was found that must not be in an answer".into(),
+            message: "The answer contains a forbidden phrase".into(),
         })
     }
 
-    /// Sets how bad a phrase is. Default: [`Severity::Error`].
+    /// Sets the severity of the violation. Default: [`Severity::Error`].
     pub fn severity(mut self, severity: Severity) -> Self {
         self.severity = severity;
         self
     }
 
-    /// Sets whether a new attempt may repair it. Default: yes. An error that is not recoverable ends
-    /// the run at once; a fatal violation does so in any case.
+    /// Sets whether a new attempt can repair the violation. Default: `true`. An error that is not
+    /// recoverable ends the run immediately, as a fatal violation always does.
     pub fn recoverable(mut self, recoverable: bool) -> Self {
         self.recoverable = recoverable;
         self
     }
 
-    /// Sets what the violation says. It leaves through exporters.
+    /// Sets the message of the violation. Exporters send it.
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = message.into().into();
         self
     }
 
-    /// Sets the name of the rule, and of its violations. Default: `pattern-custom`.
+    /// Sets the name of the rule and of its violations. Default: `pattern-custom`.
     pub fn rule(mut self, name: &'static str) -> Self {
         self.rule = name;
         self
@@ -115,7 +115,7 @@ impl Check for CustomPattern {
             return;
         }
         let mut first = None;
-        self.search.text(&self.phrases, delta, |found| {
+        self.phrases.text(&mut self.search, delta, |found| {
             first.get_or_insert(found.end);
         });
         if let Some(end) = first {
@@ -128,7 +128,7 @@ impl Check for CustomPattern {
             return;
         }
         let mut first = None;
-        self.search.end(&self.phrases, |found| {
+        self.phrases.end(&mut self.search, |found| {
             first.get_or_insert(found.end);
         });
         if let Some(end) = first {
@@ -137,14 +137,14 @@ impl Check for CustomPattern {
     }
 }
 
-/// Why phrases make no rule.
+/// The reason why phrases do not form a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PatternError {
-    /// One of them has nothing but whitespace.
+    /// A phrase consists of whitespace only.
     #[error("a phrase is blank")]
     Blank,
-    /// There is too much to compile.
+    /// The phrases are too large to compile.
     #[error("the phrases are too large to compile")]
     TooLarge,
 }

@@ -1,11 +1,11 @@
-//! Fences: the one reader of the lines that open and close code fences in Markdown.
+//! Fences: the shared reader of lines that open and close code fences in Markdown.
 //!
-//! A fence is a run of three or more backticks or tildes. Behind an opening one may stand what the
-//! code is, but no backtick behind backticks: that is inline code. A closing one is of the same
-//! marks, at least as long, and has nothing behind it but blanks.
+//! A fence is a run of three or more backticks or tildes. An opening fence can be followed by an info
+//! string. After backticks, the info string must not contain a backtick, or the line is inline code. A
+//! closing fence uses the same mark, is at least as long, and is followed only by blanks.
 //!
-//! At which column a line's content begins, and behind which markers of lists and quotes, is left to
-//! those who read the line: they give the bytes from there on.
+//! Callers decide where a line's content begins, and after which list and quote markers. They pass the
+//! bytes from there on.
 
 /// An open code fence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,20 +14,20 @@ pub(crate) struct Fence {
     length: u32,
 }
 
-/// A line that may open a fence, or close the one that is open, as far as it was read.
+/// A line that may open a fence or close the open one, as far as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FenceLine {
     mark: u8,
-    /// Whether the run of marks has ended.
+    /// `true` once the run of marks has ended.
     behind: bool,
     length: u32,
 }
 
 impl FenceLine {
-    /// How long the run of a fence is, at least.
+    /// The minimum length of a fence's run of marks.
     const MIN: u32 = 3;
 
-    /// Begins with the first byte of a line's content, if that is a mark.
+    /// Starts with the first byte of a line's content, or returns `None` if it is not a mark.
     #[inline]
     pub(crate) fn begin(byte: u8) -> Option<Self> {
         matches!(byte, b'`' | b'~').then_some(Self {
@@ -37,8 +37,8 @@ impl FenceLine {
         })
     }
 
-    /// Reads the next byte of the line, which is not its end, while this fence is open. Absent if the
-    /// line neither opens nor closes a fence.
+    /// Reads the next byte of the line, excluding its end, while `open` is the open fence. Returns
+    /// `None` if the line neither opens nor closes a fence.
     #[inline]
     pub(crate) fn next(mut self, byte: u8, open: Option<Fence>) -> Option<Self> {
         if byte == self.mark && !self.behind {
@@ -53,7 +53,7 @@ impl FenceLine {
         goes_on.then_some(self)
     }
 
-    /// Returns the fence that is open when the line has ended.
+    /// Returns the fence that is open after the line.
     pub(crate) fn end(self, open: Option<Fence>) -> Option<Fence> {
         match open {
             Some(open) => (!self.closes(open)).then_some(open),
@@ -64,7 +64,7 @@ impl FenceLine {
         }
     }
 
-    /// Returns the mark and how often it came, if nothing is behind them so far.
+    /// Returns the mark and its count, if nothing follows them so far.
     pub(crate) fn run(self) -> Option<(u8, u32)> {
         (!self.behind).then_some((self.mark, self.length))
     }
@@ -78,13 +78,12 @@ impl FenceLine {
     }
 }
 
-/// Returns whether a byte may stand before any fence in its line: indent, and the markers of quotes.
+/// Returns `true` if a byte can precede any fence in its line: indent and quote markers.
 pub(crate) fn is_indent(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'>')
 }
 
-/// Returns whether a byte is of what marks an item of a list, which may stand before an opening
-/// fence.
+/// Returns `true` if a byte can belong to a list item marker, which can precede an opening fence.
 pub(crate) fn is_item_marker(byte: u8) -> bool {
     matches!(byte, b'-' | b'*' | b'+' | b'0'..=b'9' | b'.' | b')')
 }
@@ -93,7 +92,7 @@ pub(crate) fn is_item_marker(byte: u8) -> bool {
 mod tests {
     use super::*;
 
-    /// The fence that is open behind a line, which begins with its content.
+    /// Returns the fence that is open after a line, which starts with its content.
     fn after(line: &str, open: Option<Fence>) -> Option<Fence> {
         let mut bytes = line.bytes();
         let mut read = bytes.next().and_then(FenceLine::begin);

@@ -8,7 +8,7 @@ use crate::markdown::Markdown;
 use crate::patterns::{self, Patterns};
 use crate::zero_output::ZeroOutput;
 
-/// Names the sets of rules. A set has the rules with their defaults.
+/// Constructors for sets of rules. Each set contains its rules with their defaults.
 ///
 /// | set | rules |
 /// |---|---|
@@ -20,7 +20,7 @@ use crate::zero_output::ZeroOutput;
 /// | [`markdown_only`](Self::markdown_only) | [`Markdown`], [`ZeroOutput`] |
 /// | [`latex_only`](Self::latex_only) | [`Latex`], [`ZeroOutput`] |
 ///
-/// Each is a [`Checks`], to which you can add:
+/// Each set is a [`Checks`]. You can add rules to it:
 ///
 /// ```
 /// use l0_core::L0;
@@ -36,13 +36,12 @@ use crate::zero_output::ZeroOutput;
 pub enum Guardrails {}
 
 impl Guardrails {
-    /// Returns the empty set, to which rules can be added.
+    /// Returns the empty set, to add rules to.
     pub fn none() -> Checks {
         Checks::none()
     }
 
-    /// Returns the rules that hold for any answer: JSON that begins is complete, and there is an
-    /// answer.
+    /// Returns the rules that apply to any answer: JSON is complete, and the answer is not empty.
     pub fn minimal() -> Checks {
         Self::none().with(Json::new).with(ZeroOutput::new)
     }

@@ -1,9 +1,10 @@
-//! Hashes by which texts are told apart that are not kept. Nobody gains by making two of them equal.
+//! Hashes that identify texts which are not kept. Collisions are harmless, so nothing is gained by an
+//! attack.
 
-/// An odd number without a pattern: the golden ratio's bits.
+/// An odd number without a pattern: the bits of the golden ratio.
 pub(crate) const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// FNV-1a, on whatever symbols it is given.
+/// FNV-1a over any symbols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fnv(pub(crate) u64);
 

@@ -7,39 +7,38 @@ const CHUNKS: &str = "json-chunks";
 const PARSEABLE: &str = "json-parseable";
 const STRICT: &str = "json-strict";
 
-/// Checks answers that look like JSON: those that start with `{` or `[` after spaces, tabs and line
-/// breaks. About any other answer, also one with JSON inside a Markdown fence, it says nothing.
+/// A rule that checks answers that look like JSON: those that start with `{` or `[` after spaces, tabs
+/// and line breaks. It ignores any other answer, including JSON inside a Markdown fence.
 ///
-/// Everything that it reports is a recoverable [`Severity::Error`]:
+/// Every violation is a recoverable [`Severity::Error`]:
 ///
-/// | rule | when | what |
+/// | rule | when | problem |
 /// |---|---|---|
-/// | `json-structure` | while streaming | a `}` or `]` that closes nothing, or not what was opened last |
-/// | `json-chunks` | while streaming | a comma after a comma, `{`, `[` or `:`, with or without spaces between |
-/// | `json-structure` | at the end | a string that is not closed; not as many `}` as `{`, or `]` as `[` |
-/// | `json-parseable` | at the end | anything else that makes it no JSON document, and all of the above |
+/// | `json-structure` | while streaming | a `}` or `]` closes nothing, or something other than the last opener |
+/// | `json-chunks` | while streaming | a comma follows a comma, `{`, `[` or `:`, with or without spaces between |
+/// | `json-structure` | at the end | a string is not closed, or the numbers of `{` and `}`, or of `[` and `]`, differ |
+/// | `json-parseable` | at the end | the answer is not a JSON document, for any of these or another reason |
 ///
-/// What it reports while streaming is wrong whatever follows: a valid document causes no violation
-/// at any point. The violations are the same however the answer is cut into pieces. Each kind is
-/// reported where it is found first; its [position](Violation::position) is there for everything
-/// except what concerns the whole text. The message of `json-parseable` names the line and the
-/// column, both from 1, the column in bytes, of the first thing that is wrong. No message has any of
-/// the answer's text in it.
+/// A violation reported while streaming is final: a valid document causes no violation at any point.
+/// Violations do not depend on how the answer is divided into pieces. Each kind is reported where it
+/// first occurs. Its [position](Violation::position) is set unless it concerns the whole text. The
+/// message of `json-parseable` names the line and column of the first error, both from 1, with columns
+/// in bytes. Messages contain no text of the answer.
 ///
-/// Braces, brackets and commas count outside strings, over the whole answer, also behind the place
-/// where it stops being JSON.
+/// Braces, brackets and commas outside strings count over the whole answer, even after the place where
+/// it stops being JSON.
 ///
-/// # What is a JSON document
+/// # JSON documents
 ///
-/// What `serde_json::from_str::<serde::de::IgnoredAny>` takes for one. Whitespace may follow it,
-/// other text not. Parsing into a `serde_json::Value` fails in three more cases, in which nothing is
-/// reported here: numbers that do not fit into an `f64` (`1e999`), `\u` escapes of surrogates that
-/// are not a pair (`"\ud800"`), and more than 127 levels of arrays and objects.
+/// A JSON document is a text that `serde_json::from_str::<serde::de::IgnoredAny>` accepts. Whitespace
+/// can follow it, other text cannot. Parsing into a `serde_json::Value` fails in three more cases,
+/// which this rule does not report: numbers that do not fit an `f64` (`1e999`), `\u` escapes of
+/// unpaired surrogates (`"\ud800"`), and more than 127 levels of arrays and objects.
 ///
 /// # Cost
 ///
-/// Time in proportion to the piece. Memory is about 170 bytes, and beyond 128 open levels a bit for
-/// each of them; nothing of the answer is kept.
+/// The rule takes time proportional to the piece. It uses about 170 bytes of memory while the answer
+/// looks like JSON, plus a bit for each open level beyond 128. It keeps no text of the answer.
 ///
 /// ```
 /// use l0_core::{Check, Ended, Findings};
@@ -63,16 +62,25 @@ const STRICT: &str = "json-strict";
 ///     ]
 /// );
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Json {
-    scanner: Scanner,
+    /// `None` once the answer does not look like JSON.
+    scanner: Option<Box<Scanner>>,
 }
 
 impl Json {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            scanner: Some(Box::default()),
+        }
+    }
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -83,29 +91,37 @@ impl Check for Json {
 
     #[inline]
     fn text(&mut self, delta: &str, findings: &mut Findings) {
-        self.scanner.text(delta, findings);
+        let Some(scanner) = &mut self.scanner else {
+            return;
+        };
+        scanner.text(delta, findings);
+        if !scanner.is_container && scanner.state != State::Start {
+            self.scanner = None;
+        }
     }
 
     fn end(&mut self, _: &Ended, findings: &mut Findings) {
-        if self.scanner.is_container {
-            self.scanner.end(findings);
+        match &self.scanner {
+            Some(scanner) if scanner.is_container => scanner.end(findings),
+            _ => {}
         }
     }
 }
 
-/// Checks that the answer is one JSON object or array and nothing else.
+/// A rule that checks that the answer is one JSON object or array and nothing else.
 ///
-/// It reports what [`Json`] does, at the same time and with the same severity. About an answer that
-/// does not start with `{` or `[`, be it empty, prose, fenced or a JSON document of another kind, it
-/// reports `json-strict` at the end, a recoverable [`Severity::Error`] too; and `json-parseable`, if
-/// the answer is no JSON document at all: `42` is one, prose is not.
+/// It reports the violations of [`Json`], at the same time and with the same severity. An answer that
+/// does not start with `{` or `[` is reported as `json-strict` at the end, also as a recoverable
+/// [`Severity::Error`]. This applies to empty, prose and fenced answers, and to other JSON documents.
+/// If the answer is not a JSON document at all, `json-parseable` is reported too: `42` is one, prose is
+/// not.
 #[derive(Debug, Default)]
 pub struct StrictJson {
     scanner: Scanner,
 }
 
 impl StrictJson {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -138,13 +154,13 @@ fn error(rule: &'static str, message: impl Into<String>) -> Violation {
     Violation::new(rule, Severity::Error, message)
 }
 
-/// What the scanner is inside of, or waits for.
+/// The part of the document being read, or expected next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum State {
     /// Only whitespace so far.
     #[default]
     Start,
-    /// The value of a member, or one that is the whole document.
+    /// The value of a member, or the value of the whole document.
     Value,
     /// After `[`: an element or `]`.
     FirstElement,
@@ -175,20 +191,20 @@ enum State {
     ExponentDigits,
     /// In `true`, `false` or `null`.
     Literal,
-    /// The document is broken. Only what the rules say about broken ones is still looked for.
+    /// The document is broken. Only checks that apply to broken documents continue.
     Broken,
     BrokenString,
     BrokenEscape,
-    /// The document is broken, and there is nothing else to say about it.
+    /// The document is broken, and no further check applies.
     Stopped,
 }
 
-/// What is open: a bit for each level, set if it is an object.
+/// The open levels: one bit per level, set for an object.
 #[derive(Debug, Default)]
 struct Nesting {
-    /// The innermost levels, the last in the lowest bit.
+    /// The innermost levels, the last one in the lowest bit.
     objects: u128,
-    /// The levels around them, full words; empty in all but contrived documents.
+    /// The levels around them, in full words. Empty except in contrived documents.
     outer: Vec<u128>,
     depth: u64,
 }
@@ -212,40 +228,40 @@ impl Nesting {
         }
     }
 
-    /// Whether every bit of the word is in use.
+    /// Returns `true` if every bit of the word is in use.
     #[inline]
     fn is_full(&self) -> bool {
         self.depth > 0 && self.depth % 128 == 0
     }
 
-    /// Whether the innermost is an object.
+    /// Returns `true` if the innermost level is an object.
     #[inline]
     fn in_object(&self) -> bool {
         self.objects & 1 == 1
     }
 }
 
-/// How many openers and closers of one sort there were.
+/// The numbers of openers and closers of one kind.
 #[derive(Debug, Default)]
 struct Pairs {
     open: u64,
     close: u64,
 }
 
-/// The first thing that makes the text no JSON document.
+/// The first error that makes the text an invalid JSON document.
 #[derive(Debug, Clone, Copy)]
 struct Fault {
     what: &'static str,
     position: u64,
 }
 
-/// What was reported while streaming. [`Findings`] would drop the repetitions, but a comparison
-/// with all that was reported is too much for every brace of a long text.
+/// The violations reported while streaming. [`Findings`] would remove repetitions, but comparing with
+/// all findings at every brace of a long text is too slow.
 #[derive(Debug, Default)]
 struct Reported(u8);
 
 impl Reported {
-    /// Whether this is the first time.
+    /// Returns `true` if this is the first report.
     fn first(&mut self, misplaced: Misplaced) -> bool {
         let bit = 1 << misplaced as u8;
         let first = self.0 & bit == 0;
@@ -271,8 +287,8 @@ impl Misplaced {
         match self {
             Self::UnopenedBrace => "Closing brace without an opening one",
             Self::UnopenedBracket => "Closing bracket without an opening one",
-            Self::CrossedBrace => "Closing brace where a bracket is to be closed",
-            Self::CrossedBracket => "Closing bracket where a brace is to be closed",
+            Self::CrossedBrace => "Closing brace where a closing bracket is expected",
+            Self::CrossedBracket => "Closing bracket where a closing brace is expected",
             Self::CommaAfterComma => "Comma after a comma",
             Self::CommaAfterBrace => "Comma after an opening brace",
             Self::CommaAfterBracket => "Comma after an opening bracket",
@@ -281,39 +297,39 @@ impl Misplaced {
     }
 }
 
-/// A validator of JSON that takes the document in pieces, cut anywhere.
+/// A JSON validator that reads the document in arbitrary pieces.
 ///
-/// It steps through the grammar byte by byte up to the first fault. From there on it only tells
-/// strings from what is outside of them, and looks at braces, brackets and commas.
+/// It follows the grammar byte by byte up to the first fault. After it, it only distinguishes strings
+/// from other text, and checks braces, brackets and commas.
 #[derive(Debug, Default)]
 struct Scanner {
     state: State,
-    /// Whether the document is an array or an object.
+    /// `true` if the document is an array or an object.
     is_container: bool,
-    /// Whether the string is a key.
+    /// `true` if the string is a key.
     in_key: bool,
-    /// How many digits of a `\u` escape are to come.
+    /// The number of remaining digits of a `\u` escape.
     hex_left: u8,
-    /// What is to come of a literal.
+    /// The remaining bytes of a literal.
     literal: &'static [u8],
     nesting: Nesting,
     braces: Pairs,
     brackets: Pairs,
-    /// How many bytes came in earlier pieces.
+    /// The number of bytes in earlier pieces.
     offset: u64,
-    /// How many line breaks came before the fault. Inside a string a line break is one, so they
-    /// are counted between tokens only.
+    /// The number of line breaks before the fault. A line break inside a string is a fault, so they are
+    /// counted between tokens only.
     line_breaks: u64,
     line_start: u64,
     fault: Option<Fault>,
-    /// In a broken document: the last byte outside strings that is no whitespace.
+    /// In a broken document: the last non-whitespace byte outside strings.
     before: u8,
-    /// Whether [`Nesting`] is no longer kept: a closer did not fit.
+    /// `true` if [`Nesting`] is no longer tracked, because a closer did not match.
     lost: bool,
     reported: Reported,
 }
 
-/// The bytes that do not simply belong to a string: the quote, the backslash, control characters.
+/// The bytes that end a run of plain string bytes: the quote, the backslash, control characters.
 const ENDS_RUN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
@@ -329,7 +345,7 @@ const ENDS_RUN: [bool; 256] = {
 impl Scanner {
     fn text(&mut self, delta: &str, findings: &mut Findings) {
         let bytes = delta.as_bytes();
-        // In a local, because through memory every byte would wait for the one before.
+        // Kept in a local variable, because through memory each byte would wait for the one before.
         let mut state = self.state;
         let mut at = 0;
         while let Some(&byte) = bytes.get(at) {
@@ -368,7 +384,7 @@ impl Scanner {
                         state = next;
                         at += 1;
                     }
-                    // The byte at fault is looked at again, as part of a broken document.
+                    // Read the faulty byte again, as part of a broken document.
                     Err(what) => state = self.fault(state, what, at),
                 },
             }
@@ -377,7 +393,7 @@ impl Scanner {
         self.offset += bytes.len() as u64;
     }
 
-    /// Takes a byte of a document that is valid so far; an error says what is wrong with it.
+    /// Reads a byte of a document that is valid so far. An error describes the problem.
     #[inline]
     fn step(&mut self, state: State, byte: u8, at: usize) -> Result<State, &'static str> {
         match state {
@@ -494,7 +510,7 @@ impl Scanner {
                 }
                 _ => Err("an invalid literal"),
             },
-            // Not stepped through.
+            // These states are not handled here.
             State::String
             | State::Broken
             | State::BrokenString
@@ -503,7 +519,7 @@ impl Scanner {
         }
     }
 
-    /// The first byte of a value.
+    /// Reads the first byte of a value.
     #[inline]
     fn value(&mut self, byte: u8) -> Result<State, &'static str> {
         match byte {
@@ -542,7 +558,7 @@ impl Scanner {
         State::String
     }
 
-    /// A byte after a value inside an array or object.
+    /// Reads a byte after a value inside an array or object.
     #[inline]
     fn next(&mut self, byte: u8, at: usize) -> Result<State, &'static str> {
         let in_object = self.nesting.in_object();
@@ -558,7 +574,7 @@ impl Scanner {
         }
     }
 
-    /// A byte after the document.
+    /// Reads a byte after the document.
     #[inline]
     fn done(&mut self, byte: u8, at: usize) -> Result<State, &'static str> {
         match byte {
@@ -568,7 +584,7 @@ impl Scanner {
         }
     }
 
-    /// A byte after a number, which only it shows to be complete.
+    /// Reads a byte after a number. Only this byte shows that the number is complete.
     #[inline]
     fn after_number(&mut self, byte: u8, at: usize) -> Result<State, &'static str> {
         match self.after_value() {
@@ -606,7 +622,7 @@ impl Scanner {
         state
     }
 
-    /// The document is broken. Gives the state in which to look at the rest.
+    /// Records the first fault. Returns the state for the rest of the document.
     #[cold]
     fn fault(&mut self, state: State, what: &'static str, at: usize) -> State {
         let position = self.offset + at as u64;
@@ -627,7 +643,7 @@ impl Scanner {
         }
     }
 
-    /// Takes a byte of a broken document, outside strings.
+    /// Reads a byte of a broken document, outside strings.
     fn step_broken(&mut self, byte: u8, at: usize, findings: &mut Findings) -> State {
         let mut state = State::Broken;
         match byte {
@@ -676,7 +692,7 @@ impl Scanner {
             &mut self.brackets
         };
         pairs.close += 1;
-        // Counts that exceed show a closer without an opener even when the nesting is lost.
+        // Counts that exceed show a closer without an opener even when nesting is no longer tracked.
         let unopened = pairs.close > pairs.open;
         let crossed = !self.lost && !unopened && self.nesting.in_object() != object;
         if unopened || crossed {
@@ -743,7 +759,7 @@ impl Scanner {
         )
     }
 
-    /// What is wrong with a text that ends here, without a fault up to here.
+    /// Returns the problem of a text that ends here, if it has no fault up to here.
     fn cut(&self) -> Option<&'static str> {
         let complete = match self.state {
             State::Done => true,

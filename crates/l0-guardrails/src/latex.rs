@@ -1,60 +1,60 @@
 //! The rule for LaTeX: environments, math delimiters, and the braces of commands.
 //!
-//! A state machine over bytes. Nothing of the text is kept but the start of the name that is being
-//! read; an environment is remembered by the hash of its name.
+//! A state machine over bytes. It keeps only the start of the name being read, and a hash of the name
+//! of each open environment.
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 use crate::fence::{self, Fence, FenceLine};
 use crate::hash::Fnv;
 
-/// How many open environments are told apart; of further ones only the number is known.
+/// The maximum number of open environments that are tracked. Beyond it, only their number is known.
 const MAX_OPEN: usize = 64;
 
-/// From this many open environments on, a warning is due.
+/// The number of open environments from which a warning is reported.
 const MANY_OPEN: u64 = 6;
 
-/// Checks the LaTeX in an answer, which may be a document of its own or formulas in Markdown.
+/// A rule that checks the LaTeX in an answer: a complete document, or formulas in Markdown.
 ///
 /// All violations are recoverable, and each distinct one is reported once:
 ///
-/// | violation | when | severity | what |
+/// | violation | when | severity | problem |
 /// |---|---|---|---|
-/// | `latex-environments` | at once | error | an `\end{..}` that does not fit the open `\begin{..}` |
-/// | | at once | warning | more than five environments are open |
-/// | | end | error | an environment is not closed: one violation for each |
+/// | `latex-environments` | immediately | error | an `\end{..}` does not match the open `\begin{..}` |
+/// | | immediately | warning | more than five environments are open |
+/// | | end | error | an environment is not closed (one violation for each) |
 /// | `latex-math` | end | error | `\[` and `\]`, or `\(` and `\)`, are not balanced; an odd number of `$$` |
 /// | | end | warning | an odd number of `$` |
 /// | `latex-common` | end | warning | a brace opened after a command (`\textbf{..`) is not closed |
 ///
-/// - An `\end` that does not fit closes the open environment of its name and those inside it; if
-///   there is none, it is taken for the misspelt end of the innermost one.
-/// - In `verbatim`, `Verbatim`, `lstlisting`, `minted` and `comment` nothing is read but their end,
-///   and nothing is read in `\verb|..|`.
-/// - Code in Markdown is no LaTeX, so that `sed 's/\(a/'` is no violation: text in single backticks
-///   on one line is not read, nor are code fences, except those marked as `latex`, `tex`, `math` or
-///   `katex`. What stands behind a single backtick is therefore judged only when its line has
-///   ended, or with the fifth `\begin` or `\end` behind it.
-/// - `\$` does not count, nor do three and more `$` in a row. A `$` before a digit is ambiguous: a
-///   price, or the beginning of a formula. It counts as a formula if a `$` follows in the same
-///   paragraph that can close it, as there is no blank before it and no digit behind it; else as a
-///   price, and says nothing. So `$5 and $10` is in order, `$2x$` is a formula, and `$2x` that is
-///   cut off goes unnoticed. In the paragraph of an unclosed `$`, a `$$` that does not begin its
-///   line is read as two single ones.
-/// - Messages name an environment only if it is one of the usual ones, from a fixed list, so that
-///   nothing of the answer gets into them.
+/// - An `\end` that does not match closes the open environment with its name and those inside it. If
+///   there is none, it counts as the misspelled end of the innermost one.
+/// - In `verbatim`, `Verbatim`, `lstlisting`, `minted` and `comment`, everything except their end is
+///   ignored. The text of `\verb|..|` is ignored too.
+/// - Code in Markdown is not LaTeX, so `sed 's/\(a/'` is not a violation. Text in single backticks on
+///   one line is ignored, and so are code fences, except those marked as `latex`, `tex`, `math` or
+///   `katex`. Text after a single backtick is therefore checked only at the end of its line, or at the
+///   fifth `\begin` or `\end` after it.
+/// - `\$` and runs of three or more `$` do not count. A `$` before a digit is ambiguous: a price, or
+///   the beginning of a formula. It counts as a formula if a closing `$` follows in the same paragraph.
+///   A closing `$` has no blank before it and no digit after it. Otherwise it counts as a price and is
+///   ignored. So `$5 and $10` is valid, `$2x$` is a formula, and a truncated `$2x` is not detected. In
+///   the paragraph of an unclosed `$`, a `$$` that does not begin its line is read as two single ones.
+/// - Messages name an environment only if it is in a fixed list of common ones, so they contain no text
+///   of the answer.
 ///
-/// A text without LaTeX says nothing, unless there is an odd `$` in its prose (`the $ sign`).
+/// A text without LaTeX has no violations, unless its prose contains an odd number of `$` (`the $
+/// sign`).
 ///
-/// It takes time in proportion to the text, and bounded memory: less than one kilobyte, and 32
-/// bytes for each open environment, up to 64 of them; an end beyond those is taken for that of the
-/// last one, whatever its name. No text is kept but up to 16 bytes of the name that is being read.
+/// The rule takes time proportional to the text, and bounded memory: less than one kilobyte, plus 32
+/// bytes for each of up to 64 open environments. Beyond those, an `\end` closes the last one, whatever
+/// its name. The only text kept is up to 16 bytes of the name being read.
 ///
-/// Known limits: comments (`% ..`) are read as text. A bracket that Markdown escapes (`\[1]`) is a
-/// delimiter, and `$$` for a class of prices an unclosed formula. Escapes like `\n{` in JSON or in
-/// code that is not marked as such look like commands. The environments that macros begin and end
-/// are not seen. Only what directly follows a command, its star, its option or its other argument
-/// is taken for the command's brace.
+/// Known limits: comments (`% ..`) are read as text. A bracket that Markdown escapes (`\[1]`) counts as
+/// a delimiter, and a price class like `$$` as an unclosed formula. Escapes like `\n{` in JSON or in
+/// unmarked code look like commands. Environments that macros begin and end are not seen. A brace
+/// belongs to a command only if it directly follows the command, its star, its option or its other
+/// argument.
 ///
 /// ```
 /// use l0_core::L0;
@@ -65,14 +65,14 @@ const MANY_OPEN: u64 = 6;
 /// ```
 #[derive(Debug, Default)]
 pub struct Latex {
-    /// The bytes before the current piece.
+    /// The number of bytes before the current piece.
     before: u64,
-    /// The last byte of the piece before, or 0.
+    /// The last byte of the previous piece, or 0.
     last: u8,
     state: State,
-    /// There is something in the line that is not blank.
+    /// `true` if the line contains a non-blank character.
     text_in_line: bool,
-    /// Where the command, or the run of `$`, began that is being read.
+    /// The start of the command, or of the run of `$`, being read.
     token_at: u64,
     name: Name,
     block: Option<Block>,
@@ -82,10 +82,10 @@ pub struct Latex {
     braces: Braces,
 }
 
-/// What is being read.
+/// The element being read.
 #[derive(Debug, Clone, Copy, Default)]
 enum State {
-    /// Only blanks and markers of lists and quotes so far in this line.
+    /// Only blanks and list or quote markers so far in this line.
     #[default]
     LineStart,
     /// A line that may open or close a code fence.
@@ -95,21 +95,21 @@ enum State {
     Text,
     Backslash,
     Command,
-    /// Behind `\begin` or `\end`.
+    /// After `\begin` or `\end`.
     Environment {
         end: bool,
     },
-    /// In the braces behind it.
+    /// In the braces after it.
     EnvironmentName {
         end: bool,
         brace_at: u64,
     },
-    /// Behind a command or one of its arguments.
+    /// After a command or one of its arguments.
     Arguments,
     Option,
-    /// Behind `\verb`.
+    /// After `\verb`.
     Verb,
-    /// In its text, up to this byte.
+    /// In the text of `\verb`, up to this byte.
     VerbText(u8),
     Dollars {
         count: u32,
@@ -120,13 +120,13 @@ enum State {
 }
 
 impl Latex {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The classes of bytes that matter from here on, if most do not.
+    /// Returns the classes of bytes that matter from here on, if most bytes do not.
     #[inline]
     fn indifferent_until(&self) -> Option<u8> {
         match self.state {
@@ -137,7 +137,7 @@ impl Latex {
         }
     }
 
-    /// Reads a byte; false if the state has changed, and the byte is to be read in the new one.
+    /// Reads a byte. Returns `false` if the state has changed and the byte must be read in the new one.
     fn step(&mut self, byte: u8, last: u8, at: u64, findings: &mut Findings) -> bool {
         if byte == b'\n' {
             self.end_line(findings);
@@ -186,13 +186,13 @@ impl Latex {
                     self.name.add(byte);
                     State::Command
                 }
-                // Each backslash may be that of the end.
+                // Each backslash can start the end.
                 b'\\' if self.environments.verbatim.is_some() => {
                     self.token_at = at;
                     State::Backslash
                 }
                 _ if self.environments.verbatim.is_some() => leave(State::Text),
-                // Inline code knows no escapes.
+                // Inline code has no escapes.
                 b'`' if self.code.is_some() => leave(State::Text),
                 _ => {
                     let at = self.token_at;
@@ -283,7 +283,7 @@ impl Latex {
         !again
     }
 
-    /// What follows if the line goes on with this byte, before its text has begun.
+    /// Returns the state after this byte, before the text of the line has begun.
     fn line_start(&mut self, byte: u8) -> Option<State> {
         match byte {
             _ if fence::is_indent(byte) => Some(State::LineStart),
@@ -304,7 +304,7 @@ impl Latex {
         self.block.as_ref().map(|block| block.fence)
     }
 
-    /// Whether the text is code that is no LaTeX.
+    /// Returns `true` if the text is code other than LaTeX.
     fn is_skipped(&self) -> bool {
         self.block.as_ref().is_some_and(|block| !block.latex)
     }
@@ -343,7 +343,8 @@ impl Latex {
         }
     }
 
-    /// The run of `$` or backticks has ended; what follows it, unless the line or the text ends.
+    /// Ends a run of `$` or backticks. `next` is the byte after it, or `None` at the end of the line or
+    /// text.
     fn end_run(&mut self, next: Option<u8>) {
         match self.state {
             State::Dollars {
@@ -364,7 +365,7 @@ impl Latex {
                     .two_dollars(self.token_at, after_blank, begins_line, digit);
             }
             State::Backticks(1) => match self.code.take() {
-                // It was code: as if it had not been read.
+                // The text was code, so restore the state before it.
                 Some(code) => {
                     self.math = code.math;
                     self.braces = code.braces;
@@ -404,7 +405,7 @@ impl Latex {
         self.state = State::LineStart;
     }
 
-    /// The backtick was none of inline code: what stands behind it counts.
+    /// The backtick did not start inline code, so the text after it counts.
     fn no_code(&mut self, findings: &mut Findings) {
         if let Some(code) = self.code.take() {
             for mark in &code.marks[..code.len] {
@@ -419,7 +420,7 @@ impl Latex {
         }
     }
 
-    /// An environment begins or ends, its name having been read.
+    /// Begins or ends an environment whose name has been read.
     fn environment(&mut self, end: bool, findings: &mut Findings) {
         let mark = Mark {
             end,
@@ -486,7 +487,7 @@ impl Check for Latex {
     }
 }
 
-/// The name that is being read: of a command, of an environment, of a code fence's language.
+/// The name being read: of a command, an environment, or a code fence's language.
 #[derive(Debug, Default)]
 struct Name {
     hash: Fnv,
@@ -503,7 +504,7 @@ impl Name {
         self.len = self.len.saturating_add(1);
     }
 
-    /// Adds a byte, unless it stands behind the first word.
+    /// Adds a byte, unless it is after the first word.
     fn add_to_first_word(&mut self, byte: u8) {
         let over = self.start[..self.len.min(16)].last() == Some(&b' ');
         if is_blank(byte) {
@@ -515,7 +516,7 @@ impl Name {
         }
     }
 
-    /// The name, or nothing if it is longer than any that matters.
+    /// Returns the name, or an empty slice if it is longer than any relevant name.
     fn as_bytes(&self) -> &[u8] {
         self.start.get(..self.len).unwrap_or_default()
     }
@@ -534,15 +535,15 @@ impl Name {
     }
 }
 
-/// The code behind an open fence.
+/// The code after an opening fence.
 #[derive(Debug)]
 struct Block {
     fence: Fence,
-    /// It holds LaTeX.
+    /// `true` if it contains LaTeX.
     latex: bool,
 }
 
-/// What was so before a backtick, and what came since: it counts only if it is no code.
+/// The state before a backtick, and the marks since. The marks count only if they are not code.
 #[derive(Debug)]
 struct Code {
     math: Math,
@@ -563,11 +564,11 @@ struct Mark {
 #[derive(Debug, Default)]
 struct Environments {
     open: Vec<Open>,
-    /// How many more are open.
+    /// The number of further open environments.
     beyond: u64,
-    /// The hash of the innermost environment's name, if nothing is read in it.
+    /// The hash of the innermost environment's name, if its content is ignored.
     verbatim: Option<u64>,
-    /// The warning was given.
+    /// `true` once the warning was reported.
     many: bool,
 }
 
@@ -642,7 +643,7 @@ impl Environments {
 
     fn end(&self, findings: &mut Findings) {
         for (level, open) in self.open.iter().enumerate() {
-            // The level tells apart those of one name.
+            // The level distinguishes environments with the same name.
             let level = level + 1;
             let message = match open.name {
                 Some(name) => format!(r"\begin{{{name}}} without \end{{{name}}}, at level {level}"),
@@ -668,12 +669,12 @@ fn mismatch(expected: Option<&str>, found: Option<&str>) -> String {
             format!(r"Expected \end{{{expected}}}, found \end{{{found}}}")
         }
         (Some(expected), None) => {
-            format!(r"Expected \end{{{expected}}}, found that of another environment")
+            format!(r"Expected \end{{{expected}}}, found the end of another environment")
         }
         (None, Some(found)) => {
             format!(r"Expected the end of another environment, found \end{{{found}}}")
         }
-        (None, None) => r"An \end that does not fit its \begin".to_owned(),
+        (None, None) => r"An \end that does not match its \begin".to_owned(),
     }
 }
 
@@ -684,20 +685,20 @@ struct Math {
     display: Pair,
     /// `\(` and `\)`.
     inline: Pair,
-    /// Where the `$$` is that waits for its second.
+    /// The position of the `$$` without a partner.
     dollars: Option<u64>,
     dollar: Dollar,
-    /// Where the last `$` is that was left over, if an odd number of them was.
+    /// The position of the last unmatched `$`, if their number is odd.
     odd: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Pair {
     unclosed: u64,
-    /// Where the outermost of them is.
+    /// The position of the outermost open one.
     at: u64,
     unopened: u64,
-    /// Where the first of them is.
+    /// The position of the first one without an opener.
     unopened_at: u64,
 }
 
@@ -738,12 +739,12 @@ impl Pair {
     }
 }
 
-/// Whether a `$` waits for its second.
+/// A `$` that waits for its partner.
 #[derive(Debug, Clone, Copy, Default)]
 enum Dollar {
     #[default]
     Closed,
-    /// It stands before a digit, and may be a price.
+    /// Before a digit, so it can be a price.
     Ambiguous,
     Open(u64),
 }
@@ -763,14 +764,14 @@ impl Math {
         self.dollar = match self.dollar {
             Dollar::Closed => Dollar::opened(at, digit),
             Dollar::Open(_) => Dollar::Closed,
-            // What cannot close a formula begins the next one: the first was a price.
+            // A `$` that cannot close a formula begins the next one, so the first was a price.
             Dollar::Ambiguous if after_blank || digit => Dollar::opened(at, digit),
             Dollar::Ambiguous => Dollar::Closed,
         };
     }
 
     fn two_dollars(&mut self, at: u64, after_blank: bool, begins_line: bool, digit: bool) {
-        // Between two formulas, as in `$a$$b$`, they close the one and open the other.
+        // Between two formulas, as in `$a$$b$`, they close one and open the other.
         let between = match self.dollar {
             Dollar::Open(_) => !begins_line,
             Dollar::Ambiguous => !after_blank,
@@ -789,7 +790,7 @@ impl Math {
         }
     }
 
-    /// No formula goes on behind a blank line.
+    /// Ends all formulas, because none continues after a blank line.
     fn end_paragraph(&mut self) {
         if let Dollar::Open(at) = self.dollar {
             self.odd = match self.odd {
@@ -818,7 +819,7 @@ impl Math {
 #[derive(Debug, Clone, Copy, Default)]
 struct Braces {
     depth: u64,
-    /// Where the outermost is.
+    /// The position of the outermost brace.
     at: u64,
 }
 
@@ -839,7 +840,7 @@ const LINE_END: u8 = 1;
 const SPECIAL: u8 = 2;
 const BRACE: u8 = 4;
 
-/// Which bytes may begin something in a text.
+/// The bytes that can begin something in a text.
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
     class[b'\n' as usize] = LINE_END;
@@ -851,7 +852,7 @@ const CLASS: [u8; 256] = {
     class
 };
 
-/// The environments in which nothing is read.
+/// The environments whose content is ignored.
 const VERBATIM: [&str; 6] = [
     "Verbatim",
     "comment",
@@ -861,7 +862,7 @@ const VERBATIM: [&str; 6] = [
     "verbatim*",
 ];
 
-/// The environments that messages may name, sorted.
+/// The environments that messages can name, sorted.
 const KNOWN: [&str; 84] = [
     "Bmatrix",
     "Verbatim",

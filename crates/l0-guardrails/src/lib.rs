@@ -1,5 +1,4 @@
-//! Judge the answers of a model while they stream: rules that an answer must keep, and detection of
-//! drift.
+//! Checks of a model's answers while they stream: guardrail rules and drift detection.
 //!
 //! ```
 //! use l0_core::{Chunk, L0, Monitoring, Token};
@@ -18,7 +17,7 @@
 //!     .drift(Drift::new())
 //!     .build();
 //!
-//! // The first answer is cut off in the middle of the JSON, so L0 asks again.
+//! // The first answer is cut off in the middle of the JSON, so L0 retries.
 //! let mut run = l0.stream(|_attempt| client.connect()).start();
 //! let mut text = String::new();
 //! while let Some(chunk) = run.next().await {
@@ -39,34 +38,40 @@
 //!
 //! # Rules
 //!
-//! [`Guardrails`] has sets of rules. A set is a [`Checks`](l0_core::Checks): it takes further rules
-//! with [`with`](l0_core::Checks::with): one of this crate, or a [`Check`](l0_core::Check) of your own.
+//! [`Guardrails`] provides sets of rules. A set is a [`Checks`](l0_core::Checks). Add rules to it with
+//! [`with`](l0_core::Checks::with): rules of this crate, or your own [`Check`](l0_core::Check).
 //!
-//! | rule | what it judges |
+//! | rule | what it checks |
 //! |---|---|
-//! | [`Json`], [`StrictJson`] | whether the answer is a JSON document |
-//! | [`Markdown`] | fences, tables, lists, and whether the answer looks complete |
-//! | [`Latex`] | environments, formulas, braces |
-//! | [`Patterns`] | whether the model talks about itself, refuses, leaks its instructions, leaves placeholders, repeats itself |
-//! | [`CustomPattern`] | whether one of your own phrases is in the answer |
-//! | [`ZeroOutput`] | whether there is an answer at all |
+//! | [`Json`], [`StrictJson`] | the answer is a JSON document |
+//! | [`Markdown`] | fences, tables and lists are well-formed, and the answer looks complete |
+//! | [`Latex`] | environments, formulas and braces are balanced |
+//! | [`Patterns`] | the model does not talk about itself, refuse, leak its instructions, leave placeholders or repeat itself |
+//! | [`CustomPattern`] | none of your own phrases is in the answer |
+//! | [`ZeroOutput`] | the answer is not empty |
 //!
-//! The severity of a violation decides what happens. A warning is counted. A recoverable error makes
-//! the attempt a faulty one when it ends: L0 asks again, and the run completes once retries are
-//! exhausted. An error that is not recoverable ends the run at once, and so does a fatal violation:
-//! the item at fault is not handed out. What was handed out before stays with the consumer.
+//! The severity of a violation determines what happens. A warning is only counted. A recoverable error
+//! makes the attempt fail when it ends: L0 retries, and the run completes once retries are exhausted.
+//! An error that is not recoverable, or a fatal violation, ends the run immediately. The violating item
+//! is not yielded. Items yielded earlier stay with the consumer.
 //!
 //! # Drift
 //!
 //! [`Drift`] detects answers that change their tone or format, repeat themselves, or comment on
-//! themselves. What it finds is recorded. L0 asks again only if you say so, with [`Drift::retry`].
+//! themselves. Findings are recorded. L0 retries only if you enable it with [`Drift::retry`].
 //!
-//! # What they see
+//! # Input
 //!
-//! Rules and drift see the text of the answer, delta by delta, and neither reasoning nor tool calls.
-//! Each of them takes time in proportion to the text, and bounded memory. No message holds any text
-//! of the answer, unless you put it there with a rule of your own. What is found does not depend on
-//! where the stream is cut into deltas, except for `entropy_spike`, which is about deltas.
+//! Rules and drift detectors receive the text of the answer, delta by delta. They do not receive
+//! reasoning or tool calls. Each takes time proportional to the text, and bounded memory. Messages
+//! contain no text of the answer, unless your own rule puts it there. Findings do not depend on how the
+//! stream is divided into deltas. `entropy_spike` is the exception, because it compares deltas.
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Guardrails and drift](https://docs.rs/l0-core/latest/l0_core/guide/quality/)
 
 mod custom;
 mod drift;

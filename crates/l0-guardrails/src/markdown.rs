@@ -1,47 +1,45 @@
 //! The rule for Markdown: fences, tables, lists, and whether the answer looks complete.
 //!
-//! A state machine over bytes. Nothing of the text is kept: of the current line its features (how
-//! it begins, its pipes, its last character), of the lines before it what is still open.
+//! A state machine over bytes. It keeps no text, only features of the current line (its beginning, its
+//! pipes, its last character) and the blocks that are still open.
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 use crate::fence::{Fence, FenceLine};
 use crate::sentence::ends_sentence;
 
-/// Checks the structure of an answer in Markdown.
+/// A rule that checks the structure of an answer in Markdown.
 ///
-/// Everything is reported at the end of the answer, each violation at most once, and all of them
-/// are recoverable:
+/// All violations are reported at the end of the answer, at most once each, and are recoverable:
 ///
-/// | violation | severity | what |
+/// | violation | severity | problem |
 /// |---|---|---|
 /// | `markdown-fences` | error | a code fence (three or more `` ` `` or `~`) is not closed |
-/// | `markdown-tables` | warning | rows have another number of columns than their table's separator row, the header among them |
-/// | `markdown-lists` | warning | ordered and unordered items at one indent of a list |
+/// | `markdown-tables` | warning | rows, including the header, have a different number of columns than their table's separator row |
+/// | `markdown-lists` | warning | ordered and unordered items at the same indent of a list |
 /// | `markdown-complete` | error | the answer ends inside a code fence |
 /// | `markdown-complete` | warning | the last line that is not blank looks cut off |
 ///
-/// - Fences are those of [the specification](https://spec.commonmark.org), in list items and quotes
-///   too: indented by up to three spaces beyond the item's text, and closed by a fence of the same
-///   character, at least as long, with nothing behind it. Unlike there, the end of a list item or of
-///   a quote does not close a fence: one that was forgotten is reported.
-/// - A table is a line followed by a separator row (`|---|:-:|`); its rows are the lines with
-///   pipes that follow. Escaped pipes and those in inline code are no borders of columns. Lists,
-///   headings, rules and tables are not looked for in fences.
-/// - A list ends at a heading, rule or fence outside its items, and at a blank line followed by
-///   other text outside its items.
-/// - A last line looks complete if it ends in one of ``. ! ? ; : ] } ) " ' ` ``, in a mark of
-///   another script with the same meaning (`。`, `？`, `…`, `”`, `」`, `।`, ...), in the `$` of a
-///   formula, or in an emoji; `*`, `_` and `~` that close an emphasis are looked through. Headings,
-///   list items, table rows and other lines that begin with a pipe, fences and rules are complete
-///   as they are.
+/// - Fences follow [the specification](https://spec.commonmark.org), in list items and quotes too. They
+///   are indented by up to three spaces beyond the item's text. A closing fence uses the same
+///   character, is at least as long, and has nothing after it. Unlike in the specification, the end of
+///   a list item or of a quote does not close a fence, so a forgotten one is reported.
+/// - A table is a line followed by a separator row (`|---|:-:|`). Its rows are the following lines with
+///   pipes. Escaped pipes and pipes in inline code do not separate columns. Lists, headings, rules and
+///   tables inside fences are ignored.
+/// - A list ends at a heading, rule or fence outside its items, and at a blank line followed by other
+///   text outside its items.
+/// - A last line looks complete if it ends with one of ``. ! ? ; : ] } ) " ' ` ``, an equivalent mark
+///   of another script (`。`, `？`, `…`, `”`, `」`, `।`, ...), the `$` of a formula, or an emoji. Closing
+///   emphasis marks `*`, `_` and `~` are skipped. Headings, list items, table rows and other lines that
+///   begin with a pipe, fences and rules are always complete.
 ///
-/// It takes time in proportion to the text, and fixed memory, below one kilobyte: no text is kept.
+/// The rule takes time proportional to the text, and fixed memory below one kilobyte. It keeps no text.
 ///
-/// Known limits: nested lists are followed sixteen levels deep, and items further in are not
-/// looked at. A line of a table in which an inline code is not closed counts all pipes behind its
-/// opening. A line of a table without any pipe ends it. HTML and the definitions of links are read
-/// as text. Indented code is read as text too, except that no fence, heading or table begins in it.
+/// Known limits: nested lists are tracked sixteen levels deep, and deeper items are ignored. In a table
+/// row with unclosed inline code, all pipes after its opening count. A line without any pipe ends a
+/// table. HTML and link definitions are read as text. Indented code is read as text too, except that no
+/// fence, heading or table begins in it.
 ///
 /// ```
 /// use l0_core::L0;
@@ -52,29 +50,83 @@ use crate::sentence::ends_sentence;
 /// ```
 #[derive(Debug, Default)]
 pub struct Markdown {
-    /// The bytes before the current piece.
+    /// The number of bytes before the current piece.
     before: u64,
     line: Line,
-    /// The last byte was a carriage return, which has ended its line: a line feed belongs to it.
+    /// The classes of bytes that matter in the next piece, or 0 if all bytes do.
+    ends: u8,
+    /// `true` if the last byte was a carriage return that ended its line. A following line feed belongs
+    /// to it.
     after_return: bool,
     block: Option<Block>,
     list: List,
     previous: Previous,
     table: Option<Table>,
-    /// What the last line that is not blank leaves to check.
+    /// The state of the last non-blank line, checked at the end.
     last: Last,
-    bad_rows: BadRows,
-    mixed_lists: MixedLists,
+    problems: Option<Box<Problems>>,
 }
 
 impl Markdown {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A byte of the current line.
+    /// Reads a piece.
+    fn read(&mut self, delta: &str) {
+        let bytes = delta.as_bytes();
+        let mut at = 0;
+        if self.after_return && bytes.first() == Some(&b'\n') {
+            at = 1;
+            self.line.start += 1;
+        }
+        if !bytes.is_empty() {
+            self.after_return = false;
+        }
+        // The start of the current line in this piece.
+        let mut part = at;
+        while let Some(&byte) = bytes.get(at) {
+            if let Some(ends) = self.line.indifferent_until() {
+                let rest = &bytes[at..];
+                let plain = rest
+                    .iter()
+                    .position(|byte| CLASS[usize::from(*byte)] & ends != 0);
+                let plain = plain.unwrap_or(rest.len());
+                if plain > 0 {
+                    self.line.cells.pass(&rest[..plain]);
+                    at += plain;
+                    continue;
+                }
+            }
+            if CLASS[usize::from(byte)] & LINE_END == 0 {
+                self.step(byte);
+                at += 1;
+                continue;
+            }
+            self.line.tail.add(&delta[part..at]);
+            self.end_line();
+            at += 1;
+            if byte == b'\r' {
+                match bytes.get(at) {
+                    Some(b'\n') => at += 1,
+                    Some(_) => {}
+                    None => self.after_return = true,
+                }
+            }
+            part = at;
+            self.line = Line {
+                start: self.before + at as u64,
+                ..Line::default()
+            };
+        }
+        self.line.tail.add(&delta[part..]);
+        self.before += bytes.len() as u64;
+        self.ends = self.line.indifferent_until().unwrap_or_default();
+    }
+
+    /// Reads a byte of the current line.
     #[inline]
     fn step(&mut self, byte: u8) {
         match &self.block {
@@ -103,7 +155,7 @@ impl Markdown {
             Phase::Digits { count, one } => {
                 line.look(byte);
                 line.phase = match byte {
-                    // More digits are no number of an item.
+                    // More digits are not a valid item number.
                     b'0'..=b'9' if count < 9 => Phase::Digits {
                         count: count + 1,
                         one: false,
@@ -137,7 +189,7 @@ impl Markdown {
         }
     }
 
-    /// The first byte behind the indent of the line, or of what an item or a quote holds.
+    /// Reads the first byte after the indent of the line, or of an item's or quote's content.
     fn content(&mut self, byte: u8) {
         let line = &mut self.line;
         if line.item {
@@ -146,7 +198,7 @@ impl Markdown {
             if line.depth == self.list.depth {
                 line.base = self.list.base(line.column);
             } else if byte != b'>' {
-                // The list was in a quote, which has ended.
+                // The list was in a quote that has ended.
                 self.list.clear();
             }
         }
@@ -154,7 +206,7 @@ impl Markdown {
         line.indented = indented;
         line.text = true;
 
-        // `- - -` is a rule, not three items: they wait while all of it may be one.
+        // `- - -` is a rule, not three items. The items wait while the line can still be a rule.
         if !(line.rule.alive() && line.rule.mark == byte) {
             self.commit_items();
             self.line.rule = Rule::begin(byte);
@@ -163,7 +215,7 @@ impl Markdown {
         }
 
         let line = &mut self.line;
-        // Items indented too far are taken as what was meant, if there is a list.
+        // Items with too much indent count as intended, if there is a list.
         let item = !indented || line.item || !self.list.is_empty();
         line.phase = match byte {
             b'>' if !indented => return self.enter_quote(),
@@ -185,7 +237,7 @@ impl Markdown {
             line.foreign = true;
         } else if !line.foreign && !self.list.is_empty() && self.list.depth == line.depth {
             if line.base > 0 {
-                // A quote in an item: the list goes on behind it.
+                // A quote inside an item: the list continues after it.
                 self.list.leave(line.column);
                 line.foreign = true;
             } else {
@@ -202,8 +254,8 @@ impl Markdown {
         line.phase = Phase::Quote;
     }
 
-    /// Whether a number may begin an item here: in the middle of a paragraph only 1 may, else
-    /// every line that happens to begin with a number were one.
+    /// Returns `true` if a number can begin an item here. In the middle of a paragraph only 1 can.
+    /// Otherwise every line that happens to begin with a number would be an item.
     fn may_begin_ordered(&self, one: bool) -> bool {
         one || !self.list.is_empty() || self.line.any_item || !self.in_paragraph()
     }
@@ -212,7 +264,7 @@ impl Markdown {
         matches!(self.previous, Previous::Paragraph { depth, .. } if depth == self.line.depth)
     }
 
-    /// A marker of so many columns, and the blank behind it.
+    /// Begins an item with a marker of this width, followed by a blank.
     fn begin_item(&mut self, ordered: bool, width: u32, blank: u8) {
         let line = &mut self.line;
         let indent = line.column;
@@ -221,8 +273,8 @@ impl Markdown {
         if let Some(slot) = line.items.get_mut(usize::from(line.pending)) {
             *slot = Item {
                 ordered,
-                indent,
-                content: line.column.saturating_add(1),
+                indent: narrow(indent),
+                content: narrow(line.column.saturating_add(1)),
             };
             line.pending += 1;
         }
@@ -234,14 +286,15 @@ impl Markdown {
         line.indent(blank);
     }
 
-    /// Takes the line's items so far into the list: they are no rule.
+    /// Adds the line's items so far to the list, because the line is not a rule.
     fn commit_items(&mut self) {
         let line = &mut self.line;
         if !line.foreign {
             for item in &line.items[..usize::from(line.pending)] {
                 if self.list.add(*item, line.depth) {
-                    self.mixed_lists.count += 1;
-                    self.mixed_lists.first.get_or_insert(line.start);
+                    let mixed = &mut self.problems.get_or_insert_default().mixed_lists;
+                    mixed.count += 1;
+                    mixed.first.get_or_insert(line.start);
                 }
             }
         }
@@ -258,7 +311,7 @@ impl Markdown {
             return;
         }
 
-        // A marker with nothing behind it.
+        // A marker with nothing after it.
         match self.line.phase {
             Phase::Bullet if !self.is_underline() => self.begin_item(false, 1, b' '),
             Phase::Ordered { count, one } if self.may_begin_ordered(one) => {
@@ -277,10 +330,10 @@ impl Markdown {
         if !rule {
             self.commit_items();
         } else if self.line.pending > 0 {
-            // What looked like items was a rule with spaces.
+            // The apparent items were a rule with spaces.
             self.line.pending = 0;
             self.line.any_item = false;
-            self.line.column = self.line.items[0].indent;
+            self.line.column = self.line.items[0].indent.into();
         }
         let code = match self.line.phase {
             Phase::Fence(fence) => fence.end(None).map(|fence| Block {
@@ -324,7 +377,7 @@ impl Markdown {
         self.block = code;
     }
 
-    /// Whether the line makes the paragraph above it a heading.
+    /// Returns `true` if the line makes the paragraph above it a heading.
     fn is_underline(&self) -> bool {
         let mark = self.line.rule.mark;
         self.line.rule.alive()
@@ -333,12 +386,22 @@ impl Markdown {
             && (mark == b'=' || (mark == b'-' && self.list.is_empty()))
     }
 
-    /// Whether the line, which is text, is a row of a table.
+    /// Compares the columns of a row with the expected number for its table.
+    fn check_row(&mut self, columns: u32, expected: u32, at: u64) {
+        if columns != expected {
+            let bad = &mut self.problems.get_or_insert_default().bad_rows;
+            bad.count += 1;
+            bad.first.get_or_insert((at, columns, expected));
+        }
+    }
+
+    /// Returns `true` if the line, which is text, is a row of a table.
     fn row(&mut self, row: Row) -> bool {
         let line = &self.line;
         match self.table {
             Some(table) if table.depth == line.depth && row.pipes > 0 => {
-                self.bad_rows.check(row.columns, table.columns, line.start);
+                let at = line.start;
+                self.check_row(row.columns, table.columns, at);
                 return true;
             }
             _ => {}
@@ -353,7 +416,7 @@ impl Markdown {
                     columns: row.columns,
                     depth,
                 });
-                self.bad_rows.check(columns, row.columns, at);
+                self.check_row(columns, row.columns, at);
                 true
             }
             _ => false,
@@ -366,54 +429,18 @@ impl Check for Markdown {
         "markdown-structure"
     }
 
+    #[inline]
     fn text(&mut self, delta: &str, _: &mut Findings) {
-        let bytes = delta.as_bytes();
-        let mut at = 0;
-        if self.after_return && bytes.first() == Some(&b'\n') {
-            at = 1;
-            self.line.start += 1;
+        let ends = self.ends;
+        let is_plain = |byte: u8| CLASS[usize::from(byte)] & ends == 0;
+        // Most pieces lie within a line.
+        if ends != 0 && delta.bytes().all(is_plain) {
+            self.line.cells.pass(delta.as_bytes());
+            self.line.tail.add(delta);
+            self.before += delta.len() as u64;
+        } else {
+            self.read(delta);
         }
-        if !bytes.is_empty() {
-            self.after_return = false;
-        }
-        // Where the current line begins in this piece.
-        let mut part = at;
-        while let Some(&byte) = bytes.get(at) {
-            if let Some(ends) = self.line.indifferent_until() {
-                let rest = &bytes[at..];
-                let plain = rest
-                    .iter()
-                    .position(|byte| CLASS[usize::from(*byte)] & ends != 0);
-                let plain = plain.unwrap_or(rest.len());
-                if plain > 0 {
-                    self.line.cells.pass(&rest[..plain]);
-                    at += plain;
-                    continue;
-                }
-            }
-            if CLASS[usize::from(byte)] & LINE_END == 0 {
-                self.step(byte);
-                at += 1;
-                continue;
-            }
-            self.line.tail.add(&delta[part..at]);
-            self.end_line();
-            at += 1;
-            if byte == b'\r' {
-                match bytes.get(at) {
-                    Some(b'\n') => at += 1,
-                    Some(_) => {}
-                    None => self.after_return = true,
-                }
-            }
-            part = at;
-            self.line = Line {
-                start: self.before + at as u64,
-                ..Line::default()
-            };
-        }
-        self.line.tail.add(&delta[part..]);
-        self.before += bytes.len() as u64;
     }
 
     fn end(&mut self, _: &Ended, findings: &mut Findings) {
@@ -431,22 +458,30 @@ impl Check for Markdown {
             );
             findings.report(unclosed.position(block.at));
         }
-        if let Some((at, columns, expected)) = self.bad_rows.first {
+        let problems = self.problems.as_deref();
+        let bad_rows = problems.map(|problems| &problems.bad_rows);
+        if let Some(BadRows {
+            count,
+            first: Some((at, columns, expected)),
+        }) = bad_rows
+        {
             let message = format!(
-                "Table rows with another number of columns than their separator row: {}, the \
-                 first with {columns} instead of {expected}",
-                self.bad_rows.count,
+                "Table rows with a different number of columns than their separator row: {count}, \
+                 the first with {columns} instead of {expected}"
             );
             let rows = Violation::new("markdown-tables", Severity::Warning, message);
-            findings.report(rows.position(at));
+            findings.report(rows.position(*at));
         }
-        if let Some(at) = self.mixed_lists.first {
-            let message = format!(
-                "Lists with ordered and unordered items at one indent: {}",
-                self.mixed_lists.count,
-            );
+        let mixed_lists = problems.map(|problems| &problems.mixed_lists);
+        if let Some(MixedLists {
+            count,
+            first: Some(at),
+        }) = mixed_lists
+        {
+            let message =
+                format!("Lists with ordered and unordered items at the same indent: {count}",);
             let lists = Violation::new("markdown-lists", Severity::Warning, message);
-            findings.report(lists.position(at));
+            findings.report(lists.position(*at));
         }
         if self.block.is_some() {
             findings.report(Violation::new(
@@ -464,28 +499,28 @@ impl Check for Markdown {
     }
 }
 
-/// The line that is being read.
+/// The line being read.
 #[derive(Debug, Default)]
 struct Line {
-    /// Where it begins in the answer.
+    /// The start of the line in the answer.
     start: u64,
     phase: Phase,
-    /// The quote markers so far.
+    /// The number of quote markers so far.
     depth: u32,
-    /// The column of the next byte while indent is read, then that of the content; in a quote,
-    /// from its marker on.
+    /// The column of the next byte while indent is read, then of the content. In a quote, columns count
+    /// from its marker.
     column: u32,
-    /// The column at which the text of the item begins that the line belongs to.
+    /// The column of the text of the item that the line belongs to.
     base: u32,
-    /// The content is indented like code.
+    /// `true` if the content is indented like code.
     indented: bool,
-    /// There is something that is not blank behind all markers.
+    /// `true` if a non-blank character follows all markers.
     text: bool,
     heading: bool,
-    /// The last marker is an item's.
+    /// `true` if the last marker belongs to an item.
     item: bool,
     any_item: bool,
-    /// The line is in a quote inside an item: its lists are not looked at.
+    /// `true` if the line is in a quote inside an item, whose lists are ignored.
     foreign: bool,
     marker_end: u32,
     pending: u8,
@@ -495,34 +530,34 @@ struct Line {
     tail: Tail,
 }
 
-/// What the next byte of a line is. Its tag is a byte of its own, which every byte asks for.
+/// The meaning of the next byte of a line. Its tag is a separate byte, because every byte reads it.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(u8)]
 enum Phase {
     #[default]
     Indent,
-    /// Behind the marker of a quote, a space of which belongs to it.
+    /// After a quote marker, to which one space belongs.
     Quote,
     Bullet,
     Digits {
         count: u8,
         one: bool,
     },
-    /// Behind the number of an item and its `.` or `)`.
+    /// After the number of an item and its `.` or `)`.
     Ordered {
         count: u8,
         one: bool,
     },
     Hashes(u8),
-    /// A fence may open, or the open one close.
+    /// A fence may open, or the open one may close.
     Fence(FenceLine),
     Body,
-    /// Inside a fence: nothing matters until the line ends.
+    /// Inside a fence, where nothing matters until the line ends.
     Skip,
 }
 
 impl Line {
-    /// Reads a byte of indent; false if it is none.
+    /// Reads a byte of indent. Returns `false` if it is not indent.
     fn indent(&mut self, byte: u8) -> bool {
         match byte {
             b' ' if matches!(self.phase, Phase::Quote) => self.phase = Phase::Indent,
@@ -536,14 +571,14 @@ impl Line {
         true
     }
 
-    /// A byte of content.
+    /// Reads a byte of content.
     #[inline]
     fn look(&mut self, byte: u8) {
         self.rule.step(byte);
         self.cells.step(byte);
     }
 
-    /// The text of the last item begins here.
+    /// Opens the last item at the start of its text.
     fn open_item(&mut self) {
         // More than four spaces are indented code.
         let content = if self.column - self.marker_end > 4 {
@@ -553,11 +588,11 @@ impl Line {
         };
         self.base = content;
         if let Some(item) = self.items[..usize::from(self.pending)].last_mut() {
-            item.content = content;
+            item.content = narrow(content);
         }
     }
 
-    /// The classes of bytes that matter from here on, if most do not.
+    /// Returns the classes of bytes that matter from here on, if most bytes do not.
     #[inline]
     fn indifferent_until(&self) -> Option<u8> {
         match self.phase {
@@ -595,23 +630,23 @@ impl Line {
     }
 }
 
-/// The code behind an open fence.
+/// The code after an opening fence.
 #[derive(Debug)]
 struct Block {
     fence: Fence,
-    /// From where the indent of the closing fence counts.
+    /// The column from which the indent of the closing fence counts.
     base: u32,
-    /// The quote markers of its lines.
+    /// The number of quote markers of its lines.
     depth: u32,
     at: u64,
 }
 
-/// The line before the current one.
+/// The kind of the previous line.
 #[derive(Debug, Clone, Copy, Default)]
 enum Previous {
     #[default]
     Blank,
-    /// Text, which may be the header of a table if its columns are known.
+    /// Text, which can be the header of a table if its columns are known.
     Paragraph {
         columns: Option<u32>,
         depth: u32,
@@ -626,20 +661,18 @@ struct Table {
     depth: u32,
 }
 
+/// The problems to report at the end.
+#[derive(Debug, Default)]
+struct Problems {
+    bad_rows: BadRows,
+    mixed_lists: MixedLists,
+}
+
 #[derive(Debug, Default)]
 struct BadRows {
     count: u64,
-    /// Where, with how many columns, and how many there should be.
+    /// The position of the first row, its number of columns, and the expected number.
     first: Option<(u64, u32, u32)>,
-}
-
-impl BadRows {
-    fn check(&mut self, columns: u32, expected: u32, at: u64) {
-        if columns != expected {
-            self.count += 1;
-            self.first.get_or_insert((at, columns, expected));
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -648,7 +681,7 @@ struct MixedLists {
     first: Option<u64>,
 }
 
-/// How the last line that is not blank ends.
+/// How the last non-blank line ends.
 #[derive(Debug, Default)]
 enum Last {
     #[default]
@@ -662,72 +695,76 @@ impl Last {
     }
 }
 
-/// An item, by its marker.
+/// A list item, by its marker. Columns saturate at the maximum of their type.
 #[derive(Debug, Clone, Copy, Default)]
 struct Item {
     ordered: bool,
-    indent: u32,
-    /// The column at which its text begins.
-    content: u32,
+    indent: u16,
+    /// The column of its text.
+    content: u16,
+}
+
+fn narrow(column: u32) -> u16 {
+    u16::try_from(column).unwrap_or(u16::MAX)
 }
 
 /// The open list, from the outermost level to the innermost.
 #[derive(Debug, Default)]
 struct List {
-    levels: [Level; 16],
-    len: usize,
-    /// The quote markers of its lines.
+    levels: Vec<Level>,
+    /// The number of quote markers of its lines.
     depth: u32,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Level {
     last: Item,
-    /// It was found to be mixed.
+    /// `true` if the level was found to be mixed.
     mixed: bool,
 }
 
 impl List {
+    /// The maximum number of levels tracked.
+    const MAX: usize = 16;
+
     fn is_empty(&self) -> bool {
-        self.len == 0
+        self.levels.is_empty()
     }
 
     fn clear(&mut self) {
-        self.len = 0;
+        self.levels.clear();
         self.depth = 0;
     }
 
-    /// Ends the levels that something at this column is outside of.
+    /// Ends the levels that do not contain this column.
     fn leave(&mut self, column: u32) {
-        while self.len > 0 && self.levels[self.len - 1].last.content > column {
-            self.len -= 1;
-        }
+        self.end_levels(|item| u32::from(item.content) > column);
         if self.is_empty() {
             self.clear();
         }
     }
 
-    /// The column at which the text begins of the item that something at this column is in.
-    fn base(&self, column: u32) -> u32 {
-        let contents = self.levels[..self.len]
-            .iter()
-            .rev()
-            .map(|level| level.last.content);
-        contents
-            .into_iter()
-            .find(|content| *content <= column)
-            .unwrap_or(0)
+    /// Ends the innermost levels while `ends` returns `true` for their last item.
+    fn end_levels(&mut self, ends: impl Fn(&Item) -> bool) {
+        while self.levels.last().is_some_and(|level| ends(&level.last)) {
+            self.levels.pop();
+        }
     }
 
-    /// Adds an item; true if its level is mixed, and was not before.
+    /// Returns the column of the text of the item that contains this column.
+    fn base(&self, column: u32) -> u32 {
+        let contents = self.levels.iter().rev();
+        let mut contents = contents.map(|level| u32::from(level.last.content));
+        contents.find(|content| *content <= column).unwrap_or(0)
+    }
+
+    /// Adds an item. Returns `true` if its level becomes mixed.
     fn add(&mut self, item: Item, depth: u32) -> bool {
         if self.is_empty() {
             self.depth = depth;
         }
-        while self.len > 0 && self.levels[self.len - 1].last.indent > item.indent {
-            self.len -= 1;
-        }
-        match self.levels[..self.len].last_mut() {
+        self.end_levels(|last| last.indent > item.indent);
+        match self.levels.last_mut() {
             Some(level) if level.last.indent == item.indent => {
                 let newly_mixed = !level.mixed && level.last.ordered != item.ordered;
                 level.mixed |= newly_mixed;
@@ -736,21 +773,20 @@ impl List {
             }
             _ => {}
         }
-        if let Some(level) = self.levels.get_mut(self.len) {
-            *level = Level {
+        if self.levels.len() < Self::MAX {
+            self.levels.push(Level {
                 last: item,
                 mixed: false,
-            };
-            self.len += 1;
+            });
         }
         false
     }
 }
 
-/// A run of one mark, spaces among them, that may turn out as a rule or an underline.
+/// A run of one mark, possibly with spaces, that can become a rule or an underline.
 #[derive(Debug, Default)]
 struct Rule {
-    /// 0 if it is none.
+    /// 0 if the line is neither.
     mark: u8,
     count: u32,
 }
@@ -784,19 +820,19 @@ impl Rule {
     }
 }
 
-/// The columns of a line, should it be a row of a table.
+/// The columns of a line, in case it is a row of a table.
 #[derive(Debug, Default)]
 struct Cells {
     pipes: u32,
-    /// Those in the inline code that is open; pipes after all if it is not closed.
+    /// The pipes in open inline code. They count if the code is never closed.
     code_pipes: u32,
     /// The length of the backtick run that opened inline code, or 0.
     code: u32,
-    /// The backtick run that is being read.
+    /// The length of the backtick run being read.
     run: u32,
     escaped: bool,
     leading: bool,
-    /// The last byte that is not blank is a pipe.
+    /// `true` if the last non-blank byte is a pipe.
     trailing: bool,
     separator: Separator,
 }
@@ -810,16 +846,18 @@ struct Row {
 }
 
 impl Cells {
-    /// Whether bytes that are neither pipe, backtick nor backslash change nothing but `trailing`.
+    /// Returns `true` if bytes other than pipes, backticks and backslashes change only `trailing`.
     #[inline]
     fn quiet(&self) -> bool {
         self.run == 0 && !self.escaped && matches!(self.separator, Separator::None)
     }
 
-    /// Bytes that are neither pipe, backtick nor backslash.
+    /// Reads bytes other than pipes, backticks and backslashes.
     #[inline]
     fn pass(&mut self, bytes: &[u8]) {
-        self.trailing = self.trailing && bytes.iter().all(|byte| is_blank(*byte));
+        if self.trailing {
+            self.trailing = bytes.iter().all(|byte| is_blank(*byte));
+        }
     }
 
     fn step(&mut self, byte: u8) {
@@ -876,20 +914,20 @@ impl Cells {
     }
 }
 
-/// How far a line is a separator row.
+/// The progress of a line as a separator row.
 #[derive(Debug, Clone, Copy, Default)]
 enum Separator {
     #[default]
     Begin,
-    /// Behind a pipe; whether there was a cell before it.
+    /// After a pipe, with a flag for a cell before it.
     Cell {
         any: bool,
     },
     Colon,
     Dashes,
-    /// Behind the dashes and their colon.
+    /// After the dashes and their colon.
     Done,
-    /// It is none.
+    /// Not a separator row.
     None,
 }
 
@@ -913,7 +951,7 @@ impl Separator {
     }
 }
 
-/// How a line ends: its last character that is neither blank nor closes an emphasis.
+/// The end of a line: its last character that is neither blank nor closes an emphasis.
 #[derive(Debug)]
 struct Tail {
     end: Option<char>,
@@ -930,11 +968,11 @@ impl Default for Tail {
 }
 
 impl Tail {
-    /// A further part of the line.
+    /// Reads a further part of the line.
     #[inline]
     fn add(&mut self, part: &str) {
-        let plain = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'_' | b'~');
-        // Nearly always a plain character, or one and a space.
+        let plain = |byte: &u8| CLASS[usize::from(*byte)] & PLAIN != 0;
+        // Usually a plain character, or one and a space.
         match part.as_bytes() {
             [] => {}
             [.., end] if plain(end) => {
@@ -956,7 +994,7 @@ impl Tail {
             let before = text.trim_end_matches(emphasis).chars().next_back();
             let after_blank = before.map_or(self.after_blank, char::is_whitespace);
             if !emphasis(mark) || after_blank {
-                // Behind a blank, it opens an emphasis.
+                // After a blank, it opens an emphasis.
                 self.end = Some(mark);
             } else if before.is_some() {
                 self.end = before;
@@ -969,7 +1007,7 @@ impl Tail {
     }
 }
 
-/// Whether a last line that ends so looks complete.
+/// Returns `true` if a last line with this end looks complete.
 fn is_end(c: char) -> bool {
     match c {
         _ if ends_sentence(c) => true,
@@ -981,7 +1019,7 @@ fn is_end(c: char) -> bool {
         | '〙' | '〞' | '〟' => true,
         // Arabic.
         '؛' => true,
-        // Emoji and other pictures, and what selects their colours.
+        // Emoji and other pictographs, and their color selectors.
         '\u{2600}'..='\u{27bf}' | '\u{2b00}'..='\u{2bff}' | '\u{1f000}'..='\u{1faff}' => true,
         '\u{fe0f}' | '\u{20e3}' => true,
         _ => false,
@@ -994,14 +1032,22 @@ fn is_blank(byte: u8) -> bool {
 
 const LINE_END: u8 = 1;
 const CELL: u8 = 2;
+const PLAIN: u8 = 4;
 
-/// Which bytes end a line, and which may change the columns of a row.
+/// The bytes that end a line, that can change the columns of a row, and the ASCII characters that are
+/// neither blank nor close an emphasis.
 const CLASS: [u8; 256] = {
     let mut class = [0; 256];
-    class[b'\n' as usize] = LINE_END;
-    class[b'\r' as usize] = LINE_END;
-    class[b'|' as usize] = CELL;
-    class[b'`' as usize] = CELL;
-    class[b'\\' as usize] = CELL;
+    let mut byte = 0;
+    while byte < 256 {
+        class[byte] = match byte as u8 {
+            b'\n' | b'\r' => LINE_END,
+            b'|' | b'`' | b'\\' => CELL | PLAIN,
+            b'*' | b'_' | b'~' => 0,
+            graphic if graphic.is_ascii_graphic() => PLAIN,
+            _ => 0,
+        };
+        byte += 1;
+    }
     class
 };

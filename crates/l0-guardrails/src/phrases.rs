@@ -1,77 +1,91 @@
-//! Phrases: where fixed phrases end in a text that comes in pieces.
+//! Phrases: finds the ends of fixed phrases in a text that arrives in pieces.
 //!
-//! The text itself is not kept: an automaton goes from state to state with each byte, so a phrase
-//! that spans pieces is found like any other. What a text and a phrase are compared by is a
-//! sequence of *symbols*, which forgets what does not matter, and marks where words begin:
+//! The text itself is not kept. An automaton changes its state with each byte, so phrases that span
+//! pieces are found too. Texts and phrases are compared as sequences of *symbols*, which omit
+//! irrelevant differences and mark the beginnings of words:
 //!
-//! - an ASCII letter that begins a word is written in upper case, all others in lower case;
-//! - any other character that begins a word has a mark before it;
+//! - an ASCII letter at the beginning of a word is written in upper case, all others in lower case;
+//! - any other character at the beginning of a word is preceded by a mark;
 //! - a run of whitespace is one space, and a typographic apostrophe is a plain one.
 //!
-//! So a phrase that begins with a word cannot be found inside of one. That a phrase which ends with
-//! a word is followed by the word's end is not in the symbols: it is seen at the next character.
+//! A phrase that begins with a word therefore does not match inside another word. The symbols do not
+//! show whether the last word of a phrase ends there. The next character decides that.
+//!
+//! The automaton over symbols is converted to a transition table over whole characters, unless there
+//! are too many phrases for one.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use aho_corasick::automaton::{Automaton, StateID};
 use aho_corasick::nfa::contiguous::NFA;
-use aho_corasick::{Anchored, BuildError, dfa::DFA};
+use aho_corasick::{Anchored, BuildError};
 
-/// A set of phrases, compiled: made once, and shared by all searches.
+/// A set of compiled phrases, shared by all searches.
 ///
-/// Case is ignored for ASCII letters. A phrase that begins or ends with a letter or digit is found
-/// only where a word begins or ends. That holds for scripts that put spaces between words: in
-/// others, such as Chinese or Thai, a phrase is found anywhere.
-pub(crate) struct Phrases {
-    automaton: Compiled,
-    start: StateID,
-}
-
-enum Compiled {
-    Table(DFA),
-    /// Slower, but its size is in proportion to the phrases.
-    Sparse(NFA),
+/// Case is ignored for ASCII letters. A phrase that begins or ends with a letter or digit matches only
+/// at word boundaries. This applies to scripts with spaces between words. In others, such as Chinese or
+/// Thai, phrases match anywhere.
+pub(crate) enum Phrases {
+    Table(Transitions),
+    /// Slower, but its size is proportional to the phrases.
+    Sparse(Sparse),
 }
 
 impl Phrases {
-    /// Up to so many symbols, a table of all transitions takes less than a megabyte or two.
+    /// The maximum number of symbols for a transition table, which then takes less than one or two
+    /// megabytes.
     const MAX_TABLE: usize = 4096;
 
-    /// Compiles phrases. They are told apart by their place in the list. A phrase without anything
-    /// but whitespace is never found.
+    /// Compiles phrases, identified by their index in the list. A phrase of whitespace only never
+    /// matches.
     pub(crate) fn new<P: AsRef<str>>(
         phrases: impl IntoIterator<Item = P>,
     ) -> Result<Self, BuildError> {
-        let phrases: Vec<Vec<u8>> = phrases
-            .into_iter()
-            .map(|one| encode(one.as_ref()))
-            .collect();
-        let symbols: usize = phrases.iter().map(Vec::len).sum();
-        let unanchored = "automata search unanchored unless told otherwise";
-        if symbols <= Self::MAX_TABLE {
-            let dfa = DFA::builder().prefilter(false).build(&phrases)?;
-            let start = dfa.start_state(Anchored::No).expect(unanchored);
-            let automaton = Compiled::Table(dfa);
-            Ok(Self { automaton, start })
-        } else {
-            let nfa = NFA::builder().prefilter(false).build(&phrases)?;
-            let start = nfa.start_state(Anchored::No).expect(unanchored);
-            let automaton = Compiled::Sparse(nfa);
-            Ok(Self { automaton, start })
+        let phrases: Vec<P> = phrases.into_iter().collect();
+        let sparse = Sparse::new(&phrases)?;
+        Ok(match Transitions::new(&sparse, &phrases) {
+            Some(table) => Self::Table(table),
+            None => Self::Sparse(sparse),
+        })
+    }
+
+    /// Starts a search.
+    pub(crate) fn search(&self) -> Search {
+        match self {
+            Self::Table(table) => table.search(),
+            Self::Sparse(sparse) => Search::new(sparse.start.as_u32()),
+        }
+    }
+
+    /// Reads a piece of a text; see [`Transitions::text`].
+    #[inline]
+    pub(crate) fn text(&self, search: &mut Search, delta: &str, found: impl FnMut(Found)) {
+        match self {
+            Self::Table(table) => table.text(search, delta, found),
+            Self::Sparse(sparse) => sparse.text(search, delta, found),
+        }
+    }
+
+    /// Ends the text. Reports the phrases that end with its last word.
+    pub(crate) fn end(&self, search: &mut Search, found: impl FnMut(Found)) {
+        match self {
+            Self::Table(table) => table.end(search, found),
+            Self::Sparse(sparse) => sparse.end(search, found),
         }
     }
 }
 
-/// Without the automaton, which would fill pages.
+/// Omits the automaton, which would fill pages.
 impl fmt::Debug for Phrases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Phrases").finish_non_exhaustive()
     }
 }
 
-/// Phrases of ours, each with what it means.
+/// Constant phrases, each with a meaning.
 pub(crate) struct Table<T> {
-    pub(crate) phrases: Phrases,
+    pub(crate) phrases: Transitions,
     meanings: Vec<T>,
 }
 
@@ -79,13 +93,15 @@ impl<T> Table<T> {
     /// Compiles constant phrases, which are few and short.
     pub(crate) fn new(rows: impl IntoIterator<Item = (&'static str, T)>) -> Self {
         let (phrases, meanings): (Vec<_>, _) = rows.into_iter().unzip();
-        let phrases = Phrases::new(phrases).expect("a few short phrases can be compiled");
+        let few = "a few short phrases can be compiled";
+        let sparse = Sparse::new(&phrases).expect(few);
+        let phrases = Transitions::new(&sparse, &phrases).expect(few);
         Self { phrases, meanings }
     }
 
-    /// What a phrase means that was found.
-    pub(crate) fn meaning(&self, found: Found) -> &T {
-        &self.meanings[found.phrase]
+    /// Returns the meaning of a phrase, by its index in the compiled list.
+    pub(crate) fn meaning(&self, phrase: usize) -> &T {
+        &self.meanings[phrase]
     }
 }
 
@@ -95,221 +111,392 @@ impl<T> fmt::Debug for Table<T> {
     }
 }
 
-/// A phrase that was found.
+/// A match of a phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Its place in the list that was compiled.
+    /// The index of the phrase in the compiled list.
     pub(crate) phrase: usize,
-    /// Where it ends, in bytes from the start of the text: right behind its last character.
+    /// The end of the match, in bytes from the start of the text: directly after its last character.
     pub(crate) end: u64,
 }
 
-/// A search for phrases in one text. It must be given the same set of phrases in every call.
+/// A search for phrases in one text. Every call must use the same set of phrases.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Search {
-    state: StateID,
+    state: u32,
+    /// The kind of the last character. Used by a sparse set only.
     before: Before,
-    /// Whether the state is one of phrases that end with a word, of which the next character will
-    /// tell whether it ends here.
+    /// `true` if the state has phrases that end with a word, for which the next character decides
+    /// whether the word ends. Used by a sparse set only.
     undecided: bool,
-    /// How many bytes were read.
+    /// The number of bytes read.
     position: u64,
 }
 
 impl Search {
-    pub(crate) fn new(phrases: &Phrases) -> Self {
+    fn new(state: u32) -> Self {
         Self {
-            state: phrases.start,
+            state,
             before: Before::Other,
             undecided: false,
             position: 0,
         }
     }
 
-    /// How many bytes were read.
+    /// Returns the number of bytes read.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
+}
 
-    /// Reads a piece of the text. Tells which phrases end in it, in the order of their ends. One
-    /// that ends with the piece's last word is told by a later call, when the word's end is seen.
-    #[inline]
-    pub(crate) fn text(&mut self, phrases: &Phrases, delta: &str, found: impl FnMut(Found)) {
-        match &phrases.automaton {
-            Compiled::Table(automaton) => self.run(automaton, delta, found),
-            Compiled::Sparse(automaton) => self.run(automaton, delta, found),
+/// A table of all transitions. It has a row for each state, with a column for each character in the
+/// phrases, one for all other word characters, and one for all other characters.
+///
+/// A state knows the kind of the last character. The transition to the character after a word therefore
+/// reports phrases that end with that word.
+pub(crate) struct Transitions {
+    /// The column of each ASCII character.
+    ascii: [u8; 256],
+    /// The columns of other characters in the phrases, sorted by character.
+    others: Vec<(char, u8)>,
+    /// The kind of character of each column.
+    columns: Vec<Before>,
+    /// The start of the next state's row, and the flag of transitions that report phrases.
+    next: Vec<u32>,
+    /// The phrases that end in a state, by the start of its row, and whether they end with a word.
+    ends: HashMap<u32, (Vec<usize>, bool)>,
+}
+
+impl Transitions {
+    /// The flag of a transition that reports phrases.
+    pub(crate) const REPORTS: u32 = 1 << 31;
+    /// The state before the text, whose row is the first one.
+    pub(crate) const START: u32 = 0;
+
+    const SPACE: u8 = 0;
+    const WORD: u8 = 1;
+    const OTHER: u8 = 2;
+
+    /// Creates the table of a set, or returns `None` if it would be too large.
+    fn new<P: AsRef<str>>(sparse: &Sparse, phrases: &[P]) -> Option<Self> {
+        if sparse.symbols > Phrases::MAX_TABLE {
+            return None;
+        }
+        // The characters of the first columns represent all characters that no phrase contains.
+        let mut columns = vec![' '];
+        let mut all: Vec<char> = phrases
+            .iter()
+            .flat_map(|phrase| phrase.as_ref().chars().map(fold))
+            .filter(|c| *c != ' ')
+            .collect();
+        all.sort_unstable();
+        all.dedup();
+        let is_free = |c: &char| !all.contains(c);
+        columns.push(
+            ('\u{C0}'..'\u{E00}')
+                .filter(|c| is_word(*c))
+                .find(is_free)?,
+        );
+        columns.push(('\u{2500}'..'\u{E000}').find(is_free)?);
+        let first = u8::try_from(columns.len()).ok()?;
+        let known = (first..u8::MAX).zip(&all).map(|(column, c)| (*c, column));
+        let known: HashMap<char, u8> = known.collect();
+        if known.len() < all.len() {
+            return None;
+        }
+        columns.extend(all);
+
+        let column = |c| match (fold(c), known.get(&fold(c))) {
+            (' ', _) => Self::SPACE,
+            (_, Some(column)) => *column,
+            (c, None) if is_word(c) => Self::WORD,
+            _ => Self::OTHER,
+        };
+        let ascii = std::array::from_fn(|byte| column(char::from(byte as u8 & 127)));
+        let mut others: Vec<_> = known.iter().map(|(c, column)| (*c, *column)).collect();
+        others.retain(|(c, _)| !c.is_ascii());
+        others.sort_unstable();
+
+        let mut table = Self {
+            ascii,
+            others,
+            columns: columns.iter().map(|c| Before::from(*c)).collect(),
+            next: Vec::new(),
+            ends: HashMap::new(),
+        };
+        table.fill(sparse, &columns);
+        Some(table)
+    }
+
+    /// Fills the rows of all states that a text can reach.
+    fn fill(&mut self, sparse: &Sparse, columns: &[char]) {
+        let width = columns.len();
+        let mut states = vec![(sparse.start, Before::Other)];
+        let mut places = HashMap::from([(states[0], 0)]);
+        let mut row = 0;
+        while let Some(&(state, before)) = states.get(row) {
+            let ended = sparse.phrases(state);
+            let ends_word = before == Before::Word;
+            let reports_word = !ended.is_empty() && ends_word;
+            if !ended.is_empty() {
+                self.ends.insert((row * width) as u32, (ended, ends_word));
+            }
+            for c in columns {
+                let (to, after) = sparse.step(state, before, *c);
+                let place = *places.entry((to, after)).or_insert_with(|| {
+                    states.push((to, after));
+                    states.len() - 1
+                });
+                let ends_here = after != Before::Word && !sparse.phrases(to).is_empty();
+                let reports = (reports_word && after != Before::Word) || ends_here;
+                let reports = if reports { Self::REPORTS } else { 0 };
+                self.next.push((place * width) as u32 | reports);
+            }
+            row += 1;
         }
     }
 
-    /// The text is complete. Tells which phrases end with its last word.
-    pub(crate) fn end(&mut self, phrases: &Phrases, mut found: impl FnMut(Found)) {
-        if std::mem::take(&mut self.undecided) {
-            match &phrases.automaton {
-                Compiled::Table(automaton) => {
-                    tell(automaton, self.state, self.position, &mut found);
-                }
-                Compiled::Sparse(automaton) => {
-                    tell(automaton, self.state, self.position, &mut found);
-                }
-            }
+    /// Starts a search.
+    pub(crate) fn search(&self) -> Search {
+        Search::new(Self::START)
+    }
+
+    /// Returns the column of an ASCII character.
+    #[inline]
+    pub(crate) fn ascii(&self, byte: u8) -> u8 {
+        self.ascii[usize::from(byte)]
+    }
+
+    /// Returns the column of a character.
+    pub(crate) fn column(&self, c: char) -> u8 {
+        match fold(c) {
+            c if c.is_ascii() => self.ascii(c as u8),
+            c => match self.others.binary_search_by_key(&c, |one| one.0) {
+                Ok(at) => self.others[at].1,
+                Err(_) if is_word(c) => Self::WORD,
+                Err(_) => Self::OTHER,
+            },
         }
     }
 
+    /// Returns the state after a character of this column. If the [`REPORTS`](Self::REPORTS) flag is
+    /// set, call [`report`](Self::report). The flag is not part of the state.
     #[inline]
-    fn run(&mut self, automaton: &impl Automaton, delta: &str, mut found: impl FnMut(Found)) {
-        if self.undecided && !delta.is_empty() {
-            self.undecided = false;
-            if !begins_with_word(delta) {
-                tell(automaton, self.state, self.position, &mut found);
+    pub(crate) fn next(&self, state: u32, column: u8) -> u32 {
+        self.next[state as usize + usize::from(column)]
+    }
+
+    /// Reports the phrases that end where a character of this column leads from one state to another:
+    /// their indexes, and whether the character is their last one. Otherwise they end before it.
+    #[cold]
+    pub(crate) fn report(
+        &self,
+        from: u32,
+        column: u8,
+        to: u32,
+        mut found: impl FnMut(usize, bool),
+    ) {
+        let is_word = self.columns[usize::from(column)] == Before::Word;
+        match self.ends.get(&from) {
+            Some((phrases, true)) if !is_word => {
+                phrases.iter().for_each(|phrase| found(*phrase, false));
             }
+            _ => {}
         }
-        let bytes = delta.as_bytes();
-        let mut state = self.state;
-        let mut before = self.before;
+        if let Some((phrases, false)) = self.ends.get(&(to & !Self::REPORTS)) {
+            phrases.iter().for_each(|phrase| found(*phrase, true));
+        }
+    }
+
+    /// Reports the phrases that end with the text's last word.
+    pub(crate) fn report_last(&self, state: u32, found: impl FnMut(usize)) {
+        if let Some((phrases, true)) = self.ends.get(&state) {
+            phrases.iter().copied().for_each(found);
+        }
+    }
+
+    /// Reads a piece of the text. Reports the phrases that end in it, in the order of their ends. A
+    /// phrase that ends with the piece's last word is reported by a later call, once the end of the
+    /// word is known.
+    #[inline]
+    pub(crate) fn text(&self, search: &mut Search, delta: &str, mut found: impl FnMut(Found)) {
+        let mut state = search.state;
         let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
-            if byte.is_ascii() {
-                at += 1;
-                let symbol = ASCII[before as usize][usize::from(byte)];
-                before = AFTER_ASCII[usize::from(byte)];
-                if symbol == SKIP {
-                    continue;
-                }
-                state = automaton.next_state(Anchored::No, state, symbol);
+        while let Some(&byte) = delta.as_bytes().get(at) {
+            let (column, length) = if byte.is_ascii() {
+                (self.ascii(byte), 1)
             } else {
                 let Some(c) = delta[at..].chars().next() else {
                     break;
                 };
-                at += c.len_utf8();
-                let was = before;
-                before = symbols_of(c, was, |symbol| {
-                    state = automaton.next_state(Anchored::No, state, symbol);
+                (self.column(c), c.len_utf8())
+            };
+            let next = self.next(state, column);
+            if next & Self::REPORTS != 0 {
+                let start = search.position + at as u64;
+                self.report(state, column, next, |phrase, is_last| {
+                    let end = if is_last {
+                        start + length as u64
+                    } else {
+                        start
+                    };
+                    found(Found { phrase, end });
                 });
-                if before == Before::Space && was == Before::Space {
-                    continue;
-                }
             }
-            if automaton.is_match(state) {
-                if before == Before::Word && at == delta.len() {
-                    self.undecided = true;
-                } else if before != Before::Word || !begins_with_word(&delta[at..]) {
-                    tell(automaton, state, self.position + at as u64, &mut found);
-                }
+            state = next & !Self::REPORTS;
+            at += length;
+        }
+        search.state = state;
+        search.position += delta.len() as u64;
+    }
+
+    /// Ends the text. Reports the phrases that end with its last word.
+    pub(crate) fn end(&self, search: &mut Search, mut found: impl FnMut(Found)) {
+        let end = search.position;
+        self.report_last(search.state, |phrase| found(Found { phrase, end }));
+        search.state = Self::START;
+    }
+}
+
+/// An automaton over symbols.
+pub(crate) struct Sparse {
+    automaton: NFA,
+    start: StateID,
+    /// The number of symbols in the phrases.
+    symbols: usize,
+}
+
+impl Sparse {
+    fn new<P: AsRef<str>>(phrases: &[P]) -> Result<Self, BuildError> {
+        let phrases: Vec<Vec<u8>> = phrases.iter().map(|one| encode(one.as_ref())).collect();
+        let automaton = NFA::builder().prefilter(false).build(&phrases)?;
+        let unanchored = "automata search unanchored by default";
+        let start = automaton.start_state(Anchored::No).expect(unanchored);
+        Ok(Self {
+            automaton,
+            start,
+            symbols: phrases.iter().map(Vec::len).sum(),
+        })
+    }
+
+    fn next(&self, state: StateID, symbol: u8) -> StateID {
+        self.automaton.next_state(Anchored::No, state, symbol)
+    }
+
+    /// Returns the state after a character, and the kind of that character.
+    fn step(&self, mut state: StateID, before: Before, c: char) -> (StateID, Before) {
+        let after = symbols_of(c, before, |symbol| state = self.next(state, symbol));
+        (state, after)
+    }
+
+    /// Returns the phrases that end in a state.
+    fn phrases(&self, state: StateID) -> Vec<usize> {
+        if !self.automaton.is_match(state) {
+            return Vec::new();
+        }
+        let phrase = |index| self.automaton.match_pattern(state, index).as_usize();
+        (0..self.automaton.match_len(state)).map(phrase).collect()
+    }
+
+    fn text(&self, search: &mut Search, delta: &str, mut found: impl FnMut(Found)) {
+        let mut state = StateID::new_unchecked(search.state as usize);
+        for (at, c) in delta.char_indices() {
+            let start = search.position + at as u64;
+            if search.undecided && !is_word(c) {
+                self.report(state, start, &mut found);
+            }
+            let before = search.before;
+            (state, search.before) = self.step(state, before, c);
+            search.undecided = search.before == Before::Word && self.automaton.is_match(state);
+            if search.before != Before::Word {
+                self.report(state, start + c.len_utf8() as u64, &mut found);
             }
         }
-        self.state = state;
-        self.before = before;
-        self.position += delta.len() as u64;
+        search.state = state.as_u32();
+        search.position += delta.len() as u64;
+    }
+
+    fn end(&self, search: &mut Search, mut found: impl FnMut(Found)) {
+        if std::mem::take(&mut search.undecided) {
+            let state = StateID::new_unchecked(search.state as usize);
+            self.report(state, search.position, &mut found);
+        }
+    }
+
+    /// Reports the phrases that end here.
+    fn report(&self, state: StateID, end: u64, found: &mut impl FnMut(Found)) {
+        for phrase in self.phrases(state) {
+            found(Found { phrase, end });
+        }
     }
 }
 
-/// Tells of the phrases that end here.
-#[cold]
-fn tell(automaton: &impl Automaton, state: StateID, end: u64, found: &mut impl FnMut(Found)) {
-    for index in 0..automaton.match_len(state) {
-        let phrase = automaton.match_pattern(state, index).as_usize();
-        found(Found { phrase, end });
-    }
-}
-
-/// What the character before the next one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The kind of the previous character.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Before {
     /// Part of a word.
     Word = 0,
     Space = 1,
-    /// Neither, or nothing at all.
+    /// Neither, or no character.
     Other = 2,
 }
 
-// Bytes that never occur in UTF-8, and so are free to stand for something else.
-
-/// Begins a word that does not begin with an ASCII letter or digit.
-const MARK: u8 = 0xFF;
-/// The digits that begin a word: this one and the nine behind it.
-const FIRST_DIGIT: u8 = 0xF5;
-/// No symbol: the character is one more whitespace.
-const SKIP: u8 = 0xC0;
-
-/// The symbol of each ASCII character, for what comes before it.
-static ASCII: [[u8; 128]; 3] = [
-    ascii_symbols(Before::Word),
-    ascii_symbols(Before::Space),
-    ascii_symbols(Before::Other),
-];
-
-const fn ascii_symbols(before: Before) -> [u8; 128] {
-    let mut symbols = [0; 128];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        let begins = !matches!(before, Before::Word);
-        symbols[byte as usize] = match (AFTER_ASCII[byte as usize], before) {
-            (Before::Word, _) if !begins => byte.to_ascii_lowercase(),
-            (Before::Word, _) if byte.is_ascii_digit() => FIRST_DIGIT + (byte - b'0'),
-            (Before::Word, _) => byte.to_ascii_uppercase(),
-            (Before::Space, Before::Space) => SKIP,
-            (Before::Space, _) => b' ',
-            (Before::Other, _) => byte,
-        };
-        byte += 1;
+impl From<char> for Before {
+    fn from(c: char) -> Self {
+        if is_word(c) {
+            Self::Word
+        } else if c.is_whitespace() {
+            Self::Space
+        } else {
+            Self::Other
+        }
     }
-    symbols
 }
 
-const AFTER_ASCII: [Before; 128] = {
-    let mut after = [Before::Other; 128];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        if byte.is_ascii_alphanumeric() {
-            after[byte as usize] = Before::Word;
-        } else if matches!(byte, b'\t'..=b'\r' | b' ') {
-            after[byte as usize] = Before::Space;
-        }
-        byte += 1;
+/// Returns the character as it is compared.
+fn fold(c: char) -> char {
+    match c {
+        '’' => '\'',
+        c if c.is_whitespace() => ' ',
+        c => c.to_ascii_lowercase(),
     }
-    after
-};
+}
 
-/// Whether a character is part of a word that whitespace or punctuation sets off from the next.
-/// Scripts that put no spaces between words have none: their letters count as punctuation. Those
-/// begin with Thai; behind it, only additions to Latin and Greek matter.
+// Bytes that never occur in UTF-8, and are therefore free for other uses.
+
+/// Starts a word that does not begin with an ASCII letter or digit.
+const MARK: u8 = 0xFF;
+/// The first of the ten digits at the beginning of a word.
+const FIRST_DIGIT: u8 = 0xF5;
+/// A phrase of whitespace only, which occurs in no text.
+const NOTHING: u8 = 0xC0;
+
+/// Returns `true` if a character belongs to a word that whitespace or punctuation separates from the
+/// next. In scripts without spaces between words, letters count as punctuation. These scripts start
+/// with Thai. After it, only additions to Latin and Greek matter.
 fn is_word(c: char) -> bool {
     matches!(c, '\0'..'\u{E00}' | '\u{1E00}'..'\u{2000}') && c.is_alphanumeric()
 }
 
-fn begins_with_word(text: &str) -> bool {
-    text.starts_with(is_word)
-}
-
-/// Gives the symbols of a character, and what it is to the next one.
+/// Returns the kind of a character, and passes its symbols to `symbol`.
 fn symbols_of(c: char, before: Before, mut symbol: impl FnMut(u8)) -> Before {
-    let after = if is_word(c) {
-        Before::Word
-    } else if c.is_whitespace() {
-        Before::Space
-    } else {
-        Before::Other
-    };
-    let mut utf8 = [0; 4];
-    match (after, c) {
-        (_, '\0'..'\u{80}') => match ASCII[before as usize][c as usize] {
-            SKIP => {}
-            known => symbol(known),
-        },
-        (Before::Space, _) if before == Before::Space => {}
-        (Before::Space, _) => symbol(b' '),
-        (_, '’') => symbol(b'\''),
-        _ => {
-            if after == Before::Word && before != Before::Word {
+    let after = Before::from(c);
+    let begins = after == Before::Word && before != Before::Word;
+    match fold(c) {
+        ' ' if before == Before::Space => {}
+        digit @ '0'..='9' if begins => symbol(FIRST_DIGIT + (digit as u8 - b'0')),
+        letter @ 'a'..='z' if begins => symbol(letter.to_ascii_uppercase() as u8),
+        c => {
+            if begins {
                 symbol(MARK);
             }
-            c.encode_utf8(&mut utf8).bytes().for_each(symbol);
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(symbol);
         }
     }
     after
 }
 
-/// The symbols of a phrase.
+/// Returns the symbols of a phrase.
 fn encode(phrase: &str) -> Vec<u8> {
     let mut symbols = Vec::with_capacity(phrase.len() + 1);
     let mut before = Before::Other;
@@ -317,8 +504,8 @@ fn encode(phrase: &str) -> Vec<u8> {
         before = symbols_of(c, before, |symbol| symbols.push(symbol));
     }
     if symbols.is_empty() {
-        // An empty pattern would match everywhere; this one is in no text.
-        symbols.push(SKIP);
+        // An empty pattern would match everywhere; this one occurs in no text.
+        symbols.push(NOTHING);
     }
     symbols
 }
@@ -329,14 +516,14 @@ mod tests {
 
     use super::*;
 
-    /// What is found in a text that comes in these pieces.
+    /// Returns the matches in a text that arrives in these pieces.
     fn found(phrases: &Phrases, pieces: &[&str]) -> Vec<Found> {
-        let mut search = Search::new(phrases);
+        let mut search = phrases.search();
         let mut all = Vec::new();
         for piece in pieces {
-            search.text(phrases, piece, |one| all.push(one));
+            phrases.text(&mut search, piece, |one| all.push(one));
         }
-        search.end(phrases, |one| all.push(one));
+        phrases.end(&mut search, |one| all.push(one));
         all
     }
 
@@ -344,10 +531,12 @@ mod tests {
         text.split("").collect()
     }
 
-    /// Where a phrase ends in a text, whole and one character a piece.
+    /// Returns the ends of a phrase in a text, read whole and one character at a time.
     fn ends(phrase: &str, text: &str) -> Vec<u64> {
         let phrases = Phrases::new([phrase]).unwrap();
         let whole = found(&phrases, &[text]);
+        let sparse = Phrases::Sparse(Sparse::new(&[phrase]).unwrap());
+        assert_eq!(found(&sparse, &[text]), whole, "{phrase:?} in {text:?}");
         assert_eq!(
             found(&phrases, &characters(text)),
             whole,
@@ -398,7 +587,7 @@ mod tests {
     }
 
     #[test]
-    fn phrases_that_end_together_are_all_found() {
+    fn phrases_with_the_same_end_are_all_found() {
         let phrases = Phrases::new(["as an ai", "an ai", "ai", "an ai language model"]).unwrap();
         let mut found = found(&phrases, &["As an A", "I", " language", " models"]);
         found.sort_by_key(|one| one.phrase);
@@ -407,17 +596,17 @@ mod tests {
     }
 
     #[test]
-    fn many_phrases_are_found_as_few_are() {
+    fn many_phrases_are_found_like_few() {
         let many: Vec<_> = (0..2000).map(|i| format!("phrase no. {i}")).collect();
         let phrases = Phrases::new(&many).unwrap();
-        assert!(matches!(phrases.automaton, Compiled::Sparse(_)));
+        assert!(matches!(phrases, Phrases::Sparse(_)));
         let text = "A phrase  No. 1999, and Phrase no. 17; phrase no. 2000";
         let expected = [(1999, 18), (17, 37)].map(|(phrase, end)| Found { phrase, end });
         assert_eq!(found(&phrases, &[text]), expected);
         assert_eq!(found(&phrases, &characters(text)), expected);
     }
 
-    /// The characters that count, each with the byte behind it.
+    /// Returns the characters that count, each with the byte after it.
     fn plain(text: &str) -> Vec<(char, u64)> {
         let mut all: Vec<(char, u64)> = Vec::new();
         for (at, c) in text.char_indices() {
@@ -434,7 +623,7 @@ mod tests {
         all
     }
 
-    fn plain_ends(phrase: &str, text: &str) -> Vec<u64> {
+    fn reference_ends(phrase: &str, text: &str) -> Vec<u64> {
         let phrase: Vec<char> = plain(phrase.trim()).iter().map(|one| one.0).collect();
         let text = plain(text);
         let is_word_at = |at: Option<usize>| {
@@ -458,11 +647,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_a_plain_search_finds(
+        fn matches_are_those_of_a_reference_search(
             phrase in "[aB1é不’' .\n]{1,4}",
             text in "[aAbB1éÉ不’' .\n\u{A0}]{0,60}",
         ) {
-            prop_assert_eq!(ends(&phrase, &text), plain_ends(&phrase, &text));
+            prop_assert_eq!(ends(&phrase, &text), reference_ends(&phrase, &text));
         }
     }
 }

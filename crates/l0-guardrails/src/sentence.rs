@@ -1,9 +1,9 @@
-//! What ends a sentence, in any script, and which sentences are too short to count.
+//! Ends of sentences, in any script, and the length up to which sentences do not count.
 
-/// A sentence of so many characters, or fewer, may be repeated.
+/// The number of characters up to which a sentence may be repeated.
 pub(crate) const SHORT: u64 = 20;
 
-/// Returns whether a character ends a sentence.
+/// Returns `true` if a character ends a sentence.
 pub(crate) const fn ends_sentence(c: char) -> bool {
     match c {
         '.' | '!' | '?' => true,

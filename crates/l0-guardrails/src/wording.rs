@@ -1,16 +1,15 @@
-//! Wording: the phrases that give an answer away, one list for each name of a detector. Rules and
-//! drift read the same lists.
+//! Wording: the phrases that reveal a problem, one list per detector. Rules and drift share the lists.
 
-/// Who looks for a phrase.
+/// The detectors that search for a phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sign {
-    /// Rules and drift: it is hardly ever said otherwise.
+    /// Rules and drift: the phrase rarely has another meaning.
     Clear,
-    /// Drift only: good answers have it too. It is worth counting, and not worth a violation.
+    /// Drift only: good answers contain it too. It is worth counting, but not worth a violation.
     Weak,
 }
 
-/// Of `meta_commentary`: the model talks about itself or its answer.
+/// Phrases of `meta_commentary`: the model talks about itself or its answer.
 pub(crate) const META_COMMENTARY: [(&str, Sign); 13] = [
     ("as an ai language model", Sign::Clear),
     ("as an ai assistant", Sign::Clear),
@@ -27,7 +26,7 @@ pub(crate) const META_COMMENTARY: [(&str, Sign); 13] = [
     ("in other words", Sign::Weak),
 ];
 
-/// What a phrase does at the beginning of an answer that announces itself.
+/// The effect of a phrase at the beginning of an answer that announces itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// A colon follows, on the same line.
@@ -35,34 +34,35 @@ pub(crate) enum Opening {
     /// "for you" follows, on the same line.
     Offer,
     ForYou,
-    /// Enough by itself.
+    /// Sufficient on its own.
     HereYouGo,
 }
 
-/// Of `format_collapse`: the beginning announces the answer, instead of being it.
+/// Phrases of `format_collapse`: the beginning announces the answer instead of giving it.
 pub(crate) const OPENINGS: [(&str, Opening, Sign); 6] = [
     ("here is the", Opening::Introduction, Sign::Clear),
     ("here's the", Opening::Introduction, Sign::Clear),
     ("let me", Opening::Offer, Sign::Clear),
     ("i'll", Opening::Offer, Sign::Clear),
     ("for you", Opening::ForYou, Sign::Clear),
-    // "From here you go left."
+    // It also occurs in "From here you go left."
     ("here you go", Opening::HereYouGo, Sign::Weak),
 ];
 
-/// Of `hedging`: all that the first line says.
+/// Phrases of `hedging`: the whole first line.
 const HEDGES: [&str; 4] = ["sure", "certainly", "of course", "absolutely"];
 
-/// The first line that is not blank, while it may still be a hedge.
+/// The first line that is not blank, while it can still be a hedge.
 #[derive(Debug, Default)]
 pub(crate) struct FirstLine {
-    /// In lower case, with single spaces, and without those before it.
+    /// In lower case, with single spaces, and without leading spaces.
     text: [u8; 12],
     length: usize,
 }
 
 impl FirstLine {
-    /// Reads a character, which is not the line's end. Whether the line may still be a hedge.
+    /// Reads a character other than the end of the line. Returns `true` if the line can still be a
+    /// hedge.
     pub(crate) fn read(&mut self, c: char) -> bool {
         let byte = match u8::try_from(c) {
             _ if c.is_whitespace() => b' ',
@@ -73,7 +73,7 @@ impl FirstLine {
             return true;
         }
         let Some(next) = self.text.get_mut(self.length) else {
-            // Full, and one more space says nothing.
+            // The text is full, and a further space changes nothing.
             return byte == b' ';
         };
         *next = byte;
@@ -81,12 +81,12 @@ impl FirstLine {
         true
     }
 
-    /// Returns whether the line is blank so far.
+    /// Returns `true` if the line is blank so far.
     pub(crate) fn is_blank(&self) -> bool {
         self.length == 0
     }
 
-    /// Returns the hedge that the line is, if it ends here.
+    /// Returns the hedge that the line consists of if it ends here.
     pub(crate) fn hedge(&self) -> Option<&'static str> {
         let line = match self.text[..self.length].trim_ascii_end() {
             [words @ .., b'!' | b'.' | b','] => words,
@@ -100,7 +100,7 @@ impl FirstLine {
 mod tests {
     use super::*;
 
-    /// Holds the table in the documentation of `name` to a list.
+    /// Checks that the documentation table of `name` contains a list.
     fn check(source: &str, row: &str, phrases: impl Iterator<Item = &'static str>) {
         let mut lines = source.lines().filter(|line| line.starts_with("/// | `"));
         let row = lines

@@ -1,20 +1,20 @@
-//! The rule that there is an answer.
+//! The rule that an answer must not be empty.
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
 const RULE: &str = "zero-output";
 
-/// Checks that there is an answer, or a reason why there is none: see [`Ended::is_empty`].
+/// Checks that the answer is not empty, unless there is a reason for it; see [`Ended::is_empty`].
 ///
-/// Reports `zero-output` at the end, a recoverable [`Severity::Error`]. By itself, L0 asks again if
-/// an answer is empty, and the run fails if all are; with this rule, telemetry counts each empty
-/// answer as a violation too.
+/// Reports `zero-output` at the end, as a recoverable [`Severity::Error`]. L0 retries empty answers
+/// even without this rule, and the run fails if all answers are empty. With this rule, telemetry also
+/// counts each empty answer as a violation.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct ZeroOutput {}
 
 impl ZeroOutput {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

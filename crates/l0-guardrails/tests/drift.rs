@@ -1,4 +1,4 @@
-//! Drift: what is found, whatever pieces an answer comes in, and what a run makes of it.
+//! Drift: the kinds found, in any division into pieces, and their effect on a run.
 
 mod support;
 
@@ -7,8 +7,10 @@ use std::convert::Infallible;
 use allocation_counter::measure;
 use futures_util::{FutureExt, StreamExt, stream};
 use l0_core::testing::{Captured, OwnedEvent, Script};
-use l0_core::{Backoff, DriftReport, L0, Monitoring, Outcome, Retry, RetryKind, RetryReason};
-use l0_guardrails::Drift;
+use l0_core::{
+    Backoff, DriftReport, L0, L0Builder, Monitoring, Outcome, Retry, RetryKind, RetryReason,
+};
+use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use proptest::prelude::*;
 
 const KINDS: [&str; 7] = [
@@ -21,7 +23,7 @@ const KINDS: [&str; 7] = [
     "hedging",
 ];
 
-/// Sets one kind's switch.
+/// Switches one kind on or off.
 fn switch(drift: Drift, kind: &str, on: bool) -> Drift {
     match kind {
         "meta_commentary" => drift.meta_commentary(on),
@@ -35,7 +37,7 @@ fn switch(drift: Drift, kind: &str, on: bool) -> Drift {
     }
 }
 
-/// Only this kind is looked for.
+/// Detects only this kind.
 fn only(kind: &str) -> Drift {
     let off = KINDS
         .iter()
@@ -43,8 +45,8 @@ fn only(kind: &str) -> Drift {
     switch(off, kind, true)
 }
 
-/// Asks again once if an answer ends with drift, so that it can be seen.
-fn asking_again(drift: Drift) -> L0 {
+/// Retries once if an answer ends with drift, which makes the drift visible.
+fn retrying(drift: Drift) -> L0 {
     L0::builder()
         .monitoring(Monitoring::new())
         .retry(Retry::new().model_retries(1).backoff(Backoff::none()))
@@ -54,13 +56,13 @@ fn asking_again(drift: Drift) -> L0 {
 }
 
 fn l0(drift: Drift, captured: &Captured) -> L0 {
-    asking_again(drift)
+    retrying(drift)
         .to_builder()
         .interceptor(captured.clone())
         .build()
 }
 
-/// Waits for a future whose retries let other tasks have their turn.
+/// Waits for a future whose retries yield to other tasks.
 trait ToTheEnd: Future + Sized {
     fn to_the_end(self) -> Self::Output {
         tokio::runtime::Builder::new_current_thread()
@@ -72,24 +74,24 @@ trait ToTheEnd: Future + Sized {
 
 impl<F: Future> ToTheEnd for F {}
 
-/// What a run makes of an answer.
+/// The effect of an answer on a run.
 #[derive(Debug, PartialEq)]
 struct Seen {
     /// The kinds found, mid-stream or at the end.
     kinds: Vec<String>,
-    /// Whether the answer ends with drift: it is tried again.
+    /// `true` if the answer ends with drift, and is retried.
     ends: bool,
 }
 
 fn seen<P: Into<String>>(l0: &L0, pieces: impl IntoIterator<Item = P>) -> Seen {
     let script = Script::new().attempt(|a| a.tokens(pieces));
     let mut run = l0.stream(script.source()).start();
-    run.text().to_the_end().expect("drift is no error");
+    run.text().to_the_end().expect("drift is not an error");
     let drift = run
         .telemetry()
         .expect("measured")
         .drift
-        .expect("drift was looked for");
+        .expect("drift was checked");
     let mut kinds: Vec<_> = drift.types.iter().map(ToString::to_string).collect();
     kinds.sort_unstable();
     Seen {
@@ -98,15 +100,15 @@ fn seen<P: Into<String>>(l0: &L0, pieces: impl IntoIterator<Item = P>) -> Seen {
     }
 }
 
-/// What is seen of a text as one piece, one character a piece, and in random pieces, which must be
-/// the same.
+/// Returns the findings for a text as one piece, one character per piece, and in random pieces. They
+/// must be equal.
 fn seen_in_any_pieces(drift: &Drift, text: &str) -> Seen {
-    let l0 = asking_again(drift.clone());
+    let l0 = retrying(drift.clone());
     let whole = seen(&l0, [text]);
     assert_eq!(
         seen(&l0, text.split("")),
         whole,
-        "one character a piece: {text:?}"
+        "one character per piece: {text:?}"
     );
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..50 {
@@ -116,8 +118,8 @@ fn seen_in_any_pieces(drift: &Drift, text: &str) -> Seen {
     whole
 }
 
-/// Holds a kind to tables of texts: that end with it, that had it and end without, and that never
-/// have it.
+/// Checks a kind against tables of texts: those that end with it, those that contain it and end without
+/// it, and those that never contain it.
 fn check(kind: &str, ends: &[String], passes: &[String], never: &[String]) {
     assert!(ends.len() >= 20, "{kind}: {} positive cases", ends.len());
     assert!(never.len() >= 20, "{kind}: {} negative cases", never.len());
@@ -141,7 +143,7 @@ fn strings<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).into()
 }
 
-/// So many characters of text that says nothing, and ends with a space.
+/// Returns this many characters of text without findings, ending with a space.
 fn pad(characters: usize) -> String {
     let words = ["river ", "stone ", "cloud ", "été ", "日本 ", "grass "];
     let mut text: String = words
@@ -226,7 +228,7 @@ fn meta_commentary_is_found() {
 #[test]
 fn tone_shift_is_found() {
     let mut ends = Vec::new();
-    // Three words of a sort in the last 200 characters, and none before.
+    // Three words of a kind in the last 200 characters, and none before.
     for words in [
         "therefore thus hence",
         "Moreover, furthermore, consequently,",
@@ -248,7 +250,7 @@ fn tone_shift_is_found() {
     // Three before, and none at the end.
     ends.push(format!("{}thus hence moreover {}", pad(200), pad(200)));
     ends.push(format!("thus hence moreover {}", pad(280)));
-    // One more of a sort than of before would do.
+    // One more of a kind than before would be enough.
     ends.push(format!("{}ok {}ok ok ok ok", pad(200), pad(190)));
     let passes = [
         format!("{}therefore thus hence {}", pad(300), pad(500)),
@@ -261,7 +263,7 @@ fn tone_shift_is_found() {
         format!("yeah yep nope {}", pad(900)),
     ];
     let mut never = vec![
-        // Too short a text.
+        // The text is too short.
         "gonna wanna yeah yep nope ok okay".to_owned(),
         format!("{}therefore thus hence", pad(278)),
         format!("therefore thus hence {}", pad(278)),
@@ -290,7 +292,7 @@ fn tone_shift_is_found() {
     ] {
         never.push(format!("{}{no_words} {}", pad(300), pad(300)));
     }
-    // As many on both sides, at any length.
+    // The same number on both sides, at any length.
     never.push(format!("thus {}", pad(95)).repeat(20));
     never.push(format!("ok yeah {}", pad(192)).repeat(10));
     check("tone_shift", &ends, &passes, &never);
@@ -318,7 +320,7 @@ fn repetition_is_found() {
         again("onewordoftwentyone123."),
         format!("First comes this sentence, once. {}", again("Then that one comes thrice. ")),
         format!("{}And this ends the whole answer.", again("That one comes here thrice. ")),
-        // Not one after the other.
+        // Not consecutive.
         "I like to eat big apples. Pears are not so good at all. I like to eat big apples. Plums \
          would do as well, maybe. I like to eat big apples."
             .into(),
@@ -332,7 +334,7 @@ fn repetition_is_found() {
         again("over and over and over it goes round and round, and then it stops. "),
         again("The model is stuck. It says so. It is stuck in a loop that does not end. "),
     ];
-    // All in the last 500 characters, of many.
+    // All within the last 500 characters of a longer text.
     ends.push(format!(
         "{}. {}",
         pad(3_000),
@@ -370,24 +372,24 @@ fn repetition_is_found() {
     let mut never = vec![
         String::from(" "),
         "...!!!???".repeat(100),
-        // Twice only.
+        // Only twice.
         "This is a repeated sentence. ".repeat(2),
         "This is a repeated sentence. And this is another sentence. ".repeat(2),
         "at the end of the day. It rains at the end of the day. Then came a day that had no end at all."
             .into(),
-        // Of twenty characters, or fewer, and four words.
+        // At most twenty characters, and four words.
         again("Exactly twenty chars. "),
         "Yes. No. ".repeat(50),
         "Short one. ".repeat(3),
         again("twentycharactersword."),
         "- ok\n".repeat(3),
         "二十文字に満たない文章は数えません。".repeat(3),
-        // Two sentences, or none.
+        // Two sentences or none.
         "one two three four five one two three four five one two three four five".into(),
         "one two three four five, one two three four five; and one two three four five. The end is near now."
             .into(),
         "a b c d e\n".repeat(20),
-        // Not the same.
+        // Not equal.
         "This is sentence number one. This is sentence number two. This is sentence number three."
             .into(),
         "I like apples very much, sir. I like pears very much, sir. I like plums very much, sir.".into(),
@@ -606,7 +608,7 @@ fn hedging_is_found() {
     check("hedging", &ends, &[], &never);
 }
 
-/// A mixed answer: many deltas of some letters, and then this one.
+/// Returns a mixed answer: many deltas of a few letters, followed by this one.
 fn after(calm: &[&str], times: usize, last: &str) -> Vec<String> {
     let calm = calm.iter().copied().cycle().take(times);
     calm.chain([last]).map(str::to_owned).collect()
@@ -638,9 +640,9 @@ fn entropy_spikes_are_found_in_deltas() {
             let mut deltas = after(calm, times, last);
             assert!(found(&deltas), "{calm:?} and {last:?}");
             deltas.extend(after(calm, 100, "a"));
-            assert!(found(&deltas), "and goes on");
+            assert!(found(&deltas), "and continues");
         }
-        // The calm alone, what is no more mixed, and what comes too early.
+        // Only calm deltas, deltas that are no more mixed, and deltas that come too early.
         for (last, times) in [
             (calm[0], 100),
             ("aaaa", 100),
@@ -653,10 +655,10 @@ fn entropy_spikes_are_found_in_deltas() {
             );
         }
     }
-    // The tenth value is the first that is looked at.
+    // The tenth value is the first to be checked.
     assert!(found(&after(&["aaaa"], 9, "abcd")));
     assert!(!found(&after(&["aaaa"], 8, "abcd")));
-    // What is mixed all the time is no spike, nor is a fall.
+    // A constantly mixed answer has no spike, and neither does a decrease.
     for deltas in [
         after(&["q8#Zx!7@", "x7Gq2LpW", "9zRt4KmB"], 500, "7xGq2LpW"),
         after(&["q8#Zx!7@"], 500, "a"),
@@ -666,14 +668,14 @@ fn entropy_spikes_are_found_in_deltas() {
     ] {
         assert!(!found(&deltas), "{:?}", &deltas[..5]);
     }
-    // One piece has nothing to be compared with.
+    // A single piece has nothing to compare with.
     assert!(!found(
         &[after(&["aaaa"], 100, "q8#Zx!7@Lw$3^Kp&").concat()]
     ));
 }
 
 #[test]
-fn entropy_thresholds_and_windows_count() {
+fn entropy_thresholds_and_windows_are_respected() {
     let found = |drift: Drift, deltas: Vec<String>| {
         let seen = seen(
             &l0(drift, &Captured::new()),
@@ -682,7 +684,7 @@ fn entropy_thresholds_and_windows_count() {
         !seen.kinds.is_empty()
     };
     let drift = || only("entropy_spike");
-    // One value that differs, of n: it is the square root of n - 1 deviations above the mean.
+    // One value of n that differs is the square root of n - 1 deviations above the mean.
     for (n, deviations) in [(10, 2.99), (17, 3.99), (50, 6.99)] {
         let spike = || after(&["aaaa"], n - 1, "abcd");
         assert!(found(drift().entropy_threshold(deviations), spike()));
@@ -691,7 +693,7 @@ fn entropy_thresholds_and_windows_count() {
             spike()
         ));
     }
-    // A window of ten allows no more than three, however long the answer.
+    // A window of ten allows at most three deviations, however long the answer is.
     let spike = || after(&["aaaa"], 100, "abcd");
     assert!(!found(
         drift().entropy_threshold(3.01).entropy_window(10),
@@ -701,7 +703,7 @@ fn entropy_thresholds_and_windows_count() {
         drift().entropy_threshold(3.01).entropy_window(11),
         spike()
     ));
-    // A spike that has left the window does not hide the next.
+    // A spike that has left the window does not hide the next one.
     let two = |calm| {
         [
             after(&["aaaa"], 20, "abcdefghijkl"),
@@ -719,7 +721,11 @@ fn entropy_thresholds_and_windows_count() {
             .filter(|kind| **kind == "drift")
             .count()
     };
-    assert_eq!(after_the_first(drift(), two(60)), 1, "each kind once");
+    assert_eq!(
+        after_the_first(drift(), two(60)),
+        1,
+        "each kind is reported once"
+    );
     for odd in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
         found(drift().entropy_threshold(odd), spike());
     }
@@ -733,7 +739,7 @@ fn entropy_thresholds_and_windows_count() {
 }
 
 #[test]
-fn repetition_thresholds_and_windows_count() {
+fn repetition_thresholds_and_windows_are_respected() {
     let ends = |drift: Drift, text: &str| seen_in_any_pieces(&drift, text).ends;
     let drift = || only("repetition");
     let times = |times: usize| {
@@ -756,12 +762,12 @@ fn repetition_thresholds_and_windows_count() {
     let far = format!("{far}{far}This is a repeated sentence.");
     assert!(!ends(drift(), &far));
     assert!(ends(drift().window(1_000), &far));
-    assert!(!ends(drift().window(0), &times(3)), "a hundred at least");
+    assert!(!ends(drift().window(0), &times(3)), "at least a hundred");
     assert!(ends(drift().window(usize::MAX), &far));
 }
 
 #[test]
-fn odd_settings_are_set_right() {
+fn settings_out_of_range_are_clamped() {
     let drift = Drift::new;
     assert_eq!(drift(), Drift::default());
     assert_eq!(drift().window(0), drift().window(100));
@@ -785,7 +791,7 @@ fn odd_settings_are_set_right() {
     }
 }
 
-/// Deltas with all kinds of drift, all of which but the entropy's spike are there at the end.
+/// Returns deltas with all kinds of drift. All except the entropy spike are present at the end.
 fn everything() -> Vec<String> {
     let mut deltas = vec!["Sure!\n".to_owned(), "Here you go: ".to_owned()];
     deltas.extend(after(&["aa "], 30, "q8#Zx7@Lw$3^Kp& "));
@@ -799,7 +805,7 @@ fn everything() -> Vec<String> {
 }
 
 #[test]
-fn switches_turn_kinds_off() {
+fn switches_turn_single_kinds_off() {
     let kinds = |drift: Drift| {
         let seen = seen(
             &l0(drift, &Captured::new()),
@@ -825,7 +831,7 @@ fn switches_turn_kinds_off() {
     assert_eq!(kinds(none), [""; 0]);
 }
 
-/// The kinds and the confidences of the events of drift, in order: each reports one kind.
+/// Returns the kinds and confidences of the drift events, in order. Each event reports one kind.
 fn reports(captured: &Captured) -> Vec<(String, f64)> {
     let report = |event| match event {
         OwnedEvent::Drift { report, .. } => Some(report),
@@ -849,7 +855,7 @@ fn kinds_are_reported_in_order_with_their_confidences() {
         run.for_each(|_| async {}).to_the_end();
         assert_eq!(reports(&captured), [(kind.to_owned(), confidence)]);
     }
-    // What is found at once is told one by one.
+    // Kinds that are found at the same time are reported separately.
     let captured = Captured::new();
     let text = everything().concat();
     let run = l0(Drift::new(), &captured)
@@ -876,17 +882,17 @@ fn drift_at_the_end_is_a_model_retry_and_completes_when_retries_are_exhausted() 
     let mut run = l0.stream(script.source()).start();
     let text = run.text().to_the_end();
     assert_eq!(
-        text.expect("drift is no error"),
+        text.expect("drift is not an error"),
         "Sure!\nIn other words, yes."
     );
     assert_eq!(run.outcome(), Some(Outcome::Completed));
     assert_eq!(script.calls(), 3);
     let telemetry = run.telemetry().expect("measured");
-    let drift = telemetry.drift.expect("drift was looked for");
+    let drift = telemetry.drift.expect("drift was checked");
     assert_eq!(
         drift.types,
         ["hedging", "meta_commentary"],
-        "the union, in order of first sight"
+        "the union, in order of first detection"
     );
     assert_eq!(telemetry.metrics.model_retries, 2);
     assert_eq!(telemetry.metrics.network_retries, 0);
@@ -913,7 +919,7 @@ fn drift_at_the_end_is_a_model_retry_and_completes_when_retries_are_exhausted() 
 }
 
 #[test]
-fn drift_is_only_recorded_unless_told_to_ask_again() {
+fn drift_is_only_recorded_unless_retries_are_enabled() {
     let answers = [
         "Sure!",
         "In other words, it is a monad.",
@@ -938,7 +944,7 @@ fn drift_is_only_recorded_unless_told_to_ask_again() {
                 let script = Script::new().attempt(|a| a.tokens(pieces));
                 let mut run = l0.stream(script.source()).start();
                 let text = run.text().to_the_end();
-                assert_eq!(text.expect("drift is no error"), answer);
+                assert_eq!(text.expect("drift is not an error"), answer);
                 assert_eq!(script.calls(), calls, "{drift:?}: {answer}");
                 assert_eq!(
                     reports(&captured).len(),
@@ -948,21 +954,24 @@ fn drift_is_only_recorded_unless_told_to_ask_again() {
                 let telemetry = run.telemetry().expect("measured");
                 assert_eq!(telemetry.outcome, Some(Outcome::Completed));
                 assert_eq!(telemetry.metrics.model_retries as usize, calls - 1);
-                assert!(telemetry.drift.expect("looked for").detected());
+                assert!(telemetry.drift.expect("drift was checked").detected());
             }
         }
     }
 }
 
 #[test]
-fn a_new_attempt_knows_nothing_of_the_one_before() {
+fn a_new_attempt_starts_with_fresh_state() {
     let script = Script::new()
         .attempt(|a| a.tokens(["Su", "re!"]))
         .attempt(|a| a.tokens(["Sure", ", the answer is 42."]));
     let l0 = l0(Drift::new(), &Captured::new());
     let mut run = l0.stream(script.source()).start();
     let text = run.text().to_the_end();
-    assert_eq!(text.expect("drift is no error"), "Sure, the answer is 42.");
+    assert_eq!(
+        text.expect("drift is not an error"),
+        "Sure, the answer is 42."
+    );
     assert_eq!(script.calls(), 2);
 }
 
@@ -972,7 +981,7 @@ fn drift_that_is_over_at_the_end_is_only_recorded() {
     let script = Script::new()
         .attempt(|a| a.tokens(["To clarify, ".to_owned(), pad(300), "End.".to_owned()]));
     let mut run = l0(Drift::new(), &captured).stream(script.source()).start();
-    run.text().to_the_end().expect("drift is no error");
+    run.text().to_the_end().expect("drift is not an error");
     assert_eq!(script.calls(), 1);
     assert_eq!(reports(&captured), [("meta_commentary".to_owned(), 0.9)]);
     let telemetry = run.telemetry().expect("measured");
@@ -992,7 +1001,7 @@ fn a_kind_is_reported_once_per_attempt() {
 }
 
 #[test]
-fn looked_for_and_not_found_is_known() {
+fn drift_that_was_checked_and_not_found_is_recorded_as_such() {
     let mut run = l0(Drift::new(), &Captured::new())
         .stream(
             Script::new()
@@ -1005,7 +1014,7 @@ fn looked_for_and_not_found_is_known() {
         .telemetry()
         .expect("measured")
         .drift
-        .expect("looked for");
+        .expect("drift was checked");
     assert!(!drift.detected());
 }
 
@@ -1024,7 +1033,7 @@ fn a_watched_stream_only_records() {
     assert_eq!(telemetry.metrics.total_retries, 0);
 }
 
-/// A megabyte in small pieces, with something of everything in it.
+/// Returns a megabyte in small pieces, with every kind of content.
 fn megabyte() -> Vec<&'static str> {
     let pieces = [
         "The ",
@@ -1076,7 +1085,7 @@ fn memory_stays_flat() {
     let begins = measure(|| poll(20_000));
     let goes_on = measure(|| poll(pieces.len() - 20_000));
     assert!(begins.bytes_max < 32 * 1024, "{begins:?}");
-    // What is found for the first time is reported, and kept; nothing else needs memory, or grows.
+    // The first findings are reported and kept. Nothing else allocates memory or grows.
     assert!(goes_on.count_total < 10 * KINDS.len() as u64, "{goes_on:?}");
     assert!(
         goes_on.bytes_current < 100 * KINDS.len() as i64,
@@ -1084,8 +1093,58 @@ fn memory_stays_flat() {
     );
 }
 
+/// Returns the bytes that a live run keeps after a long answer.
+fn live_bytes(builder: L0Builder) -> i64 {
+    let sentence = |n| format!("Part {n} says what this is about, and {n} other words. ");
+    let pieces: Vec<String> = (0..100).map(sentence).collect();
+    let l0 = builder.build();
+    let mut run = None;
+    measure(|| {
+        let source = stream::iter(pieces.iter().map(Ok::<_, Infallible>));
+        let run = run.insert(Box::new(l0.watch(source).start()));
+        for _ in 0..pieces.len() {
+            assert!(run.next().now_or_never().is_some());
+        }
+    })
+    .bytes_current
+}
+
 #[test]
-fn one_long_piece_is_read_like_many() {
+fn a_measured_run_with_three_rules_and_drift_keeps_less_than_4500_bytes() {
+    let rules = Guardrails::none()
+        .with(Json::new)
+        .with(Markdown::new)
+        .with(ZeroOutput::new);
+    let builder = L0::builder()
+        .monitoring(Monitoring::new())
+        .guardrails(rules)
+        .drift(Drift::new());
+    // Shared data is created for the first run.
+    live_bytes(builder.clone());
+    let bytes = live_bytes(builder);
+    assert!((2_000..4_500).contains(&bytes), "{bytes}");
+}
+
+#[test]
+fn a_live_detector_uses_little_memory() {
+    let bytes = |drift: Option<Drift>| {
+        let builder = L0::builder();
+        live_bytes(match drift {
+            Some(drift) => builder.drift(drift),
+            None => builder,
+        })
+    };
+    // Shared data is created for the first detector.
+    bytes(Some(Drift::new()));
+    let of_drift = |drift| bytes(Some(drift)) - bytes(None);
+    let default = of_drift(Drift::new());
+    assert!((500..2_048).contains(&default), "{default}");
+    let large = of_drift(Drift::new().window(5_000));
+    assert!((default..12 * 1_024).contains(&large), "{large}");
+}
+
+#[test]
+fn one_long_piece_is_read_like_many_short_ones() {
     let text = megabyte().concat();
     let drift = switch(Drift::new(), "entropy_spike", false);
     let l0 = l0(drift, &Captured::new());
@@ -1107,7 +1166,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_make_no_difference(
+    fn the_division_into_pieces_makes_no_difference(
         parts in prop::collection::vec(
             prop::sample::select(vec![
                 "ok ", "yeah", "thus", "hence, ", "moreover", "**bold** ", "**", "# ", "#", "\n", "```", "`",

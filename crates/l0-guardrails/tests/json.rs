@@ -1,4 +1,4 @@
-//! The rules for JSON: what they report about which text, and that their verdict is `serde_json`'s.
+//! The rules for JSON: their violations, and their agreement with `serde_json`.
 
 mod support;
 
@@ -15,7 +15,7 @@ const CHUNKS: Expected = ("json-chunks", Severity::Error);
 const PARSEABLE: Expected = ("json-parseable", Severity::Error);
 const STRICT: Expected = ("json-strict", Severity::Error);
 
-/// Documents as models write them, in which nothing is wrong.
+/// Documents as models write them, all valid.
 const VALID: &[&str] = &[
     "{}",
     "[]",
@@ -43,7 +43,7 @@ const VALID: &[&str] = &[
     r#"{"tool_calls":[{"id":"call_1","type":"function","function":{"name":"get_weather","arguments":"{\"city\":\"Paris\"}"}}]}"#,
 ];
 
-/// Answers that do not start as a JSON object or array.
+/// Answers that do not start with a JSON object or array.
 const NOT_CONTAINERS: &[&str] = &[
     "Sure! Here is the JSON you asked for:\n{\"a\": 1}",
     "```json\n{\"a\": 1}\n```",
@@ -78,7 +78,7 @@ const NOT_CONTAINERS: &[&str] = &[
     "1 2",
 ];
 
-/// JSON documents that are no objects or arrays.
+/// JSON documents other than objects and arrays.
 const SCALARS: &[&str] = &[
     "42",
     " -1.5e3 ",
@@ -100,7 +100,7 @@ fn table(rows: &[&'static str], expected: &'static [Expected]) -> Vec<Row> {
 
 type Row = (&'static str, &'static [Expected]);
 
-/// What a rule has reported before the end.
+/// Returns the violations reported before the end.
 fn while_streaming(
     mut rule: impl Check,
     pieces: impl IntoIterator<Item: AsRef<str>>,
@@ -117,7 +117,7 @@ fn messages(text: &str) -> Vec<String> {
     found.into_iter().map(|one| one.message).collect()
 }
 
-/// The whole of a violation, for comparison.
+/// The content of a violation, for comparison.
 fn parts(one: &Violation) -> (&str, &str, Option<u64>) {
     assert!(one.recoverable && one.severity == Severity::Error);
     (&one.rule, &one.message, one.position)
@@ -132,7 +132,7 @@ fn nothing_is_reported_about_valid_documents() {
 }
 
 #[test]
-fn json_says_nothing_about_answers_that_do_not_look_like_it() {
+fn json_ignores_answers_that_do_not_look_like_json() {
     check_table(Json::new, &table(NOT_CONTAINERS, &[]));
     check_table(Json::new, &table(SCALARS, &[]));
     check_table(Json::new, &table(&["", " ", "\n\t\r\n"], &[]));
@@ -173,7 +173,7 @@ fn closers_without_openers() {
     check_table(
         Json::new,
         &[
-            // Found while streaming, then counted at the end.
+            // Found while streaming, and counted at the end.
             ("{}}", &[STRUCTURE, STRUCTURE, PARSEABLE]),
             ("[]]", &[STRUCTURE, STRUCTURE, PARSEABLE]),
             ("{}]", &[STRUCTURE, STRUCTURE, PARSEABLE]),
@@ -183,9 +183,9 @@ fn closers_without_openers() {
                 "{}}]",
                 &[STRUCTURE, STRUCTURE, STRUCTURE, STRUCTURE, PARSEABLE],
             ),
-            // Each kind once.
+            // Each kind is reported once.
             ("{}}}}}", &[STRUCTURE, STRUCTURE, PARSEABLE]),
-            // Crossed: as many closers as openers, so nothing at the end.
+            // Crossed: the numbers are equal, so nothing is reported at the end.
             ("[{]}", &[STRUCTURE, PARSEABLE]),
             ("{[}]", &[STRUCTURE, PARSEABLE]),
             (r#"{"a": [1, 2}]"#, &[STRUCTURE, PARSEABLE]),
@@ -232,7 +232,7 @@ fn closers_without_openers() {
 }
 
 #[test]
-fn closers_are_reported_with_their_piece_and_place() {
+fn closers_are_reported_in_their_piece_and_with_their_position() {
     let mut rule = Json::new();
     let mut findings = Findings::new();
     rule.text(" {\"ä\": 1}", &mut findings);
@@ -274,7 +274,7 @@ fn closers_are_reported_with_their_piece_and_place() {
         parts(&crossed[0]),
         (
             "json-structure",
-            "Closing brace where a bracket is to be closed",
+            "Closing brace where a closing bracket is expected",
             Some(9)
         )
     );
@@ -283,7 +283,7 @@ fn closers_are_reported_with_their_piece_and_place() {
         parts(&crossed[0]),
         (
             "json-structure",
-            "Closing bracket where a brace is to be closed",
+            "Closing bracket where a closing brace is expected",
             Some(2)
         )
     );
@@ -313,20 +313,20 @@ fn misplaced_commas() {
             (r#"{"a":, "b": 1}"#, &[CHUNKS, PARSEABLE]),
             (r#"{"a": , "b": 1}"#, &[CHUNKS, PARSEABLE]),
             ("{\"a\":\n,\"b\": 1}", &[CHUNKS, PARSEABLE]),
-            // Behind another fault.
+            // After another fault.
             ("{'a': 1,, 'b': 2}", &[CHUNKS, PARSEABLE]),
             ("{a: , b: 1}", &[CHUNKS, PARSEABLE]),
             ("[01, [, 1]]", &[CHUNKS, PARSEABLE]),
             ("{'a': {,}}", &[CHUNKS, PARSEABLE]),
             ("{\"a\": 1},,\n{\"b\": 2}", &[CHUNKS, PARSEABLE]),
             ("[\"a\nb\",,1]", &[CHUNKS, PARSEABLE]),
-            // Each kind once, each at its first place.
+            // Each kind is reported once, at its first position.
             ("[,,1]", &[CHUNKS, CHUNKS, PARSEABLE]),
             (
                 "[1,,{\"a\":,\"b\":{,},\"c\":[,]}]",
                 &[CHUNKS, CHUNKS, CHUNKS, CHUNKS, PARSEABLE],
             ),
-            // With what else is wrong.
+            // Together with other problems.
             ("[1,,2", &[CHUNKS, STRUCTURE, PARSEABLE]),
             ("[1,,2]]", &[CHUNKS, STRUCTURE, STRUCTURE, PARSEABLE]),
             ("[1]],,", &[STRUCTURE, CHUNKS, STRUCTURE, PARSEABLE]),
@@ -381,7 +381,7 @@ fn misplaced_commas() {
 }
 
 #[test]
-fn what_is_not_closed_at_the_end() {
+fn unclosed_strings_and_containers_are_reported_at_the_end() {
     check_table(
         Json::new,
         &[
@@ -414,7 +414,7 @@ fn what_is_not_closed_at_the_end() {
                 "{\"items\": [{\"id\": 1}, {\"id\": 2",
                 &[STRUCTURE, STRUCTURE, PARSEABLE],
             ),
-            // Behind another fault.
+            // After another fault.
             ("{'a': 1", &[STRUCTURE, PARSEABLE]),
             ("{'a': \"1}", &[STRUCTURE, STRUCTURE, PARSEABLE]),
             ("[\"a\nb", &[STRUCTURE, STRUCTURE, PARSEABLE]),
@@ -439,12 +439,12 @@ fn what_is_not_closed_at_the_end() {
             "Invalid JSON at line 1, column 16: the text ends inside a string",
         ]
     );
-    // Nothing of it is known before the end.
+    // Nothing is reported before the end.
     assert_eq!(while_streaming(Json::new(), ["[[1, {\"a\": [\"}]"]), []);
 }
 
 #[test]
-fn what_does_not_parse() {
+fn invalid_json_is_reported_with_its_position() {
     let rows: &[(&str, &str)] = &[
         (
             "{'a': 1}",
@@ -556,7 +556,7 @@ fn what_does_not_parse() {
 }
 
 #[test]
-fn strict_json_wants_an_object_or_array() {
+fn strict_json_requires_an_object_or_array() {
     check_table(StrictJson::new, &table(SCALARS, &[STRICT]));
     check_table(
         StrictJson::new,
@@ -579,7 +579,7 @@ fn strict_json_wants_an_object_or_array() {
             ("{\"a\": 1}\n```", &[PARSEABLE]),
         ],
     );
-    // The end alone shows that nothing else follows; a broken structure shows at once.
+    // Only the end shows that the answer is not JSON. A broken structure is reported immediately.
     assert_eq!(while_streaming(StrictJson::new(), ["no JSON }} ,,"]), []);
     assert_eq!(while_streaming(StrictJson::new(), ["{}}"]).len(), 1);
 
@@ -627,7 +627,7 @@ fn rules_have_names() {
 }
 
 #[test]
-fn the_end_can_be_told_again() {
+fn the_end_can_be_reported_twice() {
     let mut rule = Json::new();
     let mut findings = Findings::new();
     rule.text("[1", &mut findings);
@@ -637,7 +637,7 @@ fn the_end_can_be_told_again() {
 }
 
 #[test]
-fn no_message_has_text_of_the_answer() {
+fn messages_contain_no_text_of_the_answer() {
     let texts = [
         "{\"zq\": zq}",
         "{zq: 1}",
@@ -666,7 +666,7 @@ fn nested(depth: usize, open: &str, close: &str) -> String {
 }
 
 #[test]
-fn depth_has_no_limit() {
+fn depth_is_unlimited() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\": [ ", "]}]")] {
         for depth in (1..140).chain([255, 256, 257, 1_000, 100_000]) {
             let text = nested(depth, open, close);
@@ -724,7 +724,7 @@ fn memory_is_constant() {
     assert_eq!(scan.count_total, 0);
     assert_eq!(findings.iter().count(), 0);
 
-    // What is reported is kept, once.
+    // Each violation is kept once.
     let mut rule = Json::new();
     let scan = allocation_counter::measure(|| rule.text(&broken, &mut findings));
     assert!(scan.count_total < 20, "{}", scan.count_total);
@@ -781,7 +781,7 @@ fn differences_to_a_value() {
     check_table(Json::new, &table(&documents, &[]));
 }
 
-/// Writes documents and breaks them.
+/// Generates documents and breaks them.
 struct Generator(fastrand::Rng);
 
 impl Generator {
@@ -870,7 +870,7 @@ impl Generator {
         }
     }
 
-    /// A valid document, mostly an object or array.
+    /// Generates a valid document, usually an object or array.
     fn document(&mut self) -> String {
         let mut out = String::new();
         self.space(&mut out);
@@ -883,7 +883,7 @@ impl Generator {
         out
     }
 
-    /// A border between characters.
+    /// Returns a random character boundary.
     fn border(&mut self, text: &str) -> usize {
         let mut at = self.0.usize(..=text.len());
         while !text.is_char_boundary(at) {
@@ -913,7 +913,7 @@ impl Generator {
                 let twice = text[at.min(end)..at.max(end)].to_owned();
                 text.insert_str(at, &twice);
             }
-            // A byte, as long as it stays text.
+            // A random byte, if the result is valid UTF-8.
             5 => {
                 let mut bytes = text.clone().into_bytes();
                 if let Some(byte) = bytes.get_mut(at) {
@@ -928,7 +928,7 @@ impl Generator {
     }
 }
 
-/// How often `serde_json` and the rules agreed on what.
+/// The number of cases in which `serde_json` and the rules agreed, by kind.
 #[derive(Debug, Default)]
 struct Verdicts {
     valid: u32,
@@ -962,7 +962,7 @@ impl Verdicts {
             );
         }
 
-        // The strict rule also tells other documents from what is none.
+        // The strict rule also distinguishes other documents from invalid ones.
         let strict = violations_of(StrictJson::new(), pieces);
         let has = |rule| strict.iter().any(|one| one.rule == rule);
         assert_eq!(has("json-parseable"), !is_json, "{text:?}: {strict:?}");
@@ -998,7 +998,7 @@ impl Verdicts {
 }
 
 #[test]
-fn the_verdict_is_that_of_serde_json() {
+fn the_rules_agree_with_serde_json() {
     let mut generator = Generator(fastrand::Rng::with_seed(0x15_04));
     let mut rng = fastrand::Rng::with_seed(23);
     let mut verdicts = Verdicts::default();
@@ -1011,7 +1011,7 @@ fn the_verdict_is_that_of_serde_json() {
             verdicts.compare(&text, &mut rng);
         }
     }
-    // All sorts were among them, and often.
+    // All kinds occurred, and often.
     assert!(verdicts.valid > 30_000, "{verdicts:?}");
     assert!(verdicts.broken > 50_000, "{verdicts:?}");
     assert!(verdicts.valid + verdicts.broken > 100_000, "{verdicts:?}");
@@ -1020,9 +1020,9 @@ fn the_verdict_is_that_of_serde_json() {
     assert!(verdicts.no_values > 1_000, "{verdicts:?}");
 }
 
-/// Every prefix is one of the states that a character more leads to.
+/// Every prefix is a state that a further character continues.
 #[test]
-fn no_prefix_of_a_valid_document_alarms() {
+fn no_prefix_of_a_valid_document_is_reported() {
     let mut generator = Generator(fastrand::Rng::with_seed(42));
     let generated: Vec<_> = (0..3_000).map(|_| generator.document()).collect();
     for text in generated
@@ -1040,7 +1040,7 @@ fn no_prefix_of_a_valid_document_alarms() {
 }
 
 #[test]
-fn every_prefix_is_judged_as_serde_json_does() {
+fn every_prefix_is_judged_as_by_serde_json() {
     let mut rng = fastrand::Rng::with_seed(9);
     let mut verdicts = Verdicts::default();
     for text in VALID.iter().chain(SCALARS).chain(NOT_CONTAINERS) {

@@ -1,4 +1,4 @@
-//! The rule `markdown-structure`: what it reports, and that how the stream is cut does not matter.
+//! The rule `markdown-structure`: its violations, independent of how the stream is divided.
 
 mod support;
 
@@ -33,7 +33,7 @@ fn unclosed_fences() {
             "Here is the code:\n```python\nprint('hello')\n``",
             "~~~\ncode\n",
             "~~~ruby\nputs 1\n~~\n",
-            // Another character, too short, or with something behind it: no closing fence.
+            // Not closing fences: another character, too short, or followed by text.
             "```\ncode\n~~~\n",
             "~~~\ncode\n```\n",
             "````\ncode\n```\n",
@@ -42,11 +42,11 @@ fn unclosed_fences() {
             "```\ncode\n``` done.\n",
             "```\ncode\n    ```\n",
             "   ```js\n   let a = 1;\n",
-            // The second is closed by nothing.
+            // The second fence is never closed.
             "```\na\n```\n\ntext.\n\n```\nb\n",
-            // The fence in a fence closes the outer one.
+            // The inner fence closes the outer one.
             "```markdown\n# Title\n\n```python\ncode\n```\n\nMore.\n```\n",
-            // What follows text in a line opens nothing.
+            // A fence after text in a line opens nothing.
             "Run this: ```bash\nls\n```\n",
             "```\r\ncode\r\n",
             "```\rcode\r",
@@ -88,7 +88,7 @@ fn closed_fences() {
             "`a` and ``b``",
             "~~struck~~ out.",
             "``\ntwo are none.\n",
-            // Indented too far.
+            // Too much indent.
             "Text.\n\n    ```\n    code.\n",
             "Text.\n\n\t```\n\tcode.\n",
             "```rust\r\nfn main() {}\r\n```\r\n",
@@ -98,7 +98,7 @@ fn closed_fences() {
             "- ```rust\n  fn main() {}\n  ```\n",
             "- a\n  - b\n    ```sh\n    ls\n    ```\n",
             "10. Item\n\n    ```\n    code\n    ```\n\nDone.",
-            // Not indented as the item is: models do that.
+            // Less indent than the item, as models write it.
             "10. Item\n    ```\ncode\n```\n",
             "1. Item\n   ```\n   code\n```\n",
             "> ```\n> code\n> ```\n",
@@ -143,7 +143,7 @@ fn uneven_tables() {
             "| a |\n|---|\n| 1 | 2 |\n",
             "|a|b|\n|-|-|\n|1|2|3|\n",
             "| a | b |\n|---|---|\n|---|\n",
-            // The header is text: it has one column.
+            // The header is text with one column.
             "Results:\n|---|---|\n| 1 | 2 |\n",
             "| a | b |\n|---|---|\n| 1 | 2 |\n\n| c | d |\n|---|---|\n| 3 |\n",
             "| a | b |\n|---|---|\n| | |  |\n",
@@ -178,7 +178,7 @@ fn even_tables() {
             "| 名前 | 年齢 |\n|---|---|\n| 太郎 | 36 |\n",
             "> | a | b |\n> |---|---|\n> | 1 | 2 |\n\n| c |\n|---|\n| 3 |\n",
             "- | a | b |\n  |---|---|\n  | 1 | 2 |\n",
-            // What ends a table.
+            // Ends of a table.
             "| a | b |\n|---|---|\n| 1 | 2 |\n\n| no table |.\n",
             "| a | b |\n|---|---|\n| 1 | 2 |\nText without a pipe.\n| 1 | is text.\n",
             "| a | b |\n|---|---|\n| 1 | 2 |\n# A | b | c\n",
@@ -186,7 +186,7 @@ fn even_tables() {
             "| a | b |\n|---|---|\n| 1 | 2 |\n---\n| 1 | is text.\n",
             "| a | b |\n|---|---|\n| 1 | 2 |\n```\n| 1 |\n```\n",
             "| a | b |\n|---|---|\n| 1 | 2 |\n> a quote | with | pipes.\n",
-            // No tables.
+            // Not tables.
             "```\n| a | b |\n|---|---|\n| 1 |\n```\n",
             "A | b.\nC | d | e.\n",
             "|---|---|\n| a | b |\n| c |\n",
@@ -255,7 +255,7 @@ fn plain_lists() {
             "- a\n    1. b\n    2. c\n- d\n",
             // Different parents.
             "1. a\n   - b\n2. c\n   1. d\n",
-            // What ends a list.
+            // Ends of a list.
             "1. a\n\nText.\n\n- b\n",
             "1. a\n# Heading\n- b\n",
             "1. a\n\n---\n\n- b\n",
@@ -264,7 +264,7 @@ fn plain_lists() {
             "1. a\n> quote.\n\n- b\n",
             "> 1. a\n\n- b\n",
             "> 1. a\n> > - b\n",
-            // No items.
+            // Not items.
             "1. a\n-b is no item.\n",
             "- a\n1.5 is no item.\n",
             "- a\n-1 is no item.\n",
@@ -404,7 +404,7 @@ fn several_at_once() {
 }
 
 #[test]
-fn says_how_many_and_where() {
+fn violations_have_counts_and_positions() {
     let text = "\r\n| a | b |\r\n|---|---|\r\n| 1 |\r\n| 2 |\r\n\r\n- a\r\n1. b\r\n```";
     let found = violations_in_any_split(Markdown::new, text);
     assert!(found.iter().all(|one| one.recoverable));
@@ -418,12 +418,12 @@ fn says_how_many_and_where() {
         [
             ("A code fence is not closed", at("```")),
             (
-                "Table rows with another number of columns than their separator row: 2, the first \
-                 with 1 instead of 2",
+                "Table rows with a different number of columns than their separator row: 2, the \
+                 first with 1 instead of 2",
                 at("| 1 |")
             ),
             (
-                "Lists with ordered and unordered items at one indent: 1",
+                "Lists with ordered and unordered items at the same indent: 1",
                 at("1. b")
             ),
             ("The answer ends inside a code fence", None),
@@ -432,7 +432,7 @@ fn says_how_many_and_where() {
 }
 
 #[test]
-fn says_nothing_before_the_end() {
+fn nothing_is_reported_before_the_end() {
     let mut rule = Markdown::new();
     let mut findings = Findings::new();
     rule.text(
@@ -443,7 +443,7 @@ fn says_nothing_before_the_end() {
 }
 
 #[test]
-fn messages_keep_the_answer_out() {
+fn messages_contain_no_text_of_the_answer() {
     let text = "1. CANARY\n- CANARY\n\n| CANARY | CANARY |\n|---|---|\n| CANARY |\n\nCANARY\n\n\
                 ```CANARY\nCANARY";
     let found = violations_in_any_split(Markdown::new, text);
@@ -460,7 +460,7 @@ fn messages_keep_the_answer_out() {
 }
 
 #[test]
-fn stays_small() {
+fn the_rule_is_small() {
     assert!(size_of::<Markdown>() < 1024, "{}", size_of::<Markdown>());
 }
 
@@ -488,7 +488,7 @@ fn a_megabyte_in_one_line() {
     }
 }
 
-/// Texts of the marks that the rule looks at.
+/// Generates texts of the marks that the rule reads.
 fn marks() -> impl Strategy<Value = String> {
     let mark = prop::sample::select(vec![
         "`",
@@ -542,7 +542,7 @@ proptest! {
     }
 
     #[test]
-    fn line_ends_are_alike(text in marks()) {
+    fn all_line_ends_are_equivalent(text in marks()) {
         let text = text.replace('\r', "");
         let rules = |text: &str| {
             let found = violations_of(Markdown::new(), [text]);
@@ -553,8 +553,8 @@ proptest! {
     }
 
     #[test]
-    fn a_fence_hides_what_is_in_it(text in marks()) {
-        // Longer than any that is made by chance.
+    fn a_fence_hides_its_content(text in marks()) {
+        // Longer than any generated by chance.
         let fence = "~".repeat(200);
         let text = format!("{fence}\n{text}\n{fence}\n");
         prop_assert_eq!(violations_of(Markdown::new(), [&*text]), []);

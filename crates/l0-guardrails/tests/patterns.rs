@@ -1,4 +1,4 @@
-//! The pattern rule and custom patterns: what each violation is found in, and what it is not.
+//! The pattern rule and custom patterns: the texts with each violation, and texts without.
 
 use l0_core::Severity::{self, Error, Fatal, Warning};
 use l0_core::{Check, Findings, Violation};
@@ -9,7 +9,7 @@ mod support;
 
 use support::{check_table, violations_in_any_split, violations_of};
 
-/// Checks that one violation is reported about each of the texts, and none about the others.
+/// Checks that a violation is reported for each text of the first list, and for none of the second.
 fn check(rule: &'static str, severity: Severity, positive: &[&str], negative: &[&str]) {
     assert!(
         positive.len() >= 20 && negative.len() >= 20,
@@ -154,7 +154,7 @@ fn refusal() {
 }
 
 #[test]
-fn a_refusal_cannot_be_repaired_and_is_reported_while_streaming() {
+fn a_refusal_is_not_recoverable_and_is_reported_while_streaming() {
     let refusal = found("Hm. I'm unable to, I fear.");
     assert!(!refusal[0].recoverable);
     assert_eq!(refusal[0].position, Some(17));
@@ -165,7 +165,11 @@ fn a_refusal_cannot_be_repaired_and_is_reported_while_streaming() {
     let mut rule = Patterns::new();
     rule.text("I'm unab", &mut findings);
     rule.text("le to", &mut findings);
-    assert_eq!(findings.iter().count(), 0, "it may yet be `unable tonight`");
+    assert_eq!(
+        findings.iter().count(),
+        0,
+        "it could become `unable tonight`"
+    );
     rule.text(" ", &mut findings);
     assert_eq!(findings.iter().count(), 1);
 }
@@ -610,7 +614,7 @@ fn violations_come_in_the_order_of_the_text() {
 }
 
 #[test]
-fn phrases_that_differ_are_violations_that_differ() {
+fn different_phrases_are_different_violations() {
     let messages: Vec<_> = found("I am an AI. I am an AI! I’m an AI. {{a}} {{b}} [insert c]")
         .into_iter()
         .map(|one| one.message)
@@ -635,7 +639,7 @@ fn positions_are_bytes() {
 }
 
 #[test]
-fn more_sentences_than_are_kept_are_not_counted() {
+fn sentences_beyond_the_maximum_are_not_counted() {
     let many: String = (0..4096)
         .map(|i| format!("This is sentence number {i}. "))
         .collect();
@@ -666,7 +670,7 @@ fn long_answers_are_read_to_their_end() {
 }
 
 #[test]
-fn messages_hold_nothing_of_the_answer() {
+fn messages_contain_no_text_of_the_answer() {
     let canary = "sk-canary";
     let text = format!(
         "Sure!\n\
@@ -713,13 +717,13 @@ fn custom_patterns_are_found() {
 }
 
 #[test]
-fn a_custom_pattern_reports_its_first_phrase_as_it_is_told_to() {
+fn a_custom_pattern_reports_its_first_phrase_as_configured() {
     let pattern = CustomPattern::phrases(["one", "two"]).unwrap();
     let found = |pattern: &CustomPattern| violations_in_any_split(|| pattern.clone(), "Two, one");
     let expected = Violation::new(
         "pattern-custom",
         Error,
-        "A phrase was found that must not be in an answer",
+        "The answer contains a forbidden phrase",
     );
     assert_eq!(found(&pattern), [expected.position(3)]);
 
@@ -740,7 +744,7 @@ fn a_custom_pattern_reports_its_first_phrase_as_it_is_told_to() {
 }
 
 #[test]
-fn custom_patterns_may_be_many_or_none_but_not_blank() {
+fn custom_patterns_can_be_many_or_none_but_not_blank() {
     let none = CustomPattern::phrases::<&str>([]).unwrap();
     assert_eq!(violations_of(none, ["anything"]), []);
 
@@ -773,7 +777,7 @@ fn rules_fit_into_guardrails() {
     assert!(format!("{:?}", Patterns::new()).len() < 1_000);
 }
 
-/// Text made of what the rule looks for, and of what is next to it.
+/// Text made of phrases that the rule finds, and of similar ones.
 fn pieces() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         "\\PC{0,5}",
@@ -813,7 +817,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn any_text_gives_the_same_in_any_split(text in pieces()) {
+    fn the_division_into_pieces_makes_no_difference(text in pieces()) {
         for violation in found(&text) {
             let position = violation.position.expect("all have one") as usize;
             prop_assert!(text.is_char_boundary(position));

@@ -1,4 +1,4 @@
-//! The sets of rules, and the rule of empty answers: what runs that are checked by them report.
+//! The sets of rules, and the rule for empty answers, in runs.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ fn l0(rules: impl Into<Checks>) -> L0Builder {
         .guardrails(rules)
 }
 
-/// The violations of one attempt, by rule, and whether the run failed.
+/// Returns the violations of one attempt by rule, and `true` if the run failed.
 async fn violated(
     l0: L0,
     attempt: impl FnOnce(ScriptedAttempt) -> ScriptedAttempt,
@@ -31,7 +31,7 @@ async fn violated(
     )
 }
 
-/// An answer that breaks each rule in one way, and what the rules say.
+/// Answers that break one rule each, and the violations.
 const ANSWERS: [(&str, &str); 6] = [
     ("{\"a\": 1", "json-parseable"),
     ("A fence:\n```\ncode", "markdown-fences"),
@@ -42,7 +42,7 @@ const ANSWERS: [(&str, &str); 6] = [
 ];
 
 #[tokio::test]
-async fn sets_differ_in_what_they_find() {
+async fn each_set_finds_different_violations() {
     type Set = (fn() -> Checks, &'static [&'static str]);
 
     let sets: [Set; 7] = [
@@ -122,12 +122,12 @@ async fn an_empty_answer_is_a_violation_of_zero_output() {
     assert_eq!(
         run.text().await.unwrap(),
         "ok",
-        "the rule asks again by itself"
+        "the rule causes a retry on its own"
     );
 }
 
 #[test]
-fn zero_output_asks_what_core_found() {
+fn zero_output_uses_the_findings_of_core() {
     for has_output in [true, false] {
         let mut findings = Findings::new();
         let mut rule = ZeroOutput::new();
@@ -148,7 +148,7 @@ fn zero_output_asks_what_core_found() {
 }
 
 #[test]
-fn makers_sets_and_drift_fit_into_a_configuration() {
+fn closures_sets_and_drift_can_be_configured() {
     fn ours() -> Checks {
         Guardrails::minimal().with(StrictJson::new)
     }

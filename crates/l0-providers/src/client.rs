@@ -1,4 +1,4 @@
-//! A small client on `reqwest`, the same for all providers.
+//! A small client based on `reqwest`, shared by all providers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,43 +16,40 @@ use crate::lenient::{Fields, Object, skip};
 use crate::request::{Call, ProviderRequest, Reading, shown};
 use crate::secrets::Secrets;
 
-/// The largest whole answer allowed unless the user says otherwise: 64 MiB, enough for 2,000 long vectors
-/// as JSON.
+/// Default limit on a whole answer: 64 MiB, enough for 2,000 long vectors as JSON.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// What is particular to one provider's API. Implemented by the types that a [`Client`] is of, such
-/// as `openai::OpenAi`.
+/// A provider's API. Implemented by the type parameters of [`Client`], such as `openai::OpenAi`.
 pub trait Provider: Default {
     #[doc(hidden)]
     const API: Api;
 }
 
-/// An API's address, and how it takes a key.
+/// An API's address and the form of its key.
 #[derive(Debug)]
 pub struct Api {
     pub(crate) base_url: &'static str,
-    /// The environment variables with another address, and with the key; the first that is set
-    /// counts.
+    /// Environment variables for another address and for the key. The first variable that is set is used.
     pub(crate) base_url_vars: &'static [&'static str],
     pub(crate) key_vars: &'static [&'static str],
-    /// The key's header, and what stands before the key in it.
+    /// The key's header, and the text before the key in it.
     pub(crate) key_header: &'static str,
     pub(crate) key_prefix: &'static str,
-    /// Whether the API at its own address takes no request without a key.
+    /// `true` if the API at its own address rejects requests without a key.
     pub(crate) needs_key: bool,
-    /// What requests for a stream accept.
+    /// The `accept` header of requests for a stream.
     pub(crate) accept: &'static str,
     /// Headers of every request.
     pub(crate) headers: &'static [(&'static str, &'static str)],
-    /// Makes an address of what the variable for one may have instead.
+    /// Converts the value of an address variable to an address.
     pub(crate) read_address: fn(&str) -> Cow<'_, str>,
 }
 
 /// A client for one provider's API, such as `openai::Client`.
 ///
-/// Its methods make [`ProviderRequest`]s, which runs and calls take as their sources; those that end in
-/// `_stream` send one at once. Cheap to clone. It holds one connection pool, sets no timeouts (the run's are the better ones),
-/// follows no redirects and does not retry by itself.
+/// Its methods create [`ProviderRequest`]s, the sources of runs and calls. Methods that end in `_stream` send a request
+/// at once. Clones are cheap and share one connection pool. The client sets no timeouts, as the run's are better,
+/// follows no redirects and does not retry.
 #[derive(Clone)]
 #[must_use]
 pub struct Client<P> {
@@ -70,13 +67,13 @@ impl<P: Provider> Client<P> {
     /// The address of the provider's own API.
     pub const DEFAULT_BASE_URL: &'static str = P::API.base_url;
 
-    /// A client from the environment: an address and a key from the variables that the provider's
-    /// module names. The key is required unless an address is set, or the provider's own is a local one:
-    /// local servers need none. Empty variables count as unset.
+    /// Creates a client from the environment: an address and a key from the variables that the provider's module names.
+    /// The key is required unless an address is set or the provider's own address is local, as local servers need no
+    /// key. Empty variables count as unset.
     ///
     /// # Errors
     ///
-    /// [`ClientError::MissingKey`], and those of [`new`](Self::new) and
+    /// [`ClientError::MissingKey`] if a required key is not set; otherwise the errors of [`new`](Self::new) and
     /// [`api_key`](Self::api_key).
     pub fn from_env() -> Result<Self, ClientError> {
         Self::from_vars(|name| std::env::var(name).ok())
@@ -102,24 +99,24 @@ impl<P: Provider> Client<P> {
         }
     }
 
-    /// A client for the API at this address, without a key. What a request adds to the address's
-    /// path is said there; its query stays (Azure's `api-version`).
+    /// Creates a client for the API at this address, without a key. Each request documents what it appends to the path
+    /// of the address. The query is kept, such as Azure's `api-version`.
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadUrl`] if this is no `http` or `https` address; [`ClientError::Http`] if
-    /// reqwest's own client cannot be set up.
+    /// [`ClientError::BadUrl`] if this is not an `http` or `https` address; [`ClientError::Http`] if the reqwest client
+    /// cannot be created.
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
         let bad = |reason: &str| ClientError::BadUrl {
             reason: reason.to_owned(),
         };
         let base_url = base_url.trim();
-        // Without a scheme, the parser takes a host's name for one, or speaks of a base.
+        // Without a scheme, the parser reads a host name as one, or its error mentions a base.
         if !["http://", "https://"]
             .iter()
             .any(|scheme| begins_with(base_url, scheme))
         {
-            return Err(bad("it begins with neither `https://` nor `http://`"));
+            return Err(bad("it does not begin with `https://` or `http://`"));
         }
         let base_url = Url::parse(base_url).map_err(|error| bad(&error.to_string()))?;
         let mut headers = HeaderMap::new();
@@ -128,7 +125,7 @@ impl<P: Provider> Client<P> {
         for (name, value) in P::API.headers {
             headers.insert(*name, HeaderValue::from_static(value));
         }
-        // A redirect would carry the prompt, and a key in a header of one's own, to another server.
+        // A redirect would carry the prompt, and a key in a custom header, to another server.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()
@@ -147,11 +144,11 @@ impl<P: Provider> Client<P> {
         })
     }
 
-    /// Sets the key, sent in the header that the provider's module names.
+    /// Sets the key, which is sent in the header that the provider's module names.
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadHeader`] if the key has characters that no header may hold.
+    /// [`ClientError::BadHeader`] if the key contains characters that are not allowed in a header.
     pub fn api_key(mut self, key: &str) -> Result<Self, ClientError> {
         let Api {
             key_header,
@@ -167,28 +164,28 @@ impl<P: Provider> Client<P> {
         Ok(self)
     }
 
-    /// Sets a header of every request, such as Azure's `api-key` or a gateway's `x-portkey-provider`.
-    /// `Debug` of the client does not print its value.
+    /// Sets a header of every request, such as Azure's `api-key` or a gateway's `x-portkey-provider`. The client's
+    /// `Debug` output omits the value.
     ///
-    /// A value that is a credential is treated like a key: where a server repeats it, in an error or in
-    /// the name of a model, it is taken out. It is one
+    /// A value that is a credential is treated like a key: it is removed from errors and model names in which a server
+    /// repeats it. A value is a credential if
     ///
-    /// - if a word of the name says so: `auth`, `key`, `jwt` and the like, and those that end in
-    ///   `authorization`, `apikey`, `token`, `secret`, `cookie`, `password`, `credential`, `signature`;
-    /// - or if the value does: behind a scheme such as `Bearer`, in a form that
-    ///   [`redact::text`](l0_core::redact::text) knows, or because it looks random: 16 letters and digits
-    ///   in a row that change often between lower case, upper case and digits, or 32 of any.
+    /// - a word of the header's name marks it: `auth`, `key`, `jwt` and similar words, and words that end in
+    ///   `authorization`, `apikey`, `token`, `secret`, `cookie`, `password`, `credential` or `signature`;
+    /// - or the value itself does: it follows a scheme such as `Bearer`, has a form that
+    ///   [`redact::text`](l0_core::redact::text) recognizes, or looks random. A value looks random with 16 letters and
+    ///   digits in a row that change often between lower case, upper case and digits, or with 32 of any kind.
     ///
-    /// Any other value is left where it stands, and so is a UUID: a provider's name is a part of models'
-    /// names. A credential of another form needs a header whose name says what it is.
+    /// Any other value is kept, and so is a UUID, as model names can contain a provider's name. Send a credential of
+    /// another form in a header whose name marks it.
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadHeader`] if the name or the value is none that a header may have.
+    /// [`ClientError::BadHeader`] if the name or the value is not allowed in a header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ClientError> {
         let header = HeaderName::from_bytes(name.as_bytes());
         let header = header.map_err(|_| ClientError::BadHeader {
-            // It may be the value, in the name's place.
+            // The name can be a value in the wrong place.
             name: redact::text(name),
         })?;
         self.secrets.add_header(header.as_str(), value);
@@ -206,36 +203,35 @@ impl<P: Provider> Client<P> {
         Ok(())
     }
 
-    /// Sets the HTTP client, for one with proxies, certificates or timeouts of its own. The client
-    /// that is set otherwise follows no redirects; what this one does about them is up to you.
+    /// Sets the HTTP client, for custom proxies, certificates or timeouts. The default client follows no redirects;
+    /// configure your own client likewise.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http = client;
         self
     }
 
-    /// Sets the largest event allowed, in bytes, as [`Decoder::max_event_bytes`](crate::Decoder::max_event_bytes)
-    /// does.
+    /// Sets the limit on one event, in bytes, as [`Decoder::max_event_bytes`](crate::Decoder::max_event_bytes) does.
     pub const fn max_event_bytes(mut self, limit: usize) -> Self {
         self.max_event_bytes = limit;
         self
     }
 
-    /// Sets the largest whole answer allowed, in bytes: 64 MiB unless set. A larger one fails with
+    /// Sets the limit on a whole answer, in bytes. The default is 64 MiB. A larger answer fails with
     /// [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub const fn max_answer_bytes(mut self, limit: usize) -> Self {
         self.max_answer_bytes = limit;
         self
     }
 
-    /// Sets who serves the model, for an address that does not tell, such as a gateway's: what the
-    /// requests' [descriptions](l0_core::Description::provider) say. Use the names of OpenTelemetry's
-    /// conventions, such as `openai` or `aws.bedrock`, where there is one.
+    /// Sets the provider that requests [report](l0_core::Description::provider), for an address that does not identify
+    /// it, such as a gateway's. Use the names of OpenTelemetry's conventions, such as `openai` or `aws.bedrock`, where
+    /// one exists.
     pub fn provider_name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.provider_name = Some(name.into());
         self
     }
 
-    /// The address, without a slash at the end of its path.
+    /// The address without a slash at the end of its path.
     pub(crate) fn base_url(&self) -> Url {
         let mut url = self.base_url.clone();
         let path = url.path().trim_end_matches('/').to_owned();
@@ -243,7 +239,7 @@ impl<P: Provider> Client<P> {
         url
     }
 
-    /// The address with `path` added, unless it ends so.
+    /// The address with `path` appended, unless it already ends with it.
     pub(crate) fn endpoint(&self, path: &str) -> Url {
         let mut url = self.base_url();
         if !url.path().ends_with(path) {
@@ -253,8 +249,8 @@ impl<P: Provider> Client<P> {
         url
     }
 
-    /// A request to this address, with these fields added unless they are there. `model` is the one that
-    /// the address names.
+    /// Creates a request to this address, and adds the fields that it does not have. `model` is the model in the
+    /// address, if any.
     pub(crate) fn request<R, A>(
         &self,
         url: Url,
@@ -299,14 +295,14 @@ impl<P: fmt::Debug> fmt::Debug for Client<P> {
     }
 }
 
-/// Whether a text begins so, in any case.
+/// Returns `true` if the text begins with `beginning`, ignoring case.
 fn begins_with(text: &str, beginning: &str) -> bool {
     let head = text.get(..beginning.len());
     head.is_some_and(|head| head.eq_ignore_ascii_case(beginning))
 }
 
-/// The request's JSON, with the fields that make it a streaming one. Everything else stays byte
-/// for byte as the request serializes.
+/// Serializes the request, and adds the fields that it does not have. Everything else stays byte for byte as it
+/// serializes.
 fn body<R: Serialize + ?Sized>(
     request: &R,
     fields: &[(&str, &str)],
@@ -338,12 +334,12 @@ fn body<R: Serialize + ?Sized>(
     Ok(body)
 }
 
-/// Why a [`Client`] cannot be built.
+/// An error of building a [`Client`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// There is neither a key nor the address of another server.
-    #[error("{key} is not set (and neither is {base_url}, for a server without keys)")]
+    /// No key is set, and no address of another server.
+    #[error("{key} is not set; set it, or set {base_url} for a server that needs no key")]
     #[non_exhaustive]
     MissingKey {
         /// The environment variable for the key.
@@ -351,22 +347,22 @@ pub enum ClientError {
         /// The environment variable for another server's address.
         base_url: &'static str,
     },
-    /// The base address is none.
+    /// The base URL is not an `http` or `https` address.
     #[error("the base URL is not valid: {reason}")]
     #[non_exhaustive]
     BadUrl {
-        /// What is wrong with it; never holds the address.
+        /// The reason; never contains the address.
         reason: String,
     },
-    /// A header's name or value, such as the key, has characters that no header may have.
-    #[error("the value or name of the header `{name}` has characters that no header may have")]
+    /// A header's name or value, such as the key, contains characters that are not allowed in a header.
+    #[error("header `{name}` has characters in its name or value that are not allowed in a header")]
     #[non_exhaustive]
     BadHeader {
         /// The header's name.
         name: String,
     },
-    /// reqwest's own client cannot be set up.
-    #[error("the HTTP client cannot be set up")]
+    /// The reqwest client cannot be created.
+    #[error("the HTTP client cannot be created")]
     Http(#[source] reqwest::Error),
 }
 
@@ -379,7 +375,7 @@ mod tests {
     use crate::openai::{ChatRequest, Client};
 
     #[test]
-    fn requests_become_streaming_and_stay_as_they_are() {
+    fn requests_become_streaming_and_are_otherwise_unchanged() {
         let fields = [
             ("stream", "true"),
             ("stream_options", r#"{"include_usage":true}"#),

@@ -1,4 +1,4 @@
-//! An answer that came whole.
+//! A whole answer.
 
 use std::collections::BTreeMap;
 
@@ -10,16 +10,15 @@ use crate::finish::Finish;
 use crate::token::ProviderToken;
 use crate::tool_calls::{TooManyCalls, ToolCalls, WholeCall};
 
-/// A whole answer of a model: what a request that asks for no stream gives, such as
-/// `openai::Client::chat_once`.
+/// A model's whole answer, returned by a request that does not stream, such as `openai::Client::chat_once`.
 ///
-/// It says what the tokens of a stream of the same answer say, and they are read by the same code.
-/// Fields may be added. In JSON, what is unknown is left out.
+/// It is read by the same code as a stream, and has what the tokens of a stream of the same answer have. Fields may be
+/// added in later versions. In JSON, unknown values are left out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The answer; empty if there is none.
+    /// The answer; empty if the model sent none.
     pub text: String,
     /// The model's reasoning; empty if the provider sent none.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -27,29 +26,29 @@ pub struct Completion {
     /// The tool calls, in their order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<WholeCall>,
-    /// Whether the text is the model's refusal to answer.
+    /// `true` if the text is the model's refusal to answer.
     pub refusal: bool,
-    /// How many images, audio and files there are. Their data is not read.
+    /// Number of images, audio clips and files. Their data is not read.
     pub media: u32,
-    /// Why the answer ended.
+    /// The reason why the answer ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
-    /// Why the answer ended, as the provider spells it.
+    /// The finish reason, in the provider's spelling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
-    /// The token counts, which mean the same whatever the provider; those of all answers to the request.
+    /// The token counts of all answers to the request, with the same meaning for every provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// What the answer costs, where the provider tells it.
+    /// The cost of the answer; absent if the provider does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Box<Cost>>,
-    /// The model that answers.
+    /// The model that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The provider's id of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
-    /// The further answers, if the request asked for several (`n`): without usage, model and id.
+    /// The other answers, if the request asked for several (`n`). They have no usage, model or id.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Completion>,
 }
@@ -62,7 +61,7 @@ impl Completion {
     }
 }
 
-/// Read as its text, or as its first tool call where it has none, with what it says besides.
+/// Read as its text, or as its first tool call if it has no text, with its metadata.
 impl Token for Completion {
     fn view(&self) -> TokenView<'_> {
         let mut view = match &*self.tool_calls {
@@ -80,12 +79,12 @@ impl Token for Completion {
     }
 }
 
-/// Puts the tokens of a response together.
+/// Collects the tokens of a response.
 pub(crate) struct Gathered {
     choices: BTreeMap<u32, Completion>,
     calls: ToolCalls,
-    /// What is said of the response, and not of one choice.
-    said: Completion,
+    /// Metadata of the response, which belongs to no single choice.
+    metadata: Completion,
     bytes: usize,
     max_bytes: usize,
 }
@@ -95,7 +94,7 @@ impl Gathered {
         Self {
             choices: BTreeMap::new(),
             calls: ToolCalls::new().max_bytes(max_bytes),
-            said: Completion::new(),
+            metadata: Completion::new(),
             bytes: 0,
             max_bytes,
         }
@@ -124,18 +123,18 @@ impl Gathered {
         }
         choice.refusal |= token.refusal;
         choice.finish_reason = token.finish_reason.or(choice.finish_reason.take());
-        let said = &mut self.said;
-        said.finish = token.finish.or(said.finish);
-        said.usage = token.usage.or(said.usage);
-        said.cost = token.cost.or(said.cost.take());
-        said.model = token.model.or(said.model.take());
-        said.response_id = token.response_id.or(said.response_id.take());
+        let metadata = &mut self.metadata;
+        metadata.finish = token.finish.or(metadata.finish);
+        metadata.usage = token.usage.or(metadata.usage);
+        metadata.cost = token.cost.or(metadata.cost.take());
+        metadata.model = token.model.or(metadata.model.take());
+        metadata.response_id = token.response_id.or(metadata.response_id.take());
         Ok(())
     }
 
-    /// The whole answer.
+    /// Returns the whole answer.
     pub(crate) fn finish<E>(mut self) -> Result<Completion, ProviderError<E>> {
-        if self.said.finish.is_none() {
+        if self.metadata.finish.is_none() {
             return Err(ProviderError::Truncated);
         }
         for call in self.calls.finish() {
@@ -152,11 +151,11 @@ impl Gathered {
         let first = choices.next().unwrap_or_default();
         Ok(Completion {
             others: choices.collect(),
-            finish: self.said.finish,
-            usage: self.said.usage,
-            cost: self.said.cost,
-            model: self.said.model,
-            response_id: self.said.response_id,
+            finish: self.metadata.finish,
+            usage: self.metadata.usage,
+            cost: self.metadata.cost,
+            model: self.metadata.model,
+            response_id: self.metadata.response_id,
             ..first
         })
     }

@@ -1,4 +1,4 @@
-//! The decoder: a body's bytes in, tokens out. What differs between providers is a [`Dialect`].
+//! The decoder: turns the bytes of a body into tokens. A [`Dialect`] is the part that differs between providers.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,58 +16,59 @@ use crate::error::{
     ApiError, EventTooLarge, Fault, InvalidJson, InvalidUtf8, NotAnAnswer, ProviderError,
 };
 use crate::frames::{Frames, Framing};
-use crate::lenient::{Fields, Object};
-use crate::repair::{Halves, mark_halves, without_nan};
+use crate::lenient::{Fields, read_fields};
+use crate::opening::{FrameError, begins_like_events};
+use crate::repair::{Halves, mark_halves, without_infinite};
 use crate::report::{bare_error, in_band_error};
 use crate::secrets::Secrets;
-use crate::sse::{Event, FrameError, begins_like_events};
+use crate::sse::Event;
 use crate::token::ProviderToken;
 
-/// The largest event allowed unless the user says otherwise: 8 MiB.
+/// Default limit on one event: 8 MiB.
 pub(crate) const MAX_EVENT_BYTES: usize = 8 * 1024 * 1024;
 
-/// One provider's format: reads the payloads of one response, in order.
+/// One provider's format. Reads the payloads of one response, in order.
 pub(crate) trait Dialect: Send + Sync {
-    /// What its payloads come in.
+    /// Returns the separator of payloads.
     fn framing(&self) -> Framing {
         Framing::Events
     }
 
-    /// Reads one payload. `name` is its event's name, empty if it has none.
+    /// Reads one payload. `name` is the name of its event, or empty.
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable>;
 
-    /// The end mark `[DONE]`, which ends the response. That it is complete, the mark only says where
-    /// it belongs to the format.
+    /// Handles the end mark `[DONE]`, which ends the response. It shows that the response is complete only in formats
+    /// that define it.
     fn done(&mut self, _: &mut Out) {}
 
-    /// Whether the provider told of an error that more may follow, but that need not wait for it.
+    /// Returns `true` if the provider has reported an error to which later payloads may add. The decoder does not wait
+    /// for them.
     fn failing(&self) -> bool {
         false
     }
 
-    /// Whether payloads have come, and none that an answer of this API has.
-    fn is_strange(&self) -> bool {
+    /// Returns `true` if payloads arrived and none of them belongs to an answer of this API.
+    fn is_foreign(&self) -> bool {
         false
     }
 
-    /// The body is at its end, or broke off.
+    /// Handles the end of the body, complete or not.
     fn end(&mut self, _: &mut Out) {}
 }
 
-/// A payload that is no JSON object; without an error if it is other JSON.
+/// A payload that is not a JSON object. Holds no error if it is another JSON value.
 pub(crate) struct Unreadable(Option<serde_json::Error>);
 
-/// The fields of a payload.
-pub(crate) fn parse<'a, T: Fields<'a>>(json: &'a str) -> Result<T, Unreadable> {
-    match serde_json::from_str(json) {
-        Ok(Object(Some(fields))) => Ok(fields),
-        Ok(Object(None)) => Err(Unreadable(None)),
+/// Reads the fields of a payload.
+pub(crate) fn parse<'a>(json: &'a str, fields: &mut impl Fields<'a>) -> Result<(), Unreadable> {
+    match read_fields(json, fields) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Unreadable(None)),
         Err(error) => Err(Unreadable(Some(error))),
     }
 }
 
-/// Where a [`Dialect`] puts what it read. Empty whenever a payload is read: the tokens of earlier
-/// ones have been handed out.
+/// The output of a [`Dialect`]. Empty when a payload is read, as the tokens of earlier payloads have been yielded.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     tokens: VecDeque<ProviderToken>,
@@ -75,9 +76,9 @@ pub(crate) struct Out {
     end: Option<Option<Fault>>,
 }
 
-/// What a payload says besides its texts.
+/// Metadata of a payload.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct Metadata {
     pub(crate) model: Option<String>,
     pub(crate) response_id: Option<String>,
     pub(crate) usage: Option<Usage>,
@@ -92,12 +93,12 @@ impl Out {
         &mut self.tokens[last]
     }
 
-    /// How many tokens the payload has given so far.
+    /// Number of tokens from this payload so far.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    /// The payload's last token, or one without text, of this choice.
+    /// Returns the payload's last token, or a new one of this choice without text.
     pub(crate) fn last_or_other(&mut self, choice: u32) -> &mut ProviderToken {
         if self.tokens.is_empty() {
             self.push(other(choice));
@@ -106,15 +107,15 @@ impl Out {
         &mut self.tokens[last]
     }
 
-    /// Adds what a payload says besides its texts to its tokens, or to one without text.
-    pub(crate) fn say(&mut self, said: Said) {
-        let Said {
+    /// Adds a payload's metadata to its tokens, or to a new token without text.
+    pub(crate) fn add_metadata(&mut self, metadata: Metadata) {
+        let Metadata {
             model,
             response_id,
             usage,
             cost,
             finish,
-        } = said;
+        } = metadata;
         if model.is_some() || response_id.is_some() {
             self.last_or_other(0);
             let first = &mut self.tokens[0];
@@ -132,26 +133,26 @@ impl Out {
         }
     }
 
-    /// The response is over; what follows is not read.
+    /// Ends the response. Nothing after this is read.
     pub(crate) fn end(&mut self) {
         self.end.get_or_insert(None);
     }
 
-    /// The response is over with an error, once the tokens before it are handed out.
+    /// Ends the response with an error, which follows the tokens before it.
     pub(crate) fn fail(&mut self, fault: impl Into<Fault>) {
         self.end = Some(Some(fault.into()));
     }
 }
 
-/// A token without text.
+/// Creates a token without text.
 pub(crate) fn other(choice: u32) -> ProviderToken {
     let mut token = ProviderToken::new(TokenKind::Other, String::new());
     token.choice = choice;
     token
 }
 
-/// Reads one event: what all dialects have in common.
-fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
+/// Reads one event: the part shared by all dialects.
+fn read(event: &Event<'_>, dialect: &mut dyn Dialect, out: &mut Out) {
     let json = event.data.trim();
     let marked = mark_halves(json);
     read_payload(event, marked.as_deref().unwrap_or(json), dialect, out);
@@ -163,8 +164,8 @@ fn read(event: &Event, dialect: &mut dyn Dialect, out: &mut Out) {
     }
 }
 
-fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut Out) {
-    let name = event.name.as_deref().unwrap_or_default();
+fn read_payload(event: &Event<'_>, json: &str, dialect: &mut dyn Dialect, out: &mut Out) {
+    let name = event.name;
     if json.is_empty() || matches!(name, "ping" | "heartbeat" | "keepalive" | "keep-alive") {
         return;
     }
@@ -176,7 +177,7 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
     }
     let mut read = dialect.payload(name, json, out);
     if read.is_err() {
-        if let Some(fixed) = without_nan(json) {
+        if let Some(fixed) = without_infinite(json) {
             read = dialect.payload(name, &fixed, out);
         }
     }
@@ -189,7 +190,7 @@ fn read_payload(event: &Event, json: &str, dialect: &mut dyn Dialect, out: &mut 
         return;
     };
     if event.unterminated {
-        // The body was cut inside of this event.
+        // The body was cut inside this event.
         dialect.end(out);
         out.end();
     } else if name == "error" {
@@ -209,8 +210,8 @@ fn read_object(body: Vec<u8>, dialect: &mut dyn Dialect, out: &mut Out) {
         }
     };
     let event = Event {
-        name: None,
-        data,
+        name: "",
+        data: &data,
         unterminated: false,
     };
     read(&event, dialect, out);
@@ -218,12 +219,12 @@ fn read_object(body: Vec<u8>, dialect: &mut dyn Dialect, out: &mut Out) {
     if out.end.is_some() {
         return;
     }
-    if !out.tokens.iter().any(says_something) {
+    if !out.tokens.iter().any(has_content) {
         out.tokens.clear();
-        out.fail(error_in(&event.data).unwrap_or_else(|| NotAnAnswer::json().into()));
+        out.fail(error_in(event.data).unwrap_or_else(|| NotAnAnswer::json().into()));
         return;
     }
-    // It has an end, whether it says why or not.
+    // The answer has ended, whether or not it says why.
     if out.tokens.iter().all(|token| token.finish.is_none()) {
         out.last_or_other(0).finish = Some(FinishReason::Other);
     }
@@ -231,12 +232,12 @@ fn read_object(body: Vec<u8>, dialect: &mut dyn Dialect, out: &mut Out) {
     out.end();
 }
 
-/// Whether a token tells more than which response it is of.
-fn says_something(token: &ProviderToken) -> bool {
+/// Returns `true` if a token has more than the identity of its response.
+fn has_content(token: &ProviderToken) -> bool {
     token.view().is_token() || token.usage.is_some() || token.finish.is_some()
 }
 
-/// The error in a body that is no stream.
+/// Returns the error in a body that is not a stream.
 pub(crate) fn error_in(text: &str) -> Option<Fault> {
     let error = in_band_error(text).map(|error| error.into_api_error(None));
     error.or_else(|| bare_error(text)).map(Fault::from)
@@ -246,7 +247,7 @@ fn is_line(body: &[u8]) -> bool {
     memchr::memchr2(b'\n', b'\r', body) == body.len().checked_sub(1)
 }
 
-/// What a body that is no event stream is: an error, or another protocol.
+/// Classifies a body that is not an event stream: an error, or another protocol.
 fn foreign(body: &[u8]) -> Fault {
     // The first header's name follows lengths and a checksum.
     let content_type = match body.first() {
@@ -254,7 +255,7 @@ fn foreign(body: &[u8]) -> Fault {
         Some(0) => "application/octet-stream",
         Some(b'<') => "text/html",
         _ if begins_like_events(body) => "text/event-stream",
-        // A first line that is whole is all that is kept.
+        // Only the first line is kept, if it is whole.
         _ if is_line(body) => "application/x-ndjson",
         _ => "application/json",
     };
@@ -265,10 +266,10 @@ fn foreign(body: &[u8]) -> Fault {
 }
 
 pin_project_lite::pin_project! {
-    /// The tokens of one response, made by a module's `decode`, such as `openai::decode`.
+    /// The tokens of one response, created by a module's `decode`, such as `openai::decode`.
     ///
-    /// The same type for all providers, so which one answers can be chosen at run time. The first
-    /// error is the last item.
+    /// The type is the same for all providers, so a provider can be chosen at run time. The first error is the last
+    /// item.
     #[must_use = "streams do nothing unless polled"]
     pub struct Decoder<S> {
         #[pin]
@@ -295,14 +296,14 @@ impl<S> Decoder<S> {
         }
     }
 
-    /// Sets what must show neither in the error nor in the names that tokens carry.
+    /// Sets the secrets that are removed from the error and from the names in tokens.
     #[cfg(feature = "reqwest")]
     pub(crate) fn hiding(mut self, secrets: Secrets) -> Self {
         self.secrets = secrets;
         self
     }
 
-    /// Waits for the first item; it comes again unless it is an error.
+    /// Waits for the first item. A token is yielded again by the next poll; an error is not.
     #[cfg(feature = "reqwest")]
     pub(crate) async fn first<B, E>(&mut self) -> Option<Result<(), ProviderError<E>>>
     where
@@ -313,15 +314,15 @@ impl<S> Decoder<S> {
         Some(item.map(|token| self.out.tokens.push_front(token)))
     }
 
-    /// Sets the largest event allowed, in bytes: 8 MiB unless set. A larger one fails with
-    /// [`ProviderError::EventTooLarge`], so this bounds the memory that a decoder takes. A body that is
-    /// no stream, but the whole answer as JSON, counts as one event.
+    /// Sets the limit on one event, in bytes. The default is 8 MiB. A larger event fails with
+    /// [`ProviderError::EventTooLarge`], so the limit bounds the decoder's memory. A body that is one JSON answer
+    /// instead of a stream counts as one event.
     pub fn max_event_bytes(mut self, limit: usize) -> Self {
         self.frames.set_max_event_bytes(limit);
         self
     }
 
-    /// The byte stream.
+    /// Returns the byte stream.
     pub fn get_ref(&self) -> &S {
         self.frames.get_ref()
     }
@@ -356,18 +357,24 @@ where
             if let Some(fault) = this.out.end.take() {
                 break fault.map(Fault::widen);
             }
-            let Poll::Ready(event) = this.frames.as_mut().poll_next(cx) else {
+            let Poll::Ready(found) = this.frames.as_mut().poll_next(cx) else {
                 if this.dialect.failing() {
                     this.dialect.end(this.out);
                     continue;
                 }
                 return Poll::Pending;
             };
-            let error = match event {
-                Some(Ok(event)) => {
-                    read(&event, &mut **this.dialect, this.out);
-                    continue;
-                }
+            let error = match found {
+                Some(Ok(())) => match this.frames.event() {
+                    Ok(event) => {
+                        read(&event, &mut **this.dialect, this.out);
+                        continue;
+                    }
+                    Err(error) => {
+                        let valid_up_to = error.valid_up_to();
+                        Some(ProviderError::Utf8(InvalidUtf8 { valid_up_to }))
+                    }
+                },
                 Some(Err(FrameError::Source(error))) => Some(ProviderError::Transport(error)),
                 Some(Err(FrameError::Utf8 { valid_up_to })) => {
                     Some(ProviderError::Utf8(InvalidUtf8 { valid_up_to }))
@@ -382,7 +389,7 @@ where
                 Some(Err(FrameError::Foreign(body))) => Some(foreign(&body).widen()),
                 None => this
                     .dialect
-                    .is_strange()
+                    .is_foreign()
                     .then(|| NotAnAnswer::json().into())
                     .map(Fault::widen),
             };
@@ -392,7 +399,7 @@ where
                 this.out.end();
                 continue;
             }
-            // An error that the provider told of before says more than how the body ended.
+            // An error that the provider reported earlier is more precise than the end of the body.
             match this.out.end.take() {
                 Some(Some(fault)) => break Some(fault.widen()),
                 _ => break error,

@@ -1,4 +1,4 @@
-//! Embeddings: what a request for them is answered with.
+//! The response to a request for embeddings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,19 +6,20 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use l0_core::{Token, TokenView, Usage};
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize as DeriveDeserialize, Serialize};
 use serde_json::error::Category;
 
 use crate::decode::error_in;
-use crate::error::{Fault, InvalidJson, InvalidUtf8, NotAnAnswer};
+use crate::error::{AnswerTooLarge, Fault, InvalidJson, InvalidUtf8, NotAnAnswer};
 use crate::lenient::{Count, Fields, Object, Text, anything, default_on, read_map, skip};
+use crate::response::name;
 use crate::usage::{Counted, UsageFields};
 
-/// The embeddings of some inputs: what `openai::Client::embeddings` gives.
+/// The embeddings of a list of inputs, returned by the clients, such as `openai::Client::embeddings`.
 ///
-/// Fields may be added. In JSON, what is unknown is left out. `Debug` shows how many vectors there are,
-/// and not what is in them.
+/// Fields may be added in later versions. In JSON, unknown values are left out. `Debug` shows the number of vectors,
+/// not their contents.
 #[derive(Clone, Default, PartialEq, Serialize, DeriveDeserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -28,7 +29,7 @@ pub struct Embeddings {
     /// The token counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// The model that answers.
+    /// The model that answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     /// The provider's id of the response.
@@ -66,9 +67,9 @@ impl fmt::Debug for Embeddings {
     }
 }
 
-/// Reads the body of a response, of OpenAI's API, Gemini's or Ollama's.
+/// Reads the body of a response of OpenAI's, Gemini's or Ollama's API.
 ///
-/// Not as leniently as other answers: a vector that is left out would shift those after it.
+/// Less lenient than the reading of other answers: skipping a vector would shift the ones after it.
 pub(crate) fn read(body: &[u8]) -> Result<Embeddings, Fault> {
     let text = std::str::from_utf8(body).map_err(|error| {
         let valid_up_to = error.valid_up_to();
@@ -82,19 +83,23 @@ pub(crate) fn read(body: &[u8]) -> Result<Embeddings, Fault> {
         Err(error) if error.classify() == Category::Data => return Err(NotAnAnswer::json().into()),
         Err(error) => return Err(InvalidJson::new(text, Some(&error)).into()),
     };
-    let vectors = payload.items.and_then(in_order);
+    if payload.items.as_ref().is_some_and(|items| items.exceeded) {
+        let (limit, of) = (MAX_VECTORS, "vectors");
+        return Err(Fault::AnswerTooLarge(AnswerTooLarge { limit, of }));
+    }
+    let vectors = payload.items.and_then(|items| in_order(items.all));
     let vectors = vectors.ok_or_else(NotAnAnswer::json)?;
     let usage = payload.usage.0;
     Ok(Embeddings {
         vectors,
         usage: usage.and_then(|counts| Counted::default().add(&counts)),
-        model: payload.model.filled().map(Cow::into_owned),
-        response_id: payload.response_id.filled().map(Cow::into_owned),
+        model: payload.model.filled().map(name).map(Cow::into_owned),
+        response_id: payload.response_id.filled().map(name).map(Cow::into_owned),
     })
 }
 
-/// The vectors in the order of the inputs: by their numbers, if each has one of its own, and else as
-/// they came. Absent if there is an item without a vector.
+/// Returns the vectors in the order of the inputs: sorted by index if each has a different one, and as received
+/// otherwise. Absent if an item has no vector.
 fn in_order(items: Vec<Item>) -> Option<Vec<Vec<f32>>> {
     let mut vectors = vec![Vec::new(); items.len()];
     let mut numbers = Vec::with_capacity(items.len());
@@ -115,7 +120,7 @@ fn in_order(items: Vec<Item>) -> Option<Vec<Vec<f32>>> {
 
 #[derive(Default)]
 struct Payload<'a> {
-    items: Option<Vec<Item>>,
+    items: Option<Items>,
     usage: Object<UsageFields>,
     model: Text<'a>,
     response_id: Text<'a>,
@@ -125,10 +130,15 @@ impl<'de> Fields<'de> for Payload<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "data" | "embeddings" => self.items = Some(map.next_value()?),
-            // Gemini's, of one input.
-            "embedding" => self.items = Some(vec![map.next_value()?]),
+            // Gemini's response to one input.
+            "embedding" => {
+                self.items = Some(Items {
+                    all: vec![map.next_value()?],
+                    exceeded: false,
+                });
+            }
             "usage" | "usageMetadata" => self.usage.read(map)?,
-            // Ollama's, which has no object around it.
+            // Ollama's counts, which are not nested in an object.
             "prompt_eval_count" => {
                 let usage = self.usage.0.get_or_insert_default();
                 usage.read(key, map)?;
@@ -141,7 +151,50 @@ impl<'de> Fields<'de> for Payload<'de> {
     }
 }
 
-/// An object with a vector, or the vector itself, as Ollama has it.
+/// Limit on vectors. No provider accepts as many inputs. Without a limit, `[[0],[0],..` would take thirty times its own
+/// size in memory.
+const MAX_VECTORS: usize = 100_000;
+
+/// The vectors of a response.
+struct Items {
+    all: Vec<Item>,
+    /// `true` if there are too many.
+    exceeded: bool,
+}
+
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct V;
+        impl<'de> Visitor<'de> for V {
+            type Value = Items;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while all.len() < MAX_VECTORS {
+                    match seq.next_element()? {
+                        Some(item) => all.push(item),
+                        None => {
+                            return Ok(Items {
+                                all,
+                                exceeded: false,
+                            });
+                        }
+                    }
+                }
+                let mut exceeded = false;
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    exceeded = true;
+                }
+                Ok(Items { all, exceeded })
+            }
+        }
+        deserializer.deserialize_seq(V)
+    }
+}
+
+/// An object with a vector, or the vector itself, as in Ollama's API.
 #[derive(Default)]
 struct Item {
     vector: Option<Vector>,

@@ -1,4 +1,4 @@
-//! How a provider's stream fails.
+//! Errors of a provider's stream.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
@@ -8,32 +8,32 @@ use std::time::Duration;
 use l0_core::{Failure, FailureKind, NetworkErrorKind, redact};
 use serde_json::error::Category;
 
+use crate::classify::{MESSAGE_CHARS, WORD_CHARS, classify};
 use crate::repair::replaced;
 
-/// Why a provider's stream failed. It is the last item of the stream.
+/// An error of a provider's stream. It is the last item of the stream.
 ///
-/// `E` is the byte stream's own error. The [`source()`](StdError::source) chain ends in a
-/// [`Failure`], from which `l0_core` reads whether to try again; for
-/// [`Transport`](Self::Transport) it is the transport error's own chain. No text of the prompt or of
-/// the answer and no payload is in what `Display` and `Debug` print: of a provider's own error that is
-/// its status, and its type and code if they are words of an API. Its message is in
-/// [`ApiError::message`], and in what `{:#}` prints.
+/// `E` is the error of the byte stream. The [`source()`](StdError::source) chain ends in a [`Failure`], from which
+/// `l0_core` reads whether to retry. For [`Transport`](Self::Transport), it is the chain of the transport error.
+/// `Display` and `Debug` print no text of the prompt or of the answer, and no payload. Of a provider's own error they
+/// print the status, and the type and code if these are single words of an API. Its message is in
+/// [`ApiError::message`], and `{:#}` prints it.
 #[non_exhaustive]
 pub enum ProviderError<E> {
     /// The byte stream, or the request, failed.
     Transport(E),
     /// The provider answered with an error.
     Api(Box<ApiError>),
-    /// A payload is no JSON object. Read as a network failure of type `partial_chunks`.
+    /// A payload is not a JSON object. Read as a network failure of type `partial_chunks`.
     Json(InvalidJson),
-    /// The stream is no UTF-8. Read as a network failure of type `partial_chunks`.
+    /// The stream is not UTF-8. Read as a network failure of type `partial_chunks`.
     Utf8(InvalidUtf8),
-    /// One event is larger than allowed. Fatal.
+    /// One event exceeds the limit. Fatal.
     EventTooLarge(EventTooLarge),
-    /// A whole answer is larger than allowed. Fatal.
+    /// A whole answer exceeds the limit. Fatal.
     AnswerTooLarge(AnswerTooLarge),
-    /// An answer that was asked for as a whole came as a stream, and was cut: it ended without an end
-    /// mark and without a finish reason. Read as a network failure of type `partial_chunks`.
+    /// The answer to a request that does not stream was streamed, and ended without an end mark and without a finish
+    /// reason. Read as a network failure of type `partial_chunks`.
     Truncated,
     /// A successful response is neither an event stream nor an answer of the API. Fatal.
     NotAnAnswer(NotAnAnswer),
@@ -41,25 +41,39 @@ pub enum ProviderError<E> {
     Request(InvalidRequest),
 }
 
-/// Why a request of a client failed, or the stream that came of it: the error of a
-/// [`ProviderRequest`](crate::ProviderRequest) and of a [`ProviderStream`](crate::ProviderStream). A
-/// run of one fails with [`l0_core::Error<RequestError>`](l0_core::Error).
+/// The error of a [`ProviderRequest`](crate::ProviderRequest) and of a [`ProviderStream`](crate::ProviderStream). A run
+/// of one fails with [`l0_core::Error<RequestError>`](l0_core::Error).
 #[cfg(feature = "reqwest")]
 pub type RequestError = ProviderError<reqwest::Error>;
 
-// Bytes that are no JSON or no UTF-8 inside of an event that is complete were mangled on the way: a
-// proxy cut or mixed answers, or a server split a character. The model is not at fault (which would
-// count toward its retries), and the next attempt usually goes well, so this is the network's
-// failure; if a server never sends anything else, `max_retries` bounds the attempts.
+// Invalid JSON or UTF-8 inside a complete event was corrupted in transit: a proxy cut or mixed answers, or a server
+// split a character. The model is not at fault, so this must not count as one of its retries. The next attempt usually
+// succeeds, so it is a network failure. `max_retries` bounds the attempts if a server never sends anything else.
 static MANGLED: Failure = Failure::network(NetworkErrorKind::PartialChunks);
-static FATAL: Failure = Failure::fatal();
+static INVALID_REQUEST: Failure = Failure::fatal().detail("the request is not a JSON object");
+static TOO_LARGE: Failure = Failure::fatal().detail("the response is too large");
+static NOT_AN_ANSWER: Failure = Failure::fatal().detail("the response is not an answer of the API");
+
+impl<E: StdError + 'static> ProviderError<E> {
+    /// Returns the error's meaning for a run. For [`Transport`](Self::Transport), it is [`Failure::read`] of the
+    /// transport's error.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Transport(error) => Failure::read(error),
+            _ => self.failure_ref().copied().unwrap_or(Failure::fatal()),
+        }
+    }
+}
 
 impl<E> ProviderError<E> {
-    /// What the error means for a run; `None` for [`Transport`](Self::Transport), which only its
-    /// own error tells.
+    /// Returns the error that the provider reports; `None` for any other error.
     #[must_use]
-    pub fn failure(&self) -> Option<Failure> {
-        self.failure_ref().copied()
+    pub fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Api(error) => Some(error),
+            _ => None,
+        }
     }
 
     fn failure_ref(&self) -> Option<&Failure> {
@@ -67,10 +81,9 @@ impl<E> ProviderError<E> {
             Self::Transport(_) => None,
             Self::Api(error) => Some(&error.failure),
             Self::Json(_) | Self::Utf8(_) | Self::Truncated => Some(&MANGLED),
-            Self::EventTooLarge(_)
-            | Self::AnswerTooLarge(_)
-            | Self::NotAnAnswer(_)
-            | Self::Request(_) => Some(&FATAL),
+            Self::EventTooLarge(_) | Self::AnswerTooLarge(_) => Some(&TOO_LARGE),
+            Self::NotAnAnswer(_) => Some(&NOT_AN_ANSWER),
+            Self::Request(_) => Some(&INVALID_REQUEST),
         }
     }
 }
@@ -94,7 +107,7 @@ impl Fault {
     }
 }
 
-// For `?` in a source. One for every `E` would stand in the way of all others.
+// For `?` in a source. An implementation for every `E` would conflict with all others.
 
 impl From<std::io::Error> for ProviderError<std::io::Error> {
     fn from(error: std::io::Error) -> Self {
@@ -109,7 +122,7 @@ impl From<reqwest::Error> for ProviderError<reqwest::Error> {
     }
 }
 
-/// Without the text of the transport's error, which [`source()`](StdError::source) gives.
+/// Omits the text of the transport's error, which [`source()`](StdError::source) returns.
 impl<E> fmt::Display for ProviderError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -119,14 +132,14 @@ impl<E> fmt::Display for ProviderError<E> {
             Self::Utf8(error) => error.fmt(f),
             Self::EventTooLarge(error) => error.fmt(f),
             Self::AnswerTooLarge(error) => error.fmt(f),
-            Self::Truncated => f.write_str("the answer was cut"),
+            Self::Truncated => f.write_str("the answer was truncated"),
             Self::NotAnAnswer(error) => error.fmt(f),
             Self::Request(error) => error.fmt(f),
         }
     }
 }
 
-/// Of the transport's error, what [`redact::message`] says.
+/// Prints [`redact::message`] of the transport's error.
 impl<E: StdError + 'static> fmt::Debug for ProviderError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -157,42 +170,24 @@ impl<E: StdError + 'static> StdError for ProviderError<E> {
     }
 }
 
-/// An error that the provider reports: in place of the answer, or in the middle of it.
+/// An error that the provider reports, instead of the answer or in the middle of it.
 ///
-/// Its texts are the provider's. A client takes its own credentials out of all of them. What
-/// `Display` and `Debug` print of them is the type, the code and the request id, and these only if they
-/// are what an API may call something: one word of at most 64 letters, digits, `_`, `-` and `.`. The
-/// alternate form of `Display` (`{:#}`) says the message too.
+/// Its texts are the provider's. A client removes its own credentials from all of them. `Display` and `Debug` print the
+/// type, the code and the request id, each only if it looks like an API's identifier: one word of at most 64 letters,
+/// digits, `_`, `-` and `.`. The alternate form of `Display` (`{:#}`) prints the message too.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ApiError {
-    /// The provider's type of the error, such as `invalid_request_error`; absent if it gives none.
-    pub error_type: Option<String>,
-    /// The provider's code of the error, such as `rate_limit_exceeded`, or a number; absent if it
-    /// gives none.
-    pub code: Option<String>,
-    /// The provider's message, on one line, at most 500 characters, without anything that looks
-    /// like a key; absent if it gives none. It may repeat a part of the prompt, so neither `Display`
-    /// nor `Debug` prints it; `{:#}` does, and so
-    /// [`Monitoring::error_text`](l0_core::Monitoring::error_text) lets it leave.
-    pub message: Option<String>,
-    /// The HTTP status: the response's, or the one that an error in the middle of a stream names;
-    /// absent if there is none.
-    pub status: Option<u16>,
-    /// How long the provider asks to wait; absent if it does not.
-    pub retry_after: Option<Duration>,
-    /// The provider's id of the request, from the response's headers or from beside the error; absent
-    /// if there is none.
-    pub request_id: Option<String>,
+    pub(crate) error_type: Option<String>,
+    pub(crate) code: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) status: Option<u16>,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) request_id: Option<String>,
     failure: Failure,
 }
 
-/// How much of a message, and of a type or code, is kept, in characters.
-const MESSAGE_CHARS: usize = 500;
-const WORD_CHARS: usize = 100;
-
 impl ApiError {
-    /// An error as a provider reports it.
+    /// Creates an error as a provider reports it.
     pub(crate) fn new(
         error_type: Option<&str>,
         code: Option<&str>,
@@ -210,30 +205,30 @@ impl ApiError {
         }
     }
 
-    /// A failure that the provider told as the reason why the answer ended.
+    /// Creates the error for a finish reason with which the provider reports a failure.
     pub(crate) fn finish(reason: &str) -> Self {
         let mut error = Self::new(Some("server_error"), Some(reason), None, None);
         error.failure = Failure::server();
         error
     }
 
-    pub(crate) fn retry_after(mut self, delay: Option<Duration>) -> Self {
+    pub(crate) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
         self.retry_after = delay;
         self.failure.retry_after = delay;
         self
     }
 
-    /// What the error means if the provider says no more of it than words that tell nothing.
+    /// Sets the meaning of an error whose type, code and status are absent and whose message is not recognized.
     #[cfg(feature = "ollama")]
-    pub(crate) fn unless_told(mut self, failure: Failure) -> Self {
+    pub(crate) fn unless_classified(mut self, failure: Failure) -> Self {
         let word = self.error_type.is_some() || self.code.is_some() || self.status.is_some();
-        if !word && self.failure == FATAL {
+        if !word && self.failure == Failure::fatal() {
             self.failure = failure;
         }
         self
     }
 
-    /// What the server says itself of another attempt wins.
+    /// The server's own statement on retries takes precedence.
     pub(crate) fn should_retry(mut self, retry: Option<bool>) -> Self {
         match (retry, self.failure.kind) {
             (Some(true), FailureKind::Fatal) => {
@@ -246,12 +241,53 @@ impl ApiError {
         self
     }
 
-    pub(crate) fn request_id(mut self, id: Option<&str>) -> Self {
+    pub(crate) fn with_request_id(mut self, id: Option<&str>) -> Self {
         self.request_id = id.map(|id| scrub(id, WORD_CHARS));
         self
     }
 
-    /// What the error means for a run.
+    /// Returns the provider's type of the error, such as `invalid_request_error`; `None` if it sends none.
+    #[must_use]
+    pub fn error_type(&self) -> Option<&str> {
+        self.error_type.as_deref()
+    }
+
+    /// Returns the provider's code of the error, such as `rate_limit_exceeded` or a number; `None` if it sends none.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
+    /// Returns the provider's message, on one line, at most 500 characters, without the credentials that
+    /// [`redact::content`] recognizes; `None` if it sends none.
+    ///
+    /// It may repeat a part of the prompt, so neither `Display` nor `Debug` prints it. `{:#}` does, so
+    /// [`Monitoring::error_text`](l0_core::Monitoring::error_text) exports it.
+    #[must_use]
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Returns the HTTP status, of the response or of an error in the middle of a stream; `None` if there is none.
+    #[must_use]
+    pub const fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Returns the delay before a retry that the provider asks for; `None` if it asks for none.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Returns the provider's id of the request, from the response's headers or from the error's payload; `None` if
+    /// there is none.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Returns the error's meaning for a run.
     #[must_use]
     pub const fn failure(&self) -> Failure {
         self.failure
@@ -276,9 +312,9 @@ impl From<ApiError> for Fault {
     }
 }
 
-/// A text of a provider's, if it may be printed: if it is a word that an API has for something, and no
-/// sentence, which may repeat the prompt.
-fn word(text: Option<&String>) -> Option<&str> {
+/// Returns the text of a provider or of a model if it can be printed: a single identifier, and not a sentence that may
+/// repeat the prompt.
+pub(crate) fn word(text: Option<&String>) -> Option<&str> {
     let is_word = |text: &&str| {
         let letters = |c: u8| c.is_ascii_alphanumeric() || b"_-.".contains(&c);
         !text.is_empty() && text.len() <= 64 && text.bytes().all(letters)
@@ -286,8 +322,8 @@ fn word(text: Option<&String>) -> Option<&str> {
     text.map(String::as_str).filter(is_word)
 }
 
-/// Without the message, which only the alternate form (`{:#}`) says: a provider may repeat the prompt in
-/// it, and what is printed ends up in logs and telemetry.
+/// Omits the message, which only the alternate form (`{:#}`) prints: a provider may repeat the prompt in it, and
+/// printed errors end up in logs and telemetry.
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the provider reports an error")?;
@@ -334,180 +370,21 @@ impl StdError for ApiError {
     }
 }
 
-/// What a provider's error means: first what its type and code say clearly, then what only its
-/// message tells, then the status, then the rest of its words.
-fn classify(
-    error_type: Option<&str>,
-    code: Option<&str>,
-    message: Option<&str>,
-    status: Option<u16>,
-) -> Failure {
-    // Providers spell the same word in every way, so only letters and digits tell words apart.
-    let letters = |word: Option<&str>| -> String {
-        let letters = word.unwrap_or_default().chars().take(WORD_CHARS);
-        let letters = letters.filter(char::is_ascii_alphanumeric);
-        letters.map(|letter| letter.to_ascii_lowercase()).collect()
-    };
-    let words = [letters(error_type), letters(code)];
-    let says = |parts: &[&str]| {
-        words
-            .iter()
-            .any(|word| parts.iter().any(|part| word.contains(part)))
-    };
-    let message: String = message
-        .unwrap_or_default()
-        .chars()
-        .take(MESSAGE_CHARS)
-        .collect();
-    let message = message.to_lowercase();
-    let tells = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    let by_status = status.map(Failure::status);
-    let retried = by_status.filter(|failure| failure.kind != FailureKind::Fatal);
-    let mut failure = by_status.unwrap_or(FATAL);
-    failure.kind = if says(&NO_CREDIT) || status == Some(402) {
-        // Often comes with status 429, but no waiting helps.
-        failure.detail = Some("no credit left");
-        FailureKind::Fatal
-    } else if says(&THROTTLED) {
-        FailureKind::RateLimited
-    } else if tells(&NO_CREDIT_PHRASES) {
-        failure.detail = Some("no credit left");
-        FailureKind::Fatal
-    } else if (retried.is_some() || (status.is_none() && !says(&FATAL_WORDS)))
-        && tells(&THROTTLED_PHRASES)
-    {
-        FailureKind::RateLimited
-    } else if let Some(failure) = retried {
-        failure.kind
-    } else if says(&FATAL_WORDS) {
-        FailureKind::Fatal
-    } else if says(&SERVER) {
-        FailureKind::Server
-    } else {
-        // A status that no new attempt mends, or an error of which nothing is known.
-        FailureKind::Fatal
-    };
-    failure
-}
-
-// Parts of types and codes, letters and digits only.
-
-const NO_CREDIT: [&str; 20] = [
-    "insufficientquota",
-    "insufficientuserquota",
-    "insufficientbalance",
-    "insufficientcredit",
-    "insufficientfund",
-    "exceededcurrentquota",
-    "billing",
-    "paymentrequired",
-    "nocredit",
-    "outofcredit",
-    "notenoughcredit",
-    "creditexhausted",
-    "creditsexhausted",
-    "creditlimit",
-    "creditbalance",
-    "balancenotenough",
-    "spendinglimit",
-    // DashScope, and Volcengine.
-    "arrearage",
-    "accountoverdue",
-    "overduebalance",
-];
-
-const THROTTLED: [&str; 14] = [
-    "ratelimit",
-    "toomanyrequests",
-    "resourceexhausted",
-    "throttl",
-    "requestlimit",
-    "limitrequests",
-    "limitburst",
-    "burstrate",
-    "concurrencylimit",
-    "concurrentlimit",
-    "tokenlimitperminute",
-    "tokensperminute",
-    "quotaexceeded",
-    "slowdown",
-];
-
-const FATAL_WORDS: [&str; 5] = [
-    "invalid",
-    "authentication",
-    "permission",
-    "notfound",
-    "unsupported",
-];
-
-const SERVER: [&str; 13] = [
-    "overload",
-    "servererror",
-    "apierror",
-    "internal",
-    "unavailable",
-    "insufficientsystemresource",
-    "capacityexceeded",
-    "badgateway",
-    "timeout",
-    "deadlineexceeded",
-    "networkerror",
-    "serverbusy",
-    "upstreamerror",
-];
-
-// Phrases of messages, in lower case, as providers were seen to write them. A message may repeat a
-// prompt, so they count only where type and code say nothing of it.
-
-const NO_CREDIT_PHRASES: [&str; 14] = [
-    "insufficient balance",
-    "insufficient account balance",
-    "insufficient credit",
-    "insufficient quota",
-    "insufficient fund",
-    "credit balance is too low",
-    "not enough credits",
-    "out of credits",
-    "no credits remaining",
-    "used all available credits",
-    "requires more credits",
-    "recharge your account",
-    "account is in arrears",
-    "余额不足",
-];
-
-const THROTTLED_PHRASES: [&str; 16] = [
-    "rate limit",
-    "rate-limit",
-    "ratelimit",
-    "too many requests",
-    "throttl",
-    "request limit",
-    "requests per minute",
-    "tokens per minute",
-    "quota exceeded",
-    "exceeded your current quota",
-    "exceeded the quota",
-    "concurrency limit",
-    "too many concurrent",
-    "request rate increased too quickly",
-    "try again in ",
-    "请求过于频繁",
-];
-
-/// A payload that is no JSON object. Says where, but never what: the payload may hold the answer.
+/// A payload that is not a JSON object. Reports the position but never the text, which may be part of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a payload of {length} bytes is no JSON object: {problem}, at line {line} column {column}")]
+#[error(
+    "a payload of {length} byte{} is not a JSON object: {problem}, at line {line} column {column}",
+    if *length == 1 { "" } else { "s" }
+)]
 #[non_exhaustive]
 pub struct InvalidJson {
-    /// The line in the payload, from 1.
+    /// The line in the payload, counted from 1.
     pub line: usize,
-    /// The column in the line, in bytes, from 1; 0 if only the whole payload is at fault.
+    /// The column in the line, in bytes, counted from 1; 0 if the error has no position.
     pub column: usize,
     /// The length of the payload, in bytes.
     pub length: usize,
-    /// What is wrong, in fixed words.
+    /// The problem, in fixed words.
     pub problem: &'static str,
 }
 
@@ -517,7 +394,7 @@ impl InvalidJson {
             _ if payload.trim_start().starts_with('<') => "it looks like a web page",
             Some(Category::Eof) => "it ends too early",
             Some(_) => "it is malformed",
-            None => "it is no object",
+            None => "it is another kind of value",
         };
         Self {
             line: error.map_or(1, serde_json::Error::line),
@@ -528,42 +405,42 @@ impl InvalidJson {
     }
 }
 
-/// A part of the stream that is no UTF-8.
+/// A part of the stream that is not UTF-8.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a line is no UTF-8 from byte {valid_up_to} on")]
+#[error("a line is not UTF-8 from byte {valid_up_to} on")]
 #[non_exhaustive]
 pub struct InvalidUtf8 {
-    /// How many bytes of the line's value are valid before the first that is not.
+    /// Number of valid bytes before the first invalid one in the line's value.
     pub valid_up_to: usize,
 }
 
-/// An event that is larger than allowed.
+/// An event that exceeds the limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("an event has more than {limit} bytes")]
+#[error("an event exceeds {limit} bytes")]
 #[non_exhaustive]
 pub struct EventTooLarge {
-    /// The largest size allowed, in bytes.
+    /// The limit, in bytes.
     pub limit: usize,
 }
 
-/// A whole answer that is larger than allowed.
+/// A whole answer that exceeds the limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the answer has more than {limit} {of}")]
+#[error("the answer exceeds {limit} {of}")]
 #[non_exhaustive]
 pub struct AnswerTooLarge {
-    /// How many are allowed.
+    /// The limit.
     pub limit: usize,
-    /// Of what: `bytes` or `tool calls`.
+    /// The unit of the limit: `bytes`, `tool calls` or `vectors`.
     pub of: &'static str,
 }
 
 /// A successful response that is neither an event stream nor an answer of the API.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the response is no answer of the API but `{content_type}`{}", self.hint())]
+#[error("the response is `{content_type}`, not an answer of the API{}", self.hint())]
 #[non_exhaustive]
 pub struct NotAnAnswer {
-    /// The response's content type, without parameters; or the one that its body looks like, such as
-    /// `application/x-ndjson`; `unknown` if it is no content type.
+    /// The response's content type, without parameters, or the type that its body looks like, such as
+    /// `application/x-ndjson`. `unknown` if the response's is not a content type.
     pub content_type: String,
 }
 
@@ -581,7 +458,7 @@ impl NotAnAnswer {
         }
     }
 
-    /// What a server puts in the place of a content type may be anything.
+    /// Servers can send anything as the content type.
     #[cfg(feature = "reqwest")]
     pub(crate) fn of(content_type: String) -> Self {
         let letter = |c: u8| c.is_ascii_alphanumeric() || b"/+-.".contains(&c);
@@ -595,54 +472,69 @@ impl NotAnAnswer {
     }
 }
 
-/// A request that cannot be written as a JSON object.
+/// A request that cannot be serialized to a JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the request is no JSON object: {problem}")]
+#[error("the request is not a JSON object: {problem}")]
 #[non_exhaustive]
 pub struct InvalidRequest {
-    /// What is wrong; never holds the request.
+    /// The problem; never contains the request.
     pub problem: &'static str,
 }
 
-/// The beginnings of keys that providers hand out.
+/// Prefixes of keys that an API masks in a message, such as `sk-proj-abc***xyz`.
 const KEY_PREFIXES: [&str; 10] = [
     "sk-", "sk_", "pk-", "rk-", "gsk_", "xai-", "AIza", "hf_", "nvapi-", "eyJ",
 ];
 pub(crate) const REDACTED: &str = "[redacted]";
-/// What stands in the place of a cut end.
+/// Replaces a cut end.
 pub(crate) const ELLIPSIS: &str = "…";
 
-/// A provider's words on one line, at most `chars` characters, without what looks like a key.
+/// Returns a provider's text on one line, at most `chars` characters, without anything that looks like a key.
+///
+/// Removes what [`redact::content`] removes, keys that are masked in their middle, and every word after `Bearer`.
 fn scrub(text: &str, chars: usize) -> String {
-    // Enough for `chars` characters even if much is redacted, and an end to what a server can cost.
+    // Enough for `chars` characters even if much is redacted, and a bound on the work that a server can cause.
     let cut = text.char_indices().nth(8 * chars).map(|(index, _)| index);
-    let text = replaced(&text[..cut.unwrap_or(text.len())]).replace(char::is_control, " ");
+    let text = replaced(&text[..cut.unwrap_or(text.len())]);
+    let text = redact::content(&text.replace(|c: char| c.is_control() || c.is_whitespace(), " "));
     let mut clean = String::with_capacity(text.len());
     let mut after_bearer = false;
     let is_word = |c: char| c.is_alphanumeric() || "-_.*~+/=".contains(c);
-    for piece in text.split_inclusive(|c| !is_word(c)) {
-        let word = piece.trim_end_matches(|c| !is_word(c));
-        if word.is_empty() {
-            clean.push_str(piece);
-            continue;
-        }
-        // `key=sk-...` is one word to us.
-        let value = word.rfind('=').map_or(0, |at| at + 1);
-        let value = if word[value..].is_empty() { 0 } else { value };
-        let looks_like_key = word.len() - value >= 8
-            && KEY_PREFIXES
-                .iter()
-                .any(|prefix| word[value..].starts_with(prefix));
-        if after_bearer {
+    for (at, mut part) in text.split(REDACTED).enumerate() {
+        if at > 0 {
             clean.push_str(REDACTED);
-        } else if looks_like_key {
-            clean.push_str(&word[..value]);
-            clean.push_str(REDACTED);
-        } else {
-            clean.push_str(word);
+            after_bearer = false;
+            // A masked key can go on after its redacted start: `***xyz`. Punctuation is not a part of it.
+            let rest = part.trim_start_matches(is_word);
+            let end = &part[..part.len() - rest.len()];
+            if end.contains(char::is_alphanumeric) {
+                part = rest;
+            }
         }
-        clean.push_str(&piece[word.len()..]);
-        after_bearer = word.eq_ignore_ascii_case("bearer");
+        for piece in part.split_inclusive(|c| !is_word(c)) {
+            let word = piece.trim_end_matches(|c| !is_word(c));
+            if word.is_empty() {
+                clean.push_str(piece);
+                continue;
+            }
+            // `key=sk-...` counts as one word.
+            let value = word.rfind('=').map_or(0, |at| at + 1);
+            let value = if word[value..].is_empty() { 0 } else { value };
+            let looks_like_key = word.len() - value >= 8
+                && KEY_PREFIXES
+                    .iter()
+                    .any(|prefix| word[value..].starts_with(prefix));
+            if after_bearer {
+                clean.push_str(REDACTED);
+            } else if looks_like_key {
+                clean.push_str(&word[..value]);
+                clean.push_str(REDACTED);
+            } else {
+                clean.push_str(word);
+            }
+            clean.push_str(&piece[word.len()..]);
+            after_bearer = word.eq_ignore_ascii_case("bearer");
+        }
     }
     let was_cut = cut.is_some();
     let end = clean.char_indices().nth(chars - usize::from(was_cut));
@@ -666,24 +558,46 @@ mod tests {
 
     #[test]
     fn keys_do_not_show() {
-        let check = |text, expected: &str| assert_eq!(scrub(text, 100), expected);
+        let check = |text: &str, expected: &str| assert_eq!(scrub(text, 100), expected);
         check("plain words, 12 of them", "plain words, 12 of them");
         check(
             "Incorrect API key provided: sk-proj-abc***xyz. See",
             "Incorrect API key provided: [redacted] See",
         );
         check("(Bearer abc.def)", "(Bearer [redacted])");
-        check(
-            "Authorization: bearer abc",
-            "Authorization: bearer [redacted]",
-        );
+        check("Authorization: bearer abc", "Authorization: [redacted]");
         check("\"key=gsk_12345678\"", "\"key=[redacted]\"");
         check("a\r\nb", "a  b");
         check("sk-", "sk-");
+        check("https://x?key=AIzaSyA12345&b=1", "https://x?[redacted]");
+        check("https://user:hunter2@host/v1", "https://[redacted]@host/v1");
+        check("x-api-key: hunter2", "x-api-key: [redacted]");
         check(
-            "https://x?key=AIzaSyA12345&b=1",
-            "https://x?key=[redacted]&b=1",
+            "{\"api_key\":\u{2028}\"hunter2\"}",
+            "{\"api_key\": \"[redacted]\"}",
         );
+        for key in [
+            "sk-0123456789abcdef",
+            "csk-0123456789abcdef",
+            "pplx-0123456789abcdef",
+            "fw_0123456789abcdef",
+            "tgp_0123456789abcdef",
+            "r8_0123456789abcdef",
+            "AKIA0123456789ABCDEF",
+            "ABSK0123456789abcdef",
+        ] {
+            check(&format!("the key {key}. See"), "the key [redacted]. See");
+            check(&format!("Bearer {key}, sorry"), "Bearer [redacted], sorry");
+            check(&format!("\"{key}***wxyz\""), "\"[redacted]\"");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_left_that_core_redacts(text in r#"(?:bearer|token|key|sk-|hf_|api_key|[ :=."*\n\[\]]|[a-z0-9]{1,20}){0,12}"#) {
+            let clean = scrub(&text, 1000);
+            proptest::prop_assert_eq!(redact::content(&clean), clean);
+        }
     }
 
     #[test]
@@ -696,52 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_means() {
-        use FailureKind::{Fatal, RateLimited, Server};
-        for (error_type, code, status, kind) in [
-            ("insufficient_quota", "insufficient_quota", Some(429), Fatal),
-            ("tokens", "rate_limit_exceeded", Some(429), RateLimited),
-            ("rate_limit_error", "", None, RateLimited),
-            ("", "429", Some(429), RateLimited),
-            ("", "", Some(429), RateLimited),
-            ("server_error", "", None, Server),
-            ("overloaded_error", "", None, Server),
-            ("overloaded_error", "", Some(529), Server),
-            ("api_error", "", None, Server),
-            ("timeout_error", "", None, Server),
-            ("billing_error", "", Some(402), Fatal),
-            ("request_too_large", "", Some(413), Fatal),
-            ("UNAVAILABLE", "", None, Server),
-            ("INTERNAL", "", None, Server),
-            ("DEADLINE_EXCEEDED", "504", Some(504), Server),
-            ("RESOURCE_EXHAUSTED", "429", Some(429), RateLimited),
-            ("INVALID_ARGUMENT", "400", Some(400), Fatal),
-            ("", "service_unavailable", None, Server),
-            ("", "internal_server_error", Some(500), Server),
-            ("unheard_of", "", Some(503), Server),
-            ("unheard_of", "", Some(418), Fatal),
-            ("unheard_of", "", None, Fatal),
-            ("", "", None, Fatal),
-            (
-                "invalid_request_error",
-                "context_length_exceeded",
-                Some(400),
-                Fatal,
-            ),
-            ("invalid_request_error", "", None, Fatal),
-            ("authentication_error", "invalid_api_key", Some(401), Fatal),
-            ("permission_error", "", Some(403), Fatal),
-            ("not_found_error", "model_not_found", Some(404), Fatal),
-            ("", "insufficient_system_resource", None, Server),
-        ] {
-            let failure = classify(Some(error_type), Some(code), None, status);
-            assert_eq!(failure.kind, kind, "{error_type} {code} {status:?}");
-            assert_eq!(failure.status, status);
-        }
-    }
-
-    #[test]
-    fn messages_say_what_is_known() {
+    fn messages_contain_all_known_details() {
         let error = |t, c, m, s| ApiError::new(t, c, m, s).to_string();
         assert_eq!(
             error(None, None, None, None),

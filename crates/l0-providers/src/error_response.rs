@@ -1,4 +1,4 @@
-//! An error as a response tells it: by its status, its headers and its body.
+//! Reads an error from the status, headers and body of a response.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,16 +8,16 @@ use crate::error::ApiError;
 use crate::report::{ErrorObject, read_error};
 use crate::wait::{parse_reset, parse_seconds};
 
-/// How much of an error's body is read.
+/// Limit on the part of an error's body that is read, in bytes.
 pub(crate) const MAX_ERROR_BODY: usize = 64 * 1024;
 
 impl ApiError {
-    /// Reads an error from the status, the headers and the body of a response; without a status, from an
-    /// error in the middle of a stream. For clients of others, whose errors have these.
+    /// Reads an error from the status, headers and body of a response, or, without a status, from an error in the
+    /// middle of a stream. Use it for the errors of another client.
     ///
-    /// The names of the headers are in lower case. At most 64 KiB of the body are read. The credentials of
-    /// the client, which only it knows, are not taken out of the error's texts, but for those that look like
-    /// a key.
+    /// Header names must be in lower case. At most 64 KiB of the body are read. Credentials that
+    /// [`redact::content`](l0_core::redact::content) recognizes are removed.
+    /// Other credentials of your client are not known here and are kept.
     ///
     /// ```
     /// use l0_core::{Failure, FailureKind};
@@ -25,7 +25,7 @@ impl ApiError {
     ///
     /// let body = r#"{"error":{"message":"...","code":"insufficient_quota"}}"#;
     /// let error = ApiError::read(Some(429), [("retry-after", "20")], body);
-    /// assert_eq!(error.code.as_deref(), Some("insufficient_quota"));
+    /// assert_eq!(error.code(), Some("insufficient_quota"));
     /// assert_eq!(error.failure().kind, FailureKind::Fatal); // no waiting helps
     /// ```
     #[must_use]
@@ -50,14 +50,14 @@ impl ApiError {
         });
         let error = error.into_api_error(status);
         let now = SystemTime::now();
-        // The headers of a limit stand on every response.
+        // Rate limit headers are part of every response.
         let limited = error.failure().kind == FailureKind::RateLimited;
         let reset = || limited.then(|| headers.reset(now)).flatten();
         let wait = headers.retry_after(now).or(error.retry_after);
-        let mut error = error.retry_after(wait.or_else(reset));
+        let mut error = error.with_retry_after(wait.or_else(reset));
         let ids = ["x-request-id", "request-id", "apim-request-id"];
         if let Some(id) = ids.iter().find_map(|name| headers.get(name)) {
-            error = error.request_id(Some(id));
+            error = error.with_request_id(Some(id));
         }
         error.should_retry(match headers.get("x-should-retry") {
             Some("true") => Some(true),
@@ -67,7 +67,7 @@ impl ApiError {
     }
 }
 
-/// The data of the first event, if a body is an event stream.
+/// The data of the first event, if the body is an event stream.
 fn event_data(body: &str) -> String {
     let mut data = String::new();
     for line in body.lines() {
@@ -81,7 +81,7 @@ fn event_data(body: &str) -> String {
     data
 }
 
-/// Names in lower case, with their values.
+/// Lower-case names with their values.
 struct Headers<'h>(Vec<(&'h str, &'h str)>);
 
 impl<'h> Headers<'h> {
@@ -90,8 +90,8 @@ impl<'h> Headers<'h> {
         header.map(|(_, value)| *value)
     }
 
-    /// When the limits that are used up are reset, as `x-ratelimit-reset-tokens`,
-    /// `anthropic-ratelimit-requests-reset` and the like say; any limit, if it is not told which.
+    /// Returns the time until the exhausted limits reset, from headers such as `x-ratelimit-reset-tokens` and
+    /// `anthropic-ratelimit-requests-reset`. Considers every limit if none is marked as exhausted.
     fn reset(&self, now: SystemTime) -> Option<Duration> {
         let resets = self.0.iter().filter_map(|(name, value)| {
             if !name.contains("ratelimit") || !name.contains("reset") {
@@ -104,7 +104,7 @@ impl<'h> Headers<'h> {
         resets.max().map(|(_, wait)| wait)
     }
 
-    /// How long the server asks to wait: `retry-after-ms`, or `Retry-After` in seconds or as a date.
+    /// Returns the delay that the server asks for: `retry-after-ms`, or `Retry-After` in seconds or as a date.
     fn retry_after(&self, now: SystemTime) -> Option<Duration> {
         if let Some(wait) = self.get("retry-after-ms").and_then(parse_seconds) {
             return Some(wait / 1000);
@@ -115,7 +115,7 @@ impl<'h> Headers<'h> {
         }
         let date = |text: &str| httpdate::parse_http_date(text.trim()).ok();
         let until = date(value)?;
-        // The server's own clock, if it tells the time: ours may be off.
+        // Prefers the server's own clock, as the local one may be wrong.
         let now = self.get("date").and_then(date).unwrap_or(now);
         Some(until.duration_since(now).unwrap_or_default())
     }

@@ -1,22 +1,21 @@
-//! Why a model stopped, in the words of any provider.
+//! Finish reasons of all providers.
 //!
-//! One vocabulary for all dialects: gateways pass on the words of whichever provider answered, in
-//! any case. What tells words apart are their letters only, so `MAX_TOKENS`, `max-tokens` and
-//! `maxTokens` are one word.
+//! One vocabulary serves all dialects, as gateways pass on the words of any provider, in any case. Only letters are
+//! compared, so `MAX_TOKENS`, `max-tokens` and `maxTokens` are the same word.
 
 use l0_core::FinishReason;
 
-/// What a finish reason says.
+/// The meaning of a finish reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// The answer has ended.
     Ended(FinishReason),
-    /// The provider failed, and says so as a reason: the answer is not complete.
+    /// The provider failed and reports it as a reason. The answer is not complete.
     Failed,
 }
 
 impl Finish {
-    /// Reads a reason; `None` if it is the word for none.
+    /// Reads a reason; `None` if the word stands for no reason.
     pub(crate) fn read(reason: &str) -> Option<Self> {
         let mut letters = [0; MAX_LETTERS];
         let mut count = 0;
@@ -28,13 +27,13 @@ impl Finish {
             count += 1;
         }
         let word = std::str::from_utf8(&letters[..count]).unwrap_or_default();
-        // As enumerations are written: `FINISH_REASON_STOP`.
+        // Written as an enumeration value: `FINISH_REASON_STOP`.
         let word = match word.strip_prefix("finishreason") {
             Some(rest) if !rest.is_empty() => rest,
             _ => word,
         };
         if word.is_empty() {
-            // Characters that are no letters are a word all the same.
+            // A reason without letters is still a reason.
             let blank = reason.trim().is_empty();
             return (!blank).then_some(Self::Ended(FinishReason::Other));
         }
@@ -63,7 +62,7 @@ impl Finish {
     }
 }
 
-/// The longest word that is told apart.
+/// The length of the longest known word.
 const MAX_LETTERS: usize = 48;
 
 const WORDS: [(&[&str], FinishReason); 5] = [
@@ -108,7 +107,7 @@ const WORDS: [(&[&str], FinishReason); 5] = [
             "tokenlimit",
             "tokenlimitreached",
             "outputlimit",
-            // The response's status, where nothing says what was not complete.
+            // The response's status, used if no reason is reported.
             "incomplete",
             "modellength",
             "modelcontextwindowexceeded",
@@ -116,7 +115,7 @@ const WORDS: [(&[&str], FinishReason); 5] = [
             "contextlengthexceeded",
             "contextwindow",
             "contextwindowexceeded",
-            // Cohere: the context's limit.
+            // Cohere: the context limit.
             "errorlimit",
         ],
         FinishReason::Length,
@@ -168,7 +167,7 @@ const WORDS: [(&[&str], FinishReason); 5] = [
 ];
 
 const FAILURES: [&str; 22] = [
-    // vLLM and SGLang: the engine gave the request up.
+    // vLLM and SGLang: the engine gave up the request.
     "abort",
     "aborted",
     "crashed",
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_is_one_that_can_be_met() {
+    fn every_known_word_can_match() {
         let words = WORDS.iter().flat_map(|(words, _)| words.iter());
         for word in words.chain(&FAILURES) {
             assert!(word.len() <= MAX_LETTERS);

@@ -1,19 +1,21 @@
-//! How a body is cut into payloads: as server-sent events, or as lines.
+//! Splits a body into payloads: server-sent events, or lines.
 
 use std::pin::Pin;
+use std::str::Utf8Error;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
 
 use crate::lines::Lines;
-use crate::sse::{Event, Events, FrameError};
+use crate::opening::FrameError;
+use crate::sse::{Event, Events};
 
-/// What a dialect's payloads come in.
+/// The separation of a dialect's payloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
     Events,
-    /// A payload in each line.
+    /// One payload per line.
     Lines,
 }
 
@@ -52,23 +54,33 @@ impl<S> Frames<S> {
         }
     }
 
-    /// Something came of what was read.
+    /// Reports that a payload yielded an item.
     pub(crate) fn progress(self: Pin<&mut Self>) {
         match self.project() {
             FramesProjection::Events { events } => events.progress(),
             FramesProjection::Lines { lines } => lines.progress(),
         }
     }
+
+    /// Returns the payload that was found last. If it is not UTF-8, nothing after it counts.
+    pub(crate) fn event(&self) -> Result<Event<'_>, Utf8Error> {
+        match self {
+            Self::Events { events } => events.event(),
+            Self::Lines { lines } => lines.event(),
+        }
+    }
 }
 
-impl<S, B, E> Stream for Frames<S>
+impl<S, B, E> Frames<S>
 where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
 {
-    type Item = Result<Event, FrameError<E>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// Finds the next payload. [`event`](Self::event) then returns it.
+    pub(crate) fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(), FrameError<E>>>> {
         match self.project() {
             FramesProjection::Events { events } => events.poll_next(cx),
             FramesProjection::Lines { lines } => lines.poll_next(cx),

@@ -1,17 +1,16 @@
-//! Who serves a model, as far as the address says.
+//! Identifies the provider of a model by its address.
 //!
-//! A table, read from the host's last label to its first; it knows the domains of providers, and takes
-//! all that lies below one for that provider's. An address that it does not know says nothing: a proxy
-//! or a local server passes on to any provider, and speaks its API for that. So the provider is then
-//! absent, and never guessed from the API.
+//! A table of the domains of providers, matched from the host's last label to its first. A domain covers everything
+//! below it. An unknown address identifies no provider: a proxy or a local server can speak any provider's API and
+//! forward to another. The provider is then absent, and never guessed from the API.
 
 use reqwest::Url;
 
-/// A domain, perhaps with a path after it, and the provider's name. A `*` stands for any letters of a
-/// label. The first row that matches counts.
+/// A domain, optionally followed by a path, and the provider's name. A `*` matches any letters of a label. The first
+/// matching row counts.
 ///
-/// The names are those of OpenTelemetry's conventions; below them, names of the same form for providers
-/// that the conventions do not list.
+/// The names are those of OpenTelemetry's conventions, followed by names of the same form for providers that the
+/// conventions do not list.
 const HOSTS: [(&str, &str); 44] = [
     ("openai.com", "openai"),
     ("anthropic.com", "anthropic"),
@@ -60,8 +59,8 @@ const HOSTS: [(&str, &str); 44] = [
     ("ollama.com", "ollama"),
 ];
 
-/// Returns the name of the provider at this address, as the clients' requests tell it; `None` if the
-/// host is not known. For sources that send requests with another client.
+/// Returns the name of the provider at this address, as requests of the clients report it; `None` if the host is not
+/// known. Use it in sources that send requests with another client.
 ///
 /// ```
 /// let url = "https://api.groq.com/openai/v1".parse()?;
@@ -73,7 +72,7 @@ pub fn provider_at(url: &Url) -> Option<&'static str> {
     provider(url.host_str().unwrap_or_default(), url.path())
 }
 
-/// The name of the provider at this host and path.
+/// Returns the name of the provider at this host and path.
 fn provider(host: &str, path: &str) -> Option<&'static str> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let row = HOSTS.iter().find(|(pattern, _)| {
@@ -83,7 +82,7 @@ fn provider(host: &str, path: &str) -> Option<&'static str> {
     row.map(|(_, name)| *name)
 }
 
-/// Whether a host is this domain, or lies below it.
+/// Returns `true` if a host is this domain or below it.
 fn lies_in(host: &str, domain: &str) -> bool {
     let mut labels = host.rsplit('.');
     domain.rsplit('.').all(|pattern| {
@@ -198,7 +197,7 @@ mod tests {
                 Some("dashscope"),
             ),
             ("ollama.com", "/api", Some("ollama")),
-            // Nobody's, or somebody else's.
+            // Hosts of no known provider.
             ("localhost", "/api", None),
             ("localhost", "/v1", None),
             ("127.0.0.1", "/v1", None),

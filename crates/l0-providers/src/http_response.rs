@@ -1,4 +1,4 @@
-//! What a `reqwest::Response` says: its status, how long to wait, an error, or else tokens.
+//! Reads a `reqwest::Response`: its status, wait and error, or else its tokens.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,13 +17,13 @@ use crate::error::{
     AnswerTooLarge, ApiError, EventTooLarge, NotAnAnswer, ProviderError, RequestError,
 };
 use crate::error_response::MAX_ERROR_BODY;
+use crate::opening::{begins_like_events, is_space};
 use crate::request::Call;
-use crate::sse::{begins_like_events, is_space};
 
-/// The tokens of a response that came over `reqwest`.
+/// The tokens of a `reqwest` response.
 pub type ProviderStream = Decoder<BodyStream>;
 
-/// Parts of the content types of protocols that are no event streams.
+/// Parts of the content types of protocols that are not event streams.
 const OTHER_PROTOCOLS: [&str; 7] = [
     "ndjson",
     "jsonl",
@@ -34,9 +34,9 @@ const OTHER_PROTOCOLS: [&str; 7] = [
     "multipart/",
 ];
 
-/// The bytes of a `reqwest::Response`'s body. Its errors do not name the address.
+/// The bytes of a `reqwest::Response`'s body. Its errors do not contain the address.
 pub struct BodyStream {
-    /// What was looked at and is still to be given.
+    /// Bytes that were peeked at and not yet yielded.
     first: Bytes,
     rest: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
 }
@@ -49,7 +49,7 @@ impl BodyStream {
         }
     }
 
-    /// Reads up to the first byte that says something.
+    /// Reads up to the first significant byte.
     async fn peek(&mut self) -> reqwest::Result<()> {
         while self.first.is_empty()
             && let Some(chunk) = poll_fn(|cx| self.rest.as_mut().poll_next(cx)).await
@@ -80,7 +80,7 @@ impl Stream for BodyStream {
     }
 }
 
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+/// Reads a response: its tokens, or the error that its status or body reports.
 pub(crate) async fn from_response(
     response: Response,
     dialect: Box<dyn Dialect>,
@@ -93,7 +93,7 @@ pub(crate) async fn from_response(
     if content_type == "text/event-stream" {
         return Ok(decoder(body));
     }
-    // The label may be wrong.
+    // The content type may be wrong.
     body.peek().await.map_err(ProviderError::Transport)?;
     if begins_like_events(&body.first) {
         return Ok(decoder(body));
@@ -113,7 +113,7 @@ pub(crate) async fn from_response(
             Some(Err(error)) => Err(error),
         };
     }
-    // The decoder looks for an answer or an error in JSON.
+    // The decoder searches JSON for an answer or an error.
     let other = OTHER_PROTOCOLS.iter().any(|of| content_type.contains(of));
     if content_type == "text/html" || (other && !body.first.starts_with(b"{")) {
         return Err(not_an_answer());
@@ -121,7 +121,7 @@ pub(crate) async fn from_response(
     Ok(decoder(body))
 }
 
-/// A request for a stream in this dialect.
+/// Creates a streaming call in this dialect.
 pub(crate) fn stream<D: Dialect + Default + 'static>(
     operation: &'static str,
 ) -> Call<ProviderStream> {
@@ -138,7 +138,7 @@ pub(crate) fn stream<D: Dialect + Default + 'static>(
     }
 }
 
-/// A request for a whole answer in this dialect. A stream in its place is read too.
+/// Creates a call for a whole answer in this dialect. A stream in its place is read too.
 pub(crate) fn whole<D: Dialect + Default + 'static>(operation: &'static str) -> Call<Completion> {
     Call {
         operation,
@@ -160,7 +160,7 @@ pub(crate) fn whole<D: Dialect + Default + 'static>(operation: &'static str) -> 
     }
 }
 
-/// An event has as much room as a whole answer here.
+/// Reports an event that is too large as an answer that is too large, as both have the same limit here.
 fn whole_too_large(error: RequestError) -> RequestError {
     match error {
         ProviderError::EventTooLarge(EventTooLarge { limit }) => answer_too_large(limit),
@@ -172,7 +172,7 @@ fn answer_too_large(limit: usize) -> RequestError {
     ProviderError::AnswerTooLarge(AnswerTooLarge { limit, of: "bytes" })
 }
 
-/// A request for embeddings.
+/// Creates a call for embeddings.
 pub(crate) fn embeddings() -> Call<Embeddings> {
     Call {
         operation: "embeddings",
@@ -192,7 +192,7 @@ pub(crate) fn embeddings() -> Call<Embeddings> {
     }
 }
 
-/// Reads a response that is JSON and never a stream: all of its body.
+/// Reads the whole body of a response that is JSON and never a stream.
 async fn json(response: Response, max_bytes: usize) -> Result<Vec<u8>, RequestError> {
     let response = successful(response).await?;
     let content_type = content_type(response.headers());
@@ -213,7 +213,7 @@ fn is_json(content_type: &str) -> bool {
     content_type == "application/json" || content_type.ends_with("+json")
 }
 
-/// A response with a successful status, or the error that it is.
+/// Returns a response with a successful status, or the error that it reports.
 async fn successful(response: Response) -> Result<Response, RequestError> {
     if response.status().is_success() {
         return Ok(response);
@@ -223,14 +223,14 @@ async fn successful(response: Response) -> Result<Response, RequestError> {
 }
 
 impl ApiError {
-    /// Reads a response whose status is no success: its status, what its headers say of waiting and of
-    /// another attempt, and the error in its body, in whatever shape. Of the body, 64 KiB are read.
+    /// Reads a response whose status is not a success: its status, the headers for waits and retries, and the error in
+    /// its body, in any shape. At most 64 KiB of the body are read.
     ///
-    /// For an application that sends requests with its own client.
+    /// Use it with your own HTTP client.
     pub async fn from_response(response: Response) -> Self {
         let status = response.status();
         let headers = response.headers().clone();
-        // The status is known; a body that breaks off only takes away words.
+        // The status is known, so a body that breaks off only loses detail.
         let body = read_up_to(BodyStream::new(response), MAX_ERROR_BODY)
             .await
             .unwrap_or_default();
@@ -243,7 +243,7 @@ impl ApiError {
     }
 }
 
-/// Without parameters, in lower case; empty if there is none.
+/// The content type without parameters, in lower case; empty if there is none.
 fn content_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE);
     let value = value.and_then(|value| value.to_str().ok());

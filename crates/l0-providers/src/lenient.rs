@@ -1,9 +1,8 @@
-//! JSON read leniently: a field of another type than expected reads like an absent one.
+//! Lenient JSON: a field of an unexpected type is read as absent.
 //!
-//! Providers that are "compatible" send `null`, numbers for strings and objects for text, and
-//! repeat keys. None of that should cost the user a stream whose text is readable. So a payload
-//! fails only if it is no JSON object at all. Everything borrows from the payload where it can, and
-//! nothing goes through `serde_json::Value`.
+//! "Compatible" providers send `null`, numbers for strings and objects for text, and repeat keys. A stream with
+//! readable text must survive all of that. A payload therefore fails only if it is not a JSON object. Values borrow
+//! from the payload where possible, and nothing goes through `serde_json::Value`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -15,7 +14,7 @@ use serde::de::{
 };
 use serde_json::value::RawValue;
 
-/// The visits of a [`Visitor`] that read past a value and give the default.
+/// The methods of a [`Visitor`] that skip a value and return the default.
 macro_rules! default_on {
     ($($kind:ident)*) => { $($crate::lenient::default_on!(@$kind);)* };
     (@bool) => {
@@ -68,7 +67,7 @@ macro_rules! default_on {
 }
 pub(crate) use default_on;
 
-/// What a visitor expects, for error texts that nobody sees: no lenient visitor refuses a value.
+/// Describes what a visitor expects. Never printed, as a lenient visitor accepts every value.
 pub(crate) fn anything(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("any value")
 }
@@ -78,7 +77,7 @@ pub(crate) fn anything(f: &mut fmt::Formatter<'_>) -> fmt::Result {
 pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
 
 impl<'a> Text<'a> {
-    /// The string, unless it is empty.
+    /// Returns the string, unless it is empty.
     pub(crate) fn filled(self) -> Option<Cow<'a, str>> {
         self.0.filter(|text| !text.is_empty())
     }
@@ -87,7 +86,7 @@ impl<'a> Text<'a> {
         self.0.as_deref().unwrap_or_default()
     }
 
-    /// This text, or the other one if this is empty.
+    /// Returns this text, or the other one if this one is empty.
     pub(crate) fn or(self, other: Self) -> Self {
         if self.as_str().is_empty() {
             other
@@ -125,7 +124,7 @@ impl<'de> Deserialize<'de> for Text<'de> {
     }
 }
 
-/// A text: a string, an object that has one under a usual name, or a list of these, joined.
+/// A text: a string, an object with a string under a common name, or a list of these, joined.
 #[derive(Debug, Default)]
 pub(crate) struct Prose<'a>(pub(crate) Text<'a>);
 
@@ -179,12 +178,12 @@ impl<'de> Deserialize<'de> for Prose<'de> {
     }
 }
 
-/// A string, or a number as a string: an error code.
+/// A string, or a number converted to a string: an error code.
 #[derive(Debug, Default)]
 pub(crate) struct Code<'a>(pub(crate) Option<Cow<'a, str>>);
 
 impl Code<'_> {
-    /// The code as an HTTP status of a failed request, if it is one.
+    /// Returns the code if it is the HTTP status of a failed request.
     pub(crate) fn status(&self) -> Option<u16> {
         let status = self.0.as_deref()?.parse().ok()?;
         (400..600).contains(&status).then_some(status)
@@ -222,7 +221,7 @@ impl<'de> Deserialize<'de> for Code<'de> {
     }
 }
 
-/// A tool call's arguments: a string of JSON, or the JSON itself, which stays as it was sent.
+/// A tool call's arguments: a string of JSON, or JSON itself, kept as sent.
 #[derive(Default)]
 pub(crate) struct Arguments<'a>(pub(crate) Cow<'a, str>);
 
@@ -239,7 +238,7 @@ impl<'de> Deserialize<'de> for Arguments<'de> {
     }
 }
 
-/// A whole number that is not negative.
+/// A non-negative integer.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Count(pub(crate) Option<u64>);
 
@@ -258,7 +257,7 @@ impl<'de> Deserialize<'de> for Count {
                 Ok(Count(u64::try_from(count).ok()))
             }
             fn visit_f64<E>(self, count: f64) -> Result<Self::Value, E> {
-                // What is too large for any count stays the largest one.
+                // Larger values saturate.
                 let whole = count.fract() == 0.0 && count >= 0.0;
                 Ok(Count(whole.then_some(count as u64)))
             }
@@ -268,7 +267,7 @@ impl<'de> Deserialize<'de> for Count {
     }
 }
 
-/// A cost in US dollars, as a number that is not negative.
+/// A cost in US dollars: a non-negative number.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Dollars(pub(crate) Option<Money>);
 
@@ -295,7 +294,7 @@ impl<'de> Deserialize<'de> for Dollars {
     }
 }
 
-/// A boolean; false if it is anything else.
+/// A boolean; `false` for any other value.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Flag(pub(crate) bool);
 
@@ -316,18 +315,18 @@ impl<'de> Deserialize<'de> for Flag {
     }
 }
 
-/// The fields of an object that are of interest.
+/// The fields of an object that are read.
 pub(crate) trait Fields<'de>: Default {
-    /// Reads the value of `key` from `map`; [`skip`]s it if it is of no interest.
+    /// Reads the value of `key` from `map`, or [`skip`]s it if the key is not needed.
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
-/// Reads past the value of a key.
+/// Skips the value of a key.
 pub(crate) fn skip<'de, A: MapAccess<'de>>(map: &mut A) -> Result<(), A::Error> {
     map.next_value::<IgnoredAny>().map(|_| ())
 }
 
-/// An object of which nothing but that it is there is of interest.
+/// An object of which only the presence matters.
 #[derive(Debug, Default)]
 pub(crate) struct Anything;
 
@@ -343,7 +342,7 @@ impl<'de, T: Fields<'de>> Fields<'de> for Box<T> {
     }
 }
 
-/// Reads all of a map. Of a repeated key, the last value counts.
+/// Reads a whole map. For a repeated key, the last value counts.
 pub(crate) fn read_map<'de, A: MapAccess<'de>>(
     fields: &mut impl Fields<'de>,
     mut map: A,
@@ -354,13 +353,36 @@ pub(crate) fn read_map<'de, A: MapAccess<'de>>(
     Ok(())
 }
 
-/// Where a value is read to. The fields of a payload are many bytes, and moving them from one
-/// function to the next would take a third of the time.
+/// Reads a text that is one object. Returns `true` if it is one.
+pub(crate) fn read_fields<'de>(
+    json: &'de str,
+    fields: &mut impl Fields<'de>,
+) -> serde_json::Result<bool> {
+    struct V<'p, T>(&'p mut T);
+    impl<'de, T: Fields<'de>> Visitor<'de> for V<'_, T> {
+        type Value = bool;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            anything(f)
+        }
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<bool, A::Error> {
+            read_map(self.0, map)?;
+            Ok(true)
+        }
+        default_on!(bool number str null seq);
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let is_object = deserializer.deserialize_any(V(fields))?;
+    deserializer.end()?;
+    Ok(is_object)
+}
+
+/// The destination of a value. A payload's fields are large, and moving them between functions would take a third of
+/// the time.
 trait Place<'de> {
     fn fill<D: Deserializer<'de>>(&mut self, deserializer: D) -> Result<(), D::Error>;
 }
 
-/// Reads a value to its place.
+/// Reads a value into its place.
 struct To<'p, P>(&'p mut P);
 
 impl<'de, P: Place<'de>> DeserializeSeed<'de> for To<'_, P> {
@@ -370,7 +392,7 @@ impl<'de, P: Place<'de>> DeserializeSeed<'de> for To<'_, P> {
     }
 }
 
-/// An object; `None` if the value is none.
+/// An object; `None` for any other value.
 #[derive(Debug)]
 pub(crate) struct Object<T>(pub(crate) Option<T>);
 
@@ -416,12 +438,11 @@ impl<'de, T: Fields<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// How many objects of a list are kept. No provider sends as many in one payload (OpenAI allows 128
-/// choices and 128 tools); without a limit, `[{},{},..` would take a hundred times the memory of
-/// its bytes.
+/// Limit on the objects that are kept of a list. No provider sends as many in one payload (OpenAI allows 128 choices
+/// and 128 tools). Without a limit, `[{},{},..` would take a hundred times its own size in memory.
 pub(crate) const MAX_LIST: usize = 256;
 
-/// A list of objects; what is no object is left out. One object needs no allocation.
+/// A list of objects; other values are skipped. One object needs no allocation.
 #[derive(Debug)]
 pub(crate) struct List<T> {
     first: Object<T>,
@@ -431,6 +452,10 @@ pub(crate) struct List<T> {
 impl<T> List<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.first.0.is_none()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.0.iter_mut().chain(&mut self.rest)
     }
 }
 
@@ -472,7 +497,7 @@ impl<'de, T: Fields<'de>> Place<'de> for List<T> {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
                 let List { first, rest } = self.0;
-                // The first object is read to where it stays.
+                // The first object is read in place.
                 while first.0.is_none() {
                     if seq.next_element_seed(To(first))?.is_none() {
                         return Ok(());

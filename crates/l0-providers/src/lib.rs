@@ -1,11 +1,9 @@
-//! Decode the streams of LLM providers into tokens for [`l0_core`].
+//! Decodes the streams of LLM providers into tokens for [`l0_core`].
 //!
-//! Give a decoder the bytes of a response, from whatever HTTP client you use, and it gives
-//! [`ProviderToken`]s: text, reasoning, pieces of tool calls, token counts, finish reason. What
-//! people are to read of one is its [`answer`](ProviderToken::answer), and [`ToolCalls`] puts the
-//! pieces of calls together. They
-//! implement [`l0_core::Token`], so `L0` wraps the stream as it is; and a [`ProviderError`] tells
-//! it what to retry.
+//! A decoder takes the bytes of a response, from any HTTP client, and yields [`ProviderToken`]s: text, reasoning,
+//! pieces of tool calls, token counts and the finish reason. [`answer`](ProviderToken::answer) returns the text to
+//! display, and [`ToolCalls`] joins the pieces of calls. Tokens implement [`l0_core::Token`], so `L0` wraps the stream
+//! directly. It reads from a [`ProviderError`] whether to retry.
 //!
 //! ```
 //! use futures_util::{StreamExt, stream};
@@ -27,16 +25,14 @@
 //! # assert_eq!(answer, "hi");
 //! ```
 //!
-//! Decoding is strict about what it must be sure of (UTF-8, whole JSON, when a response is
-//! complete) and lenient about the rest: a field of an unexpected type reads like an absent one.
-//! Memory is bounded, whatever the server sends. Nothing panics on any input. A body that is no event
-//! stream is told by how it begins: one that is the whole answer as JSON is read as such, and another
-//! fails with [`ProviderError::NotAnAnswer`]. A decoder that reads
-//! on and on without anything to give yields to the executor.
+//! Decoding is strict about UTF-8, whole JSON and the end of a response. It is lenient about the rest: a field of an
+//! unexpected type is read as absent. Memory is bounded, whatever the server sends. No input causes a panic. A body
+//! that is not an event stream is recognized by how it begins. A whole answer as JSON is read; any other body fails
+//! with [`ProviderError::NotAnAnswer`]. A decoder that reads for long without yielding a token yields to the executor.
 //!
-//! Images, audio and files are tokens of kind [`Media`](l0_core::TokenKind::Media): they count, but
-//! their data is not read. Text and arguments that a provider sends whole, in place of pieces or
-//! after them, are given once.
+//! Images, audio and files are tokens of kind [`Media`](l0_core::TokenKind::Media). They count as tokens, but their
+//! data is not read. Text and arguments that a provider sends whole, instead of in pieces or after them, are yielded
+//! once.
 //!
 //! | feature | default | adds |
 //! |---|---|---|
@@ -45,26 +41,31 @@
 //! | `anthropic` | yes | [`anthropic`]: Anthropic's Messages |
 //! | `gemini` | yes | [`gemini`]: Google's `streamGenerateContent` |
 //! | `ollama` | yes | [`ollama`]: Ollama's own API, `/api/chat` and `/api/generate` |
-//! | `reqwest` | no | a small client for each, such as `openai::Client`, whose requests are sources for runs and calls; and `from_response` for a `reqwest::Response` |
-//! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback that answers by a script |
+//! | `reqwest` | no | a small client for each, such as `openai::Client`, whose requests are sources of runs and calls; and `from_response` for a `reqwest::Response` |
+//! | `testing` | no | `testing::ScriptedProvider`, a provider on the loopback interface that follows a script |
 //!
-//! The feature `reqwest` chooses no TLS. To reach `https` addresses, switch on one of reqwest's in
-//! your own `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
+//! The feature `reqwest` enables no TLS. To reach `https` addresses, enable one of reqwest's TLS features in your own
+//! `Cargo.toml`: `reqwest = { version = "0.13", features = ["rustls"] }`.
 //!
-//! A stream that another crate makes needs no decoder: `view_with` on the run's builder takes a
-//! function that reads its items. The crates `l0-async-openai`, `l0-genai` and `l0-rig` have sources for
-//! their clients. Whoever writes a source for another client reads its errors with [`ApiError::read`], and
-//! gives its counts the one meaning with [`normalise`].
+//! The stream of another crate needs no decoder: pass a function that reads its items to `view_with` of the run's
+//! builder. The crates `l0-async-openai`, `l0-genai` and `l0-rig` have sources for their clients. If you write a source
+//! for another client, read its errors with [`ApiError::read`] and convert its token counts with [`normalise`].
 //!
 //! # Numbers
 //!
-//! Three numbers are easily taken for one another. A [`ProviderToken`] is one piece of what the
-//! provider sends, which `L0` counts; the model's own tokens are only known from the provider's
-//! [`usage`](ProviderToken::usage), which is absent if it sends none, and never guessed; and a text
-//! has characters. No two of them follow from each other.
+//! Three numbers are easily confused, and none can be derived from another. A [`ProviderToken`] is one piece of the
+//! provider's stream; `L0` counts these. The model's own tokens are known only from the provider's
+//! [`usage`](ProviderToken::usage), which is absent if it sends none and is never guessed. A text has characters.
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Sources](https://docs.rs/l0-core/latest/l0_core/guide/sources/)
+//! - [Tool calls](https://docs.rs/l0-core/latest/l0_core/guide/tool_calls/)
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![allow(clippy::doc_markdown, reason = "the names of providers are no code")]
+#![allow(clippy::doc_markdown, reason = "names of providers are not code")]
 #![cfg_attr(
     not(all(
         feature = "responses",
@@ -72,11 +73,12 @@
         feature = "gemini",
         feature = "ollama"
     )),
-    allow(dead_code, reason = "no dialect needs all that they have in common")
+    allow(dead_code, reason = "no dialect uses everything that they share")
 )]
 
 #[cfg(feature = "anthropic")]
 pub mod anthropic;
+mod classify;
 #[cfg(feature = "reqwest")]
 mod client;
 #[cfg(feature = "reqwest")]
@@ -100,6 +102,7 @@ mod lines;
 pub mod ollama;
 #[cfg(feature = "openai")]
 pub mod openai;
+mod opening;
 mod repair;
 mod report;
 #[cfg(feature = "reqwest")]
@@ -132,7 +135,7 @@ pub use hosts::provider_at;
 #[cfg(feature = "reqwest")]
 pub use http_response::{BodyStream, ProviderStream};
 #[cfg(feature = "reqwest")]
-pub use request::{Connecting, ProviderRequest};
+pub use request::ProviderRequest;
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};
 pub use usage::normalise;

@@ -1,9 +1,8 @@
-//! Payloads that are almost JSON: half surrogate pairs, and numbers that are none.
+//! Repairs payloads that are almost JSON: halves of surrogate pairs, and numbers without a value, such as `NaN`.
 //!
-//! A server that cuts text between the UTF-16 units of a character writes half an escaped pair into
-//! each of two payloads. A half is no character, so it stands in the payload as a character of a
-//! private area until the text that follows it has come: [`Halves`] joins the two, or puts U+FFFD
-//! in place of one that stays alone.
+//! A server that cuts text between the UTF-16 units of a character writes half of an escaped pair into each of two
+//! payloads. A half is not a character, so a character of a private area replaces it until the text after it has
+//! arrived. [`Halves`] then joins the two halves, or replaces a lone one with U+FFFD.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -12,7 +11,7 @@ use l0_core::TokenKind;
 
 use crate::token::ProviderToken;
 
-/// Stands for the surrogate D800; the other 2047 follow it.
+/// Stands for the surrogate D800. The other 2047 follow it.
 const FIRST: u32 = 0x10_F000;
 const REPLACEMENT: char = '\u{FFFD}';
 
@@ -26,7 +25,7 @@ fn is_high(unit: u32) -> bool {
     unit < 0xDC00
 }
 
-/// The text with U+FFFD for each half.
+/// Returns the text with U+FFFD in place of each half.
 pub(crate) fn replaced(text: &str) -> Cow<'_, str> {
     if text.chars().any(|c| surrogate(c).is_some()) {
         text.replace(|c| surrogate(c).is_some(), "\u{FFFD}").into()
@@ -35,11 +34,10 @@ pub(crate) fn replaced(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The payload with a private character in place of each escape that is half a pair; `None` if
-/// there is none.
+/// Returns the payload with a private character in place of each escape that is half a pair; `None` if there is none.
 pub(crate) fn mark_halves(json: &str) -> Option<String> {
     let bytes = json.as_bytes();
-    // The unit of an escape that begins here.
+    // The UTF-16 unit of an escape that begins here.
     let unit = |at: usize| {
         let digits = json.get(at..)?.strip_prefix("\\u")?.get(..4)?;
         let unit = u32::from_str_radix(digits, 16).ok()?;
@@ -66,42 +64,53 @@ pub(crate) fn mark_halves(json: &str) -> Option<String> {
     (copied > 0).then(|| marked + &json[copied..])
 }
 
-/// The payload with `null` in place of `NaN`, `Infinity` and `-Infinity`, as Python writes them;
-/// `None` if there is none.
-pub(crate) fn without_nan(json: &str) -> Option<String> {
-    const NUMBERS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+/// Returns the payload with `null` in place of numbers that have no value: `NaN`, `Infinity` and `-Infinity`, as Python
+/// writes them, and numbers above the range of floats. Returns `None` if there is none.
+pub(crate) fn without_infinite(json: &str) -> Option<String> {
     let mut fixed = String::new();
     let mut copied = 0;
     let mut at = 0;
     let mut in_string = false;
     while let Some(byte) = json.as_bytes().get(at) {
+        let mut len = 1;
         match byte {
-            b'\\' if in_string => at += 1,
+            b'\\' if in_string => len = 2,
             b'"' => in_string = !in_string,
-            b'-' | b'I' | b'N' if !in_string => {
-                let number = NUMBERS.iter().find(|n| json[at..].starts_with(**n));
-                if let Some(number) = number {
+            b'-' | b'I' | b'N' | b'0'..=b'9' if !in_string => {
+                let number = number_at_start(&json[at..]);
+                len = number.len().max(1);
+                if number.parse().is_ok_and(|number: f64| !number.is_finite()) {
                     fixed.push_str(&json[copied..at]);
                     fixed.push_str("null");
-                    copied = at + number.len();
-                    at = copied - 1;
+                    copied = at + len;
                 }
             }
             _ => {}
         }
-        at += 1;
+        at += len;
     }
     (copied > 0).then(|| fixed + &json[copied..])
 }
 
-/// Whose text a half belongs to.
+/// Returns the number at the start of a text, which can be a word. Empty if there is none.
+fn number_at_start(text: &str) -> &str {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    if let Some(word) = WORDS.iter().find(|word| text.starts_with(**word)) {
+        return &text[..word.len()];
+    }
+    let is_part = |c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E');
+    let end = text.find(|c: char| !is_part(c));
+    &text[..end.unwrap_or(text.len())]
+}
+
+/// Identifies the text that a half belongs to.
 type Key = (TokenKind, u32, u32);
 
-/// The halves that wait for the text that follows them, almost always none.
+/// Halves that wait for the text after them; almost always empty.
 #[derive(Debug, Default)]
 pub(crate) struct Halves(Vec<(Key, u32)>);
 
-/// How many texts may wait at once.
+/// Limit on the texts that wait at once.
 const MAX_WAITING: usize = 256;
 
 impl Halves {
@@ -109,7 +118,7 @@ impl Halves {
         self.0.is_empty()
     }
 
-    /// Joins the halves in the tokens of one payload with those that wait.
+    /// Joins halves in the tokens of one payload with those that wait.
     pub(crate) fn join(&mut self, tokens: &mut VecDeque<ProviderToken>) {
         for mut token in std::mem::take(tokens) {
             let call = token.tool_call.as_ref().map_or(0, |call| call.index);
@@ -132,7 +141,7 @@ impl Halves {
                 self.join_text(key, token.piece_mut());
             }
             if token.finish.is_some() || token.finish_reason.is_some() {
-                // Nothing follows.
+                // Nothing follows in this text.
                 if let Some(at) = self.0.iter().position(|(waiting, _)| *waiting == key) {
                     self.0.swap_remove(at);
                     token.piece_mut().push(REPLACEMENT);
@@ -141,7 +150,7 @@ impl Halves {
                 let whole = token.finish.is_some();
                 self.give_up(tokens, |key| whole || key.1 == choice);
             }
-            // All of it waits.
+            // The whole text waits.
             let empty = ProviderToken::new(token.kind, "");
             let says_nothing = {
                 let mut plain = token.clone();
@@ -184,7 +193,7 @@ impl Halves {
         *text = joined;
     }
 
-    /// Gives the halves that stay alone.
+    /// Replaces the halves that stay alone, and yields them.
     pub(crate) fn give_up(
         &mut self,
         tokens: &mut VecDeque<ProviderToken>,

@@ -1,4 +1,4 @@
-//! An error as a provider reports it, in a response's body or in the middle of a stream.
+//! Provider errors, in a response's body or in the middle of a stream.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,14 +12,14 @@ use crate::error::ApiError;
 use crate::lenient::{Code, Fields, List, Object, Text, anything, default_on, read_map, skip};
 use crate::wait;
 
-/// The value of an `error` field: an object, a text, or a list with one of these first.
+/// The value of an `error` field: an object, a text, or a list that begins with one of these.
 #[derive(Default)]
 pub(crate) struct ErrorField<'a>(Option<Box<ErrorObject<'a>>>);
 
 impl<'a> ErrorField<'a> {
-    /// The error, if there is one. Beside choices, an empty object is none.
-    pub(crate) fn error(self, beside_choices: bool) -> Option<Box<ErrorObject<'a>>> {
-        self.0.filter(|error| !beside_choices || !error.is_empty())
+    /// Returns the error, if there is one. An empty object next to choices is not an error.
+    pub(crate) fn error(self, has_choices: bool) -> Option<Box<ErrorObject<'a>>> {
+        self.0.filter(|error| !has_choices || !error.is_empty())
     }
 }
 
@@ -58,7 +58,7 @@ impl<'de> Deserialize<'de> for ErrorField<'de> {
     }
 }
 
-/// An error, as the provider describes it.
+/// An error as the provider describes it.
 #[derive(Default)]
 pub(crate) struct ErrorObject<'a> {
     message: Text<'a>,
@@ -66,12 +66,12 @@ pub(crate) struct ErrorObject<'a> {
     code: Code<'a>,
     /// A number (an HTTP status) or a word (Google).
     status: Code<'a>,
-    /// From Groq.
+    /// Sent by Groq.
     status_code: Code<'a>,
     wait: Option<Duration>,
-    /// From Google: may say how long to wait.
+    /// Sent by Google. May contain the delay before a retry.
     details: List<Detail<'a>>,
-    /// From Anthropic, beside the error.
+    /// Sent by Anthropic next to the error.
     request_id: Text<'a>,
 }
 
@@ -79,7 +79,7 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "message" => self.message = map.next_value()?,
-            // `msg` comes from FastAPI's validation, one level down in `detail`.
+            // `msg` is sent by FastAPI's validation, one level down in `detail`.
             "msg" | "Message" | "error_message" | "errorMessage" | "error_msg" | "status_msg"
                 if self.message.0.is_none() =>
             {
@@ -97,7 +97,7 @@ impl<'de> Fields<'de> for ErrorObject<'de> {
             "status_code" | "statusCode" | "http_status" | "httpStatus" | "http_code"
             | "httpCode" => self.status_code = map.next_value()?,
             "details" => self.details.read(map)?,
-            // From gateways, which put another server's error into their own.
+            // Gateways nest another server's error in their own.
             "error" | "inner_error" => {
                 let inner: ErrorField<'de> = map.next_value()?;
                 if let Some(inner) = inner.0 {
@@ -129,7 +129,7 @@ impl<'a> ErrorObject<'a> {
 }
 
 impl<'a> ErrorObject<'a> {
-    /// Takes over what another description of the error says besides.
+    /// Fills the absent fields from another description of the error.
     fn adopt(&mut self, other: Self) {
         let take = |own: &mut Text<'a>, other: Text<'a>| {
             *own = std::mem::take(own).or(other);
@@ -161,7 +161,7 @@ impl ErrorObject<'_> {
             && self.status_code.0.is_none()
     }
 
-    /// The typed error. The response's own `status` wins over one that the object names.
+    /// Converts to the typed error. The response's own `status` takes precedence over the object's.
     pub(crate) fn into_api_error(mut self, status: Option<u16>) -> ApiError {
         // The message may be another server's error, as text.
         let message = std::mem::take(&mut self.message);
@@ -188,7 +188,7 @@ impl ErrorObject<'_> {
             .or_else(|| self.status_code.status())
             .or_else(|| self.status.status())
             .or_else(|| self.code.status());
-        // `"type": "error"` only says that the payload is an error; Google has a word for a status.
+        // `"type": "error"` only marks the payload as an error. Google sends a word as the status.
         let word = self.status.0.filter(|word| word.parse::<u16>().is_err());
         let kind = self.kind.filled().filter(|kind| kind != "error").or(word);
         let delays = self.details.into_iter();
@@ -200,20 +200,20 @@ impl ErrorObject<'_> {
             message.as_deref(),
             status,
         );
-        // Of an error that no waiting mends, the message may speak of anything.
-        let told = message.filter(|_| error.failure().kind != FailureKind::Fatal);
+        // The message of an error that waiting cannot fix may mention any delay.
+        let message = message.filter(|_| error.failure().kind != FailureKind::Fatal);
         let wait = self.wait.or_else(|| delays.next());
-        let wait = wait.or_else(|| wait::in_message(&told?));
+        let wait = wait.or_else(|| wait::in_message(&message?));
         error
-            .retry_after(wait)
-            .request_id(self.request_id.filled().as_deref())
+            .with_retry_after(wait)
+            .with_request_id(self.request_id.filled().as_deref())
     }
 }
 
-/// One of Google's details of an error.
+/// A detail of a Google error.
 #[derive(Default)]
 struct Detail<'a> {
-    /// Of a `RetryInfo`, such as `27.5s`.
+    /// The delay in a `RetryInfo`, such as `27.5s`.
     retry_delay: Text<'a>,
 }
 
@@ -227,7 +227,7 @@ impl<'de> Fields<'de> for Detail<'de> {
     }
 }
 
-/// A payload, or a response's body, that is an error itself or has one in it.
+/// A payload or response body that is an error or contains one.
 #[derive(Default)]
 struct Envelope<'a> {
     error: ErrorField<'a>,
@@ -238,7 +238,7 @@ struct Envelope<'a> {
 impl<'de> Fields<'de> for Envelope<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
-            // MiniMax has `base_resp`.
+            // `base_resp` is sent by MiniMax.
             "error" | "Error" | "errors" | "err" | "fault" | "base_resp" => {
                 let error: ErrorField<'de> = map.next_value()?;
                 if error.0.is_some() {
@@ -252,8 +252,8 @@ impl<'de> Fields<'de> for Envelope<'de> {
     }
 }
 
-/// Reads an error from a payload or body that is known to be one, whatever its shape. `None` if
-/// nothing in it describes an error.
+/// Reads an error from a payload or body that is known to be one, in any shape. `None` if nothing in it describes an
+/// error.
 pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
     // Google sends a list with one error in it.
     let list = json.trim_start().starts_with('[');
@@ -268,7 +268,7 @@ pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
     match (envelope.error.0, envelope.own) {
         (Some(error), own) if !error.is_empty() => {
             let mut error = *error;
-            // What stands beside is the payload's own: its type is not the error's.
+            // Fields next to the error belong to the payload: its type is not the error's.
             let own = ErrorObject {
                 message: Text(None),
                 kind: Text(None),
@@ -282,7 +282,7 @@ pub(crate) fn read_error(json: &str) -> Option<ErrorObject<'_>> {
     }
 }
 
-/// The error that a payload of no dialect is: a message beside a code, in no event of that name.
+/// Returns the error in a payload of no dialect: a message next to a code, in an event of another name.
 pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     const MARKS: [&[u8]; 4] = [b"ode\"", b"base_resp", b"\"errors\"", b"\"fault\""];
     let has = |mark: &&[u8]| memchr::memmem::find(json.as_bytes(), mark).is_some();
@@ -299,7 +299,7 @@ pub(crate) fn bare_error(json: &str) -> Option<ApiError> {
     (bad && !error.message.as_str().is_empty()).then(|| error.into_api_error(None))
 }
 
-/// The error in a body that is JSON and no stream.
+/// Returns the error in a body that is JSON and not a stream.
 pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
     #[derive(Default)]
     struct Shape {
@@ -327,11 +327,11 @@ pub(crate) fn in_band_error(body: &str) -> Option<ErrorObject<'_>> {
 }
 
 impl ApiError {
-    /// Reads the error in a payload or a body, in whatever shape providers write one. `None` if it is
-    /// no JSON with an error in it.
+    /// Reads the error in a payload or a body, in any shape that providers use. `None` if it is not JSON with an error
+    /// in it.
     ///
-    /// For what a client of another crate gives away of an answer that it could not read, or of an error
-    /// that it read itself. `status` is the response's, if that is no success.
+    /// Use it if a client of another crate exposes the text of an answer that it could not read, or of an error.
+    /// `status` is the response's status if that is not a success.
     ///
     /// ```
     /// use l0_core::FailureKind;
@@ -340,7 +340,7 @@ impl ApiError {
     /// let payload = r#"{"error": {"code": "rate_limit_exceeded", "message": "Try again in 2s."}}"#;
     /// let error = ApiError::from_json(payload, None).ok_or("no error")?;
     /// assert_eq!(error.failure().kind, FailureKind::RateLimited);
-    /// assert_eq!(error.retry_after, Some(std::time::Duration::from_secs(2)));
+    /// assert_eq!(error.retry_after(), Some(std::time::Duration::from_secs(2)));
     /// assert_eq!(ApiError::from_json(r#"{"choices": []}"#, None), None);
     /// # Ok::<_, &str>(())
     /// ```
@@ -354,18 +354,18 @@ impl ApiError {
     }
 }
 
-/// Whether a body that is no stream is JSON with an error in it.
+/// Returns `true` if a body that is not a stream is JSON with an error in it.
 pub(crate) fn is_error(body: &str) -> bool {
     in_band_error(body).is_some() || bare_error(body).is_some()
 }
 
-/// The error in a payload that is known to be or to have one, whatever its shape.
+/// Returns the error in a payload that is known to have one, in any shape.
 pub(crate) fn api_error(json: &str) -> ApiError {
     let error = read_error(json).unwrap_or_default();
     error.into_api_error(None)
 }
 
-/// The waits among the fields of an object, and of the `headers` in it.
+/// Delays among the fields of an object and of its `headers`.
 #[derive(Default)]
 struct Waits(Option<Duration>);
 
@@ -385,7 +385,7 @@ impl<'de> Fields<'de> for Waits {
     }
 }
 
-/// Reads the value of a key if its name is one for a wait.
+/// Reads the value of a key that is a known name for a delay.
 fn read_wait<'de, A: MapAccess<'de>>(
     key: &str,
     map: &mut A,

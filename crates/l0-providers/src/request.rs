@@ -1,12 +1,12 @@
-//! A request that is ready to be sent, and says what it is: a source for a run or a call.
+//! Prepared requests that describe themselves: the sources of runs and calls.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 
 use bytes::Bytes;
-use l0_core::{Attempt, ByToken, Description, Source};
+use l0_core::source::{ByToken, Connecting};
+use l0_core::{Attempt, Description, Source};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -17,36 +17,32 @@ use crate::hosts;
 use crate::lenient::{Count, Fields, Object, Text, anything, default_on, skip};
 use crate::secrets::Secrets;
 
-/// What a request accepts that asks for a stream.
+/// The `accept` header of requests for a stream.
 pub(crate) const ACCEPT_EVENTS: &str = "text/event-stream";
-/// The same of an API whose streams are lines.
+/// The same for an API that streams lines.
 pub(crate) const ACCEPT_LINES: &str = "application/x-ndjson";
 
-/// Sends a [`ProviderRequest`] and reads what comes.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, RequestError>> + Send>>;
-
-/// A request to a provider, made by a client's methods, such as `openai::Client::chat`.
+/// A request to a provider, created by a client's methods, such as `openai::Client::chat`.
 ///
-/// It is a [`Source`] that describes itself: `A` is what it gives, a
-/// [`ProviderStream`](crate::ProviderStream) for a run, a [`Completion`](crate::Completion) or
-/// [`Embeddings`](crate::Embeddings) for a call. It owns the request as JSON, which is written once and
-/// sent again for each attempt. `Debug` shows neither the request nor a key.
+/// It is a [`Source`] that describes itself. `A` is its answer: a [`ProviderStream`](crate::ProviderStream) for a run,
+/// a [`Completion`](crate::Completion) or [`Embeddings`](crate::Embeddings) for a call. It owns the request as JSON,
+/// which is serialized once and sent again by each attempt. `Debug` shows neither the request nor a key.
 ///
-/// What it says of itself ([`describe`](Source::describe)):
+/// Its description ([`describe`](Source::describe)) has:
 ///
-/// - the provider, by the address's host, unless
-///   [`provider_name`](crate::Client::provider_name) sets it. It is absent where the host is not known,
-///   as of a proxy or a local server: what answers there, the API does not tell;
-/// - the model, and the operation: `chat`, `generate_content`, `text_completion`, `embeddings`;
+/// - the provider, from the host of the address, unless [`provider_name`](crate::Client::provider_name) sets it. It is
+///   absent if the host is not known, such as a proxy or a local server, as the API does not identify the provider
+///   there;
+/// - the model and the operation: `chat`, `generate_content`, `text_completion`, `embeddings`;
 /// - the host and the port;
-/// - whether a stream is asked for;
-/// - the parameters `temperature`, `top_p`, `top_k`, `max_tokens`, `frequency_penalty`,
-///   `presence_penalty`, `seed`, `choice.count` (unless it is 1) and `encoding_formats`, whatever the
-///   API's name for them; and `embeddings.dimension.count`, which in the conventions follows `gen_ai.`.
+/// - whether the request asks for a stream;
+/// - the parameters `temperature`, `top_p`, `top_k`, `max_tokens`, `frequency_penalty`, `presence_penalty`, `seed`,
+///   `choice.count` (unless it is 1) and `encoding_formats`, under any name that an API uses, and
+///   `embeddings.dimension.count`, which follows `gen_ai.` in the conventions.
 ///
-/// [`input`](Source::input) is an object with those of the request's own fields that hold its prompt,
-/// such as `messages` and `system`, and its `tools`.
-#[must_use = "a request is sent by a run or a call"]
+/// [`input`](Source::input) is an object with the request's own fields that contain its prompt, such as `messages` and
+/// `system`, and its `tools`.
+#[must_use = "a request does nothing until it is sent, by a run, a call or `send`"]
 pub struct ProviderRequest<A> {
     pub(crate) http: reqwest::Client,
     pub(crate) url: Url,
@@ -54,18 +50,18 @@ pub struct ProviderRequest<A> {
     pub(crate) body: Result<Bytes, InvalidRequest>,
     pub(crate) reading: Reading,
     pub(crate) provider: Option<Cow<'static, str>>,
-    /// The model, where the address names it.
+    /// The model in the address, if any.
     pub(crate) model: Option<String>,
     pub(crate) call: Call<A>,
 }
 
-/// What is to be done, and how its answer is read.
+/// The operation of a request, and how its answer is read.
 pub(crate) struct Call<A> {
-    /// The operation, by the name that the conventions give it.
+    /// The operation's name in the conventions.
     pub(crate) operation: &'static str,
-    /// Whether a stream is asked for, unless the request itself says.
+    /// `true` for a streaming request, unless the request's own field says otherwise.
     pub(crate) streaming: bool,
-    pub(crate) read: fn(Response, Reading) -> Connecting<A>,
+    pub(crate) read: fn(Response, Reading) -> Connecting<A, RequestError>,
 }
 
 impl<A> Clone for Call<A> {
@@ -76,7 +72,7 @@ impl<A> Clone for Call<A> {
 
 impl<A> Copy for Call<A> {}
 
-/// What is to be seen to when an answer is read.
+/// Limits and secrets for reading an answer.
 #[derive(Clone)]
 pub(crate) struct Reading {
     pub(crate) max_event_bytes: usize,
@@ -85,10 +81,13 @@ pub(crate) struct Reading {
 }
 
 impl<A: 'static> ProviderRequest<A> {
-    /// Sends the request, and reads the response.
-    pub(crate) fn send(
-        &self,
-    ) -> impl Future<Output = Result<A, RequestError>> + Send + 'static + use<A> {
+    /// Sends the request without a run, and returns its answer. Nothing is retried or measured. Each call sends the
+    /// request once. The future borrows nothing.
+    ///
+    /// # Errors
+    ///
+    /// The errors of the client's method that created the request.
+    pub fn send(&self) -> impl Future<Output = Result<A, RequestError>> + Send + 'static + use<A> {
         let request = self.body.clone().map(|body| {
             let mut headers = self.headers.clone();
             let set = headers.get(ACCEPT);
@@ -121,10 +120,10 @@ impl<A: 'static> ProviderRequest<A> {
 impl<A: 'static> Source for ProviderRequest<A> {
     type Answer = A;
     type Error = RequestError;
-    type Connecting = Connecting<A>;
+    type Connecting = Connecting<A, RequestError>;
     type View = ByToken;
 
-    fn connect(&mut self, _: Attempt) -> Connecting<A> {
+    fn connect(&mut self, _: Attempt) -> Connecting<A, RequestError> {
         Box::pin(self.send())
     }
 
@@ -133,21 +132,21 @@ impl<A: 'static> Source for ProviderRequest<A> {
     }
 
     fn describe(&self) -> Description {
-        let asked: Asked<'_> = self.fields();
+        let fields: RequestFields<'_> = self.fields();
         let host = self.url.host_str().unwrap_or_default();
         let known = || hosts::provider_at(&self.url).map(Cow::Borrowed);
-        // An address of version 6 stands in brackets.
+        // An IPv6 address is in brackets.
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let model = self.model.clone();
-        let model = model.or_else(|| asked.model.filled().map(Cow::into_owned));
+        let model = model.or_else(|| fields.model.filled().map(Cow::into_owned));
         let mut description = Description::new();
         description.provider = self.provider.clone().or_else(known);
         description.model = model.map(Cow::Owned);
         description.operation = Some(Cow::Borrowed(self.call.operation));
         description.server_address = Some(Cow::Owned(host.to_owned()));
         description.server_port = self.url.port_or_known_default();
-        description.streaming = Some(asked.stream.unwrap_or(self.call.streaming));
-        let parameters = asked.parameters.into_iter();
+        description.streaming = Some(fields.stream.unwrap_or(self.call.streaming));
+        let parameters = fields.parameters.into_iter();
         let parameters = parameters.map(|(name, value)| (Cow::Borrowed(name), value));
         description.parameters = parameters.collect();
         description
@@ -184,7 +183,7 @@ impl<A> fmt::Debug for ProviderRequest<A> {
     }
 }
 
-/// An address without user information and query, which may hold a key.
+/// Returns an address without user information and query, which may contain a key.
 pub(crate) fn shown(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}"));
@@ -192,15 +191,15 @@ pub(crate) fn shown(url: &Url) -> String {
     format!("{}://{host}{port}{}", url.scheme(), url.path())
 }
 
-/// The fields of a request that describe it, under the names of all APIs.
+/// The fields that describe a request, under the names of all APIs.
 #[derive(Default)]
-struct Asked<'a> {
+struct RequestFields<'a> {
     model: Text<'a>,
     stream: Option<bool>,
     parameters: Vec<(&'static str, Value)>,
 }
 
-impl<'de> Fields<'de> for Asked<'de> {
+impl<'de> Fields<'de> for RequestFields<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         let number = match key {
             "model" => {
@@ -227,7 +226,7 @@ impl<'de> Fields<'de> for Asked<'de> {
                     .extend(several.map(|count| ("choice.count", count.into())));
                 return Ok(());
             }
-            // Gemini's parameters, and Ollama's.
+            // Parameters of Gemini and of Ollama.
             "generationConfig" | "generation_config" | "embedContentConfig" | "options" => {
                 let mut inner = Object::<Box<Self>>::default();
                 inner.read(map)?;
@@ -236,7 +235,7 @@ impl<'de> Fields<'de> for Asked<'de> {
                 return Ok(());
             }
             "num_predict" => {
-                // A negative one is no limit.
+                // A negative value means no limit.
                 let Count(count) = map.next_value()?;
                 self.parameters
                     .extend(count.map(|count| ("max_tokens", count.into())));
@@ -262,13 +261,13 @@ impl<'de> Fields<'de> for Asked<'de> {
     }
 }
 
-/// Whether a text is a word that an API has for something, and no prompt.
+/// Returns `true` if a text is an API's identifier, and not a prompt.
 fn is_word(text: &str) -> bool {
     let letter = |c: u8| c.is_ascii_alphanumeric() || c == b'_' || c == b'-';
     (1..=32).contains(&text.len()) && text.bytes().all(letter)
 }
 
-/// A number, as it is.
+/// A number, kept as sent.
 #[derive(Default)]
 struct Number(Option<Value>);
 
@@ -295,7 +294,7 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// The fields of a request that hold its prompt.
+/// The fields of a request that contain its prompt.
 #[derive(Default)]
 struct Prompt(Map<String, Value>);
 

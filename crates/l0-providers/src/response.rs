@@ -1,17 +1,23 @@
-//! What dialects keep of a response from one payload to the next.
+//! State of a response that dialects keep between payloads.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use l0_core::keys::cut;
 use l0_core::{FinishReason, TokenKind};
 
-use crate::decode::Said;
+use crate::decode::Metadata;
+use crate::error::ELLIPSIS;
 use crate::lenient::MAX_LIST;
 use crate::token::{ProviderToken, ToolCall};
 
-/// How many choices, or calls, are told apart, so that a hostile server cannot make the state grow.
+/// Limit on the choices or calls that are distinguished, so a hostile server cannot grow the state.
 const MAX_KEPT: usize = MAX_LIST;
 
-/// The model and the response's id, which are told once and when they change.
+/// Limit on the name of a model or of a response, in bytes. It is above the length that exporters send.
+const MAX_NAME: usize = 1024;
+
+/// The model and the response's id, which are reported once and when they change.
 #[derive(Debug, Default)]
 pub(crate) struct Identity {
     model: String,
@@ -19,26 +25,38 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// What of it is there and new.
-    pub(crate) fn news(&mut self, model: &str, response_id: &str) -> Said {
-        Said {
+    /// Returns the values that are present and new.
+    pub(crate) fn update(&mut self, model: &str, response_id: &str) -> Metadata {
+        Metadata {
             model: changed(&mut self.model, model),
             response_id: changed(&mut self.response_id, response_id),
-            ..Said::default()
+            ..Metadata::default()
         }
     }
 }
 
-/// Takes over a value that is there and new.
+/// Stores and returns a value that is present and new.
 fn changed(known: &mut String, new: &str) -> Option<String> {
-    if new.is_empty() || known == new {
+    let new = name(new.into());
+    if new.is_empty() || *known == *new {
         return None;
     }
-    new.clone_into(known);
-    Some(new.to_owned())
+    new.as_ref().clone_into(known);
+    Some(new.into_owned())
 }
 
-/// The choices of a response, in the order in which they were first seen; almost always one.
+/// Cuts the name of a model or of a response. Names are compared, kept and searched for secrets, and a server can send
+/// one as long as an event.
+pub(crate) fn name(text: Cow<'_, str>) -> Cow<'_, str> {
+    if text.len() <= MAX_NAME {
+        return text;
+    }
+    let start = cut(&text, MAX_NAME);
+    // The mark reveals the start of a secret at the end.
+    Cow::Owned(format!("{start}{ELLIPSIS}"))
+}
+
+/// The choices of a response, in order of appearance; almost always one.
 #[derive(Debug, Default)]
 pub(crate) struct Choices(Vec<Choice>);
 
@@ -46,21 +64,20 @@ pub(crate) struct Choices(Vec<Choice>);
 pub(crate) struct Choice {
     index: u32,
     pub(crate) finish: Option<FinishReason>,
-    /// How many tool calls there are.
+    /// Number of tool calls.
     pub(crate) calls: u32,
-    /// A fingerprint of the last call's id. The id itself may be as long as an event, and choices
-    /// are many.
+    /// A fingerprint of the last call's id. The id can be as long as an event, and choices are many.
     pub(crate) call_id: Option<u64>,
-    /// The provider's number of the last call that came with one.
+    /// The provider's number of the last call that had one.
     pub(crate) call_index: Option<u32>,
-    /// How many calls came with the number of another one.
+    /// Number of calls that arrived with the number of another call.
     pub(crate) reused: u32,
-    /// Whether deltas gave something of the answer.
+    /// `true` after deltas yielded a part of the answer.
     pub(crate) given: bool,
 }
 
 impl Choices {
-    /// The state of a choice; `None` if there are too many.
+    /// Returns the state of a choice; `None` if there are too many.
     pub(crate) fn of(&mut self, index: u32) -> Option<&mut Choice> {
         let position = self.0.iter().position(|known| known.index == index);
         let position = match position {
@@ -82,27 +99,27 @@ impl Choices {
         self.0.get_mut(position)
     }
 
-    /// Whether all choices seen so far have finished.
+    /// Returns `true` if all choices seen so far have finished.
     pub(crate) fn all_finished(&self) -> bool {
         self.0.iter().all(|choice| choice.finish.is_some())
     }
 
-    /// Why the lowest of the finished choices ended.
+    /// Returns the finish reason of the lowest finished choice.
     pub(crate) fn first_finish(&self) -> Option<FinishReason> {
         let finished = self.0.iter().filter(|choice| choice.finish.is_some());
         finished.min_by_key(|choice| choice.index)?.finish
     }
 }
 
-/// Tool calls that are announced by one event, and whose arguments come with others.
+/// Tool calls that one event announces and whose arguments arrive in later events.
 ///
-/// The announcement is held back until the first piece of the arguments, and is one token with it;
-/// so there are as many tokens as pieces, as in dialects where the first piece names the function.
+/// An announcement is held back until the first piece of the arguments and forms one token with it. The number of
+/// tokens is then the number of pieces, as in dialects whose first piece names the function.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    /// The calls in the order in which they began.
+    /// The calls, in the order in which they began.
     begun: Vec<Begun>,
-    /// The one call that was announced last, and of which no piece has come.
+    /// The call that was announced last, if it has no piece yet.
     announced: Option<(u64, ToolCall)>,
 }
 
@@ -110,13 +127,12 @@ pub(crate) struct Calls {
 struct Begun {
     /// The provider's number.
     key: u64,
-    /// Whether a piece of its arguments has come.
+    /// `true` after a piece of its arguments arrived.
     has_pieces: bool,
 }
 
 impl Calls {
-    /// Announces a call: a new one, also where the provider's number is not. A call that was
-    /// announced before and got no piece is given back.
+    /// Announces a new call, even if its number is known. Returns the previously announced call if it has no piece.
     pub(crate) fn announce(
         &mut self,
         key: u64,
@@ -133,7 +149,7 @@ impl Calls {
         before
     }
 
-    /// A piece of a call's arguments.
+    /// Creates a token for a piece of a call's arguments.
     pub(crate) fn piece(&mut self, key: u64, arguments: &str) -> ProviderToken {
         let announced = self.announced.take_if(|(announced, _)| *announced == key);
         let mut call = match announced {
@@ -147,36 +163,36 @@ impl Calls {
         ProviderToken::tool_call(call)
     }
 
-    /// Whether this call was announced and has got no piece yet.
+    /// Returns `true` if this call was announced and has no piece yet.
     pub(crate) fn waits(&self, key: u64) -> bool {
         self.announced
             .as_ref()
             .is_some_and(|(waiting, _)| *waiting == key)
     }
 
-    /// Whether nothing is known of this call.
+    /// Returns `true` if this call is not known.
     pub(crate) fn is_new(&self, key: u64) -> bool {
         self.begun.len() < MAX_KEPT && self.begun.iter().all(|call| call.key != key)
     }
 
-    /// Whether this call was given without arguments.
+    /// Returns `true` if this call was yielded without arguments.
     pub(crate) fn lacks_arguments(&self, key: u64) -> bool {
         let call = self.begun.iter().rfind(|call| call.key == key);
         call.is_some_and(|call| !call.has_pieces)
     }
 
-    /// Whether there is no call.
+    /// Returns `true` if there is no call.
     pub(crate) fn is_empty(&self) -> bool {
         self.begun.is_empty()
     }
 
-    /// The call that was announced and got no piece.
+    /// Returns the call that was announced and has no piece.
     pub(crate) fn flush(&mut self) -> Option<ProviderToken> {
         let (_, call) = self.announced.take()?;
         Some(ProviderToken::tool_call(call))
     }
 
-    /// The position of a new call among the calls. Those past the limit share the last one.
+    /// Returns the position of a new call among the calls. Calls past the limit share the last position.
     fn begin(&mut self, key: u64) -> u32 {
         let position = self.begun.len();
         if position < MAX_KEPT {
@@ -188,7 +204,7 @@ impl Calls {
         small(Some(position as u64))
     }
 
-    /// The position of the last call with this number.
+    /// Returns the position of the last call with this number.
     fn index(&mut self, key: u64) -> u32 {
         match self.begun.iter().rposition(|call| call.key == key) {
             Some(position) => small(Some(position as u64)),
@@ -197,8 +213,8 @@ impl Calls {
     }
 }
 
-/// A text's place in a response: its kind, the item of the output, and the part of the item. A place
-/// that is not told may be any.
+/// A text's place in a response: its kind, the item of the output, and the part of the item. An absent number matches
+/// any place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) kind: TokenKind,
@@ -206,7 +222,7 @@ pub(crate) struct Place {
     pub(crate) part: Option<u64>,
 }
 
-/// Which texts have been given, as one that comes whole after its pieces is not given again.
+/// The texts that were yielded. A whole text after its pieces is not yielded again.
 #[derive(Debug, Default)]
 pub(crate) struct Given(Vec<Place>);
 
@@ -217,7 +233,7 @@ impl Given {
         }
     }
 
-    /// Whether a text of this place has been given, or may have been.
+    /// Returns `true` if a text of this place was, or may have been, yielded.
     pub(crate) fn has(&self, place: Place) -> bool {
         let same = |a: Option<u64>, b: Option<u64>| a.is_none() || b.is_none() || a == b;
         let known = |given: &Place| {
@@ -227,7 +243,7 @@ impl Given {
     }
 }
 
-/// Whether a part of this kind is media: an image, audio, a file.
+/// Returns `true` if a part of this kind is media: an image, audio or a file.
 pub(crate) fn is_media(kind: &str) -> bool {
     let media = ["image", "audio", "video"]
         .iter()
@@ -235,14 +251,47 @@ pub(crate) fn is_media(kind: &str) -> bool {
     media || matches!(kind, "file" | "output_file" | "container_upload")
 }
 
-/// What tells two ids apart, without keeping them.
+/// Returns a hash that identifies an id without keeping it.
 pub(crate) fn fingerprint(id: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     hasher.finish()
 }
 
-/// An index from the provider; 0 if it sends none.
+/// Converts a provider's index; 0 if it sends none.
 pub(crate) fn small(index: Option<u64>) -> u32 {
     index.map_or(0, |index| u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_at_a_character_and_marked() {
+        let mut identity = Identity::default();
+        let long = "é".repeat(1_000_000);
+        let metadata = identity.update(&long, "r-1");
+        let cut = format!("{}…", "é".repeat(MAX_NAME / 2));
+        assert_eq!(metadata.model.as_deref(), Some(&*cut));
+        assert_eq!(metadata.response_id.as_deref(), Some("r-1"));
+        assert_eq!(identity.model, cut);
+        assert_eq!(identity.update(&long, "r-1").model, None);
+        let fits = "m".repeat(MAX_NAME);
+        assert_eq!(identity.update(&fits, "").model, Some(fits));
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn a_cut_name_leaves_no_part_of_a_secret() {
+        let mut secrets = crate::secrets::Secrets::default();
+        let secret = "c4n4ry0123456789";
+        secrets.add(secret);
+        for before in MAX_NAME - secret.len()..MAX_NAME {
+            let long = format!("{}{secret}{}", "m".repeat(before), "m".repeat(99));
+            let clean = name(long.into()).into_owned();
+            let clean = secrets.hide(&clean).unwrap_or(clean);
+            assert!(!clean.contains("c4n4"), "{before}: {clean}");
+        }
+    }
 }

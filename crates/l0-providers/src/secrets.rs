@@ -1,7 +1,7 @@
-//! What a client must not let out: its key, and the credentials in its headers and its address.
+//! The secrets of a client: its key, and the credentials in its headers and its address.
 //!
-//! A server knows them all and may repeat them anywhere. They are looked for in what leaves a
-//! client's stream, in one place each: an error, and the names that a token carries.
+//! A server knows them all and can repeat them anywhere. They are removed from everything that a client's stream
+//! yields, in one place each: errors, and the names in a token.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,24 +13,24 @@ use memchr::memmem;
 use crate::error::{ELLIPSIS, ProviderError, REDACTED};
 use crate::token::ProviderToken;
 
-/// The shortest secret that is looked for, in bytes: a shorter one may be a part of any word.
+/// Length of the shortest secret that is detected, in bytes. A shorter one may be part of any word.
 const SHORTEST: usize = 6;
 
-/// How much of a longer secret gives it away, in bytes.
+/// Length of the pieces by which a longer secret is detected, in bytes.
 const PIECE: usize = 12;
 
-/// The shortest beginning of a secret that is looked for where a text was cut, in bytes.
+/// Length of the shortest secret prefix that is detected at the end of a cut text, in bytes.
 const SHORTEST_BEGINNING: usize = 4;
 
-/// What names no secret in a query: Azure's. Its values, such as `preview`, are parts of models' names.
+/// The query parameter that is not a secret: Azure's. Its values, such as `preview`, are parts of model names.
 #[cfg(feature = "reqwest")]
 const VERSION: &str = "api-version";
 
-/// What a word of a header's name is where the value is a credential.
+/// Words of a header's name that mark its value as a credential.
 #[cfg(feature = "reqwest")]
 const NAMES: [&str; 7] = ["auth", "bearer", "jwt", "key", "pat", "pwd", "sig"];
 
-/// How such a word ends otherwise. Not in `key`: a gateway has a name that does.
+/// Suffixes of such words. `key` is not one, as a gateway's name ends with it.
 #[cfg(feature = "reqwest")]
 const NAME_ENDS: [&str; 13] = [
     "accesskey",
@@ -48,26 +48,26 @@ const NAME_ENDS: [&str; 13] = [
     "token",
 ];
 
-/// What stands before a credential in a value.
+/// Words before a credential in a value.
 #[cfg(feature = "reqwest")]
 const SCHEMES: [&str; 6] = ["bearer", "basic", "digest", "token", "key", "apikey"];
 
-/// How many letters and digits in a row look random: those that change often between lower case, upper
-/// case and digits, and any.
+/// Number of letters and digits in a row that look random: of those that change often between lower case, upper case
+/// and digits, and of any.
 #[cfg(feature = "reqwest")]
 const RANDOM: (usize, usize) = (16, 32);
 
-/// How often the shorter of them change.
+/// Minimum number of these changes in the shorter one.
 #[cfg(feature = "reqwest")]
 const CHANGES: usize = 4;
 
-/// The credentials of a client. Cheap to clone; empty for a response to a request of somebody else.
+/// The credentials of a client. Clones are cheap. Empty for a response to a request that no client of this crate sent.
 ///
-/// Found are a secret as it is and each piece of it from twelve bytes on, in any case, with spaces or
-/// line breaks in it, percent-encoded, with escapes of JSON, and in base64 wherever it begins there.
+/// A secret is detected whole and in pieces of at least twelve bytes, in any case, with spaces or line breaks in it,
+/// percent-encoded, with JSON escapes, and in base64 at any offset.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
-    /// A line for each form of each secret, as [`normal`] makes it, each after a line break.
+    /// One line for each form of each secret, normalized by [`normal`], each after a line break.
     forms: Arc<[u8]>,
 }
 
@@ -76,7 +76,7 @@ impl Secrets {
         self.forms.is_empty()
     }
 
-    /// Takes the secrets out of a text; absent if there is none in it.
+    /// Returns the text with its secrets redacted; `None` if it contains none.
     pub(crate) fn hide(&self, text: &str) -> Option<String> {
         if self.is_empty() {
             return None;
@@ -103,7 +103,7 @@ impl Secrets {
         Some(clean)
     }
 
-    /// Where secrets stand among these letters.
+    /// Returns the ranges of secrets among these letters.
     fn found(&self, letters: &[u8]) -> Vec<Range<usize>> {
         let is_known = |piece: &[u8]| memmem::find(&self.forms, piece).is_some();
         let pieces = letters.windows(PIECE).enumerate();
@@ -117,8 +117,7 @@ impl Secrets {
             found.extend(places.map(|at| at..at + form.len()));
         }
 
-        // A text that was cut may have been cut in a secret, and too little of it may be left to be a
-        // piece.
+        // A cut text may end within a secret, with too little of it left for a piece.
         if let Some(letters) = letters.strip_suffix(ELLIPSIS.as_bytes()) {
             let ends = (SHORTEST_BEGINNING..PIECE).rev();
             let end = ends
@@ -135,7 +134,7 @@ impl Secrets {
         }
     }
 
-    /// Takes the secrets out of an error, whatever part of it a server filled.
+    /// Redacts secrets in an error, in every field that a server can fill.
     pub(crate) fn hide_in_error<E>(&self, mut error: ProviderError<E>) -> ProviderError<E> {
         match &mut error {
             ProviderError::Api(error) => {
@@ -153,7 +152,7 @@ impl Secrets {
                     error.content_type = clean;
                 }
             }
-            // These hold no text of a server.
+            // These contain no text from a server.
             ProviderError::Transport(_)
             | ProviderError::Json(_)
             | ProviderError::Utf8(_)
@@ -165,13 +164,13 @@ impl Secrets {
         error
     }
 
-    /// Takes the secrets out of names that leave through exporters.
+    /// Redacts secrets in names that are exported.
     #[cfg(feature = "reqwest")]
     pub(crate) fn hide_in_all<const N: usize>(&self, names: [&mut Option<String>; N]) {
         names.into_iter().for_each(|name| self.hide_in(name));
     }
 
-    /// Takes the secrets out of those names in a token that leave through exporters.
+    /// Redacts secrets in the names of a token that are exported.
     pub(crate) fn hide_in_names(&self, token: &mut ProviderToken) {
         if !self.is_empty() && (token.model.is_some() || token.response_id.is_some()) {
             self.hide_in(&mut token.model);
@@ -182,16 +181,15 @@ impl Secrets {
 
 #[cfg(feature = "reqwest")]
 impl Secrets {
-    /// Adds the value of a header if it is a credential: a server may repeat any other, such as the name
-    /// of a provider, in the name of a model.
+    /// Adds the value of a header if it is a credential. Any other value, such as a provider's name, can be part of a
+    /// model's name.
     pub(crate) fn add_header(&mut self, name: &str, value: &str) {
         if names_credential(name) || looks_like_credential(value) {
             self.add(value);
         }
     }
 
-    /// Adds a key, or the value of a header: as a whole, and each of its words but a scheme before
-    /// them (`Bearer`).
+    /// Adds a key or the value of a header: the whole, and each of its words except a scheme before them (`Bearer`).
     pub(crate) fn add(&mut self, secret: &str) {
         let mut forms = self.forms.to_vec();
         add_forms(&mut forms, secret);
@@ -210,11 +208,10 @@ impl Secrets {
         self.forms = forms.into();
     }
 
-    /// Adds what an address may hold of secrets: user, password, and the values of its query but the
-    /// version of an API.
+    /// Adds the possible secrets of an address: user, password, and the values of its query except an API version.
     pub(crate) fn add_address(&mut self, url: &reqwest::Url) {
         let mut forms = self.forms.to_vec();
-        // Sent as a header, in base64: both together.
+        // Sent together in a header, in base64.
         let password = url.password().unwrap_or_default();
         if !password.is_empty() {
             add_forms(&mut forms, &format!("{}:{password}", url.username()));
@@ -231,7 +228,7 @@ impl Secrets {
     }
 }
 
-/// Whether the value of a header of this name is a credential.
+/// Returns `true` if the value of a header with this name is a credential.
 #[cfg(feature = "reqwest")]
 fn names_credential(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
@@ -239,8 +236,8 @@ fn names_credential(name: &str) -> bool {
         .any(|word| NAMES.contains(&word) || NAME_ENDS.iter().any(|end| word.ends_with(end)))
 }
 
-/// Whether a header's value is a credential by its looks, or has one in it: behind a scheme, in a form
-/// that the redactor knows, or because it looks random.
+/// Returns `true` if a header's value contains a credential: after a scheme, in a form that the redactor recognizes, or
+/// because it looks random.
 #[cfg(feature = "reqwest")]
 fn looks_like_credential(value: &str) -> bool {
     let mut words = value.split_whitespace();
@@ -252,8 +249,8 @@ fn looks_like_credential(value: &str) -> bool {
             .any(looks_random)
 }
 
-/// Whether letters and digits are in no order that words, versions and dates have. The parts of a UUID
-/// are too short to tell.
+/// Returns `true` if letters and digits alternate unlike words, versions and dates. The parts of a UUID are too short
+/// to decide.
 #[cfg(feature = "reqwest")]
 fn looks_random(run: &str) -> bool {
     let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
@@ -262,8 +259,8 @@ fn looks_random(run: &str) -> bool {
     run.len() >= RANDOM.1 || (run.len() >= RANDOM.0 && changes >= CHANGES)
 }
 
-/// Adds a line for a secret as it is, and for what of it shows in base64, which begins at one of
-/// three places.
+/// Adds a line for a secret as it is, and lines for the parts of it that are visible in base64 at each of the three
+/// offsets.
 #[cfg(feature = "reqwest")]
 fn add_forms(forms: &mut Vec<u8>, secret: &str) {
     use base64::Engine as _;
@@ -284,7 +281,7 @@ fn add_forms(forms: &mut Vec<u8>, secret: &str) {
     for before in 0..3 {
         let bytes = [&[0; 2][..before], &decoded].concat();
         let encoded = STANDARD_NO_PAD.encode(&bytes);
-        // The first and the last letter may hold bits of what stands beside the secret.
+        // The first and the last letter may contain bits of adjacent text.
         let start = (before * 8).div_ceil(6);
         let end = bytes.len() * 8 / 6;
         let letters = normal(&encoded.as_bytes()[start..end]);
@@ -317,8 +314,8 @@ fn from_base64(word: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The letters of a text that tell secrets apart, each with its place: in lower case, of either
-/// alphabet of base64, percent-decoded, without spaces, line breaks and backslashes.
+/// Returns the letters of a text that distinguish secrets, each with its place: in lower case, in either base64
+/// alphabet, percent-decoded, without spaces, line breaks and backslashes.
 fn normal(text: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -347,7 +344,7 @@ fn normal(text: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
     })
 }
 
-/// The byte that a text begins with, if it is percent-encoded.
+/// Returns the byte that a text begins with, if it is percent-encoded.
 fn escaped(text: &[u8]) -> Option<u8> {
     let (b'%', [high, low]) = (*text.first()?, text.get(1..3)?) else {
         return None;
@@ -371,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_found_in_every_form_that_a_server_may_give_it() {
+    fn a_secret_is_found_in_every_form_that_a_server_can_use() {
         const KEY: &str = "ab/cd+EF==gh_ij-kl=23456";
         let secrets = secrets(&[KEY]);
         let basic = STANDARD.encode(format!("user:{KEY}"));
@@ -425,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_looked_for_as_a_whole_and_by_its_words() {
+    fn a_header_is_redacted_whole_and_by_its_words() {
         let secrets = secrets(&[
             "Bearer s3cr3t",
             "Basic dXNlcm5hbWU6cGFzc3dvcmQ=",
@@ -450,11 +447,11 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_a_secret_if_its_name_or_its_value_says_so() {
+    fn a_header_is_a_secret_by_its_name_or_its_value() {
         const HEX: &str = "3f786850e387550fdab836ed7e6dc881";
         const UUID: &str = "123e4567-e89b-12d3-a456-426614174000";
         for (name, value) in [
-            // Any value of such a name.
+            // Any value of a header with such a name.
             ("Authorization", "opaque words"),
             ("Proxy-Authorization", "Digest opaque"),
             ("cf-aig-authorization", "Bearer opaque-one"),
@@ -478,7 +475,7 @@ mod tests {
             ("x-credentials", "opaque-one"),
             ("x-hub-signature-256", "opaque-one"),
             ("x-user-jwt", "opaque-one"),
-            // Such a value of any name.
+            // Such a value in a header of any name.
             ("x-upstream", "Bearer opaque-one"),
             ("x-upstream", "Basic opaque-one"),
             ("x-upstream", "sk-proj-abcdefghijkl0123mnop"),
@@ -552,13 +549,13 @@ mod tests {
     }
 
     #[test]
-    fn an_address_holds_secrets() {
+    fn an_address_can_contain_secrets() {
         let mut secrets = Secrets::default();
         let url = "http://someone:p%40ssword@h/v1?api-version=preview&key=qu3ryk3y&v=1";
         secrets.add_address(&url.parse().unwrap());
         let basic = STANDARD.encode("someone:p@ssword");
         for text in ["someone", "p@ssword", "p%40ssword", "qu3ryk3y", &basic] {
-            // The last letter of base64 may hold some bits.
+            // The last letter of base64 may contain some bits.
             let clean = secrets.hide(text).unwrap();
             let rest = clean.strip_prefix("[redacted]").unwrap();
             assert!(rest.trim_end_matches('=').len() <= 1, "{text}: {clean}");
@@ -582,7 +579,7 @@ mod tests {
             if let Some(clean) = clean {
                 prop_assert!(clean.starts_with(&before) && clean.ends_with(&after), "{}", clean);
                 let rest = clean.replace(REDACTED, "");
-                // An encoded blank beside the secret is no part of it.
+                // An encoded space next to the secret is not part of it.
                 let mut rest = normal(rest.as_bytes());
                 prop_assert!(!rest.any(|(letter, _)| letter.is_ascii_alphanumeric()), "{}", clean);
             }

@@ -1,46 +1,33 @@
 //! Server-sent events from a byte stream, with bounded memory.
 //!
-//! The parsing is [`sse_stream`]'s. This module feeds it: it counts the bytes since the last event
-//! boundary, so that one endless event cannot fill the memory; it keeps the source's own error
-//! typed; it ends a last event that the body left unterminated, marked as such; it reads a field
-//! `error` as an event of that name; it yields to the executor now and then while nothing comes of
-//! what it reads; and it tells a body that is no event stream by how it begins: one object is kept whole.
+//! Events are read in place: their fields are ranges of the chunk, and are copied only if the chunk ends before the
+//! event does. This module also
+//!
+//! - counts the bytes since the last event boundary, so an endless event cannot fill the memory;
+//! - keeps the source's own error typed;
+//! - completes a last event that the body left unterminated, marked as such;
+//! - reads a field `error` as an event of that name;
+//! - yields to the executor now and then while its reading yields nothing.
 
-use std::convert::Infallible;
+use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::str::Utf8Error;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_core::Stream;
-use sse_stream::SseByteStream;
 
-use crate::report::is_error;
+use crate::opening::{FrameError, Opening};
 
-/// One event that carries data.
+/// One event with data, valid until more is read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// The event's name, if it has one.
-    pub(crate) name: Option<String>,
-    /// The event's data, its lines joined with LF.
-    pub(crate) data: String,
-    /// Whether the body ended before the event did: its data may be cut.
+pub(crate) struct Event<'a> {
+    /// The event's name; empty if it has none.
+    pub(crate) name: &'a str,
+    /// The event's data, with its lines joined by LF.
+    pub(crate) data: &'a str,
+    /// `true` if the body ended before the event did: its data may be cut.
     pub(crate) unterminated: bool,
-}
-
-/// Why there are no further events.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum FrameError<E> {
-    /// The byte stream failed.
-    Source(E),
-    /// A field is no UTF-8: how many of its bytes are.
-    Utf8 { valid_up_to: usize },
-    /// An event has more bytes than are allowed.
-    TooLarge { limit: usize },
-    /// The body is no event stream, but an object: all of it.
-    Object(Vec<u8>),
-    /// The body is another protocol's, and begins so.
-    Foreign(Vec<u8>),
 }
 
 pin_project_lite::pin_project! {
@@ -48,44 +35,35 @@ pin_project_lite::pin_project! {
     pub(crate) struct Events<S> {
         #[pin]
         source: S,
-        parser: SseByteStream<Feed>,
-        feed: Feed,
-        counter: Counter,
-        error_fields: ErrorFields,
+        reader: Reader,
         opening: Opening,
         phase: Phase,
-        // How many lines and empty chunks were read since the last progress.
+        // Number of lines and empty chunks since the last progress.
         quiet: usize,
     }
 }
 
-/// How many lines and empty chunks are read in one poll, if nothing comes of them.
+/// Limit on lines and empty chunks in one poll that yields nothing.
 pub(crate) const MAX_QUIET: usize = 128;
+
+/// Limit on the capacity of a buffer that is kept for the next event.
+pub(crate) const MAX_KEPT: usize = 16 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// The source may have more.
     Open,
-    /// An event is too large; the events before it are still in the parser.
-    TooLarge,
-    /// The source is at its end; what it left unterminated is still in the parser.
+    /// The source has ended, and its unterminated rest has been read.
     Tail,
-    /// Nothing more comes.
+    /// The stream has ended.
     Ended,
 }
 
-/// Ends any line and any event.
-const TERMINATOR: Bytes = Bytes::from_static(b"\n\n");
-
 impl<S> Events<S> {
     pub(crate) fn new(source: S, max_event_bytes: usize) -> Self {
-        let feed = Feed::default();
         Self {
             source,
-            parser: SseByteStream::new(feed.clone()),
-            feed,
-            counter: Counter::new(max_event_bytes),
-            error_fields: ErrorFields::default(),
+            reader: Reader::new(max_event_bytes),
             opening: Opening::Unseen,
             phase: Phase::Open,
             quiet: 0,
@@ -93,417 +71,459 @@ impl<S> Events<S> {
     }
 
     pub(crate) fn set_max_event_bytes(&mut self, limit: usize) {
-        self.counter.limit = limit;
+        self.reader.limit = limit;
     }
 
     pub(crate) fn get_ref(&self) -> &S {
         &self.source
     }
 
-    /// Something came of what was read.
+    /// Reports that an event yielded an item.
     pub(crate) fn progress(self: Pin<&mut Self>) {
         *self.project().quiet = 0;
     }
+
+    /// Returns the event that was found last. If it is not UTF-8, nothing after it counts.
+    pub(crate) fn event(&self) -> Result<Event<'_>, Utf8Error> {
+        Ok(Event {
+            name: self.reader.name()?,
+            data: self.reader.data()?,
+            unterminated: self.phase == Phase::Tail,
+        })
+    }
 }
 
-impl<S, B, E> Stream for Events<S>
+impl<S, B, E> Events<S>
 where
     S: Stream<Item = Result<B, E>>,
     B: Into<Bytes>,
 {
-    type Item = Result<Event, FrameError<E>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// Finds the next event with data. [`event`](Self::event) then returns it.
+    pub(crate) fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<(), FrameError<E>>>> {
         let mut this = self.project();
-        loop {
-            if *this.phase == Phase::Ended {
+        let error = loop {
+            if *this.phase != Phase::Open {
+                *this.phase = Phase::Ended;
                 return Poll::Ready(None);
             }
-            match Pin::new(&mut *this.parser).poll_next(cx) {
-                Poll::Ready(Some(Ok(sse))) => {
-                    let Some(data) = sse.data else { continue };
-                    return Poll::Ready(Some(Ok(Event {
-                        name: sse.event,
-                        data,
-                        unterminated: *this.phase == Phase::Tail,
-                    })));
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    let tail = *this.phase == Phase::Tail;
-                    *this.phase = Phase::Ended;
-                    return Poll::Ready(match error {
-                        // A last line without its end: the body was cut, perhaps inside of a
-                        // character.
-                        sse_stream::Error::Utf8Parse(_) if tail => None,
-                        sse_stream::Error::Utf8Parse(error) => Some(Err(FrameError::Utf8 {
-                            valid_up_to: error.valid_up_to(),
-                        })),
-                        // The feed never fails, and unknown fields are not looked for.
-                        _ => None,
-                    });
-                }
-                // The feed is empty, or (never) ended.
-                Poll::Pending | Poll::Ready(None) => {}
-            }
-            match *this.phase {
-                Phase::Open => {}
-                Phase::TooLarge => {
-                    *this.phase = Phase::Ended;
-                    let limit = this.counter.limit;
-                    return Poll::Ready(Some(Err(FrameError::TooLarge { limit })));
-                }
-                Phase::Tail | Phase::Ended => {
-                    *this.phase = Phase::Ended;
-                    return Poll::Ready(None);
-                }
+            let found = this.reader.next();
+            *this.quiet += std::mem::take(&mut this.reader.lines);
+            match found {
+                Ok(true) => return Poll::Ready(Some(Ok(()))),
+                Ok(false) => {}
+                Err(error) => break error,
             }
             if *this.quiet > MAX_QUIET {
-                // Others have to run, though this source is never pending.
+                // Other tasks must run, even if this source is never pending.
                 *this.quiet = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             let Poll::Ready(chunk) = this.source.as_mut().poll_next(cx) else {
-                let Some(error) = this.opening.failed() else {
-                    return Poll::Pending;
-                };
-                *this.phase = Phase::Ended;
-                return Poll::Ready(Some(Err(error)));
+                match this.opening.failed() {
+                    Some(error) => break error,
+                    None => return Poll::Pending,
+                }
             };
             match chunk {
                 Some(Ok(chunk)) => {
-                    let mut chunk = chunk.into();
+                    let chunk = chunk.into();
                     *this.quiet += usize::from(chunk.is_empty());
-                    let limit = this.counter.limit;
+                    let limit = this.reader.limit;
                     if this.opening.is_open() && this.opening.read(&chunk, limit) {
-                        if let Some(error) = this.opening.decided(limit) {
-                            *this.phase = Phase::Ended;
-                            return Poll::Ready(Some(Err(error)));
-                        }
-                        continue;
-                    }
-                    match this.counter.count(&chunk) {
-                        Ok(lines) => *this.quiet += lines,
-                        Err(TooLarge { complete }) => {
-                            // However the bytes are split, the events before the large one come out.
-                            chunk.truncate(complete);
-                            *this.phase = Phase::TooLarge;
+                        match this.opening.decided(limit) {
+                            Some(error) => break error,
+                            None => continue,
                         }
                     }
-                    this.feed.fill(this.error_fields.rewrite(chunk));
+                    this.reader.fill(chunk);
                 }
-                Some(Err(error)) => {
-                    *this.phase = Phase::Ended;
-                    return Poll::Ready(Some(Err(FrameError::Source(error))));
-                }
+                Some(Err(error)) => break FrameError::Source(error),
                 None => {
                     if let Some(error) = this.opening.ended() {
-                        *this.phase = Phase::Ended;
-                        return Poll::Ready(Some(Err(error)));
+                        break error;
                     }
                     *this.phase = Phase::Tail;
-                    this.feed.fill(TERMINATOR);
+                    if this.reader.end() {
+                        return Poll::Ready(Some(Ok(())));
+                    }
                 }
             }
-        }
+        };
+        *this.phase = Phase::Ended;
+        Poll::Ready(Some(Err(error)))
     }
 }
 
-/// How a body begins. No line of an event stream begins with a brace, a bracket, a tag or a NUL: an
-/// object may be the whole answer, and the others begin other protocols.
-#[derive(Debug)]
-enum Opening {
-    /// Nothing but white space has come.
-    Unseen,
-    Events,
-    /// An object, and what follows it.
-    Object {
-        seen: Vec<u8>,
-        /// Where its first line ends, once that is known and if it is an object by itself.
-        line: Option<Option<usize>>,
-    },
-    /// Another protocol: its beginning may tell of an error.
-    Foreign {
-        seen: Vec<u8>,
-        /// How much of it is enough.
-        enough: usize,
-    },
-}
-
-/// How much is kept of a body that is neither an event stream nor an object, and how large an object
-/// may be that is looked at for an error before the body has ended.
-pub(crate) const MAX_FOREIGN: usize = 64 * 1024;
-/// How much of a body of binary messages.
-pub(crate) const BINARY_HEAD: usize = 16;
-
-/// How a line of an event stream begins.
-const FIELDS: [&[u8]; 6] = [b"data", b"event", b"id", b"retry", b"error:", b":"];
-
-/// Whether a body that begins so is an event stream.
-pub(crate) fn begins_like_events(body: &[u8]) -> bool {
-    let begins = |field: &&[u8]| {
-        let length = field.len().min(body.len());
-        length > 0 && field[..length] == body[..length]
-    };
-    FIELDS.iter().any(begins)
-}
-
-/// Whether a byte before the first that says something is to be passed over.
-pub(crate) fn is_space(byte: &u8) -> bool {
-    byte.is_ascii_whitespace() || b"\xEF\xBB\xBF".contains(byte)
-}
-
-impl Opening {
-    fn is_open(&self) -> bool {
-        !matches!(self, Self::Events)
-    }
-
-    /// Reads a chunk; whether the body is no event stream.
-    fn read(&mut self, chunk: &[u8], limit: usize) -> bool {
-        let mut rest = chunk;
-        if matches!(self, Self::Unseen) {
-            let Some(first) = chunk.iter().position(|byte| !is_space(byte)) else {
-                return false;
-            };
-            rest = &chunk[first..];
-            let seen = Vec::new();
-            let foreign = |enough| Self::Foreign {
-                seen: Vec::new(),
-                enough,
-            };
-            *self = match rest[0] {
-                b'{' => Self::Object { seen, line: None },
-                b'[' => foreign(MAX_FOREIGN),
-                b'<' => foreign(1),
-                0 => foreign(BINARY_HEAD),
-                _ => Self::Events,
-            };
-        }
-        match self {
-            Self::Unseen | Self::Events => return false,
-            Self::Foreign { seen, enough } => {
-                let room = *enough - seen.len();
-                seen.extend_from_slice(&rest[..rest.len().min(room)]);
-            }
-            Self::Object { seen, line } => {
-                let before = seen.len();
-                let room = limit.saturating_add(1) - before;
-                seen.extend_from_slice(&rest[..rest.len().min(room)]);
-                if line.is_none() {
-                    let end = memchr::memchr2(b'\n', b'\r', &seen[before..]);
-                    let end = end.map(|end| before + end);
-                    *line = end.map(|end| is_json(&seen[..end]).then_some(end));
-                }
-            }
-        }
-        true
-    }
-
-    /// What the body is, if nothing more of it needs to be known.
-    fn decided<E>(&mut self, limit: usize) -> Option<FrameError<E>> {
-        match self {
-            Self::Foreign { seen, enough } if seen.len() >= *enough => {
-                Some(FrameError::Foreign(std::mem::take(seen)))
-            }
-            Self::Object {
-                seen,
-                line: Some(Some(end)),
-            } if seen[*end..].iter().any(|byte| !byte.is_ascii_whitespace()) => {
-                // More of the kind follow.
-                seen.truncate(*end + 1);
-                Some(FrameError::Foreign(std::mem::take(seen)))
-            }
-            Self::Object { seen, .. } if seen.len() > limit => Some(FrameError::TooLarge { limit }),
-            _ => None,
-        }
-    }
-
-    /// What the body is, though nothing says that it has ended: an error, which nothing follows.
-    fn failed<E>(&mut self) -> Option<FrameError<E>> {
-        match self {
-            Self::Object { seen, .. } if seen.len() <= MAX_FOREIGN => {
-                let text = std::str::from_utf8(seen).ok()?.trim_end();
-                let fails = text.ends_with('}') && is_error(text);
-                fails.then(|| FrameError::Object(std::mem::take(seen)))
-            }
-            _ => None,
-        }
-    }
-
-    /// What a body is that has ended.
-    fn ended<E>(&mut self) -> Option<FrameError<E>> {
-        match self {
-            Self::Object { seen, .. } => Some(FrameError::Object(std::mem::take(seen))),
-            Self::Foreign { seen, .. } => Some(FrameError::Foreign(std::mem::take(seen))),
-            Self::Unseen | Self::Events => None,
-        }
-    }
-}
-
-fn is_json(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok()
-}
-
-/// What the parser reads from: the chunk that [`Events`] put there last, and then pending.
-///
-/// It wakes nobody: `Events` polls the parser only after filling it, and polls its source when the
-/// parser has read everything. So the parser needs to know nothing of the source or its errors,
-/// which `sse_stream` would box. The lock is never contended, and taken per chunk, not per event.
-#[derive(Clone, Default)]
-struct Feed(Arc<Mutex<Option<Bytes>>>);
-
-impl Feed {
-    fn fill(&self, chunk: Bytes) {
-        let chunk = (!chunk.is_empty()).then_some(chunk);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = chunk;
-    }
-}
-
-impl Stream for Feed {
-    type Item = Result<Bytes, Infallible>;
-
-    fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let chunk = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match chunk {
-            Some(chunk) => Poll::Ready(Some(Ok(chunk))),
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// Counts the bytes since the last blank line; LF, CRLF and CR end a line.
-struct Counter {
+/// Extracts events from chunks. LF, CRLF and CR end a line, and an empty line ends an event.
+struct Reader {
     limit: usize,
+    chunk: Bytes,
+    /// Number of bytes read from the chunk.
+    at: usize,
+    /// The part of the line in earlier chunks, or all of it while its data is in use.
+    line: Vec<u8>,
+    /// Number of bytes in the lines of the event since the last empty line.
     bytes: usize,
-    at_line_start: bool,
     after_cr: bool,
+    is_first_line: bool,
+    name: Name,
+    data: Data,
+    /// Text that is in neither the chunk nor the line.
+    own_name: String,
+    own_data: String,
+    /// Number of lines since the last yield.
+    lines: usize,
 }
 
-/// An event is too large; the events in the first `complete` bytes of the chunk are not.
-#[derive(Debug, PartialEq, Eq)]
-struct TooLarge {
-    complete: usize,
+/// The location of an event's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Name {
+    None,
+    /// The name is `error`.
+    Error,
+    Chunk(Range<usize>),
+    Own,
 }
 
-impl Counter {
+/// The location of an event's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Data {
+    None,
+    Chunk(Range<usize>),
+    Line(Range<usize>),
+    Own,
+}
+
+/// The fields of a line.
+enum Field {
+    Data,
+    Name,
+    /// llama.cpp reported errors in this field until late 2025. `data: [DONE]` may follow, so ignoring it would make a
+    /// failed response complete.
+    Error,
+    /// Must be text, and is ignored.
+    Other,
+}
+
+/// Returns a line's field and the start of its value; `None` for any other line.
+fn field(line: &[u8]) -> Option<(Field, usize)> {
+    const NAMES: [(&[u8], Field); 5] = [
+        (b"data", Field::Data),
+        (b"event", Field::Name),
+        (b"error", Field::Error),
+        (b"id", Field::Other),
+        (b"retry", Field::Other),
+    ];
+    for (name, field) in NAMES {
+        let Some(rest) = line.strip_prefix(name) else {
+            continue;
+        };
+        return match rest {
+            [b':', b' ', ..] => Some((field, name.len() + 2)),
+            [b':', ..] => Some((field, name.len() + 1)),
+            [] if !matches!(field, Field::Error) => Some((field, name.len())),
+            _ => None,
+        };
+    }
+    None
+}
+
+impl Reader {
     fn new(limit: usize) -> Self {
         Self {
             limit,
+            chunk: Bytes::new(),
+            at: 0,
+            line: Vec::new(),
             bytes: 0,
-            at_line_start: true,
             after_cr: false,
+            is_first_line: true,
+            name: Name::None,
+            data: Data::None,
+            own_name: String::new(),
+            own_data: String::new(),
+            lines: 0,
         }
     }
 
-    /// Counts a chunk; gives how many lines end in it.
-    fn count(&mut self, chunk: &[u8]) -> Result<usize, TooLarge> {
-        let mut lines = 0;
-        let mut complete = 0;
-        let mut start = 0;
-        while start < chunk.len() {
-            if std::mem::take(&mut self.after_cr) && chunk[start] == b'\n' {
-                start += 1;
-                if self.bytes == 0 {
-                    complete = start;
-                }
+    /// Takes the next chunk, after the previous one has been read.
+    fn fill(&mut self, chunk: Bytes) {
+        self.chunk = chunk;
+        self.at = 0;
+    }
+
+    /// Reads up to the end of an event with data. Returns `true` if this chunk has one.
+    fn next<E>(&mut self) -> Result<bool, FrameError<E>> {
+        if self.bytes == 0 {
+            // The previous event has been used.
+            self.clear();
+        }
+        loop {
+            let rest = &self.chunk[self.at..];
+            let Some(&first) = rest.first() else {
+                self.keep(0)?;
+                return Ok(false);
+            };
+            if std::mem::take(&mut self.after_cr) && first == b'\n' {
+                self.at += 1;
                 continue;
             }
-            let line = &chunk[start..];
-            let length = memchr::memchr2(b'\n', b'\r', line);
-            match length {
-                Some(0) if self.at_line_start => {
-                    self.bytes = 0;
-                    complete = start + 1;
+            let end = match first {
+                b'\n' | b'\r' => Some(0),
+                _ => memchr::memchr2(b'\n', b'\r', rest),
+            };
+            let Some(length) = end else {
+                self.keep(rest.len())?;
+                return Ok(false);
+            };
+            self.after_cr = rest[length] == b'\r';
+            self.lines += 1;
+            let start = self.at;
+            self.at += length + 1;
+            let continued = !self.line.is_empty() && !matches!(self.data, Data::Line(_));
+            if length == 0 && !continued {
+                self.bytes = 0;
+                self.is_first_line = false;
+                if self.data != Data::None {
+                    return Ok(true);
                 }
-                Some(length) => self.bytes = self.bytes.saturating_add(length + 1),
-                None => self.bytes = self.bytes.saturating_add(line.len()),
+                self.name()?;
+                self.clear();
+                continue;
             }
-            if self.bytes > self.limit {
-                return Err(TooLarge { complete });
+            // The error that is found must not depend on how the body is split: the first one counts.
+            self.name()?;
+            self.data()?;
+            let before = if continued { self.line.len() } else { 0 };
+            self.count(before + length + 1)?;
+            if continued {
+                self.line
+                    .extend_from_slice(&self.chunk[start..start + length]);
+                self.kept_line()?;
+            } else {
+                self.line_in_chunk(start..start + length)?;
             }
-            self.at_line_start = length.is_some();
-            let Some(length) = length else { break };
-            self.after_cr = line[length] == b'\r';
-            start += length + 1;
-            lines += 1;
         }
-        Ok(lines)
+    }
+
+    /// Adds the bytes of a line to those of the event.
+    fn count<E>(&mut self, length: usize) -> Result<(), FrameError<E>> {
+        self.bytes = self.bytes.saturating_add(length);
+        self.check(0)
+    }
+
+    fn check<E>(&self, more: usize) -> Result<(), FrameError<E>> {
+        let limit = self.limit;
+        match self.bytes.saturating_add(more) > limit {
+            true => Err(FrameError::TooLarge { limit }),
+            false => Ok(()),
+        }
+    }
+
+    /// Releases the chunk, and keeps this many bytes of it as the start or a part of a line.
+    fn keep<E>(&mut self, length: usize) -> Result<(), FrameError<E>> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        if let Name::Chunk(place) = &self.name {
+            let name = std::str::from_utf8(&self.chunk[place.clone()])?;
+            name.clone_into(&mut self.own_name);
+            self.name = Name::Own;
+        }
+        self.own_data()?;
+        self.check(self.line.len() + length)?;
+        let rest = self.chunk.len() - length;
+        self.line.extend_from_slice(&self.chunk[rest..]);
+        self.fill(Bytes::new());
+        Ok(())
+    }
+
+    /// Reads a line within the chunk.
+    fn line_in_chunk<E>(&mut self, place: Range<usize>) -> Result<(), FrameError<E>> {
+        let start = place.start + self.begin(|reader| &reader.chunk[place.clone()]);
+        let Some((field, value)) = field(&self.chunk[start..place.end]) else {
+            return Ok(());
+        };
+        let value = start + value..place.end;
+        match field {
+            Field::Data | Field::Error => {
+                if matches!(field, Field::Error) {
+                    self.name = Name::Error;
+                }
+                if self.data == Data::None {
+                    self.data = Data::Chunk(value);
+                    return Ok(());
+                }
+                self.own_data()?;
+                let value = std::str::from_utf8(&self.chunk[value])?;
+                self.own_data.push('\n');
+                self.own_data.push_str(value);
+            }
+            Field::Name => self.name = Name::Chunk(value),
+            Field::Other => {
+                std::str::from_utf8(&self.chunk[value])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a line that spans several chunks.
+    fn kept_line<E>(&mut self) -> Result<(), FrameError<E>> {
+        let start = self.begin(|reader| &reader.line);
+        let field = field(&self.line[start..]);
+        if let Some((field, value)) = field {
+            let value = start + value..self.line.len();
+            match field {
+                Field::Data | Field::Error => {
+                    if matches!(field, Field::Error) {
+                        self.name = Name::Error;
+                    }
+                    if self.data == Data::None {
+                        self.data = Data::Line(value);
+                        // The data stays in the line.
+                        return Ok(());
+                    }
+                    let value = std::str::from_utf8(&self.line[value])?;
+                    self.own_data.push('\n');
+                    self.own_data.push_str(value);
+                }
+                Field::Name => {
+                    let value = std::str::from_utf8(&self.line[value])?;
+                    value.clone_into(&mut self.own_name);
+                    self.name = Name::Own;
+                }
+                Field::Other => {
+                    std::str::from_utf8(&self.line[value])?;
+                }
+            }
+        }
+        clear(&mut self.line);
+        Ok(())
+    }
+
+    /// Returns the length of the byte order mark of the first line; 0 for other lines.
+    fn begin(&mut self, line: impl Fn(&Self) -> &[u8]) -> usize {
+        const MARK: &[u8] = b"\xEF\xBB\xBF";
+
+        let is_marked = std::mem::take(&mut self.is_first_line) && line(self).starts_with(MARK);
+        if is_marked { MARK.len() } else { 0 }
+    }
+
+    /// Copies the data, if any, out of the chunk or the line.
+    fn own_data(&mut self) -> Result<(), Utf8Error> {
+        match &self.data {
+            Data::None | Data::Own => return Ok(()),
+            Data::Chunk(place) => {
+                let data = std::str::from_utf8(&self.chunk[place.clone()])?;
+                self.own_data.push_str(data);
+            }
+            Data::Line(place) => {
+                let mut line = std::mem::take(&mut self.line);
+                line.drain(..place.start);
+                self.own_data = String::from_utf8(line).map_err(|error| error.utf8_error())?;
+            }
+        }
+        self.data = Data::Own;
+        Ok(())
+    }
+
+    /// Handles the end of the body. Returns `true` if it leaves an event with data. Data that is cut inside a character
+    /// does not count.
+    fn end(&mut self) -> bool {
+        let is_text = self.line.is_empty() || self.kept_line::<()>().is_ok();
+        is_text && self.data != Data::None && self.data().is_ok()
+    }
+
+    fn name(&self) -> Result<&str, Utf8Error> {
+        match &self.name {
+            Name::None => Ok(""),
+            Name::Error => Ok("error"),
+            Name::Chunk(place) => std::str::from_utf8(&self.chunk[place.clone()]),
+            Name::Own => Ok(&self.own_name),
+        }
+    }
+
+    fn data(&self) -> Result<&str, Utf8Error> {
+        match &self.data {
+            Data::None => Ok(""),
+            Data::Chunk(place) => std::str::from_utf8(&self.chunk[place.clone()]),
+            Data::Line(place) => std::str::from_utf8(&self.line[place.clone()]),
+            Data::Own => Ok(&self.own_data),
+        }
+    }
+
+    /// Begins the next event.
+    fn clear(&mut self) {
+        if std::mem::replace(&mut self.name, Name::None) == Name::Own
+            && self.own_name.capacity() > MAX_KEPT
+        {
+            self.own_name = String::new();
+        }
+        match std::mem::replace(&mut self.data, Data::None) {
+            Data::None | Data::Chunk(_) => {}
+            Data::Line(_) => clear(&mut self.line),
+            Data::Own if self.own_data.capacity() > MAX_KEPT => self.own_data = String::new(),
+            Data::Own => self.own_data.clear(),
+        }
     }
 }
 
-/// Makes an event of the field `error`, by which llama.cpp told of an error until late in 2025.
-/// `data: [DONE]` may follow it, so without it a response that failed would be complete.
-#[derive(Debug, Default)]
-struct ErrorFields {
-    in_line: bool,
-    /// How many bytes of the field's name ended the last chunk, and were held back.
-    held: usize,
-}
-
-impl ErrorFields {
-    const FIELD: &[u8] = b"error:";
-
-    fn rewrite(&mut self, mut chunk: Bytes) -> Bytes {
-        if chunk.is_empty() {
-            return chunk;
-        }
-        if self.held > 0 {
-            chunk = [&Self::FIELD[..self.held], &chunk].concat().into();
-            self.held = 0;
-        }
-        let last_end = memchr::memrchr2(b'\n', b'\r', &chunk);
-        let last_line = last_end.map_or(0, |end| end + 1);
-        let mut rewritten = Vec::new();
-        let mut start = 0;
-        for at in memchr::memmem::find_iter(&chunk, Self::FIELD) {
-            let in_line = match at.checked_sub(1) {
-                Some(before) => !matches!(chunk[before], b'\n' | b'\r'),
-                None => self.in_line,
-            };
-            if !in_line {
-                rewritten.extend_from_slice(&chunk[start..at]);
-                rewritten.extend_from_slice(b"event:error\ndata:");
-                start = at + Self::FIELD.len();
-            }
-        }
-        let rest = &chunk[last_line..];
-        let at_line_start = last_end.is_some() || !self.in_line;
-        if at_line_start && rest.len() < Self::FIELD.len() && Self::FIELD.starts_with(rest) {
-            self.held = rest.len();
-        }
-        self.in_line = self.held == 0 && !(at_line_start && rest.is_empty());
-        chunk.truncate(chunk.len() - self.held);
-        if start == 0 {
-            return chunk;
-        }
-        rewritten.extend_from_slice(&chunk[start..]);
-        rewritten.into()
+/// Empties a buffer, and keeps its memory unless there is much of it.
+pub(crate) fn clear(buffer: &mut Vec<u8>) {
+    buffer.clear();
+    if buffer.capacity() > MAX_KEPT {
+        *buffer = Vec::new();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use futures_util::{FutureExt, StreamExt, stream};
+    use std::convert::Infallible;
+    use std::pin::pin;
+    use std::task::Waker;
 
-    type Decoded = (
-        Vec<(Option<String>, String, bool)>,
-        Option<FrameError<Infallible>>,
-    );
+    use futures_util::{FutureExt, StreamExt, stream};
+    use proptest::prelude::*;
+    use sse_stream::SseByteStream;
+
+    use super::*;
+
+    /// Events as name, data and a flag for a missing end, and the error after them.
+    type Decoded<E = Infallible> = (Vec<(Option<String>, String, bool)>, Option<FrameError<E>>);
 
     fn decode(chunks: impl IntoIterator<Item = Vec<u8>>, limit: usize) -> Decoded {
-        let source = stream::iter(chunks.into_iter().map(Ok::<_, Infallible>));
-        let items: Vec<_> = Events::new(source, limit).collect().now_or_never().unwrap();
-        let mut events = Vec::new();
-        let mut error = None;
-        for item in items {
-            assert_eq!(error, None, "an item after the error");
-            match item {
-                Ok(event) => events.push((event.name, event.data, event.unterminated)),
-                Err(e) => error = Some(e),
-            }
+        read(chunks.into_iter().map(Ok), limit)
+    }
+
+    fn read<E>(chunks: impl Iterator<Item = Result<Vec<u8>, E>>, limit: usize) -> Decoded<E> {
+        let mut events = pin!(Events::new(stream::iter(chunks), limit));
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut all = Vec::new();
+        loop {
+            let error = match events.as_mut().poll_next(&mut cx) {
+                Poll::Pending => continue,
+                Poll::Ready(None) => return (all, None),
+                Poll::Ready(Some(Err(error))) => error,
+                Poll::Ready(Some(Ok(()))) => match events.event() {
+                    Err(error) => return (all, Some(error.into())),
+                    Ok(event) => {
+                        let name = (!event.name.is_empty()).then(|| event.name.to_owned());
+                        all.push((name, event.data.to_owned(), event.unterminated));
+                        continue;
+                    }
+                },
+            };
+            let after = events.as_mut().poll_next(&mut cx);
+            assert!(
+                matches!(after, Poll::Ready(None)),
+                "an item after the error"
+            );
+            return (all, Some(error));
         }
-        (events, error)
     }
 
     fn bytes_of(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
@@ -634,13 +654,86 @@ mod tests {
 
     #[test]
     fn a_source_error_stays_typed_and_is_the_last_item() {
-        let source = stream::iter([
-            Ok(Bytes::from_static(b"data: a\n\ndata: lost")),
+        let chunks = [
+            Ok(b"data: a\n\ndata: lost".to_vec()),
             Err("reset"),
-            Ok(Bytes::from_static(b"data: b\n\n")),
-        ]);
-        let items: Vec<_> = Events::new(source, 100).collect().now_or_never().unwrap();
-        assert_eq!(items.len(), 2);
-        assert_eq!(items[1], Err(FrameError::Source("reset")));
+            Ok(b"data: b\n\n".to_vec()),
+        ];
+        let (events, error) = read(chunks.into_iter(), 100);
+        assert_eq!(events.len(), 1);
+        assert_eq!(error, Some(FrameError::Source("reset")));
+    }
+
+    /// Returns the events that another parser finds in a body whose last event is terminated.
+    fn expected(body: &[u8]) -> Decoded {
+        let body = Bytes::copy_from_slice(body);
+        let source = stream::iter([Ok::<_, Infallible>(body)]);
+        let all: Vec<_> = SseByteStream::new(source).collect().now_or_never().unwrap();
+        let mut events = Vec::new();
+        for item in all {
+            match item {
+                Ok(event) => {
+                    let name = event.event.filter(|name| !name.is_empty());
+                    events.extend(event.data.map(|data| (name, data, false)));
+                }
+                Err(sse_stream::Error::Utf8Parse(error)) => {
+                    return (events, Some(error.into()));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (events, None)
+    }
+
+    /// Pieces from which bodies are built.
+    const PIECES: [&[u8]; 25] = [
+        b"data: a",
+        b"data:b",
+        b"data",
+        b"data: ",
+        b"data: \xC3\xBC\xF0\x9F\xA6\x80",
+        b"dat",
+        b"event: x",
+        b"data: a\xFF\n",
+        b"event: ab\xFF\n",
+        b"id: abc\xFF\n",
+        b"event:",
+        b"event",
+        b"id: 1",
+        b"retry: 5",
+        b": c",
+        b"other: d",
+        b" data: e",
+        b"x",
+        b"\xFF",
+        b"\xEF\xBB\xBF",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+        /// However a body is split, its events are the ones that another parser finds in the whole.
+        #[test]
+        fn events_are_those_of_another_parser(
+            pieces in proptest::collection::vec(0..PIECES.len(), 0..30),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
+        ) {
+            let mut body: Vec<u8> = pieces.into_iter().flat_map(|at| PIECES[at]).copied().collect();
+            body.extend_from_slice(b"\n\n");
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+            cuts.extend([0, body.len()]);
+            cuts.sort_unstable();
+            let chunks = cuts.windows(2).map(|cut| body[cut[0]..cut[1]].to_vec());
+            let expected = expected(&body);
+            let decode = |chunks: Vec<Vec<u8>>| decode(chunks, usize::MAX);
+            prop_assert_eq!(&decode(vec![body.clone()]), &expected);
+            prop_assert_eq!(&decode(chunks.collect()), &expected);
+            prop_assert_eq!(&decode(bytes_of(&body).collect()), &expected);
+        }
     }
 }

@@ -1,64 +1,61 @@
-//! What a provider's stream consists of.
+//! Tokens of a provider's stream.
 
 use l0_core::{Cost, FinishReason, Token, TokenKind, TokenView, Usage};
 use serde::{Deserialize, Serialize};
 
 /// One piece of a provider's answer, owned.
 ///
-/// One payload of the provider gives one token per kind of text it carries and per choice, and one
-/// per piece of a tool call. A payload without text gives a token of kind
-/// [`Other`](TokenKind::Other) if it says anything else worth knowing. [`Token`] is implemented
-/// with `SENDS_FINISH`: a stream that ends without a finish reason was cut.
+/// One payload of the provider yields one token per kind of text and per choice, and one per piece of a tool call. A
+/// payload without text yields a token of kind [`Other`](TokenKind::Other) if it has other useful content. [`Token`] is
+/// implemented with `SENDS_FINISH`: a stream that ends without a finish reason is truncated.
 ///
-/// Fields may be added; tokens are made by the decoders, or from [`ProviderToken::new`] for tests.
-/// In JSON, what is unknown is left out.
+/// Decoders create tokens; tests can use [`ProviderToken::new`]. Fields may be added in later versions. In JSON,
+/// unknown values are left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ProviderToken {
-    /// What this is a piece of.
+    /// The kind of content.
     pub kind: TokenKind,
-    /// The new text, a delta: of the answer or of the reasoning. Empty if there is none, and in a
-    /// piece of a tool call. What people are to read, [`answer`](Self::answer) gives.
+    /// New text of the answer or of the reasoning, a delta. Empty if there is none, and in a piece of a tool call. Use
+    /// [`answer`](Self::answer) for the text to display.
     #[serde(default)]
     pub text: String,
-    /// Which of the answers this belongs to, from 0; more than one only if the request asked for
-    /// them (`n`).
+    /// The answer that this belongs to, counted from 0. Above 0 only if the request asked for several answers (`n`).
     #[serde(default)]
     pub choice: u32,
-    /// The piece of a tool call; there for the kind [`ToolCall`](TokenKind::ToolCall).
-    /// [`ToolCalls`](crate::ToolCalls) puts the pieces together.
+    /// The piece of a tool call; present for the kind [`ToolCall`](TokenKind::ToolCall).
+    /// [`ToolCalls`](crate::ToolCalls) joins the pieces.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub tool_call: Option<ToolCall>,
-    /// Whether the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
+    /// `true` if the text (of kind [`Text`](TokenKind::Text)) is the model's refusal to answer.
     #[serde(default)]
     pub refusal: bool,
-    /// The token counts so far, on the tokens of the payloads that carry some. The last ones are
-    /// valid for the response; they do not add up. They mean the same whatever the provider: the
-    /// input has the cache reads and writes, the output has the reasoning, and the total is their
-    /// sum. What a provider does not report is absent.
+    /// The token counts so far, on the tokens of payloads that carry counts. The last ones are valid for the response;
+    /// they must not be added up. They have the same meaning for every provider: the input includes cache reads and
+    /// writes, the output includes the reasoning, and the total is their sum. Counts that a provider does not report
+    /// are absent.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub usage: Option<Usage>,
-    /// What the response costs, where the provider tells it: OpenRouter does.
+    /// The cost of the response; absent if the provider does not report it. OpenRouter does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cost: Option<Box<Cost>>,
-    /// Why the response ended, once all choices seen so far have finished: the reason of the
-    /// lowest choice.
+    /// The finish reason of the response: that of the lowest choice, set once all choices seen so far have finished.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finish: Option<FinishReason>,
-    /// Why this token's own choice ended, as the provider spells it, on its last token.
+    /// The finish reason of this token's own choice, in the provider's spelling, on its last token.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub finish_reason: Option<String>,
-    /// The model that answers, on the first token and where it changes.
+    /// The model that answers, on the first token and whenever it changes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub model: Option<String>,
-    /// The provider's id of the response, on the first token and where it changes.
+    /// The provider's id of the response, on the first token and whenever it changes.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub response_id: Option<String>,
 }
 
 impl ProviderToken {
-    /// Creates a token of choice 0 that says nothing else.
+    /// Creates a token of choice 0 with no other content.
     #[must_use]
     pub fn new(kind: TokenKind, text: impl Into<String>) -> Self {
         Self {
@@ -84,14 +81,13 @@ impl ProviderToken {
         token
     }
 
-    /// Returns the text if it is of the answer, and an empty text if not: what people are to read.
-    /// Reasoning and tool calls are left out.
+    /// Returns the text to display: that of the answer. Empty for reasoning, tool calls and other kinds.
     #[must_use]
     pub fn answer(&self) -> &str {
         self.view().answer()
     }
 
-    /// The text that this token is a piece of: of the answer, the reasoning, or the arguments.
+    /// Returns the text that this token is a piece of: answer, reasoning or arguments.
     pub(crate) fn piece_mut(&mut self) -> &mut String {
         match &mut self.tool_call {
             Some(call) => &mut call.arguments,
@@ -100,8 +96,8 @@ impl ProviderToken {
     }
 }
 
-/// A piece of a tool call is read as its arguments, or as the name where it has none: so a piece
-/// that names a call is a token, too.
+/// A piece of a tool call is read as its arguments, or as its name if it has no arguments. So a piece that only names a
+/// call is a token too.
 impl Token for ProviderToken {
     const SENDS_FINISH: bool = true;
 
@@ -128,26 +124,25 @@ impl Token for ProviderToken {
 
 /// A piece of a tool call.
 ///
-/// The pieces of one call have the same choice and index; id and name usually come with the first
-/// piece only, and the arguments of all pieces, one after another, are the call's arguments.
+/// The pieces of one call have the same choice and index. Usually only the first piece has the id and the name. The
+/// arguments of all pieces, concatenated, are the call's arguments.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// The call's position among its choice's calls, from 0. Where the provider sends none, or the
-    /// same one for several calls, they are numbered as they come.
+    /// The call's position among the calls of its choice, counted from 0. If the provider sends no position, or the
+    /// same one for several calls, they are numbered in order of arrival.
     pub index: u32,
-    /// The provider's id of the call, if this piece carries it.
+    /// The provider's id of the call; absent if this piece does not have it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<String>,
-    /// The name of the function, if this piece carries it.
+    /// The name of the function; absent if this piece does not have it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub name: Option<String>,
-    /// The new piece of the arguments, a delta; empty if there is none.
+    /// New text of the arguments, a delta; empty if there is none.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub arguments: String,
-    /// Whether the provider runs the call itself, such as Anthropic's web search; told by the piece
-    /// that carries the name.
+    /// `true` if the provider runs the call itself, such as Anthropic's web search. Set on the piece that has the name.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub hosted: bool,
 }
@@ -213,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn people_read_the_answer_only() {
+    fn only_the_answer_is_text_to_display() {
         let answer = |kind| ProviderToken::new(kind, "a").answer().to_owned();
         assert_eq!(answer(TokenKind::Text), "a");
         for kind in [TokenKind::Reasoning, TokenKind::ToolCall, TokenKind::Other] {

@@ -1,4 +1,4 @@
-//! Whole tool calls, put together from their pieces.
+//! Whole tool calls, assembled from their pieces.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,18 +7,19 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
+use crate::error::word;
 use crate::token::{ProviderToken, ToolCall};
 
-/// How many calls of one response are kept; the dialects tell more than these apart.
+/// Limit on the calls of one response. The dialects distinguish more.
 const MAX_CALLS: usize = 256;
 
-/// How many bytes of ids, names and arguments are kept unless the user says otherwise: 8 MiB.
+/// Default limit on ids, names and arguments: 8 MiB.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// Puts the pieces of tool calls together.
+/// Assembles tool calls from their pieces.
 ///
-/// Takes the tokens of one response, in their order; those that are no pieces of calls are passed
-/// over. After a [`Chunk::Restart`](l0_core::Chunk::Restart) it is to be cleared, as a text is:
+/// Push all tokens of one response in order; tokens without a piece of a call are ignored. Clear it after a
+/// [`Chunk::Restart`](l0_core::Chunk::Restart), as you clear the text:
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -52,8 +53,8 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 /// # }
 /// ```
 ///
-/// Memory is bounded: at most 256 calls, and 8 MiB of ids, names and arguments unless
-/// [`max_bytes`](Self::max_bytes) says otherwise.
+/// Memory is bounded: at most 256 calls, and 8 MiB of ids, names and arguments unless [`max_bytes`](Self::max_bytes)
+/// sets another limit.
 #[derive(Debug, Clone)]
 pub struct ToolCalls {
     calls: BTreeMap<(u32, u32), WholeCall>,
@@ -80,19 +81,19 @@ impl ToolCalls {
         }
     }
 
-    /// Sets how many bytes of ids, names and arguments are kept: 8 MiB unless set.
+    /// Sets the limit on ids, names and arguments, in bytes. The default is 8 MiB.
     #[must_use]
     pub const fn max_bytes(mut self, limit: usize) -> Self {
         self.max_bytes = limit;
         self
     }
 
-    /// Adds a piece, if the token is one. Of the ids and of the names of one call, the first counts.
+    /// Adds the piece of a call, if the token has one. The first id and the first name of a call count.
     ///
     /// # Errors
     ///
-    /// Returns [`TooManyCalls`] if a limit is exceeded, also for every further piece. The calls are
-    /// dropped then: half of a call is none.
+    /// Returns [`TooManyCalls`] if a limit is exceeded, and for every later piece. All calls are then discarded, as a
+    /// part of a call is useless.
     pub fn push(&mut self, token: &ProviderToken) -> Result<(), TooManyCalls> {
         let Some(piece) = &token.tool_call else {
             return Ok(());
@@ -108,7 +109,7 @@ impl ToolCalls {
         Ok(())
     }
 
-    /// Adds a piece, or says which limit it exceeds.
+    /// Adds a piece. Returns the limit that it exceeds, if any.
     fn add(&mut self, choice: u32, piece: &ToolCall) -> Option<TooManyCalls> {
         let key = (choice, piece.index);
         if self.calls.len() == MAX_CALLS && !self.calls.contains_key(&key) {
@@ -142,23 +143,23 @@ impl ToolCalls {
         None
     }
 
-    /// Forgets all calls, for an answer that begins anew.
+    /// Removes all calls, for an answer that starts again.
     pub fn clear(&mut self) {
         self.calls.clear();
         self.bytes = 0;
         self.exceeded = None;
     }
 
-    /// Returns whether there is no call so far.
+    /// Returns `true` if there is no call so far.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.calls.is_empty()
     }
 
-    /// Returns the calls, by choice and index. To be called when the response has ended: until then,
-    /// the arguments of any call may go on.
+    /// Returns the calls, by choice and index. Call this when the response has ended: until then, the arguments of any
+    /// call may continue.
     ///
-    /// Arguments are `{}` where the provider sent none.
+    /// The arguments are `{}` if the provider sent none.
     #[must_use]
     pub fn finish(self) -> Vec<WholeCall> {
         let mut calls: Vec<_> = self.calls.into_values().collect();
@@ -171,35 +172,34 @@ impl ToolCalls {
     }
 }
 
-/// A tool call, whole: what the model asks for.
+/// A complete tool call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct WholeCall {
-    /// Which of the answers asks for it, from 0.
+    /// The answer that this belongs to, counted from 0.
     #[serde(default)]
     pub choice: u32,
-    /// The call's position among its choice's calls, from 0.
+    /// The call's position among the calls of its choice, counted from 0.
     pub index: u32,
-    /// The provider's id of the call, which its result is to name; absent if the provider sent none.
+    /// The provider's id of the call, which its result must name; absent if the provider sent none.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub id: Option<String>,
     /// The name of the function; empty if the provider sent none.
     pub name: String,
-    /// The arguments, as the model wrote them: usually JSON, and not always valid. Of a custom tool,
-    /// any text.
+    /// The arguments as the model wrote them: usually JSON, but not always valid. For a custom tool, any text.
     pub arguments: String,
-    /// Whether the provider runs the call itself, so that no result is to be sent.
+    /// `true` if the provider runs the call itself, so no result must be sent.
     #[serde(default)]
     pub hosted: bool,
 }
 
 impl WholeCall {
-    /// Reads the arguments.
+    /// Deserializes the arguments.
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidArguments`] if they are no JSON, or do not fit `T`: models make mistakes.
+    /// Returns [`InvalidArguments`] if they are not JSON or do not match `T`. Models make such mistakes.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, InvalidArguments> {
         serde_json::from_str(&self.arguments).map_err(|source| InvalidArguments {
             name: self.name.clone(),
@@ -208,30 +208,31 @@ impl WholeCall {
     }
 }
 
-/// The tool calls of a response are more than are kept.
+/// The tool calls of a response exceed a limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TooManyCalls {
-    /// There are too many calls.
-    #[error("the response has more than {limit} tool calls")]
+    /// Too many calls.
+    #[error("the response exceeds {limit} tool calls")]
     #[non_exhaustive]
     Calls {
-        /// How many are allowed.
+        /// The limit on calls.
         limit: usize,
     },
-    /// The ids, names and arguments are too long.
-    #[error("the tool calls of the response have more than {limit} bytes")]
+    /// Ids, names and arguments that are too long.
+    #[error("the tool calls of the response exceed {limit} bytes")]
     #[non_exhaustive]
     Bytes {
-        /// How many bytes are allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
 }
 
-/// The arguments of a tool call that do not fit.
+/// Arguments of a tool call that cannot be deserialized.
 ///
-/// Neither what is displayed nor `Debug` repeats the arguments; `source()` is serde_json's error,
-/// which may. The name is the model's.
+/// Neither `Display` nor `Debug` prints the arguments. `source()` is serde_json's error, which may contain them. They
+/// print the name, which is the model's, only if it looks like the name of a function: one word of at most 64 letters,
+/// digits, `_`, `-` and `.`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub struct InvalidArguments {
@@ -244,30 +245,28 @@ impl InvalidArguments {
     fn problem(&self) -> &'static str {
         match self.source.classify() {
             Category::Eof => "end too early",
-            Category::Data => "do not fit",
-            Category::Syntax | Category::Io => "are no JSON",
+            Category::Data => "do not match the expected type",
+            Category::Syntax | Category::Io => "are not valid JSON",
         }
     }
 }
 
 impl fmt::Display for InvalidArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It may be anything that a model writes.
-        let name: String = self.name.chars().take(64).collect();
-        let name = name.escape_debug();
         let (line, column) = (self.source.line(), self.source.column());
         let problem = self.problem();
-        write!(
-            f,
-            "the arguments of the tool call `{name}` {problem} (line {line}, column {column})"
-        )
+        match word(Some(&self.name)) {
+            Some(name) => write!(f, "the arguments of the tool call `{name}` ")?,
+            None => f.write_str("the arguments of a tool call ")?,
+        }
+        write!(f, "{problem} (line {line}, column {column})")
     }
 }
 
 impl fmt::Debug for InvalidArguments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InvalidArguments")
-            .field("name", &self.name)
+            .field("name", &word(Some(&self.name)))
             .field("problem", &self.problem())
             .field("line", &self.source.line())
             .field("column", &self.source.column())

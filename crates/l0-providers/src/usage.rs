@@ -1,18 +1,17 @@
-//! Token counts in one meaning, whatever the provider's own.
+//! Token counts with the same meaning for every provider.
 //!
-//! Providers name their counts differently, and some count a part beside the whole where others
-//! count it inside. All dialects read their counts here. In the [`Usage`] that comes out, the input
-//! has what was read from a cache and written to one, the output has the reasoning, no part exceeds
-//! its whole, and the total is the sum. Which parts lie beside, the provider's own total decides;
-//! without one, the names do, and a part that is larger than its whole lies beside it.
+//! Providers name their counts differently, and some exclude a part from the whole that others include in it. All
+//! dialects read their counts here. In the resulting [`Usage`], the input includes cache reads and writes, the output
+//! includes the reasoning, no part exceeds its whole, and the total is the sum. The provider's own total decides which
+//! parts are excluded. Without a total, the names decide, and a part that is larger than its whole counts as excluded.
 
 use l0_core::{Cost, CostSource, Currency, Money, Usage};
 use serde::de::MapAccess;
 
 use crate::lenient::{Count, Dollars, Fields, List, Object, Text, skip};
 
-/// A count, and under which name it came: the lower, the better known. Of several names, the best
-/// one that is not zero counts.
+/// A count and the rank of its name; the lowest rank is the best known name. If several names are present, the best one
+/// with a nonzero count is used.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     count: u64,
@@ -21,7 +20,7 @@ struct Slot {
 
 const ABSENT: u8 = u8::MAX;
 
-/// The names' ranks. Anthropic's and Google's decide also how a count is meant.
+/// Ranks of names. Those of Anthropic and Google also decide the meaning of a count.
 const USUAL: u8 = 0;
 const OUTSIDE_OF_DETAILS: u8 = 1;
 const ANTHROPIC: u8 = 2;
@@ -48,7 +47,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Another name's count in the same payload, if it is there.
+    /// Adds the count of another name in the same payload, if present.
     fn put_some(&mut self, name: u8, count: Option<u64>) {
         let Some(count) = count else { return };
         let better = match (self.count, count) {
@@ -61,7 +60,7 @@ impl Slot {
         }
     }
 
-    /// A later payload's count. A late zero takes nothing back.
+    /// Applies the count of a later payload. A later zero does not replace a count.
     fn follow(&mut self, later: Self) {
         if later.name != ABSENT && (later.count > 0 || self.name == ABSENT) {
             *self = later;
@@ -69,7 +68,7 @@ impl Slot {
     }
 }
 
-/// The counts as they were sent.
+/// The counts as sent.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
     prompt: Slot,
@@ -78,7 +77,7 @@ struct Counts {
     cached: Slot,
     written: Slot,
     reasoning: Slot,
-    /// Results of tools that the provider ran, which the model read.
+    /// Results of tools that the provider ran and the model read.
     tools: Slot,
 }
 
@@ -113,7 +112,7 @@ impl Counts {
                 self.reasoning.put_some(USUAL, reasoning);
                 Ok(())
             }
-            // From DeepSeek, Mistral, Moonshot and Together.
+            // Sent by DeepSeek, Mistral, Moonshot and Together.
             "prompt_cache_hit_tokens" | "cached_tokens" | "num_cached_tokens" => {
                 self.cached.read(OUTSIDE_OF_DETAILS, map)
             }
@@ -134,7 +133,7 @@ impl Counts {
                 self.written.put_some(ANTHROPIC_BY_LIFETIME, count);
                 Ok(())
             }
-            // From SGLang.
+            // Sent by SGLang.
             "reasoning_tokens" | "thinking_tokens" => self.reasoning.read(OUTSIDE_OF_DETAILS, map),
             "thoughtsTokenCount" | "thoughts_token_count" => self.reasoning.read(GOOGLE, map),
             "toolUsePromptTokenCount" | "tool_use_prompt_token_count" => {
@@ -144,7 +143,7 @@ impl Counts {
         }
     }
 
-    /// Takes over what a later payload says.
+    /// Applies the counts of a later payload.
     fn follow(&mut self, later: Self) {
         let same = |old: Slot, new: Slot| new.count == 0 || new.count == old.count;
         let grown = !same(self.prompt, later.prompt) || !same(self.completion, later.completion);
@@ -174,16 +173,15 @@ impl Counts {
     }
 
     fn usage(&self) -> Usage {
-        let part = |slot: Slot, beside| Part { slot, beside };
-        // Who counts what was read from the cache, or written to it, beside the input is told by
-        // the names of both counts.
+        let part = |slot: Slot, excluded| Part { slot, excluded };
+        // The names of both counts show whether cache reads and writes are excluded from the input.
         let anthropic = |slot: Slot| matches!(slot.name, ANTHROPIC | ANTHROPIC_BY_LIFETIME);
-        let beside = |slot| anthropic(slot) && self.prompt.name != USUAL;
+        let excluded = |slot| anthropic(slot) && self.prompt.name != USUAL;
         let total = self.total.get();
         let mut parts = [
             part(self.reasoning, self.reasoning.name == GOOGLE),
-            part(self.cached, beside(self.cached)),
-            part(self.written, beside(self.written)),
+            part(self.cached, excluded(self.cached)),
+            part(self.written, excluded(self.written)),
             part(self.tools, true),
         ];
         let split = |parts: &[Part; 4]| {
@@ -198,18 +196,18 @@ impl Counts {
             let sum = input
                 .unwrap_or_default()
                 .checked_add(output.unwrap_or_default());
-            // A zero that would take back a part says nothing.
+            // A zero that would remove a part is ignored.
             let [reasoning, rest @ ..] = parts;
-            let inside = |part: &Part| !part.beside && part.slot.count > 0;
+            let inside = |part: &Part| !part.excluded && part.slot.count > 0;
             let empty = (self.prompt.get() == Some(0) && rest.iter().any(inside))
                 || (self.completion.get() == Some(0) && inside(reasoning));
             sum.is_some() && sum == total && !empty
         };
-        let told = total.is_some_and(|total| total > 0)
+        let decided = total.is_some_and(|total| total > 0)
             && FLIPS.iter().any(|flips| {
                 let mut flipped = parts;
                 for (part, flip) in flipped.iter_mut().zip(flips) {
-                    part.beside ^= flip;
+                    part.excluded ^= flip;
                 }
                 let fits = fits(&flipped);
                 if fits {
@@ -217,19 +215,19 @@ impl Counts {
                 }
                 fits
             });
-        if !told {
-            // Nothing decides, so what is larger than its whole must lie beside it.
+        if !decided {
+            // Nothing decides, so a part that is larger than its whole must be excluded from it.
             let larger = |part: u64, whole: Slot| whole.get().is_some_and(|whole| part > whole);
-            parts[0].beside |= larger(self.reasoning.count, self.completion);
+            parts[0].excluded |= larger(self.reasoning.count, self.completion);
             let cache = self.cached.count.saturating_add(self.written.count);
             if larger(cache, self.prompt) {
-                parts[1].beside = true;
-                parts[2].beside = true;
+                parts[1].excluded = true;
+                parts[2].excluded = true;
             }
         }
         let (input, output) = split(&parts);
         let mut usage = Usage::new();
-        // The results of tools are input, whatever else is told of it.
+        // The results of tools are input, whatever the other counts are.
         usage.input = match self.tools.count {
             0 => input,
             tools => Some(input.unwrap_or_default().max(tools)),
@@ -244,15 +242,15 @@ impl Counts {
     }
 }
 
-/// Gives counts that another client passes on the one meaning of [`Usage`]: a part that its provider
-/// counts beside the whole is added to it, no part exceeds its whole, and the total is the sum. Which
-/// parts lie beside, the total that came with them decides; without one, a part that is larger than its
-/// whole does. Counts that have that meaning stay as they are.
+/// Converts the counts of another client to the meaning of [`Usage`]. A part that its provider excludes from the whole
+/// is added to it, no part exceeds its whole, and the total is the sum. The total of the counts decides which parts are
+/// excluded. Without a total, a part that is larger than its whole is. Counts that already have this meaning are
+/// unchanged.
 ///
 /// ```
 /// use l0_core::Usage;
 ///
-/// // The reasoning lies beside the output: 3 + 2 is not 9.
+/// // The reasoning is not part of the output: 3 + 2 is not 9.
 /// let sent = Usage::new().input(3).output(2).reasoning(4).total(9);
 /// let usage = Usage::new().input(3).output(6).reasoning(4).total(9);
 /// assert_eq!(l0_providers::normalise(sent), usage);
@@ -276,15 +274,15 @@ pub fn normalise(usage: Usage) -> Usage {
     counts.usage()
 }
 
-/// A part of a whole, and whether it is counted beside it.
+/// A part, and whether its whole excludes it.
 #[derive(Clone, Copy)]
 struct Part {
     slot: Slot,
-    beside: bool,
+    excluded: bool,
 }
 
-/// Which parts (reasoning, cache reads, cache writes, tool results) may lie otherwise than their
-/// names say, the most common first.
+/// Which parts (reasoning, cache reads, cache writes, tool results) may be counted otherwise than their names suggest,
+/// the most common case first.
 const FLIPS: [[bool; 4]; 16] = {
     const N: bool = false;
     const Y: bool = true;
@@ -308,28 +306,28 @@ const FLIPS: [[bool; 4]; 16] = {
     ]
 };
 
-/// A count with the parts that lie beside it.
+/// Returns a count with the parts that it excludes.
 fn whole(count: Slot, parts: &[Part]) -> Option<u64> {
-    // A part alone is all that is known of its whole; an empty one says nothing of it.
-    let beside = parts
+    // A part alone is all that is known of its whole. An empty part shows nothing about it.
+    let excluded = parts
         .iter()
-        .filter(|part| part.beside && part.slot.count > 0);
-    beside.fold(count.get(), |sum, part| add(sum, part.slot.count))
+        .filter(|part| part.excluded && part.slot.count > 0);
+    excluded.fold(count.get(), |sum, part| add(sum, part.slot.count))
 }
 
 fn add(sum: Option<u64>, count: u64) -> Option<u64> {
     Some(sum.unwrap_or_default().saturating_add(count))
 }
 
-/// The total of these counts; the provider's own where one of them is missing.
-fn sum_of(usage: &Usage, told: Option<u64>) -> Option<u64> {
+/// Returns the total of these counts, or the provider's own if one of them is missing.
+fn sum_of(usage: &Usage, reported: Option<u64>) -> Option<u64> {
     match (usage.input, usage.output) {
         (Some(input), Some(output)) => Some(input.saturating_add(output)),
-        (one, other) => told.map(|total| total.max(one.or(other).unwrap_or_default())),
+        (one, other) => reported.map(|total| total.max(one.or(other).unwrap_or_default())),
     }
 }
 
-/// The cache reads, the cache writes and the reasoning.
+/// Cache reads, cache writes and reasoning.
 #[derive(Default)]
 struct Details([Option<u64>; 3]);
 
@@ -359,7 +357,7 @@ impl<'de> Fields<'de> for Details {
     }
 }
 
-/// What was written to a cache, by how long it stays there.
+/// Cache writes by the lifetime of the entry.
 #[derive(Default)]
 struct ByLifetime(Option<u64>);
 
@@ -376,12 +374,12 @@ impl<'de> Fields<'de> for ByLifetime {
     }
 }
 
-/// One pass of the model over the prompt, of several in one response.
+/// One of several passes of the model over the prompt in a response.
 #[derive(Default)]
 struct Pass {
     counts: Counts,
-    /// Whether the response's own counts leave it out: the passes that shorten the conversation,
-    /// and those of another model that is asked for advice.
+    /// `true` if the response's own counts exclude it: passes that compact the conversation, and passes of another
+    /// model that is called for advice.
     extra: bool,
 }
 
@@ -398,7 +396,7 @@ impl<'de> Fields<'de> for Pass {
     }
 }
 
-/// What several passes used.
+/// Usage of several passes.
 #[derive(Debug, Default, Clone, Copy)]
 struct Passes {
     all: Usage,
@@ -417,7 +415,7 @@ impl<'de> Fields<'de> for UsageFields {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "iterations" => {}
-            // From OpenRouter, whose credits are US dollars.
+            // Sent by OpenRouter, whose credits are US dollars.
             "cost" => {
                 let Dollars(cost) = map.next_value()?;
                 self.cost = cost;
@@ -441,21 +439,21 @@ impl<'de> Fields<'de> for UsageFields {
 }
 
 impl UsageFields {
-    /// What the response costs, if the provider tells it.
+    /// Returns the cost of the response, if the provider reports it.
     pub(crate) fn cost(&self) -> Option<Box<Cost>> {
         let cost = Cost::new(self.cost?, Currency::USD, CostSource::Provider);
         Some(Box::new(cost))
     }
 }
 
-/// What two passes used.
+/// Returns the usage of two passes.
 fn sum(a: &Usage, b: &Usage) -> Usage {
     let mut usage = a.plus(*b);
     usage.total = sum_of(&usage, usage.total);
     usage
 }
 
-/// What was used, after a later payload told it again. A late zero takes nothing back.
+/// Returns the usage after a later payload. A later zero does not replace a count.
 fn follow(before: &Usage, later: &Usage) -> Usage {
     let follow =
         |before: Option<u64>, later: Option<u64>| later.filter(|n| *n > 0).or(before).or(later);
@@ -469,17 +467,17 @@ fn follow(before: &Usage, later: &Usage) -> Usage {
     usage
 }
 
-/// What a response said of its counts so far.
+/// The counts of a response so far.
 #[derive(Debug, Default)]
 pub(crate) struct Counted {
     counts: Counts,
     passes: Option<Passes>,
-    /// What was given last.
+    /// The usage that was returned last.
     given: Usage,
 }
 
 impl Counted {
-    /// Adds a payload's counts; gives all that is known, if the payload has any.
+    /// Adds a payload's counts. Returns all known counts, if the payload has any.
     pub(crate) fn add(&mut self, fields: &UsageFields) -> Option<Usage> {
         if fields.counts.is_empty() && fields.passes.is_none() {
             return None;
@@ -492,14 +490,14 @@ impl Counted {
         }
         let mut usage = self.counts.usage();
         if let Some(Passes { all, extra }) = &self.passes {
-            // A response whose own counts are those of all passes leaves none out.
+            // The response's own counts already include all passes.
             let whole = (all.input, all.output) == (usage.input, usage.output);
             if !whole {
                 usage = sum(&usage, extra);
             }
         }
-        // A part that was all that was known of its whole may be told again by a name that does not
-        // tell its whole.
+        // A part that was once all that was known of its whole may arrive again under a name that does not identify its
+        // whole.
         let mut usage = clamp(follow(&self.given, &usage));
         usage.total = sum_of(&usage, usage.total);
         self.given = usage;
@@ -507,7 +505,7 @@ impl Counted {
     }
 }
 
-/// Without the part of a part that exceeds its whole.
+/// Returns the usage with each part cut to its whole.
 fn clamp(mut usage: Usage) -> Usage {
     let below = |part: Option<u64>, whole: Option<u64>| {
         part.map(|part| part.min(whole.unwrap_or(u64::MAX)))

@@ -1,14 +1,14 @@
-//! How long a provider asks to wait, in whatever form it says so.
+//! Delays that providers ask for, in any form.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A number of seconds, whole or not, that is not negative.
+/// Parses a non-negative number of seconds, with or without a fraction.
 pub(crate) fn parse_seconds(text: &str) -> Option<Duration> {
     let seconds = text.trim().parse::<f64>().ok()?;
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// A span: seconds as a number, or numbers with units, such as `6m0s`, `27.5s` and `20 ms`.
+/// Parses a span: a number of seconds, or numbers with units, such as `6m0s`, `27.5s` and `20 ms`.
 pub(crate) fn parse_span(text: &str) -> Option<Duration> {
     let text = text.trim();
     if let Some(wait) = parse_seconds(text) {
@@ -20,7 +20,7 @@ pub(crate) fn parse_span(text: &str) -> Option<Duration> {
     }
 }
 
-/// The span with units that a text begins with, and what follows it.
+/// Returns the span with units at the start of a text, and the rest of it.
 fn leading_span(text: &str) -> Option<(Duration, &str)> {
     let mut rest = text;
     let mut sum: Option<Duration> = None;
@@ -43,7 +43,7 @@ fn leading_span(text: &str) -> Option<(Duration, &str)> {
             "d" | "day" | "days" => 86400.0,
             _ => break,
         };
-        // The end of a sentence is no part of the number.
+        // A full stop at the end of a sentence is not part of the number.
         let Ok(number) = number.trim_end_matches('.').parse::<f64>() else {
             break;
         };
@@ -54,7 +54,7 @@ fn leading_span(text: &str) -> Option<(Duration, &str)> {
     sum.map(|sum| (sum, rest))
 }
 
-/// When a limit is reset: a span, or a time as seconds or milliseconds since 1970 or as a date.
+/// Parses the time at which a limit resets: a span, or a time in seconds or milliseconds since 1970 or as a date.
 pub(crate) fn parse_reset(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     let until = if let Some(date) = parse_date(text) {
@@ -62,7 +62,7 @@ pub(crate) fn parse_reset(text: &str, now: SystemTime) -> Option<Duration> {
     } else {
         let span = parse_span(text)?;
         match span.as_secs() {
-            // A span of 30 years is none.
+            // Numbers up to 30 years are spans.
             0..1_000_000_000 => return Some(span),
             1_000_000_000..100_000_000_000 => UNIX_EPOCH.checked_add(span)?,
             _ => UNIX_EPOCH.checked_add(span / 1000)?,
@@ -71,7 +71,7 @@ pub(crate) fn parse_reset(text: &str, now: SystemTime) -> Option<Duration> {
     Some(until.duration_since(now).unwrap_or_default())
 }
 
-/// A date as RFC 3339 writes it, such as `2026-01-01T00:00:30.5Z` or `...+02:00`.
+/// Parses an RFC 3339 date, such as `2026-01-01T00:00:30.5Z` or `...+02:00`.
 fn parse_date(text: &str) -> Option<SystemTime> {
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<u64>().ok();
     let marks = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
@@ -117,7 +117,7 @@ fn parse_date(text: &str) -> Option<SystemTime> {
         .checked_add(Duration::from_secs(seconds).saturating_add(Duration::from_secs_f64(fraction)))
 }
 
-/// What stands before a wait in the messages of providers.
+/// Phrases before a delay in the messages of providers.
 const BEFORE: [&str; 10] = [
     "try again in ",
     "try again after ",
@@ -131,7 +131,7 @@ const BEFORE: [&str; 10] = [
     "available in ",
 ];
 
-/// The wait that a provider's message tells: `Please try again in 6.379s`.
+/// Returns the delay in a provider's message: `Please try again in 6.379s`.
 pub(crate) fn in_message(message: &str) -> Option<Duration> {
     let end = message
         .char_indices()

@@ -1,4 +1,4 @@
-//! Anthropic's Messages streams, good and bad, from payloads to tokens.
+//! Anthropic's Messages streams, valid and invalid, from payloads to tokens.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -104,7 +104,7 @@ fn content_of_every_kind() {
     ] {
         assert_eq!(texts(&tokens(&[&payload])), expected, "{payload}");
     }
-    // The event's name, where the payload does not say it.
+    // The event's name counts if the payload has no type.
     let named = "event: content_block_delta\ndata: {\"delta\":{\"type\":\"text_delta\",\"text\":\"a\"}}\n\n";
     let (all, error) = ANTHROPIC.decode(named);
     assert!(error.is_none());
@@ -162,7 +162,7 @@ fn tool_calls_keep_their_identity() {
         &piece(1, "{\"x\""),
         &piece(1, ":1}"),
         &end(1),
-        // No piece at all.
+        // Without any piece.
         &start(2, "tool_use", "b", "{}"),
         &end(2),
         // The whole input at once.
@@ -187,7 +187,7 @@ fn tool_calls_keep_their_identity() {
             (4, Some("e"), Some("fe"), ""),
         ]
     );
-    // A call without arguments is output.
+    // A call without arguments counts as output.
     assert!(
         all.iter()
             .all(|token| token.tool_call.is_none() || token.view().is_token())
@@ -196,7 +196,7 @@ fn tool_calls_keep_their_identity() {
         finishes(&all),
         [(Some("tool_use"), Some(FinishReason::ToolCalls))]
     );
-    // Pieces of which nobody said what they belong to.
+    // Pieces that were not announced.
     let all = tokens(&[&piece(7, "{"), &piece(7, "}"), &piece(8, "x")]);
     let expected = [
         (0, None, None, "{"),
@@ -204,7 +204,7 @@ fn tool_calls_keep_their_identity() {
         (1, None, None, "x"),
     ];
     assert_eq!(calls(&all), expected);
-    // A proxy asks again within one response, and the numbers of the blocks begin again.
+    // A proxy retries within one response, and the numbers of the blocks start again.
     let all = tokens(&[
         &start(1, "tool_use", "a", "{}"),
         &piece(1, "{\"x"),
@@ -222,7 +222,7 @@ fn tool_calls_keep_their_identity() {
 }
 
 #[test]
-fn a_message_that_comes_whole() {
+fn a_message_that_arrives_whole() {
     use TokenKind::{Reasoning, Text, ToolCall};
     let all = tokens(&[
         r#"{"type":"message_start","message":{"id":"msg_1","model":"m-1","content":[{"type":"thinking","thinking":"r","signature":"s"},{"type":"text","text":"a"},{"type":"tool_use","id":"t1","name":"get","input":{"x":1}},{"type":"tool_use","id":"t2","name":"now","input":{}}],"stop_reason":"tool_use","usage":{"input_tokens":0,"output_tokens":0}}}"#,
@@ -250,7 +250,7 @@ fn a_message_that_comes_whole() {
 }
 
 #[test]
-fn what_completes_a_response() {
+fn marks_that_complete_a_response() {
     let text = delta(r#""type":"text_delta","text":"a""#);
     let of = |payloads: &[&str]| -> Vec<_> {
         let finishes = tokens(payloads);
@@ -309,7 +309,7 @@ fn counts_come_in_parts_and_are_never_guessed() {
                 new().input(9).output(5).total(14),
             ],
         ),
-        // Cumulative, and nulls say nothing.
+        // Counts are cumulative, and nulls are ignored.
         (
             r#"{"input_tokens":9,"cache_read_input_tokens":0,"output_tokens":1}"#,
             r#"{"input_tokens":20,"cache_read_input_tokens":null,"output_tokens":5}"#,
@@ -333,7 +333,7 @@ fn counts_come_in_parts_and_are_never_guessed() {
 }
 
 #[test]
-fn errors_are_typed_and_come_after_what_was_said() {
+fn errors_are_typed_and_follow_the_content() {
     use FailureKind::{Fatal, RateLimited, Server};
     for (error_type, kind) in [
         ("overloaded_error", Server),
@@ -355,22 +355,20 @@ fn errors_are_typed_and_come_after_what_was_said() {
         let (all, failed) = ANTHROPIC.failed(&[&text, &error, MESSAGE_STOP]);
         assert_eq!(text_of(&all), "a");
         assert!(finishes(&all).is_empty());
-        assert_eq!(failed.error_type.as_deref(), Some(error_type));
-        assert_eq!(failed.message.as_deref(), Some("m"));
-        assert_eq!(failed.request_id.as_deref(), Some("req_1"));
+        assert_eq!(failed.error_type(), Some(error_type));
+        assert_eq!(failed.message(), Some("m"));
+        assert_eq!(failed.request_id(), Some("req_1"));
         assert_eq!(failed.failure().kind, kind, "{error_type}");
     }
-    // Of proxies.
+    // Errors from proxies.
     let (_, failed) = ANTHROPIC.failed(&[r#"{"error":{"message":"m","code":502}}"#]);
-    assert_eq!(failed.status, Some(502));
+    assert_eq!(failed.status(), Some(502));
     let (_, error) = ANTHROPIC.decode("event: error\ndata: {\"message\":\"m\"}\n\n");
-    assert!(
-        matches!(error, Some(ProviderError::Api(error)) if error.message.as_deref() == Some("m"))
-    );
+    assert!(matches!(error, Some(ProviderError::Api(error)) if error.message() == Some("m")));
     let (_, error) = ANTHROPIC.decode("event: error\ndata: overloaded\n\n");
     assert!(matches!(error, Some(ProviderError::Api(_))));
     let (_, failed) = ANTHROPIC.failed(&[
         r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","retry_after":2}}"#,
     ]);
-    assert_eq!(failed.retry_after, Some(Duration::from_secs(2)));
+    assert_eq!(failed.retry_after(), Some(Duration::from_secs(2)));
 }

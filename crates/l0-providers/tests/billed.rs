@@ -1,4 +1,4 @@
-//! What a provider bills for attempts that a retry throws away is counted, in every dialect.
+//! Usage of discarded attempts is counted, in every dialect.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -13,7 +13,7 @@ use l0_core::{
 };
 use l0_providers::ProviderToken;
 
-/// An answer with nothing to see, which took 1,000 tokens of input and 500 of output.
+/// An answer without visible text that used 1,000 tokens of input and 500 of output.
 fn empty(dialect: Dialect) -> &'static [&'static str] {
     match dialect.name {
         "openai-chat" => &[
@@ -46,7 +46,7 @@ fn counted(telemetry: &Telemetry, name: &str) -> Option<u64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_is_asked_for_three_times_is_billed_three_times() {
+async fn an_answer_with_three_attempts_is_billed_three_times() {
     for dialect in DIALECTS {
         let name = dialect.name;
         let mut calls = 0;
@@ -77,7 +77,7 @@ async fn an_answer_that_is_asked_for_three_times_is_billed_three_times() {
             let counted = counted(&telemetry, quantity);
             assert_eq!(counted, Some(count), "{name}: {quantity}");
         }
-        // Nothing of the last attempt is wasted, though the run failed with it.
+        // The last attempt is not wasted, although the run failed with it.
         let last = telemetry.usage.unwrap();
         assert_eq!(
             (last.input, last.output),
@@ -96,7 +96,7 @@ async fn a_scripted_source_may_yield_tokens_of_providers() {
     let mut thrown_away = token("Hel");
     thrown_away.usage = Some(Usage::new().output(1));
     let script = Script::of::<ProviderToken>()
-        // The tokens always say why the model stopped, so that this attempt is cut short.
+        // These tokens always report a finish reason, so this attempt is truncated.
         .attempt(|a| a.item(thrown_away))
         .attempt(|a| a.items([token("Hel"), last]));
     let l0 = L0::builder().monitoring(Monitoring::new()).build();

@@ -10,10 +10,10 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use common::*;
 use futures_util::{Stream, StreamExt, stream};
-use l0_core::TokenKind;
+use l0_core::{TokenKind, Usage};
 use l0_providers::ProviderError;
 
-/// Payloads with these pieces of JSON text, and the one that ends the answer.
+/// Payloads with these pieces of JSON text, and the payload that ends the answer.
 fn answer(dialect: Dialect, texts: &[&str]) -> Vec<String> {
     let payload = |text: &&str| match dialect.name {
         "openai-chat" => delta(&format!(r#"{{"content":"{text}"}}"#)),
@@ -37,7 +37,7 @@ fn answer(dialect: Dialect, texts: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn half_characters_join_and_a_half_alone_is_replaced() {
+fn half_characters_are_joined_and_a_lone_half_is_replaced() {
     for dialect in DIALECTS {
         for (texts, expected) in [
             (&[r"Hi \ud83d", r"\ude00!"][..], "Hi 😀!"),
@@ -61,7 +61,7 @@ fn half_characters_join_and_a_half_alone_is_replaced() {
             assert!(tokens.last().unwrap().finish.is_some(), "{name}");
             let bytes = dialect.chunks(by_bytes(body.as_bytes()));
             assert!(same(&bytes, &(tokens, error)), "{name}");
-            // Without the last payload: the text is the same.
+            // The text is the same without the last payload.
             let (tokens, _) = dialect.decode(sse(&payloads[..texts.len()]));
             assert_eq!(text_of(&tokens), expected, "{name} {texts:?}: cut");
         }
@@ -89,12 +89,12 @@ fn halves_in_every_field_are_read() {
     for dialect in DIALECTS {
         let (_, error) = dialect
             .failed(&[r#"{"type":"error","error":{"type":"server_error","message":"a\ud83d"}}"#]);
-        assert_eq!(error.message.as_deref(), Some("a\u{FFFD}"));
+        assert_eq!(error.message(), Some("a\u{FFFD}"));
     }
 }
 
 #[test]
-fn numbers_that_are_none_cost_no_answer() {
+fn nan_and_infinity_do_not_break_an_answer() {
     for dialect in DIALECTS {
         let payloads = answer(dialect, &["NaN, \\\"-Infinity\\\""]);
         let odd: Vec<_> = payloads
@@ -111,7 +111,30 @@ fn numbers_that_are_none_cost_no_answer() {
     }
 }
 
-/// Counts how often it is woken.
+#[test]
+fn a_number_above_all_floats_does_not_break_an_answer() {
+    let digits = "9".repeat(400);
+    for number in ["1e400", "-1E+999", &digits] {
+        let chat = format!(
+            r#"{{"choices":[{{"delta":{{"content":"1e400"}},"finish_reason":"stop"}}],
+            "usage":{{"prompt_tokens":{number},"completion_tokens":2}}}}"#
+        );
+        let gemini = format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"1e400"}}]}},"finishReason":"STOP"}}],
+            "usageMetadata":{{"promptTokenCount":{number},"candidatesTokenCount":2}}}}"#
+        );
+        for (dialect, payload) in [(CHAT, chat), (GEMINI, gemini)] {
+            let (tokens, error) =
+                dialect.decode(format!("data: {}\n\n", payload.replace('\n', "")));
+            assert!(error.is_none(), "{}: {error:?}", dialect.name);
+            assert_eq!(text_of(&tokens), "1e400");
+            let usage = tokens.last().and_then(|token| token.usage);
+            assert_eq!(usage, Some(Usage::new().output(2)), "{number}");
+        }
+    }
+}
+
+/// Counts its wakeups.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -124,7 +147,7 @@ impl Wake for Woken {
 #[test]
 fn a_source_without_end_or_token_yields() {
     for dialect in DIALECTS {
-        for said in [
+        for filler in [
             "",
             "\n",
             ": comment\n",
@@ -136,7 +159,7 @@ fn a_source_without_end_or_token_yields() {
             for repeat in [1, 40] {
                 let reads = Arc::new(AtomicUsize::new(0));
                 let counter = reads.clone();
-                let chunk = said.repeat(repeat).into_bytes();
+                let chunk = filler.repeat(repeat).into_bytes();
                 let body = stream::repeat_with(move || {
                     counter.fetch_add(1, Ordering::Relaxed);
                     Ok::<_, Infallible>(chunk.clone())
@@ -148,10 +171,10 @@ fn a_source_without_end_or_token_yields() {
                 for polls in 1..10 {
                     let poll = decoder.poll_next_unpin(&mut context);
                     let name = dialect.name;
-                    assert!(poll.is_pending(), "{name} {said:?}: {poll:?}");
-                    assert_eq!(woken.0.load(Ordering::Relaxed), polls, "{name} {said:?}");
+                    assert!(poll.is_pending(), "{name} {filler:?}: {poll:?}");
+                    assert_eq!(woken.0.load(Ordering::Relaxed), polls, "{name} {filler:?}");
                     let reads = reads.load(Ordering::Relaxed);
-                    assert!(reads <= polls * 130, "{name} {said:?}: {reads} reads");
+                    assert!(reads <= polls * 130, "{name} {filler:?}: {reads} reads");
                 }
             }
         }
@@ -159,7 +182,7 @@ fn a_source_without_end_or_token_yields() {
 }
 
 #[test]
-fn tokens_come_however_much_says_nothing_between_them() {
+fn tokens_arrive_with_any_amount_of_filler_between_them() {
     for dialect in DIALECTS {
         let payloads = answer(dialect, &["a", "b"]);
         let payloads: Vec<_> = payloads.iter().map(String::as_str).collect();
@@ -172,7 +195,7 @@ fn tokens_come_however_much_says_nothing_between_them() {
     }
 }
 
-/// Tokens of a stream that is always ready come without a pause.
+/// Tokens of a stream that is always ready are yielded without a pause.
 #[test]
 fn tokens_that_are_ready_never_yield() {
     for dialect in DIALECTS {
@@ -191,9 +214,9 @@ fn tokens_that_are_ready_never_yield() {
     }
 }
 
-/// What a body is, is told by how it begins, however it is cut.
+/// How a body begins identifies its protocol, however the body is split.
 #[test]
-fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
+fn a_body_that_is_not_an_event_stream_is_named_however_it_is_split() {
     let long = format!("{{\"x\":\"{}\"}}\n{{}}", "y".repeat(70_000));
     for (body, content_type) in [
         ("{\"a\":1}\n{\"a\":2}\n", "application/x-ndjson"),
@@ -223,7 +246,7 @@ fn a_body_that_is_no_event_stream_is_named_however_it_is_cut() {
 }
 
 #[test]
-fn an_object_that_is_cut_is_no_answer_however_it_is_cut() {
+fn a_truncated_object_is_not_an_answer_however_it_is_split() {
     let whole = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
     for at in 1..whole.len() {
         for dialect in DIALECTS {
@@ -241,7 +264,7 @@ fn an_object_that_is_cut_is_no_answer_however_it_is_cut() {
 }
 
 #[test]
-fn an_object_is_no_larger_than_an_event() {
+fn an_object_has_the_size_limit_of_an_event() {
     let whole = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
     for cut in [whole.len(), 1, 7] {
         let chunks = || whole.as_bytes().chunks(cut).map(<[u8]>::to_vec);
@@ -257,7 +280,7 @@ fn an_object_is_no_larger_than_an_event() {
 }
 
 #[test]
-fn an_object_is_waited_for_unless_it_is_an_error() {
+fn an_object_is_awaited_unless_it_is_an_error() {
     let answer = r#"{"choices":[{"message":{"content":"hi"},"finish_reason":"stop"}]}"#;
     let error = r#"{"error":{"message":"m","type":"overloaded_error"}}"#;
     for end in ["", "\n"] {
@@ -269,7 +292,7 @@ fn an_object_is_waited_for_unless_it_is_an_error() {
                 decoder.poll_next_unpin(&mut Context::from_waker(Waker::noop()))
             };
             let name = dialect.name;
-            // More may follow, and make lines of JSON of it.
+            // More objects may follow, which would make it lines of JSON.
             assert!(first(answer).is_pending(), "{name}");
             assert!(first(&error[..error.len() - 1]).is_pending(), "{name}");
             let Poll::Ready(Some(Err(ProviderError::Api(_)))) = first(error) else {

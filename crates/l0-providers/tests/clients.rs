@@ -1,4 +1,4 @@
-//! The clients of all providers' APIs against a small server on the loopback.
+//! The clients of all providers' APIs against a small server on the loopback interface.
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 type Error = ProviderError<reqwest::Error>;
 
-/// "Hello", in one piece and complete.
+/// "Hello" in one piece, complete.
 fn hello(api: Api) -> String {
     let payloads: &[&str] = match api.dialect.name {
         "openai-chat" => &[r#"{"choices":[{"delta":{"content":"Hello"},"finish_reason":"stop"}]}"#],
@@ -59,7 +59,7 @@ async fn collect(stream: ProviderStream) -> (Vec<ProviderToken>, Option<Error>) 
 }
 
 #[tokio::test]
-async fn each_client_asks_in_its_own_way() {
+async fn each_client_sends_its_own_kind_of_request() {
     for api in APIS {
         let (path, key, body) = match api.dialect.name {
             "openai-chat" => (
@@ -117,7 +117,7 @@ async fn each_client_asks_in_its_own_way() {
 }
 
 #[tokio::test]
-async fn a_response_of_ones_own() {
+async fn a_response_to_a_request_of_your_own() {
     for api in APIS {
         let (address, _requests) = server(streamed(&hello(api))).await;
         let response = reqwest::get(address).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_response_of_ones_own() {
         let response = reqwest::get(address).await.unwrap();
         let error = (api.from_response)(response).await.unwrap_err();
         let failure = Failure::status(503).retry_after(Duration::from_secs(2));
-        assert_eq!(error.failure(), Some(failure));
+        assert_eq!(error.failure(), failure);
     }
 }
 
@@ -181,19 +181,19 @@ async fn errors_in_place_of_a_stream_are_the_providers_own() {
             ),
         };
         let error = api_error(api, answer(&format!("{head}\r\n{json}"), body)).await;
-        assert_eq!(error.status, head[..3].parse().ok());
-        assert_eq!(error.error_type.as_deref(), Some(error_type));
-        assert_eq!(error.message.as_deref(), Some("m"));
-        assert_eq!(error.request_id.as_deref(), Some("r-1"));
+        assert_eq!(error.status(), head[..3].parse().ok());
+        assert_eq!(error.error_type(), Some(error_type));
+        assert_eq!(error.message(), Some("m"));
+        assert_eq!(error.request_id(), Some("r-1"));
         assert_eq!(error.failure().kind, kind);
         let wait = (api.dialect.name == "gemini").then_some(Duration::from_secs(3));
-        assert_eq!(error.retry_after, wait);
+        assert_eq!(error.retry_after(), wait);
 
         let head = format!("{head}\r\n{json}\r\nretry-after: 7");
         let error = api_error(api, answer(&head, body)).await;
         assert_eq!(error.failure().retry_after, Some(Duration::from_secs(7)));
 
-        // With a successful status.
+        // The same with a successful status.
         let error = api_error(api, answer(&format!("200 OK\r\n{json}"), body)).await;
         assert_eq!(error.failure().kind, kind);
         let error = ask(api, answer(&format!("200 OK\r\n{json}"), "[{}]")).await;
@@ -243,8 +243,8 @@ async fn nothing_secret_shows() {
         let error = api_error(api, answer(head, &body)).await;
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("canary"), "{shown}");
-        assert_eq!(error.message.as_deref(), Some("bad key [redacted]"));
-        assert_eq!(error.error_type.as_deref(), Some("x [redacted]"));
+        assert_eq!(error.message(), Some("bad key [redacted]"));
+        assert_eq!(error.error_type(), Some("x [redacted]"));
         let error = (api.ask)("http://user:canary@127.0.0.1:1/canary?key=canary", "canary").await;
         let shown = format!("{error:?}");
         assert!(matches!(error, Err(ProviderError::Transport(_))), "{shown}");

@@ -1,4 +1,4 @@
-//! What an error of a provider means: whether to ask again, and when.
+//! Meaning of a provider's error: whether to retry, and when.
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -35,7 +35,7 @@ type Case = (
 const MILLISECOND: Duration = Duration::from_millis(1);
 const NO_CREDIT: Option<&str> = Some("no credit left");
 
-/// How often a run asks that may ask twice, and how long it waits in between.
+/// Number of requests of a run with at most two attempts, and the delay between them.
 async fn calls_and_wait(api: Api, head: &str, body: &str) -> (usize, Duration) {
     let (address, mut requests) = server(answer(head, body)).await;
     let l0 = L0::builder()
@@ -57,7 +57,7 @@ async fn calls_and_wait(api: Api, head: &str, body: &str) -> (usize, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn status_headers_and_body_decide() {
+async fn status_headers_and_body_decide_whether_to_retry() {
     let rate = r#"{"error":{"type":"rate_limit_error","message":"m"}}"#;
     let quota = r#"{"error":{"code":"insufficient_quota","message":"m"}}"#;
     let cases: &[Case] = &[
@@ -84,7 +84,7 @@ async fn status_headers_and_body_decide() {
         ("503 x", "", Server, None, None),
         ("504 x", "", Server, None, None),
         ("529 x", "", Server, None, None),
-        // What the server says of another attempt, both ways.
+        // The server's own statement on retries, both ways.
         ("429 x\r\nx-should-retry: false", rate, Fatal, None, None),
         ("500 x\r\nx-should-retry: false", "", Fatal, None, None),
         ("400 x\r\nx-should-retry: true", "", Server, None, None),
@@ -103,7 +103,7 @@ async fn status_headers_and_body_decide() {
             None,
             None,
         ),
-        // No credit, in many words.
+        // No credit, in several wordings.
         ("429 x", quota, Fatal, None, NO_CREDIT),
         (
             "429 x",
@@ -147,7 +147,7 @@ async fn status_headers_and_body_decide() {
             None,
             NO_CREDIT,
         ),
-        // Throttling, in many words, also where the status does not say it.
+        // Throttling, in several wordings, including statuses that do not indicate it.
         (
             "400 x",
             r#"{"code":"Throttling.RateQuota","message":"m"}"#,
@@ -190,7 +190,7 @@ async fn status_headers_and_body_decide() {
             None,
             None,
         ),
-        // Waits, wherever they are told.
+        // Delays, from every place that may have one.
         ("429 x\r\nretry-after: 7", "", RateLimited, Some(7000), None),
         ("503 x\r\nretry-after: 7", "", Server, Some(7000), None),
         (
@@ -318,15 +318,15 @@ async fn status_headers_and_body_decide() {
                 wait.map(Duration::from_millis),
                 "{name}"
             );
-            assert_eq!(error.retry_after, failure.retry_after);
+            assert_eq!(error.retry_after(), failure.retry_after);
             assert_eq!(failure.detail, *detail, "{name}");
             assert_eq!(failure.status, head[..3].parse().ok());
-            // Waits are spread by a tenth or 50 ms, and more than a minute is not waited for.
+            // Delays vary by a tenth or 50 ms. Delays of more than a minute are not awaited.
             let wait = wait.map_or(Duration::ZERO, Duration::from_millis);
-            let again = *kind != Fatal && wait <= Duration::from_secs(60);
+            let is_retried = *kind != Fatal && wait <= Duration::from_secs(60);
             let (calls, waited) = calls_and_wait(api, head, body).await;
-            assert_eq!(calls, 1 + usize::from(again), "{name}");
-            let wait = if again { wait } else { Duration::ZERO };
+            assert_eq!(calls, 1 + usize::from(is_retried), "{name}");
+            let wait = if is_retried { wait } else { Duration::ZERO };
             assert!(waited >= wait, "{name}: {waited:?}");
             let most = wait + (wait / 10).max(MILLISECOND * 50) + MILLISECOND;
             assert!(waited <= most, "{name}: {waited:?}");
@@ -346,21 +346,21 @@ async fn times_are_read_as_waits() {
     let header = format!("429 x\r\nx-ratelimit-reset: {seconds}");
     for (head, body) in [("429 x", &metadata[..]), ("429 x", &resets), (&header, "")] {
         for api in APIS {
-            let wait = error_of(api, head, body).await.retry_after.unwrap();
+            let wait = error_of(api, head, body).await.retry_after().unwrap();
             assert!(
                 (480..=500).contains(&wait.as_secs()),
                 "{head} {body} {wait:?}"
             );
         }
     }
-    // Long past: at once.
+    // Far in the past: immediately.
     let head = "429 x\r\nanthropic-ratelimit-requests-reset: 2020-01-01T00:00:00Z";
     let error = error_of(APIS[2], head, "").await;
-    assert_eq!(error.retry_after, Some(Duration::ZERO));
+    assert_eq!(error.retry_after(), Some(Duration::ZERO));
 }
 
 #[test]
-fn an_error_in_the_stream_ends_it_though_the_socket_stays_open() {
+fn an_error_in_the_stream_ends_it_on_an_open_connection() {
     use futures_util::FutureExt;
     for (body, kind) in [
         (
@@ -402,7 +402,7 @@ fn an_error_in_the_stream_ends_it_though_the_socket_stays_open() {
 }
 
 #[test]
-fn a_code_that_says_success_is_no_error() {
+fn a_success_code_is_not_an_error() {
     for dialect in DIALECTS {
         for payload in [
             r#"{"base_resp":{"status_code":0,"status_msg":"success"}}"#,

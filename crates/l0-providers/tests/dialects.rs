@@ -1,4 +1,4 @@
-//! What holds for the decoder of every dialect, on any bytes.
+//! Properties of the decoder of every dialect, for any bytes.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -13,7 +13,7 @@ use l0_providers::{Decoder, ProviderError};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A response with all that a dialect knows, as payloads.
+/// A response with everything that a dialect reads, as payloads.
 fn payloads(dialect: Dialect) -> &'static [&'static str] {
     match dialect.name {
         "openai-chat" => &[
@@ -56,7 +56,7 @@ fn payloads(dialect: Dialect) -> &'static [&'static str] {
     }
 }
 
-/// The payloads as a body, with the names of events where the dialect has them.
+/// The payloads as a body, with event names if the dialect has them.
 fn body(dialect: Dialect) -> String {
     let named = |payload: &&str| {
         let fields: serde_json::Value = serde_json::from_str(payload).unwrap_or_default();
@@ -112,7 +112,7 @@ fn line_ends_comments_and_cuts_change_nothing() {
 }
 
 #[test]
-fn a_body_that_ends_anywhere_gives_a_prefix() {
+fn a_truncated_body_yields_a_prefix() {
     for dialect in DIALECTS {
         let body = body(dialect);
         let (all, _) = dialect.decode(&body);
@@ -120,7 +120,7 @@ fn a_body_that_ends_anywhere_gives_a_prefix() {
         for end in 0..body.len() {
             let (tokens, error) = dialect.decode(&body.as_bytes()[..end]);
             assert!(error.is_none(), "{}: {end}: {error:?}", dialect.name);
-            // A call that is known only by its announcement may come out without its arguments.
+            // A call that is only announced may be yielded without its arguments.
             assert_eq!(tokens[..], all[..tokens.len()], "{}: {end}", dialect.name);
             let finished = tokens.iter().any(|token| token.finish.is_some());
             assert_eq!(finished, tokens.len() > finish, "{}: {end}", dialect.name);
@@ -129,7 +129,7 @@ fn a_body_that_ends_anywhere_gives_a_prefix() {
 }
 
 #[test]
-fn fields_of_other_types_read_like_absent_ones() {
+fn fields_of_unexpected_types_are_read_as_absent() {
     let odd = [
         "null",
         "true",
@@ -196,8 +196,8 @@ fn an_error_in_the_stream_is_the_last_item() {
             let mut with_error = payloads[..count].to_vec();
             with_error.push(ERROR);
             let (_, error) = dialect.failed(&with_error);
-            assert_eq!(error.status, Some(503), "{}", dialect.name);
-            assert_eq!(error.error_type.as_deref(), Some("overloaded_error"));
+            assert_eq!(error.status(), Some(503), "{}", dialect.name);
+            assert_eq!(error.error_type(), Some("overloaded_error"));
         }
     }
 }
@@ -213,7 +213,10 @@ fn an_endless_event_reads_no_more_than_the_limit() {
         let [Err(error @ ProviderError::EventTooLarge(_))] = &items[..] else {
             panic!("{dialect}: {items:?}");
         };
-        assert_eq!(error.failure(), Some(l0_core::Failure::fatal()));
+        assert_eq!(
+            error.failure(),
+            l0_core::Failure::fatal().detail("the response is too large")
+        );
         assert_eq!(read.get(), 101_000);
     }
     for dialect in DIALECTS {
@@ -238,8 +241,8 @@ fn an_endless_event_reads_no_more_than_the_limit() {
 }
 
 #[test]
-fn what_a_server_repeats_without_end_does_not_grow_the_state() {
-    // More calls, blocks and choices than are told apart, each with a name of its own.
+fn endless_repetition_does_not_grow_the_state() {
+    // More calls, blocks and choices than are distinguished, each with a different name.
     let count = 2000;
     for (dialect, payload) in [
         (
@@ -267,7 +270,7 @@ fn what_a_server_repeats_without_end_does_not_grow_the_state() {
         let one = sse(&payloads[..1]);
         let state = |body: &str| allocation_counter::measure(|| drop(dialect.decode(body)));
         let (all, first) = (state(&body), state(&one));
-        // The tokens that the test itself collects, and what is bounded.
+        // The tokens that the test itself collects, and the bounded state.
         let tokens = count as u64 * 700;
         assert!(
             all.bytes_max < first.bytes_max + tokens + 200_000,
@@ -319,7 +322,7 @@ fn one_event_takes_a_small_multiple_of_its_size() {
             let many = vec![item; 50_000 / item.len()].join(",");
             let body = sse(&[&shape.replace('X', &many)]);
             let taken = allocation_counter::measure(|| drop(dialect.decode(&body)));
-            // The body, as the test makes a copy of it, its event, and what is kept of it.
+            // The body, which the test copies, its event, and the part that is kept of it.
             let allowed = 5 * body.len() as u64 + 256 * 1024;
             let name = dialect.name;
             assert!(
@@ -343,7 +346,7 @@ const OTHER: [&[u8]; 4] = [
     b"\xEF\xBB\xBF",
 ];
 
-/// Events of any dialect in any order, good and bad.
+/// Events of any dialect in any order, valid and invalid.
 fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let all = DIALECTS.iter().flat_map(|dialect| payloads(*dialect));
     let all: Vec<String> = all.map(|payload| (*payload).to_owned()).collect();
@@ -390,7 +393,7 @@ proptest! {
         prop_assert!(same(&whole, &dialect.chunks(chunks)));
     }
 
-    /// Any byte in any place of a response is read or typed.
+    /// Any byte in any place of a response is read or leads to a typed error.
     #[test]
     fn mutated_responses_never_panic(
         dialect in dialect(),

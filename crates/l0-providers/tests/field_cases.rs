@@ -1,8 +1,8 @@
-//! What people who stream in production reported to go wrong: each kind, in every dialect in which it
-//! can occur, from the bytes to what a run says of it.
+//! Problems that users reported from production streams: each kind, in every dialect in which it can occur, from the
+//! bytes to what a run reports.
 //!
-//! Run it with `--nocapture` for the table. With `L0_FIELD_CASES`, a folder of such cases in files is
-//! read too.
+//! Run with `--nocapture` to print the table. If `L0_FIELD_CASES` is set, cases in the files of that folder are read
+//! too.
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -22,9 +22,8 @@ use l0_core::{Attempt, Backoff, Chunk, Error, L0, Monitoring, Retry, Timeouts, T
 use l0_providers::{ProviderError, ProviderToken};
 use tokio::time::Instant;
 
-/// What a run says in the end, on one line: outcome, calls, text, tokens, finish reason, counts of
-/// the provider (input, of it read from a cache and written to one; output, of it reasoning; total),
-/// and the failure.
+/// Summarizes a run on one line: outcome, calls, text, tokens, finish reason, the provider's counts (input with cache
+/// reads and writes in parentheses, output with reasoning in parentheses, and total), and the failure.
 async fn value<S, E, F>(timeouts: Timeouts, mut connect: impl FnMut(Attempt) -> F + Send) -> String
 where
     S: Stream<Item = Result<ProviderToken, ProviderError<E>>> + Send,
@@ -55,13 +54,13 @@ where
             Ok(Chunk::Item(token)) if token.kind == TokenKind::Text => text.push_str(&token.text),
             Ok(Chunk::Restart { .. }) => text.clear(),
             Err(Error::Source { source, .. }) => {
-                let kind = source.failure().map(|failure| failure.kind);
-                failure = Some(match (&source, kind) {
-                    (ProviderError::NotAnAnswer(not), Some(kind)) => {
+                let kind = source.failure().kind;
+                failure = Some(match &source {
+                    ProviderError::NotAnAnswer(not) => {
                         format!("{} ({kind:?})", not.content_type)
                     }
-                    (_, Some(kind)) => format!("{kind:?}"),
-                    (_, None) => "transport".to_owned(),
+                    ProviderError::Transport(_) => "transport".to_owned(),
+                    _ => format!("{kind:?}"),
                 });
             }
             _ => {}
@@ -74,25 +73,25 @@ where
             .as_u64()
             .map_or("-".to_owned(), |n| n.to_string())
     };
-    let mut said = vec![
+    let mut summary = vec![
         telemetry["outcome"].as_str().unwrap_or_default().to_owned(),
         format!("{} calls", calls.load(Ordering::Relaxed)),
         format!("{text:?}"),
         format!("{} tokens", telemetry["metrics"]["totalTokens"]),
     ];
-    said.extend(telemetry["finishReason"].as_str().map(str::to_owned));
+    summary.extend(telemetry["finishReason"].as_str().map(str::to_owned));
     if usage.is_object() {
         let [input, cached, written] = ["input", "cachedInput", "cacheWriteInput"].map(count);
         let [output, reasoning, total] = ["output", "reasoning", "total"].map(count);
-        said.push(format!(
+        summary.push(format!(
             "{input} ({cached}, {written}) + {output} ({reasoning}) = {total}"
         ));
     }
-    said.extend(failure);
-    said.join(", ")
+    summary.extend(failure);
+    summary.join(", ")
 }
 
-/// What a run over the same body in every attempt says.
+/// The summary of a run whose attempts all have this body.
 async fn of_body(dialect: Dialect, body: impl Into<Vec<u8>>) -> String {
     let body: Vec<u8> = body.into();
     value(Timeouts::new(), move |_| {
@@ -103,7 +102,7 @@ async fn of_body(dialect: Dialect, body: impl Into<Vec<u8>>) -> String {
     .await
 }
 
-/// What a run over the same HTTP response in every attempt says.
+/// The summary of a run whose attempts all get this HTTP response.
 async fn of_response(api: Api, response: String) -> String {
     let (address, _requests) = server(response).await;
     value(Timeouts::new(), move |_| {
@@ -114,7 +113,7 @@ async fn of_response(api: Api, response: String) -> String {
     .await
 }
 
-/// The value in each dialect; those without one are left out.
+/// The summary in each dialect; dialects without one are skipped.
 struct Case {
     kind: &'static str,
     /// In the order of [`DIALECTS`].
@@ -157,13 +156,13 @@ fn only(dialect: Dialect, kind: &'static str, expected: &'static str, payloads: 
     }
 }
 
-/// What is said in each dialect, in the order of [`DIALECTS`].
+/// Picks the value for a dialect, in the order of [`DIALECTS`].
 fn pick(dialect: Dialect, of: [&str; 4]) -> String {
     let at = DIALECTS.iter().position(|d| d.name == dialect.name);
     of[at.unwrap()].to_owned()
 }
 
-/// A piece of text, in JSON's spelling.
+/// A piece of text, escaped as in JSON.
 fn text(dialect: Dialect, text: &str) -> String {
     pick(
         dialect,
@@ -177,7 +176,7 @@ fn text(dialect: Dialect, text: &str) -> String {
     .replace('X', text)
 }
 
-/// The end of the answer, for a reason in JSON.
+/// The end of the answer, with a reason as JSON.
 fn end(dialect: Dialect, reason: &str) -> String {
     pick(
         dialect,
@@ -224,7 +223,7 @@ fn cases() -> Vec<Case> {
     vec![
         // Usage.
         counted(
-            "what a cache gave and took is input",
+            "cache reads and writes are input",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 735 (600, 30) + 9 (-) = 744"#,
             [
                 r#"{"prompt_tokens":735,"completion_tokens":9,"total_tokens":744,"prompt_tokens_details":{"cached_tokens":600,"cache_write_tokens":30}}"#,
@@ -234,7 +233,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         counted(
-            "reasoning beside the output, as the total says",
+            "reasoning next to the output, according to the total",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 50 (-, -) + 40 (33) = 90"#,
             [
                 r#"{"prompt_tokens":50,"completion_tokens":7,"total_tokens":90,"completion_tokens_details":{"reasoning_tokens":33}}"#,
@@ -244,7 +243,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         counted(
-            "reasoning inside the output, as the total says",
+            "reasoning inside the output, according to the total",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 50 (-, -) + 40 (33) = 90"#,
             [
                 r#"{"prompt_tokens":50,"completion_tokens":40,"total_tokens":90,"completion_tokens_details":{"reasoning_tokens":33}}"#,
@@ -254,7 +253,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         counted(
-            "reasoning above the output, and no total",
+            "reasoning above the output, without a total",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 50 (-, -) + 40 (33) = 90"#,
             [
                 r#"{"prompt_tokens":50,"completion_tokens":7,"completion_tokens_details":{"reasoning_tokens":33}}"#,
@@ -274,7 +273,7 @@ fn cases() -> Vec<Case> {
             ],
         ),
         case(
-            "late zeros take nothing back",
+            "late zeros do not replace counts",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 50 (20, -) + 7 (-) = 57"#,
             |dialect| {
                 let first = match dialect.name {
@@ -302,13 +301,13 @@ fn cases() -> Vec<Case> {
             },
         ),
         counted(
-            "no counts are none",
+            "missing counts are absent",
             r#"completed, 1 calls, "Hi", 1 tokens, stop"#,
             [r#"{"prompt_tokens":null}"#, "null", "{}", "{}"],
         ),
         only(
             ANTHROPIC,
-            "passes that are billed beside",
+            "passes that are billed in addition",
             r#"completed, 1 calls, "Hi", 1 tokens, stop, 940 (-, -) + 77 (-) = 1017"#,
             &[
                 &hi(ANTHROPIC),
@@ -326,7 +325,7 @@ fn cases() -> Vec<Case> {
         ),
         // Finish reasons.
         case(
-            "a finish reason that says failure",
+            "a finish reason that reports a failure",
             r#"failed, 2 calls, "Hi", 2 tokens, Server"#,
             |dialect| [hi(dialect), end(dialect, "\"upstream_error\"")],
         ),
@@ -336,10 +335,10 @@ fn cases() -> Vec<Case> {
             |dialect| [hi(dialect), end(dialect, "\"MAX_TOKENS\"")],
         ),
         case(
-            "the text `null` is no finish reason",
+            "the text `null` is not a finish reason",
             r#"truncated, 2 calls, "Hi", 2 tokens"#,
             |dialect| match dialect.name {
-                // The event's name says how it ended.
+                // The event's name reports how it ended.
                 "openai-responses" => [
                     hi(dialect),
                     r#"{"type":"response.in_progress","response":{"status":"null"}}"#.to_owned(),
@@ -348,12 +347,12 @@ fn cases() -> Vec<Case> {
             },
         ),
         case(
-            "no text, as the limit was reached",
+            "no text because the limit was reached",
             r#"completed, 1 calls, "", 0 tokens, length"#,
             |dialect| [end(dialect, "\"max_tokens\"")],
         ),
         case(
-            "no text but reasoning, as the limit was reached",
+            "no text but reasoning because the limit was reached",
             r#"completed, 1 calls, "", 1 tokens, length"#,
             |dialect| {
                 let reasoning = [
@@ -366,24 +365,24 @@ fn cases() -> Vec<Case> {
             },
         ),
         case(
-            "no text, as the model refused",
+            "no text because the model refused",
             r#"completed, 1 calls, "", 0 tokens, refusal"#,
             |dialect| [end(dialect, "\"refusal\"")],
         ),
         case(
-            "no text, as it was blocked",
+            "no text because it was blocked",
             r#"completed, 1 calls, "", 0 tokens, content_filter"#,
             |dialect| [end(dialect, "\"content_filter\"")],
         ),
         only(
             RESPONSES,
-            "no text, and the answer is not complete",
+            "no text, and the answer is incomplete",
             r#"completed, 1 calls, "", 0 tokens, length"#,
             &[r#"{"type":"response.incomplete","response":{"status":"incomplete"}}"#],
         ),
         only(
             GEMINI,
-            "no text, as the prompt was blocked",
+            "no text because the prompt was blocked",
             r#"completed, 1 calls, "", 0 tokens, content_filter"#,
             &[r#"{"promptFeedback":{"blockReason":"OTHER"}}"#],
         ),
@@ -392,7 +391,7 @@ fn cases() -> Vec<Case> {
             r#"failed, 2 calls, "", 0 tokens, stop"#,
             |dialect| [stop(dialect)],
         ),
-        // Answers that are no letters.
+        // Answers without letters.
         case(
             "an emoji is an answer",
             r#"completed, 1 calls, "👍", 1 tokens, stop"#,
@@ -425,7 +424,7 @@ fn cases() -> Vec<Case> {
         ),
         only(
             RESPONSES,
-            "an image on the way is a token",
+            "a partial image is a token",
             r#"completed, 1 calls, "", 2 tokens, stop"#,
             &[
                 r#"{"type":"response.image_generation_call.partial_image","output_index":0,"partial_image_b64":"iV"}"#,
@@ -456,7 +455,7 @@ fn cases() -> Vec<Case> {
         ),
         only(
             RESPONSES,
-            "a question for approval is an answer",
+            "a request for approval is an answer",
             r#"completed, 1 calls, "", 1 tokens, tool_calls"#,
             &[
                 r#"{"type":"response.output_item.done","output_index":0,"item":{"type":"mcp_approval_request","id":"r","server_label":"s","name":"drop","arguments":"{}"}}"#,
@@ -472,9 +471,9 @@ fn cases() -> Vec<Case> {
                 &stop(ANTHROPIC),
             ],
         ),
-        // Text and arguments that come whole.
+        // Text and arguments that arrive whole.
         case(
-            "text that comes whole",
+            "text that arrives whole",
             r#"completed, 1 calls, "Hi", 1 tokens, stop"#,
             |dialect| {
                 let whole = [
@@ -487,7 +486,7 @@ fn cases() -> Vec<Case> {
             },
         ),
         case(
-            "text that comes whole after its pieces",
+            "text that arrives whole after its pieces",
             r#"completed, 1 calls, "Hi!", 2 tokens, stop"#,
             |dialect| {
                 let whole = [
@@ -505,7 +504,7 @@ fn cases() -> Vec<Case> {
             },
         ),
         case(
-            "a call that comes whole",
+            "a call that arrives whole",
             r#"completed, 1 calls, "", 1 tokens, tool_calls"#,
             |dialect| {
                 let whole = [
@@ -567,7 +566,7 @@ fn cases() -> Vec<Case> {
             |dialect| [text(dialect, r"Hi \ud83d"), stop(dialect)],
         ),
         case(
-            "numbers that are none",
+            "`NaN` and `Infinity`",
             r#"completed, 1 calls, "Hi", 1 tokens, stop"#,
             |dialect| {
                 let odd = hi(dialect).replacen('{', r#"{"score":NaN,"least":-Infinity,"#, 1);
@@ -580,12 +579,12 @@ fn cases() -> Vec<Case> {
             "{\"message\":{\"content\":\"Hi\"},\"done\":false}\n{\"message\":{\"content\":\"\"},\"done\":true}\n",
         ),
         raw(
-            "lines of JSON, of which one is an error",
+            "lines of JSON, one of them an error",
             r#"failed, 2 calls, "", 0 tokens, RateLimited"#,
             "{\"error\":{\"code\":\"rate_limit\",\"message\":\"m\"}}\n",
         ),
         raw(
-            "JSON that is no stream",
+            "JSON that is not a stream",
             r#"failed, 1 calls, "", 0 tokens, application/json (Fatal)"#,
             "{\n  \"choices\": []\n}",
         ),
@@ -599,14 +598,14 @@ fn cases() -> Vec<Case> {
             r#"failed, 1 calls, "", 0 tokens, text/html (Fatal)"#,
             "<html><body>Sign in</body></html>",
         ),
-        // Failures that are told in the stream.
+        // Failures that are reported in the stream.
         raw(
-            "throttling by its code",
+            "throttling, by its code",
             r#"failed, 2 calls, "", 0 tokens, RateLimited"#,
             "id:1\nevent:error\n:HTTP_STATUS/429\ndata:{\"code\":\"Throttling.RateQuota\",\"message\":\"m\",\"request_id\":\"r\"}\n\n",
         ),
         raw(
-            "throttling by its message alone",
+            "throttling, by its message alone",
             r#"failed, 2 calls, "", 0 tokens, RateLimited"#,
             "data: {\"error\":{\"message\":\"Too many requests, slow down\"}}\n\n",
         ),
@@ -657,7 +656,7 @@ async fn each_kind_in_each_dialect() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Reasoning under each of its names is reasoning, and given once.
+/// Reasoning under each of its names is reasoning, and yielded once.
 #[test]
 fn reasoning_under_other_names() {
     let chat = [
@@ -735,9 +734,9 @@ fn reasoning_under_other_names() {
     }
 }
 
-/// What comes with `done` events is given once, whichever of them there are.
+/// Content of `done` events is yielded once, whichever events arrive.
 #[test]
-fn responses_that_come_whole_are_given_once() {
+fn responses_that_arrive_whole_are_yielded_once() {
     let text = [
         r#"{"type":"response.output_text.delta","output_index":0,"content_index":0,"delta":"Hi"}"#,
         r#"{"type":"response.output_text.done","output_index":0,"content_index":0,"text":"Hi"}"#,
@@ -772,7 +771,7 @@ fn responses_that_come_whole_are_given_once() {
         (&refusal, TokenKind::Text),
         (&call, TokenKind::ToolCall),
     ] {
-        // Every choice of them, in order.
+        // Every subset of the events, in order.
         for chosen in 1_u32..1 << events.len() {
             let mut payloads: Vec<_> = (0..events.len())
                 .filter(|at| chosen >> at & 1 == 1)
@@ -782,7 +781,7 @@ fn responses_that_come_whole_are_given_once() {
                 payloads.insert(0, added);
             }
             let refuses = events[0].contains("refusal");
-            // Without places, it is the same.
+            // The result is the same without positions.
             let placeless: Vec<_> = payloads
                 .iter()
                 .map(|payload| {
@@ -810,7 +809,7 @@ fn responses_that_come_whole_are_given_once() {
             }
         }
     }
-    // Calls that are finished in another order than they began.
+    // Calls that finish in another order than they began.
     let announce = |at: u32| {
         format!(
             r#"{{"type":"response.output_item.added","output_index":{at},"item":{{"type":"function_call","call_id":"i{at}","name":"f{at}"}}}}"#
@@ -834,9 +833,9 @@ fn responses_that_come_whole_are_given_once() {
     );
 }
 
-/// A body with the wrong label is read for what it is; another protocol is named.
+/// A body with the wrong content type is read for what it is; another protocol is named.
 #[tokio::test(start_paused = true)]
-async fn labels_of_bodies() {
+async fn content_types_of_bodies() {
     for api in APIS {
         let dialect = api.dialect;
         let hi = [text(dialect, "Hi"), stop(dialect)];
@@ -902,7 +901,7 @@ async fn labels_of_bodies() {
     }
 }
 
-/// What a decoder may give for ever without a token, each piece after a while.
+/// Events that a decoder may read indefinitely without a token, each after a pause.
 fn quiet(dialect: Dialect) -> [String; 3] {
     let empty = text(dialect, "");
     [
@@ -925,16 +924,16 @@ fn prelude(dialect: Dialect) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_prelude_is_no_token() {
+async fn a_prelude_is_not_a_token() {
     for dialect in DIALECTS {
         for quiet in [vec![String::new()], quiet(dialect).to_vec()].concat() {
-            // Silence, or what says nothing ten times a second.
+            // Silence, or events without content ten times a second.
             let timeouts = Timeouts::new().first_token(Duration::from_secs(60));
             let started = Instant::now();
-            let said = quiet.clone();
+            let filler = quiet.clone();
             let value = value(timeouts, move |_| {
                 let first = sse(&[&prelude(dialect)]).into_bytes();
-                let later = stream::unfold(said.clone(), |quiet| async move {
+                let later = stream::unfold(filler.clone(), |quiet| async move {
                     match &quiet[..] {
                         "" => std::future::pending().await,
                         _ => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -951,7 +950,7 @@ async fn a_prelude_is_no_token() {
             let took = started.elapsed().as_millis();
             assert!((120_000..120_003).contains(&took), "{name}: {took}");
         }
-        // Two minutes of thinking, and then the answer.
+        // Two minutes of thinking, then the answer.
         let timeouts = Timeouts::new()
             .first_token(Duration::from_secs(300))
             .inter_token(Duration::from_secs(10));
@@ -975,11 +974,11 @@ async fn a_prelude_is_no_token() {
     }
 }
 
-/// The value of each case in a folder of files.
+/// The summary of each case in a folder of files.
 #[tokio::test(start_paused = true)]
 async fn cases_in_files() {
     let Some(folder) = std::env::var_os("L0_FIELD_CASES").map(PathBuf::from) else {
-        println!("switched off: L0_FIELD_CASES is not set");
+        println!("skipped: L0_FIELD_CASES is not set");
         return;
     };
     let mut names: Vec<_> = std::fs::read_dir(&folder)
@@ -1022,7 +1021,7 @@ async fn cases_in_files() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A body after which the socket stays open.
+/// A body after which the connection stays open.
 async fn open(dialect: Dialect, body: &str, timeouts: Timeouts) -> String {
     let body = body.to_owned().into_bytes();
     value(timeouts, move |_| {

@@ -1,4 +1,4 @@
-//! Why an answer ended, in every provider's words and every dialect.
+//! Finish reasons, in every provider's words and every dialect.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -51,7 +51,7 @@ fn every_dialect_knows_the_words_of_all_providers() {
         ] {
             let tokens = dialect.tokens(&[&last(dialect, &format!("\"{reason}\""))]);
             let name = dialect.name;
-            // There, the event says that the answer is cut.
+            // The event reports that the answer is incomplete.
             let finish = match finish {
                 Other if name == RESPONSES.name => Length,
                 finish => finish,
@@ -62,7 +62,7 @@ fn every_dialect_knows_the_words_of_all_providers() {
 }
 
 #[test]
-fn a_reason_that_says_failure_is_one() {
+fn a_failure_reason_is_an_error() {
     for dialect in DIALECTS {
         for reason in [
             "error",
@@ -80,14 +80,14 @@ fn a_reason_that_says_failure_is_one() {
             let name = dialect.name;
             let (tokens, error) = dialect.failed(&[&last(dialect, &format!("\"{reason}\""))]);
             assert_eq!(error.failure().kind, FailureKind::Server, "{name} {reason}");
-            assert_eq!(error.code.as_deref(), Some(reason));
+            assert_eq!(error.code(), Some(reason));
             assert_eq!(finishes(&tokens), [(Some(reason), None)], "{name}");
         }
     }
 }
 
 #[test]
-fn null_in_any_form_is_no_reason() {
+fn null_in_any_form_is_not_a_reason() {
     for dialect in [CHAT, ANTHROPIC, GEMINI] {
         for reason in [
             "null",
@@ -104,14 +104,14 @@ fn null_in_any_form_is_no_reason() {
             assert!(finishes(&tokens).is_empty(), "{}: {reason}", dialect.name);
         }
     }
-    // The event's name says that it is incomplete.
+    // The event's name reports that it is incomplete.
     let tokens = RESPONSES.tokens(&[&last(RESPONSES, "\"null\"")]);
     let expected = [(Some("incomplete"), Some(FinishReason::Length))];
     assert_eq!(finishes(&tokens), expected);
 }
 
 #[test]
-fn a_refusal_without_a_word_is_one() {
+fn a_refusal_without_text_is_a_refusal() {
     let tokens = ANTHROPIC.tokens(&[
         r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":4,"output_tokens":1}}}"#,
         r#"{"type":"message_delta","delta":{"stop_reason":"refusal"},"usage":{"output_tokens":1}}"#,
@@ -124,7 +124,7 @@ fn a_refusal_without_a_word_is_one() {
 }
 
 #[test]
-fn a_response_that_is_done_ends_as_its_status_says() {
+fn a_done_response_ends_according_to_its_status() {
     let done = |response: &str| format!(r#"{{"type":"response.done","response":{response}}}"#);
     for (response, reason, finish) in [
         (r#"{"status":"completed"}"#, "completed", FinishReason::Stop),

@@ -1,4 +1,4 @@
-//! Gemini's streams, good and bad, from payloads to tokens.
+//! Gemini's streams, valid and invalid, from payloads to tokens.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -123,7 +123,7 @@ fn tool_calls_keep_their_identity() {
             (3, None, Some("slow"), ""),
             (3, None, None, r#"[{"jsonPath":"$.x","stringValue":"a"}]"#),
             (3, None, None, ""),
-            // As it was sent, in order, and exactly.
+            // As sent: in order and exact.
             (
                 4,
                 None,
@@ -232,7 +232,7 @@ fn counts_are_cumulative_and_never_guessed() {
 }
 
 #[test]
-fn errors_are_typed_and_come_after_what_was_said() {
+fn errors_are_typed_and_follow_the_content() {
     use FailureKind::{Fatal, RateLimited, Server};
     for (code, status, kind) in [
         (429, "RESOURCE_EXHAUSTED", RateLimited),
@@ -250,15 +250,15 @@ fn errors_are_typed_and_come_after_what_was_said() {
         let (all, failed) = GEMINI.failed(&[&parts(r#"{"text":"a"}"#), &error, &finish("STOP")]);
         assert_eq!(text_of(&all), "a");
         assert!(finishes(&all).is_empty());
-        assert_eq!(failed.error_type.as_deref(), Some(status));
-        assert_eq!(failed.status, Some(code));
-        assert_eq!(failed.message.as_deref(), Some("m"));
-        assert_eq!(failed.retry_after, Some(Duration::from_millis(27_500)));
+        assert_eq!(failed.error_type(), Some(status));
+        assert_eq!(failed.status(), Some(code));
+        assert_eq!(failed.message(), Some("m"));
+        assert_eq!(failed.retry_after(), Some(Duration::from_millis(27_500)));
         assert_eq!(failed.failure().kind, kind, "{status}");
     }
-    let beside = r#"{"candidates":[{"content":{"parts":[{"text":"b"}]}}],"usageMetadata":{"promptTokenCount":1},"error":{"code":503,"message":"m"}}"#;
-    let (all, failed) = GEMINI.failed(&[beside]);
+    let with_error = r#"{"candidates":[{"content":{"parts":[{"text":"b"}]}}],"usageMetadata":{"promptTokenCount":1},"error":{"code":503,"message":"m"}}"#;
+    let (all, failed) = GEMINI.failed(&[with_error]);
     assert_eq!(text_of(&all), "b");
     assert_eq!(all[0].usage, Some(Usage::new().input(1)));
-    assert_eq!(failed.status, Some(503));
+    assert_eq!(failed.status(), Some(503));
 }

@@ -1,4 +1,4 @@
-//! OpenAI's client, and what all clients have in common, against a small server on the loopback.
+//! OpenAI's client, and the behavior shared by all clients, against a small server on the loopback interface.
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::server::{answer, server, streamed};
 use common::*;
 use futures_util::StreamExt;
-use l0_core::{Failure, FailureKind, FinishReason};
+use l0_core::{Failure, FailureKind, FinishReason, NetworkErrorKind};
 use l0_providers::openai::{ChatRequest, Client, from_response};
 use l0_providers::{ApiError, ProviderError, ProviderStream, ProviderToken};
 use tokio::net::TcpListener;
@@ -91,7 +91,7 @@ async fn a_request_and_its_stream() {
 }
 
 #[tokio::test]
-async fn a_response_of_ones_own() {
+async fn a_response_to_a_request_of_your_own() {
     let (address, _requests) = server(streamed(&hello())).await;
     let response = reqwest::get(address).await.unwrap();
     let (tokens, error) = collect(from_response(response).await.unwrap()).await;
@@ -159,8 +159,8 @@ async fn statuses_become_typed_errors() {
     ] {
         let error = api_error(answer(&format!("{head}\r\n{json}"), body)).await;
         let status: u16 = head[..3].parse().unwrap();
-        assert_eq!(error.status, Some(status), "{body}");
-        assert_eq!(error.message.as_deref(), Some("m"), "{body}");
+        assert_eq!(error.status(), Some(status), "{body}");
+        assert_eq!(error.message(), Some("m"), "{body}");
         assert_eq!(error.failure().kind, kind, "{body}");
         assert_eq!(error.failure().status, Some(status), "{body}");
     }
@@ -185,7 +185,7 @@ async fn statuses_become_typed_errors() {
         ),
     ] {
         let error = api_error(answer(head, body)).await;
-        assert_eq!(error.message.as_deref(), message);
+        assert_eq!(error.message(), message);
         assert_eq!(error.failure(), Failure::status(502));
     }
 }
@@ -195,24 +195,24 @@ async fn waits_and_request_ids_come_from_the_headers() {
     let head =
         "429 Too Many\r\ncontent-type: application/json\r\nretry-after: 2\r\nx-request-id: r-1";
     let error = api_error(answer(head, r#"{"error":{"message":"m","retry_after":9}}"#)).await;
-    assert_eq!(error.retry_after, Some(Duration::from_secs(2)));
-    assert_eq!(error.failure().retry_after, error.retry_after);
-    assert_eq!(error.request_id.as_deref(), Some("r-1"));
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    assert_eq!(error.failure().retry_after, error.retry_after());
+    assert_eq!(error.request_id(), Some("r-1"));
     let head = "503 Busy\r\nretry-after-ms: 250\r\nretry-after: 2";
     let error = api_error(answer(head, "")).await;
-    assert_eq!(error.retry_after, Some(Duration::from_millis(250)));
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(250)));
     let head = "503 Busy\r\ndate: Wed, 21 Oct 2015 07:28:00 GMT\r\nretry-after: Wed, 21 Oct 2015 07:28:03 GMT";
     let error = api_error(answer(head, "")).await;
-    assert_eq!(error.retry_after, Some(Duration::from_secs(3)));
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
 }
 
-/// All texts of an error, those that only its fields have included.
+/// All texts of an error, including those that only its fields have.
 fn texts(error: &Error) -> String {
     let mut texts = format!("{error} {error:?}");
     match error {
         ProviderError::Api(error) => {
-            let fields = [&error.error_type, &error.code, &error.message];
-            for text in fields.into_iter().chain([&error.request_id]).flatten() {
+            let fields = [error.error_type(), error.code(), error.message()];
+            for text in fields.into_iter().chain([error.request_id()]).flatten() {
                 texts += text;
             }
         }
@@ -223,7 +223,7 @@ fn texts(error: &Error) -> String {
 }
 
 #[tokio::test]
-async fn what_a_server_repeats_of_a_clients_secrets_is_in_no_error() {
+async fn secrets_that_a_server_repeats_are_in_no_error() {
     const ERROR: &str = r#"{"error":{"message":"wrong SECRET!","type":"SECRET","code":"SECRET"},"request_id":"SECRET"}"#;
     let json = "content-type: application/json";
     let stream = "200 OK\r\ncontent-type: text/event-stream".to_owned();
@@ -285,7 +285,7 @@ async fn what_a_server_repeats_of_a_clients_secrets_is_in_no_error() {
                 "{answer}: {texts}"
             );
             assert!(!texts.contains(base64), "{answer}: {texts}");
-            // What is no content type at all is not kept.
+            // A value that is not a content type is not kept.
             let is_taken_out = texts.contains("[redacted]") || texts.ends_with("unknown");
             assert!(is_taken_out, "{answer}: {texts}");
             let has_words = answer.contains("wrong");
@@ -299,20 +299,17 @@ async fn what_a_server_repeats_of_a_clients_secrets_is_in_no_error() {
 }
 
 #[tokio::test]
-async fn the_names_that_a_token_carries_hold_no_secret() {
+async fn the_names_in_a_token_contain_no_secret() {
     let chunk = r#"{"id":"r-a-canary-key","model":"m-a-canary-key","choices":[{"delta":{"content":"a-canary-key"}}]}"#;
     let stream = ask(streamed(&sse(&[chunk]))).await.unwrap();
     let (tokens, _) = collect(stream).await;
     assert_eq!(tokens[0].model.as_deref(), Some("m-[redacted]"));
     assert_eq!(tokens[0].response_id.as_deref(), Some("r-[redacted]"));
-    assert_eq!(
-        tokens[0].text, "a-canary-key",
-        "the answer is handed out as it is"
-    );
+    assert_eq!(tokens[0].text, "a-canary-key", "the answer is unchanged");
 }
 
 #[tokio::test]
-async fn the_value_of_a_header_that_is_no_credential_is_left_in_names_and_errors() {
+async fn the_value_of_a_header_that_is_not_a_credential_is_kept_in_names_and_errors() {
     let chunk =
         r#"{"id":"r","model":"openai/gpt-4o-a-canary-key","choices":[{"delta":{"content":"hi"}}]}"#;
     let refused = r#"{"error":{"message":"openai refused a-canary-key"}}"#;
@@ -348,7 +345,7 @@ async fn the_value_of_a_header_that_is_no_credential_is_left_in_names_and_errors
 }
 
 #[test]
-fn a_request_does_not_print_what_it_asks() {
+fn a_request_does_not_print_its_prompt() {
     let request = ChatRequest::new("m").system("canary").user("canary");
     let request = request.set("user", "canary");
     let shown = format!("{request:?}");
@@ -360,7 +357,7 @@ fn a_request_does_not_print_what_it_asks() {
 }
 
 #[tokio::test]
-async fn what_a_provider_repeats_of_a_prompt_is_not_displayed() {
+async fn a_prompt_that_a_provider_repeats_is_not_displayed() {
     let body = r#"{"error":{"message":"cannot answer: my secret prompt","type":"my secret prompt","code":"my secret prompt"}}"#;
     let error = ask(answer("500 No\r\ncontent-type: application/json", body))
         .await
@@ -370,10 +367,7 @@ async fn what_a_provider_repeats_of_a_prompt_is_not_displayed() {
     let ProviderError::Api(error) = error else {
         panic!("{error:?}")
     };
-    assert_eq!(
-        error.message.as_deref(),
-        Some("cannot answer: my secret prompt")
-    );
+    assert_eq!(error.message(), Some("cannot answer: my secret prompt"));
 }
 
 #[tokio::test]
@@ -400,26 +394,26 @@ async fn a_redirect_is_not_followed_and_so_takes_no_key_or_prompt_elsewhere() {
 }
 
 #[tokio::test]
-async fn of_a_large_error_body_only_the_beginning_is_read() {
-    // A body that never ends: chunks, as long as somebody reads.
+async fn only_the_start_of_a_large_error_body_is_read() {
+    // A body that never ends, in chunks.
     let head =
         "HTTP/1.1 500 Oops\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(0x10000));
     let error = api_error(format!("{head}{}", chunk.repeat(200))).await;
     assert_eq!(error.failure(), Failure::status(500));
-    assert_eq!(error.message, None);
+    assert_eq!(error.message(), None);
     // A body that breaks off does not hide the status.
     let error = api_error("HTTP/1.1 500 Oops\r\ncontent-length: 100\r\n\r\n{").await;
-    assert_eq!(error.status, Some(500));
+    assert_eq!(error.status(), Some(500));
 }
 
 #[tokio::test]
-async fn a_successful_response_that_is_no_answer() {
+async fn a_successful_response_that_is_not_an_answer() {
     let json = "200 OK\r\ncontent-type: application/json; charset=utf-8";
     let error = api_error(answer(json, r#"{"error":{"message":"m","code":429}}"#)).await;
     assert_eq!(error.failure(), Failure::status(429));
     let error = api_error(answer(json, r#"{"object":"error","message":"m"}"#)).await;
-    assert_eq!(error.message.as_deref(), Some("m"));
+    assert_eq!(error.message(), Some("m"));
     for (head, body) in [
         (
             json,
@@ -434,9 +428,12 @@ async fn a_successful_response_that_is_no_answer() {
         };
         assert!(json.contains(&not.content_type) || not.content_type == "text/html");
         assert!(!format!("{error} {error:?}").contains("canary"));
-        assert_eq!(error.failure(), Some(Failure::fatal()));
+        assert_eq!(
+            error.failure(),
+            Failure::fatal().detail("the response is not an answer of the API")
+        );
     }
-    // A missing or other content type may well be a stream.
+    // A response with a missing or another content type can be a stream.
     let stream = ask(answer("200 OK", &hello())).await.unwrap();
     assert_eq!(text_of(&collect(stream).await.0), "Hello");
 }
@@ -454,8 +451,9 @@ async fn a_connection_dropped_in_mid_stream_is_the_transports_error() {
         assert_eq!(text_of(&tokens), "Hel");
         let error = error.unwrap();
         assert!(matches!(error, ProviderError::Transport(_)), "{error:?}");
-        assert_eq!(error.failure(), None);
-        // What core reads it by.
+        let cut = Failure::network(NetworkErrorKind::PartialChunks);
+        assert_eq!(error.failure(), cut);
+        // The chain that core reads.
         let mut chain = error.to_string();
         let mut kind = None;
         let mut source = error.source();
@@ -511,12 +509,13 @@ async fn a_refused_connection_does_not_name_the_address() {
 }
 
 #[tokio::test]
-async fn a_request_that_is_no_object_is_not_sent() {
+async fn a_request_that_is_not_an_object_is_not_sent() {
     let client = Client::new("http://127.0.0.1:1").unwrap();
     let error = client.chat_stream("canary").await.unwrap_err();
     assert!(matches!(error, ProviderError::Request(_)));
     assert!(!format!("{error} {error:?}").contains("canary"));
-    assert_eq!(error.failure(), Some(Failure::fatal()));
+    let expected = Failure::fatal().detail("the request is not a JSON object");
+    assert_eq!(error.failure(), expected);
 }
 
 #[tokio::test]

@@ -1,7 +1,6 @@
-//! A response that stops to say anything ends within its limits, wherever it stops, and whatever is sent
-//! in place of tokens.
+//! A stalled response ends within its limits, at every position, and with anything sent instead of tokens.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "a test says what it skipped")]
+#![allow(clippy::print_stdout, reason = "a test prints what it skipped")]
 
 mod common;
 
@@ -22,10 +21,10 @@ use tokio::time::{Instant, sleep};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// How often something is sent after the response has stopped to give tokens.
+/// Interval of the filler after the response has stopped sending tokens.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What is sent then: nothing, if it is empty.
+/// The fillers; an empty one stands for silence.
 fn fillers(dialect: Dialect) -> [(&'static str, String); 5] {
     let data = |payload: &str| format!("data: {payload}\n\n");
     let (ping, empty, usage) = match dialect.name {
@@ -67,7 +66,7 @@ fn fillers(dialect: Dialect) -> [(&'static str, String); 5] {
     ]
 }
 
-/// Limits of the four kinds; an absent one never ends anything.
+/// Limits of the four kinds. An absent limit never ends anything.
 #[derive(Debug, Clone, Copy, Default)]
 struct Limits {
     first: Option<Duration>,
@@ -77,8 +76,8 @@ struct Limits {
 }
 
 impl Limits {
-    /// All mixes: each limit may be absent, and any may be the shortest. None is a multiple of
-    /// [`EVERY`], so that nothing comes just when time is up.
+    /// All combinations: each limit may be absent, and any may be the shortest. None is a multiple of [`EVERY`], so
+    /// nothing arrives exactly at a deadline.
     fn mixes() -> Vec<Self> {
         let values = [
             [430, 610, 250, 1_050],
@@ -119,23 +118,23 @@ impl Limits {
     }
 }
 
-/// What a decoder gave, and when.
+/// Items of a decoder, with their times.
 #[derive(Debug, Default)]
 struct Seen {
     items: Vec<Duration>,
-    /// Those of the items that are tokens.
+    /// Times of the items that are tokens.
     tokens: Vec<Duration>,
-    /// Whether one of the items said why the model stopped.
+    /// `true` after an item with a finish reason.
     finish: bool,
-    /// When the decoder itself was at its end, or failed.
+    /// Time at which the decoder ended or failed.
     end: Option<Duration>,
 }
 
 impl Seen {
-    /// When a run of this must end, and by which limit; none, if it ends by itself. Absent if nothing
-    /// ends it.
+    /// Returns the time at which a run must end, and the limit that ends it; no limit if the run ends by itself. Absent
+    /// if nothing ends it.
     fn must_end(&self, limits: Limits) -> Option<(Duration, Option<TimeoutKind>)> {
-        // Nothing comes after the last one.
+        // Nothing follows the last item.
         let until = self.tokens.first().copied().unwrap_or(Duration::MAX);
         let first = limits.first.filter(|limit| until > *limit);
         let limits = [
@@ -154,7 +153,7 @@ impl Seen {
     }
 }
 
-/// When nothing came for longer than a limit, for the first time.
+/// Returns the first time at which nothing had arrived for longer than a limit.
 fn late(times: &[Duration], limit: Option<Duration>) -> Option<Duration> {
     let limit = limit?;
     let next = times.iter().skip(1).chain([&Duration::MAX]);
@@ -163,7 +162,7 @@ fn late(times: &[Duration], limit: Option<Duration>) -> Option<Duration> {
     Some(*start + limit)
 }
 
-/// Passes on what a decoder gives, and takes a note of it.
+/// Passes on a decoder's items and records their times.
 struct Noted {
     decoder: Decoder<Body>,
     start: Instant,
@@ -194,7 +193,7 @@ impl Stream for Noted {
     }
 }
 
-/// Sends so much of a response, and then the filler for ever.
+/// Sends this prefix of a response, then the filler indefinitely.
 fn body(prefix: &str, filler: &str) -> Body {
     let prefix = prefix.to_owned().into_bytes();
     let begin = stream::iter([Ok(prefix)]);
@@ -209,7 +208,7 @@ fn body(prefix: &str, filler: &str) -> Body {
     begin.chain(fillers).boxed()
 }
 
-/// Reads a response that stops after this prefix. Returns whether a limit ended it.
+/// Reads a response that stalls after this prefix. Returns `true` if a limit ended it.
 async fn check(what: &str, dialect: Dialect, prefix: &str, filler: &str, limits: Limits) -> bool {
     let what = || format!("{what}, {limits:?}");
     let start = Instant::now();
@@ -229,7 +228,7 @@ async fn check(what: &str, dialect: Dialect, prefix: &str, filler: &str, limits:
     let ended = tokio::time::timeout(60 * EVERY, run.text()).await;
     let elapsed = start.elapsed();
     let seen = seen.lock().unwrap();
-    // What must end it after that much time has not been seen.
+    // Ends that are due later were not observed.
     let must_end = seen.must_end(limits).filter(|(at, _)| *at < 60 * EVERY);
     let Some((at, kind)) = must_end else {
         assert!(ended.is_err(), "{}: {ended:?}", what());
@@ -243,10 +242,10 @@ async fn check(what: &str, dialect: Dialect, prefix: &str, filler: &str, limits:
     );
     let outcome = run.outcome().expect("ended");
     match kind {
-        // Nothing of the answer is missing.
+        // The answer is complete.
         Some(_) if seen.finish => assert_eq!(outcome, Outcome::Completed, "{}", what()),
         Some(kind) => match ended {
-            Err(Error::Timeout(told)) => assert_eq!(told, kind, "{}", what()),
+            Err(Error::Timeout(actual)) => assert_eq!(actual, kind, "{}", what()),
             other => panic!("{}: {other:?}", what()),
         },
         None => assert_ne!(outcome, Outcome::TimedOut, "{}", what()),
@@ -262,7 +261,7 @@ fn paused() -> tokio::runtime::Runtime {
         .unwrap()
 }
 
-/// Short responses with all that comes before, between and after tokens.
+/// Short responses with events before, between and after tokens.
 fn responses() -> Vec<(Dialect, Vec<&'static str>)> {
     vec![
         (
@@ -323,7 +322,7 @@ fn responses() -> Vec<(Dialect, Vec<&'static str>)> {
 }
 
 #[test]
-fn every_prefix_of_a_response_ends_by_every_mix_of_limits_that_can_end_it() {
+fn every_prefix_of_a_response_ends_within_every_combination_of_limits() {
     let runtime = paused();
     let mut by_limit = BTreeMap::<&str, u32>::new();
     for (dialect, events) in responses() {
@@ -341,8 +340,8 @@ fn every_prefix_of_a_response_ends_by_every_mix_of_limits_that_can_end_it() {
     assert!(by_limit.values().all(|runs| *runs > 500), "{by_limit:?}");
 }
 
-/// Checks every prefix of the recordings of one dialect. Each meets some of all fillers and mixes, in
-/// turn: the more, the shorter the recording, since each run decodes its prefix anew.
+/// Checks every prefix of the recordings of one dialect. Each prefix is tested with some of all fillers and
+/// combinations in turn: with more of them if the recording is shorter, since each run decodes its prefix again.
 fn recorded(dialect: Dialect) {
     let Some(folder) = std::env::var_os("L0_RECORDED_STREAMS") else {
         println!("skipped: L0_RECORDED_STREAMS names no folder of recorded streams");
@@ -369,7 +368,7 @@ fn recorded(dialect: Dialect) {
         for count in 0..=events.len() {
             let prefix = events[..count].concat();
             for _ in 0..some {
-                // A prime, so that neighbours differ in all, and each has its turn.
+                // A prime, so neighbors differ in both, and each combination has its turn.
                 turn = (turn + 101) % all.len();
                 let ((filler_name, filler), mix) = all[turn];
                 let what = format!("{name} after {count} events, {filler_name}");

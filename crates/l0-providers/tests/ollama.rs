@@ -17,7 +17,7 @@ use l0_providers::{ApiError, ProviderError, ollama};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// Self-written, in the form of `/api/chat`: thinking, text, an image, calls, counts.
+/// Synthetic, in the form of `/api/chat`: thinking, text, an image, calls, counts.
 const CHAT_LINES: [&str; 6] = [
     r#"{"model":"m","created_at":"2026-01-01T00:00:00.1Z","message":{"role":"assistant","content":"","thinking":"r"},"done":false}"#,
     r#"{"model":"m","created_at":"2026-01-01T00:00:00.2Z","message":{"role":"assistant","content":"a🦀\n"},"done":false,"logprobs":[{"token":"a"}]}"#,
@@ -27,7 +27,7 @@ const CHAT_LINES: [&str; 6] = [
     r#"{"model":"m","message":{"role":"assistant","content":""},"done":true,"done_reason":"stop","total_duration":7,"load_duration":1,"prompt_eval_count":3,"prompt_eval_duration":2,"eval_count":4,"eval_duration":3}"#,
 ];
 
-/// Self-written, in the form of `/api/generate`.
+/// Synthetic, in the form of `/api/generate`.
 const GENERATE_LINES: [&str; 4] = [
     r#"{"model":"m","created_at":"2026-01-01T00:00:00Z","response":"","thinking":"r","done":false}"#,
     r#"{"model":"m","response":"a🦀","done":false}"#,
@@ -49,7 +49,7 @@ fn failed(body: &[&str]) -> (String, ApiError) {
 }
 
 #[test]
-fn a_chat_gives_all_that_it_says() {
+fn a_chat_yields_all_of_its_content() {
     let (tokens, error) = OLLAMA.decode(lines(&CHAT_LINES));
     assert!(error.is_none(), "{error:?}");
     use TokenKind::{Media, Other, Reasoning, Text, ToolCall};
@@ -81,7 +81,7 @@ fn a_chat_gives_all_that_it_says() {
 }
 
 #[test]
-fn a_completion_of_a_prompt_gives_the_same() {
+fn a_completion_of_a_prompt_yields_the_same() {
     let (tokens, error) = OLLAMA.decode(lines(&GENERATE_LINES));
     assert!(error.is_none(), "{error:?}");
     use TokenKind::{Other, Reasoning, Text};
@@ -104,7 +104,7 @@ fn every_reason_for_the_end_is_read() {
         (r#""done_reason":"load""#, Some("load"), Other),
         (r#""done_reason":"unload""#, Some("unload"), Other),
         (r#""done_reason":"anything""#, Some("anything"), Other),
-        // As older servers end.
+        // The end that older servers send.
         (r#""done_reason":"""#, None, Other),
         (r#""x":1"#, None, Other),
     ] {
@@ -114,7 +114,7 @@ fn every_reason_for_the_end_is_read() {
         assert_eq!(text_of(&tokens), "a🦀\nb");
         assert_eq!(finishes(&tokens), [(reason, Some(finish))], "{end}");
     }
-    // A reason without an end is none, and so is an end that is no boolean.
+    // A reason without an end is ignored, and so is an end that is not a boolean.
     for last in [
         r#"{"message":{"content":"b"},"done":false,"done_reason":"stop"}"#,
         r#"{"message":{"content":"b"},"done":"true","done_reason":"stop"}"#,
@@ -124,7 +124,7 @@ fn every_reason_for_the_end_is_read() {
 }
 
 #[test]
-fn counts_that_are_missing_are_absent() {
+fn missing_counts_are_absent() {
     let count = |fields: &str| {
         let last = format!(r#"{{"response":"","done":true{fields}}}"#);
         OLLAMA.decode(lines(&[&last])).0[0].usage
@@ -177,14 +177,14 @@ fn line_ends_blank_lines_and_cuts_change_nothing() {
 }
 
 #[test]
-fn a_body_that_ends_anywhere_gives_a_prefix_without_a_finish() {
+fn a_truncated_body_yields_a_prefix_without_a_finish() {
     for all in [&CHAT_LINES[..], &GENERATE_LINES[..]] {
         let body = lines(all);
         let (tokens, _) = OLLAMA.decode(&body);
         let first = all[0].len();
         for end in 0..body.len() {
             let (prefix, error) = OLLAMA.decode(&body.as_bytes()[..end]);
-            // Of no more than a piece of a line, it is not known that it is of a stream.
+            // A part of the first line does not identify a stream.
             match error {
                 None => assert!(end == 0 || end >= first, "{end}"),
                 Some(ProviderError::Json(_)) => assert!(end < first, "{end}"),
@@ -198,7 +198,7 @@ fn a_body_that_ends_anywhere_gives_a_prefix_without_a_finish() {
 }
 
 #[test]
-fn an_error_in_the_stream_is_the_servers_unless_its_words_say_otherwise() {
+fn an_error_in_the_stream_is_a_server_failure_unless_its_message_says_otherwise() {
     for (message, kind) in [
         (
             "an error was encountered while running the model",
@@ -214,11 +214,11 @@ fn an_error_in_the_stream_is_the_servers_unless_its_words_say_otherwise() {
             all.extend([&*line, CHAT_LINES[1]]);
             let (_, error) = failed(&all);
             assert_eq!(error.failure().kind, kind, "{message}");
-            assert_eq!(error.message.as_deref(), Some(message));
-            assert_eq!((error.status, error.error_type), (None, None));
+            assert_eq!(error.message(), Some(message));
+            assert_eq!((error.status(), error.error_type()), (None, None));
         }
     }
-    // What is told apart by a type or a status is read by these, as from any gateway.
+    // An error with a type or a status is read by these, as from any gateway.
     for (line, kind) in [
         (
             r#"{"error":{"type":"invalid_request_error","message":"m"}}"#,
@@ -237,8 +237,8 @@ fn an_error_in_the_stream_is_the_servers_unless_its_words_say_otherwise() {
         let (_, error) = failed(&[CHAT_LINES[1], line]);
         assert_eq!(error.failure().kind, kind, "{line}");
     }
-    let beside = r#"{"message":{"content":"b"},"done":false,"error":"m"}"#;
-    assert_eq!(failed(&[beside]).0, "b");
+    let with_error = r#"{"message":{"content":"b"},"done":false,"error":"m"}"#;
+    assert_eq!(failed(&[with_error]).0, "b");
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn an_error_needs_no_line_end_and_no_end_of_the_body() {
 }
 
 #[test]
-fn what_is_no_answer_is_named() {
+fn a_body_that_is_not_an_answer_is_named() {
     for (body, content_type) in [
         ("data: {\"choices\":[]}\n\n", "text/event-stream"),
         (": hi\n\ndata: {}\n\n", "text/event-stream"),
@@ -284,7 +284,7 @@ fn what_is_no_answer_is_named() {
 }
 
 #[test]
-fn a_connection_that_breaks_is_the_transports_error_whatever_came() {
+fn a_connection_that_breaks_is_the_transports_error_after_any_start() {
     for first in ["", "{}\n", "{\n", CHAT_LINES[1], "[", "data: x"] {
         let body = stream::iter([
             Ok(first),
@@ -315,13 +315,13 @@ fn a_whole_answer_is_read_on_one_line_or_several() {
         let (_, error) = OLLAMA.decode(&body[..body.trim_end().len() - 9]);
         assert!(matches!(error, Some(ProviderError::Json(_))), "{error:?}");
     }
-    // It is as unfinished as it says.
+    // Without `done`, it has no finish.
     let open = pretty.replace("\"done\": true", "\"done\": false");
     assert_eq!(finishes(&OLLAMA.decode(open).0), []);
 }
 
 #[test]
-fn half_a_character_in_each_of_two_lines_is_one() {
+fn two_halves_of_a_character_are_joined_across_lines() {
     let text = |text: &str| format!(r#"{{"message":{{"content":"{text}"}},"done":false}}"#);
     let body = [&*text(r"Hi \ud83d"), &*text(r"\ude00!"), CHAT_LINES[5]];
     let (tokens, error) = OLLAMA.decode(lines(&body));
@@ -330,7 +330,7 @@ fn half_a_character_in_each_of_two_lines_is_one() {
 }
 
 #[test]
-fn fields_of_other_types_read_like_absent_ones() {
+fn fields_of_unexpected_types_are_read_as_absent() {
     for payload in CHAT_LINES.iter().chain(&GENERATE_LINES) {
         for (at, _) in payload.match_indices("\":") {
             let rest = serde_json::Deserializer::from_str(&payload[at + 2..]);
@@ -375,7 +375,7 @@ fn garbage_is_typed_and_not_quoted() {
     }
     let (_, error) = OLLAMA.decode(b"{}\n{\"a\":\"\xF0\x9F\"}\n{}\n");
     assert!(matches!(error, Some(ProviderError::Utf8(_))), "{error:?}");
-    // A last line that was cut inside of a character is no other than one that was cut elsewhere.
+    // A last line that is cut inside a character is handled like any other cut line.
     let mut cut = lines(&CHAT_LINES[..1]).into_bytes();
     cut.extend(b"{\"message\":{\"content\":\"\xF0\x9F");
     let (tokens, error) = OLLAMA.decode(cut);
@@ -397,7 +397,7 @@ fn a_large_line_is_an_error_however_it_is_split() {
             };
             assert_eq!(error.limit, limit);
         }
-        // The limit is of a line, and not of the body.
+        // The limit applies to a line, not to the body.
         let body = lines(&[CHAT_LINES[1]; 100]).replace('\n', end);
         let (tokens, error) = OLLAMA.limited([body.into_bytes()], Some(limit));
         assert!(error.is_none() && tokens.len() == 100, "{error:?}");
@@ -418,13 +418,16 @@ fn an_endless_line_reads_no_more_than_the_limit() {
         let [Err(error @ ProviderError::EventTooLarge(_))] = &items[..] else {
             panic!("{items:?}");
         };
-        assert_eq!(error.failure(), Some(Failure::fatal()));
+        assert_eq!(
+            error.failure(),
+            Failure::fatal().detail("the response is too large")
+        );
         assert!(read.get() <= 101_000, "{}", read.get());
     }
 }
 
 #[test]
-fn what_a_server_repeats_without_end_does_not_grow_the_state() {
+fn endless_repetition_does_not_grow_the_state() {
     let call = r#"{"message":{"content":"","tool_calls":[{"id":"i","function":{"name":"f","arguments":{}}}]},"done":false}"#;
     let all = lines(&vec![call; 2000]);
     let peak = |body: &str| allocation_counter::measure(|| drop(OLLAMA.decode(body))).bytes_max;
@@ -452,7 +455,7 @@ fn one_line_takes_a_small_multiple_of_its_size() {
     }
 }
 
-/// Counts how often it is woken.
+/// Counts its wakeups.
 #[derive(Default)]
 struct Woken(AtomicUsize);
 
@@ -463,7 +466,7 @@ impl Wake for Woken {
 }
 
 #[test]
-fn lines_that_say_nothing_let_others_run() {
+fn lines_without_content_let_other_tasks_run() {
     for filler in ["\n", "{}\n", "{\"done\":false}\n", " ", ""] {
         let mut decoder = ollama::decode(stream::repeat(Ok::<_, Infallible>(filler)));
         let woken = Arc::new(Woken::default());
@@ -477,7 +480,7 @@ fn lines_that_say_nothing_let_others_run() {
     }
 }
 
-/// Lines in any order, good and bad.
+/// Lines in any order, valid and invalid.
 fn pieces() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const ODD: [&str; 8] = [
         r#"{"error":"m"}"#,

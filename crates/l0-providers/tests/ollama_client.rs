@@ -1,4 +1,4 @@
-//! The client of Ollama's own API: what it sends, and what a run makes of each way to fail.
+//! The client of Ollama's own API: what it sends, and how a run ends for each failure.
 #![cfg(all(feature = "reqwest", feature = "testing"))]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -32,7 +32,7 @@ fn l0() -> L0 {
     l0.build()
 }
 
-/// A run of a chat: its text or its error, and what it measured.
+/// Runs a chat. Returns its text or error, and the telemetry.
 async fn run(url: &str) -> (Result<String, l0_core::Error<Error>>, Telemetry) {
     let client = Client::new(url).unwrap();
     let mut run = l0().stream_from(client.chat(&chat())).start();
@@ -41,7 +41,7 @@ async fn run(url: &str) -> (Result<String, l0_core::Error<Error>>, Telemetry) {
 }
 
 #[tokio::test]
-async fn a_request_is_sent_as_it_is_with_the_stream_asked_for() {
+async fn a_request_is_sent_unchanged_except_for_the_stream_field() {
     let provider = ScriptedProvider::answering(|_| Answer::text(["Hel", "lo"]));
     let provider = provider.await.unwrap();
     let client = Client::new(&provider.base_url()).unwrap();
@@ -72,8 +72,8 @@ async fn a_request_is_sent_as_it_is_with_the_stream_asked_for() {
 }
 
 #[tokio::test]
-async fn statuses_are_read_to_their_meaning() {
-    // Self-written, in the form of the server's own.
+async fn statuses_have_their_meaning() {
+    // Synthetic, in the form of the server's own errors.
     for (head, body, kind, calls) in [
         (
             "404 Not Found",
@@ -117,7 +117,7 @@ async fn statuses_are_read_to_their_meaning() {
             FailureKind::Server,
             3,
         ),
-        // A server that is another one.
+        // A server with another API.
         ("404 Not Found", "404 page not found", FailureKind::Fatal, 1),
     ] {
         let head = format!("{head}\r\ncontent-type: application/json");
@@ -130,7 +130,7 @@ async fn statuses_are_read_to_their_meaning() {
             panic!("{body}: {source:?}")
         };
         assert_eq!(error.failure().kind, kind, "{body}");
-        assert_eq!(error.status, head[..3].parse().ok());
+        assert_eq!(error.status(), head[..3].parse().ok());
         let shown = format!("{source} {source:?} {telemetry:?}");
         for words in ["canary", "llama3.2' not", "busy"] {
             assert!(!shown.contains(words), "{shown}");
@@ -144,7 +144,7 @@ async fn statuses_are_read_to_their_meaning() {
 }
 
 #[tokio::test]
-async fn where_ollama_does_not_run_the_connection_is_refused_and_asked_for_again() {
+async fn without_ollama_the_connection_is_refused_and_retried() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
@@ -163,7 +163,7 @@ async fn where_ollama_does_not_run_the_connection_is_refused_and_asked_for_again
 }
 
 #[tokio::test]
-async fn a_stream_without_its_last_line_is_cut_and_asked_for_again() {
+async fn a_stream_without_its_last_line_is_truncated_and_retried() {
     for broken in [
         Answer::text(["Hel"]).end(),
         Answer::text(["Hel"]).cut(),
@@ -205,7 +205,7 @@ async fn a_model_is_loaded_by_a_call_without_a_prompt() {
 }
 
 #[tokio::test]
-async fn any_label_is_read_by_what_the_body_is() {
+async fn the_body_decides_for_any_content_type() {
     let lines =
         "{\"message\":{\"content\":\"Hi\"},\"done\":false}\n{\"message\":{},\"done\":true}\n";
     for label in [

@@ -1,4 +1,4 @@
-//! Chat Completions streams, good and bad, from bytes to tokens.
+//! Chat Completions streams, valid and invalid, from bytes to tokens.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -15,7 +15,7 @@ use l0_core::{Failure, FailureKind, FinishReason, NetworkErrorKind, Token, Token
 use l0_providers::{ApiError, Decoder, ProviderError, ProviderToken, openai};
 use proptest::prelude::*;
 
-/// As OpenAI sends it: role, text, finish, counts, end mark.
+/// As sent by OpenAI: role, text, finish, counts, end mark.
 const PLAIN: &str = concat!(
     r#"data: {"id":"c1","object":"chat.completion.chunk","model":"m-1","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null}"#,
     "\n\n",
@@ -78,7 +78,7 @@ fn a_plain_response() {
 }
 
 #[test]
-fn the_view_says_what_the_token_says() {
+fn the_view_has_the_content_of_the_token() {
     const { assert!(ProviderToken::SENDS_FINISH) };
     let tokens = tokens_of(PLAIN);
     assert_eq!(tokens[0].view().model, Some("m-1"));
@@ -120,9 +120,9 @@ fn line_ends_bom_comments_and_cuts_change_nothing() {
     }
 }
 
-/// A body that breaks off is never an error here, and never looks complete if it is not.
+/// A truncated body is never an error here, and never looks complete.
 #[test]
-fn a_body_that_ends_anywhere_gives_a_prefix() {
+fn a_truncated_body_yields_a_prefix() {
     let all = tokens_of(PLAIN);
     let finish_at = PLAIN.find(r#""stop"}]}"#).unwrap() + r#""stop"}]}"#.len();
     for end in 0..PLAIN.len() {
@@ -140,7 +140,7 @@ fn a_body_that_ends_anywhere_gives_a_prefix() {
 }
 
 #[test]
-fn what_completes_a_response() {
+fn marks_that_complete_a_response() {
     let text = delta(r#"{"content":"a"}"#);
     let stop = choice(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#);
     let finishes = |payloads: &[&str]| read_finishes(&tokens_of(sse(payloads)));
@@ -154,7 +154,7 @@ fn what_completes_a_response() {
     // An end mark without the blank line after it.
     let unterminated = format!("{}data: [DONE]", sse(&[&text]));
     assert_eq!(tokens_of(unterminated).len(), 2);
-    // An empty reason is none.
+    // An empty reason is not a reason.
     let empty = choice(r#"{"index":0,"delta":{"content":"b"},"finish_reason":""}"#);
     assert_eq!(finishes(&[&empty]), []);
 }
@@ -181,14 +181,14 @@ fn finish_reasons_are_normalised_and_kept() {
 }
 
 #[test]
-fn a_finish_reason_that_says_failure_is_one() {
+fn a_finish_reason_can_report_a_failure() {
     for reason in ["error", "insufficient_system_resource"] {
         let choice = choice(&format!(
             r#"{{"delta":{{"content":"x"}},"finish_reason":"{reason}"}}"#
         ));
         let (tokens, error) = api_error(sse(&[&choice, "[DONE]"]));
         assert_eq!(tokens[0].finish_reason.as_deref(), Some(reason));
-        assert_eq!(error.code.as_deref(), Some(reason));
+        assert_eq!(error.code(), Some(reason));
         assert_eq!(error.failure().kind, FailureKind::Server);
     }
 }
@@ -273,7 +273,7 @@ fn one_payload_gives_one_token_per_kind() {
         let tokens = tokens_of(sse(&[&delta(&format!("{{{fields}}}"))]));
         assert_eq!(texts(&tokens), expected, "{fields}");
     }
-    // The text of legacy completions; messages in place of deltas, but not beside or after them.
+    // The text of legacy completions, and messages instead of deltas, but not next to or after them.
     let tokens = tokens_of(sse(&[
         &choice(r#"{"message":{"content":"a"}}"#),
         &choice(r#"{"delta":{},"message":{"content":"b"}}"#),
@@ -392,7 +392,7 @@ fn tool_calls_that_share_a_number_are_numbered() {
             (2, Some("c"), Some("g"), "1"),
         ]
     );
-    // What repeats a name or an id is no new call, nor is another id alone.
+    // A repeated name or id does not begin a new call, and another id alone does not either.
     let tokens = tokens_of(sse(&[
         &call(0, "a", r#""name":"f","arguments":"""#),
         &call(0, "a", r#""name":"f","arguments":"1""#),
@@ -406,7 +406,7 @@ fn tool_calls_that_share_a_number_are_numbered() {
 }
 
 #[test]
-fn counts_come_from_wherever_they_are() {
+fn counts_are_read_from_every_place() {
     let usage = |payload: &str| tokens_of(sse(&[payload])).first().and_then(|t| t.usage);
     let new = Usage::new;
     for (payload, expected) in [
@@ -461,7 +461,7 @@ fn counts_come_from_wherever_they_are() {
     ] {
         assert_eq!(usage(payload), expected, "{payload}");
     }
-    // The last one is valid, and each is reported.
+    // The last counts are valid, and each is reported.
     let with = |n| {
         format!(
             r#"{{"choices":[{{"delta":{{"content":"x"}}}}],"usage":{{"completion_tokens":{n}}}}}"#
@@ -485,12 +485,12 @@ fn model_and_id_come_once_and_when_they_change() {
         &with("2", "m"),
         &with("2", "n"),
     ]));
-    let told: Vec<_> = tokens
+    let identities: Vec<_> = tokens
         .iter()
         .map(|t| (t.response_id.as_deref(), t.model.as_deref()))
         .collect();
     assert_eq!(
-        told,
+        identities,
         [
             (Some("1"), Some("m")),
             (None, None),
@@ -501,7 +501,7 @@ fn model_and_id_come_once_and_when_they_change() {
 }
 
 #[test]
-fn fields_of_other_types_read_like_absent_ones() {
+fn fields_of_unexpected_types_are_read_as_absent() {
     for odd in [
         "null",
         "true",
@@ -554,7 +554,7 @@ fn fields_of_other_types_read_like_absent_ones() {
             assert_eq!(tokens[0].text, "kept", "{payload}");
         }
     }
-    // Of a repeated key, the last value counts.
+    // For a repeated key, the last value counts.
     let tokens = tokens_of(sse(&[&delta(r#"{"content":"a","content":"b"}"#)]));
     assert_eq!(text_of(&tokens), "b");
     // Escaped keys are keys.
@@ -563,7 +563,7 @@ fn fields_of_other_types_read_like_absent_ones() {
 }
 
 #[test]
-fn choices_without_bound_do_not_grow_the_state() {
+fn unlimited_choices_do_not_grow_the_state() {
     let payloads: Vec<_> = (0..5000_u32)
         .map(|n| choice(&format!(r#"{{"index":{n},"delta":{{"content":"x"}}}}"#)))
         .collect();
@@ -572,7 +572,7 @@ fn choices_without_bound_do_not_grow_the_state() {
 }
 
 #[test]
-fn lists_without_bound_are_cut() {
+fn long_lists_are_cut() {
     let many = |item: &str| vec![item; 100_000].join(",");
     let calls = delta(&format!(r#"{{"tool_calls":[{}]}}"#, many("{}")));
     let choices = choice(&many(r#"{"delta":{"content":"x"}}"#));
@@ -592,9 +592,9 @@ fn errors_of_every_shape() {
             sse(&[&delta(r#"{"content":"a"}"#)])
         ));
         assert_eq!(text_of(&tokens), "a", "{event}");
-        assert_eq!(error.code.as_deref(), code, "{event}");
-        assert_eq!(error.message.as_deref(), message, "{event}");
-        assert_eq!(error.status, status, "{event}");
+        assert_eq!(error.code(), code, "{event}");
+        assert_eq!(error.message(), message, "{event}");
+        assert_eq!(error.status(), status, "{event}");
         assert_eq!(error.failure().kind, kind, "{event}");
     };
     use FailureKind::{Fatal, RateLimited, Server};
@@ -726,7 +726,7 @@ fn errors_of_every_shape() {
 }
 
 #[test]
-fn no_error_is_none() {
+fn empty_error_fields_are_not_errors() {
     for payload in [
         r#"{"error":null,"choices":[{"delta":{"content":"a"}}]}"#,
         r#"{"error":{},"choices":[{"delta":{"content":"a"}}]}"#,
@@ -738,7 +738,7 @@ fn no_error_is_none() {
 }
 
 #[test]
-fn what_a_payload_says_comes_before_its_error() {
+fn content_of_a_payload_comes_before_its_error() {
     let (tokens, error) = api_error(sse(&[
         r#"{"id":"g","model":"m","error":{"code":502,"message":"upstream","retry_after":1.5},"choices":[{"index":0,"delta":{"content":"last"},"finish_reason":"error"}],"usage":{"completion_tokens":3}}"#,
         "[DONE]",
@@ -747,9 +747,9 @@ fn what_a_payload_says_comes_before_its_error() {
     assert_eq!(tokens[0].text, "last");
     assert_eq!(tokens[0].finish_reason.as_deref(), Some("error"));
     assert_eq!(tokens[0].usage, Some(Usage::new().output(3)));
-    assert_eq!(error.message.as_deref(), Some("upstream"));
-    assert_eq!(error.retry_after, Some(Duration::from_millis(1500)));
-    assert_eq!(error.failure().retry_after, error.retry_after);
+    assert_eq!(error.message(), Some("upstream"));
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(1500)));
+    assert_eq!(error.failure().retry_after, error.retry_after());
 }
 
 #[test]
@@ -761,16 +761,12 @@ fn garbage_is_typed_and_not_quoted() {
             "{\"choices\":[{\"delta\":{\"content\":\"canary",
             "too early",
         ),
-        ("[\"canary\"]", "no object"),
-        ("\"canary\"", "no object"),
-        ("12", "no object"),
-        ("null", "no object"),
+        ("[\"canary\"]", "another kind"),
+        ("\"canary\"", "another kind"),
+        ("12", "another kind"),
+        ("null", "another kind"),
         ("<html>canary</html>", "web page"),
         ("{\"canary\":1}}", "malformed"),
-        (
-            "{\"usage\":{\"prompt_tokens\":1e999},\"canary\":1}",
-            "malformed",
-        ),
     ] {
         let body = sse(&[&delta(r#"{"content":"a"}"#), garbage, "[DONE]"]);
         let (tokens, error) = decode(&body);
@@ -796,7 +792,7 @@ fn garbage_is_typed_and_not_quoted() {
 fn deep_nesting_is_an_error_or_nothing() {
     for depth in [100, 1000, 200_000] {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
-        // Where nobody looks, any depth is read past.
+        // Nesting of any depth is skipped in fields that are not read.
         let ignored = format!(r#"{{"x":{open}{close},"choices":[{{"delta":{{"content":"a"}}}}]}}"#);
         assert_eq!(text_of(&tokens_of(sse(&[&ignored]))), "a");
         let looked_at = delta(&format!(r#"{{"content":{open}{close}}}"#));
@@ -848,13 +844,13 @@ fn a_line_of_ten_megabytes_is_a_typed_error() {
             panic!("{error:?}");
         };
         assert_eq!(large.limit, 8 * 1024 * 1024);
-        assert_eq!(error.failure().unwrap().kind, FailureKind::Fatal);
+        assert_eq!(error.failure().kind, FailureKind::Fatal);
     }
-    // It is the default, not a law.
+    // The limit is a default.
     let (tokens, error) = decode_limited([long.into_bytes()], Some(usize::MAX));
     assert!(error.is_none());
     assert_eq!(text_of(&tokens).len(), 10_000_001);
-    // Many lines of one event count as well.
+    // Many lines of one event count too.
     let lines = "data: x\n".repeat(2_000_000);
     let (_, error) = decode(lines);
     assert!(matches!(error, Some(ProviderError::EventTooLarge(_))));
@@ -890,9 +886,13 @@ fn the_transports_error_stays_typed_and_in_the_chain() {
         .downcast_ref::<std::io::Error>()
         .unwrap();
     assert_eq!(source.kind(), std::io::ErrorKind::ConnectionReset);
-    assert_eq!(error.failure(), None);
+    assert_eq!(
+        error.failure(),
+        Failure::network(NetworkErrorKind::Econnreset)
+    );
+    assert_eq!(error.api(), None);
     assert!(matches!(error, ProviderError::Transport(_)));
-    // And `?` makes one.
+    // `?` converts an error.
     let from = || -> Result<(), ProviderError<std::io::Error>> {
         Err(std::io::Error::from(std::io::ErrorKind::TimedOut))?
     };
@@ -966,7 +966,7 @@ fn types_can_cross_threads() {
     send(openai::decode(body));
 }
 
-/// What a stream of pieces looks like: payloads, good and bad, and other events.
+/// Pieces of a stream: payloads, valid and invalid, and other events.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let text = "[ -~äß🦀]{0,12}"
         .prop_map(|text: String| delta(&serde_json::json!({ "content": text }).to_string()));
@@ -1025,7 +1025,7 @@ proptest! {
         let _ = decode(text);
     }
 
-    /// Any value in any place of a payload is read or typed, and what is not broken is kept.
+    /// Any value in any place of a payload is read or leads to a typed error, and intact parts are kept.
     #[test]
     fn mutated_payloads_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut body = PLAIN.as_bytes().to_vec();

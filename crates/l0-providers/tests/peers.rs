@@ -1,6 +1,6 @@
-//! Against servers of others, over HTTP: recorded streams with faults (switched on by `L0_REPLAY`, the
-//! folder of `replay.py` and its recordings; needs Python), and a mock of the providers' APIs
-//! (switched on by `L0_AIMOCK`, the folder of the npm package `@copilotkit/aimock`; needs Node.js).
+//! Tests against other projects' servers over HTTP: recorded streams with faults (enabled by `L0_REPLAY`, the folder of
+//! `replay.py` and its recordings; needs Python), and a mock of the providers' APIs (enabled by `L0_AIMOCK`, the folder
+//! of the npm package `@copilotkit/aimock`; needs Node.js).
 #![cfg(feature = "reqwest")]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -22,10 +22,10 @@ use l0_core::{
 };
 use l0_providers::ProviderError;
 
-/// How long a server may take to listen.
+/// Time for a server to start listening.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A program that listens on a port of the loopback, until this is dropped.
+/// A program that listens on a loopback port until this is dropped.
 struct Server {
     process: Child,
     address: String,
@@ -66,7 +66,7 @@ impl Drop for Server {
 
 type RunError = Error<ProviderError<reqwest::Error>>;
 
-/// What a run gave.
+/// The result of a run.
 #[derive(Debug)]
 struct Ended {
     text: String,
@@ -77,7 +77,7 @@ struct Ended {
 }
 
 impl Ended {
-    /// Attempts, retries for the network's sake, and network errors.
+    /// Number of attempts, network retries and network errors.
     fn counts(&self) -> (u32, u32, BTreeMap<NetworkErrorKind, u64>) {
         let metrics = &self.telemetry.metrics;
         let errors = self.telemetry.network.errors_by_type.clone();
@@ -86,7 +86,7 @@ impl Ended {
     }
 }
 
-/// Asks the API at the address that is made for each attempt, which may be tried again once.
+/// Calls the API at the address for each attempt, with at most one retry.
 async fn run(api: Api, prompt: &str, address: impl Fn(u32) -> String + Send + 'static) -> Ended {
     run_with(Timeouts::new(), api, prompt, address).await
 }
@@ -131,7 +131,7 @@ async fn run_with(
     }
 }
 
-/// A recording of each API with text, and a count of events that is less than it has.
+/// A recording of each API with text, and a number of events below its own.
 fn recording(api: Api) -> (&'static str, u32) {
     match api.dialect.name {
         "openai-chat" => ("openai-chat/sdk-e2aad469.sse", 5),
@@ -141,7 +141,7 @@ fn recording(api: Api) -> (&'static str, u32) {
     }
 }
 
-/// Two attempts, and what went wrong in both.
+/// Two attempts with the same error.
 fn twice(kind: NetworkErrorKind) -> (u32, u32, BTreeMap<NetworkErrorKind, u64>) {
     (2, 1, BTreeMap::from([(kind, 2)]))
 }
@@ -149,7 +149,7 @@ fn twice(kind: NetworkErrorKind) -> (u32, u32, BTreeMap<NetworkErrorKind, u64>) 
 #[tokio::test]
 async fn recorded_streams_over_http_with_faults() {
     let Some(folder) = env::var_os("L0_REPLAY").map(PathBuf::from) else {
-        println!("switched off: L0_REPLAY is not set");
+        println!("skipped: L0_REPLAY is not set");
         return;
     };
     let python = env::var_os("L0_PYTHON").unwrap_or_else(|| "python3".into());
@@ -233,7 +233,11 @@ async fn recorded_streams_over_http_with_faults() {
             Some(Error::Source {
                 source: ProviderError::Api(error),
                 ..
-            }) => (error.status, error.error_type.clone(), error.retry_after),
+            }) => (
+                error.status(),
+                error.error_type().map(str::to_owned),
+                error.retry_after(),
+            ),
             other => panic!("{name}: {other:?}"),
         };
         let replayed = Some("replay_error".to_owned());
@@ -246,7 +250,7 @@ async fn recorded_streams_over_http_with_faults() {
             "{name}"
         );
 
-        // A longer wait than the run allows fails it at once; a short one is waited for.
+        // A delay that exceeds the run's limit fails it at once; a short one is awaited.
         let ended = with(url("status=429,retry=61")).await;
         let minute = Some(Duration::from_secs(61));
         assert_eq!(status(&ended.error), (Some(429), replayed.clone(), minute));
@@ -267,7 +271,7 @@ async fn recorded_streams_over_http_with_faults() {
         assert_eq!(status(&ended.error), (Some(401), replayed, None));
         assert_eq!(ended.counts(), (1, 0, BTreeMap::new()), "{name}");
 
-        // A fault in mid-stream, and then the whole answer.
+        // A fault in mid-stream, then the whole answer.
         for fault in ["cut", "drop"] {
             let (faulty, plain) = (url(&format!("{fault}={events}")), url("-"));
             let ended = run(api, "hi", move |attempt| match attempt {
@@ -295,7 +299,7 @@ const FIXTURES: &str = r#"{"fixtures": [
 #[tokio::test]
 async fn a_mock_of_the_providers_with_faults() {
     let Some(package) = env::var_os("L0_AIMOCK") else {
-        println!("switched off: L0_AIMOCK is not set");
+        println!("skipped: L0_AIMOCK is not set");
         return;
     };
     let folder = env::temp_dir().join(format!("l0-aimock-{}", process::id()));
@@ -378,9 +382,9 @@ async fn a_mock_of_the_providers_with_faults() {
             else {
                 panic!("{name}: {ended:?}");
             };
-            assert_eq!(error.status, Some(status), "{name}");
-            assert_eq!(error.error_type.as_deref(), Some(error_type), "{name}");
-            assert_eq!(error.retry_after, wait, "{name}");
+            assert_eq!(error.status(), Some(status), "{name}");
+            assert_eq!(error.error_type(), Some(error_type), "{name}");
+            assert_eq!(error.retry_after(), wait, "{name}");
         }
         println!("{name}: with every fault as expected");
     }

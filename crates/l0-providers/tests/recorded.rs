@@ -1,5 +1,5 @@
-//! Recorded streams of real providers, which are not part of this repository: the folder that
-//! `L0_RECORDED_STREAMS` names, with `expected.json` beside the recordings.
+//! Recorded streams of real providers, which are not part of this repository: the folder in `L0_RECORDED_STREAMS`, with
+//! `expected.json` next to the recordings.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -37,14 +37,14 @@ fn recorded_streams_decode_to_what_is_expected() {
         check(name, dialect, &frames, expected);
         assert!(
             !name.ends_with(".sse") || same(&dialect.decode(&raw), &dialect.decode(&recording)),
-            "{name}: as it was sent"
+            "{name}: as sent"
         );
         println!("{name}: as expected");
     }
     println!("{} recordings", expected.len());
 }
 
-/// The recording's events, each with the blank line that ends it.
+/// The events of a recording, each with the blank line that ends it.
 fn frames(name: &str, format: &str, recording: &str) -> Vec<String> {
     if name.ends_with(".sse") {
         return recording
@@ -100,7 +100,7 @@ fn check(name: &str, dialect: Dialect, frames: &[String], expected: &Value) {
         );
     }
 
-    // Cut after each event: what came is a prefix, and only a finish reason makes it complete.
+    // Cut after each event: the tokens are a prefix, and only a finish reason makes the response complete.
     let first_finish = frames.iter().position(|frame| finishes_in(frame));
     let first_finish = first_finish.unwrap_or(frames.len());
     for count in 0..frames.len() {
@@ -108,8 +108,8 @@ fn check(name: &str, dialect: Dialect, frames: &[String], expected: &Value) {
         let (tokens, error) = dialect.decode(&body);
         let (all, _) = &whole;
         assert_eq!(tokens[..], all[..tokens.len()], "{name}: cut after {count}");
-        let told = frames[..count].iter().any(|frame| frame.contains("error"));
-        assert!(error.is_none() || told, "{name}: {error:?}");
+        let has_error = frames[..count].iter().any(|frame| frame.contains("error"));
+        assert!(error.is_none() || has_error, "{name}: {error:?}");
         if count <= first_finish && error.is_none() {
             let outcome = outcome_of(dialect, body);
             assert_eq!(outcome, Outcome::Truncated, "{name}: cut after {count}");
@@ -117,14 +117,14 @@ fn check(name: &str, dialect: Dialect, frames: &[String], expected: &Value) {
     }
     let outcome = match (&expected["finish_reason"], &expected["errors"]) {
         (_, Value::Array(errors)) if !errors.is_empty() => Outcome::Failed,
-        // The end mark completes a response, too.
+        // The end mark completes a response too.
         (Value::Null, _) if !body.contains("data: [DONE]") => Outcome::Truncated,
         _ => Outcome::Completed,
     };
     assert_eq!(outcome_of(dialect, body), outcome, "{name}");
 }
 
-/// Whether a frame says that the response, or one of its choices, is complete.
+/// Returns `true` if a frame reports that the response, or one of its choices, is complete.
 fn finishes_in(frame: &str) -> bool {
     let data: Vec<_> = frame
         .lines()
@@ -152,11 +152,11 @@ fn finishes_in(frame: &str) -> bool {
             .any(|choice| choice["finish_reason"].is_string() || choice["finishReason"].is_string())
 }
 
-/// For each token, which frame it came with.
+/// Returns the frame of each token.
 fn frames_of(dialect: Dialect, frames: &[String]) -> Vec<usize> {
     let read = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&read);
-    // The decoder asks for the next frame when all tokens of the one before are handed out.
+    // The decoder reads the next frame after all tokens of the previous one have been yielded.
     let frames: Vec<_> = frames.iter().map(|frame| frame.clone().into()).collect();
     let body = futures_util::stream::iter(frames).map(move |frame| {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -170,7 +170,7 @@ fn frames_of(dialect: Dialect, frames: &[String]) -> Vec<usize> {
     now(tokens.collect())
 }
 
-/// How a run over this body ends.
+/// Returns the outcome of a run over this body.
 fn outcome_of(dialect: Dialect, body: String) -> Outcome {
     let once = futures_util::stream::iter([Ok(body.into_bytes())]).boxed();
     let mut once = Some((dialect.decoder)(once));
@@ -184,7 +184,7 @@ fn outcome_of(dialect: Dialect, body: String) -> Outcome {
         })
         .start();
     while let Some(item) = now(run.next()) {
-        // A complete answer without a word in it: the one that was cut after `{"`.
+        // A complete answer without a word: the one that was cut after `{"`.
         if matches!(item, Err(l0_core::Error::ZeroOutput)) {
             return Outcome::Completed;
         }
@@ -193,7 +193,7 @@ fn outcome_of(dialect: Dialect, body: String) -> Outcome {
 }
 
 fn compare(name: &str, (tokens, error): &Decoded, frames: &[usize], expected: &Value) {
-    // What is expected has no refusals: they are text, but not the answer.
+    // Refusals are not part of the expected text: they are text, but not the answer.
     let fits = |token: &ProviderToken, kind| token.kind == kind && !token.refusal;
     let of = |kind, choice: Option<u32>| -> Vec<&ProviderToken> {
         let fits = |token: &&ProviderToken| {
@@ -201,7 +201,7 @@ fn compare(name: &str, (tokens, error): &Decoded, frames: &[usize], expected: &V
         };
         tokens.iter().filter(fits).collect()
     };
-    // A payload may give several tokens of a kind: of several choices, or between others.
+    // A payload can yield several tokens of a kind: of several choices, or between others.
     let payloads_with = |kind| {
         let tokens = tokens.iter().zip(frames);
         let frames = tokens.filter(|(token, _)| fits(token, kind));
@@ -235,7 +235,7 @@ fn compare(name: &str, (tokens, error): &Decoded, frames: &[usize], expected: &V
         let call = (token.choice, token.tool_call.as_ref().unwrap().index);
         *pieces.entry(call).or_default() += 1;
     }
-    // A call whose arguments come without any delta is one token all the same.
+    // A call whose arguments arrive without any delta is still one token.
     let deltas = usize::try_from(expected["tool_call_deltas"].as_u64().unwrap()).unwrap();
     let single = pieces.values().filter(|pieces| **pieces == 1).count();
     assert!(
@@ -248,22 +248,14 @@ fn compare(name: &str, (tokens, error): &Decoded, frames: &[usize], expected: &V
         .filter_map(|token| token.model.clone())
         .next_back();
     if let Some(error) = error {
-        // What follows the first error is not read.
+        // Nothing after the first error is read.
         assert!(matches!(error, ProviderError::Api(_)), "{name}: {error:?}");
         let ProviderError::Api(error) = error else {
             unreachable!()
         };
         let first = &expected["errors"][0];
-        assert_eq!(
-            Value::from(error.message.clone()),
-            first["message"],
-            "{name}"
-        );
-        assert_eq!(
-            Value::from(error.error_type.clone()),
-            first["type"],
-            "{name}"
-        );
+        assert_eq!(Value::from(error.message()), first["message"], "{name}");
+        assert_eq!(Value::from(error.error_type()), first["type"], "{name}");
     }
 
     for (field, value) in [

@@ -1,4 +1,4 @@
-//! Requests as sources: what they say of themselves, what they send, and what comes of whole answers.
+//! Requests as sources: their descriptions, what they send, and how whole answers are read.
 #![cfg(all(
     feature = "anthropic",
     feature = "gemini",
@@ -33,7 +33,7 @@ type Error = ProviderError<reqwest::Error>;
 
 const KEY: &str = "a-canary-key";
 
-/// An attempt, as a run hands it to its source.
+/// An attempt, as a run passes it to its source.
 fn attempt() -> Attempt {
     let seen = Mutex::new(None);
     let mut run = L0::default()
@@ -47,8 +47,8 @@ fn attempt() -> Attempt {
     seen.into_inner().unwrap().unwrap()
 }
 
-async fn send<A: Send + 'static>(mut request: ProviderRequest<A>) -> Result<A, Error> {
-    request.connect(attempt()).await
+async fn send<A: Send + 'static>(request: ProviderRequest<A>) -> Result<A, Error> {
+    request.send().await
 }
 
 fn openai(url: &str) -> openai::Client {
@@ -135,7 +135,7 @@ impl Api {
     }
 }
 
-fn asked(api: &Api) -> Value {
+fn request_of(api: &Api) -> Value {
     (api.request)("hi")
 }
 
@@ -164,51 +164,60 @@ fn each_request_describes_itself() {
         ),
     ] {
         for api in &APIS {
-            let request = asked(api);
-            let said = (api.stream)(url, &request).describe();
+            let request = request_of(api);
+            let description = (api.stream)(url, &request).describe();
             let whole = (api.once)(url, &request).describe();
-            assert_eq!(said.streaming, Some(true), "{}", api.name);
+            assert_eq!(description.streaming, Some(true), "{}", api.name);
             assert_eq!(whole.streaming, Some(false), "{}", api.name);
-            for said in [said, whole] {
-                assert_eq!(said.provider.as_deref(), provider, "{} {url}", api.name);
-                assert_eq!(said.model.as_deref(), Some("m"), "{}", api.name);
+            for description in [description, whole] {
                 assert_eq!(
-                    said.operation.as_deref(),
+                    description.provider.as_deref(),
+                    provider,
+                    "{} {url}",
+                    api.name
+                );
+                assert_eq!(description.model.as_deref(), Some("m"), "{}", api.name);
+                assert_eq!(
+                    description.operation.as_deref(),
                     Some(api.operation),
                     "{}",
                     api.name
                 );
-                assert_eq!(said.server_address.as_deref(), Some(address));
-                assert_eq!(said.server_port, Some(port));
-                let shown = format!("{said:?}");
+                assert_eq!(description.server_address.as_deref(), Some(address));
+                assert_eq!(description.server_port, Some(port));
+                let shown = format!("{description:?}");
                 assert!(
                     !shown.contains("canary") && !shown.contains("pw"),
                     "{shown}"
                 );
             }
         }
-        let said = openai(url)
+        let description = openai(url)
             .embeddings(&json!({"model": "e", "input": "hi"}))
             .describe();
-        assert_eq!(said.provider.as_deref(), provider);
-        assert_eq!(said.operation.as_deref(), Some("embeddings"));
-        assert_eq!(said.model.as_deref(), Some("e"));
-        assert_eq!(said.streaming, Some(false));
+        assert_eq!(description.provider.as_deref(), provider);
+        assert_eq!(description.operation.as_deref(), Some("embeddings"));
+        assert_eq!(description.model.as_deref(), Some("e"));
+        assert_eq!(description.streaming, Some(false));
         for request in [
             gemini(url).embed_content("models/e", &json!({})),
             gemini(url).batch_embed_contents("e", &json!({})),
             ollama(url).embed(&json!({"model": "e", "input": "hi"})),
         ] {
-            let said = request.describe();
-            assert_eq!(said.operation.as_deref(), Some("embeddings"));
-            assert_eq!(said.model.as_deref(), Some("e"));
+            let description = request.describe();
+            assert_eq!(description.operation.as_deref(), Some("embeddings"));
+            assert_eq!(description.model.as_deref(), Some("e"));
         }
     }
     let gateway = openai("http://localhost/v1").provider_name("mistral_ai");
-    let said = gateway.chat(&json!({"stream": false})).describe();
-    assert_eq!(said.provider.as_deref(), Some("mistral_ai"));
-    assert_eq!(said.model, None);
-    assert_eq!(said.streaming, Some(false), "the request itself says so");
+    let description = gateway.chat(&json!({"stream": false})).describe();
+    assert_eq!(description.provider.as_deref(), Some("mistral_ai"));
+    assert_eq!(description.model, None);
+    assert_eq!(
+        description.streaming,
+        Some(false),
+        "set by the request itself"
+    );
 }
 
 #[test]
@@ -251,7 +260,7 @@ fn parameters_have_the_names_of_the_conventions() {
         .remove("choice.count");
     let embeddings = json!({"input": "canary", "encoding_format": "base64", "dimensions": 256});
     let gemini = gemini("http://h");
-    for (said, expected) in [
+    for (description, expected) in [
         (openai.chat(&chat).describe(), &all),
         (openai.chat_once(&chat).describe(), &all),
         (
@@ -279,7 +288,7 @@ fn parameters_have_the_names_of_the_conventions() {
             &but_for_choices,
         ),
         (
-            // A negative one is no limit.
+            // A negative value means no limit.
             ollama("http://h")
                 .chat(&json!({"options": {"num_predict": -1}}))
                 .describe(),
@@ -304,8 +313,14 @@ fn parameters_have_the_names_of_the_conventions() {
             &json!({"embeddings.dimension.count": 256}),
         ),
     ] {
-        assert_eq!(&serde_json::to_value(&said.parameters).unwrap(), expected);
-        assert!(!format!("{said:?}").contains("canary"), "{said:?}");
+        assert_eq!(
+            &serde_json::to_value(&description.parameters).unwrap(),
+            expected
+        );
+        assert!(
+            !format!("{description:?}").contains("canary"),
+            "{description:?}"
+        );
     }
 }
 
@@ -317,28 +332,28 @@ fn the_input_is_the_prompt_of_the_request() {
     let chat = json!({"model": "m", "messages": messages, "temperature": 0, "tools": [1]});
     let input = json!({"messages": messages, "tools": [1]});
     check(openai.chat(&chat).input(), input);
-    let asked = json!({"model": "m", "input": "hi", "instructions": "be brief"});
+    let request = json!({"model": "m", "input": "hi", "instructions": "be brief"});
     let input = json!({"input": "hi", "instructions": "be brief"});
-    check(openai.responses(&asked).input(), input);
+    check(openai.responses(&request).input(), input);
     check(
         openai
             .embeddings(&json!({"model": "m", "input": ["a", "b"]}))
             .input(),
         json!({"input": ["a", "b"]}),
     );
-    let asked = json!({"model": "m", "system": "be brief", "messages": messages});
+    let request = json!({"model": "m", "system": "be brief", "messages": messages});
     let input = json!({"system": "be brief", "messages": messages});
-    check(anthropic("http://h").messages_once(&asked).input(), input);
-    let asked = json!({"contents": messages, "systemInstruction": 1, "generationConfig": {}});
+    check(anthropic("http://h").messages_once(&request).input(), input);
+    let request = json!({"contents": messages, "systemInstruction": 1, "generationConfig": {}});
     let input = json!({"contents": messages, "systemInstruction": 1});
     check(
-        gemini("http://h").generate_content("m", &asked).input(),
+        gemini("http://h").generate_content("m", &request).input(),
         input,
     );
-    let asked =
+    let request =
         json!({"prompt": "hi", "suffix": "!", "system": "be brief", "images": ["x"], "raw": true});
     let input = json!({"prompt": "hi", "suffix": "!", "system": "be brief", "images": ["x"]});
-    check(ollama("http://h").generate(&asked).input(), input);
+    check(ollama("http://h").generate(&request).input(), input);
     assert_eq!(openai.chat(&json!({"model": "m"})).input(), None);
     assert_eq!(openai.chat("hi").input(), None);
 }
@@ -354,7 +369,7 @@ impl Serialize for Counted {
 }
 
 #[tokio::test]
-async fn a_request_is_serialized_once_however_often_it_is_sent() {
+async fn a_request_is_serialized_once_for_all_attempts() {
     let answers = [
         Answer::status(503),
         Answer::status(503),
@@ -392,14 +407,14 @@ async fn whole_requests_ask_for_json_at_the_same_address() {
         .unwrap();
     let url = provider.base_url();
     for api in &APIS {
-        drop(send((api.stream)(&url, &asked(api))).await.unwrap());
-        send((api.once)(&url, &asked(api))).await.unwrap();
+        drop(send((api.stream)(&url, &request_of(api))).await.unwrap());
+        send((api.once)(&url, &request_of(api))).await.unwrap();
         let sent = provider.requests();
         let [.., streamed, whole] = &sent[..] else {
             panic!("two requests")
         };
         let accept = |request: &l0_providers::testing::Request| request.headers["accept"].clone();
-        let mut body = asked(api);
+        let mut body = request_of(api);
         if api.is_ollama() {
             assert_eq!(accept(streamed), "application/x-ndjson");
             body["stream"] = false.into();
@@ -421,7 +436,7 @@ async fn whole_requests_ask_for_json_at_the_same_address() {
     assert_eq!(provider.requests().last().unwrap().headers["accept"], "x/y");
 }
 
-/// What a stream says, put together by hand.
+/// Assembles a completion from a stream without the crate's own code.
 async fn gathered(stream: ProviderStream) -> Completion {
     use futures_util::StreamExt;
 
@@ -490,9 +505,9 @@ async fn an_answer_is_the_same_whole_and_streamed() {
             let both = ScriptedProvider::start([answer.clone(), answer.clone()]);
             let provider = both.await.unwrap();
             let url = provider.base_url();
-            let stream = send((api.stream)(&url, &asked(api))).await.unwrap();
+            let stream = send((api.stream)(&url, &request_of(api))).await.unwrap();
             let mut streamed = gathered(stream).await;
-            let whole = send((api.once)(&url, &asked(api))).await.unwrap();
+            let whole = send((api.once)(&url, &request_of(api))).await.unwrap();
             let id = |id| (!api.is_ollama()).then_some(id);
             assert_eq!(streamed.response_id.as_deref(), id("scripted-1"));
             assert_eq!(whole.response_id.as_deref(), id("scripted-2"));
@@ -515,7 +530,7 @@ async fn an_answer_is_the_same_whole_and_streamed() {
 }
 
 #[tokio::test]
-async fn json_where_a_stream_was_asked_for_is_read_as_one_answer() {
+async fn json_instead_of_a_stream_is_read_as_one_answer() {
     let answer = Answer::new()
         .reasoning("Hm.")
         .token("Hello")
@@ -523,10 +538,10 @@ async fn json_where_a_stream_was_asked_for_is_read_as_one_answer() {
     for api in &APIS {
         let script = [answer.clone()];
         let provider = ScriptedProvider::start(script).await.unwrap();
-        let whole = send((api.once)(&provider.base_url(), &asked(api)))
+        let whole = send((api.once)(&provider.base_url(), &request_of(api)))
             .await
             .unwrap();
-        // The same JSON, from a server that ignores what was asked, under any label.
+        // The same JSON from a server that ignores the request for a stream, with any content type.
         let json = body_of(api, &answer).await;
         for label in [
             "application/json",
@@ -536,7 +551,7 @@ async fn json_where_a_stream_was_asked_for_is_read_as_one_answer() {
         ] {
             let other = ScriptedProvider::start([Answer::new().body(label, json.clone())]);
             let other = other.await.unwrap();
-            let stream = send((api.stream)(&other.base_url(), &asked(api)))
+            let stream = send((api.stream)(&other.base_url(), &request_of(api)))
                 .await
                 .unwrap();
             assert_eq!(gathered(stream).await, whole, "{} {label}", api.name);
@@ -553,20 +568,20 @@ async fn body_of(api: &Api, answer: &Answer) -> String {
         name => name,
     };
     let url = format!("{}/{path}", provider.base_url());
-    let mut request = asked(api);
+    let mut request = request_of(api);
     request["stream"] = false.into();
     let request = reqwest::Client::new().post(url).body(request.to_string());
     request.send().await.unwrap().text().await.unwrap()
 }
 
 #[tokio::test]
-async fn a_stream_where_none_was_asked_for_is_read_too() {
+async fn an_unrequested_stream_is_read_too() {
     for api in &APIS {
         let provider = ScriptedProvider::answering(|_| Answer::text(["Hel", "lo"]))
             .await
             .unwrap();
-        // The request itself asks for it, which is nothing to change.
-        let mut request = asked(api);
+        // The request itself asks for a stream, which is not changed.
+        let mut request = request_of(api);
         request["stream"] = true.into();
         let whole = send((api.once)(&provider.base_url(), &request))
             .await
@@ -574,7 +589,7 @@ async fn a_stream_where_none_was_asked_for_is_read_too() {
         assert_eq!(whole.text, "Hello", "{}", api.name);
         assert_eq!(whole.finish, Some(FinishReason::Stop));
 
-        // A stream that was cut is no answer.
+        // A truncated stream is not an answer.
         let provider = ScriptedProvider::answering(|_| Answer::text(["Hel"]).end())
             .await
             .unwrap();
@@ -582,8 +597,8 @@ async fn a_stream_where_none_was_asked_for_is_read_too() {
         let error = error.unwrap_err();
         assert!(matches!(error, ProviderError::Truncated), "{error:?}");
         let failure = Failure::network(NetworkErrorKind::PartialChunks);
-        assert_eq!(error.failure(), Some(failure));
-        assert_eq!(error.to_string(), "the answer was cut");
+        assert_eq!(error.failure(), failure);
+        assert_eq!(error.to_string(), "the answer was truncated");
     }
 }
 
@@ -593,17 +608,15 @@ async fn whole_requests_fail_as_streams_do() {
         let name = api.name;
         let fail = async |answer: Answer| {
             let provider = ScriptedProvider::start([answer]).await.unwrap();
-            let whole = send((api.once)(&provider.base_url(), &asked(api))).await;
+            let whole = send((api.once)(&provider.base_url(), &request_of(api))).await;
             whole.unwrap_err()
         };
-        let kind = |error: &Error| error.failure().unwrap().kind;
+        let kind = |error: &Error| error.failure().kind;
 
         let error = fail(Answer::status(429).header("retry-after", "7")).await;
         assert_eq!(kind(&error), FailureKind::RateLimited, "{name}");
-        assert_eq!(
-            error.failure().unwrap().retry_after,
-            Some(Duration::from_secs(7))
-        );
+        assert_eq!(error.api().unwrap().status(), Some(429));
+        assert_eq!(error.failure().retry_after, Some(Duration::from_secs(7)));
         for (status, expected) in [
             (401, FailureKind::Fatal),
             (500, FailureKind::Server),
@@ -611,13 +624,13 @@ async fn whole_requests_fail_as_streams_do() {
         ] {
             let error = fail(Answer::status(status).message("a canary")).await;
             assert_eq!(kind(&error), expected, "{name} {status}");
-            assert_eq!(error.failure().unwrap().status, Some(status));
+            assert_eq!(error.failure().status, Some(status));
             assert!(!format!("{error} {error:?}").contains("canary"));
         }
         let error = fail(Answer::new().token("a").error(503, "a canary")).await;
         assert_eq!(kind(&error), FailureKind::Server, "{name}");
 
-        // An error under a status of success.
+        // An error in a successful response.
         for body in [
             json!({"error": {"type": "overloaded_error", "message": "a canary"}}),
             json!({"type": "error", "error": {"type": "overloaded_error", "message": "a canary"}}),
@@ -627,11 +640,11 @@ async fn whole_requests_fail_as_streams_do() {
             let ProviderError::Api(api_error) = &error else {
                 panic!("{name}: {body}: {error:?}");
             };
-            assert_eq!(api_error.message.as_deref(), Some("a canary"));
+            assert_eq!(api_error.message(), Some("a canary"));
             assert!(!format!("{error} {error:?}").contains("canary"));
         }
 
-        // Another protocol, and what is no answer.
+        // Another protocol, and JSON that is not an answer.
         for (label, body) in [
             ("text/html", "<html>a canary</html>"),
             ("application/json", "{}"),
@@ -652,7 +665,7 @@ async fn whole_requests_fail_as_streams_do() {
         let error = fail(Answer::text(["Hello"]).end()).await;
         assert!(matches!(error, ProviderError::Json(_)), "{name}: {error:?}");
         let failure = Failure::network(NetworkErrorKind::PartialChunks);
-        assert_eq!(error.failure(), Some(failure));
+        assert_eq!(error.failure(), failure);
         let error = fail(Answer::text(["Hello"]).cut()).await;
         assert!(
             matches!(error, ProviderError::Transport(_)),
@@ -662,7 +675,7 @@ async fn whole_requests_fail_as_streams_do() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_is_no_larger_than_allowed() {
+async fn a_whole_answer_has_a_size_limit() {
     let long = "a".repeat(2000);
     let answers = |_: &_| Answer::text(["a".repeat(1000), "a".repeat(1000)]);
     let provider = ScriptedProvider::answering(answers).await.unwrap();
@@ -691,6 +704,23 @@ async fn a_whole_answer_is_no_larger_than_allowed() {
         "{error:?}"
     );
 
+    // Small vectors take many times their size in memory.
+    for (count, fits) in [(100_000, true), (100_001, false)] {
+        let vectors = vec![[0]; count];
+        let body = json!({"embeddings": vectors});
+        let provider = ScriptedProvider::start([Answer::json(&body)])
+            .await
+            .unwrap();
+        let answer = send(openai(&provider.base_url()).embeddings(&request)).await;
+        match answer {
+            Ok(embeddings) => assert!(fits && embeddings.vectors.len() == count),
+            Err(ProviderError::AnswerTooLarge(error)) => {
+                assert!(!fits && error.of == "vectors", "{error}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     let calls = (0..300)
         .map(|n| json!({"id": n.to_string(), "function": {"name": "f", "arguments": "{}"}}));
     let choice = |index: usize, calls: Vec<Value>| json!({"index": index, "message": {"tool_calls": calls}, "finish_reason": "stop"});
@@ -703,7 +733,7 @@ async fn a_whole_answer_is_no_larger_than_allowed() {
     let Err(ProviderError::AnswerTooLarge(error)) = error else {
         panic!("{error:?}");
     };
-    assert_eq!(error.to_string(), "the answer has more than 256 tool calls");
+    assert_eq!(error.to_string(), "the answer exceeds 256 tool calls");
 }
 
 #[tokio::test]
@@ -742,16 +772,16 @@ async fn each_of_several_answers_is_kept() {
 }
 
 #[tokio::test]
-async fn what_only_whole_answers_have() {
+async fn content_that_only_whole_answers_have() {
     let once = async |api: &Api, body: Value| {
         let provider = ScriptedProvider::start([Answer::json(&body)])
             .await
             .unwrap();
-        send((api.once)(&provider.base_url(), &asked(api))).await
+        send((api.once)(&provider.base_url(), &request_of(api))).await
     };
     let [chat, responses, messages, gemini, ..] = &APIS;
 
-    // A reason to end is not told by all, and a whole answer has ended.
+    // Not every provider reports a finish reason, but a whole answer has ended.
     let whole = once(chat, json!({"choices": [{"message": {"content": "hi"}}]}))
         .await
         .unwrap();
@@ -765,7 +795,7 @@ async fn what_only_whole_answers_have() {
         Some(FinishReason::Other)
     );
 
-    // In the background, there is no output yet.
+    // A background response has no output yet.
     let body =
         json!({"id": "r", "object": "response", "model": "m", "status": "queued", "output": []});
     let whole = once(responses, body).await.unwrap();
@@ -777,7 +807,7 @@ async fn what_only_whole_answers_have() {
         Err(ProviderError::Api(_))
     ));
 
-    // Media, refusals, and a prompt that is blocked.
+    // Media, refusals and a blocked prompt.
     let body = json!({"choices": [{"message": {"content": null, "refusal": "no"}, "finish_reason": "stop"}]});
     let whole = once(chat, body).await.unwrap();
     assert_eq!((whole.text.as_str(), whole.refusal), ("no", true));
@@ -790,7 +820,7 @@ async fn what_only_whole_answers_have() {
         .unwrap();
     assert_eq!(whole.finish, Some(FinishReason::ContentFilter));
 
-    // Half a character, which JSON can hold.
+    // Half a character, which JSON can contain.
     for reason in [r#","finish_reason":"stop""#, ""] {
         let body = format!(r#"{{"choices":[{{"message":{{"content":"a\ud83e"}}{reason}}}]}}"#);
         let answer = Answer::new().body("application/json", body);
@@ -852,7 +882,7 @@ async fn embeddings_come_in_the_order_of_the_inputs() {
 }
 
 #[tokio::test]
-async fn what_servers_make_of_embeddings() {
+async fn embeddings_of_every_shape() {
     let read = async |body: &str| {
         let answer = Answer::new().body("application/json", body.to_owned());
         let provider = ScriptedProvider::start([answer]).await.unwrap();
@@ -917,7 +947,7 @@ async fn what_servers_make_of_embeddings() {
     let error = send(openai(&provider.base_url()).embeddings(&json!({})))
         .await
         .unwrap_err();
-    assert_eq!(error.failure().unwrap().kind, FailureKind::RateLimited);
+    assert_eq!(error.failure().kind, FailureKind::RateLimited);
 }
 
 #[tokio::test]
@@ -936,7 +966,7 @@ async fn nothing_secret_shows() {
     let request = openai(url).embeddings(&json!({"input": "canary"}));
     assert!(!format!("{request:?}").contains("canary"));
 
-    // Where a server repeats the key in what leaves through exporters.
+    // A server can repeat the key in values that are exported.
     let body = format!(
         r#"{{"id":"x-{KEY}","model":"{KEY}","choices":[{{"message":{{"content":"a"}},"finish_reason":"stop"}}],"data":[]}}"#
     );
@@ -958,9 +988,11 @@ async fn nothing_secret_shows() {
     ] {
         let (address, _requests) = server(reply).await;
         for api in &APIS {
-            let error = send((api.once)(&address, &asked(api))).await.unwrap_err();
+            let error = send((api.once)(&address, &request_of(api)))
+                .await
+                .unwrap_err();
             if matches!(error, ProviderError::NotAnAnswer(_)) && api.is_ollama() {
-                // Events are another protocol to it.
+                // Events are another protocol for this API.
                 continue;
             }
             let ProviderError::Api(error) = error else {

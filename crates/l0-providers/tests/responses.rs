@@ -1,4 +1,4 @@
-//! OpenAI's Responses streams, good and bad, from payloads to tokens.
+//! OpenAI's Responses streams, valid and invalid, from payloads to tokens.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -116,7 +116,7 @@ fn deltas_of_every_kind() {
     ] {
         assert!(tokens(&[other]).is_empty());
     }
-    // The event's name, where the payload does not say it.
+    // The event's name counts if the payload has no type.
     let named = "event: response.output_text.delta\ndata: {\"delta\":\"a\"}\n\n";
     assert_eq!(texts(&RESPONSES.decode(named).0), [(Text, "a")]);
 }
@@ -148,7 +148,7 @@ fn tool_calls_keep_their_identity() {
             1,
             r#""type":"function_call","id":"fc_1","call_id":"call_1","name":"get","arguments":"{\"x\":1}""#,
         ),
-        // No piece at all.
+        // Without any piece.
         &item(
             "added",
             2,
@@ -202,7 +202,7 @@ fn tool_calls_keep_their_identity() {
         finishes(&all),
         [(Some("completed"), Some(FinishReason::ToolCalls))]
     );
-    // From a server that does not number its items.
+    // A server that does not number its items.
     let added = |id: &str| {
         let item = format!(r#""item":{{"type":"function_call","call_id":"{id}","name":"f"}}"#);
         event("output_item.added", &item)
@@ -223,7 +223,7 @@ fn tool_calls_keep_their_identity() {
 }
 
 #[test]
-fn calls_of_the_apis_own_tools_are_the_users_or_not() {
+fn calls_of_the_apis_own_tools_are_yielded_unless_hosted() {
     for (kind, fields, expected) in [
         (
             "computer_call",
@@ -284,7 +284,7 @@ fn calls_of_the_apis_own_tools_are_the_users_or_not() {
         };
         assert_eq!(finishes(&all), [(Some("completed"), Some(finish))]);
     }
-    // An MCP call was run by the time it is told.
+    // An MCP call has already run when it is reported.
     let all = tokens(&[
         &item(
             "added",
@@ -306,7 +306,7 @@ fn calls_of_the_apis_own_tools_are_the_users_or_not() {
 }
 
 #[test]
-fn what_completes_a_response() {
+fn marks_that_complete_a_response() {
     let finish = |payload: &str| {
         finishes(&tokens(&[TEXT, payload, TEXT]))
             .into_iter()
@@ -337,7 +337,7 @@ fn what_completes_a_response() {
     assert_eq!(finish(&bare), one("incomplete", FinishReason::Length));
     let cancelled = over("cancelled", r#""status":"cancelled""#);
     assert_eq!(finish(&cancelled), one("cancelled", FinishReason::Other));
-    // The decoder stops there, and otherwise nothing is complete.
+    // The decoder stops there. Without that event, nothing is complete.
     assert_eq!(text_of(&tokens(&[TEXT, COMPLETED, TEXT])), "a");
     assert!(finishes(&tokens(&[TEXT, TEXT])).is_empty());
     // Not a mark of this API.
@@ -374,8 +374,8 @@ fn errors_of_every_shape() {
     ] {
         let (all, error) = RESPONSES.failed(&[TEXT, &payload]);
         assert_eq!(text_of(&all), "a", "{payload}");
-        assert_eq!(error.code.as_deref(), code, "{payload}");
-        assert_eq!(error.message.as_deref(), Some("m"), "{payload}");
+        assert_eq!(error.code(), code, "{payload}");
+        assert_eq!(error.message(), Some("m"), "{payload}");
         assert_eq!(error.failure().kind, kind, "{payload}");
     }
     let (all, error) = RESPONSES.failed(&[&over("failed", r#""status":"failed","error":null"#)]);
@@ -384,7 +384,7 @@ fn errors_of_every_shape() {
 }
 
 #[test]
-fn an_error_event_is_followed_to_the_failed_response() {
+fn an_error_event_waits_for_the_failed_response_if_it_follows() {
     const ERROR: &str =
         r#"{"type":"error","error":{"type":"t","code":"server_error","message":"first"}}"#;
     let failed = over(
@@ -394,8 +394,8 @@ fn an_error_event_is_followed_to_the_failed_response() {
     let (all, error) = RESPONSES.failed(&[TEXT, ERROR, &failed, TEXT]);
     assert_eq!(text_of(&all), "a");
     assert_eq!(all.last().unwrap().finish_reason.as_deref(), Some("failed"));
-    assert_eq!(error.message.as_deref(), Some("first"));
-    // Without one, and however the body ends.
+    assert_eq!(error.message(), Some("first"));
+    // Without a failed response, and for every end of the body.
     for tail in [
         "",
         "data: [DONE]\n\n",
@@ -406,7 +406,7 @@ fn an_error_event_is_followed_to_the_failed_response() {
         let Some(ProviderError::Api(error)) = error else {
             panic!("{tail}: {error:?}");
         };
-        assert_eq!(error.message.as_deref(), Some("first"));
+        assert_eq!(error.message(), Some("first"));
         assert!(finishes(&all).is_empty(), "{tail}");
     }
     let broken = [sse(&[ERROR]).into_bytes(), b"data: \xFF\n\n".to_vec()].concat();

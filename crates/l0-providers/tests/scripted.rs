@@ -1,4 +1,4 @@
-//! The scripted provider, through the clients of all APIs: what is scripted arrives.
+//! The scripted provider, read by the clients of all APIs: everything in the script arrives.
 #![cfg(all(
     feature = "anthropic",
     feature = "gemini",
@@ -57,7 +57,7 @@ fn of(tokens: &[ProviderToken], kind: TokenKind) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn an_answer_arrives_as_it_is_scripted() {
+async fn an_answer_arrives_as_scripted() {
     let mut usage = Usage::new().input(100).output(30).total(130);
     usage = usage.cached_input(40).cache_write_input(20).reasoning(10);
     let answer = Answer::new()
@@ -111,22 +111,22 @@ async fn an_answer_arrives_as_it_is_scripted() {
 
         let finish = tokens.iter().find_map(|token| token.finish);
         assert_eq!(finish, Some(FinishReason::ToolCalls), "{name}");
-        let told = tokens.iter().filter_map(|token| token.usage).next_back();
+        let actual = tokens.iter().filter_map(|token| token.usage).next_back();
         let mut expected = usage;
         if name == "ollama" {
             expected = Usage::new().input(100).output(30).total(130);
         }
         if name == "anthropic" {
-            // It has no name for them.
+            // The API has no field for them.
             expected.reasoning = None;
         }
         if name == "gemini" {
             expected.cache_write_input = None;
         }
-        assert_eq!(told, Some(expected), "{name}");
-        let said = |field: fn(&ProviderToken) -> Option<&str>| tokens.iter().find_map(field);
-        assert_eq!(said(|token| token.model.as_deref()), Some("m"), "{name}");
-        let id = said(|token| token.response_id.as_deref());
+        assert_eq!(actual, Some(expected), "{name}");
+        let first = |field: fn(&ProviderToken) -> Option<&str>| tokens.iter().find_map(field);
+        assert_eq!(first(|token| token.model.as_deref()), Some("m"), "{name}");
+        let id = first(|token| token.response_id.as_deref());
         let expected = (name != "ollama").then_some("scripted-1");
         assert_eq!(id, expected, "{name}");
     }
@@ -150,8 +150,8 @@ async fn every_finish_reason_arrives() {
             let answer = Answer::text(["a"]).finish(finish);
             let (tokens, error) = answered(api, &answer).await;
             assert!(error.is_none(), "{name}: {error:?}");
-            let told = tokens.iter().find_map(|token| token.finish);
-            assert_eq!(told, Some(finish), "{name}");
+            let actual = tokens.iter().find_map(|token| token.finish);
+            assert_eq!(actual, Some(finish), "{name}");
         }
     }
 }
@@ -170,11 +170,11 @@ async fn errors_arrive_with_their_meaning_before_the_stream_and_in_it() {
             let Some(ProviderError::Api(error)) = error else {
                 panic!("{name}, {status}: {error:?}")
             };
-            assert_eq!(error.status, Some(status), "{name}");
+            assert_eq!(error.status(), Some(status), "{name}");
             assert_eq!(error.failure().kind, expected.kind, "{name}, {status}");
-            assert_eq!(error.message.as_deref(), Some("my words"), "{name}");
-            assert_eq!(error.retry_after, Some(Duration::from_secs(7)), "{name}");
-            assert_eq!(error.request_id.as_deref(), Some("r-1"), "{name}");
+            assert_eq!(error.message(), Some("my words"), "{name}");
+            assert_eq!(error.retry_after(), Some(Duration::from_secs(7)), "{name}");
+            assert_eq!(error.request_id(), Some("r-1"), "{name}");
 
             let answer = Answer::text(["a"]).error(status, "my words").token("never");
             let (tokens, error) = answered(api, &answer).await;
@@ -182,13 +182,13 @@ async fn errors_arrive_with_their_meaning_before_the_stream_and_in_it() {
             let Some(ProviderError::Api(error)) = error else {
                 panic!("{name}, {status} in the stream: {error:?}")
             };
-            // Ollama tells no status in the stream.
+            // Ollama sends no status in the stream.
             let kind = match name {
                 "ollama" => FailureKind::Server,
                 _ => expected.kind,
             };
             assert_eq!(error.failure().kind, kind, "{name}, {status}: {error:?}");
-            assert_eq!(error.message.as_deref(), Some("my words"), "{name}");
+            assert_eq!(error.message(), Some("my words"), "{name}");
         }
     }
 }
@@ -220,13 +220,13 @@ async fn a_stream_ends_early_in_each_way() {
         assert!(more.is_err(), "{name}: {more:?}");
 
         let silent = Answer::text(["never"]).connect_hang();
-        let asked = tokio::time::timeout(Duration::from_millis(30), ask(api, &silent)).await;
-        assert!(asked.is_err(), "{name}");
+        let connected = tokio::time::timeout(Duration::from_millis(30), ask(api, &silent)).await;
+        assert!(connected.is_err(), "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_is_to_wait_waits() {
+async fn scripted_waits_are_kept() {
     const PAUSE: Duration = Duration::from_millis(30);
     for api in apis() {
         let name = api.dialect.name;
@@ -244,7 +244,7 @@ async fn what_is_to_wait_waits() {
 }
 
 #[tokio::test]
-async fn what_came_is_kept_but_for_secrets() {
+async fn requests_are_kept_without_secrets() {
     for api in apis() {
         let name = api.dialect.name;
         let (provider, stream) = ask(api, &Answer::text(["a"])).await;
@@ -277,7 +277,7 @@ async fn post(url: &str, body: &str) -> (StatusCode, Value) {
 }
 
 #[tokio::test]
-async fn a_request_without_an_answer_that_fits_is_told_so() {
+async fn a_request_without_a_fitting_answer_gets_an_error() {
     let whole = json!({"object": "list", "data": []});
     let provider = ScriptedProvider::start([
         Answer::text(["a"]),
@@ -309,11 +309,11 @@ async fn a_request_without_an_answer_that_fits_is_told_so() {
     let (status, message) = refused(&format!("{}/v1/messages", vectors.base_url())).await;
     assert_eq!(status, 400);
     assert!(
-        message.starts_with("the request asks for no embeddings"),
+        message.starts_with("the request does not ask for embeddings"),
         "{message}"
     );
 
-    // The answers are still there.
+    // The answers are still available.
     assert_eq!(post(&chat, stream).await.0, 200);
     let (status, body) = post(&other, "no JSON").await;
     assert_eq!((status.as_u16(), &body), (200, &whole));
@@ -322,7 +322,7 @@ async fn a_request_without_an_answer_that_fits_is_told_so() {
     let (status, body) = post(&chat, stream).await;
     assert_eq!(status, 404);
     let message = body["error"]["message"].as_str().unwrap();
-    assert_eq!(message, "the script has no answer to request 6");
+    assert_eq!(message, "the script has no answer for request 6");
     let bodies: Vec<_> = provider.requests().into_iter().map(|r| r.body).collect();
     assert_eq!(bodies[3], "no JSON");
     assert_eq!(bodies[4], Value::Null);
@@ -332,7 +332,7 @@ async fn a_request_without_an_answer_that_fits_is_told_so() {
 }
 
 #[tokio::test]
-async fn answers_may_be_made_for_each_request() {
+async fn answers_can_depend_on_the_request() {
     let provider = ScriptedProvider::answering(|request| {
         let prompt = request.body["messages"][0]["content"].as_str();
         Answer::text(["You said: ", prompt.unwrap_or_default()])
@@ -353,7 +353,7 @@ async fn a_server_that_is_dropped_stops() {
     let url = provider.base_url();
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     drop(provider);
-    // Its connections, too.
+    // Its connections end too.
     let items = tokio::time::timeout(Duration::from_secs(60), stream.unwrap().collect::<Vec<_>>());
     let items = items.await.expect("its connections end");
     assert!(items.last().unwrap().is_err());
@@ -362,7 +362,7 @@ async fn a_server_that_is_dropped_stops() {
 }
 
 #[test]
-#[should_panic(expected = "100 is no final status")]
-fn a_status_that_ends_nothing_is_none() {
+#[should_panic(expected = "100 is not a final status")]
+fn a_status_that_is_not_final_panics() {
     let _ = Answer::status(100);
 }

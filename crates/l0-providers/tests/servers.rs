@@ -1,7 +1,7 @@
-//! The servers that speak Chat Completions, each in its own way: what is read of the stream, and of the
-//! errors, of each. All are self-written after what the servers' documents and sources say.
+//! Servers that speak Chat Completions, each with its own variations in streams and errors. All streams and errors are
+//! synthetic, based on the servers' documentation and source code.
 //!
-//! `docs/sources.md` has the table of these servers; a test holds it to this one.
+//! `docs/sources.md` has the table of these servers. A test checks that it lists all of them.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -12,13 +12,13 @@ use l0_providers::ProviderError;
 
 /// A stream of a server.
 struct Row {
-    /// As the documents name it.
+    /// The name in the documentation.
     server: &'static str,
-    says: &'static str,
+    variation: &'static str,
     stream: &'static str,
     text: &'static str,
     reasoning: &'static str,
-    /// The names and arguments of the calls.
+    /// Names and arguments of the calls.
     calls: &'static [(&'static str, &'static str)],
     usage: Option<Usage>,
     finish: Option<FinishReason>,
@@ -26,11 +26,11 @@ struct Row {
 }
 
 impl Row {
-    /// A row of a stream that says nothing.
-    const fn new(server: &'static str, says: &'static str, stream: &'static str) -> Self {
+    /// A row whose stream has no content.
+    const fn new(server: &'static str, variation: &'static str, stream: &'static str) -> Self {
         Self {
             server,
-            says,
+            variation,
             stream,
             text: "",
             reasoning: "",
@@ -56,7 +56,7 @@ fn rows() -> Vec<Row> {
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "Azure OpenAI",
-                "a first chunk without choices, with what the filters say of the prompt",
+                "a first chunk without choices, with the filters' results for the prompt",
                 r#"data: {"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{"hate":{"filtered":false,"severity":"safe"},"jailbreak":{"filtered":false,"detected":false}}}]}
 
 data: {"choices":[{"content_filter_results":{},"delta":{"content":"","refusal":null,"role":"assistant"},"finish_reason":null,"index":0,"logprobs":null}],"created":1,"id":"chatcmpl-1","model":"gpt-4o-2024-11-20","object":"chat.completion.chunk","obfuscation":"x","system_fingerprint":"fp_1","usage":null}
@@ -77,7 +77,7 @@ data: [DONE]
             finish: Some(FinishReason::ContentFilter),
             ..Row::new(
                 "Azure OpenAI",
-                "filters that run beside the stream: chunks with offsets in place of a delta, and a filtered end",
+                "asynchronous filters: chunks with offsets instead of a delta, and a filtered end",
                 r#"data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":null,"index":0}],"model":"gpt-4o"}
 
 data: {"choices":[{"content_filter_offsets":{"check_offset":44,"start_offset":44,"end_offset":198},"content_filter_results":{"hate":{"filtered":true,"severity":"high"}},"finish_reason":null,"index":0}]}
@@ -96,7 +96,7 @@ data: [DONE]
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "OpenRouter",
-                "comments while it waits; reasoning told twice; what the answer costs in `usage`",
+                "comments while it waits; reasoning sent twice; the cost in `usage`",
                 r#": OPENROUTER PROCESSING
 
 : OPENROUTER PROCESSING
@@ -121,7 +121,7 @@ data: [DONE]
             failure: Some(FailureKind::Server),
             ..Row::new(
                 "OpenRouter",
-                "an error in mid-stream, beside a choice that ends by it",
+                "an error in mid-stream, next to a choice that ends with it",
                 r#"data: {"id":"gen-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}
 
 data: {"id":"gen-1","object":"chat.completion.chunk","created":1,"model":"m","provider":"Fireworks","error":{"code":502,"message":"Provider disconnected unexpectedly","metadata":{"provider_name":"Fireworks"}},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","native_finish_reason":null}]}
@@ -135,7 +135,7 @@ data: [DONE]
             failure: Some(FailureKind::RateLimited),
             ..Row::new(
                 "OpenRouter",
-                "the limit of the provider behind it, in mid-stream",
+                "a rate limit of the underlying provider, in mid-stream",
                 r#"data: {"id":"gen-1","object":"chat.completion.chunk","error":{"code":"rate_limit_exceeded","message":"Rate limit exceeded"},"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error"}]}
 
 "#,
@@ -147,7 +147,7 @@ data: [DONE]
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "Groq",
-                "the counts in `x_groq`, without being asked for",
+                "the counts in `x_groq`, without a request for them",
                 r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"llama-3.3-70b-versatile","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],"x_groq":{"id":"req_1","seed":7}}
 
 data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}
@@ -164,7 +164,7 @@ data: [DONE]
             failure: Some(FailureKind::Fatal),
             ..Row::new(
                 "Groq",
-                "an event `error` where the model calls a tool wrongly",
+                "an event `error` after an invalid tool call of the model",
                 r#"data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"reasoning":"We need to call","channel":"analysis"},"finish_reason":null}]}
 
 event: error
@@ -180,7 +180,7 @@ data: {"error":{"message":"Tool call validation failed","type":"invalid_request_
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "DeepSeek",
-                "`reasoning_content`, comments that keep the connection open, hits and misses of the cache",
+                "`reasoning_content`, comments that keep the connection open, cache hits and misses",
                 r#": keep-alive
 
 data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"deepseek-reasoner","system_fingerprint":"fp_1","choices":[{"index":0,"delta":{"role":"assistant","content":null,"reasoning_content":"Hm."},"logprobs":null,"finish_reason":null}]}
@@ -201,7 +201,7 @@ data: [DONE]
             failure: Some(FailureKind::Server),
             ..Row::new(
                 "DeepSeek",
-                "a finish reason that says that it has no more room",
+                "a finish reason that reports missing capacity",
                 r#"data: {"id":"1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}
 
 data: {"id":"1","choices":[{"index":0,"delta":{"content":""},"finish_reason":"insufficient_system_resource"}]}
@@ -219,7 +219,7 @@ data: [DONE]
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "xAI",
-                "reasoning counted beside the output, as the total tells",
+                "reasoning next to the output, according to the total",
                 r#"data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"grok-3-mini","choices":[{"index":0,"delta":{"role":"assistant","reasoning_content":"Hm."}}],"system_fingerprint":"fp_1"}
 
 data: {"id":"1","choices":[{"index":0,"delta":{"content":"Hi","role":"assistant"}}]}
@@ -260,7 +260,7 @@ data: [DONE]
             finish: Some(FinishReason::ToolCalls),
             ..Row::new(
                 "Mistral",
-                "a tool call whole in one chunk, beside its finish reason",
+                "a whole tool call in one chunk, next to its finish reason",
                 r#"data: {"id":"1","model":"mistral-small-latest","choices":[{"index":0,"delta":{"content":"","tool_calls":[{"id":"D681PevKs","function":{"name":"get_weather","arguments":"{\"city\": \"Bern\"}"},"index":0}]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":60,"total_tokens":69,"completion_tokens":9,"num_cached_tokens":32}}
 
 data: [DONE]
@@ -311,7 +311,7 @@ data: [DONE]
             failure: Some(FailureKind::Server),
             ..Row::new(
                 "vLLM",
-                "an error in mid-stream, and the end mark all the same",
+                "an error in mid-stream, followed by the end mark",
                 r#"data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":null}]}
 
 data: {"error":{"message":"EngineCore encountered an issue","type":"InternalServerError","param":null,"code":500}}
@@ -325,7 +325,7 @@ data: [DONE]
             failure: Some(FailureKind::Fatal),
             ..Row::new(
                 "vLLM",
-                "an error as older versions write it: the payload itself",
+                "an error of older versions: the payload itself",
                 r#"data: {"object":"error","message":"the prompt is too long","type":"BadRequestError","param":null,"code":400}
 
 data: [DONE]
@@ -338,7 +338,7 @@ data: [DONE]
             failure: Some(FailureKind::Server),
             ..Row::new(
                 "vLLM",
-                "a finish reason `abort`, where the engine gave the request up",
+                "a finish reason `abort` after the engine gave up the request",
                 r#"data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"abort"}]}
 
 data: [DONE]
@@ -353,7 +353,7 @@ data: [DONE]
             finish: Some(FinishReason::Stop),
             ..Row::new(
                 "llama.cpp",
-                "`timings` beside the counts, and a first delta whose content is null",
+                "`timings` next to the counts, and a first delta whose content is null",
                 r#"data: {"choices":[{"finish_reason":null,"index":0,"delta":{"role":"assistant","content":null}}],"created":1,"id":"chatcmpl-1","model":"gpt-oss-20b","system_fingerprint":"b6000-1","object":"chat.completion.chunk"}
 
 data: {"choices":[{"finish_reason":null,"index":0,"delta":{"reasoning_content":"Hm."}}],"id":"chatcmpl-1"}
@@ -386,7 +386,7 @@ data: {"error":{"code":500,"message":"Compute error.","type":"server_error"}}
             failure: Some(FailureKind::Fatal),
             ..Row::new(
                 "llama.cpp",
-                "an error as older versions write it: in a field `error`, before the end mark",
+                "an error of older versions: in a field `error`, before the end mark",
                 r#"error: {"code":400,"message":"the request exceeds the available context size","type":"exceed_context_size_error","n_prompt_tokens":5000,"n_ctx":4096}
 
 data: [DONE]
@@ -402,7 +402,7 @@ data: [DONE]
             finish: Some(FinishReason::ToolCalls),
             ..Row::new(
                 "Ollama (`/v1`)",
-                "`reasoning`, and calls that all have the number 0",
+                "`reasoning`, and calls that are all numbered 0",
                 r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"qwen3","system_fingerprint":"fp_ollama","choices":[{"index":0,"delta":{"role":"assistant","content":"","reasoning":"Hm."},"finish_reason":null}]}
 
 data: {"id":"chatcmpl-1","choices":[{"index":0,"delta":{"role":"assistant","content":"Hi"},"finish_reason":null}]}
@@ -426,7 +426,7 @@ data: [DONE]
 #[test]
 fn every_server_is_read() {
     for row in rows() {
-        let name = format!("{}: {}", row.server, row.says);
+        let name = format!("{}: {}", row.server, row.variation);
         let whole = CHAT.decode(row.stream);
         let bytes = CHAT.chunks(by_bytes(row.stream.as_bytes()));
         assert!(same(&whole, &bytes), "{name}");
@@ -470,7 +470,7 @@ fn the_documents_list_every_server() {
     }
 }
 
-/// What each server answers to a request that it refuses.
+/// Error responses of each server.
 #[cfg(feature = "reqwest")]
 mod refusals {
     use std::time::Duration;
@@ -481,7 +481,7 @@ mod refusals {
     use l0_providers::openai::{ChatRequest, Client};
 
     #[tokio::test]
-    async fn every_server_refuses_in_its_own_way() {
+    async fn errors_of_every_server_are_read() {
         for (name, head, body, kind, wait) in [
             (
                 "Azure OpenAI: the deployment's limit",
@@ -491,7 +491,7 @@ mod refusals {
                 Some(25_500),
             ),
             (
-                "Azure OpenAI: a prompt that is filtered",
+                "Azure OpenAI: a filtered prompt",
                 "400 Bad Request",
                 r#"{"error":{"message":"The response was filtered","type":null,"param":"prompt","code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation","content_filter_result":{"jailbreak":{"filtered":true,"detected":true}}}}}"#,
                 Fatal,
@@ -512,28 +512,28 @@ mod refusals {
                 None,
             ),
             (
-                "OpenRouter: the provider behind it",
+                "OpenRouter: a rate limit of the underlying provider",
                 "429 Too Many Requests",
                 r#"{"error":{"message":"Provider returned error","code":429,"metadata":{"raw":"the model is temporarily rate-limited upstream","provider_name":"Chutes","headers":{"X-RateLimit-Limit":"20","Retry-After":"7"}}},"user_id":"u"}"#,
                 RateLimited,
                 Some(7_000),
             ),
             (
-                "OpenRouter: nobody answers",
+                "OpenRouter: the underlying provider fails",
                 "502 Bad Gateway",
                 r#"{"error":{"message":"Provider returned error","code":502,"metadata":{"provider_name":"Chutes"}}}"#,
                 Server,
                 None,
             ),
             (
-                "Groq: tokens a minute, with the wait in the message",
+                "Groq: tokens per minute, with the delay in the message",
                 "429 Too Many Requests",
                 r#"{"error":{"message":"Rate limit reached for model `m` on tokens per minute (TPM): Limit 6000, Used 5900. Please try again in 7.66s.","type":"tokens","code":"rate_limit_exceeded"}}"#,
                 RateLimited,
                 Some(7_660),
             ),
             (
-                "Groq: no room in the flexible tier",
+                "Groq: no capacity in the flex tier",
                 "498 Capacity",
                 r#"{"error":{"message":"capacity exceeded","type":"capacity_exceeded","code":"capacity_exceeded"}}"#,
                 Server,
@@ -547,42 +547,42 @@ mod refusals {
                 None,
             ),
             (
-                "DeepSeek: too much to do",
+                "DeepSeek: overloaded",
                 "503 Service Unavailable",
                 r#"{"error":{"message":"Service is too busy.","type":"service_unavailable_error","param":null,"code":"service_unavailable_error"}}"#,
                 Server,
                 None,
             ),
             (
-                "xAI: a code beside a text",
+                "xAI: a code next to a text",
                 "400 Bad Request",
                 r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided"}"#,
                 Fatal,
                 None,
             ),
             (
-                "xAI: a limit",
+                "xAI: a rate limit",
                 "429 Too Many Requests",
                 r#"{"code":"Some resource has been exhausted","error":"Too many requests for this team"}"#,
                 RateLimited,
                 None,
             ),
             (
-                "Mistral: a limit",
+                "Mistral: a rate limit",
                 "429 Too Many Requests",
                 r#"{"object":"error","message":"Service tier capacity exceeded for this model.","type":"service_tier_capacity_exceeded","param":null,"code":"3505"}"#,
                 RateLimited,
                 None,
             ),
             (
-                "Mistral: a field that is wrong",
+                "Mistral: an invalid field",
                 "422 Unprocessable Entity",
                 r#"{"object":"error","message":{"detail":[{"type":"missing","loc":["body","messages"],"msg":"Field required"}]},"type":"invalid_request_error","param":null,"code":null}"#,
                 Fatal,
                 None,
             ),
             (
-                "Mistral: another key",
+                "Mistral: an invalid key",
                 "401 Unauthorized",
                 r#"{"detail":"Unauthorized"}"#,
                 Fatal,
@@ -636,12 +636,12 @@ mod refusals {
             };
             assert_eq!(error.failure().kind, kind, "{name}: {error:?}");
             let wait = wait.map(Duration::from_millis);
-            assert_eq!(error.retry_after, wait, "{name}: {error:?}");
+            assert_eq!(error.retry_after(), wait, "{name}: {error:?}");
         }
     }
 
     #[tokio::test]
-    async fn azures_address_and_key_are_as_it_has_them() {
+    async fn azures_address_and_key_have_its_own_form() {
         let (url, mut requests) = server(answer("500 No", "")).await;
         let url = url.replace("/v1", "");
         let request = ChatRequest::new("gpt-4o").user("hi");

@@ -60,12 +60,12 @@ fn piece(choice: u32, index: u32, name: Option<&str>, arguments: &str) -> Provid
 }
 
 #[test]
-fn calls_of_every_dialect_come_whole() {
+fn calls_of_every_dialect_are_assembled() {
     let chat = |calls: &str| delta(&format!(r#"{{"tool_calls":[{calls}]}}"#));
-    // Each with what it shows, its payloads, and the calls.
+    // Description, payloads and expected calls.
     let cases: &[(&str, Dialect, Vec<String>, Vec<Plain<'_>>)] = &[
         (
-            "interleaved, and one without arguments",
+            "interleaved, one without arguments",
             CHAT,
             vec![
                 chat(r#"{"index":0,"id":"a","function":{"name":"f","arguments":""}}"#),
@@ -81,7 +81,7 @@ fn calls_of_every_dialect_come_whole() {
             ],
         ),
         (
-            "all with the number 0, as an object, and the id and name repeated",
+            "all numbered 0, as an object, with repeated id and name",
             CHAT,
             vec![
                 chat(r#"{"index":0,"id":"a","function":{"name":"f","arguments":{"x":1}}}"#),
@@ -94,7 +94,7 @@ fn calls_of_every_dialect_come_whole() {
             ],
         ),
         (
-            "without numbers and ids, of two choices",
+            "without numbers and ids, in two choices",
             CHAT,
             vec![
                 r#"{"choices":[{"index":1,"delta":{"tool_calls":[{"function":{"name":"f","arguments":"{}"}},{"function":{"name":"g","arguments":"[1]"}}]}},{"index":0,"delta":{"tool_calls":[{"function":{"name":"h","arguments":"{}"}}]}}]}"#.to_owned(),
@@ -106,7 +106,7 @@ fn calls_of_every_dialect_come_whole() {
             ],
         ),
         (
-            "a character of which each half comes in a piece of its own",
+            "a character whose halves are in separate pieces",
             CHAT,
             vec![
                 chat(r#"{"index":0,"id":"a","function":{"name":"f","arguments":"\"\ud83d"}}"#),
@@ -115,7 +115,7 @@ fn calls_of_every_dialect_come_whole() {
             vec![(0, 0, Some("a"), "f", "\"\u{1F600}\"", false)],
         ),
         (
-            "interleaved, without a piece, and one that OpenAI runs",
+            "interleaved, one without a piece, and one that OpenAI runs",
             RESPONSES,
             vec![
                 r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"a","name":"f"}}"#.to_owned(),
@@ -133,7 +133,7 @@ fn calls_of_every_dialect_come_whole() {
             ],
         ),
         (
-            "one that Anthropic runs, in pieces, whole, and without a piece",
+            "one that Anthropic runs; in pieces, whole, and without a piece",
             ANTHROPIC,
             vec![
                 r#"{"type":"content_block_start","index":0,"content_block":{"type":"server_tool_use","id":"s","name":"web_search","input":{}}}"#.to_owned(),
@@ -183,7 +183,7 @@ fn calls_of_every_dialect_come_whole() {
 }
 
 #[test]
-fn of_ids_and_names_the_first_counts() {
+fn the_first_id_and_name_count() {
     let mut tokens = ["f", "g"].map(|name| piece(0, 0, Some(name), "1"));
     tokens[1].tool_call.as_mut().unwrap().hosted = true;
     let calls = whole(&tokens);
@@ -196,7 +196,7 @@ struct Weather {
 }
 
 #[test]
-fn arguments_that_do_not_fit_are_an_error_that_names_the_call_and_repeats_no_argument() {
+fn invalid_arguments_are_an_error_that_names_the_call_and_omits_the_arguments() {
     let call = |arguments: &str| {
         let tokens = [piece(0, 0, Some("get_weather"), arguments)];
         whole(&tokens).remove(0)
@@ -210,11 +210,11 @@ fn arguments_that_do_not_fit_are_an_error_that_names_the_call_and_repeats_no_arg
         ),
         (
             "canary",
-            "the arguments of the tool call `get_weather` are no JSON (line 1, column 1)",
+            "the arguments of the tool call `get_weather` are not valid JSON (line 1, column 1)",
         ),
         (
             r#""canary""#,
-            "the arguments of the tool call `get_weather` do not fit (line 1, column 8)",
+            "the arguments of the tool call `get_weather` do not match the expected type (line 1, column 8)",
         ),
     ] {
         let error = call(arguments).parse::<Weather>().unwrap_err();
@@ -223,19 +223,19 @@ fn arguments_that_do_not_fit_are_an_error_that_names_the_call_and_repeats_no_arg
         let source = error.source().unwrap();
         assert!(source.is::<serde_json::Error>());
     }
-    let long = format!("`\n{}", "x".repeat(99));
-    let tokens = [piece(0, 0, Some(&long), "canary")];
-    let error = whole(&tokens)[0].parse::<Weather>().unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains(&format!("`{}` are", r"`\n".to_owned() + &"x".repeat(62))),
-        "{error}"
-    );
+    // A model can write anything as a name.
+    for name in ["`\n", "the canary asks for", &"x".repeat(65), ""] {
+        let tokens = [piece(0, 0, Some(name), "canary")];
+        let error = whole(&tokens)[0].parse::<Weather>().unwrap_err();
+        let expected = "the arguments of a tool call are not valid JSON (line 1, column 1)";
+        assert_eq!(error.to_string(), expected, "{name}");
+        let debug = format!("{error:?}");
+        assert!(debug.contains("name: None"), "{debug}");
+    }
 }
 
 #[tokio::test]
-async fn after_a_restart_only_the_new_answers_calls_are_there() {
+async fn after_a_restart_only_the_new_calls_are_left() {
     let body = |name: &str, end: &str| {
         let call = delta(&format!(
             r#"{{"tool_calls":[{{"index":0,"id":"{name}","function":{{"name":"{name}","arguments":"{{}}"}}}}]}}"#
@@ -243,7 +243,7 @@ async fn after_a_restart_only_the_new_answers_calls_are_there() {
         format!("{}{end}", sse(&[&call]))
     };
     let done = sse(&[&choice(r#"{"finish_reason":"tool_calls"}"#)]);
-    // The first one is cut.
+    // The first answer is truncated.
     let mut bodies = [body("first", ""), body("second", &done)].into_iter();
     let l0 = L0::builder()
         .retry(l0_core::Retry::new().backoff(l0_core::Backoff::none()))
@@ -273,7 +273,7 @@ async fn after_a_restart_only_the_new_answers_calls_are_there() {
 }
 
 #[test]
-fn past_a_limit_there_is_an_error_and_no_call() {
+fn exceeding_a_limit_is_an_error_without_calls() {
     let mut calls = ToolCalls::new();
     for index in 0..256 {
         calls.push(&piece(0, index, Some("f"), "{")).unwrap();
@@ -281,11 +281,8 @@ fn past_a_limit_there_is_an_error_and_no_call() {
     }
     let error = calls.push(&piece(0, 256, Some("f"), "")).unwrap_err();
     assert!(matches!(error, TooManyCalls::Calls { limit: 256, .. }));
-    assert_eq!(
-        error.to_string(),
-        "the response has more than 256 tool calls"
-    );
-    // Nor does what comes after it bring any.
+    assert_eq!(error.to_string(), "the response exceeds 256 tool calls");
+    // Later pieces do not bring calls back.
     assert_eq!(calls.push(&piece(0, 0, Some("f"), "")), Err(error));
     let text = ProviderToken::new(TokenKind::Text, "a");
     assert_eq!(calls.push(&text), Ok(()));
@@ -300,15 +297,15 @@ fn past_a_limit_there_is_an_error_and_no_call() {
     let error = calls.push(&piece(0, 0, None, "6")).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the tool calls of the response have more than 10 bytes"
+        "the tool calls of the response exceed 10 bytes"
     );
     assert!(calls.finish().is_empty());
 }
 
-/// What a model asks for: its calls in order, each cut into pieces at these places.
-type Asked = Vec<(Option<String>, String, String, Vec<usize>)>;
+/// A model's calls in order, each cut into pieces at these places.
+type CallPieces = Vec<(Option<String>, String, String, Vec<usize>)>;
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn call_pieces() -> impl Strategy<Value = CallPieces> {
     let text = "[a-z{}:\"\u{e4}\u{1F600}]{0,12}";
     let id = proptest::option::of("[a-z]{1,4}");
     let cuts = proptest::collection::vec(0..16_usize, 0..4);
@@ -317,17 +314,17 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 proptest! {
-    /// The model: pieces are cut and mixed, and each call is its own texts in one.
+    /// The model: pieces are cut and mixed, and each call is the concatenation of its own pieces.
     #[test]
     fn calls_are_what_was_cut_however_the_pieces_mix(
-        asked in asked(),
+        call_pieces in call_pieces(),
         order in proptest::collection::vec(any::<proptest::sample::Index>(), 64),
         choices in 1..3_u32,
     ) {
         let mut queues: Vec<Vec<ProviderToken>> = Vec::new();
         let mut expected = Vec::new();
         let mut counts = [0_u32; 3];
-        for (number, (id, name, arguments, cuts)) in asked.iter().enumerate() {
+        for (number, (id, name, arguments, cuts)) in call_pieces.iter().enumerate() {
             let choice = u32::try_from(number).unwrap() % choices;
             let index = counts[choice as usize];
             counts[choice as usize] += 1;

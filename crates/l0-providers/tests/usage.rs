@@ -1,4 +1,4 @@
-//! Token counts mean the same, whatever the provider's own mean.
+//! Token counts have the same meaning for every provider.
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
@@ -8,7 +8,7 @@ use l0_core::{Cost, CostSource, Currency, Token, Usage};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// A payload with these counts in the place where a dialect has them, at its beginning or later.
+/// A payload with these counts where a dialect has them, at the start or later.
 fn payload(dialect: Dialect, first: bool, counts: &str) -> String {
     match (dialect.name, first) {
         ("openai-chat", _) => format!(r#"{{"choices":[],"usage":{counts}}}"#),
@@ -30,7 +30,7 @@ fn payload(dialect: Dialect, first: bool, counts: &str) -> String {
     }
 }
 
-/// What is known after payloads with these counts.
+/// The known counts after payloads with these counts.
 fn last(dialect: Dialect, counts: &[&str]) -> Option<Usage> {
     let payloads = counts.iter().enumerate();
     let payloads: Vec<_> = payloads
@@ -62,7 +62,7 @@ const NO: Option<u64> = None;
 const MAX: u64 = u64::MAX;
 
 #[test]
-fn counts_mean_the_same_in_every_dialect() {
+fn counts_have_the_same_meaning_in_every_dialect() {
     let cases: &[(Dialect, &[&str], Expected)] = &[
         // Inside, as OpenAI counts.
         (
@@ -79,7 +79,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(20), Some(9), Some(8), NO, Some(4)],
         ),
-        // A part above its whole, where the total says that it is inside.
+        // A part above its whole that the total shows to be inside.
         (
             CHAT,
             &[
@@ -87,8 +87,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(20), Some(9), NO, NO, Some(9)],
         ),
-        // The total says that the reasoning is beside the completion; or nothing does, and it is
-        // larger.
+        // Reasoning next to the completion, according to the total, or without a total because it is larger.
         (
             CHAT,
             &[
@@ -117,7 +116,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(100), Some(40), NO, NO, Some(33)],
         ),
-        // Cache reads beside the prompt, by the total, and by their size.
+        // Cache reads next to the prompt, according to the total or to their size.
         (
             CHAT,
             &[
@@ -143,7 +142,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(20), Some(9), Some(8), Some(2), NO],
         ),
-        // A gateway's mixture: OpenAI's counts with Anthropic's names for the cache.
+        // A mixture from a gateway: OpenAI's counts with Anthropic's names for the cache.
         (
             CHAT,
             &[
@@ -165,7 +164,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(2570), Some(23), Some(2400), Some(120), NO],
         ),
-        // Beside, as Anthropic counts; in parts.
+        // Next to the input, as Anthropic counts; in parts.
         (
             ANTHROPIC,
             &[
@@ -174,7 +173,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(257), Some(23), Some(240), Some(12), Some(7)],
         ),
-        // What was written, by its lifetime only, or beside the sum.
+        // Cache writes by lifetime only, or next to the sum.
         (
             ANTHROPIC,
             &[
@@ -189,7 +188,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(17), Some(1), NO, Some(12), NO],
         ),
-        // A server that speaks Anthropic's format and counts inside, as its total says.
+        // A server that speaks Anthropic's format and counts inside, according to its total.
         (
             ANTHROPIC,
             &[
@@ -197,7 +196,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(257), Some(3), Some(240), NO, NO],
         ),
-        // Passes that are billed beside the response's own counts, and those that are in them.
+        // Passes that are billed in addition to the response's own counts, and passes included in them.
         (
             ANTHROPIC,
             &[
@@ -227,7 +226,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(1010), Some(104), NO, NO, NO],
         ),
-        // Beside, as Gemini counts, unless the total says inside.
+        // Next to the whole, as Gemini counts, unless the total shows otherwise.
         (
             GEMINI,
             &[
@@ -259,7 +258,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(10), Some(3), NO, NO, NO],
         ),
-        // A late zero takes nothing back, nor does a late count make an earlier total wrong.
+        // A late zero does not replace a count, and a late count does not invalidate an earlier total.
         (
             CHAT,
             &[
@@ -300,7 +299,7 @@ fn counts_mean_the_same_in_every_dialect() {
             ],
             [Some(20), Some(9), NO, NO, NO],
         ),
-        // Absent stays absent, and zero zero.
+        // Absent stays absent, and zero stays zero.
         (CHAT, &[r#"{"prompt_tokens":3}"#], [Some(3), NO, NO, NO, NO]),
         (
             CHAT,
@@ -312,7 +311,7 @@ fn counts_mean_the_same_in_every_dialect() {
             &[r#"{"output_tokens":5}"#],
             [NO, Some(5), NO, NO, NO],
         ),
-        // Absurd values saturate.
+        // Very large values saturate.
         (
             CHAT,
             &[
@@ -347,7 +346,7 @@ fn counts_mean_the_same_in_every_dialect() {
 }
 
 #[test]
-fn a_total_alone_stays() {
+fn a_lone_total_is_kept() {
     for (dialect, counts) in [
         (CHAT, r#"{"total_tokens":7}"#),
         (RESPONSES, r#"{"total_tokens":7}"#),
@@ -359,7 +358,7 @@ fn a_total_alone_stays() {
 }
 
 #[test]
-fn a_late_zero_takes_no_pass_back() {
+fn a_late_zero_does_not_remove_a_pass() {
     let first = r#"{"iterations":[{"type":"compaction","output_tokens":1}],"output_tokens":0}"#;
     let later = r#"{"iterations":[{"type":"compaction","output_tokens":0}]}"#;
     let read = last(ANTHROPIC, &[first, later]).unwrap();
@@ -367,7 +366,7 @@ fn a_late_zero_takes_no_pass_back() {
 }
 
 #[test]
-fn a_part_under_another_name_takes_its_whole_not_back() {
+fn a_part_under_another_name_does_not_reduce_its_whole() {
     let first = r#"{"thoughtsTokenCount":5}"#;
     let later =
         r#"{"iterations":[{"type":"advisor_message","output_tokens":0}],"reasoning_tokens":5}"#;
@@ -482,7 +481,7 @@ proptest! {
         let mut before = Usage::new();
         for usage in tokens.iter().filter_map(|token| token.usage) {
             check(&usage)?;
-            // A late zero takes nothing back.
+            // A late zero does not replace a count.
             for (before, after) in [
                 (before.input, usage.input),
                 (before.output, usage.output),
@@ -493,7 +492,7 @@ proptest! {
         }
     }
 
-    /// Whatever becomes of the bytes, what is read of them holds.
+    /// Whatever happens to the bytes, the invariants of the counts hold.
     #[test]
     fn counts_of_mutated_payloads_hold(
         dialect in select(DIALECTS.as_slice()),
@@ -518,7 +517,7 @@ proptest! {
 }
 
 #[test]
-fn a_cost_that_openrouter_tells_is_taken_as_it_is_written_and_one_that_is_none_is_unknown() {
+fn a_reported_cost_is_read_exactly_and_an_invalid_one_is_absent() {
     for (written, read) in [
         ("0.00085", Some("0.00085")),
         ("1.2e-7", Some("0.00000012")),
@@ -552,16 +551,16 @@ fn a_cost_that_openrouter_tells_is_taken_as_it_is_written_and_one_that_is_none_i
                 "{}: {written}",
                 dialect.name
             );
-            // Whatever it is, the counts are there.
-            let told = tokens.iter().filter_map(|token| token.usage).next_back();
-            assert_eq!(told.and_then(|usage| usage.total), Some(12), "{written}");
+            // The counts are present for any cost.
+            let last = tokens.iter().filter_map(|token| token.usage).next_back();
+            assert_eq!(last.and_then(|usage| usage.total), Some(12), "{written}");
         }
     }
 }
 
 #[test]
-fn counts_that_another_client_passes_on_get_the_one_meaning() {
-    // Input, output, total; cached, written, reasoning; and what they mean.
+fn counts_of_another_client_are_normalised() {
+    // Input, output, total, cached, written, reasoning; and their meaning.
     let cases = [
         ([50, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
         ([50, 7, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),

@@ -1,4 +1,4 @@
-//! Agents: their streams, and how these are read.
+//! Agents: their streams, as L0 reads them.
 
 use std::fmt;
 use std::future::{Ready, ready};
@@ -7,9 +7,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready as poll_ready};
 
 use futures_core::Stream;
-use l0_core::{
-    Attempt, ByToken, Description, Failure, FinishReason, Source, Token, TokenView, Usage,
-};
+use l0_core::source::ByToken;
+use l0_core::{Attempt, Description, Failure, FinishReason, Source, Token, TokenView, Usage};
 use rig_agent::AgentRunner;
 use rig_agent::agent::{MultiTurnStreamItem, StreamingResult};
 use rig_agent::completion::PromptError;
@@ -17,11 +16,11 @@ use rig_agent::run::response::CompletionCall;
 use rig_core::{DynModel, operation};
 use serde_json::Value;
 
-use crate::error::{Error, Read, read, read_report};
+use crate::error::{Error, known, read, read_report};
 use crate::event::{finish, usage, view_item};
 use crate::request::describe;
 
-/// Why an agent's run failed.
+/// An error of an agent's run.
 pub type AgentError = Error<PromptError>;
 
 /// Creates a run of an agent, for [`L0::stream_from`](l0_core::L0::stream_from).
@@ -36,10 +35,9 @@ pub type AgentError = Error<PromptError>;
 /// }
 /// ```
 ///
-/// An attempt is a whole run of the agent: all of its calls of the model and of its tools, which
-/// another attempt repeats. Its usage is that of all its calls, also if it fails after some of them.
-/// Set what may not happen twice aside: retries are switched off with
-/// [`Retry::none`](l0_core::Retry::none).
+/// An attempt is a whole run of the agent: all of its model calls and tool calls, which another attempt repeats. Its
+/// usage is the sum of all its model calls, even if it fails after some of them. If a tool must not run twice, disable
+/// retries with [`Retry::none`](l0_core::Retry::none).
 pub fn agent(runner: AgentRunner) -> AgentStream {
     AgentStream {
         runner,
@@ -48,7 +46,7 @@ pub fn agent(runner: AgentRunner) -> AgentStream {
     .describe_as("invoke_agent")
 }
 
-/// A run of an agent: made by [`agent`].
+/// A run of an agent. Created by [`agent`].
 #[derive(Clone)]
 #[must_use = "a request is sent by a run"]
 pub struct AgentStream {
@@ -57,7 +55,7 @@ pub struct AgentStream {
 }
 
 impl AgentStream {
-    /// Says which model the agent asks, which the client does not tell.
+    /// Sets the model that the agent calls, as the client does not expose it.
     pub fn model<M>(mut self, model: &M) -> Self
     where
         M: Clone + Into<DynModel<operation::Completion>>,
@@ -104,13 +102,13 @@ impl fmt::Debug for AgentStream {
     }
 }
 
-/// An item of an agent's stream: the client's own, which it derefs to.
+/// An item of an agent's stream. Dereferences to the client's own item.
 ///
 /// `Debug` does not print its text.
 #[derive(Clone)]
 pub struct AgentEvent {
     item: MultiTurnStreamItem,
-    /// The usage of all calls so far, at the end of each.
+    /// The usage of all model calls so far, set at the end of each.
     spent: Option<Usage>,
 }
 
@@ -141,7 +139,7 @@ impl Token for AgentEvent {
                 let last = response.completion_calls.last();
                 let reason = last.and_then(|call| call.finish_reason.as_ref());
                 let mut view = last.map_or_else(TokenView::other, view_call);
-                // The last call's, or that the agent has ended.
+                // The reason of the last model call; `other` if there is none, as the agent has ended.
                 view.finish = Some(reason.map_or(FinishReason::Other, finish));
                 view
             }
@@ -152,11 +150,11 @@ impl Token for AgentEvent {
     }
 }
 
-/// What a call says: not that the agent has ended.
+/// Returns the view of a model call, which does not mean that the agent has ended.
 fn view_call(call: &CompletionCall) -> TokenView<'_> {
     let mut view = TokenView::other();
     view.response_id = call.response_id.as_deref();
-    // Only the provider's own document names the model that answered.
+    // Only the provider's own response names the model that answered.
     let names = ["model", "modelVersion"];
     let name = names.iter().find_map(|name| call.raw.get(name));
     view.model = name.and_then(Value::as_str);
@@ -177,7 +175,7 @@ impl fmt::Debug for AgentEvent {
 
 /// The items of one attempt of an [`AgentStream`].
 ///
-/// A run of an agent that is cut ends without its final response.
+/// A truncated run of an agent ends without its final response.
 #[must_use = "streams do nothing unless polled"]
 pub struct AgentEvents {
     stream: Option<StreamingResult>,
@@ -231,13 +229,12 @@ impl From<PromptError> for AgentError {
             PromptError::Provider(error) => read(error),
             PromptError::Report(report) => read_report(report),
             PromptError::MaxTurns { .. } => {
-                Read::Known("the agent has no turns left", Failure::fatal())
+                known("the agent reached its turn limit", Failure::fatal())
             }
-            PromptError::UnknownToolCall { .. } => Read::Known(
-                "the model calls a tool that it was not given",
-                Failure::model(),
-            ),
-            _ => Read::Known("the agent failed", Failure::fatal()),
+            PromptError::UnknownToolCall { .. } => {
+                known("the model called an unknown tool", Failure::model())
+            }
+            _ => known("the agent failed", Failure::fatal()),
         };
         Self::new(error, read)
     }

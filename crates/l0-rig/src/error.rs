@@ -1,4 +1,4 @@
-//! How a request through `rig` fails, and what that means.
+//! Errors of requests through `rig`, and their meaning for a run.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,28 +9,27 @@ use l0_providers::ApiError;
 use rig_core::error::{ErrorKind, ErrorReport};
 use rig_core::{ProviderError, ProviderResponseError, http_client};
 
-/// Why a request through `rig` failed: the client's own error, and what was read from it.
+/// An error of a request through `rig`: the client's own error and its meaning.
 ///
-/// `E` is the client's: [`ProviderError`], or of agents `PromptError`. The
-/// [`source()`](StdError::source) chain ends in a [`Failure`], or in the transport's error, from which
-/// `l0_core` reads whether to try again. No prompt, no answer and no body is in what `Display` and
-/// `Debug` print: of a provider's error that is its status. Its type, its code and its message, which may
-/// repeat a credential that only the client knows, are in [`api`](Self::api), and in what `{:#}` prints.
-/// `rig`'s own error, which holds whole bodies, is in [`get_ref`](Self::get_ref).
+/// `E` is the client's error: [`ProviderError`], or `PromptError` for agents. The [`source()`](StdError::source) chain
+/// ends in a [`Failure`] or in the transport's error, from which `l0_core` reads whether to retry. `Display` and
+/// `Debug` print no prompt, no answer and no body. Of a provider's error they print the status. Its type, code and
+/// message may repeat a credential that only the client knows. They are in [`api`](Self::api), and `{:#}` prints them.
+/// `rig`'s own error, which contains whole bodies, is in [`get_ref`](Self::get_ref).
 pub struct Error<E = ProviderError> {
     error: Box<E>,
     read: Read,
 }
 
-/// What was read from an error.
+/// The meaning of an error.
 pub(crate) enum Read {
-    /// The provider reports it.
+    /// Reported by the provider.
     Api(Box<ApiError>),
-    /// It is known by its type.
+    /// Known by its type.
     Known(&'static str, Failure),
-    /// It is the transport's, from which core reads.
+    /// The transport's error, which core reads.
     Transport(Arc<http_client::Error>),
-    /// The answer was cut.
+    /// The answer was truncated.
     Truncated,
 }
 
@@ -42,7 +41,7 @@ impl<E> Error<E> {
         Self { error, read }
     }
 
-    /// What the error means for a run.
+    /// Returns the error's meaning for a run.
     #[must_use]
     pub fn failure(&self) -> Failure {
         match &self.read {
@@ -53,7 +52,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// What the provider reports; `None` if it is not the provider that does.
+    /// Returns the error that the provider reports; `None` for any other error.
     #[must_use]
     pub fn api(&self) -> Option<&ApiError> {
         match &self.read {
@@ -62,7 +61,7 @@ impl<E> Error<E> {
         }
     }
 
-    /// Returns the client's own error. What it displays may hold prompts, answers and bodies.
+    /// Returns the client's own error. Its `Display` may print prompts, answers and bodies.
     #[must_use]
     pub fn get_ref(&self) -> &E {
         &self.error
@@ -74,7 +73,7 @@ impl<E> Error<E> {
         *self.error
     }
 
-    /// Whether the answer ended before the provider ended it.
+    /// Returns `true` if the answer ended before the provider ended it.
     pub(crate) fn is_truncated(&self) -> bool {
         matches!(self.read, Read::Truncated)
     }
@@ -89,6 +88,17 @@ impl From<ProviderError> for Error {
 
 const NOT_SENT: &str = "the request was not sent";
 
+const NO_ANSWER: &str = "the response is not an answer of the API";
+
+/// Returns an error with fixed words. If the kind of the failure has none, the words are its detail, so that every
+/// export of the run says why it failed.
+pub(crate) fn known(words: &'static str, mut failure: Failure) -> Read {
+    if matches!(failure.kind, FailureKind::Fatal | FailureKind::Model) {
+        failure.detail = failure.detail.or(Some(words));
+    }
+    Read::Known(words, failure)
+}
+
 pub(crate) fn read(error: &ProviderError) -> Read {
     use ProviderError as E;
     match error {
@@ -96,37 +106,33 @@ pub(crate) fn read(error: &ProviderError) -> Read {
             http_client::Error::Instance(_) => Read::Transport(Arc::clone(error)),
             http_client::Error::StreamEnded => {
                 let dropped = Failure::network(NetworkErrorKind::ConnectionDropped);
-                Read::Known("the connection to the provider failed", dropped)
+                known("the connection to the provider failed", dropped)
             }
-            // What it says is the provider's.
-            http_client::Error::InvalidContentType(_) => {
-                Read::Known("the response is no answer of the API", Failure::fatal())
-            }
-            _ => Read::Known(NOT_SENT, Failure::fatal()),
+            // Its text is the provider's.
+            http_client::Error::InvalidContentType(_) => known(NO_ANSWER, Failure::fatal()),
+            _ => known(NOT_SENT, Failure::fatal()),
         },
-        // Bytes that are no JSON inside of a whole event were mangled on the way.
-        E::Json(_) => Read::Known("a part of the answer is no JSON", CUT),
+        // Invalid JSON inside a whole event was corrupted in transit.
+        E::Json(_) => known("a part of the answer is not valid JSON", CUT),
         E::Truncated => Read::Truncated,
         E::ProviderResponse(response)
         | E::InvalidAuthentication(response)
         | E::CacheExpired { response, .. } => read_response(response),
         E::Relayed(report) => read_report(report),
-        E::Response(_) => Read::Known("the answer does not fit the request", Failure::model()),
-        E::Provider(_) => Read::Known("the provider reports an error", Failure::fatal()),
+        E::Response(_) => known("the answer does not match the request", Failure::model()),
+        E::Provider(_) => known("the provider reports an error", Failure::fatal()),
         E::MismatchedDimensions { .. } => {
-            let words = "the vectors have another number of dimensions";
-            Read::Known(words, Failure::fatal())
+            let words = "the vectors have an unexpected number of dimensions";
+            known(words, Failure::fatal())
         }
-        E::Url(_) | E::Request(_) | E::UnsupportedOption(_) => {
-            Read::Known(NOT_SENT, Failure::fatal())
-        }
-        // Of a later version.
+        E::Url(_) | E::Request(_) | E::UnsupportedOption(_) => known(NOT_SENT, Failure::fatal()),
+        // Variants of later versions.
         error => read_report(&error.report()),
     }
 }
 
 fn read_response(response: &ProviderResponseError) -> Read {
-    // An error in an answer of success has no status of its own.
+    // An error in a successful response has no status of its own.
     let status = response.status.filter(|status| !status.is_success());
     let headers = response.headers.iter().flat_map(|headers| headers.iter());
     let headers = headers.filter_map(|(name, value)| {
@@ -137,15 +143,15 @@ fn read_response(response: &ProviderResponseError) -> Read {
     let error = ApiError::read(status, headers, &response.body);
     let knows_nothing = status.is_none() && error.failure() == Failure::fatal();
     if response.refusal {
-        Read::Known("the provider refuses to answer", Failure::fatal())
+        known("the provider refuses to answer", Failure::fatal())
     } else if knows_nothing && response.transient == Some(true) {
-        Read::Known("the provider reports an error", Failure::server())
+        known("the provider reports an error", Failure::server())
     } else {
         Read::Api(Box::new(error))
     }
 }
 
-/// What an agent relays of an error.
+/// Reads an error that an agent relays.
 pub(crate) fn read_report(report: &ErrorReport) -> Read {
     if let Some(response) = &report.provider_response {
         return read_response(response);
@@ -156,8 +162,8 @@ pub(crate) fn read_report(report: &ErrorReport) -> Read {
             return Read::Truncated;
         }
         ErrorKind::Response => {
-            let words = "the answer does not fit the request";
-            return Read::Known(words, Failure::model());
+            let words = "the answer does not match the request";
+            return known(words, Failure::model());
         }
         ErrorKind::Http => (
             "the connection to the provider failed",
@@ -167,20 +173,20 @@ pub(crate) fn read_report(report: &ErrorReport) -> Read {
             "a timeout of the client expired",
             Failure::network(NetworkErrorKind::Timeout),
         ),
-        ErrorKind::Json => ("a part of the answer is no JSON", CUT),
+        ErrorKind::Json => ("a part of the answer is not valid JSON", CUT),
         ErrorKind::Url | ErrorKind::Request => (NOT_SENT, Failure::fatal()),
         _ => ("the agent failed", Failure::server()),
     };
-    // Of a connection, the text is all that is left.
+    // Only the text is left of a connection error.
     let mut failure = Failure::read(report);
     if failure.kind == FailureKind::Fatal && (report.retryable || report.kind == ErrorKind::Json) {
         failure = otherwise;
     }
-    Read::Known(words, failure)
+    known(words, failure)
 }
 
-/// The transport's error in the client's: what is below the HTTP client's own, which prints the address,
-/// with what a redirect put there.
+/// Returns the transport's error inside the client's: the one below the HTTP client's own error, which prints the
+/// address, including parts from a redirect.
 fn transport(error: &http_client::Error) -> &(dyn StdError + 'static) {
     match error {
         http_client::Error::Instance(error) => error.source().unwrap_or(&**error),
@@ -188,7 +194,7 @@ fn transport(error: &http_client::Error) -> &(dyn StdError + 'static) {
     }
 }
 
-/// Without the text of the transport's error, which [`source()`](StdError::source) gives.
+/// Omits the text of the transport's error, which [`source()`](StdError::source) returns.
 impl<E> fmt::Display for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.read {
@@ -196,17 +202,17 @@ impl<E> fmt::Display for Error<E> {
             Read::Api(error) => {
                 f.write_str("the provider reports an error")?;
                 error
-                    .status
+                    .status()
                     .map_or(Ok(()), |status| write!(f, " (status {status})"))
             }
             Read::Known(words, _) => f.write_str(words),
             Read::Transport(_) => f.write_str("the connection to the provider failed"),
-            Read::Truncated => f.write_str("the answer was cut"),
+            Read::Truncated => f.write_str("the answer was truncated"),
         }
     }
 }
 
-/// Without the client's own error.
+/// Omits the client's own error.
 impl<E> fmt::Debug for Error<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Error");

@@ -1,4 +1,4 @@
-//! What a completion's stream gives, and how it is read.
+//! Events of a completion's stream, as L0 reads them.
 
 use std::fmt;
 use std::future::Future;
@@ -14,16 +14,17 @@ use rig_core::streaming::{CompletionStream, Item, StreamEvent};
 
 use crate::error::Error;
 
-/// What a completion's stream gives: the client's items, and when the provider has ended the answer,
-/// the client's response, which has the usage and the reason.
+/// An event of a completion's stream: one of the client's items, or, once the provider has ended the answer, the
+/// client's response with the usage and the finish reason.
 ///
 /// `Debug` does not print its text.
 #[derive(Clone)]
-#[allow(clippy::large_enum_variant, reason = "no token is put in a box")]
+#[non_exhaustive]
+#[allow(clippy::large_enum_variant, reason = "tokens are not boxed")]
 pub enum Event {
     /// An item of the client's stream.
     Item(Item<StreamEvent>),
-    /// The whole answer, as the client's own call gives it: the last event.
+    /// The whole answer, as the client's own call returns it. The last event.
     Done(Box<CompletionResponse>),
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn view_item(item: &Item<StreamEvent>) -> TokenView<'_> {
     }
 }
 
-/// What a whole answer says.
+/// Returns the view of a whole answer.
 pub(crate) fn view_whole(response: &CompletionResponse) -> TokenView<'_> {
     let views = response.choice.iter().filter_map(|part| match part {
         AssistantContent::Text(text) => Some(TokenView::text(&text.text)),
@@ -98,15 +99,15 @@ pub(crate) fn finish(reason: &completion::FinishReason) -> FinishReason {
     }
 }
 
-/// The counts, which mean the same in both; `None` if there are none.
-pub(crate) fn usage(told: &completion::Usage) -> Option<Usage> {
+/// Reads the counts, which have the same meaning in both; `None` if there are none.
+pub(crate) fn usage(counts: &completion::Usage) -> Option<Usage> {
     let mut usage = Usage::new();
-    usage.input = told.input_tokens;
-    usage.output = told.output_tokens;
-    usage.total = told.total_tokens;
-    usage.cached_input = told.cached_input_tokens;
-    usage.cache_write_input = told.cache_creation_input_tokens;
-    usage.reasoning = told.reasoning_tokens;
+    usage.input = counts.input_tokens;
+    usage.output = counts.output_tokens;
+    usage.total = counts.total_tokens;
+    usage.cached_input = counts.cached_input_tokens;
+    usage.cache_write_input = counts.cache_creation_input_tokens;
+    usage.reasoning = counts.reasoning_tokens;
     (usage != Usage::new()).then_some(usage)
 }
 
@@ -124,7 +125,7 @@ impl fmt::Debug for Event {
 
 /// The events of one attempt of a [`Completion`](crate::Completion).
 ///
-/// An answer that is cut ends without [`Event::Done`].
+/// A truncated answer ends without [`Event::Done`].
 #[must_use = "streams do nothing unless polled"]
 pub struct Events(State);
 
@@ -166,7 +167,7 @@ impl Stream for Events {
             self.0 = State::Ended;
             return Poll::Ready(match ended.map_err(Error::from) {
                 Ok(response) => Some(Ok(Event::Done(Box::new(response)))),
-                // Without the reason that would be its last event.
+                // Ends without the finish reason of the last event.
                 Err(error) if error.is_truncated() => None,
                 Err(error) => Some(Err(error)),
             });

@@ -1,4 +1,4 @@
-//! Send the requests of `rig` through [`l0_core`].
+//! Sends the requests of `rig` through [`l0_core`].
 //!
 //! ```no_run
 //! use futures_util::StreamExt;
@@ -15,78 +15,84 @@
 //! let mut run = l0.stream_from(completion(&model, request)).start();
 //! while let Some(chunk) = run.next().await {
 //!     match chunk? {
-//!         // The whole answer, when the provider has ended it.
+//!         // The whole answer, once the provider has ended it.
 //!         Chunk::Item(Event::Done(response)) => println!("\n{:?}", response.choice),
 //!         Chunk::Item(event) => print!("{}", event.view().answer()),
-//!         Chunk::Restart { .. } => println!(), // it is asked again
+//!         Chunk::Restart { .. } => println!(), // a retry
 //!     }
 //! }
-//! println!("{}", run.telemetry().ok_or("monitoring is on")?);
+//! println!("{}", run.telemetry().ok_or("monitoring is off")?);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! | function | gives | for |
+//! | function | returns | for |
 //! |---|---|---|
-//! | [`completion`] | a stream of [`Event`]s: the client's items, and at last its [`CompletionResponse`](rig_core::completion::CompletionResponse) | `stream_from` |
+//! | [`completion`] | a stream of [`Event`]s: the client's items, and finally its [`CompletionResponse`](rig_core::completion::CompletionResponse) | `stream_from` |
 //! | [`completion_once`] | a [`CompletionResponse`](rig_core::completion::CompletionResponse) | `call_from` |
 //! | [`embeddings`] | an [`EmbeddingResponse`](rig_core::embeddings::EmbeddingResponse) | `call_from` |
-//! | `agent` (feature `agent`) | a stream of the items of an agent's run, tools and further turns included | `stream_from` |
+//! | `agent` (feature `agent`) | a stream of the items of an agent's run, including tools and further turns | `stream_from` |
 //!
-//! Each takes any model of the client, a `Model` or a [`DynModel`], and owns the request. L0 reads text,
-//! reasoning and tool calls; the finish reason, the token counts, the model that answers and the id come
-//! with the client's own response, which ends the stream. By [`Source::map`](l0_core::Source::map),
-//! requests fit into fallbacks beside those of other clients.
+//! Each takes any model of the client, a `Model` or a [`DynModel`], and owns the request. L0 reads text, reasoning and
+//! tool calls. The finish reason, the token counts, the model that answered and the id come from the client's own
+//! response, which ends the stream. Use [`Source::map`](l0_core::Source::map) to combine requests of different clients
+//! in a fallback.
 //!
-//! # What a request says of itself
+//! # Description of a request
 //!
-//! The provider and the model, as the client's model has them; the operation (`chat`, `embeddings`,
-//! `invoke_agent`); whether it streams; and the parameters `temperature`, `top_p`, `max_tokens` and
-//! `seed`. An agent's run says of its model only what its method `model` is told.
+//! A request reports the provider and the model of the client's model, the operation (`chat`, `embeddings`,
+//! `invoke_agent`), whether it streams, and the parameters `temperature`, `top_p`, `max_tokens` and `seed`. An agent's
+//! run reports a model only if you set it with its method `model`.
 //!
-//! # Who asks again
+//! # Retries
 //!
-//! L0 alone: the client sends each request once. An agent asks again only where one of your hooks tells
-//! it to, or a limit for invalid tool calls is raised; these requests are part of one attempt.
+//! Only L0 retries: the client sends each request once. An agent repeats a request only if one of your hooks requests
+//! it, or if you raise its limit for invalid tool calls. These requests are part of one attempt.
 //!
-//! # How it fails
+//! # Errors
 //!
-//! An [`Error`] tells what the client's own error means. What a provider reports, as the response or in
-//! mid-stream, is an [`ApiError`](l0_providers::ApiError), read as [`l0_providers`] reads it: by type,
-//! code, status, the headers `Retry-After`, `retry-after-ms`, `x-ratelimit-*` and `x-should-retry`, and what
-//! the provider's words say of waiting. An answer that is cut is truncated, and asked for again. Prompts,
-//! answers and bodies are in no message; the client's own error, which prints them, is in
-//! [`Error::get_ref`].
+//! An [`Error`] wraps the client's own error with its meaning for a run. An error that the provider reports, as the response or in
+//! the middle of a stream, is an [`ApiError`](l0_providers::ApiError). [`l0_providers`] reads it by type, code, status,
+//! the headers `Retry-After`, `retry-after-ms`, `x-ratelimit-*` and `x-should-retry`, and the delays in its message. A
+//! stream that breaks off is truncated, and retried. No message contains a prompt, an answer or a body. The client's
+//! own error, which prints them, is in [`Error::get_ref`].
 //!
 //! # TLS
 //!
-//! This crate chooses none, and no HTTP client. Your own dependency on `rig-core` or `rig` does:
-//! `reqwest` and `rustls` are features of theirs.
+//! This crate enables neither TLS nor an HTTP client. Your own dependency on `rig-core` or `rig` does, with its
+//! features `reqwest` and `rustls`.
 //!
 //! # Versions
 //!
-//! `rig-core` and `rig-agent` 0.44. Later versions need a later Rust than this crate.
+//! `rig-core` and `rig-agent` 0.44. Later versions need a newer Rust than this crate.
 //!
-//! # What the client loses
+//! # Limitations of the client
 //!
-//! | what | becomes |
+//! | content | result |
 //! |---|---|
-//! | the server's address | absent: a model does not tell it |
-//! | the name of the provider behind an address of your own | the client's: `openai` for all that its OpenAI client asks. `.metadata("provider", ..)` on the source names another |
-//! | a reason why the answer ended, if the provider gives none | the finish reason `other` |
-//! | of an answer that is cut, the token counts that came before | absent: they come with the response |
-//! | what an agent is asked, and its model | absent; the model, unless `model` tells it |
-//! | an agent's transport error | the kind that the client's text tells, or that a connection was dropped |
-//! | limits on the size of an answer | the client has none |
+//! | the server's address | absent: a model does not expose it |
+//! | the name of the provider at a custom address | the client's: `openai` for every request of its OpenAI client. `.metadata("provider", ..)` on the source sets another name |
+//! | a finish reason, if the provider sends none | the finish reason `other` |
+//! | the token counts of a truncated answer | absent: they arrive with the response |
+//! | an agent's prompt and model | absent; the model can be set with `model` |
+//! | an agent's transport error | the kind that the client's text indicates, or a dropped connection |
+//! | limits on the size of an answer | not available in the client |
 //!
-//! The client opens spans of `tracing` of its own, with the names of OpenTelemetry's conventions: beside
-//! those of L0 they tell of the same request twice.
+//! The client opens its own `tracing` spans, with the names of OpenTelemetry's conventions. Together with L0's spans,
+//! they report the same request twice.
 //!
 //! # Features
 //!
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `agent` | no | `agent`: the runs of `rig-agent` |
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Sources](https://docs.rs/l0-core/latest/l0_core/guide/sources/)
+//! - [With what you have](https://docs.rs/l0-core/latest/l0_core/guide/with_what_you_have/)
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -104,11 +110,10 @@ use rig_core::operation;
 pub use agent::{AgentError, AgentEvent, AgentEvents, AgentStream, agent};
 pub use error::Error;
 pub use event::{Event, Events};
-pub use request::{ByAnswer, Completion, CompletionOnce, Connecting, Embeddings};
+pub use request::{Completion, CompletionOnce, Embeddings};
 
-/// Creates a completion whose answer comes as a stream, for
-/// [`L0::stream_from`](l0_core::L0::stream_from). The request is a prompt, a conversation or a
-/// [`CompletionRequest`].
+/// Creates a completion whose answer is streamed, for [`L0::stream_from`](l0_core::L0::stream_from). The request is a
+/// prompt, a conversation or a [`CompletionRequest`].
 pub fn completion<M>(model: &M, request: impl Into<CompletionRequest>) -> Completion
 where
     M: Clone + Into<DynModel<operation::Completion>>,
@@ -119,7 +124,7 @@ where
     }
 }
 
-/// Creates a completion whose answer comes whole, for [`L0::call_from`](l0_core::L0::call_from).
+/// Creates a completion whose answer is whole, for [`L0::call_from`](l0_core::L0::call_from).
 pub fn completion_once<M>(model: &M, request: impl Into<CompletionRequest>) -> CompletionOnce
 where
     M: Clone + Into<DynModel<operation::Completion>>,

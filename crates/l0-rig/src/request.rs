@@ -1,11 +1,11 @@
-//! Requests that say what they are: sources for runs and calls.
+//! Requests that describe themselves: the sources of runs and calls.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::{Future, Ready, ready};
-use std::pin::Pin;
+use std::future::{Ready, ready};
 
-use l0_core::{Attempt, ByFn, ByToken, Description, Source, TokenView};
+use l0_core::source::{ByAnswer, ByFn, ByToken, Connecting};
+use l0_core::{Attempt, Description, Source, TokenView};
 use rig_core::DynModel;
 use rig_core::completion::{CompletionRequest, CompletionResponse};
 use rig_core::embeddings::EmbeddingResponse;
@@ -15,12 +15,6 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::event::{Events, usage, view_whole};
-
-/// Asks for the answer of an attempt.
-pub type Connecting<A> = Pin<Box<dyn Future<Output = Result<A, Error>> + Send>>;
-
-/// How a whole answer is read.
-pub type ByAnswer<A> = ByFn<fn(&A) -> TokenView<'_>>;
 
 pub(crate) fn describe<Op: Operation>(
     model: &DynModel<Op>,
@@ -35,7 +29,7 @@ pub(crate) fn describe<Op: Operation>(
     description
 }
 
-/// The provider's name as OpenTelemetry's conventions have it; below them, as other hosts are named.
+/// Returns the provider's name in OpenTelemetry's conventions, or one of the same form for other providers.
 fn provider(name: &str) -> Cow<'static, str> {
     Cow::Borrowed(match name {
         "azure.openai" => "azure.ai.openai",
@@ -80,7 +74,7 @@ fn input(request: &CompletionRequest) -> Option<Value> {
     Some(input)
 }
 
-/// A completion whose answer comes as a stream: made by [`completion`](crate::completion).
+/// A completion whose answer is streamed. Created by [`completion`](crate::completion).
 #[derive(Clone)]
 #[must_use = "a request is sent by a run"]
 pub struct Completion {
@@ -112,7 +106,7 @@ impl Source for Completion {
     }
 }
 
-/// A completion whose answer comes whole: made by [`completion_once`](crate::completion_once).
+/// A completion whose answer is whole. Created by [`completion_once`](crate::completion_once).
 #[derive(Clone)]
 #[must_use = "a request is sent by a call"]
 pub struct CompletionOnce {
@@ -123,7 +117,7 @@ pub struct CompletionOnce {
 impl Source for CompletionOnce {
     type Answer = CompletionResponse;
     type Error = Error;
-    type Connecting = Connecting<CompletionResponse>;
+    type Connecting = Connecting<CompletionResponse, Error>;
     type View = ByAnswer<CompletionResponse>;
 
     fn connect(&mut self, _: Attempt) -> Self::Connecting {
@@ -144,7 +138,7 @@ impl Source for CompletionOnce {
     }
 }
 
-/// A request for embeddings: made by [`embeddings`](crate::embeddings).
+/// A request for embeddings. Created by [`embeddings`](crate::embeddings).
 #[derive(Clone)]
 #[must_use = "a request is sent by a call"]
 pub struct Embeddings {
@@ -155,7 +149,7 @@ pub struct Embeddings {
 impl Source for Embeddings {
     type Answer = EmbeddingResponse;
     type Error = Error;
-    type Connecting = Connecting<EmbeddingResponse>;
+    type Connecting = Connecting<EmbeddingResponse, Error>;
     type View = ByAnswer<EmbeddingResponse>;
 
     fn connect(&mut self, _: Attempt) -> Self::Connecting {
@@ -182,7 +176,7 @@ impl Source for Embeddings {
     }
 }
 
-/// `Debug` shows the model, and not the request.
+/// `Debug` shows the model, but not the request.
 macro_rules! debug {
     ($($request:ident)*) => {$(
         impl fmt::Debug for $request {

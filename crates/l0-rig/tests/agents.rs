@@ -27,10 +27,10 @@ fn l0(retries: u32) -> L0 {
 }
 
 #[tokio::test]
-async fn an_agents_answer_is_read_with_all_it_says() {
-    let told = Usage::new().input(9).output(2).total(11);
-    let told = told.cached_input(4).reasoning(1);
-    let answer = Answer::text(["Hel", "lo"]).usage(told);
+async fn an_agents_answer_is_read_with_its_metadata() {
+    let usage = Usage::new().input(9).output(2).total(11);
+    let usage = usage.cached_input(4).reasoning(1);
+    let answer = Answer::text(["Hel", "lo"]).usage(usage);
     let provider = ScriptedProvider::start([answer]).await.unwrap();
     let model = openai(&provider.base_url());
     let built = AgentBuilder::new(model.clone())
@@ -43,7 +43,7 @@ async fn an_agents_answer_is_read_with_all_it_says() {
     let telemetry = run.telemetry().unwrap();
     assert_eq!(telemetry.outcome, Some(Outcome::Completed));
     assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
-    assert_eq!(telemetry.usage, Some(told));
+    assert_eq!(telemetry.usage, Some(usage));
     assert_eq!(telemetry.metrics.total_tokens, 2);
     let attempt = &telemetry.attempts[0];
     assert_eq!(attempt.operation.as_deref(), Some("invoke_agent"));
@@ -54,7 +54,7 @@ async fn an_agents_answer_is_read_with_all_it_says() {
 }
 
 #[tokio::test]
-async fn faults_are_asked_again_and_each_request_is_an_attempt() {
+async fn faults_are_retried_and_each_request_is_an_attempt() {
     use NetworkErrorKind as N;
     let whole = || Answer::text(["Hello"]);
     for (name, fault, kind) in [
@@ -84,8 +84,8 @@ async fn faults_are_asked_again_and_each_request_is_an_attempt() {
         if let Some(kind) = kind {
             assert_eq!(telemetry.network.errors_by_type[&kind], 1, "{name}");
         }
-        let says = format!("{telemetry:?}");
-        assert!(!says.contains(SECRET), "{name}: {says}");
+        let printed = format!("{telemetry:?}");
+        assert!(!printed.contains(SECRET), "{name}: {printed}");
 
         let mut run = l0(0).stream_from(agent(built.prompt(SECRET))).start();
         let error = run.text().await.unwrap_err();
@@ -104,7 +104,7 @@ async fn faults_are_asked_again_and_each_request_is_an_attempt() {
 }
 
 #[tokio::test]
-async fn what_no_attempt_mends_is_asked_once() {
+async fn permanent_faults_are_not_retried() {
     let answer = Answer::status(401).message(SECRET);
     let provider = ScriptedProvider::start([answer]).await.unwrap();
     let built = AgentBuilder::new(openai(&provider.base_url())).build();

@@ -1,4 +1,4 @@
-//! The real client, asked through L0, against a server with faults.
+//! The real client, called through L0, against a server with faults.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -10,12 +10,12 @@ use l0_core::{
     Source, Telemetry, Token, TokenKind, Usage,
 };
 use l0_providers::testing::{Answer, ScriptedProvider};
-use l0_rig::{Event, completion, completion_once, embeddings};
-use rig_core::DynModel;
+use l0_rig::{Error, Event, completion, completion_once, embeddings};
 use rig_core::completion::CompletionRequest;
 use rig_core::operation::Completion;
 use rig_core::providers::anthropic::AnthropicConfig;
 use rig_core::providers::openai::OpenAIConfig;
+use rig_core::{DynModel, ProviderError};
 use serde_json::json;
 
 const KEY: &str = "sk-canary-0123456789abcdef";
@@ -43,9 +43,9 @@ fn request() -> CompletionRequest {
         .max_tokens(64)
 }
 
-/// How a run over these answers ends.
+/// How a run over these answers ended.
 struct Ended {
-    text: Result<String, l0_core::Error<l0_rig::Error>>,
+    text: Result<String, l0_core::Error<Error>>,
     telemetry: Telemetry,
     provider: ScriptedProvider,
 }
@@ -62,9 +62,9 @@ async fn run(
         .start();
     let text = run.text().await;
     let telemetry = run.telemetry().unwrap();
-    // Nothing asks again behind L0's back.
-    let asked = u32::try_from(provider.requests().len()).unwrap();
-    assert_eq!(telemetry.metrics.attempts, asked);
+    // Nothing retries without L0.
+    let requests = u32::try_from(provider.requests().len()).unwrap();
+    assert_eq!(telemetry.metrics.attempts, requests);
     Ended {
         text,
         telemetry,
@@ -73,9 +73,9 @@ async fn run(
 }
 
 #[tokio::test]
-async fn an_answer_is_read_with_all_it_says() {
-    let told = Usage::new().input(100).output(30).total(130);
-    let told = told.cached_input(40);
+async fn an_answer_is_read_with_its_metadata() {
+    let usage = Usage::new().input(100).output(30).total(130);
+    let usage = usage.cached_input(40);
     for (name, model) in [
         ("openai", openai as fn(&str) -> _),
         ("anthropic", anthropic),
@@ -83,7 +83,7 @@ async fn an_answer_is_read_with_all_it_says() {
         let answer = Answer::new()
             .reasoning("Let me think.")
             .tokens(["Hel", "lo"])
-            .usage(told);
+            .usage(usage);
         let Ended {
             text,
             telemetry,
@@ -96,7 +96,7 @@ async fn an_answer_is_read_with_all_it_says() {
         let usage = telemetry.usage.unwrap();
         assert_eq!(
             (usage.input, usage.output, usage.total),
-            (told.input, told.output, told.total)
+            (usage.input, usage.output, usage.total)
         );
         assert_eq!(usage.cached_input, Some(40), "{name}");
         let attempt = &telemetry.attempts[0];
@@ -110,14 +110,14 @@ async fn an_answer_is_read_with_all_it_says() {
 
 #[tokio::test]
 async fn reasoning_is_counted() {
-    let told = Usage::new().input(10).output(30).total(40);
-    let told = told.cached_input(0).reasoning(20);
-    let ended = run(openai, 0, [Answer::text(["Hi"]).usage(told)]).await;
-    assert_eq!(ended.telemetry.usage, Some(told));
+    let usage = Usage::new().input(10).output(30).total(40);
+    let usage = usage.cached_input(0).reasoning(20);
+    let ended = run(openai, 0, [Answer::text(["Hi"]).usage(usage)]).await;
+    assert_eq!(ended.telemetry.usage, Some(usage));
 }
 
 #[tokio::test]
-async fn faults_are_asked_again_and_each_request_is_an_attempt() {
+async fn faults_are_retried_and_each_request_is_an_attempt() {
     use NetworkErrorKind as N;
     let whole = || Answer::text(["Hello"]);
     for (name, fault, kind) in [
@@ -144,8 +144,8 @@ async fn faults_are_asked_again_and_each_request_is_an_attempt() {
         if let Some(kind) = kind {
             assert_eq!(telemetry.network.errors_by_type[&kind], 2, "{name}");
         }
-        let says = format!("{telemetry:?}");
-        assert!(!says.contains(SECRET), "{name}: {says}");
+        let printed = format!("{telemetry:?}");
+        assert!(!printed.contains(SECRET), "{name}: {printed}");
 
         let failed = run(openai, 1, [fault.clone(), fault]).await;
         let outcome = match name {
@@ -174,7 +174,7 @@ async fn a_refused_connection_is_the_networks_failure() {
 }
 
 #[tokio::test]
-async fn what_no_attempt_mends_is_asked_once() {
+async fn permanent_faults_are_not_retried() {
     let no_credit = json!({ "error": {
         "message": SECRET, "type": "insufficient_quota", "code": "insufficient_quota",
     }});
@@ -191,12 +191,12 @@ async fn what_no_attempt_mends_is_asked_once() {
         let failure = error.failure();
         assert_eq!(failure.kind, FailureKind::Fatal);
         assert_eq!(failure.status, Some(status));
-        assert_eq!(error.api().unwrap().status, Some(status));
+        assert_eq!(error.api().unwrap().status(), Some(status));
     }
 }
 
 #[tokio::test]
-async fn how_long_to_wait_is_read_from_the_headers() {
+async fn the_delay_is_read_from_the_headers() {
     let answer = Answer::status(429).header("retry-after", "7");
     let ended = run(openai, 0, [answer]).await;
     let error = ended.text.unwrap_err().into_source().unwrap();
@@ -204,21 +204,30 @@ async fn how_long_to_wait_is_read_from_the_headers() {
     assert_eq!(wait, Some(Duration::from_secs(7)));
 }
 
+#[test]
+fn a_fatal_error_without_a_status_says_why() {
+    let error = Error::from(ProviderError::Provider(SECRET.into()));
+    assert_eq!(
+        error.failure().detail,
+        Some("the provider reports an error")
+    );
+}
+
 #[tokio::test]
 async fn no_error_prints_a_body_or_a_request() {
-    let says = format!("{SECRET} {KEY}");
-    let error = || json!({ "error": { "message": says, "type": says, "code": says } });
+    let canary = format!("{SECRET} {KEY}");
+    let error = || json!({ "error": { "message": canary, "type": canary, "code": canary } });
     for answer in [
-        Answer::status(400).message(&*says),
-        Answer::status(401).message(&*says),
-        Answer::status(500).body("text/plain", says.clone()),
-        Answer::status(500).body("text/html", says.clone()),
-        Answer::text(["Hi"]).error(400, &*says),
+        Answer::status(400).message(&*canary),
+        Answer::status(401).message(&*canary),
+        Answer::status(500).body("text/plain", canary.clone()),
+        Answer::status(500).body("text/html", canary.clone()),
+        Answer::text(["Hi"]).error(400, &*canary),
         Answer::text(["Hi"]).raw(format!("data: {}\n\n", error())),
-        Answer::text(["Hi"]).raw(format!("data: {{{says}\n\n")),
+        Answer::text(["Hi"]).raw(format!("data: {{{canary}\n\n")),
         Answer::text(["Hi"])
-            .raw([b"data: \xff\xfe ".as_slice(), says.as_bytes(), b"\n\n"].concat()),
-        Answer::new().body("application/json", says.clone()),
+            .raw([b"data: \xff\xfe ".as_slice(), canary.as_bytes(), b"\n\n"].concat()),
+        Answer::new().body("application/json", canary.clone()),
     ] {
         let ended = run(openai, 0, [answer.clone()]).await;
         let error = ended.text.unwrap_err();
@@ -229,7 +238,7 @@ async fn no_error_prints_a_body_or_a_request() {
             assert!(!printed.contains("secret"), "{printed}");
             assert!(!printed.contains(KEY), "{printed}");
         }
-        // As a whole answer, too.
+        // The same for a whole answer.
         let provider = ScriptedProvider::start([answer]).await.unwrap();
         let call = completion_once(&openai(&provider.base_url()), request());
         let Err(error) = l0(0).call_from(call).start().await else {
@@ -243,7 +252,7 @@ async fn no_error_prints_a_body_or_a_request() {
 }
 
 #[tokio::test]
-async fn the_alternate_form_says_the_providers_message() {
+async fn the_alternate_form_prints_the_providers_message() {
     let answer = Answer::status(400).message(SECRET);
     let ended = run(openai, 0, [answer]).await;
     let error = ended.text.unwrap_err().into_source().unwrap();
@@ -251,7 +260,7 @@ async fn the_alternate_form_says_the_providers_message() {
 }
 
 #[tokio::test]
-async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
+async fn tool_calls_arrive_in_pieces_and_whole_at_the_end() {
     let answer = Answer::new().tool_call("c1", "weather", [r#"{"city":"#, r#""Bern"}"#]);
     let provider = ScriptedProvider::start([answer]).await.unwrap();
     let model = openai(&provider.base_url());
@@ -278,12 +287,12 @@ async fn tool_calls_come_in_pieces_and_whole_at_the_end() {
 
 #[tokio::test]
 async fn whole_answers_are_calls() {
-    let told = Usage::new().input(9).output(2).total(11);
-    let told = told.cached_input(4).reasoning(1);
+    let usage = Usage::new().input(9).output(2).total(11);
+    let usage = usage.cached_input(4).reasoning(1);
     let answers = [
         Answer::status(503),
         Answer::text(["Hel", "lo"]).end(),
-        Answer::text(["Hel", "lo"]).usage(told),
+        Answer::text(["Hel", "lo"]).usage(usage),
     ];
     let provider = ScriptedProvider::start(answers).await.unwrap();
     let source = completion_once(&openai(&provider.base_url()), request());
@@ -293,7 +302,7 @@ async fn whole_answers_are_calls() {
     let telemetry = call.telemetry().unwrap();
     assert_eq!(telemetry.metrics.attempts, 3);
     assert_eq!(provider.requests().len(), 3);
-    assert_eq!(telemetry.usage, Some(told));
+    assert_eq!(telemetry.usage, Some(usage));
     assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
     let last = telemetry.attempts.last().unwrap();
     assert_eq!(last.response_model.as_deref(), Some("m"));
@@ -325,9 +334,9 @@ async fn embeddings_are_calls() {
 }
 
 #[test]
-fn a_request_says_what_it_is() {
+fn a_request_describes_itself() {
     let config = OpenAIConfig::new(KEY).with_base_url("http://127.0.0.1:81/v1");
-    // A model of a known type is one, too.
+    // A model of a known type works too.
     let source = completion(&config.client().chat("m"), request());
     let description = source.describe();
     assert_eq!(description.provider.as_deref(), Some("openai"));

@@ -1,22 +1,22 @@
-//! Entropy spikes: a delta whose characters are much more mixed than those of the deltas before.
+//! Entropy spikes: a delta with a much more mixed set of characters than the deltas before it.
 //!
-//! All is computed in whole numbers of 1/65536 bits: so values that are equal add up to a deviation
-//! of exactly zero, and the running sums never lose what they do not get back.
+//! All values are integers in units of 1/65536 bits. Equal values therefore have a deviation of exactly
+//! zero, and the running sums stay exact.
 
 use std::collections::HashMap;
 
 use super::delta::Delta;
 
-/// How many values there must be before the last one can stand out.
+/// The minimum number of values before the last one can be a spike.
 pub(super) const MIN_VALUES: usize = 10;
 
-/// The most values that are kept. The sums are made for as many.
+/// The maximum number of values kept. The sums are sized for it.
 pub(super) const MAX_VALUES: usize = 1_000;
 
-/// The bits of the fraction of a value.
+/// The number of fraction bits of a value.
 const FRACTION: u32 = 16;
 
-/// Up to so many characters, a delta needs neither a logarithm nor an allocation.
+/// The number of characters up to which a delta needs neither a logarithm nor an allocation.
 const SHORT: usize = 64;
 
 /// `n * log2(n)`, for small n.
@@ -30,7 +30,18 @@ const N_LOG2_N: [u32; SHORT + 1] = {
     table
 };
 
-/// How much `n * log2(n)` grows when n does by one.
+/// The entropy of n different characters, for small n.
+const DIFFERENT: [u32; SHORT + 1] = {
+    let mut table = [0; SHORT + 1];
+    let mut n = 1;
+    while n <= SHORT {
+        table[n] = N_LOG2_N[n] / n as u32;
+        n += 1;
+    }
+    table
+};
+
+/// The increase of `n * log2(n)` when n increases by one.
 const STEP: [u32; SHORT] = {
     let mut table = [0; SHORT];
     let mut n = 0;
@@ -41,7 +52,7 @@ const STEP: [u32; SHORT] = {
     table
 };
 
-/// `n * log2(n)`, one bit of the logarithm after the other.
+/// Returns `n * log2(n)`, computed one bit of the logarithm at a time.
 const fn n_log2_n(n: u64) -> u32 {
     const DIGITS: u32 = 31;
     let whole = n.ilog2();
@@ -64,13 +75,13 @@ const fn n_log2_n(n: u64) -> u32 {
 /// The entropies of the last deltas.
 #[derive(Debug)]
 pub(super) struct Entropy {
-    /// The square of the threshold, in standard deviations.
+    /// The square of the threshold in standard deviations.
     threshold: f64,
-    /// A ring.
+    /// A ring buffer.
     values: Box<[u32]>,
-    /// How many values there are.
+    /// The number of values.
     count: usize,
-    /// Where in the ring the next one goes.
+    /// The ring position of the next value.
     next: usize,
     sum: u64,
     squares: u64,
@@ -88,15 +99,15 @@ impl Entropy {
         }
     }
 
-    /// Whether this delta stands out.
+    /// Returns `true` if this delta is a spike.
     #[inline]
     pub(super) fn text(&mut self, delta: &Delta<'_>) -> bool {
         self.add(entropy(delta))
     }
 
-    /// Whether this value stands out: it is one of those that it is compared with.
+    /// Returns `true` if this value is a spike. It is one of the values that it is compared with.
     fn add(&mut self, value: u32) -> bool {
-        // The ring holds zeros where there is no value yet.
+        // The ring holds zeros where it has no value yet.
         let Some(place) = self.values.get_mut(self.next) else {
             return false;
         };
@@ -114,8 +125,8 @@ impl Entropy {
                 return false;
             }
         }
-        // All is multiplied by the count, and the deviation is squared: no division, no root. And
-        // no branch, which would be taken for every other value.
+        // All terms are multiplied by the count, and the deviation is squared, so there is no division
+        // and no root. There is also no branch, which would be unpredictable.
         let count = self.count as u64;
         let above = (count * new) as i64 - self.sum as i64;
         let variance = count * self.squares - self.sum * self.sum;
@@ -123,18 +134,22 @@ impl Entropy {
     }
 }
 
+#[inline]
 fn entropy(delta: &Delta<'_>) -> u32 {
-    let characters = delta.characters as usize;
+    let characters = delta.characters();
     if characters > SHORT {
         long(delta.text, characters)
     } else if delta.is_ascii() {
+        if delta.all_differ() {
+            return DIFFERENT[characters];
+        }
         short_ascii(delta.text.as_bytes())
     } else {
         short(delta.text, characters)
     }
 }
 
-#[inline]
+#[inline(never)]
 fn short_ascii(delta: &[u8]) -> u32 {
     let mut counts = [0_u8; 128];
     let mut repeated = 0;
@@ -158,13 +173,13 @@ fn short(delta: &str, characters: usize) -> u32 {
     bits(characters, repeated)
 }
 
-/// From the sum of `n * log2(n)` of the counts of the characters.
+/// Returns the entropy from the sum of `n * log2(n)` over the counts of characters.
 fn bits(characters: usize, repeated: u32) -> u32 {
-    // Rounding may make a sum of parts greater than the whole by a trifle.
+    // Rounding can make a sum of parts slightly greater than the whole.
     N_LOG2_N[characters].saturating_sub(repeated) / characters.max(1) as u32
 }
 
-/// What is allocated here is in proportion to the delta, and not kept.
+/// Allocates memory proportional to the delta, and does not keep it.
 #[cold]
 fn long(delta: &str, characters: usize) -> u32 {
     let mut ascii = [0_u64; 128];
@@ -175,7 +190,7 @@ fn long(delta: &str, characters: usize) -> u32 {
             None => *others.entry(c).or_default() += 1,
         }
     }
-    // In this order, so that equal deltas give equal sums.
+    // In this order, so equal deltas have equal sums.
     let mut counts: Vec<u64> = others.into_values().collect();
     counts.sort_unstable();
     let n_log2_n = |n: u64| (n as f64) * (n.max(1) as f64).log2();
@@ -190,7 +205,7 @@ mod tests {
 
     use super::*;
 
-    /// The plain way.
+    /// A straightforward reference implementation.
     fn reference(delta: &str) -> f64 {
         let mut counts = HashMap::new();
         for c in delta.chars() {
@@ -204,7 +219,7 @@ mod tests {
     }
 
     fn of(delta: &str) -> f64 {
-        let delta = Delta::new(delta, 0);
+        let delta = Delta::read(delta, 0);
         if delta.is_ascii() && delta.text.len() <= SHORT {
             assert_eq!(entropy(&delta), short(delta.text, delta.text.len()));
         }
@@ -241,11 +256,11 @@ mod tests {
     fn equal_values_have_no_deviation() {
         let mut entropy = Entropy::new(0.0, 50);
         for _ in 0..100_000 {
-            assert!(!entropy.text(&Delta::new("hello", 0)));
+            assert!(!entropy.text(&Delta::read("hello", 0)));
         }
-        assert!(!entropy.text(&Delta::new("hello", 0)));
+        assert!(!entropy.text(&Delta::read("hello", 0)));
         assert!(
-            entropy.text(&Delta::new("world", 0)),
+            entropy.text(&Delta::read("world", 0)),
             "any deviation is above one of zero"
         );
     }
@@ -279,12 +294,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entropies_are_those_of_the_plain_way(delta in "[a-e ]{1,100}|\\PC{1,100}") {
+        fn entropies_match_the_reference(delta in "[a-e ]{1,100}|\\PC{1,100}") {
             prop_assert!((of(&delta) - reference(&delta)).abs() < 1e-3);
         }
 
         #[test]
-        fn what_stands_out_is_what_the_plain_way_finds(
+        fn spikes_match_the_reference(
             values in prop::collection::vec(0_u32..300_000, 1..100),
             window in 10_usize..60,
         ) {

@@ -1,13 +1,14 @@
-//! Hedging: a first line that is nothing but an opener such as "Certainly!".
+//! Hedging: a first line that is only an opener such as "Certainly!".
 //!
-//! It is decided when the line ends: until then, "Sure, here it comes" may look like one.
+//! The decision is made at the end of the line, because "Sure, here it comes" looks like a hedge until
+//! then.
 
 use crate::wording::FirstLine;
 
-/// Reads up to the end of the first line that is not blank.
+/// Reads up to the end of the first non-blank line.
 #[derive(Debug)]
 pub(super) struct Hedging {
-    /// The first line, while it may still be a hedge.
+    /// The first line, while it can still be a hedge.
     line: Option<FirstLine>,
     found: bool,
 }
@@ -20,7 +21,7 @@ impl Hedging {
         }
     }
 
-    /// Whether the line is found to be a hedge now.
+    /// Returns `true` if the line is now known to be a hedge.
     #[inline]
     pub(super) fn text(&mut self, delta: &str) -> bool {
         self.line.is_some() && self.first_line(delta)
@@ -42,7 +43,7 @@ impl Hedging {
         false
     }
 
-    /// The line ends, if it did not before. Whether it is a hedge.
+    /// Ends the line, if it has not ended. Returns `true` if it is a hedge.
     pub(super) fn end(&mut self) -> bool {
         if let Some(line) = self.line.take() {
             self.found = line.hedge().is_some();

@@ -1,31 +1,31 @@
-//! Markdown collapse: an answer in Markdown that goes on as plain text.
+//! Markdown collapse: an answer in Markdown that continues as plain text.
 
-use super::delta::Delta;
+use super::delta::{self, Delta};
 use super::window::{Marks, Window};
 use crate::fence::{self, Fence, FenceLine};
 
-/// How many marks must stand before an end that has none.
+/// The minimum number of marks before an end without marks.
 const MIN_MARKS: usize = 4;
 
-/// Reads the marks: fences, headers, bold text and links.
+/// Reads marks: fences, headers, bold text and links.
 #[derive(Debug)]
 pub(super) struct Markdown {
     window: Window<1>,
-    /// Whether a character without a meaning in Markdown would change nothing.
+    /// `true` if a character without a meaning in Markdown would change nothing.
     plain: bool,
-    /// Whether a fence may still begin in this line.
+    /// `true` if a fence can still begin in this line.
     line_start: bool,
-    /// The line, while it may open a fence or close the one that is open.
+    /// The line, while it can open a fence or close the open one.
     fence_line: Option<FenceLine>,
-    /// Where the run of marks that this line begins with has its last one.
+    /// The end of the run of marks at the beginning of this line.
     run_end: u64,
-    /// The open fence: what follows is code.
+    /// The open fence. The text inside is code.
     fence: Option<Fence>,
-    /// How many `#` came, if nothing else did on the line so far.
+    /// The number of `#`, if the line contains nothing else so far.
     hashes: Option<u8>,
-    /// How many backticks came last.
+    /// The number of consecutive backticks read last.
     ticks: u32,
-    /// Whether a `*` came last, of which the next one may make two.
+    /// `true` if the last character was a `*`, which the next one can complete to two.
     star: bool,
     bold: Bold,
     link: Link,
@@ -34,7 +34,7 @@ pub(super) struct Markdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bold {
     No,
-    /// Opened, and nothing in it yet.
+    /// Opened, and still empty.
     Opened,
     Text,
 }
@@ -43,7 +43,7 @@ enum Bold {
 enum Link {
     No,
     Text,
-    /// Behind the text's bracket.
+    /// After the closing bracket of the text.
     TextClosed,
     Target,
 }
@@ -66,23 +66,27 @@ impl Markdown {
         }
     }
 
-    /// The text goes on. Whether it is found to have collapsed.
+    /// Reads more text. Returns `true` if it is found to have collapsed.
     #[inline]
     pub(super) fn text(&mut self, delta: &Delta<'_>) -> bool {
         let marked = (delta.has_markup() || !self.plain) && self.markup(delta);
-        marked | self.advance(delta.end())
+        marked | self.advance(delta.end)
     }
 
+    #[inline(never)]
     fn markup(&mut self, delta: &Delta<'_>) -> bool {
         let mut collapsed = false;
         for (place, c) in (delta.start..).zip(delta.text.chars()) {
+            if self.plain && !is_markup(c) {
+                continue;
+            }
             collapsed |= self.character(c, place);
+            self.plain = self.is_plain();
         }
-        self.plain = self.is_plain();
         collapsed
     }
 
-    /// Whether a character without a meaning in Markdown would change nothing.
+    /// Returns `true` if a character without a meaning in Markdown would change nothing.
     fn is_plain(&self) -> bool {
         !self.line_start
             && self.fence_line.is_none()
@@ -93,13 +97,13 @@ impl Markdown {
             && self.link != Link::TextClosed
     }
 
-    /// Whether the text ends, at this length, collapsed.
+    /// Returns `true` if the text of this length ends collapsed.
     pub(super) fn end(&mut self, length: u64) -> bool {
         self.end_fence_line(length);
         !self.in_code() && self.window.holds(length)
     }
 
-    /// Code has no marks, and is Markdown all the same.
+    /// Code has no marks, but is part of Markdown.
     fn in_code(&self) -> bool {
         self.fence.is_some()
     }
@@ -137,10 +141,10 @@ impl Markdown {
         (header || fence || bold || link) && self.mark(place)
     }
 
-    /// Reads a character of a line that may open or close a fence. Whether it is the third tilde:
-    /// elsewhere, tildes are none of a fence.
+    /// Reads a character of a line that may open or close a fence. Returns `true` at the third tilde,
+    /// because tildes elsewhere are not fences.
     fn read_fence_line(&mut self, c: char, place: u64) -> bool {
-        // Outside of ASCII, they all mean the same.
+        // All non-ASCII characters have the same meaning.
         let byte = if c.is_ascii() { c as u8 } else { 0xFF };
         if let Some(line) = self.fence_line {
             self.fence_line = line.next(byte, self.fence);
@@ -158,12 +162,12 @@ impl Markdown {
         run == Some((b'~', 3))
     }
 
-    /// The line has ended: a fence may have opened, or closed.
+    /// Ends the line, which can open or close a fence.
     fn end_fence_line(&mut self, length: u64) -> bool {
         let Some(line) = self.fence_line.take() else {
             return false;
         };
-        // What the text's growth up to here changed, it changed before.
+        // Changes caused by the text's growth up to here were reported before.
         let collapsed = self.advance(length);
         let was_open = self.fence.is_some();
         self.fence = line.end(self.fence);
@@ -173,7 +177,7 @@ impl Markdown {
         collapsed
     }
 
-    /// Whether this is the third of some backticks.
+    /// Returns `true` at the third of consecutive backticks.
     fn backtick(&mut self, c: char) -> bool {
         self.ticks = if c == '`' {
             self.ticks.saturating_add(1)
@@ -228,17 +232,23 @@ impl Markdown {
         collapsed
     }
 
-    /// A mark ends here.
+    /// Records a mark that ends here.
     fn mark(&mut self, place: u64) -> bool {
         self.window.add(0, place, place + 1) && !self.in_code()
     }
+}
+
+/// Returns `true` for a character that can have a meaning in Markdown anywhere.
+#[inline]
+fn is_markup(c: char) -> bool {
+    u8::try_from(c).is_ok_and(|byte| delta::Marks::of(byte).has_markup())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// How many marks a text has.
+    /// Returns the number of marks in a text.
     fn marks(text: &str) -> usize {
         let length = text.chars().count() as u64;
         let marks = |mut markdown: Markdown| {
@@ -246,14 +256,14 @@ mod tests {
             markdown.window.count(0)
         };
         let mut markdown = Markdown::new();
-        markdown.text(&Delta::new(text, 0));
+        markdown.text(&Delta::read(text, 0));
         let whole = marks(markdown);
         let mut markdown = Markdown::new();
         for (place, c) in text.chars().enumerate() {
             let mut utf8 = [0; 4];
-            markdown.text(&Delta::new(c.encode_utf8(&mut utf8), place as u64));
+            markdown.text(&Delta::read(c.encode_utf8(&mut utf8), place as u64));
         }
-        assert_eq!(marks(markdown), whole, "one character a piece: {text:?}");
+        assert_eq!(marks(markdown), whole, "one character per piece: {text:?}");
         whole
     }
 

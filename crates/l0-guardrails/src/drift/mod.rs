@@ -1,4 +1,4 @@
-//! Drift: whether an answer changes for the worse while it streams.
+//! Drift: detection of answers that degrade while they stream.
 
 mod delta;
 mod entropy;
@@ -12,15 +12,18 @@ mod wording;
 
 use l0_core::{Check, Checks, DriftReport, Ended, Findings};
 
-use self::delta::Delta;
+use self::delta::{Delta, Marks};
 use self::entropy::Entropy;
 use self::hedging::Hedging;
 use self::markdown::Markdown;
 use self::repetition::Repetition;
 use self::wording::Wording;
+use crate::hash::Fnv;
+use crate::phrases::Transitions;
+use crate::sentence::ends_sentence;
 
-/// Detects answers that change their tone or format, repeat themselves, or comment on themselves. All
-/// kinds of drift are detected by default, and recorded.
+/// Detects answers that change their tone or format, repeat themselves, or comment on themselves. By
+/// default all kinds of drift are detected and recorded.
 ///
 /// ```
 /// use l0_core::L0;
@@ -30,26 +33,27 @@ use self::wording::Wording;
 /// # drop(l0);
 /// ```
 ///
-/// | kind | confidence | what it is |
+/// | kind | confidence | condition |
 /// |---|---|---|
-/// | `meta_commentary` | 0.9 | the last 200 characters have a phrase of `pattern-meta-commentary` in [`Patterns`](crate::Patterns), or "as an AI", "let me explain", "to clarify", "in other words" |
-/// | `tone_shift` | 0.7 | formal words ("therefore", "moreover") or informal ones ("gonna", "okay") in the last 200 characters and in the 200 before differ by more than two |
-/// | `repetition` | 0.8 | a sentence of more than 20 characters, or a phrase of five words, comes three times in the last 500 characters, in which three such sentences end |
+/// | `meta_commentary` | 0.9 | the last 200 characters contain a phrase of `pattern-meta-commentary` in [`Patterns`](crate::Patterns), or "as an AI", "let me explain", "to clarify", "in other words" |
+/// | `tone_shift` | 0.7 | the number of formal words ("therefore", "moreover") or informal ones ("gonna", "okay") in the last 200 characters and in the 200 before differs by more than two |
+/// | `repetition` | 0.8 | a sentence of more than 20 characters, or a phrase of five words, occurs three times in the last 500 characters, in which at least three such sentences end |
 /// | `entropy_spike` | 0.6 | a delta's characters are much more mixed than those of the 50 deltas before |
-/// | `format_collapse` | 0.8 | the first 100 characters have a phrase of `pattern-format-collapse`, or "here you go" |
-/// | `markdown_collapse` | 0.7 | four or more marks of Markdown (fences, headers, bold text, links) in 200 characters, and none in the last 200, outside of code |
+/// | `format_collapse` | 0.8 | the first 100 characters contain a phrase of `pattern-format-collapse`, or "here you go" |
+/// | `markdown_collapse` | 0.7 | 200 characters contain four or more Markdown marks (fences, headers, bold text, links), and the last 200, outside of code, contain none |
 /// | `hedging` | 0.5 | the first line is one of `pattern-hedging`, such as "Sure!", and nothing else |
 ///
 /// A kind is recorded when it is first found in an attempt. These are heuristics, and good answers
-/// have such phrases too: look at what is found in your answers before you let L0 ask again, with
+/// contain such phrases too. Look at the findings in your own answers before you enable retries with
 /// [`retry`](Self::retry).
 ///
-/// Phrases are whole words, in any case, with any apostrophe and any whitespace between them. They
-/// are English. "Characters" are `char`s. The pieces in which a text comes make no difference,
-/// except to the entropy, which is by nature one of deltas.
+/// Phrases match whole words, in any case, with any apostrophe and any whitespace between them. They
+/// are English. "Characters" are `char`s. The division into deltas makes no difference, except to the
+/// entropy, which compares deltas.
 ///
-/// An attempt keeps no text, only hashes and places. Nearly all of its memory is for repetition: 9
-/// to 18 bytes per character of the [`window`](Self::window), which is 5 KiB by default.
+/// An attempt keeps no text, only hashes and positions: less than 2 KiB by default. A larger
+/// [`window`](Self::window) takes 4 bytes for each word and 16 bytes for each sentence that begins in
+/// it.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub struct Drift {
@@ -68,7 +72,7 @@ pub struct Drift {
 }
 
 impl Drift {
-    /// Creates a detection of all kinds, with the default thresholds.
+    /// Creates a detector of all kinds with the default thresholds.
     pub fn new() -> Self {
         Self {
             meta_commentary: true,
@@ -86,11 +90,11 @@ impl Drift {
         }
     }
 
-    /// Sets whether L0 asks again if a complete answer ends with drift. Default: no.
+    /// Sets whether L0 retries if a complete answer ends with drift. Default: `false`.
     ///
-    /// Such an answer is the model's fault, and counts as a model retry. Once retries are exhausted,
-    /// the run completes. `format_collapse` and `hedging` are about the beginning, and stay up to the
-    /// end. `entropy_spike` is about single deltas, and is always only recorded. The other kinds are
+    /// The answer then counts as the model's fault, and the retry as a model retry. Once retries are
+    /// exhausted, the run completes. `format_collapse` and `hedging` concern the beginning, and apply
+    /// until the end. `entropy_spike` concerns single deltas, and is only recorded. The other kinds are
     /// only recorded if they were over before the end.
     pub fn retry(mut self, on: bool) -> Self {
         self.retry = on;
@@ -115,7 +119,7 @@ impl Drift {
         self
     }
 
-    /// Enables detection of deltas whose characters are much more mixed than before.
+    /// Enables detection of deltas with much more mixed characters than those before.
     pub fn entropy_spike(mut self, on: bool) -> Self {
         self.entropy_spike = on;
         self
@@ -127,7 +131,7 @@ impl Drift {
         self
     }
 
-    /// Enables detection of Markdown that goes on as plain text.
+    /// Enables detection of Markdown that continues as plain text.
     pub fn markdown_collapse(mut self, on: bool) -> Self {
         self.markdown_collapse = on;
         self
@@ -139,18 +143,18 @@ impl Drift {
         self
     }
 
-    /// Sets how many times a sentence or a phrase occurs in the window to count as repetition.
-    /// Default: 3; at least 2.
+    /// Sets the number of occurrences of a sentence or a phrase in the window that counts as
+    /// repetition. Default: 3; at least 2.
     pub fn repetition_threshold(mut self, times: usize) -> Self {
         self.repetition_threshold = times.max(2);
         self
     }
 
-    /// Sets how many standard deviations (of the population) above the mean the entropy of a delta
-    /// must be to count as a spike. Default: 2.5; at least 0. Not a number is the default.
+    /// Sets the threshold of an entropy spike, in standard deviations of the population above the mean.
+    /// Default: 2.5; at least 0. NaN selects the default.
     ///
-    /// The delta is one of those that it is compared with, so of n values none is more than the
-    /// square root of n - 1 above the mean: 7 for the default window.
+    /// A delta is compared with a window that includes it. So of n values, none can exceed the mean by
+    /// more than the square root of n - 1 deviations: 7 for the default window.
     pub fn entropy_threshold(mut self, deviations: f64) -> Self {
         self.entropy_threshold = if deviations.is_nan() {
             Self::new().entropy_threshold
@@ -160,8 +164,8 @@ impl Drift {
         self
     }
 
-    /// Sets how many deltas a delta's entropy is compared with, itself included. The first nine
-    /// deltas are not judged. Default: 50; from 10 to 1,000.
+    /// Sets the number of deltas with which a delta's entropy is compared, including itself. The first
+    /// nine deltas are not checked. Default: 50; from 10 to 1,000.
     pub fn entropy_window(mut self, deltas: usize) -> Self {
         self.entropy_window = deltas.clamp(entropy::MIN_VALUES, entropy::MAX_VALUES);
         self
@@ -169,9 +173,10 @@ impl Drift {
 
     /// Sets the look-back window of `repetition`, in characters. Default: 500; from 100 to 10,000.
     ///
-    /// What repeats farther apart is not found, nor is a sentence that is too long to fit into the
-    /// window as often as [`repetition_threshold`](Self::repetition_threshold) says. A large window
-    /// finds more of both, and more turns of phrase that a long text may well use three times.
+    /// Repetition at a larger distance is not found. Neither is a sentence that is too long to fit into
+    /// the window [`repetition_threshold`](Self::repetition_threshold) times. A large window finds more
+    /// of both, and more phrases that a long text uses three times for good reason. Each third word is
+    /// compared with all words of the window, eight at a time, so a large window takes longer.
     pub fn window(mut self, characters: usize) -> Self {
         self.window = characters.clamp(100, 10_000);
         self
@@ -204,7 +209,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// In the order of reports.
+    /// Every kind, in the order of reports.
     const ALL: [Self; 7] = [
         Self::MetaCommentary,
         Self::ToneShift,
@@ -215,7 +220,7 @@ impl Kind {
         Self::Hedging,
     ];
 
-    /// Its label, and how sure it is that the answer is off the track.
+    /// Returns the label and the confidence.
     fn describe(self) -> (&'static str, f64) {
         match self {
             Self::MetaCommentary => ("meta_commentary", 0.9),
@@ -243,7 +248,7 @@ impl Kinds {
         self.0 & (1 << kind as u8) != 0
     }
 
-    /// Adds kinds, and returns those that were not there.
+    /// Adds kinds, and returns the new ones.
     #[inline]
     fn add(&mut self, kinds: Self) -> Self {
         let new = Self(kinds.0 & !self.0);
@@ -255,7 +260,7 @@ impl Kinds {
         self.0 == 0
     }
 
-    /// Reports each kind by itself.
+    /// Reports each kind separately.
     #[cold]
     fn report(self, retry: bool, findings: &mut Findings<DriftReport>) {
         for kind in Kind::ALL.into_iter().filter(|kind| self.has(*kind)) {
@@ -265,16 +270,16 @@ impl Kinds {
     }
 }
 
-/// Looks for drift in one attempt.
+/// Detects drift in one attempt.
 #[derive(Debug)]
 struct Detector {
-    /// How many characters came.
+    /// The number of characters so far.
     length: u64,
-    /// What was found so far.
+    /// The kinds found so far.
     found: Kinds,
-    /// Whether what the answer ends with is a reason to ask again.
+    /// `true` if drift at the end of the answer causes a retry.
     retry: bool,
-    wording: Option<Wording>,
+    wording: Wording,
     repetition: Option<Repetition>,
     entropy: Option<Entropy>,
     markdown: Option<Markdown>,
@@ -296,6 +301,119 @@ impl Detector {
             hedging: drift.hedging.then(Hedging::new),
         }
     }
+
+    /// Reads a part of a piece once, for all detectors of characters, and adds it to the piece. Returns
+    /// the kinds found.
+    #[inline(always)]
+    fn read(&mut self, part: &str, delta: &mut Delta<'_>) -> Kinds {
+        let Self {
+            wording,
+            repetition,
+            ..
+        } = self;
+        let phrases = wording.phrases();
+        // Local variables, so they can stay in registers.
+        let mut state = wording.state;
+        let mut piece = repetition.as_ref().map_or(Fnv::EMPTY, |one| one.piece);
+        let Delta {
+            mut seen,
+            mut again,
+            end: mut place,
+            ..
+        } = *delta;
+        let mut found = Kinds::default();
+        let mut bytes = part.bytes();
+        while let Some(byte) = bytes.next() {
+            let marks = Marks::of(byte);
+            again = again.union(seen.intersection(marks));
+            seen = seen.union(marks);
+            let mut column = phrases.ascii(byte);
+            if marks.is_plain() {
+                piece.push(marks.lower(byte).into());
+            } else if marks.is_space() {
+                if let Some(repetition) = repetition {
+                    let repeats = repetition.space(place, piece);
+                    found.add_if(Kind::Repetition, repeats);
+                }
+                piece = Fnv::EMPTY;
+            } else {
+                let at = part.len() - bytes.len() - 1;
+                let Some(c) = part[at..].chars().next() else {
+                    break;
+                };
+                bytes = part[at + c.len_utf8()..].bytes();
+                column = phrases.column(c);
+                let repeats;
+                (repeats, piece) = other(repetition, c, place, piece);
+                found.add_if(Kind::Repetition, repeats);
+            }
+            let mut next = phrases.next(state, column);
+            if next & Transitions::REPORTS != 0 {
+                found.add(wording.report(state, column, next, place));
+                next &= !Transitions::REPORTS;
+            }
+            state = next;
+            place += 1;
+        }
+        wording.state = state;
+        if let Some(repetition) = repetition {
+            repetition.piece = piece;
+        }
+        delta.seen = seen;
+        delta.again = again;
+        delta.end = place;
+        self.length = place;
+        found
+    }
+
+    /// Reads a piece of the beginning, where the order of phrases and colons matters.
+    #[cold]
+    fn begin(&mut self, delta: &str) -> Kinds {
+        let mut delta = Delta::new(delta, self.length);
+        let mut found = Kinds::default();
+        for (at, c) in delta.text.char_indices() {
+            let part = &delta.text[at..at + c.len_utf8()];
+            let place = delta.end;
+            found.add(self.read(part, &mut delta));
+            self.wording.character(c, place);
+        }
+        found.add(self.whole(&delta));
+        found
+    }
+
+    /// Checks a piece that was read. Returns the kinds found.
+    #[inline(always)]
+    fn whole(&mut self, delta: &Delta<'_>) -> Kinds {
+        let mut found = self.wording.grown(delta.end);
+        if let Some(entropy) = &mut self.entropy {
+            found.add_if(Kind::EntropySpike, entropy.text(delta));
+        }
+        if let Some(markdown) = &mut self.markdown {
+            found.add_if(Kind::MarkdownCollapse, markdown.text(delta));
+        }
+        if let Some(hedging) = &mut self.hedging {
+            found.add_if(Kind::Hedging, hedging.text(delta.text));
+        }
+        found
+    }
+}
+
+/// Reads a character that ends a sentence or is not ASCII. Returns `true` if the text repeats itself, and
+/// the text since the last boundary.
+#[inline(never)]
+fn other(repetition: &mut Option<Repetition>, c: char, place: u64, piece: Fnv) -> (bool, Fnv) {
+    let is_space = c.is_whitespace();
+    if !is_space && !ends_sentence(c) {
+        return (false, repetition::with(piece, c));
+    }
+    let repeats = repetition.as_mut().is_some_and(|repetition| {
+        if is_space {
+            repetition.space(place, piece)
+        } else {
+            repetition.mark(c, place, piece)
+        }
+    });
+    (repeats, Fnv::EMPTY)
 }
 
 impl Check<DriftReport> for Detector {
@@ -304,24 +422,14 @@ impl Check<DriftReport> for Detector {
     }
 
     fn text(&mut self, delta: &str, findings: &mut Findings<DriftReport>) {
-        let delta = Delta::new(delta, self.length);
-        self.length = delta.end();
-        let mut found = Kinds::default();
-        if let Some(wording) = &mut self.wording {
-            found = wording.text(&delta);
-        }
-        if let Some(repetition) = &mut self.repetition {
-            found.add_if(Kind::Repetition, repetition.text(&delta));
-        }
-        if let Some(entropy) = &mut self.entropy {
-            found.add_if(Kind::EntropySpike, entropy.text(&delta));
-        }
-        if let Some(markdown) = &mut self.markdown {
-            found.add_if(Kind::MarkdownCollapse, markdown.text(&delta));
-        }
-        if let Some(hedging) = &mut self.hedging {
-            found.add_if(Kind::Hedging, hedging.text(delta.text));
-        }
+        let found = if self.wording.begins(self.length) {
+            self.begin(delta)
+        } else {
+            let mut delta = Delta::new(delta, self.length);
+            let mut found = self.read(delta.text, &mut delta);
+            found.add(self.whole(&delta));
+            found
+        };
         let new = self.found.add(found);
         if !new.is_empty() {
             new.report(false, findings);
@@ -330,10 +438,7 @@ impl Check<DriftReport> for Detector {
 
     fn end(&mut self, _: &Ended, findings: &mut Findings<DriftReport>) {
         let length = self.length;
-        let mut found = Kinds::default();
-        if let Some(wording) = &mut self.wording {
-            found = wording.end(length);
-        }
+        let mut found = self.wording.end(length);
         if let Some(repetition) = &mut self.repetition {
             found.add_if(Kind::Repetition, repetition.end(length));
         }

@@ -1,112 +1,73 @@
-//! Repetition: sentences, and phrases of five words, that come again and again.
+//! Repetition: sentences, and phrases of five words, that repeat.
 //!
-//! Neither is kept: only its hash, where it begins, and which one came before it in the same bucket
-//! of a table, so that those that are equal are found without a search.
+//! No text is kept. For each word in the window there is its position and a tag: sixteen bits of a hash
+//! of the word and the two words before it. Two phrases are equal if the tags of their last three words
+//! are equal, because these cover all five words. For each sentence there is a hash.
 
-use super::delta::Delta;
+use std::collections::VecDeque;
+
 use crate::hash::{Fnv, MULTIPLIER};
-use crate::sentence::{self, ends_sentence};
+use crate::sentence;
 
-/// How many sentences the window must have.
+/// The minimum number of sentences in the window.
 const MIN_SENTENCES: usize = 3;
 
-/// How many words a phrase has.
+/// The number of words in a phrase.
 const WORDS: usize = 5;
+
+/// The number of words that a tag covers.
+const TAGGED: usize = 3;
 
 #[derive(Debug)]
 pub(super) struct Repetition {
-    /// How many characters back it looks.
+    /// The size of the window in characters.
     window: u64,
-    /// How often a sentence or phrase occurs when it is repetition.
+    /// The number of occurrences of a sentence or phrase that counts as repetition.
     threshold: usize,
-    /// The hash and the length of what came since the last whitespace or end of a sentence.
-    piece: Piece,
-    /// The hash of the word so far, and where it begins: all between whitespace is a word.
-    word: Option<Unit>,
-    /// The hash of the sentence so far, and where it begins.
-    sentence: Option<Unit>,
-    /// How many characters the sentence has.
+    /// The hash and the start of the text since the last whitespace or end of a sentence.
+    pub(super) piece: Fnv,
+    piece_start: u64,
+    /// The hash and the start of the current word: all text between whitespace is a word.
+    word: Unit,
+    /// The hash and the start of the current sentence, unless it is empty.
+    sentence: Unit,
+    /// The number of characters of the sentence.
     sentence_length: u64,
-    /// The last words, a ring.
-    words: [Unit; WORDS],
-    /// How many words there were.
-    word_count: usize,
-    /// The hash of the last words.
-    phrase: u64,
-    phrases: Occurrences,
-    sentences: Occurrences,
-    /// At which length of the text the ends of the last sentences leave the window: a ring of as
-    /// many as there must be.
+    words: Words,
+    /// The sentences that begin in the window. Adding one removes those before the window.
+    sentences: VecDeque<Unit>,
+    /// The lengths of the text at which the ends of the last sentences leave the window, oldest first.
+    /// It holds the minimum number of sentences.
     sentences_until: [u64; MIN_SENTENCES],
-    sentence_count: usize,
-    /// At which length of the text the window no longer has anything that is repeated.
+    /// The length of the text at which the window no longer contains repetition.
     repeated_until: u64,
 }
 
-/// A hash, and where what it is of begins.
-#[derive(Debug, Clone, Copy, Default)]
+/// A hash of a piece of text, and the start of the piece.
+#[derive(Debug, Clone, Copy)]
 struct Unit {
     hash: u64,
     start: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Piece {
-    hash: Fnv,
-    length: u64,
-}
-
-impl Piece {
-    const EMPTY: Self = Self {
-        hash: Fnv::EMPTY,
-        length: 0,
-    };
-
-    #[inline]
-    fn push(&mut self, c: u32) {
-        self.hash.push(c.into());
-        self.length += 1;
+/// Adds a character as it is compared. Some characters become several in lowercase.
+#[inline(never)]
+pub(super) fn with(mut piece: Fnv, c: char) -> Fnv {
+    match c {
+        '’' => piece.push(u64::from('\'')),
+        _ => c.to_lowercase().for_each(|c| piece.push(c.into())),
     }
-
-    fn push_any(&mut self, c: char) {
-        let length = self.length + 1;
-        match c {
-            '’' => self.push(u32::from('\'')),
-            _ => c.to_lowercase().for_each(|c| self.push(c.into())),
-        }
-        // Whatever a character becomes, it counts once.
-        self.length = length;
-    }
-}
-
-/// Stands for a character that ends a word or a sentence. It is none of ASCII.
-const BOUNDARY: u8 = 0xFF;
-
-/// Each ASCII character in lower case.
-const ASCII: [u8; 128] = {
-    let mut letters = [0; 128];
-    let mut byte = 0;
-    while byte < 128 {
-        letters[byte] = match byte as u8 {
-            b'\t'..=b'\r' | b' ' => BOUNDARY,
-            mark if ends_sentence(mark as char) => BOUNDARY,
-            letter => letter.to_ascii_lowercase(),
-        };
-        byte += 1;
-    }
-    letters
-};
-
-/// `MULTIPLIER` to the power of the number of words.
-const MULTIPLIER_OF_OLDEST: u64 = MULTIPLIER.wrapping_pow(WORDS as u32);
-
-/// Spreads what the bits say over all bits.
-fn mix(hash: u64) -> u64 {
-    let hash = (hash ^ (hash >> 32)).wrapping_mul(MULTIPLIER);
-    hash ^ (hash >> 29)
+    piece
 }
 
 impl Unit {
+    /// Creates an empty unit.
+    fn new(start: u64) -> Self {
+        Self { hash: 0, start }
+    }
+
+    /// Adds a piece.
+    #[inline]
     fn add(&mut self, hash: u64) {
         self.hash = (self.hash.rotate_left(5) ^ hash).wrapping_mul(MULTIPLIER);
     }
@@ -117,144 +78,108 @@ impl Repetition {
         Self {
             window: window as u64,
             threshold,
-            piece: Piece::EMPTY,
-            word: None,
-            sentence: None,
+            piece: Fnv::EMPTY,
+            piece_start: 0,
+            word: Unit::new(0),
+            sentence: Unit::new(0),
             sentence_length: 0,
-            words: [Unit::default(); WORDS],
-            word_count: 0,
-            phrase: 0,
-            // Every other character at most begins a word.
-            phrases: Occurrences::new(window as u64 / 2 + 1),
-            sentences: Occurrences::new(window as u64 / sentence::SHORT + 1),
+            words: Words::new(),
+            sentences: VecDeque::new(),
             sentences_until: [0; MIN_SENTENCES],
-            sentence_count: 0,
             repeated_until: 0,
         }
     }
 
-    /// The text goes on. Whether it repeats itself, at any of these characters.
+    /// Reads whitespace after this piece. Returns `true` if the text repeats itself.
     #[inline]
-    pub(super) fn text(&mut self, delta: &Delta<'_>) -> bool {
-        // Held here, so that it can stay in a register.
-        let mut piece = self.piece;
-        let mut repeats = false;
-        if delta.is_ascii() {
-            for (place, byte) in (delta.start..).zip(delta.text.bytes()) {
-                match ASCII[usize::from(byte & 127)] {
-                    BOUNDARY => repeats |= self.boundary(char::from(byte), place, &mut piece),
-                    letter => piece.push(u32::from(letter)),
-                }
-            }
-        } else {
-            for (place, c) in (delta.start..).zip(delta.text.chars()) {
-                if c.is_whitespace() || ends_sentence(c) {
-                    repeats |= self.boundary(c, place, &mut piece);
-                } else {
-                    piece.push_any(c);
-                }
-            }
-        }
-        self.piece = piece;
-        repeats
+    pub(super) fn space(&mut self, place: u64, piece: Fnv) -> bool {
+        self.end_word(place, piece, place + 1)
     }
 
-    /// A whitespace, or an end of a sentence.
-    #[inline]
-    fn boundary(&mut self, c: char, place: u64, piece: &mut Piece) -> bool {
-        self.end_piece(std::mem::replace(piece, Piece::EMPTY), place);
-        if c.is_whitespace() {
-            return self.end_word(place + 1);
-        }
+    /// Reads the end of a sentence after this piece. Returns `true` if the text repeats itself.
+    #[inline(never)]
+    pub(super) fn mark(&mut self, c: char, place: u64, piece: Fnv) -> bool {
+        self.end_piece(piece, place);
+        self.piece_start = place + 1;
         let repeats = self.end_sentence(place, place + 1);
-        self.end_mark(c, place);
+        self.word.add(u64::from(c));
         repeats
     }
 
-    /// Whether the text ends, at this length, repeating itself.
+    /// Returns `true` if the text ends at this length with repetition.
     pub(super) fn end(&mut self, length: u64) -> bool {
-        let piece = std::mem::replace(&mut self.piece, Piece::EMPTY);
-        self.end_piece(piece, length);
-        self.end_word(length);
+        self.end_word(length, self.piece, length);
         self.end_sentence(length, length);
         self.holds(length)
     }
 
     fn holds(&self, length: u64) -> bool {
-        let oldest = || self.sentences_until[self.sentence_count % MIN_SENTENCES];
-        length < self.repeated_until && length < oldest()
+        length < self.repeated_until && length < self.sentences_until[0]
     }
 
-    /// What came since the last whitespace or end of a sentence becomes part of word and sentence.
+    /// Adds the text since the last whitespace or end of a sentence to the word and the sentence.
     #[inline]
-    fn end_piece(&mut self, Piece { hash, length }: Piece, place: u64) {
+    fn end_piece(&mut self, piece: Fnv, place: u64) {
+        let length = place - self.piece_start;
         if length == 0 {
             return;
         }
-        let start = Unit {
-            hash: 0,
-            start: place.saturating_sub(length),
-        };
-        self.word.get_or_insert(start).add(hash.0);
-        // Its pieces are joined by one space each.
-        self.sentence_length += u64::from(self.sentence.is_some()) + length;
-        self.sentence.get_or_insert(start).add(hash.0);
+        self.word.add(piece.0);
+        if self.sentence_length == 0 {
+            self.sentence = Unit::new(self.piece_start);
+            self.sentence_length = length;
+        } else {
+            // The pieces of a sentence are joined by one space each.
+            self.sentence_length += length + 1;
+        }
+        self.sentence.add(piece.0);
     }
 
-    /// The end of a sentence is part of the word.
-    fn end_mark(&mut self, c: char, place: u64) {
-        let start = Unit {
-            hash: 0,
-            start: place,
-        };
-        self.word.get_or_insert(start).add(u64::from(c));
-    }
-
-    #[inline]
-    fn end_word(&mut self, length: u64) -> bool {
-        let Some(word) = self.word.take() else {
-            return false;
-        };
-        let word_before_phrase = self.words[0];
-        self.words.copy_within(1.., 0);
-        self.words[WORDS - 1] = word;
-        self.word_count += 1;
-        let of_oldest = word_before_phrase.hash.wrapping_mul(MULTIPLIER_OF_OLDEST);
-        self.phrase = self.phrase.wrapping_mul(MULTIPLIER);
-        self.phrase = self.phrase.wrapping_add(word.hash).wrapping_sub(of_oldest);
-        if self.word_count < WORDS {
+    /// Ends the word that ends with this piece, if it has characters, in a text of this length.
+    #[inline(never)]
+    fn end_word(&mut self, place: u64, piece: Fnv, length: u64) -> bool {
+        self.end_piece(piece, place);
+        self.piece_start = length;
+        let word = std::mem::replace(&mut self.word, Unit::new(length));
+        if word.start == place || !self.words.add(word, self.window, length) {
             return false;
         }
-        let phrase = Unit {
-            hash: mix(self.phrase),
-            start: self.words[0].start,
-        };
-        let first = self.phrases.add(phrase, self.threshold, self.since(length));
+        self.phrase(length)
+    }
+
+    /// Looks for the phrase that ends with the last word.
+    #[cold]
+    fn phrase(&mut self, length: u64) -> bool {
+        let first = self.words.first_of(self.threshold, self.window, length);
         self.repeated(first, length)
     }
 
     fn end_sentence(&mut self, place: u64, length: u64) -> bool {
         let characters = std::mem::take(&mut self.sentence_length);
-        let Some(sentence) = self.sentence.take() else {
-            return false;
-        };
+        let sentence = self.sentence;
         if characters <= sentence::SHORT {
             return false;
         }
-        self.sentences_until[self.sentence_count % MIN_SENTENCES] = place + self.window + 1;
-        self.sentence_count += 1;
-        let first = self
+        self.sentences_until.rotate_left(1);
+        self.sentences_until[MIN_SENTENCES - 1] = place + self.window + 1;
+
+        let since = length.saturating_sub(self.window);
+        while self.sentences.front().is_some_and(|one| one.start < since) {
+            self.sentences.pop_front();
+        }
+        if sentence.start >= since {
+            self.sentences.push_back(sentence);
+        }
+        let mut equal = self
             .sentences
-            .add(sentence, self.threshold, self.since(length));
+            .iter()
+            .rev()
+            .filter(|one| one.hash == sentence.hash);
+        let first = equal.nth(self.threshold - 1).map(|one| one.start);
         self.repeated(first, length)
     }
 
-    /// Where the window of a text of this length begins.
-    fn since(&self, length: u64) -> u64 {
-        length.saturating_sub(self.window)
-    }
-
-    /// Something came so often that it is too often, for the first time here.
+    /// Records that something has reached the threshold here.
     fn repeated(&mut self, first: Option<u64>, length: u64) -> bool {
         if let Some(first) = first {
             self.repeated_until = self.repeated_until.max(first + self.window + 1);
@@ -263,89 +188,167 @@ impl Repetition {
     }
 }
 
-/// Where the last occurrences of hashes begin.
+/// The words that begin in the window, in the order of the text.
 #[derive(Debug)]
-struct Occurrences {
-    /// How many may begin in a window, or more: a power of two.
-    size: u32,
-    /// A ring of that size. Nothing is allocated before there is something to keep.
-    ring: Vec<Occurrence>,
-    /// For each of the buckets, the number of its last occurrence.
-    last: Vec<u32>,
-    /// The number of the next occurrence. They are counted from the ring's size on, so that 0
-    /// stands for one that is overwritten.
-    next: u32,
+struct Words {
+    /// The hashes of the last words.
+    last: [u64; TAGGED - 1],
+    blocks: Vec<Block>,
+    /// The number of words in the last block.
+    filled: usize,
+    /// The number of leading words that begin before the window, as of the last check.
+    gone: usize,
+    /// The number of words to come before a phrase can match an earlier one.
+    new: usize,
+    /// The length of the text up to the last word.
+    length: u64,
 }
 
-/// Small, since most of what a run keeps is these.
+/// A block of words, whose tags are compared at once.
 #[derive(Debug, Clone, Copy, Default)]
-struct Occurrence {
-    /// The upper half of the hash: the lower one has chosen the bucket.
-    hash: u32,
-    /// Where it begins, without the upper half: what is compared is never so far apart.
-    start: u32,
-    /// The number of the one before it in the same bucket.
-    before: u32,
+struct Block {
+    tags: [u16; Self::WORDS],
+    /// The starts of the words, without their upper bits. Compared words are never far enough apart to
+    /// need them.
+    starts: [u16; Self::WORDS],
 }
 
-impl Occurrences {
-    /// How many buckets there are for each occurrence. A window of ordinary words has far fewer than
-    /// there may be at most, so that a look into a bucket mostly ends there.
-    const BUCKETS: usize = 1;
+impl Block {
+    const WORDS: usize = 16;
 
-    fn new(count: u64) -> Self {
-        let size = (count as u32).next_power_of_two();
-        Self {
-            size,
-            ring: Vec::new(),
-            last: Vec::new(),
-            next: size,
-        }
-    }
-
-    #[cold]
-    fn allocate(&mut self) {
-        let size = self.size as usize;
-        self.ring.resize(size, Occurrence::default());
-        self.last.resize(Self::BUCKETS * size, 0);
-    }
-
-    /// Adds an occurrence. Gives where the first of the last `count` equal ones begins, if it
-    /// begins at `since` or later.
     #[inline]
-    fn add(&mut self, unit: Unit, count: usize, since: u64) -> Option<u64> {
-        if self.ring.is_empty() {
-            self.allocate();
+    fn has(&self, tag: u16) -> bool {
+        self.tags.iter().fold(false, |has, one| has | (*one == tag))
+    }
+}
+
+impl Words {
+    /// The maximum distance from the end of a word to that of the next one before old words are
+    /// removed. Otherwise they are removed once per block. So no word stays long enough for its start
+    /// to be ambiguous.
+    const GAP: u64 = 1_000;
+
+    fn new() -> Self {
+        Self {
+            last: [0; TAGGED - 1],
+            blocks: Vec::new(),
+            filled: Block::WORDS,
+            gone: 0,
+            new: 0,
+            length: 0,
         }
-        let buckets = self.last.len() - 1;
-        let last = self.last.get_mut(unit.hash as usize & buckets)?;
-        let mut number = std::mem::replace(last, self.next);
-        let mask = self.ring.len() - 1;
-        let this = Occurrence {
-            hash: (unit.hash >> 32) as u32,
-            start: unit.start as u32,
-            before: number,
-        };
-        *self.ring.get_mut(self.next as usize & mask)? = this;
-        self.next = self.next.wrapping_add(1);
-        let reach = unit.start.checked_sub(since)?;
-        let mut seen = 1;
-        loop {
-            let one = self.ring.get(number as usize & mask)?;
-            // One branch for both, which is mostly taken.
-            let is_overwritten = self.next.wrapping_sub(number) > self.size;
-            let back = u64::from(this.start.wrapping_sub(one.start));
-            if is_overwritten | (back > reach) {
-                return None;
-            }
-            if one.hash == this.hash {
-                seen += 1;
-                if seen >= count {
-                    return Some(unit.start - back);
-                }
-            }
-            number = one.before;
+    }
+
+    /// Adds a word that ends a text of this length. Returns `true` if it can end a phrase that occurred
+    /// before.
+    #[inline]
+    fn add(&mut self, word: Unit, window: u64, length: u64) -> bool {
+        if length - self.length > Self::GAP {
+            self.jump(window, length);
         }
+        self.length = length;
+        let [first, second] = self.last;
+        self.last = [second, word.hash];
+        let tagged = first.wrapping_mul(MULTIPLIER).wrapping_add(second);
+        let tagged = tagged.wrapping_mul(MULTIPLIER).wrapping_add(word.hash);
+        let tag = ((tagged ^ (tagged >> 32)).wrapping_mul(MULTIPLIER) >> 48) as u16;
+
+        let mut may_repeat = false;
+        if self.new > 0 {
+            self.new -= 1;
+        } else if self.has(tag) {
+            may_repeat = true;
+        } else {
+            // No phrase with these three words occurred before.
+            self.new = WORDS - TAGGED;
+        }
+
+        if self.filled == Block::WORDS {
+            self.make_room(window, length);
+        }
+        if let Some(block) = self.blocks.last_mut() {
+            block.tags[self.filled] = tag;
+            // The exact start does not matter if it is before the window.
+            block.starts[self.filled] = word.start.max(length.saturating_sub(window + 1)) as u16;
+            self.filled += 1;
+        }
+        may_repeat
+    }
+
+    /// Returns `true` if a word of the window, or one that left it recently, has this tag.
+    #[inline]
+    fn has(&self, tag: u16) -> bool {
+        let blocks = self.blocks.get(self.gone / Block::WORDS..);
+        blocks.is_some_and(|blocks| blocks.iter().any(|block| block.has(tag)))
+    }
+
+    /// Returns the start of the first of the last `count` equal phrases that end with the last word.
+    fn first_of(&mut self, count: usize, window: u64, length: u64) -> Option<u64> {
+        self.forget(window, length);
+        // A phrase counts if all its words are in the window.
+        let first = self.gone + WORDS - 1;
+        let last = self.count().checked_sub(1).filter(|last| *last >= first)?;
+        let tag = self.tag(last);
+        let blocks = (first / Block::WORDS..self.blocks.len()).rev();
+        let near = blocks.filter(|block| self.blocks[*block].has(tag));
+        let words = near.flat_map(|block| {
+            (0..Block::WORDS)
+                .rev()
+                .map(move |at| block * Block::WORDS + at)
+        });
+        let is_equal =
+            |end: usize| (0..TAGGED).all(|back| self.tag(end - back) == self.tag(last - back));
+        let mut ends = words.filter(|end| (first..=last).contains(end) && is_equal(*end));
+        let end = ends.nth(count - 1)?;
+        Some(length - self.age(end + 1 - WORDS, length))
+    }
+
+    fn count(&self) -> usize {
+        self.blocks.len() * Block::WORDS + self.filled - Block::WORDS
+    }
+
+    fn tag(&self, word: usize) -> u16 {
+        self.blocks[word / Block::WORDS].tags[word % Block::WORDS]
+    }
+
+    /// Returns the number of characters from a word on, for a text of this length.
+    fn age(&self, word: usize, length: u64) -> u64 {
+        let start = self.blocks[word / Block::WORDS].starts[word % Block::WORDS];
+        u64::from((length as u16).wrapping_sub(start))
+    }
+
+    /// Counts the words that begin before the window.
+    fn forget(&mut self, window: u64, length: u64) {
+        while self.gone < self.count() && self.age(self.gone, length) > window {
+            self.gone += 1;
+        }
+    }
+
+    /// Removes old words after a long gap.
+    #[cold]
+    fn jump(&mut self, window: u64, length: u64) {
+        if length - self.length > window {
+            self.gone = self.count();
+        } else {
+            self.forget(window, length);
+        }
+    }
+
+    /// Makes space after the words: in place of the blocks whose words are all gone, if there are any.
+    #[cold]
+    fn make_room(&mut self, window: u64, length: u64) {
+        let mut gone = self.gone / Block::WORDS;
+        while gone < self.blocks.len() && self.age((gone + 1) * Block::WORDS - 1, length) > window {
+            gone += 1;
+        }
+        if gone > 0 {
+            self.gone = self.gone.saturating_sub(gone * Block::WORDS);
+            self.blocks.drain(..gone);
+        } else {
+            self.blocks.reserve_exact(1);
+        }
+        self.blocks.push(Block::default());
+        self.filled = 0;
     }
 }
 
@@ -353,24 +356,43 @@ impl Occurrences {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::delta::Delta;
+    use super::super::{Detector, Drift, Kind, Kinds};
     use super::*;
+    use crate::sentence::ends_sentence;
 
-    /// Whether the text repeats itself on the way, and at the end.
-    fn found(window: usize, threshold: usize, pieces: &[&str]) -> (bool, bool) {
-        let mut repetition = Repetition::new(window, threshold);
-        let (mut on_the_way, mut length) = (false, 0);
-        for piece in pieces {
-            let delta = Delta::new(piece, length);
-            on_the_way |= repetition.text(&delta);
-            length = delta.end();
-        }
-        (on_the_way, repetition.end(length))
+    fn only_repetition() -> Drift {
+        Drift::new()
+            .meta_commentary(false)
+            .tone_shift(false)
+            .entropy_spike(false)
+            .format_collapse(false)
+            .markdown_collapse(false)
+            .hedging(false)
     }
 
-    /// A sentence or phrase, where it begins and where it ends.
+    /// Returns `true` if the text repeats itself along the way, and at the end.
+    fn found(window: usize, threshold: usize, pieces: &[&str]) -> (bool, bool) {
+        let drift = Drift {
+            repetition_threshold: threshold,
+            window,
+            ..only_repetition()
+        };
+        let mut detector = Detector::new(&drift);
+        let mut on_the_way = Kinds::default();
+        for piece in pieces {
+            let mut delta = Delta::new(piece, detector.length);
+            on_the_way.add(detector.read(piece, &mut delta));
+        }
+        let length = detector.length;
+        let mut repetition = detector.repetition.expect("detection is on");
+        (on_the_way.has(Kind::Repetition), repetition.end(length))
+    }
+
+    /// A sentence or phrase, its start and its end.
     type Part = (String, usize, usize);
 
-    /// The words and the sentences of a text, complete or not.
+    /// Returns the words and the sentences of a text, complete or not.
     fn parts(text: &[char], is_complete: bool) -> (Vec<Part>, Vec<Part>) {
         let is_end = |c: &char| ends_sentence(*c);
         let is_space = |c: &char| c.is_whitespace();
@@ -395,7 +417,8 @@ mod tests {
         (words, sentences)
     }
 
-    /// The plain way: what a text of this length has in its window.
+    /// A reference implementation: returns `true` if a text of this length has repetition in its
+    /// window.
     fn repeats(text: &[char], is_complete: bool, window: usize, threshold: usize) -> bool {
         let since = text.len().saturating_sub(window);
         let (words, mut sentences) = parts(text, is_complete);
@@ -417,11 +440,11 @@ mod tests {
     }
 
     proptest! {
-        // The plain way takes its time.
+        // The reference implementation is slow.
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_is_found_is_what_the_plain_way_finds(
+        fn repetition_matches_the_reference(
             parts in prop::collection::vec(
                 prop::sample::select(vec![
                     "This is what we say here again", "this is What we", "a ", "b\n", " ", ".", "! ",
@@ -434,7 +457,7 @@ mod tests {
             threshold in 2_usize..4,
         ) {
             let text: String = parts.concat();
-            // The plain way knows nothing of apostrophes.
+            // The reference implementation does not handle apostrophes.
             let characters: Vec<char> = text.replace('’', "'").chars().collect();
             let pieces: Vec<&str> = text.split("").collect();
             let whole = found(window, threshold, &[&text]);
@@ -447,16 +470,50 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_has_room_for_all_that_fits_in_a_window() {
+    fn no_more_words_are_kept_than_begin_in_a_window() {
         for window in [100, 101, 500, 10_000] {
-            let mut repetition = Repetition::new(window, usize::MAX);
-            let text = "a b c. ".repeat(5_000);
-            repetition.text(&Delta::new(&text, 0));
-            let size = repetition.phrases.ring.len();
-            assert!(
-                size >= window / 2 && size <= window + 2,
-                "{size} for {window}"
+            let drift = Drift {
+                repetition_threshold: usize::MAX,
+                window,
+                ..only_repetition()
+            };
+            let mut detector = Detector::new(&drift);
+            let text = "a b c. ".repeat(2_000);
+            detector.read(&text, &mut Delta::new(&text, 0));
+            let words = detector.repetition.expect("detection is on").words;
+            let (most, room) = (window * 3 / 7, words.blocks.capacity() * Block::WORDS);
+            assert!(room >= most, "{room} for {window}");
+            assert!(room <= most + 2 * Block::WORDS, "{room} for {window}");
+        }
+    }
+
+    #[test]
+    fn a_phrase_is_found_at_any_distance() {
+        let before =
+            "This is the first one here. And this is the second. Then the third comes here. ";
+        for words in 0..12 {
+            let between: String = (0..words).map(|word| format!("{word}th ")).collect();
+            let phrase = "one two three four five ";
+            let text = [before, phrase, &between, phrase].concat();
+            assert_eq!(
+                found(500, 2, &[&text]),
+                (true, true),
+                "{words} words between"
             );
+        }
+    }
+
+    #[test]
+    fn distant_parts_are_not_repetition() {
+        let sentences =
+            "This is the first one here. This is the second. And the third comes here. ";
+        for far in [100, 1 << 16, (1 << 16) - 500, 1 << 20] {
+            for gap in [" ".repeat(far), "x".repeat(far) + " "] {
+                let text = [sentences, &gap, sentences].concat();
+                assert_eq!(found(100, 2, &[&text]), (false, false), "{far}");
+                let text = [sentences, &gap, sentences, &sentences[..50]].concat();
+                assert_eq!(found(150, 2, &[&text]), (true, true), "{far}");
+            }
         }
     }
 }

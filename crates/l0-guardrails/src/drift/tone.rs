@@ -1,18 +1,18 @@
-//! Tone shift: formal or informal words that set in or stop.
+//! Tone shift: formal or informal words that start or stop.
 
 use super::window::{Marks, Window};
 
-/// How much the count of a sort of words may change.
+/// The maximum change in the number of words of a kind.
 const MAX_DIFFERENCE: usize = 2;
 
-/// A sort of words.
+/// A kind of word.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Tone {
     Formal = 0,
     Informal = 1,
 }
 
-/// Where the formal and the informal words stand.
+/// The positions of the formal and the informal words.
 pub(super) fn words() -> Window<2> {
     Window::new(|sorts| {
         let differs = |one: &Marks| one.before().abs_diff(one.at_end()) > MAX_DIFFERENCE;

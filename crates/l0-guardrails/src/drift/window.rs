@@ -1,38 +1,38 @@
-//! Marks at the end of a text: in the last characters, and in as many before them.
+//! Marks at the end of a text, compared with those in the same number of characters before it.
 //!
-//! These two are compared, rather than the text's end before and after a delta: so it does not
-//! matter how long deltas are. A mark is where its last character is.
+//! The comparison is between parts of the text, not between deltas, so the length of deltas does not
+//! matter. The position of a mark is that of its last character.
 
 use std::collections::VecDeque;
 
-/// How many characters the end of a text is, and what stands before it.
+/// The number of characters in the end of a text, and in the part before it.
 pub(super) const SIDE: u64 = 200;
 
-/// How many characters a text has before its end can be compared with what stands before it.
+/// The length from which the end of a text can be compared with the part before it.
 pub(super) const MIN_LENGTH: u64 = SIDE + 100;
 
-/// Where marks of one sort stand in the last `2 * SIDE` characters. Older ones are forgotten, so
-/// there are at most so many.
+/// The positions of marks of one kind in the last `2 * SIDE` characters. Older ones are removed, which
+/// limits their number.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
-    /// The places of their last characters.
+    /// The positions of their last characters.
     places: VecDeque<u64>,
-    /// How many of them stand before the end.
+    /// The number of marks before the end.
     before: usize,
 }
 
 impl Marks {
-    /// How many stand before the end.
+    /// Returns the number of marks before the end.
     pub(super) fn before(&self) -> usize {
         self.before
     }
 
-    /// How many stand at the end.
+    /// Returns the number of marks at the end.
     pub(super) fn at_end(&self) -> usize {
         self.places.len() - self.before
     }
 
-    /// How long the text is when the next mark changes sides, or leaves.
+    /// Returns the length of the text at which the next mark changes sides, or leaves.
     fn next_change(&self) -> u64 {
         let change = |index: usize, sides: u64| match self.places.get(index) {
             Some(place) => place + sides * SIDE + 1,
@@ -41,7 +41,7 @@ impl Marks {
         change(0, 2).min(change(self.before, 1))
     }
 
-    /// The text is so long now.
+    /// Advances to this length of the text.
     fn advance(&mut self, length: u64) {
         let is_before = |place: &u64| place + SIDE < length;
         while self.places.get(self.before).is_some_and(is_before) {
@@ -55,13 +55,13 @@ impl Marks {
     }
 }
 
-/// Marks of some sorts, and a condition on how many there are, which is looked at at every length
-/// of the text at which they change: so it does not matter in which pieces the text comes.
+/// Marks of several kinds, and a condition on their numbers. The condition is checked at every length
+/// of the text at which a number changes, so the division into pieces does not matter.
 #[derive(Debug)]
 pub(super) struct Window<const SORTS: usize> {
     marks: [Marks; SORTS],
     condition: fn(&[Marks; SORTS]) -> bool,
-    /// How long the text is when the marks change by its growth.
+    /// The length of the text at which the marks change because it grows.
     next_change: u64,
 }
 
@@ -74,8 +74,8 @@ impl<const SORTS: usize> Window<SORTS> {
         }
     }
 
-    /// The text is so long now. Whether the condition came to hold at one of the changes on the
-    /// way.
+    /// Advances to this length of the text. Returns `true` if the condition became true at one of the
+    /// changes on the way.
     #[inline]
     pub(super) fn advance(&mut self, length: u64) -> bool {
         length >= self.next_change && self.change(length)
@@ -103,8 +103,8 @@ impl<const SORTS: usize> Window<SORTS> {
         }
     }
 
-    /// A mark ends at a place, which is known when the text is so long; what comes to hold up to
-    /// then is told too.
+    /// Adds a mark at a position that became known at this length of the text. Also returns `true` if
+    /// the condition became true on the way to this length.
     pub(super) fn add(&mut self, sort: usize, place: u64, length: u64) -> bool {
         let held = self.advance(length.saturating_sub(1));
         for marks in &mut self.marks {
@@ -117,13 +117,14 @@ impl<const SORTS: usize> Window<SORTS> {
         held | self.holds(length)
     }
 
-    /// How many marks of a sort there are.
+    /// Returns the number of marks of a kind.
     #[cfg(test)]
     pub(super) fn count(&self, sort: usize) -> usize {
         self.marks[sort].places.len()
     }
 
-    /// Whether the condition holds for a text of this length, up to which the window has advanced.
+    /// Returns `true` if the condition is true for a text of this length, to which the window must have
+    /// advanced.
     pub(super) fn holds(&self, length: u64) -> bool {
         length >= MIN_LENGTH && (self.condition)(&self.marks)
     }
@@ -135,7 +136,7 @@ mod tests {
 
     use super::*;
 
-    /// How many marks stand before and at the end, for a text of this length.
+    /// Returns the numbers of marks before and at the end, for a text of this length.
     fn counts(places: &[u64], length: u64) -> (usize, usize) {
         let mut window = Window::<1>::new(|_| false);
         for place in places {
@@ -148,7 +149,8 @@ mod tests {
     #[test]
     fn marks_change_sides_and_leave_as_the_text_grows() {
         let places = [0, 99, 100, 299];
-        // At the end are the places from length - 200 on; before it, those from length - 400 on.
+        // The end contains the positions from length - 200 on, the part before it those from length -
+        // 400 on.
         for (length, expected) in [
             (300, (2, 2)),
             (301, (3, 1)),
@@ -174,17 +176,17 @@ mod tests {
     }
 
     #[test]
-    fn a_condition_that_held_on_the_way_is_told() {
+    fn a_condition_that_was_true_on_the_way_is_reported() {
         let mut window = Window::<1>::new(|[marks]| marks.before() == 1 && marks.at_end() == 0);
         assert!(!window.add(0, 249, 250));
         assert!(!window.advance(449));
-        assert!(window.advance(10_000), "it held from 450 to 649");
+        assert!(window.advance(10_000), "it was true from 450 to 649");
         assert!(!window.holds(10_000));
     }
 
     proptest! {
         #[test]
-        fn what_holds_is_what_the_plain_way_finds(
+        fn the_condition_matches_the_reference(
             gaps in prop::collection::vec(1_u64..150, 0..40),
             rest in 0_u64..500,
         ) {

@@ -1,16 +1,15 @@
-//! The kinds of drift that show in fixed phrases, which are searched together.
+//! Wording: the kinds of drift that fixed phrases reveal. All phrases are searched at once.
 
 use std::sync::LazyLock;
 
-use super::delta::Delta;
-use super::format::Format;
+use super::format::{BEGINNING, Format};
 use super::tone::{self, Tone};
 use super::window::{SIDE, Window};
 use super::{Drift, Kind, Kinds};
-use crate::phrases::{Search, Table};
+use crate::phrases::{Table, Transitions};
 use crate::wording::{META_COMMENTARY, OPENINGS, Opening};
 
-/// What a phrase says.
+/// The meaning of a phrase.
 #[derive(Debug, Clone, Copy)]
 enum Role {
     /// The model talks about itself or its answer.
@@ -19,7 +18,7 @@ enum Role {
     Opens(Opening),
 }
 
-/// The phrases of which only drift knows.
+/// The phrases that only drift uses.
 const TONES: [(&str, Tone); 13] = [
     ("therefore", Tone::Formal),
     ("thus", Tone::Formal),
@@ -36,7 +35,7 @@ const TONES: [(&str, Tone); 13] = [
     ("okay", Tone::Informal),
 ];
 
-/// All phrases that are looked for.
+/// All phrases to search for.
 static TABLE: LazyLock<Table<Role>> = LazyLock::new(|| {
     let comments = META_COMMENTARY.map(|(phrase, _)| (phrase, Role::Comments));
     let tones = TONES.map(|(phrase, tone)| (phrase, Role::Sounds(tone)));
@@ -44,124 +43,146 @@ static TABLE: LazyLock<Table<Role>> = LazyLock::new(|| {
     Table::new(comments.into_iter().chain(tones).chain(openings))
 });
 
-/// Compiles the phrases, if they were not: so that this is no part of a run.
+/// No phrases.
+static NONE: LazyLock<Table<Role>> = LazyLock::new(|| Table::new([]));
+
+/// Compiles the phrases if needed, outside of a run.
 pub(super) fn prepare(drift: &Drift) {
-    if is_looked_for(drift) {
-        LazyLock::force(&TABLE);
-    }
+    LazyLock::force(table_of(drift));
 }
 
-fn is_looked_for(drift: &Drift) -> bool {
-    drift.meta_commentary || drift.tone_shift || drift.format_collapse
+fn table_of(drift: &Drift) -> &'static LazyLock<Table<Role>> {
+    if drift.meta_commentary || drift.tone_shift || drift.format_collapse {
+        &TABLE
+    } else {
+        &NONE
+    }
 }
 
 /// Searches a text for the phrases.
 #[derive(Debug)]
 pub(super) struct Wording {
     table: &'static Table<Role>,
-    search: Search,
-    said: Said,
+    /// The state of the search.
+    pub(super) state: u32,
+    matched: Matches,
 }
 
-/// What the phrases found so far say.
+/// The meaning of the phrases found so far.
 #[derive(Debug)]
-struct Said {
-    meta: Option<Meta>,
-    tone: Option<Window<2>>,
+struct Matches {
+    /// The length of the text up to the last comment on itself, or 0 without one. `None` if this kind
+    /// is not detected.
+    meta: Option<u64>,
+    /// `true` if formal and informal words are counted.
+    tone: bool,
+    /// The positions of these words, once there was one.
+    words: Option<Box<Window<2>>>,
     format: Option<Format>,
-    /// What was found in the present call.
-    found: Kinds,
-}
-
-/// The length of the text up to its last comment on itself.
-#[derive(Debug, Default)]
-struct Meta {
-    last: Option<u64>,
 }
 
 impl Wording {
-    /// `None` if none of the kinds is looked for.
-    pub(super) fn new(drift: &Drift) -> Option<Self> {
-        let table = is_looked_for(drift).then(|| &*TABLE)?;
-        Some(Self {
-            table,
-            search: Search::new(&table.phrases),
-            said: Said {
-                meta: drift.meta_commentary.then(Meta::default),
-                tone: drift.tone_shift.then(tone::words),
+    pub(super) fn new(drift: &Drift) -> Self {
+        Self {
+            table: table_of(drift),
+            state: Transitions::START,
+            matched: Matches {
+                meta: drift.meta_commentary.then_some(0),
+                tone: drift.tone_shift,
+                words: None,
                 format: drift.format_collapse.then(Format::default),
-                found: Kinds::default(),
             },
-        })
-    }
-
-    /// The text goes on. Gives what is found.
-    #[inline]
-    pub(super) fn text(&mut self, delta: &Delta<'_>) -> Kinds {
-        let Self {
-            table,
-            search,
-            said,
-        } = self;
-        if let Some(format) = &mut said.format {
-            format.text(delta.text, delta.start);
         }
-        let start = search.position();
-        let (mut counted, mut end) = (0, delta.start);
-        search.text(&table.phrases, delta.text, |found| {
-            let until = (found.end - start) as usize;
-            if delta.is_ascii() {
-                end += (until - counted) as u64;
-            } else {
-                end += delta.text[counted..until].chars().count() as u64;
-            }
-            counted = until;
-            // The character behind it told that the phrase ends.
-            said.phrase(*table.meaning(found), end, end + 1);
-        });
-        said.grown(delta.end())
     }
 
-    /// The text is complete, at this length. Gives what it ends with.
-    pub(super) fn end(&mut self, length: u64) -> Kinds {
-        let Self {
-            table,
-            search,
-            said,
-        } = self;
-        search.end(&table.phrases, |found| {
-            said.phrase(*table.meaning(found), length, length);
-        });
-        // What was found on the way may be over.
-        said.grown(length);
-        let meta = said.meta.as_ref().and_then(|meta| meta.last);
+    /// Returns the phrases to search for.
+    #[inline]
+    pub(super) fn phrases(&self) -> &'static Transitions {
+        &self.table.phrases
+    }
+
+    /// Reads a character of this column, at this position, that leads from one state to another and
+    /// reports phrases. Returns the kinds found.
+    #[cold]
+    pub(super) fn report(&mut self, from: u32, column: u8, to: u32, place: u64) -> Kinds {
+        let Self { table, matched, .. } = self;
         let mut found = Kinds::default();
-        found.add_if(
-            Kind::MetaCommentary,
-            meta.is_some_and(|last| last + SIDE > length),
-        );
-        let tone = said.tone.as_ref();
-        found.add_if(Kind::ToneShift, tone.is_some_and(|tone| tone.holds(length)));
-        let format = said.format.as_mut();
+        table.phrases.report(from, column, to, |phrase, is_last| {
+            let end = place + u64::from(is_last);
+            found.add(matched.phrase(*table.meaning(phrase), end, place + 1));
+        });
+        found
+    }
+
+    /// Returns `true` if a text of this length is still at its beginning.
+    #[inline]
+    pub(super) fn begins(&self, length: u64) -> bool {
+        length < BEGINNING && self.matched.format.is_some()
+    }
+
+    /// Reads a character of the beginning.
+    pub(super) fn character(&mut self, c: char, place: u64) {
+        match &mut self.matched.format {
+            Some(format) if place < BEGINNING => format.character(c, place),
+            _ => {}
+        }
+    }
+
+    /// Advances to this length of the text. Returns the kinds found on the way.
+    #[inline]
+    pub(super) fn grown(&mut self, length: u64) -> Kinds {
+        let mut found = Kinds::default();
+        if let Some(words) = &mut self.matched.words {
+            found.add_if(Kind::ToneShift, words.advance(length));
+        }
+        if let Some(format) = &self.matched.format {
+            found.add_if(Kind::FormatCollapse, format.found());
+        }
+        found
+    }
+
+    /// Ends the text at this length. Returns the kinds that are present at its end.
+    pub(super) fn end(&mut self, length: u64) -> Kinds {
+        let Self { table, matched, .. } = self;
+        table.phrases.report_last(self.state, |phrase| {
+            matched.phrase(*table.meaning(phrase), length, length);
+        });
+        // Drift found on the way can be over.
+        self.grown(length);
+        let Matches {
+            meta,
+            words,
+            format,
+            ..
+        } = &self.matched;
+        let mut found = Kinds::default();
+        let is_near = |last: u64| last > 0 && last + SIDE > length;
+        found.add_if(Kind::MetaCommentary, meta.is_some_and(is_near));
+        let shifts = words.as_ref().is_some_and(|words| words.holds(length));
+        found.add_if(Kind::ToneShift, shifts);
+        let format = format.as_ref();
         found.add_if(Kind::FormatCollapse, format.is_some_and(Format::found));
         found
     }
 }
 
-impl Said {
-    /// A phrase ended here, which is known when the text is so long.
-    fn phrase(&mut self, role: Role, end: u64, length: u64) {
+impl Matches {
+    /// Records a phrase that ended at `end`, as known at this length of the text. Returns the kinds
+    /// found.
+    fn phrase(&mut self, role: Role, end: u64, length: u64) -> Kinds {
+        let mut found = Kinds::default();
         match role {
             Role::Comments => {
                 if let Some(meta) = &mut self.meta {
-                    meta.last = Some(end);
-                    self.found.add_if(Kind::MetaCommentary, true);
+                    *meta = end;
+                    found.add_if(Kind::MetaCommentary, true);
                 }
             }
             Role::Sounds(tone) => {
-                if let Some(words) = &mut self.tone {
+                if self.tone {
+                    let words = self.words.get_or_insert_with(|| Box::new(tone::words()));
                     let shifts = words.add(tone as usize, end.saturating_sub(1), length);
-                    self.found.add_if(Kind::ToneShift, shifts);
+                    found.add_if(Kind::ToneShift, shifts);
                 }
             }
             Role::Opens(opening) => {
@@ -170,17 +191,6 @@ impl Said {
                 }
             }
         }
-    }
-
-    /// The text is so long now. Gives what was found on the way.
-    #[inline]
-    fn grown(&mut self, length: u64) -> Kinds {
-        if let Some(tone) = &mut self.tone {
-            self.found.add_if(Kind::ToneShift, tone.advance(length));
-        }
-        if let Some(format) = &mut self.format {
-            self.found.add_if(Kind::FormatCollapse, format.found());
-        }
-        std::mem::take(&mut self.found)
+        found
     }
 }

@@ -1,23 +1,23 @@
-//! What depends on the characters around the phrases.
+//! Matches that depend on the characters around the phrases.
 
 use l0_core::{Findings, Severity, Violation};
 
 use super::table::{Part, Row, Shape};
 use crate::wording::FirstLine;
 
-/// What the first lines say, and the shapes that are open.
+/// The first lines, and the open shapes.
 #[derive(Debug)]
 pub(super) struct Lines {
-    /// The first line, while it may still be a hedge.
+    /// The first line, while it can still be a hedge.
     first: Option<FirstLine>,
-    /// How many lines are complete, up to [`Lines::FIRST`].
+    /// The number of complete lines, up to [`Lines::FIRST`].
     complete: u8,
-    /// One of each kind at most.
+    /// At most one of each kind.
     open: Vec<Gap>,
 }
 
 impl Lines {
-    /// How many lines are the first lines.
+    /// The number of lines that count as first lines.
     const FIRST: u8 = 3;
 
     pub(super) fn new() -> Self {
@@ -87,38 +87,38 @@ impl Lines {
 
     fn end_first(&mut self, end: u64, findings: &mut Findings) {
         if let Some(hedge) = self.first.take().and_then(|first| first.hedge()) {
-            let message = format!("The first line says no more than \"{hedge}\"");
+            let message = format!("The first line is only \"{hedge}\"");
             let violation = Violation::new("pattern-hedging", Severity::Warning, message);
             findings.report(violation.position(end));
         }
     }
 }
 
-/// A shape that has begun: what was read behind its beginning.
+/// A shape that has started, with the text read after its beginning.
 #[derive(Debug)]
 struct Gap {
-    /// The phrase that it begins with.
+    /// The phrase that it starts with.
     row: &'static Row,
     shape: Shape,
     length: u8,
-    /// How many of the characters are not blank.
+    /// The number of non-blank characters.
     filled: u8,
-    /// Whether the last thing read is the end, if what follows allows it.
+    /// `true` if the last thing read ends the shape, provided the next character allows it.
     closing: bool,
 }
 
 enum Step {
     On,
-    /// It does not become one.
+    /// The shape cannot match any more.
     Off,
-    /// It was one already, without this character.
+    /// The shape matched, without this character.
     Before,
-    /// It is one, with this character.
+    /// The shape matches, with this character.
     Here,
 }
 
 impl Gap {
-    /// How many characters may follow the beginning, the end included.
+    /// The maximum number of characters after the beginning, including the end.
     const MAX: u8 = 80;
 
     fn new(row: &'static Row, shape: Shape) -> Self {
@@ -138,7 +138,7 @@ impl Gap {
             (Shape::Heading, '\n') => return Step::Before,
             (Shape::Heading, ':') => return Step::Here,
             (Shape::Heading, _) if !is_blank => return Step::Off,
-            // Not the colon of `10:30`, `https://` or `std::fmt`.
+            // Excludes the colon in `10:30`, `https://` or `std::fmt`.
             (Shape::Intro, _) if closing && !c.is_alphanumeric() && !matches!(c, ':' | '/') => {
                 return Step::Before;
             }
@@ -161,7 +161,7 @@ impl Gap {
         Step::On
     }
 
-    /// The phrase that may end it was read. Gives whether that makes it one.
+    /// Reads the phrase that can end the shape. Returns `true` if the shape matches.
     fn close(&mut self) -> bool {
         match self.shape {
             Shape::Offer => self.filled > "foryou".len() as u8,
@@ -172,12 +172,12 @@ impl Gap {
         }
     }
 
-    /// Whether the end of the text is the end of it.
+    /// Returns `true` if the end of the text completes the shape.
     fn ends_with_text(&self) -> bool {
         self.shape == Shape::Heading || self.shape == Shape::Intro && self.closing
     }
 
-    /// Reports it, and gives `false`: it is open no longer.
+    /// Reports the shape. Returns `false`, because it is no longer open.
     fn report(&self, end: u64, findings: &mut Findings) -> bool {
         let rest = match self.shape {
             Shape::Heading => "",

@@ -1,5 +1,4 @@
-//! Patterns: phrases and shapes that a model's answer has when it is about the model, and not
-//! about what was asked.
+//! Patterns: phrases and shapes of an answer that is about the model instead of the request.
 
 mod lines;
 mod sentences;
@@ -14,10 +13,10 @@ use self::sentences::Sentences;
 use self::table::{TABLE, Table};
 use crate::phrases::Search;
 
-/// Looks for answers that talk about themselves, refuse, leak their instructions, are not filled
-/// in, or repeat themselves.
+/// A rule that finds answers in which the model talks about itself, refuses, leaks its instructions,
+/// leaves placeholders, or repeats itself.
 ///
-/// | violation | severity | what |
+/// | violation | severity | found |
 /// |---|---|---|
 /// | `pattern-meta-commentary` | error | "as an AI language model", "as an AI assistant", "as an AI, I", "I'm an AI", "I am an AI", "I don't have personal", "I cannot actually", "I apologize, but I", "I'm sorry, but I" |
 /// | `pattern-hedging` | warning | a first line that is only "sure", "certainly", "of course" or "absolutely", with or without one of `!`, `.`, `,` |
@@ -28,21 +27,21 @@ use crate::phrases::Search;
 /// | `pattern-repetition` | error | at the end: a sentence of more than 20 characters that occurs more than twice |
 /// | `pattern-first-last-duplicate` | error | at the end of an answer of 100 characters or more: the last sentence is the first, and has more than 10 characters |
 ///
-/// All but the last two are reported as soon as they are seen. The position of a violation is the
-/// byte right behind what was found.
+/// All violations except the last two are reported as soon as they are detected. The position of a
+/// violation is the byte directly after the match.
 ///
-/// Phrases are found anywhere in the answer, in quotations and code too. Case is ignored, a
-/// typographic apostrophe is as good as a plain one, whitespace of any kind and length is one
-/// space, and only whole words count: that a last word is whole is seen when the next character
-/// comes. What `...` stands for is on one line, is not blank, and has at most 80 characters together
-/// with what ends it. Lines are counted from the first that is not blank. A colon inside of a word,
-/// a number or an address does not count.
+/// Phrases match anywhere in the answer, including quotations and code. Case is ignored, typographic
+/// and plain apostrophes are equal, and any run of whitespace equals one space. Only whole words match.
+/// The end of a last word is known only when the next character arrives.
 ///
-/// A sentence ends with `.`, `!`, `?` or their like in other scripts, and begins with its first
-/// letter or digit. Case and the amount of whitespace do not matter. Sentences are kept as hashes
-/// of 64 bits, no more than 4,096 different ones, which is up to 140 KB: in a longer answer, the
-/// repetition of later ones goes unnoticed. Nothing else that is kept grows with the answer, and
-/// its text is not kept.
+/// The text for `...` is on one line, is not blank, and has at most 80 characters including its end.
+/// Lines are counted from the first that is not blank. A colon inside a word, a number or an address
+/// does not count.
+///
+/// A sentence ends with `.`, `!`, `?` or their equivalents in other scripts, and begins with its first
+/// letter or digit. Case and the amount of whitespace do not matter. Sentences are kept as hashes of 64
+/// bits, at most 4,096 different ones, which take up to 140 KB. In a longer answer, repetition of later
+/// sentences is not detected. No other data grows with the answer, and its text is not kept.
 #[derive(Debug)]
 pub struct Patterns {
     table: &'static Table,
@@ -52,20 +51,20 @@ pub struct Patterns {
 }
 
 impl Patterns {
-    /// Creates the rule, for one attempt.
+    /// Creates the rule for one attempt.
     #[must_use]
     pub fn new() -> Self {
         let table = &*TABLE;
         Self {
             table,
-            search: Search::new(&table.phrases),
+            search: table.phrases.search(),
             lines: Lines::new(),
             sentences: Sentences::default(),
         }
     }
 }
 
-/// Compiles the phrases, if they were not: so that this is no part of a run.
+/// Compiles the phrases if needed, outside of a run.
 pub(crate) fn prepare() {
     LazyLock::force(&TABLE);
 }
@@ -90,13 +89,13 @@ impl Check for Patterns {
         } = self;
         let start = search.position();
         let mut read = 0;
-        // The characters up to each phrase's end are read before the phrase is, so that what is
-        // reported comes in the same order however the text is cut.
-        search.text(&table.phrases, delta, |found| {
+        // Read the characters up to each phrase's end before the phrase, so violations come in the same
+        // order however the text is divided.
+        table.phrases.text(search, delta, |found| {
             let at = (found.end - start) as usize;
             lines.read(&delta[read..at], start + read as u64, findings);
             read = at;
-            lines.found(table.meaning(found), found.end, findings);
+            lines.found(table.meaning(found.phrase), found.end, findings);
         });
         lines.read(&delta[read..], start + read as u64, findings);
         sentences.read(delta, start);
@@ -104,8 +103,8 @@ impl Check for Patterns {
 
     fn end(&mut self, _: &Ended, findings: &mut Findings) {
         let Self { table, lines, .. } = self;
-        self.search.end(&table.phrases, |found| {
-            lines.found(table.meaning(found), found.end, findings);
+        table.phrases.end(&mut self.search, |found| {
+            lines.found(table.meaning(found.phrase), found.end, findings);
         });
         lines.end(self.search.position(), findings);
         self.sentences.end(self.search.position(), findings);

@@ -1,4 +1,4 @@
-//! The sentences of an answer: which of them come again.
+//! The sentences of an answer, to detect repetition.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,24 +11,24 @@ use crate::sentence::{self, ends_sentence};
 /// The sentences of an answer, as hashes.
 #[derive(Debug, Default)]
 pub(super) struct Sentences {
-    /// The sentence that is being read; empty before its first letter or digit.
+    /// The sentence being read. Empty before its first letter or digit.
     current: Sentence,
-    /// Whether whitespace follows it so far.
+    /// `true` if whitespace follows it so far.
     spaced: bool,
     first: Option<Sentence>,
-    /// The last one of several.
+    /// The last sentence, if there are several.
     last: Option<Sentence>,
-    /// Where the last one ends.
+    /// The end of the last sentence.
     last_end: u64,
-    /// How often sentences were seen, of those that are long enough to count.
+    /// The number of occurrences of each sentence that is long enough to count.
     seen: HashMap<u64, u8>,
-    /// Where the first sentence that occurs too often ends.
+    /// The end of the first sentence that occurs too often.
     repeated: Option<u64>,
-    /// How many characters the answer has, exact up to [`Sentences::LONG_ANSWER`].
+    /// The number of characters of the answer, exact up to [`Sentences::LONG_ANSWER`].
     characters: usize,
 }
 
-/// A sentence that is told from others by its hash.
+/// A sentence, identified by its hash.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Sentence {
     hash: u64,
@@ -37,8 +37,8 @@ struct Sentence {
 }
 
 impl Sentence {
-    /// Adds a character. A polynomial is all it takes, and does not hold up the hot path: the map
-    /// hashes once more, and nobody gains by making two sentences collide.
+    /// Adds a character. A polynomial is enough and fast on the hot path. The map hashes again, and a
+    /// deliberate collision gains nothing.
     #[inline]
     fn push(&mut self, symbol: u32, spaced: bool) {
         let symbol = u64::from(symbol) + (u64::from(spaced) << 32);
@@ -48,13 +48,13 @@ impl Sentence {
 }
 
 impl Sentences {
-    /// How often a longer one may occur.
+    /// The maximum number of occurrences of a longer sentence.
     const MAX_OCCURRENCES: u8 = 2;
-    /// How many different sentences are kept.
+    /// The maximum number of different sentences kept.
     const MAX_SEEN: usize = 4096;
-    /// A first sentence that is no longer may be the last one too.
+    /// The length up to which the first sentence may also be the last one.
     const SHORT_FRAME: u64 = 10;
-    /// From how many characters on the first and the last sentence are compared.
+    /// The length of an answer from which the first and the last sentence are compared.
     const LONG_ANSWER: usize = 100;
 
     pub(super) fn read(&mut self, delta: &str, start: u64) {
@@ -90,7 +90,7 @@ impl Sentences {
         }
     }
 
-    /// The sentence ends, if there is one.
+    /// Ends the current sentence, if there is one.
     #[cold]
     fn finish(&mut self, end: u64) {
         let sentence = std::mem::take(&mut self.current);
@@ -111,7 +111,7 @@ impl Sentences {
             };
             if times > Self::MAX_OCCURRENCES {
                 self.repeated = Some(end);
-                // They are not looked at again.
+                // They are not needed again.
                 self.seen = HashMap::new();
             }
         }
@@ -129,7 +129,7 @@ impl Sentences {
             && self.first.as_ref().is_some_and(is_long)
             && self.first == self.last
         {
-            let message = "The last sentence is the first once more";
+            let message = "The last sentence repeats the first";
             let rule = "pattern-first-last-duplicate";
             let violation = Violation::new(rule, Severity::Error, message);
             findings.report(violation.position(self.last_end));
@@ -137,17 +137,17 @@ impl Sentences {
     }
 }
 
-/// Stands for what ends a sentence.
+/// Stands for a character that ends a sentence.
 const END: u8 = 0;
 
-/// What a sentence is made of, for each ASCII character.
+/// The symbol of each ASCII character in a sentence.
 static ASCII: [u8; 128] = {
     let mut symbols = [b' '; 128];
     let mut byte = 0_u8;
     while byte < 128 {
         symbols[byte as usize] = match byte {
             mark if ends_sentence(mark as char) => END,
-            // Control characters are blanks too: END stands for something else.
+            // Control characters count as blanks too, because END has another meaning.
             b'\0'..=b' ' => b' ',
             _ => byte.to_ascii_lowercase(),
         };

@@ -1,4 +1,4 @@
-//! What each phrase means.
+//! The meaning of each phrase.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use crate::wording::{META_COMMENTARY, OPENINGS, Opening, Sign};
 
 pub(super) type Table = phrases::Table<Row>;
 
-/// All phrases that are looked for.
+/// All phrases to search for.
 pub(super) static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let own = OWN.into_iter();
     let own = own.map(|(phrase, kind, part)| Row { phrase, kind, part });
@@ -38,7 +38,7 @@ pub(super) static TABLE: LazyLock<Table> = LazyLock::new(|| {
     Table::new(rows.map(|row| (row.phrase, row)))
 });
 
-/// A phrase, and what it means that it was found.
+/// A phrase and its meaning.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) phrase: &'static str,
@@ -46,7 +46,7 @@ pub(super) struct Row {
     pub(super) part: Part,
 }
 
-/// What is wrong with an answer.
+/// The kind of problem.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     MetaCommentary,
@@ -56,20 +56,20 @@ pub(super) enum Kind {
     FormatCollapse,
 }
 
-/// What a phrase is of that.
+/// The role of a phrase in a pattern.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Part {
     Whole,
-    /// What follows decides.
+    /// The following text decides.
     Opens(Shape),
-    /// Ends a shape, or begins to, if it is open.
+    /// Ends an open shape, or starts to.
     Closes(Shape),
 }
 
-/// What is found by its beginning, its end, and what is between them.
+/// A pattern with a beginning, an end and text in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// `### system`, with nothing or a colon behind it
+    /// `### system`, followed by nothing or a colon
     Heading,
     /// `[insert ...]`
     Insert,
@@ -83,7 +83,7 @@ pub(super) enum Shape {
     Offer,
 }
 
-/// The phrases that drift does not look for.
+/// The phrases that drift does not use.
 const OWN: [(&str, Kind, Part); 18] = {
     use Kind::{InstructionLeak, Placeholder, Refusal};
     use Part::{Closes, Opens, Whole};
@@ -110,7 +110,7 @@ const OWN: [(&str, Kind, Part); 18] = {
 };
 
 impl Kind {
-    /// Reports what was found: the message ends with a phrase or a shape of ours, never with text of
+    /// Reports a match. The message ends with the phrase or shape from this table, never with text of
     /// the answer.
     pub(super) fn report(self, what: &str, end: u64, findings: &mut Findings) {
         let (rule, severity, recoverable, problem) = match self {
@@ -130,7 +130,7 @@ impl Kind {
                 "pattern-instruction-leak",
                 Severity::Error,
                 true,
-                "A mark of the instructions is in the answer",
+                "The answer contains a marker of the instructions",
             ),
             Self::Placeholder => (
                 "pattern-placeholders",
@@ -142,7 +142,7 @@ impl Kind {
                 "pattern-format-collapse",
                 Severity::Warning,
                 true,
-                "The answer announces itself",
+                "The answer begins by announcing itself",
             ),
         };
         let violation = Violation::new(rule, severity, format!("{problem}: \"{what}\""));

@@ -1,4 +1,4 @@
-//! Feeds texts to rules, in all the ways in which a stream may cut them.
+//! Passes texts to rules, in all the ways in which a stream can be divided.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(
     unreachable_pub,
@@ -8,7 +8,7 @@
 
 use l0_core::{Check, Ended, Findings, Severity, Violation};
 
-/// What a rule reports about a text that comes in these pieces.
+/// Returns the violations of a text that arrives in these pieces.
 pub fn violations_of<'a, C: Check>(
     mut rule: C,
     pieces: impl IntoIterator<Item = &'a str>,
@@ -21,7 +21,7 @@ pub fn violations_of<'a, C: Check>(
     findings.iter().cloned().collect()
 }
 
-/// The text cut at random character borders, empty pieces left out.
+/// Divides the text at random character boundaries, without empty pieces.
 pub fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
     let mut borders: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
     borders.retain(|_| rng.u8(..4) == 0);
@@ -34,15 +34,15 @@ pub fn split<'a>(text: &'a str, rng: &mut fastrand::Rng) -> Vec<&'a str> {
         .collect()
 }
 
-/// What a rule reports about a text: as one piece, one character a piece, and in 50 random splits,
-/// which must all give the same.
+/// Returns the violations of a text: as one piece, one character per piece, and in 50 random divisions.
+/// They must all be equal.
 pub fn violations_in_any_split<C: Check>(make: impl Fn() -> C, text: &str) -> Vec<Violation> {
     let whole = violations_of(make(), [text]);
     let characters: Vec<&str> = text.split("").collect();
     assert_eq!(
         violations_of(make(), characters),
         whole,
-        "one character a piece: {text:?}"
+        "one character per piece: {text:?}"
     );
     let mut rng = fastrand::Rng::with_seed(7);
     for _ in 0..50 {
@@ -56,8 +56,7 @@ pub fn violations_in_any_split<C: Check>(make: impl Fn() -> C, text: &str) -> Ve
     whole
 }
 
-/// Checks a table of texts and of the violations that a rule reports about each: names and
-/// severities, in order.
+/// Checks a table of texts and the violations expected for each: names and severities, in order.
 pub fn check_table<C: Check>(make: impl Fn() -> C, table: &[(&str, &[(&str, Severity)])]) {
     for (text, expected) in table {
         let found = violations_in_any_split(&make, text);

@@ -15,9 +15,8 @@ use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for Anthropic's API, or a server that speaks it.
 ///
-/// [`from_env`](client::Client::from_env) reads `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`. The
-/// key is sent as `x-api-key`, and `anthropic-version: 2023-06-01` with it; either can be set
-/// otherwise by [`header`](client::Client::header).
+/// [`from_env`](client::Client::from_env) reads `ANTHROPIC_API_KEY` and `ANTHROPIC_BASE_URL`. The key is sent as
+/// `x-api-key`, together with `anthropic-version: 2023-06-01`. Override either with [`header`](client::Client::header).
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -41,7 +40,7 @@ pub type Client = client::Client<Anthropic>;
 
 const CHAT: &str = "chat";
 
-/// Anthropic's API: what a [`Client`] is of.
+/// Anthropic's API, the provider of this module's [`Client`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Anthropic;
@@ -60,34 +59,34 @@ impl Provider for Anthropic {
     };
 }
 
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+/// Reads a response: its tokens, or the error that its status or body reports.
 ///
-/// For a response to a request of your own. The request must ask for a stream
-/// (`"stream": true`).
+/// For a response to a request of your own. The request must ask for a stream (`"stream": true`).
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
-/// and the wait from `Retry-After`; also if a successful response is JSON with an error in it.
-/// [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another protocol.
-/// What its body is counts, not its label.
-/// [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+/// - [`ProviderError::Api`](crate::ProviderError::Api) if the status is not a success, or if a successful response is
+///   JSON with an error in it. The error is read from the first 64 KiB of the body, and the wait from `Retry-After`.
+/// - [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response speaks another
+///   protocol. The body decides, not its content type.
+/// - [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
 pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Messages::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to Anthropic's API.
 impl Client {
-    /// Makes a Messages request that is a run's source: see [`L0::stream_from`](l0_core::L0).
-    /// `/v1/messages` is added to the address's path, or what of it is missing.
+    /// Creates a Messages request, the source of a run: see [`L0::stream_from`](l0_core::L0). `/v1/messages`, or the
+    /// missing part of it, is appended to the path of the address.
     ///
-    /// `request` is anything that serializes to the API's JSON: your own type, a
-    /// `serde_json::Value`. It is serialized here, once. `"stream": true` is added unless it is there.
+    /// `request` is anything that serializes to the API's JSON: your own type, or a `serde_json::Value`. It is
+    /// serialized once, here. `"stream": true` is added if the request has no such field.
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
-    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport)
+    /// if no response arrived, and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not
+    /// serialize to an object.
     pub fn messages<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -96,14 +95,14 @@ impl Client {
         self.request(self.url(), None, request, &[("stream", "true")], call)
     }
 
-    /// Makes a Messages request for a whole answer, which is a call's source. `request` and the address
-    /// are as for [`messages`](Self::messages); nothing is added to the request. An answer that comes as
-    /// a stream all the same is read, too.
+    /// Creates a Messages request for a whole answer, the source of a call. `request` and the address are as for
+    /// [`messages`](Self::messages), but nothing is added to the request. An answer that is streamed all the same is
+    /// read too.
     ///
     /// # Errors
     ///
-    /// Connecting fails as that of [`messages`](Self::messages) does, with the errors that a stream tells
-    /// later, and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
+    /// Connecting fails as for [`messages`](Self::messages), with the errors that a stream reports later, and with
+    /// [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn messages_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -112,12 +111,12 @@ impl Client {
         self.request(self.url(), None, request, &[], call)
     }
 
-    /// Sends a [`messages`](Self::messages) request and gives its tokens: for what is no run, or for one
-    /// whose source is a closure. The future borrows nothing.
+    /// Sends a [`messages`](Self::messages) request and returns its tokens, as [`send`](ProviderRequest::send)
+    /// does. Use it for a run whose source is a closure.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`messages`](Self::messages).
     pub fn messages_stream<R>(
         &self,
         request: &R,

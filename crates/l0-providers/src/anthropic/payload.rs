@@ -1,4 +1,4 @@
-//! The payloads of Messages streams, as far as they are of interest, borrowed.
+//! The parts of Messages stream payloads that the decoder reads, borrowed.
 
 use serde::de::MapAccess;
 
@@ -12,9 +12,9 @@ pub(super) struct Payload<'a> {
     pub(super) kind: Text<'a>,
     pub(super) index: Count,
     pub(super) delta: Object<Delta<'a>>,
-    pub(super) block: Object<Block<'a>>,
-    pub(super) message: Object<Message<'a>>,
-    pub(super) usage: Object<UsageFields>,
+    pub(super) block: Object<Box<Block<'a>>>,
+    pub(super) message: Object<Box<Message<'a>>>,
+    pub(super) usage: Object<Box<UsageFields>>,
     pub(super) error: ErrorField<'a>,
 }
 
@@ -34,7 +34,7 @@ impl<'de> Fields<'de> for Payload<'de> {
     }
 }
 
-/// Of `content_block_delta`, or of `message_delta`.
+/// The delta of `content_block_delta` or `message_delta`.
 #[derive(Default)]
 pub(super) struct Delta<'a> {
     pub(super) kind: Text<'a>,
@@ -63,7 +63,7 @@ impl<'de> Fields<'de> for Delta<'de> {
     }
 }
 
-/// A content block, at its beginning.
+/// A content block at its start.
 #[derive(Default)]
 pub(super) struct Block<'a> {
     pub(super) kind: Text<'a>,
@@ -94,7 +94,7 @@ impl<'de> Fields<'de> for Block<'de> {
     }
 }
 
-/// Of `message_start`.
+/// The message of `message_start`.
 #[derive(Default)]
 pub(super) struct Message<'a> {
     pub(super) id: Text<'a>,

@@ -16,10 +16,9 @@ use crate::request::{ACCEPT_EVENTS, ProviderRequest};
 
 /// A client for the Gemini API, or a server that speaks it.
 ///
-/// [`from_env`](client::Client::from_env) reads `GEMINI_API_KEY` (else `GOOGLE_API_KEY`) and
-/// `GEMINI_BASE_URL` (else `GOOGLE_GEMINI_BASE_URL`). The key is sent as `x-goog-api-key`, never in
-/// the address. Vertex AI takes a token instead: set the `authorization`
-/// [header](client::Client::header).
+/// [`from_env`](client::Client::from_env) reads `GEMINI_API_KEY` (or `GOOGLE_API_KEY`) and `GEMINI_BASE_URL` (or
+/// `GOOGLE_GEMINI_BASE_URL`). The key is sent as `x-goog-api-key`, never in the address. Vertex AI takes a token
+/// instead: set the `authorization` [header](client::Client::header).
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -41,7 +40,7 @@ pub type Client = client::Client<Gemini>;
 
 const GENERATE_CONTENT: &str = "generate_content";
 
-/// The Gemini API: what a [`Client`] is of.
+/// The Gemini API, the provider of this module's [`Client`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Gemini;
@@ -60,34 +59,36 @@ impl Provider for Gemini {
     };
 }
 
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+/// Reads a response: its tokens, or the error that its status or body reports.
 ///
-/// For a response to a request of your own, which must ask for events (`alt=sse` in its query).
+/// For a response to a request of your own. The request must ask for events (`alt=sse` in its query).
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
-/// and the wait from `Retry-After` or the error's `RetryInfo`; also if a successful response is
-/// JSON with an error in it. [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another
-/// protocol; what its body is counts, not its label. [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+/// - [`ProviderError::Api`](crate::ProviderError::Api) if the status is not a success, or if a successful response is
+///   JSON with an error in it. The error is read from the first 64 KiB of the body, and the wait from `Retry-After` or
+///   the error's `RetryInfo`.
+/// - [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response speaks another
+///   protocol. The body decides, not its content type.
+/// - [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
 pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Generate::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to the Gemini API.
 impl Client {
-    /// Makes a request to `streamGenerateContent` that is a run's source: see
-    /// [`L0::stream_from`](l0_core::L0).
+    /// Creates a request to `streamGenerateContent`, the source of a run: see [`L0::stream_from`](l0_core::L0).
     ///
-    /// `model` is its name (`gemini-2.5-flash`), or its path (`tunedModels/mine`). It goes into the
-    /// address: `/models/{model}:streamGenerateContent?alt=sse` is added, with `/v1beta` before it
-    /// if the address has no path of its own. `request` is anything that serializes to the API's
-    /// JSON: your own type, a `serde_json::Value`. It is serialized here, once; nothing is added to it.
+    /// `model` is a name (`gemini-2.5-flash`) or a path (`tunedModels/mine`). It becomes part of the address:
+    /// `/models/{model}:streamGenerateContent?alt=sse` is appended, after `/v1beta` if the address has no path of its
+    /// own. `request` is anything that serializes to the API's JSON: your own type, or a `serde_json::Value`. It is
+    /// serialized once, here, and nothing is added to it.
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
-    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport)
+    /// if no response arrived, and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not
+    /// serialize to an object.
     pub fn generate_content<R>(&self, model: &str, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -98,14 +99,13 @@ impl Client {
         self.request(url, Some(name(model)), request, &[], call)
     }
 
-    /// Makes a request to `generateContent` for a whole answer, which is a call's source. `model` and
-    /// `request` are as for [`generate_content`](Self::generate_content). An answer that comes as a
-    /// stream all the same is read, too.
+    /// Creates a request to `generateContent` for a whole answer, the source of a call. `model` and `request` are as
+    /// for [`generate_content`](Self::generate_content). An answer that is streamed all the same is read too.
     ///
     /// # Errors
     ///
-    /// Connecting fails as that of [`generate_content`](Self::generate_content) does, with the errors that
-    /// a stream tells later, and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
+    /// Connecting fails as for [`generate_content`](Self::generate_content), with the errors that a stream reports
+    /// later, and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn generate_content_once<R>(&self, model: &str, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -115,11 +115,11 @@ impl Client {
         self.request(url, Some(name(model)), request, &[], call)
     }
 
-    /// Makes a request to `embedContent`, for the embedding of one content, which is a call's source.
+    /// Creates a request to `embedContent` for the embedding of one content, the source of a call.
     ///
     /// # Errors
     ///
-    /// Those of [`generate_content_once`](Self::generate_content_once).
+    /// The same as for [`generate_content_once`](Self::generate_content_once).
     pub fn embed_content<R>(&self, model: &str, request: &R) -> ProviderRequest<Embeddings>
     where
         R: Serialize + ?Sized,
@@ -129,12 +129,11 @@ impl Client {
         self.request(url, Some(name(model)), request, &[], call)
     }
 
-    /// Makes a request to `batchEmbedContents`, for the embeddings of several contents, which is a call's
-    /// source.
+    /// Creates a request to `batchEmbedContents` for the embeddings of several contents, the source of a call.
     ///
     /// # Errors
     ///
-    /// Those of [`generate_content_once`](Self::generate_content_once).
+    /// The same as for [`generate_content_once`](Self::generate_content_once).
     pub fn batch_embed_contents<R>(&self, model: &str, request: &R) -> ProviderRequest<Embeddings>
     where
         R: Serialize + ?Sized,
@@ -144,12 +143,12 @@ impl Client {
         self.request(url, Some(name(model)), request, &[], call)
     }
 
-    /// Sends a [`generate_content`](Self::generate_content) request and gives its tokens: for what is no
-    /// run, or for one whose source is a closure. The future borrows nothing.
+    /// Sends a [`generate_content`](Self::generate_content) request and returns its tokens, as
+    /// [`send`](ProviderRequest::send) does. Use it for a run whose source is a closure.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`generate_content`](Self::generate_content).
     pub fn generate_content_stream<R>(
         &self,
         model: &str,
@@ -162,7 +161,7 @@ impl Client {
     }
 }
 
-/// A model's name, without the folder of those that are Google's own.
+/// Returns a model's name without the `models/` folder of Google's own models.
 fn name(model: &str) -> &str {
     model.strip_prefix("models/").unwrap_or(model)
 }
@@ -176,8 +175,8 @@ fn url(mut url: Url, model: &str, method: &str) -> Url {
         (false, false) => &["models"],
     };
     let method = format!("{model}:{method}");
-    // What a model's name may not be trusted with, such as `?`, is escaped. Only addresses like
-    // `mailto:` have no segments, and a client has none of these.
+    // Unsafe characters of the name, such as `?`, are escaped. Only addresses like `mailto:` have no segments, and a
+    // client never has one.
     if let Ok(mut segments) = url.path_segments_mut() {
         segments
             .pop_if_empty()

@@ -1,38 +1,37 @@
-//! Google's Gemini API: `streamGenerateContent?alt=sse`, also of Vertex AI.
+//! Google's Gemini API: `streamGenerateContent?alt=sse`, including Vertex AI's.
 //!
 //! # When a response is complete
 //!
-//! A finish reason of every candidate seen so far completes it; so does a prompt that is blocked,
-//! whose block reason is then the finish reason. A stream that ends without either was cut. The
-//! decoder reads to the end of the body.
+//! It is complete when every candidate seen so far has a finish reason. A blocked prompt completes it too: the block
+//! reason is then the finish reason. A stream that ends without either is truncated. The decoder reads to the end of
+//! the body.
 //!
-//! Gemini says `STOP` also where it asks for calls:
-//! [`finish`](ProviderToken::finish) is then [`FinishReason::ToolCalls`].
+//! Gemini sends `STOP` even if it asks for tool calls. [`finish`](ProviderToken::finish) is then
+//! [`FinishReason::ToolCalls`].
 //!
 //! # Media
 //!
-//! Images, audio and other files, inline or by their address, give tokens of kind
-//! [`Media`](TokenKind::Media).
+//! Images, audio and other files, inline or by address, yield tokens of kind [`Media`](TokenKind::Media).
 //!
 //! # Token counts
 //!
-//! They come with every payload and are cumulative. Gemini's `candidatesTokenCount` leaves out the
-//! thinking, and its `promptTokenCount` the results of its own tools, unless `totalTokenCount` says
-//! otherwise; [`output`](l0_core::Usage::output) and [`input`](l0_core::Usage::input) have them.
+//! Counts arrive with every payload and are cumulative. Gemini's `candidatesTokenCount` excludes the thinking, and its
+//! `promptTokenCount` the results of its own tools, unless `totalTokenCount` shows otherwise.
+//! [`output`](l0_core::Usage::output) and [`input`](l0_core::Usage::input) include them.
 //!
 //! # Tool calls
 //!
-//! Each `functionCall` part is one token, with the name and all of the arguments. Where the
-//! arguments are streamed (Vertex AI, on request), the first token has the name, and each has the
-//! `partialArgs` as Gemini sends them.
+//! Each `functionCall` part is one token, with the name and all arguments. Vertex AI can stream the arguments. The
+//! first token then has the name, and each token has the `partialArgs` as sent.
 //!
 //! # Errors
 //!
-//! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api); what the same
-//! payload says besides comes before it. It is the last item. So is a finish reason by which a
-//! gateway says that it failed, such as `ERROR`.
+//! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. Other content of
+//! the same payload comes before it. A finish reason with which a gateway reports its own failure, such as `ERROR`, is
+//! an error too.
 
 use std::borrow::Cow;
+use std::mem::take;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -57,9 +56,8 @@ use payload::{Candidate, FunctionCall, Payload};
 
 /// Decodes the body of a streamed response, as its bytes arrive.
 ///
-/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`; where it is cut
-/// into chunks does not matter. Its errors come out typed, as
-/// [`ProviderError::Transport`](crate::ProviderError::Transport).
+/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`. Chunks can end anywhere. Errors of the
+/// body are yielded as [`ProviderError::Transport`](crate::ProviderError::Transport).
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -86,7 +84,7 @@ where
     Decoder::new(body, Generate::default())
 }
 
-/// What one response said so far.
+/// State of one response.
 #[derive(Default)]
 struct Generate {
     identity: Identity,
@@ -96,11 +94,12 @@ struct Generate {
 
 impl Dialect for Generate {
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
-        let payload: Payload<'_> = parse(json)?;
-        let beside = !payload.candidates.is_empty();
+        let mut payload = Payload::default();
+        parse(json, &mut payload)?;
+        let has_candidates = !payload.candidates.is_empty();
         let mut finished = false;
         let mut failed = None;
-        for candidate in payload.candidates {
+        for candidate in payload.candidates.iter_mut() {
             match self.candidate(candidate, out) {
                 Some((Finish::Failed, reason)) => failed = failed.or(Some(reason)),
                 Some(_) => finished = true,
@@ -108,22 +107,22 @@ impl Dialect for Generate {
             }
         }
         let model = payload.model.as_str();
-        let mut said = self.identity.news(model, payload.response_id.as_str());
+        let mut metadata = self.identity.update(model, payload.response_id.as_str());
         let counts = payload.usage.0;
-        said.usage = counts.and_then(|counts| self.counted.add(&counts));
+        metadata.usage = counts.and_then(|counts| self.counted.add(&counts));
         let feedback = payload.feedback.0.unwrap_or_default();
         let blocked = feedback.block_reason.filled().map(Cow::into_owned);
         let blocked = blocked.filter(|reason| Finish::read(reason).is_some());
         if blocked.is_some() {
-            said.finish = Some(FinishReason::ContentFilter);
+            metadata.finish = Some(FinishReason::ContentFilter);
         } else if failed.is_none() && finished && self.choices.all_finished() {
-            said.finish = self.choices.first_finish();
+            metadata.finish = self.choices.first_finish();
         }
-        out.say(said);
+        out.add_metadata(metadata);
         if blocked.is_some() {
             out.last_or_other(0).finish_reason = blocked;
         }
-        if name == "error" || payload.error.error(beside).is_some() {
+        if name == "error" || payload.error.error(has_candidates).is_some() {
             out.fail(api_error(json));
         } else if let Some(reason) = failed {
             out.fail(ApiError::finish(&reason));
@@ -133,17 +132,21 @@ impl Dialect for Generate {
 }
 
 impl Generate {
-    /// Reads one candidate's parts; says why it has finished.
+    /// Reads one candidate's parts and returns its finish reason.
     fn candidate<'a>(
         &mut self,
-        candidate: Candidate<'a>,
+        candidate: &mut Candidate<'a>,
         out: &mut Out,
     ) -> Option<(Finish, Cow<'a, str>)> {
         let index = small(candidate.index.0);
         let first = out.len();
         let mut choice = self.choices.of(index);
-        for part in candidate.content.0.unwrap_or_default().parts {
-            if let Some(call) = part.function_call.0 {
+        let content = candidate.content.0.as_mut();
+        for part in content
+            .into_iter()
+            .flat_map(|content| content.parts.iter_mut())
+        {
+            if let Some(call) = part.function_call.0.take() {
                 out.push(tool_call(index, choice.as_deref_mut(), call));
             }
             if part.media {
@@ -153,10 +156,13 @@ impl Generate {
                 true => TokenKind::Reasoning,
                 false => TokenKind::Text,
             };
-            let texts = [(TokenKind::Reasoning, part.reasoning.0), (kind, part.text)];
+            let texts = [
+                (TokenKind::Reasoning, take(&mut part.reasoning.0)),
+                (kind, take(&mut part.text)),
+            ];
             for (kind, text) in texts {
                 let Some(text) = text.filled() else { continue };
-                // Consecutive parts of one kind are one token, as they are one piece of text.
+                // Consecutive parts of one kind form one text, and so one token.
                 let before = (out.len() > first).then(|| out.last_or_other(index));
                 match before.filter(|token| token.kind == kind) {
                     Some(token) => token.text.push_str(&text),
@@ -164,7 +170,7 @@ impl Generate {
                 }
             }
         }
-        let reason = candidate.finish_reason.filled()?;
+        let reason = take(&mut candidate.finish_reason).filled()?;
         let finish = Finish::read(&reason)?;
         if out.len() == first {
             out.push(other(index));
@@ -185,7 +191,7 @@ fn tool_call(index: u32, choice: Option<&mut Choice>, call: FunctionCall<'_>) ->
     let name = call.name.filled().map(Cow::into_owned);
     let id = call.id.filled().map(Cow::into_owned);
     let number = choice.map_or(0, |choice| {
-        // Without a name, it is a further piece of the call before.
+        // Without a name, it is another piece of the previous call.
         if name.is_some() || choice.calls == 0 {
             choice.calls = choice.calls.saturating_add(1);
         }

@@ -1,4 +1,4 @@
-//! The payloads of `streamGenerateContent`, as far as they are of interest, borrowed.
+//! The parts of `streamGenerateContent` payloads that the decoder reads, borrowed.
 
 use serde::de::MapAccess;
 
@@ -69,11 +69,11 @@ impl<'de> Fields<'de> for Content<'de> {
 #[derive(Default)]
 pub(super) struct Part<'a> {
     pub(super) text: Text<'a>,
-    /// Whether the text is reasoning.
+    /// `true` if the text is reasoning.
     pub(super) thought: Flag,
-    /// Reasoning under a name of its own.
+    /// Reasoning under a separate name.
     pub(super) reasoning: Prose<'a>,
-    /// Whether it is an image, audio or another file.
+    /// `true` for an image, audio or another file.
     pub(super) media: bool,
     pub(super) function_call: Object<FunctionCall<'a>>,
 }
@@ -121,7 +121,7 @@ impl<'de> Fields<'de> for FunctionCall<'de> {
     }
 }
 
-/// What Gemini says of the prompt.
+/// Gemini's feedback on the prompt.
 #[derive(Default)]
 pub(super) struct Feedback<'a> {
     pub(super) block_reason: Text<'a>,

@@ -17,10 +17,9 @@ use crate::request::{ACCEPT_LINES, ProviderRequest};
 
 /// A client for Ollama's own API, or a server that speaks it.
 ///
-/// [`from_env`](client::Client::from_env) reads `OLLAMA_HOST`, as Ollama's own programs do: an address,
-/// or a host with or without a port, which is then 11434. Without it, the address is
-/// `http://localhost:11434`. `OLLAMA_API_KEY` is optional, for servers that ask for a key, such as
-/// `https://ollama.com`; it is sent as `Authorization: Bearer`.
+/// [`from_env`](client::Client::from_env) reads `OLLAMA_HOST` as Ollama's own programs do: an address, or a host with
+/// an optional port. The default port is 11434, and the default address is `http://localhost:11434`. `OLLAMA_API_KEY`
+/// is optional, for servers that require a key, such as `https://ollama.com`. It is sent as `Authorization: Bearer`.
 ///
 /// ```no_run
 /// use futures_util::StreamExt;
@@ -46,11 +45,11 @@ pub type Client = client::Client<Ollama>;
 const CHAT: &str = "chat";
 const TEXT_COMPLETION: &str = "text_completion";
 
-/// What makes a request a streaming one, and what makes it none: Ollama streams unless told otherwise.
+/// Make a request stream or not: Ollama streams by default.
 const STREAM: [(&str, &str); 1] = [("stream", "true")];
 const NO_STREAM: [(&str, &str); 1] = [("stream", "false")];
 
-/// Ollama's own API: what a [`Client`] is of.
+/// Ollama's own API, the provider of this module's [`Client`].
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Ollama;
@@ -69,34 +68,34 @@ impl Provider for Ollama {
     };
 }
 
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+/// Reads a response: its tokens, or the error that its status or body reports.
 ///
 /// For a response of `/api/chat` or `/api/generate` to a request of your own.
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
-/// and the wait from `Retry-After`; also if a successful response is JSON with an error in it.
-/// [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another protocol.
-/// What its body is counts, not its label.
-/// [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+/// - [`ProviderError::Api`](crate::ProviderError::Api) if the status is not a success, or if a successful response is
+///   JSON with an error in it. The error is read from the first 64 KiB of the body, and the wait from `Retry-After`.
+/// - [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response speaks another
+///   protocol. The body decides, not its content type.
+/// - [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
 pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Reply::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to Ollama's own API.
 impl Client {
-    /// Makes a request to `/api/chat` that is a run's source: see [`L0::stream_from`](l0_core::L0).
-    /// `/api/chat` is added to the address's path, or what of it is missing.
+    /// Creates a request to `/api/chat`, the source of a run: see [`L0::stream_from`](l0_core::L0). `/api/chat`, or the
+    /// missing part of it, is appended to the path of the address.
     ///
-    /// `request` is anything that serializes to the API's JSON: your own type, a
-    /// `serde_json::Value`. It is serialized here, once. `"stream": true` is added unless it is there.
+    /// `request` is anything that serializes to the API's JSON: your own type, or a `serde_json::Value`. It is
+    /// serialized once, here. `"stream": true` is added if the request has no such field.
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came
-    /// (where Ollama does not run, the connection is refused), and with [`ProviderError::Request`](crate::ProviderError::Request) if
-    /// `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport)
+    /// if no response arrived (the connection is refused if Ollama is not running), and with
+    /// [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
     pub fn chat<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -105,14 +104,14 @@ impl Client {
         self.request(self.url("/chat"), None, request, &STREAM, call)
     }
 
-    /// Makes a request to `/api/chat` for a whole answer, which is a call's source. `request` and the
-    /// address are as for [`chat`](Self::chat), with `"stream": false` in place of `true`. An answer that
-    /// comes as a stream all the same is read, too.
+    /// Creates a request to `/api/chat` for a whole answer, the source of a call. `request` and the address are as for
+    /// [`chat`](Self::chat), with `"stream": false` instead of `true`. An answer that is streamed all the same is read
+    /// too.
     ///
     /// # Errors
     ///
-    /// Connecting fails as that of [`chat`](Self::chat) does, with the errors that a stream tells later,
-    /// and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
+    /// Connecting fails as for [`chat`](Self::chat), with the errors that a stream reports later, and with
+    /// [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn chat_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -121,12 +120,12 @@ impl Client {
         self.request(self.url("/chat"), None, request, &NO_STREAM, call)
     }
 
-    /// Makes a request to `/api/generate`, which completes a prompt, that is a run's source. Otherwise as
+    /// Creates a request to `/api/generate`, which completes a prompt, the source of a run. Otherwise the same as
     /// [`chat`](Self::chat).
     ///
     /// # Errors
     ///
-    /// Those of [`chat`](Self::chat).
+    /// The same as for [`chat`](Self::chat).
     pub fn generate<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -135,12 +134,12 @@ impl Client {
         self.request(self.url("/generate"), None, request, &STREAM, call)
     }
 
-    /// Makes a request to `/api/generate` for a whole answer, which is a call's source. Otherwise as
+    /// Creates a request to `/api/generate` for a whole answer, the source of a call. Otherwise the same as
     /// [`chat_once`](Self::chat_once).
     ///
     /// # Errors
     ///
-    /// Those of [`chat_once`](Self::chat_once).
+    /// The same as for [`chat_once`](Self::chat_once).
     pub fn generate_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -149,12 +148,12 @@ impl Client {
         self.request(self.url("/generate"), None, request, &NO_STREAM, call)
     }
 
-    /// Makes a request to `/api/embed`, for the embeddings of one input or several, which is a call's
-    /// source. Nothing is added to it.
+    /// Creates a request to `/api/embed` for the embeddings of one or several inputs, the source of a call. Nothing is
+    /// added to the request.
     ///
     /// # Errors
     ///
-    /// Those of [`chat_once`](Self::chat_once).
+    /// The same as for [`chat_once`](Self::chat_once).
     pub fn embed<R>(&self, request: &R) -> ProviderRequest<Embeddings>
     where
         R: Serialize + ?Sized,
@@ -163,12 +162,12 @@ impl Client {
         self.request(self.url("/embed"), None, request, &[], call)
     }
 
-    /// Sends a [`chat`](Self::chat) request and gives its tokens: for what is no run, or for one whose
-    /// source is a closure. The future borrows nothing.
+    /// Sends a [`chat`](Self::chat) request and returns its tokens, as [`send`](ProviderRequest::send)
+    /// does. Use it for a run whose source is a closure.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`chat`](Self::chat).
     pub fn chat_stream<R>(
         &self,
         request: &R,
@@ -179,12 +178,11 @@ impl Client {
         self.chat(request).send()
     }
 
-    /// Sends a [`generate`](Self::generate) request and gives its tokens, as
-    /// [`chat_stream`](Self::chat_stream) does.
+    /// Sends a [`generate`](Self::generate) request and returns its tokens, as [`chat_stream`](Self::chat_stream) does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`generate`](Self::generate).
     pub fn generate_stream<R>(
         &self,
         request: &R,
@@ -205,7 +203,7 @@ impl Client {
     }
 }
 
-/// The address of a server whose own setting of where to listen this is, if it is no address.
+/// Converts a server's listen address to the address that clients connect to. A URL stays as it is.
 fn read_address(host: &str) -> Cow<'_, str> {
     if host.contains("://") {
         return host.into();
@@ -216,12 +214,12 @@ fn read_address(host: &str) -> Cow<'_, str> {
     };
     let after = host.rfind(']').map_or(0, |end| end + 1);
     let (name, port) = match host[after..].rfind(':') {
-        // An address of version 6 without brackets has more than one.
+        // An IPv6 address without brackets has more than one colon.
         Some(at) if host[after..].find(':') == Some(at) => host.split_at(after + at),
         _ => (host, ""),
     };
     let name = match name {
-        // What a server listens on is nothing to connect to.
+        // A wildcard address is not one to connect to.
         "" | "0.0.0.0" => "127.0.0.1".into(),
         "::" | "[::]" => "[::1]".into(),
         name if name.contains(':') && !name.starts_with('[') => format!("[{name}]").into(),
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_an_address() {
+    fn a_host_is_completed_to_an_address() {
         for (host, address) in [
             ("http://h:1/x", "http://h:1/x"),
             ("https://h", "https://h"),

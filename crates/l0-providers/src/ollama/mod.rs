@@ -1,38 +1,37 @@
-//! Ollama's own API: `/api/chat` and `/api/generate`, whose answers are lines of JSON.
+//! Ollama's own API: `/api/chat` and `/api/generate`, which answer with lines of JSON.
 //!
-//! Ollama speaks Chat Completions too, below `/v1`, which [`openai`](crate::openai) reads. Its own API
-//! has what that one leaves out: options of the model (`options`), how long it stays loaded
-//! (`keep_alive`), whether it thinks (`think`).
+//! Ollama also speaks Chat Completions below `/v1`, which [`openai`](crate::openai) reads. Its own API has more:
+//! options of the model (`options`), how long it stays loaded (`keep_alive`), and thinking (`think`).
 //!
 //! # When a response is complete
 //!
-//! The line with `"done": true` completes it, and the decoder ends at once. A stream that ends without
-//! one was cut. Its reason is [`finish`](ProviderToken::finish); without a reason, as older servers send
-//! it, that is [`FinishReason::Other`]. Ollama says `stop` also where it asks for calls: the finish is
-//! then [`FinishReason::ToolCalls`].
+//! The line with `"done": true` completes it, and the decoder ends at once. A stream that ends without one is
+//! truncated. The reason in the line is [`finish`](ProviderToken::finish). Older servers send no reason; the finish is
+//! then [`FinishReason::Other`]. Ollama sends `stop` even if it asks for tool calls; the finish is then
+//! [`FinishReason::ToolCalls`].
 //!
-//! A request without messages or prompt loads the model, or with `"keep_alive": 0` unloads it. Its answer
-//! is empty and its reason `load` or `unload`. Make it as a call (`chat_once`, `generate_once`): a run
-//! takes an answer without text for a failure.
+//! A request without messages or a prompt loads the model, or unloads it with `"keep_alive": 0`. Its answer is empty,
+//! and its reason is `load` or `unload`. Send it as a call (`chat_once`, `generate_once`), as a run reports an answer
+//! without text as a failure.
 //!
 //! # Token counts
 //!
-//! They come with the last line. The thinking is in the [`output`](l0_core::Usage::output), and how much
-//! of it there is, Ollama does not say. Without `prompt_eval_count`, which older servers leave out when
-//! they have the prompt in their cache, [`input`](l0_core::Usage::input) is absent.
+//! Counts arrive with the last line. The [`output`](l0_core::Usage::output) includes the thinking, but Ollama does not
+//! report its share. Older servers omit `prompt_eval_count` if the prompt is in their cache;
+//! [`input`](l0_core::Usage::input) is then absent.
 //!
 //! # Tool calls
 //!
-//! Each is one token, with the name and all of the arguments. Older servers give them no id.
+//! Each call is one token, with the name and all arguments. Calls of older servers have no id.
 //!
 //! # Errors
 //!
-//! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. It
-//! has neither a type nor a status, as Ollama tells the status only before the stream has begun. Unless
-//! its words say otherwise it is read as the server's failure, which it is there: errors of the request
-//! come before.
+//! An error in the stream is a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. It has neither a
+//! type nor a status, as Ollama sends the status before the stream begins. Errors of the request are reported before
+//! the stream, so an error in it is read as a server failure unless its message says otherwise.
 
 use std::borrow::Cow;
+use std::mem::take;
 
 use bytes::Bytes;
 use futures_core::Stream;
@@ -58,9 +57,8 @@ use payload::{Message, Payload};
 
 /// Decodes the body of a response of `/api/chat` or `/api/generate`, as its bytes arrive.
 ///
-/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`; where it is cut
-/// into chunks does not matter. Its errors come out typed, as
-/// [`ProviderError::Transport`](crate::ProviderError::Transport).
+/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`. Chunks can end anywhere. Errors of the
+/// body are yielded as [`ProviderError::Transport`](crate::ProviderError::Transport).
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -87,23 +85,23 @@ where
     Decoder::new(body, Reply::default())
 }
 
-/// What one response said so far.
+/// State of one response.
 #[derive(Default)]
 struct Reply {
     identity: Identity,
     counted: Counted,
-    /// How many tool calls there are.
+    /// Number of tool calls.
     calls: u32,
-    heard: Heard,
+    lines: Lines,
 }
 
-/// Whose lines have come.
+/// The protocol of the lines so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Heard {
+enum Lines {
     #[default]
     Nothing,
-    /// Lines that no answer of this API has.
-    Strange,
+    /// Lines that do not belong to an answer of this API.
+    Foreign,
     Answer,
 }
 
@@ -113,31 +111,34 @@ impl Dialect for Reply {
     }
 
     fn payload(&mut self, _: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
-        let payload: Payload<'_> = parse(json)?;
+        let mut payload = Payload::default();
+        parse(json, &mut payload)?;
         if payload.is_answer {
-            self.heard = Heard::Answer;
-        } else if self.heard == Heard::Nothing {
-            self.heard = Heard::Strange;
+            self.lines = Lines::Answer;
+        } else if self.lines == Lines::Nothing {
+            self.lines = Lines::Foreign;
         }
-        self.message(payload.own, out);
-        self.message(payload.message.0.unwrap_or_default(), out);
+        self.message(&mut payload.own, out);
+        if let Some(message) = &mut payload.message.0 {
+            self.message(message, out);
+        }
 
-        let mut said = self.identity.news(payload.model.as_str(), "");
-        said.usage = self.counted.add(&payload.counts);
+        let mut metadata = self.identity.update(payload.model.as_str(), "");
+        metadata.usage = self.counted.add(&payload.counts);
         let reason = payload.done_reason.filled();
         let finish = reason.as_deref().and_then(Finish::read);
         let is_error = payload.error.error(payload.is_answer).is_some();
         let failed = finish == Some(Finish::Failed);
         let done = payload.done.0 && !is_error && !failed;
         if done {
-            said.finish = Some(match finish.map_or(FinishReason::Other, Finish::reason) {
+            metadata.finish = Some(match finish.map_or(FinishReason::Other, Finish::reason) {
                 FinishReason::Stop if self.calls > 0 => FinishReason::ToolCalls,
                 reason => reason,
             });
         }
-        out.say(said);
+        out.add_metadata(metadata);
         if is_error {
-            out.fail(api_error(json).unless_told(Failure::server()));
+            out.fail(api_error(json).unless_classified(Failure::server()));
         } else if let (true, Some(reason)) = (failed, &reason) {
             out.fail(ApiError::finish(reason));
         } else if done {
@@ -147,27 +148,27 @@ impl Dialect for Reply {
         Ok(())
     }
 
-    fn is_strange(&self) -> bool {
-        self.heard == Heard::Strange
+    fn is_foreign(&self) -> bool {
+        self.lines == Lines::Foreign
     }
 }
 
 impl Reply {
-    fn message(&mut self, message: Message<'_>, out: &mut Out) {
-        if let Some(text) = message.thinking.0.filled() {
+    fn message(&mut self, message: &mut Message<'_>, out: &mut Out) {
+        if let Some(text) = take(&mut message.thinking.0).filled() {
             out.push(ProviderToken::new(TokenKind::Reasoning, text));
         }
-        if let Some(text) = message.content.filled() {
+        if let Some(text) = take(&mut message.content).filled() {
             out.push(ProviderToken::new(TokenKind::Text, text));
         }
         if message.images {
             out.push(ProviderToken::new(TokenKind::Media, ""));
         }
-        for call in message.tool_calls {
+        for call in take(&mut message.tool_calls) {
             let Some(function) = call.function.0 else {
                 continue;
             };
-            // Ollama's own numbers of calls begin anew with each line in some versions.
+            // Some versions of Ollama restart the numbers of calls on each line.
             let mut piece = ToolCall::new(self.calls);
             piece.id = call.id.filled().map(Cow::into_owned);
             piece.name = function.name.filled().map(Cow::into_owned);

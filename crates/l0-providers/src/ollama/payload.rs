@@ -1,4 +1,4 @@
-//! The lines of `/api/chat` and `/api/generate`, as far as they are of interest, borrowed.
+//! The parts of the lines of `/api/chat` and `/api/generate` that the decoder reads, borrowed.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use crate::lenient::{
 use crate::report::ErrorField;
 use crate::usage::UsageFields;
 
-/// One line of either.
+/// One line of either API.
 #[derive(Default)]
 pub(super) struct Payload<'a> {
     pub(super) model: Text<'a>,
-    /// Of `/api/chat`.
+    /// The message of `/api/chat`.
     pub(super) message: Object<Message<'a>>,
-    /// Of `/api/generate`, which has no message around it.
+    /// The same fields of `/api/generate`, which are not nested.
     pub(super) own: Message<'a>,
     pub(super) done: Flag,
     pub(super) done_reason: Text<'a>,
     pub(super) counts: UsageFields,
     pub(super) error: ErrorField<'a>,
-    /// Whether it has a field that an answer's line has.
+    /// `true` if the line has a field of an answer.
     pub(super) is_answer: bool,
 }
 
@@ -66,7 +66,7 @@ impl<'de> Fields<'de> for Message<'de> {
         match key {
             "content" => self.content = map.next_value()?,
             "thinking" => self.thinking = map.next_value()?,
-            // From servers that speak the API of Ollama.
+            // Other servers that speak Ollama's API.
             "reasoning" | "reasoning_content" if self.thinking.is_empty() => {
                 self.thinking = map.next_value()?;
             }
@@ -81,7 +81,7 @@ impl<'de> Fields<'de> for Message<'de> {
     }
 }
 
-/// A call, which comes whole.
+/// A tool call, which always arrives whole.
 #[derive(Default)]
 pub(super) struct ToolCall<'a> {
     pub(super) id: Text<'a>,
@@ -116,7 +116,7 @@ impl<'de> Fields<'de> for Function<'de> {
     }
 }
 
-/// Whether there is a list with anything in it.
+/// `true` for a list that is not empty.
 #[derive(Default)]
 struct Filled(bool);
 

@@ -38,7 +38,7 @@ pub type Client = client::Client<OpenAi>;
 /// The operation of Chat Completions and of Responses.
 pub(super) const CHAT: &str = "chat";
 
-/// OpenAI's API: what a [`Client`] is of.
+/// OpenAI's API, the provider of this module's [`Client`].
 #[derive(Debug, Clone)]
 pub struct OpenAi {
     include_usage: bool,
@@ -66,45 +66,45 @@ impl Provider for OpenAi {
     };
 }
 
-/// Reads a response: its status, and an error in place of the stream, or else its tokens.
+/// Reads a response: its tokens, or the error that its status or body reports.
 ///
-/// For a response to a request of your own. The request must ask for a stream
-/// (`"stream": true`).
+/// For a response to a request of your own. The request must ask for a stream (`"stream": true`).
 ///
 /// # Errors
 ///
-/// [`ProviderError::Api`](crate::ProviderError::Api) if the status is no success, with what the first 64 KiB of the body say
-/// and the wait from `retry-after-ms`, `Retry-After`, the body or the headers of limits that are
-/// reset; `x-should-retry` decides on another attempt. Also if a successful response is JSON with
-/// an error in it. [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response is another
-/// protocol; what its body is counts, not its label. [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
+/// - [`ProviderError::Api`](crate::ProviderError::Api) if the status is not a success, or if a successful response is
+///   JSON with an error in it. The error is read from the first 64 KiB of the body, and the wait from `retry-after-ms`,
+///   `Retry-After`, the body or the rate limit headers. `x-should-retry` decides whether to retry.
+/// - [`ProviderError::NotAnAnswer`](crate::ProviderError::NotAnAnswer) if a successful response speaks another
+///   protocol. The body decides, not its content type.
+/// - [`ProviderError::Transport`](crate::ProviderError::Transport) if the body of such a JSON response breaks off.
 pub async fn from_response(response: Response) -> Result<ProviderStream, RequestError> {
     http_response::from_response(response, Box::new(Chat::default()), MAX_EVENT_BYTES).await
 }
 
 /// Requests to OpenAI's API.
 impl Client {
-    /// Sets whether chat requests ask for token counts (`stream_options.include_usage`): yes unless
-    /// set. For servers that refuse the field.
+    /// Sets whether chat requests ask for token counts (`stream_options.include_usage`). The default is `true`. Disable
+    /// it for servers that reject the field.
     pub const fn include_usage(mut self, include: bool) -> Self {
         self.provider.include_usage = include;
         self
     }
 
-    /// Makes a Chat Completions request that is a run's source: see
-    /// [`L0::stream_from`](l0_core::L0). `/chat/completions` is added to the address's path, unless it
-    /// ends so.
+    /// Creates a Chat Completions request, the source of a run: see [`L0::stream_from`](l0_core::L0).
+    /// `/chat/completions` is appended to the path of the address, unless it already ends with it.
     ///
-    /// `request` is anything that serializes to the API's JSON: a [`ChatRequest`], your own type, a
-    /// `serde_json::Value`. It is serialized here, once. `"stream": true` and
-    /// `"stream_options": {"include_usage": true}` are added unless they are there.
+    /// `request` is anything that serializes to the API's JSON: a [`ChatRequest`], your own type, or a
+    /// `serde_json::Value`. It is serialized once, here. `"stream": true` and `"stream_options": {"include_usage":
+    /// true}` are added if the request has no such fields.
     ///
     /// [`ChatRequest`]: super::ChatRequest
     ///
     /// # Errors
     ///
-    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport) if no response came,
-    /// and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not serialize to an object.
+    /// Connecting fails as [`from_response`] does, with [`ProviderError::Transport`](crate::ProviderError::Transport)
+    /// if no response arrived, and with [`ProviderError::Request`](crate::ProviderError::Request) if `request` does not
+    /// serialize to an object.
     pub fn chat<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
     where
         R: Serialize + ?Sized,
@@ -119,14 +119,14 @@ impl Client {
         self.request(url, None, request, &FIELDS[..fields], call)
     }
 
-    /// Makes a Chat Completions request for a whole answer, which is a call's source. `request` and the
-    /// address are as for [`chat`](Self::chat); nothing is added to the request. An answer that comes as
-    /// a stream all the same is read, too.
+    /// Creates a Chat Completions request for a whole answer, the source of a call. `request` and the address are as
+    /// for [`chat`](Self::chat), but nothing is added to the request. An answer that is streamed all the same is read
+    /// too.
     ///
     /// # Errors
     ///
-    /// Connecting fails as that of [`chat`](Self::chat) does, with the errors that a stream tells later,
-    /// and with [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
+    /// Connecting fails as for [`chat`](Self::chat), with the errors that a stream reports later, and with
+    /// [`ProviderError::AnswerTooLarge`](crate::ProviderError::AnswerTooLarge).
     pub fn chat_once<R>(&self, request: &R) -> ProviderRequest<Completion>
     where
         R: Serialize + ?Sized,
@@ -135,12 +135,12 @@ impl Client {
         self.request(url, None, request, &[], http_response::whole::<Chat>(CHAT))
     }
 
-    /// Makes a request for embeddings, which is a call's source. `/embeddings` is added to the address's
-    /// path, unless it ends so. Vectors in base64 (`"encoding_format": "base64"`) are read, too.
+    /// Creates a request for embeddings, the source of a call. `/embeddings` is appended to the path of the address,
+    /// unless it already ends with it. Vectors in base64 (`"encoding_format": "base64"`) are read too.
     ///
     /// # Errors
     ///
-    /// Those of [`chat_once`](Self::chat_once).
+    /// The same as for [`chat_once`](Self::chat_once).
     pub fn embeddings<R>(&self, request: &R) -> ProviderRequest<Embeddings>
     where
         R: Serialize + ?Sized,
@@ -149,12 +149,12 @@ impl Client {
         self.request(url, None, request, &[], http_response::embeddings())
     }
 
-    /// Sends a [`chat`](Self::chat) request and gives its tokens: for what is no run, or for one whose
-    /// source is a closure. The future borrows nothing.
+    /// Sends a [`chat`](Self::chat) request and returns its tokens, as [`send`](ProviderRequest::send)
+    /// does. Use it for a run whose source is a closure.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`chat`](Self::chat).
     pub fn chat_stream<R>(
         &self,
         request: &R,

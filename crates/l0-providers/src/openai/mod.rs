@@ -1,29 +1,29 @@
-//! OpenAI Chat Completions, and everything compatible with it.
+//! OpenAI's Chat Completions, and compatible servers.
 //!
-//! Read as one: OpenAI, Azure, Groq, DeepSeek, Mistral, xAI, OpenRouter, vLLM, Ollama, LM Studio,
-//! and other servers that speak the same format, legacy completions included.
+//! One decoder reads OpenAI, Azure, Groq, DeepSeek, Mistral, xAI, OpenRouter, vLLM, Ollama, LM Studio and other servers
+//! that speak the same format, including legacy completions.
 //!
 //! # When a response is complete
 //!
-//! A finish reason completes it, with or without `[DONE]` after it; so does `[DONE]` without a
-//! finish reason, which gives a last token with [`FinishReason::Other`]. A stream that ends with
-//! neither was cut: the decoder just ends, no token ever had [`finish`](ProviderToken::finish), and
-//! `l0_core` reports it as truncated. After `[DONE]` the decoder ends at once.
+//! A finish reason completes it, with or without `[DONE]` after it. `[DONE]` without a finish reason completes it too,
+//! and yields a last token with [`FinishReason::Other`]. A stream that ends with neither is truncated: the decoder
+//! ends, no token has [`finish`](ProviderToken::finish), and `l0_core` reports the stream as truncated. The decoder
+//! ends as soon as it has read `[DONE]`.
 //!
-//! If the body ends inside of an event, that event counts if it is whole, and is dropped if not.
+//! If the body ends inside an event, the event counts if it is whole and is discarded otherwise.
 //!
-//! # What counts
+//! # Content
 //!
-//! Servers that send a whole `message` in place of deltas are read too; one that follows deltas of
-//! its choice is not given again. Reasoning is read under all of its names. Images and audio give
-//! tokens of kind [`Media`](TokenKind::Media), and the transcript of audio is text.
+//! A whole `message` instead of deltas is read too. One that follows the deltas of its choice is not yielded again.
+//! Reasoning is read under all of its names. Images and audio yield tokens of kind [`Media`](TokenKind::Media), and the
+//! transcript of audio is text.
 //!
 //! # Errors
 //!
-//! An error that the provider reports, also in the middle of the stream, is a
-//! [`ProviderError::Api`](crate::ProviderError::Api); what the same payload says besides (text, counts) comes before it. It
-//! is the last item. So are finish reasons by which a provider says that it failed, such as `error`,
-//! `network_error` and `insufficient_system_resource`.
+//! An error that the provider reports, including in the middle of the stream, is a
+//! [`ProviderError::Api`](crate::ProviderError::Api), and the last item. Other content of the same payload, such as
+//! text and counts, comes before it. A finish reason with which a provider reports its own failure is an error too,
+//! such as `error`, `network_error` and `insufficient_system_resource`.
 
 use std::borrow::Cow;
 use std::mem::take;
@@ -56,9 +56,8 @@ use payload::{CallDelta, Choice, Delta, Function, Payload};
 
 /// Decodes the body of a Chat Completions response, as its bytes arrive.
 ///
-/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`; where it is cut
-/// into chunks does not matter. Its errors come out typed, as
-/// [`ProviderError::Transport`](crate::ProviderError::Transport).
+/// `body` is any stream of chunks, such as `reqwest::Response::bytes_stream()`. Chunks can end anywhere. Errors of the
+/// body are yielded as [`ProviderError::Transport`](crate::ProviderError::Transport).
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -86,7 +85,7 @@ where
     Decoder::new(body, Chat::default())
 }
 
-/// What one response said so far.
+/// State of one response.
 #[derive(Default)]
 struct Chat {
     identity: Identity,
@@ -97,16 +96,17 @@ struct Chat {
 
 impl Dialect for Chat {
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
-        let payload: Payload<'_> = parse(json)?;
-        let beside_choices = !payload.choices.is_empty();
+        let mut payload = Payload::default();
+        parse(json, &mut payload)?;
+        let has_choices = !payload.choices.is_empty();
         let words = [name, payload.object.as_str(), payload.kind.as_str()];
         let is_error = words.contains(&"error");
 
         let mut usage = None;
         let mut finished = false;
-        let mut error = payload.error.error(beside_choices);
+        let mut error = payload.error.error(has_choices);
         let mut failed_finish = None;
-        for choice in payload.choices {
+        for choice in payload.choices.iter_mut() {
             let read = self.choice(choice, out);
             finished |= read.finished;
             failed_finish = failed_finish.or(read.failed_finish);
@@ -116,31 +116,31 @@ impl Dialect for Chat {
         if let Some(x_groq) = payload.x_groq.0 {
             let counts = x_groq.usage.0.and_then(|counts| self.counted.add(&counts));
             usage = counts.or(usage);
-            error = error.or(x_groq.error.error(beside_choices));
+            error = error.or(x_groq.error.error(has_choices));
         }
 
-        let mut said = self
+        let mut metadata = self
             .identity
-            .news(payload.model.as_str(), payload.id.as_str());
+            .update(payload.model.as_str(), payload.id.as_str());
         let counts = payload.usage.0;
-        said.cost = counts.as_ref().and_then(UsageFields::cost);
-        said.usage = counts
+        metadata.cost = counts.as_ref().and_then(UsageFields::cost);
+        metadata.usage = counts
             .and_then(|counts| self.counted.add(&counts))
             .or(usage);
         if failed_finish.is_none() && finished && self.choices.all_finished() {
-            said.finish = self.choices.first_finish();
+            metadata.finish = self.choices.first_finish();
             self.finish_sent = true;
         }
-        out.say(said);
+        out.add_metadata(metadata);
 
-        // Gateways also name the last event.
-        if !beside_choices && Finish::read(name) == Some(Finish::Ended(FinishReason::Stop)) {
+        // Gateways also give the last event a name.
+        if !has_choices && Finish::read(name) == Some(Finish::Ended(FinishReason::Stop)) {
             self.done(out);
         }
 
         match (error, failed_finish) {
-            // Without choices, the status and more may stand beside the error object.
-            (Some(error), _) if beside_choices => out.fail(error.into_api_error(None)),
+            // Without choices, the status and other details can be next to the error object.
+            (Some(error), _) if has_choices => out.fail(error.into_api_error(None)),
             (Some(error), _) => {
                 let error = read_error(json).unwrap_or(*error);
                 out.fail(error.into_api_error(None));
@@ -163,7 +163,7 @@ impl Dialect for Chat {
 }
 
 impl Chat {
-    /// Reads what a choice adds to its answer, or the whole of it.
+    /// Reads the part of the answer in a choice, or all of it.
     fn delta(&mut self, index: u32, delta: &mut Delta<'_>, out: &mut Out) {
         let content = &mut delta.content;
         let mut reasoning = take(&mut delta.reasoning.0);
@@ -174,17 +174,17 @@ impl Chat {
         if let Some(text) = take(&mut content.text).filled() {
             push(TokenKind::Text, index, text, out);
         }
-        let mut heard = false;
+        let mut has_audio = false;
         if let Some(audio) = delta.audio.0.take() {
             if let Some(text) = audio.transcript.filled() {
                 push(TokenKind::Text, index, text, out);
             }
-            heard = audio.data.filled().is_some();
+            has_audio = audio.data.filled().is_some();
         }
         if let Some(text) = take(&mut delta.refusal).filled() {
             push(TokenKind::Text, index, text, out).refusal = true;
         }
-        if heard || delta.images || content.media {
+        if has_audio || delta.images || content.media {
             push(TokenKind::Media, index, "".into(), out);
         }
         if !delta.tool_calls.is_empty() {
@@ -203,18 +203,18 @@ impl Chat {
         }
     }
 
-    fn choice<'a>(&mut self, mut choice: Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
+    fn choice<'a>(&mut self, choice: &mut Choice<'a>, out: &mut Out) -> ReadChoice<'a> {
         let index = small(choice.index.0);
         let first = out.len();
         if let Some(delta) = &mut choice.delta.0 {
             self.delta(index, delta, out);
         }
-        if let Some(text) = choice.text.filled() {
+        if let Some(text) = take(&mut choice.text).filled() {
             push(TokenKind::Text, index, text, out);
         }
         let streamed = out.len() > first;
         if let Some(message) = &mut choice.message.0 {
-            // From servers that send the answer whole, perhaps after its pieces.
+            // Some servers send the whole answer, sometimes after its pieces.
             let given = |state: &mut ChoiceState| state.given;
             if !streamed && !self.choices.of(index).is_some_and(given) {
                 self.delta(index, message, out);
@@ -225,7 +225,7 @@ impl Chat {
             state.given |= streamed;
         }
 
-        let reason = choice.finish_reason.filled();
+        let reason = take(&mut choice.finish_reason).filled();
         let reason = reason.and_then(|reason| Some((Finish::read(&reason)?, reason)));
         if let Some((finish, reason)) = &reason {
             if out.len() == first {
@@ -241,13 +241,17 @@ impl Chat {
             failed_finish: reason
                 .filter(|(finish, _)| *finish == Finish::Failed)
                 .map(|(_, reason)| reason),
-            usage: choice.usage.0.and_then(|counts| self.counted.add(&counts)),
-            error: choice.error.error(true),
+            usage: choice
+                .usage
+                .0
+                .take()
+                .and_then(|counts| self.counted.add(&counts)),
+            error: take(&mut choice.error).error(true),
         }
     }
 }
 
-/// Adds a piece of a choice's text.
+/// Pushes a piece of a choice's text.
 fn push<'o>(
     kind: TokenKind,
     index: u32,
@@ -259,10 +263,10 @@ fn push<'o>(
     token
 }
 
-/// What a choice says besides its tokens.
+/// The metadata of a choice.
 struct ReadChoice<'a> {
     finished: bool,
-    /// The finish reason, if it says that the provider failed.
+    /// The finish reason, if it reports a failure of the provider.
     failed_finish: Option<Cow<'a, str>>,
     usage: Option<Usage>,
     error: Option<Box<ErrorObject<'a>>>,
@@ -280,8 +284,8 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
                 state.call_index = Some(index);
                 state.call_id = None;
             }
-            // Ollama and some proxies give all calls the number 0. Only with a name, as there are
-            // servers that send another id with each piece of a call.
+            // Ollama and some proxies number all calls 0. This needs a name, as some servers send another id with each
+            // piece of a call.
             let known = state.call_id.is_some() && call_id.is_some();
             if known && state.call_id != call_id && name.is_some() {
                 state.reused = state.reused.saturating_add(1);
@@ -292,7 +296,7 @@ fn tool_call(choice: u32, state: Option<&mut ChoiceState>, call: CallDelta<'_>) 
             index
         }
         (None, Some(state)) => {
-            // A new id begins a new call; without any id, a name does.
+            // A new id begins a new call. Without any id, a name does.
             let begins = match call_id {
                 Some(_) => state.call_id != call_id,
                 None => name.is_some(),

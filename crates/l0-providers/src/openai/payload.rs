@@ -1,4 +1,4 @@
-//! The payloads of Chat Completions streams, as far as they are of interest, borrowed.
+//! The parts of Chat Completions stream payloads that the decoder reads, borrowed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::report::ErrorField;
 use crate::response::is_media;
 use crate::usage::UsageFields;
 
-/// One `chat.completion.chunk`, or what a compatible server sends as one.
+/// One `chat.completion.chunk`, or a compatible server's equivalent.
 #[derive(Default)]
 pub(super) struct Payload<'a> {
     pub(super) id: Text<'a>,
@@ -48,14 +48,14 @@ impl<'de> Fields<'de> for Payload<'de> {
 pub(super) struct Choice<'a> {
     pub(super) index: Count,
     pub(super) delta: Object<Delta<'a>>,
-    /// In place of the delta, from servers that send the whole answer at once.
+    /// The whole answer, which some servers send instead of a delta.
     pub(super) message: Object<Box<Delta<'a>>>,
     /// The text of legacy completions.
     pub(super) text: Text<'a>,
     pub(super) finish_reason: Text<'a>,
-    /// From Moonshot.
+    /// Sent by Moonshot.
     pub(super) usage: Object<Box<UsageFields>>,
-    /// From OpenRouter.
+    /// Sent by OpenRouter.
     pub(super) error: ErrorField<'a>,
 }
 
@@ -78,13 +78,13 @@ impl<'de> Fields<'de> for Choice<'de> {
 #[derive(Default)]
 pub(super) struct Delta<'a> {
     pub(super) content: Content<'a>,
-    /// Under many names, of which some servers send several.
+    /// Reasoning, under one or several of many names.
     pub(super) reasoning: Prose<'a>,
     pub(super) refusal: Text<'a>,
     pub(super) tool_calls: List<CallDelta<'a>>,
     pub(super) function_call: Object<Box<Function<'a>>>,
     pub(super) audio: Object<Box<Audio<'a>>>,
-    /// From OpenRouter: whether there are some.
+    /// `true` if there are images, as OpenRouter sends them.
     pub(super) images: bool,
 }
 
@@ -92,7 +92,7 @@ impl<'de> Fields<'de> for Delta<'de> {
     fn read<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error> {
         match key {
             "content" => self.content = map.next_value()?,
-            // From DeepSeek, xAI and vLLM; Groq, OpenRouter and Ollama; Copilot; Snowflake; LiteLLM.
+            // DeepSeek, xAI and vLLM; Groq, OpenRouter and Ollama; Copilot; Snowflake; LiteLLM.
             "reasoning_content" | "reasoning" | "reasoning_text" | "reasoning_details"
             | "reasoning_summary" | "reasoningContent" | "thinking" | "thinking_content"
             | "thinking_blocks" | "thought"
@@ -115,7 +115,7 @@ impl<'de> Fields<'de> for Delta<'de> {
     }
 }
 
-/// A piece of spoken answer.
+/// A piece of a spoken answer.
 #[derive(Default)]
 pub(super) struct Audio<'a> {
     pub(super) data: Text<'a>,
@@ -184,7 +184,7 @@ impl<'de> Deserialize<'de> for Content<'de> {
     }
 }
 
-/// One part of a [`Content`], which says what it is.
+/// One part of a [`Content`], with its type.
 #[derive(Default)]
 struct Part<'a> {
     kind: Text<'a>,
@@ -222,7 +222,7 @@ impl<'a> Part<'a> {
         let text = match kind {
             "" | "text" | "output_text" => self.text,
             _ if media => self.text,
-            // References: no text of the answer.
+            // References are not text of the answer.
             _ => Text(None),
         };
         Content {
@@ -239,7 +239,7 @@ pub(super) struct CallDelta<'a> {
     pub(super) index: Count,
     pub(super) id: Text<'a>,
     pub(super) function: Object<Function<'a>>,
-    /// A custom tool's call, in place of the function's.
+    /// A custom tool's call, instead of a function's.
     pub(super) custom: Object<Function<'a>>,
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
-/// The body of a Chat Completions request, for the simple case: a model, messages, parameters.
+/// The body of a simple Chat Completions request: a model, messages and parameters.
 ///
 /// For more, send any type that serializes to the provider's JSON.
 ///
@@ -45,7 +45,7 @@ struct Message {
 }
 
 impl ChatRequest {
-    /// A request to this model, without messages.
+    /// Creates a request to this model, without messages.
     pub fn new(model: impl Into<String>) -> Self {
         Self {
             model: model.into(),
@@ -78,8 +78,8 @@ impl ChatRequest {
         self.message("assistant", content)
     }
 
-    /// Sets another parameter, such as `temperature` or `max_tokens`; the last value counts.
-    /// `model` and `messages` have their own methods and stay as they are.
+    /// Sets another parameter, such as `temperature` or `max_tokens`. The last value counts. `model` and `messages`
+    /// have their own methods and are not changed.
     pub fn set(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let name = name.into();
         if !matches!(name.as_str(), "model" | "messages") {
@@ -89,7 +89,7 @@ impl ChatRequest {
     }
 }
 
-/// Without the texts of messages and the values of parameters, which may hold a prompt.
+/// Omits the texts of messages and the values of parameters, which may contain a prompt.
 impl fmt::Debug for ChatRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let parameters: Vec<_> = self.parameters.keys().collect();

@@ -2,42 +2,40 @@
 //!
 //! # When a response is complete
 //!
-//! `response.completed` and `response.incomplete` complete it, and the decoder ends at once; so do the
-//! names that gateways have for either, such as `response.done`. The
-//! [`finish_reason`](ProviderToken::finish_reason) is the response's status (`completed`), or why
-//! it is incomplete (`max_output_tokens`). A stream that ends without one of them was cut.
+//! `response.completed` and `response.incomplete` complete it, under these names or those of gateways, such as
+//! `response.done`. The decoder then ends at once. The [`finish_reason`](ProviderToken::finish_reason) is the
+//! response's status (`completed`), or the reason why it is incomplete (`max_output_tokens`). A stream that ends
+//! without one of these events is truncated.
 //!
-//! # What comes whole
+//! # Whole content
 //!
-//! Text, reasoning and arguments are given as they come in pieces. What comes without pieces is
-//! given from the first event that has it whole: its own `done`, that of its part or item, or the
-//! last event's output. Nothing is given twice.
+//! Text, reasoning and arguments are yielded in the pieces in which they arrive. Content without pieces is yielded from
+//! the first event that has it whole: its own `done` event, the one of its part or item, or the output of the last
+//! event. Nothing is yielded twice.
 //!
 //! # Media
 //!
-//! Audio, and images on the way and when they are done, give tokens of kind
-//! [`Media`](TokenKind::Media). Transcripts are text.
+//! Audio, partial images and final images yield tokens of kind [`Media`](TokenKind::Media). Transcripts are text.
 //!
 //! # Errors
 //!
-//! `response.failed` and an `error` event are a [`ProviderError::Api`](crate::ProviderError::Api),
-//! and the last item. A `response.failed` that has come with an `error` event is read too, but not
-//! waited for; the first of the two errors counts.
+//! `response.failed` and `error` events are a [`ProviderError::Api`](crate::ProviderError::Api), and the last item. A
+//! `response.failed` that arrives together with an `error` event is read too, but not awaited. The first of the two
+//! errors counts.
 //!
 //! # Tool calls
 //!
-//! A function call, a custom tool's call and an MCP call give one token per piece of their
-//! arguments, the first of them with the name and the id (`call_id`, where there is one). A call
-//! without any piece gives one token, with the arguments as the finished item has them. So does a
-//! call of one of OpenAI's own tools that the user is to run: `computer`, `local_shell`, `shell`,
-//! `apply_patch` and `tool_search`; its arguments are the action or operation, as JSON. Calls of
-//! hosted tools, such as a web search, give none.
+//! A function call, a custom tool call and an MCP call yield one token per piece of their arguments. The first token
+//! has the name and the id (`call_id`, if there is one). A call without any piece yields one token with the arguments
+//! of the finished item. So does a call of one of OpenAI's own tools that your application must run: `computer`,
+//! `local_shell`, `shell`, `apply_patch` and `tool_search`. Its arguments are the action or operation, as JSON. Calls
+//! of hosted tools, such as a web search, yield no token.
 //!
-//! A request to approve a call of an MCP server is a call named `mcp_approval_request` with the id of
-//! the request; its arguments are an object with `server_label`, `name` and `arguments`.
+//! A request to approve a call of an MCP server is a call named `mcp_approval_request` with the id of the request. Its
+//! arguments are an object with `server_label`, `name` and `arguments`.
 //!
-//! The API has no finish reason for calls: [`finish`](ProviderToken::finish) is
-//! [`FinishReason::ToolCalls`] if there was one that the user is to run, which an MCP call is not.
+//! The API has no finish reason for calls. [`finish`](ProviderToken::finish) is [`FinishReason::ToolCalls`] if there
+//! was a call that your application must run, which an MCP call is not.
 
 use std::borrow::Cow;
 
@@ -46,7 +44,7 @@ use futures_core::Stream;
 use l0_core::{FinishReason, TokenKind};
 use serde::de::MapAccess;
 
-use crate::decode::{Decoder, Dialect, Out, Said, Unreadable, parse};
+use crate::decode::{Decoder, Dialect, Metadata, Out, Unreadable, parse};
 use crate::error::ApiError;
 use crate::finish::Finish;
 use crate::lenient::{Arguments, Count, Fields, List, Object, Prose, Text, skip};
@@ -87,29 +85,29 @@ where
     Decoder::new(body, Responses::default())
 }
 
-/// What one response said so far.
+/// State of one response.
 #[derive(Default)]
 pub(super) struct Responses {
     identity: Identity,
     counted: Counted,
     calls: Calls,
     given: Given,
-    /// The number of the item that was spoken of last.
+    /// The number of the item in the last event.
     key: u64,
-    /// Whether there is a call that the user is to run, or to approve.
+    /// `true` after a call that the application must run or approve.
     asks: bool,
-    /// Of an `error` event.
+    /// The error of an `error` event.
     error: Option<ApiError>,
 }
 
-/// What the pieces of an event are, and what comes whole with it.
+/// The content of an event: a piece, or something whole.
 enum Piece {
     Text,
     Refusal,
     Reasoning,
     Audio,
     Arguments,
-    /// What it is, stands in the event's `part`.
+    /// A part. Its type is in the event's `part`.
     Part,
     Item,
 }
@@ -133,7 +131,8 @@ impl Piece {
 
 impl Dialect for Responses {
     fn payload(&mut self, name: &str, json: &str, out: &mut Out) -> Result<(), Unreadable> {
-        let mut payload: Payload<'_> = parse(json)?;
+        let mut payload = Payload::default();
+        parse(json, &mut payload)?;
         let kind = std::mem::take(&mut payload.kind);
         let kind = match kind.as_str() {
             "" => name,
@@ -145,26 +144,28 @@ impl Dialect for Responses {
             return Ok(());
         }
         if kind.is_empty() && payload.object.as_str() == "response" {
-            // An answer that is not streamed. One that is worked on in the background has no output yet.
-            self.over("", parse(json)?, out);
+            // An answer that is not streamed. A background response has no output yet.
+            let mut response = Response::default();
+            parse(json, &mut response)?;
+            self.over("", response, out);
             return Ok(());
         }
         let Some((what, step)) = kind.rsplit_once('.') else {
-            // Gateways name the last event otherwise, such as `response.done`.
+            // Gateways use other names for the last event, such as `response.done`.
             let ends = ["incomplete", "cancelled", "canceled", "failed", "failure"];
             let over = Finish::read(kind) == Some(Finish::Ended(FinishReason::Stop));
             if over || ends.contains(&kind) {
-                self.over(kind, payload.response.0.unwrap_or_default(), out);
+                self.over(kind, *payload.response.0.unwrap_or_default(), out);
             } else if payload.error.error(true).is_some() {
-                // Not an event of this API: a proxy's error.
+                // Not an event of this API, but an error from a proxy.
                 out.fail(api_error(json));
             } else if let Some(response) = payload.response.0 {
-                let said = self
+                let metadata = self
                     .identity
-                    .news(response.model.as_str(), response.id.as_str());
+                    .update(response.model.as_str(), response.id.as_str());
                 let counts = response.usage.0;
                 let usage = counts.and_then(|counts| self.counted.add(&counts));
-                out.say(Said { usage, ..said });
+                out.add_metadata(Metadata { usage, ..metadata });
             }
             return Ok(());
         };
@@ -183,10 +184,10 @@ impl Dialect for Responses {
         };
         let text = place(TokenKind::Text);
         match (step, Piece::read(what)) {
-            ("delta", Some(Piece::Text)) => self.give(text, payload.delta.0, out),
+            ("delta", Some(Piece::Text)) => self.push_text(text, payload.delta.0, out),
             ("delta", Some(Piece::Refusal)) => self.refuse(text, payload.delta.0, out),
             ("delta", Some(Piece::Reasoning)) => {
-                self.give(place(TokenKind::Reasoning), payload.delta.0, out);
+                self.push_text(place(TokenKind::Reasoning), payload.delta.0, out);
             }
             ("delta", Some(Piece::Audio)) => {
                 self.media(place(TokenKind::Media), payload.delta.0, out);
@@ -198,7 +199,7 @@ impl Dialect for Responses {
                 out.push(self.calls.piece(self.key, piece.as_str()));
             }
             ("done", Some(Piece::Text)) if !self.given.has(text) => {
-                self.give(text, Text(Some(payload.whole.0)), out);
+                self.push_text(text, Text(Some(payload.whole.0)), out);
             }
             ("done", Some(Piece::Refusal)) if !self.given.has(text) => {
                 self.refuse(text, Text(Some(payload.whole.0)), out);
@@ -206,7 +207,7 @@ impl Dialect for Responses {
             ("done", Some(Piece::Reasoning)) => {
                 let place = place(TokenKind::Reasoning);
                 if !self.given.has(place) {
-                    self.give(place, Text(Some(payload.whole.0)), out);
+                    self.push_text(place, Text(Some(payload.whole.0)), out);
                 }
             }
             ("done", Some(Piece::Part)) => {
@@ -217,7 +218,7 @@ impl Dialect for Responses {
             }
             ("done", Some(Piece::Arguments)) => {
                 let known = !self.calls.is_new(self.key);
-                // The name may come with the finished item.
+                // The name may arrive with the finished item.
                 if known || payload.name.filled().is_some() {
                     self.asks |= !what.starts_with("mcp_");
                     self.arguments(&payload.whole.0, out);
@@ -230,7 +231,7 @@ impl Dialect for Responses {
                 }
             }
             ("done", Some(Piece::Item)) => {
-                self.item(payload.output_index.0, item.unwrap_or_default(), out);
+                self.item(payload.output_index.0, *item.unwrap_or_default(), out);
             }
             _ if payload.error.error(true).is_some() => out.fail(api_error(json)),
             _ => {}
@@ -249,9 +250,9 @@ impl Dialect for Responses {
     }
 }
 
-/// What pieces of text give.
+/// Handling of pieces of text.
 impl Responses {
-    fn give(&mut self, place: Place, text: Text<'_>, out: &mut Out) {
+    fn push_text(&mut self, place: Place, text: Text<'_>, out: &mut Out) {
         if let Some(text) = text.filled() {
             self.given.note(place);
             out.push(ProviderToken::new(place.kind, text));
@@ -272,13 +273,13 @@ impl Responses {
         }
     }
 
-    /// A part of an item, whole.
+    /// Reads a whole part of an item.
     fn part(&mut self, place: impl Fn(TokenKind) -> Place, part: Part<'_>, out: &mut Out) {
         let kind = part.token_kind();
         if part.kind.as_str() == "refusal" {
             self.refuse(place(kind), part.text, out);
         } else {
-            self.give(place(kind), part.text, out);
+            self.push_text(place(kind), part.text, out);
         }
         let media = place(TokenKind::Media);
         if !self.given.has(media) {
@@ -286,7 +287,7 @@ impl Responses {
         }
     }
 
-    /// An item of the output, whole: what was not given before.
+    /// Reads a whole item of the output and yields what was not yielded before.
     fn item(&mut self, index: Option<u64>, item: Item<'_>, out: &mut Out) {
         if item.is_call() {
             if self.calls.is_new(self.key) {
@@ -326,7 +327,7 @@ impl Responses {
                 self.part(|kind| of(kind, Some(at)), part, out);
             }
         }
-        // The image itself, after what it looked like on the way.
+        // The final image, after the partial ones.
         self.media(of(TokenKind::Media, None), item.result, out);
     }
 
@@ -343,7 +344,7 @@ impl Responses {
         }
     }
 
-    /// The arguments of a call, whole.
+    /// Reads the whole arguments of a call.
     fn arguments(&mut self, whole: &str, out: &mut Out) {
         let lacks = !whole.is_empty() && self.calls.lacks_arguments(self.key);
         if self.calls.waits(self.key) || lacks {
@@ -351,7 +352,7 @@ impl Responses {
         }
     }
 
-    /// The output of a response of which nothing was given.
+    /// Reads the output of a response of which nothing was yielded.
     fn output(&mut self, output: List<Item<'_>>, out: &mut Out) {
         let any = |kind| Place {
             kind,
@@ -362,7 +363,7 @@ impl Responses {
         let kinds = [TokenKind::Text, TokenKind::Reasoning, TokenKind::Media];
         let given = kinds.map(|kind| self.given.has(any(kind)));
         for (index, item) in (0..).zip(output) {
-            // A call may have been announced, and its arguments come only here.
+            // A call may have been announced, with its arguments only here.
             let keys = [index, fingerprint(item.id.as_str())];
             let lacking = keys
                 .into_iter()
@@ -382,7 +383,7 @@ impl Responses {
 }
 
 impl Responses {
-    /// The last event: why there are no more.
+    /// Handles the last event.
     fn over<'a>(&mut self, kind: &str, response: Response<'a>, out: &mut Out) {
         self.output(response.output, out);
         if let Some(call) = self.calls.flush() {
@@ -392,7 +393,7 @@ impl Responses {
         let said_word = |word: Text<'a>| word.filled().filter(|word| Finish::read(word).is_some());
         let status = said_word(response.status);
         let why = said_word(detail.reason);
-        // What the last event is, where its name says so, and else the response's status.
+        // The last event's name decides if it is known, and otherwise the response's status.
         let end = match kind {
             "completed" | "incomplete" | "failed" | "cancelled" => kind,
             "canceled" | "failure" => status.as_deref().unwrap_or(kind),
@@ -408,22 +409,22 @@ impl Responses {
         let reason = reason.unwrap_or_else(|| end.to_owned().into());
         let finish = Finish::read(&reason);
         let failed = failed_end || finish == Some(Finish::Failed);
-        let said = self
+        let metadata = self
             .identity
-            .news(response.model.as_str(), response.id.as_str());
+            .update(response.model.as_str(), response.id.as_str());
         let finish = match finish.map(Finish::reason) {
             Some(FinishReason::Stop) if self.asks => FinishReason::ToolCalls,
-            // Cut, for a reason that is new.
+            // Incomplete for an unknown reason.
             Some(FinishReason::Other) if incomplete => FinishReason::Length,
             finish => finish.unwrap_or(FinishReason::Other),
         };
         let counts = response.usage.0;
-        out.say(Said {
+        out.add_metadata(Metadata {
             cost: counts.as_ref().and_then(UsageFields::cost),
             usage: counts.and_then(|counts| self.counted.add(&counts)),
             // A failed response is not complete.
             finish: (!failed).then_some(finish),
-            ..said
+            ..metadata
         });
         out.last_or_other(0).finish_reason = Some(reason.clone().into_owned());
         let own = response.error.error(true);
@@ -436,7 +437,7 @@ impl Responses {
     }
 }
 
-/// Whether a name is one of reasoning.
+/// Returns `true` if a name stands for reasoning.
 fn is_reasoning(what: &str) -> bool {
     what.contains("reasoning") || what.contains("thinking")
 }
@@ -444,21 +445,21 @@ fn is_reasoning(what: &str) -> bool {
 #[derive(Default)]
 struct Payload<'a> {
     kind: Text<'a>,
-    /// Of a response that is not streamed.
+    /// Set if the response is not streamed.
     object: Text<'a>,
     delta: Prose<'a>,
     output_index: Count,
-    /// Of the content, or of the reasoning's summary.
+    /// The index in the content or in the reasoning's summary.
     part_index: Count,
     item_id: Text<'a>,
-    item: Object<Item<'a>>,
+    item: Object<Box<Item<'a>>>,
     part: Object<Box<Part<'a>>>,
-    /// What is whole with a `done` event.
+    /// The whole content of a `done` event.
     whole: Arguments<'a>,
-    /// Of a function.
+    /// The name of a function.
     name: Text<'a>,
     image: Text<'a>,
-    response: Object<Response<'a>>,
+    response: Object<Box<Response<'a>>>,
     error: ErrorField<'a>,
 }
 
@@ -486,13 +487,13 @@ impl<'de> Fields<'de> for Payload<'de> {
     }
 }
 
-/// A part of an item: of a message, or of the reasoning.
+/// A part of a message or of the reasoning.
 #[derive(Default)]
 struct Part<'a> {
     kind: Text<'a>,
-    /// Of the answer, a refusal, reasoning, or what is spoken.
+    /// The text of the answer, a refusal, reasoning or a transcript.
     text: Text<'a>,
-    /// Of media.
+    /// The data of media.
     data: Text<'a>,
 }
 
@@ -543,17 +544,17 @@ impl Item<'_> {
         )
     }
 
-    /// A call of one of OpenAI's own tools, or of an MCP server's that asks for approval, if the
-    /// user is to act on it: the tool's name, the call's id, and its arguments.
+    /// Returns the tool's name, the call's id and its arguments if the application must act on this item: a call of one
+    /// of OpenAI's own tools, or of an MCP server that needs approval.
     fn own_tool(&self) -> Option<(&str, Option<&str>, Cow<'_, str>)> {
         let hosted = match self.kind.as_str() {
             approval @ "mcp_approval_request" => {
-                let asked = serde_json::json!({
+                let arguments = serde_json::json!({
                     "server_label": self.server.as_str(),
                     "name": self.name.as_str(),
                     "arguments": self.arguments.0,
                 });
-                return Some((approval, self.id.0.as_deref(), asked.to_string().into()));
+                return Some((approval, self.id.0.as_deref(), arguments.to_string().into()));
             }
             "computer_call" | "local_shell_call" | "apply_patch_call" => false,
             "shell_call" => {
@@ -578,7 +579,7 @@ impl<'de> Fields<'de> for Item<'de> {
             "call_id" => self.call_id = map.next_value()?,
             "name" => self.name = map.next_value()?,
             "server_label" => self.server = map.next_value()?,
-            // A custom tool has an input, one of OpenAI's own the others.
+            // A custom tool has `input`; OpenAI's own tools have the other fields.
             "arguments" | "input" | "action" | "actions" | "operation" => {
                 let arguments: Arguments<'_> = map.next_value()?;
                 if !arguments.0.is_empty() {
@@ -595,7 +596,7 @@ impl<'de> Fields<'de> for Item<'de> {
     }
 }
 
-/// Where a shell runs.
+/// The environment in which a shell runs.
 #[derive(Default)]
 struct Environment<'a> {
     kind: Text<'a>,
@@ -668,12 +669,11 @@ mod with_reqwest {
     use crate::openai::client::CHAT;
     use crate::request::ProviderRequest;
 
-    /// Reads a response to a request of your own, as
-    /// [`openai::from_response`](crate::openai::from_response) does.
+    /// Reads a response to a request of your own, as [`openai::from_response`](crate::openai::from_response) does.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`openai::from_response`](crate::openai::from_response).
     pub async fn from_response(
         response: reqwest::Response,
     ) -> Result<ProviderStream, RequestError> {
@@ -683,12 +683,12 @@ mod with_reqwest {
 
     /// Requests to the Responses API.
     impl Client {
-        /// Makes a request to the Responses API that is a run's source. `/responses` is added to the
-        /// address's path, unless it ends so, and `"stream": true` to the request, unless it is there.
+        /// Creates a request to the Responses API, the source of a run. `/responses` is appended to the path of the
+        /// address, unless it already ends with it. `"stream": true` is added if the request has no such field.
         ///
         /// # Errors
         ///
-        /// Those of [`chat`](Self::chat).
+        /// The same as for [`chat`](Self::chat).
         pub fn responses<R>(&self, request: &R) -> ProviderRequest<ProviderStream>
         where
             R: Serialize + ?Sized,
@@ -698,15 +698,14 @@ mod with_reqwest {
             self.request(url, None, request, &[("stream", "true")], call)
         }
 
-        /// Makes a request to the Responses API for a whole answer, which is a call's source. An answer
-        /// that comes as a stream all the same is read, too.
+        /// Creates a request to the Responses API for a whole answer, the source of a call. An answer that is streamed
+        /// all the same is read too.
         ///
-        /// A response that is worked on in the background is given at once, without output: its status
-        /// (`queued`) is the finish reason.
+        /// A background response is returned at once, without output. Its finish reason is its status (`queued`).
         ///
         /// # Errors
         ///
-        /// Those of [`chat_once`](Self::chat_once).
+        /// The same as for [`chat_once`](Self::chat_once).
         pub fn responses_once<R>(&self, request: &R) -> ProviderRequest<Completion>
         where
             R: Serialize + ?Sized,
@@ -716,12 +715,12 @@ mod with_reqwest {
             self.request(url, None, request, &[], call)
         }
 
-        /// Sends a [`responses`](Self::responses) request and gives its tokens. The future borrows
-        /// nothing.
+        /// Sends a [`responses`](Self::responses) request and returns its tokens, as
+        /// [`chat_stream`](Self::chat_stream) does.
         ///
         /// # Errors
         ///
-        /// Those of [`chat`](Self::chat).
+        /// The same as for [`chat`](Self::chat).
         pub fn responses_stream<R>(
             &self,
             request: &R,

@@ -1,4 +1,4 @@
-//! What a scripted provider answers.
+//! Answers of a scripted provider.
 
 use std::time::Duration;
 
@@ -8,18 +8,17 @@ use hyper::http::StatusCode;
 use l0_core::{FinishReason, Usage};
 use serde_json::Value;
 
-/// One answer of a [`ScriptedProvider`](super::ScriptedProvider), in the format of the API that is
-/// asked.
+/// One answer of a [`ScriptedProvider`](super::ScriptedProvider), in the format of the API that is called.
 ///
-/// A stream, unless it has a [`body`](Self::body) or a [`status`](Self::status) that is no success, or
-/// is one of [`embeddings`](Self::embeddings). The steps come in the order in which they are called.
-/// After the last one, the stream ends as the API's streams do: with a finish reason, the token counts
-/// and its end mark. The steps [`error`](Self::error), [`end`](Self::end), [`cut`](Self::cut) and
-/// [`hang`](Self::hang) end it in other ways; what is added after one of them never comes.
+/// It is a stream, unless it has a [`body`](Self::body) or a [`status`](Self::status) that is not a success, or is one
+/// of [`embeddings`](Self::embeddings). Steps run in the order in which they are added. After the last one, the stream
+/// ends as the API's streams do: with a finish reason, the token counts and its end mark. The steps
+/// [`error`](Self::error), [`end`](Self::end), [`cut`](Self::cut) and [`hang`](Self::hang) end it in other ways; later
+/// steps never run.
 ///
-/// A request that asks for no stream gets the same answer whole, as JSON: after all of its waits, and
-/// without what [`raw`](Self::raw) adds. [`error`](Self::error) is then the status of the response, and
-/// after [`end`](Self::end), [`cut`](Self::cut) or [`hang`](Self::hang) only half of the JSON comes.
+/// A request that does not stream gets the same answer whole, as JSON: after all of its waits, and without
+/// [`raw`](Self::raw) bytes. [`error`](Self::error) is then the status of the response. [`end`](Self::end),
+/// [`cut`](Self::cut) and [`hang`](Self::hang) send only half of the JSON.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Answer {
@@ -30,13 +29,13 @@ pub struct Answer {
     pub(super) usage: Option<Usage>,
     pub(super) finish: Option<FinishReason>,
     pub(super) message: Option<String>,
-    /// The answer to a request for embeddings.
+    /// The vectors of an answer to a request for embeddings.
     pub(super) vectors: Option<Vec<Vec<f32>>>,
-    /// The content type, and the body that is sent as it is.
+    /// The content type and the body, sent unchanged.
     pub(super) body: Option<(HeaderValue, Bytes)>,
 }
 
-/// What happens before the status is sent.
+/// A step before the status is sent.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Connect {
     Wait(Duration),
@@ -76,7 +75,7 @@ impl Answer {
         }
     }
 
-    /// Creates a stream of these pieces of text.
+    /// Creates a stream of these pieces of text, one token each.
     pub fn text<I>(tokens: I) -> Self
     where
         I: IntoIterator,
@@ -85,8 +84,8 @@ impl Answer {
         Self::new().tokens(tokens)
     }
 
-    /// Creates an answer to a request for embeddings: a vector for each input. Of these, a request for
-    /// one gets the first.
+    /// Creates an answer to a request for embeddings: one vector per input. A request for a single embedding gets the
+    /// first vector.
     pub fn embeddings<I>(vectors: I) -> Self
     where
         I: IntoIterator,
@@ -97,34 +96,33 @@ impl Answer {
         answer
     }
 
-    /// Creates an answer with this status. If it is no success, the body is an error as the API
-    /// writes it.
+    /// Creates an answer with this status. If it is not a success, the body is an error in the API's format.
     ///
     /// # Panics
     ///
-    /// Panics if this is no final status, which is one from 200 to 999.
+    /// Panics if the status is not final, which means from 200 to 999.
     pub fn status(status: u16) -> Self {
         let mut answer = Self::new();
         answer.status = final_status(status);
         answer
     }
 
-    /// Creates an answer that is this JSON.
+    /// Creates an answer with this JSON as its body.
     pub fn json(body: &Value) -> Self {
         Self::new().body("application/json", body.to_string())
     }
 
-    /// Sets the body, which is sent as it is: there are no steps then.
+    /// Sets the body, which is sent unchanged, without any steps.
     ///
     /// # Panics
     ///
-    /// Panics if the content type is none that a header may have.
+    /// Panics if the content type is not a valid header value.
     pub fn body(mut self, content_type: &str, body: impl Into<Bytes>) -> Self {
         self.body = Some((header_value(content_type), body.into()));
         self
     }
 
-    /// Sets the message of the error that a status without success comes with.
+    /// Sets the message of the error for a status that is not a success.
     pub fn message(mut self, message: impl Into<String>) -> Self {
         self.message = Some(message.into());
         self
@@ -134,22 +132,22 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// Panics if the name or the value is none that a header may have.
+    /// Panics if the name or the value is not allowed in a header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            panic!("`{name}` is no name of a header");
+            panic!("`{name}` is not a valid header name");
         };
         self.headers.append(header, header_value(value));
         self
     }
 
-    /// Waits this long before the status is sent.
+    /// Waits before the status is sent.
     pub fn connect_wait(mut self, duration: Duration) -> Self {
         self.connect.push(Connect::Wait(duration));
         self
     }
 
-    /// Hangs: the connection stays open, and nothing comes, not even a status.
+    /// Hangs before the status: the connection stays open, and nothing is sent.
     pub fn connect_hang(mut self) -> Self {
         self.connect.push(Connect::Hang);
         self
@@ -179,8 +177,7 @@ impl Answer {
         self.step(Step::Reasoning(text.into()))
     }
 
-    /// Sends a tool call, whose arguments come in these pieces. Gemini's and Ollama's come
-    /// whole.
+    /// Sends a tool call with its arguments in these pieces. For Gemini and Ollama, they are sent whole.
     pub fn tool_call<I>(self, id: impl Into<String>, name: impl Into<String>, arguments: I) -> Self
     where
         I: IntoIterator,
@@ -193,26 +190,26 @@ impl Answer {
         })
     }
 
-    /// Sends these bytes as they are, such as `": a comment\n\n"`.
+    /// Sends these bytes unchanged, such as `": a comment\n\n"`.
     pub fn raw(self, bytes: impl Into<Bytes>) -> Self {
         self.step(Step::Raw(bytes.into()))
     }
 
-    /// Waits this long before the next step.
+    /// Waits before the next step.
     pub fn wait(self, duration: Duration) -> Self {
         self.step(Step::Wait(duration))
     }
 
-    /// Tells of an error in the stream, as the API does of one that would have had this status.
+    /// Reports an error in the stream, in the API's format for an error with this status.
     ///
     /// # Panics
     ///
-    /// Panics if this is no final status, which is one from 200 to 999.
+    /// Panics if the status is not final, which means from 200 to 999.
     pub fn error(self, status: u16, message: impl Into<String>) -> Self {
         self.step(Step::Error(final_status(status), message.into()))
     }
 
-    /// Ends the stream without a finish reason and an end mark: it is truncated.
+    /// Ends the stream without a finish reason and an end mark, so it is truncated.
     pub fn end(self) -> Self {
         self.step(Step::End)
     }
@@ -222,26 +219,26 @@ impl Answer {
         self.step(Step::Cut)
     }
 
-    /// Hangs: the connection stays open, and nothing more comes.
+    /// Hangs: the connection stays open, and nothing more is sent.
     pub fn hang(self) -> Self {
         self.step(Step::Hang)
     }
 
-    /// Sets the token counts, which are sent where the API sends them. Without them, there are none.
-    /// Counts that an API has no name for are left out.
+    /// Sets the token counts, which are sent where the API sends them. Without this, none are sent. Counts that an API
+    /// does not have are omitted.
     pub const fn usage(mut self, usage: Usage) -> Self {
         self.usage = Some(usage);
         self
     }
 
-    /// Sets the finish reason: unless set, that of tool calls if there is one, and else
-    /// [`FinishReason::Stop`].
+    /// Sets the finish reason. The default is [`FinishReason::ToolCalls`] if the answer has a tool call, and
+    /// [`FinishReason::Stop`] otherwise.
     pub const fn finish(mut self, finish: FinishReason) -> Self {
         self.finish = Some(finish);
         self
     }
 
-    /// Whether the steps or the vectors are sent.
+    /// Returns `true` if the steps or the vectors are sent.
     pub(super) fn is_scripted(&self) -> bool {
         self.body.is_none() && self.status.is_success()
     }
@@ -256,14 +253,14 @@ impl Default for Answer {
 fn final_status(status: u16) -> StatusCode {
     let known = StatusCode::from_u16(status).ok();
     let Some(status) = known.filter(|status| !status.is_informational()) else {
-        panic!("{status} is no final status");
+        panic!("{status} is not a final status");
     };
     status
 }
 
 fn header_value(value: &str) -> HeaderValue {
     let Ok(value) = HeaderValue::from_str(value) else {
-        panic!("the value of a header has characters that none may have");
+        panic!("the value of a header has characters that are not allowed in a header");
     };
     value
 }

@@ -1,4 +1,4 @@
-//! How each API writes an answer.
+//! Serialization of a streamed answer for each API.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Step};
 
-/// Whose API is asked.
+/// The API of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Api {
     Chat,
@@ -18,21 +18,21 @@ pub(super) enum Api {
     Gemini,
     /// Ollama's `/api/chat`.
     Ollama,
-    /// Ollama's `/api/generate`, which has no message around the text.
+    /// Ollama's `/api/generate`, whose text is not nested in a message.
     OllamaGenerate,
 }
 
-/// What is asked of an API.
+/// The kind of result that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     Answer,
-    /// The embedding of one input, as Gemini's API has it.
+    /// The embedding of one input, as in Gemini's API.
     Embedding,
     Embeddings,
 }
 
-/// Which API is asked for what, as the end of the path says.
-pub(super) fn asked(path: &str) -> Option<(Api, Task)> {
+/// Returns the API and the task of a path, which its last segment identifies.
+pub(super) fn endpoint(path: &str) -> Option<(Api, Task)> {
     Some(match path.rsplit('/').next()? {
         "completions" => (Api::Chat, Task::Answer),
         "embeddings" => (Api::Chat, Task::Embeddings),
@@ -51,7 +51,7 @@ pub(super) fn asked(path: &str) -> Option<(Api, Task)> {
 }
 
 impl Api {
-    /// What the streams of this API are.
+    /// Returns the content type of this API's streams.
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Self::Ollama | Self::OllamaGenerate => "application/x-ndjson",
@@ -59,7 +59,7 @@ impl Api {
         }
     }
 
-    /// An error, as the body of a response.
+    /// Returns an error as the body of a response.
     pub(super) fn error(self, status: StatusCode, message: &str) -> Value {
         let word = match status.as_u16() {
             401 => "authentication_error",
@@ -73,7 +73,7 @@ impl Api {
         };
         match self {
             Self::Chat => {
-                // A text, as OpenAI's is: `async-openai` takes no number.
+                // A string, as OpenAI sends it: `async-openai` accepts no number.
                 let code = status.as_str();
                 json!({ "error": { "message": message, "type": word, "param": null, "code": code } })
             }
@@ -102,7 +102,7 @@ impl Api {
     }
 }
 
-/// What a body does, one after another.
+/// A step of a body.
 #[derive(Debug, Clone)]
 pub(super) enum Part {
     Bytes(Bytes),
@@ -111,7 +111,7 @@ pub(super) enum Part {
     Hang,
 }
 
-/// The body of a stream that follows the answer's steps.
+/// Returns the body of a stream that follows the answer's steps.
 pub(super) fn stream(api: Api, model: &str, id: &str, answer: &Answer) -> Vec<Part> {
     let mut writer = Writer {
         api,
@@ -151,7 +151,7 @@ pub(super) fn stream(api: Api, model: &str, id: &str, answer: &Answer) -> Vec<Pa
     writer.parts
 }
 
-/// What is open: the block of a message, or the item of a response.
+/// The open part: a block of a message or an item of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Block {
     Text,
@@ -164,16 +164,16 @@ struct Writer<'a> {
     id: &'a str,
     usage: Option<Usage>,
     open: Option<Block>,
-    /// How many blocks or items have been closed.
+    /// Number of closed blocks or items.
     blocks: usize,
     calls: usize,
-    /// How many events a response has had.
+    /// Number of events of a response.
     events: usize,
     parts: Vec<Part>,
 }
 
 impl Writer<'_> {
-    /// Writes an event; with its type as its name, where there is one.
+    /// Writes an event, with its type as its name if the API names events.
     fn event(&mut self, mut payload: Value) {
         if matches!(self.api, Api::Ollama | Api::OllamaGenerate) {
             self.parts.push(Part::Bytes(format!("{payload}\n").into()));
@@ -236,7 +236,7 @@ impl Writer<'_> {
             Api::Chat => self.delta(&json!({ "role": "assistant", "content": "" }), None),
             Api::Responses => self.response("response.created", "in_progress", json!({})),
             Api::Messages => {
-                // The output's counts come with the end.
+                // The output counts follow at the end.
                 let mut input = self.usage.unwrap_or_default();
                 input.output = input.input.and(Some(0));
                 let (id, model) = (self.id, self.model);
@@ -249,13 +249,13 @@ impl Writer<'_> {
         }
     }
 
-    /// A line of Ollama's, with these fields of the message.
+    /// Writes one of Ollama's lines, with these fields of the message.
     fn line(&mut self, fields: &Value) {
         let line = ollama_line(self.api, self.model, fields);
         self.event(line);
     }
 
-    /// Closes the open block, unless it is of this kind; says whether one is to be opened.
+    /// Closes the open block, unless it is of this kind. Returns `true` if one must be opened.
     fn change(&mut self, to: Option<Block>) -> bool {
         if self.open == to {
             return false;
@@ -482,11 +482,11 @@ impl Writer<'_> {
     }
 }
 
-/// How an API says why an answer ended.
+/// An API's representation of how an answer ended.
 pub(super) struct Ending {
-    /// The reason; of a response, why it is incomplete, or empty.
+    /// The reason. For a response, why it is incomplete; empty if it is complete.
     pub(super) reason: &'static str,
-    /// Of a response.
+    /// The status of a response.
     pub(super) status: &'static str,
 }
 
@@ -503,7 +503,7 @@ impl Ending {
                 Length => ("max_output_tokens", "incomplete"),
                 ContentFilter => ("content_filter", "incomplete"),
                 Refusal => ("refusal", "incomplete"),
-                // It has no word for any other reason.
+                // The API has no word for any other reason.
                 _ => ("", "other"),
             },
             Api::Messages => match finish {
@@ -527,7 +527,7 @@ impl Ending {
         Self { reason, status }
     }
 
-    /// The `incomplete_details` of a response.
+    /// Returns the `incomplete_details` of a response.
     pub(super) fn details(&self) -> Value {
         match self.reason {
             "" => Value::Null,
@@ -536,7 +536,7 @@ impl Ending {
     }
 }
 
-/// The counts of an answer, as an API writes them.
+/// Returns the token counts in the API's format.
 pub(super) fn usage_of(api: Api, usage: &Usage) -> Value {
     match api {
         Api::Chat => chat_usage(usage, ["prompt", "completion"]),
@@ -550,7 +550,7 @@ pub(super) fn usage_of(api: Api, usage: &Usage) -> Value {
     }
 }
 
-/// A line of Ollama's that is not the last one, with these fields of the message.
+/// Returns a line of Ollama that is not the last one, with these fields of the message.
 pub(super) fn ollama_line(api: Api, model: &str, fields: &Value) -> Value {
     let mut line = json!({ "model": model, "created_at": "2023-11-14T22:13:20Z", "done": false });
     let content = fields["content"].as_str().unwrap_or_default();
@@ -573,7 +573,7 @@ pub(super) fn ollama_line(api: Api, model: &str, fields: &Value) -> Value {
     line
 }
 
-/// Makes a line of Ollama's the last one.
+/// Turns a line of Ollama into the last one.
 pub(super) fn ollama_end(line: &mut Value, reason: &str, usage: Option<Value>) {
     line["done"] = true.into();
     line["done_reason"] = reason.into();
@@ -582,7 +582,7 @@ pub(super) fn ollama_end(line: &mut Value, reason: &str, usage: Option<Value>) {
     }
 }
 
-/// A call, as Ollama has it.
+/// Returns a call in Ollama's format.
 pub(super) fn ollama_call(index: usize, id: &str, name: &str, arguments: &str) -> Value {
     let arguments = match arguments {
         "" => json!({}),
@@ -591,7 +591,7 @@ pub(super) fn ollama_call(index: usize, id: &str, name: &str, arguments: &str) -
     json!({ "id": id, "function": { "index": index, "name": name, "arguments": arguments } })
 }
 
-/// A call, as a part of Gemini's.
+/// Returns a call as a part of Gemini's content.
 pub(super) fn function_call(id: &str, name: &str, arguments: &str) -> Value {
     let mut call = json!({ "id": id, "name": name });
     if !arguments.is_empty() {
@@ -600,12 +600,12 @@ pub(super) fn function_call(id: &str, name: &str, arguments: &str) -> Value {
     json!({ "functionCall": call })
 }
 
-/// A call's arguments as JSON; a text if they are none.
+/// Returns a call's arguments as JSON, or as a string if they are not JSON.
 pub(super) fn parsed(arguments: &str) -> Value {
     serde_json::from_str(arguments).unwrap_or_else(|_| arguments.into())
 }
 
-/// An object of what is there.
+/// Returns an object of the counts that are present.
 fn counts<const N: usize>(counts: [(&str, Option<u64>); N]) -> Value {
     let there = counts
         .into_iter()
@@ -613,7 +613,7 @@ fn counts<const N: usize>(counts: [(&str, Option<u64>); N]) -> Value {
     Value::Object(there.collect())
 }
 
-/// The counts of both of OpenAI's APIs, which name the whole differently.
+/// Returns the counts for both of OpenAI's APIs, which name input and output differently.
 fn chat_usage(usage: &Usage, [input, output]: [&str; 2]) -> Value {
     let tokens = |of: &str| format!("{of}_tokens");
     let mut all = counts([
@@ -634,7 +634,7 @@ fn chat_usage(usage: &Usage, [input, output]: [&str; 2]) -> Value {
     all
 }
 
-/// Anthropic counts the cache beside the input.
+/// Anthropic's input excludes the cache.
 fn messages_usage(usage: &Usage) -> Value {
     let written = usage.cache_write_input.unwrap_or(0);
     let cache = usage.cached_input.unwrap_or(0).saturating_add(written);
@@ -649,7 +649,7 @@ fn messages_usage(usage: &Usage) -> Value {
     ])
 }
 
-/// Gemini counts the reasoning beside the output.
+/// Gemini's output excludes the reasoning.
 fn gemini_usage(usage: &Usage) -> Value {
     let reasoning = usage.reasoning.unwrap_or(0);
     counts([

@@ -1,7 +1,7 @@
-//! Test a service against a provider that follows a script.
+//! Tests a service against a provider that follows a script.
 //!
-//! A [`ScriptedProvider`] is a server on the loopback that speaks the APIs of all providers. What is
-//! tested needs nothing but its address:
+//! A [`ScriptedProvider`] is a server on the loopback interface that speaks the APIs of all providers. The code under
+//! test only needs its address:
 //!
 //! ```
 //! use l0_core::Usage;
@@ -33,8 +33,8 @@
 //! # }
 //! ```
 //!
-//! Pauses are real time, as this is a server: under Tokio's paused clock they may be over before
-//! bytes have gone through the socket. A test with a paused clock has `l0_core::testing::Script`.
+//! Pauses take real time, as this is a server. Under Tokio's paused clock they can end before bytes have passed through
+//! the socket. For tests with a paused clock, use `l0_core::testing::Script`.
 
 mod answer;
 mod api;

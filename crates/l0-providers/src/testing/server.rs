@@ -22,26 +22,25 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use super::answer::{Answer, Connect};
-use super::api::{Api, Part, Task, asked, stream};
+use super::api::{Api, Part, Task, endpoint, stream};
 use super::whole;
 
-/// The largest body of a request: 16 MiB.
+/// Limit on the body of a request: 16 MiB.
 const MAX_REQUEST: usize = 16 * 1024 * 1024;
 
-/// How many requests are kept.
+/// Limit on the requests that are kept.
 const MAX_KEPT: usize = 1_000;
 
-/// What stands in place of the value of a header that may hold a secret.
+/// Replaces the value of a header that may contain a secret.
 const HIDDEN: &str = "(hidden)";
 
-/// A provider on the loopback that answers by a script.
+/// A provider on the loopback interface that follows a script.
 ///
-/// It speaks Chat Completions, Responses, Messages, Gemini's `streamGenerateContent` and Ollama's own
-/// API, and for requests that ask for no stream the same and `generateContent`; and it gives embeddings,
-/// of OpenAI's API, Gemini's and Ollama's. Which one, the end of a request's path says, whatever comes before it. A request
-/// takes the next answer; one
-/// for which there is none left gets status 404 and a message that says so. It listens on 127.0.0.1,
-/// on a free port, and stops when it is dropped.
+/// It speaks Chat Completions, Responses, Messages, Gemini's `streamGenerateContent` and Ollama's own API. It answers
+/// requests that do not stream too, including `generateContent`, and requests for embeddings of OpenAI's, Gemini's and
+/// Ollama's APIs. The end of a request's path selects the API; the start of the path does not matter. Each request
+/// takes the next answer. Without one, it gets status 404 and a message that reports this. The server listens on
+/// 127.0.0.1, on a free port, and stops when it is dropped.
 pub struct ScriptedProvider {
     address: SocketAddr,
     state: Arc<Mutex<State>>,
@@ -59,7 +58,7 @@ enum Answers {
     Made(Box<dyn FnMut(&Request) -> Answer + Send>),
 }
 
-/// What came to a [`ScriptedProvider`].
+/// A request that a [`ScriptedProvider`] received.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Request {
@@ -67,15 +66,14 @@ pub struct Request {
     pub method: String,
     /// The path, without the query, which may hold a key.
     pub path: String,
-    /// The headers, by their names in lower case. Those that may hold a secret have the value
-    /// `(hidden)`.
+    /// The headers, by lower-case name. The value of a header that may contain a secret is `(hidden)`.
     pub headers: BTreeMap<String, String>,
-    /// The body as JSON; a text if it is none, and null if it is empty.
+    /// The body as JSON: a string if it is not JSON, and null if it is empty.
     pub body: Value,
 }
 
 impl Request {
-    /// Returns the model that is asked for, which Gemini's API has in the path.
+    /// Returns the model of the request, which Gemini's API has in the path.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         let in_path = || self.path.rsplit('/').next()?.split_once(':');
@@ -83,11 +81,11 @@ impl Request {
         self.body["model"].as_str().or(in_path)
     }
 
-    /// Whether a stream is asked for.
+    /// Returns `true` if the request asks for a stream.
     fn streams(&self) -> bool {
         let stream = &self.body["stream"];
-        match asked(&self.path) {
-            // Unless it is told otherwise.
+        match endpoint(&self.path) {
+            // Ollama streams by default.
             Some((Api::Ollama | Api::OllamaGenerate, _)) => *stream != false,
             _ => self.path.ends_with(":streamGenerateContent") || *stream == true,
         }
@@ -95,22 +93,20 @@ impl Request {
 }
 
 impl ScriptedProvider {
-    /// Starts a server that gives these answers, one to each request in the order in which they
-    /// come.
+    /// Starts a server that returns these answers, one per request, in order.
     ///
     /// # Errors
     ///
-    /// Returns an error if no loopback port can be had.
+    /// Returns an error if no loopback port is available.
     pub async fn start(answers: impl IntoIterator<Item = Answer>) -> io::Result<Self> {
         Self::serve(Answers::Listed(answers.into_iter().collect())).await
     }
 
-    /// Starts a server that asks this function for each answer. It is called for one request at a
-    /// time.
+    /// Starts a server that calls this function for each answer. It is called for one request at a time.
     ///
     /// # Errors
     ///
-    /// Returns an error if no loopback port can be had.
+    /// Returns an error if no loopback port is available.
     pub async fn answering(
         answer: impl FnMut(&Request) -> Answer + Send + 'static,
     ) -> io::Result<Self> {
@@ -133,13 +129,13 @@ impl ScriptedProvider {
         })
     }
 
-    /// Returns what a client of any of the APIs takes as its base URL.
+    /// Returns the base URL for a client of any of the APIs.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Returns the requests so far, at most the first 1,000.
+    /// Returns the requests received so far, at most the first 1,000.
     #[must_use]
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.state).requests.clone()
@@ -164,12 +160,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The connections end with this future.
+/// Connections end with this future.
 async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((socket, _)) = listener.accept().await else {
-            // There may be too many open files; some are closed soon.
+            // There may be too many open files, of which some will be closed soon.
             sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -179,13 +175,13 @@ async fn accept(listener: TcpListener, state: Arc<Mutex<State>>) {
 }
 
 async fn serve_connection(socket: TcpStream, state: Arc<Mutex<State>>) {
-    // Each event is to go out by itself. What cannot be set makes it slower.
+    // Each event must be sent by itself. A failure to set this only delays it.
     let _ = socket.set_nodelay(true);
     let respond = service_fn(|request| async {
         let response = respond(&state, request).await;
         Ok::<_, Infallible>(response)
     });
-    // A client that goes away is none of the server's business, nor is a cut that it is to make.
+    // Clients may disconnect, and answers may cut the connection: both end it with an error.
     let connection = http1::Builder::new().serve_connection(TokioIo::new(socket), respond);
     let _ = connection.await;
 }
@@ -214,21 +210,23 @@ async fn respond(state: &Mutex<State>, request: hyper::Request<Incoming>) -> Res
                 .unwrap_or_else(|_| String::from_utf8_lossy(text).into()),
         },
     };
-    let asked = asked(&request.path);
-    let (answer, number) = take(state, &request, asked);
+    let endpoint = endpoint(&request.path);
+    let (answer, number) = take(state, &request, endpoint);
     for step in &answer.connect {
         match step {
             Connect::Wait(duration) => sleep(*duration).await,
             Connect::Hang => pending().await,
         }
     }
-    let mut response = match (answer.body.clone(), asked) {
+    let mut response = match (answer.body.clone(), endpoint) {
         (Some((content_type, body)), _) => whole(answer.status, content_type, body),
-        (None, Some(asked)) if answer.is_scripted() => scripted(&answer, asked, &request, number),
-        (None, asked) => {
+        (None, Some(endpoint)) if answer.is_scripted() => {
+            scripted(&answer, endpoint, &request, number)
+        }
+        (None, endpoint) => {
             let reason = answer.status.canonical_reason().unwrap_or("scripted");
             let message = answer.message.as_deref().unwrap_or(reason);
-            let (api, _) = asked.unwrap_or((Api::Chat, Task::Answer));
+            let (api, _) = endpoint.unwrap_or((Api::Chat, Task::Answer));
             let error = api.error(answer.status, message);
             whole(answer.status, json_type(), error.to_string().into())
         }
@@ -237,7 +235,7 @@ async fn respond(state: &Mutex<State>, request: hyper::Request<Incoming>) -> Res
     response
 }
 
-/// The response that follows an answer's steps, or has its vectors.
+/// Returns the response that follows an answer's steps or has its vectors.
 fn scripted(
     answer: &Answer,
     (api, task): (Api, Task),
@@ -270,8 +268,8 @@ fn scripted(
     )
 }
 
-/// The answer to a request, and the request's number.
-fn take(state: &Mutex<State>, request: &Request, asked: Option<(Api, Task)>) -> (Answer, usize) {
+/// Returns the answer to a request, and the request's number.
+fn take(state: &Mutex<State>, request: &Request, endpoint: Option<(Api, Task)>) -> (Answer, usize) {
     let mut state = lock(state);
     state.count += 1;
     let number = state.count;
@@ -283,38 +281,38 @@ fn take(state: &Mutex<State>, request: &Request, asked: Option<(Api, Task)>) -> 
         Answers::Listed(answers) => answers.pop_front(),
     };
     let Some(answer) = next else {
-        let message = format!("the script has no answer to request {number}");
+        let message = format!("the script has no answer for request {number}");
         return (Answer::status(404).message(message), number);
     };
-    let Some(refusal) = refusal(&answer, request, asked) else {
+    let Some(refusal) = refusal(&answer, request, endpoint) else {
         return (answer, number);
     };
-    // It is for another request.
+    // It belongs to another request.
     if let Answers::Listed(answers) = &mut state.answers {
         answers.push_front(answer);
     }
     (refusal, number)
 }
 
-/// What a request gets that this answer does not fit.
-fn refusal(answer: &Answer, request: &Request, asked: Option<(Api, Task)>) -> Option<Answer> {
-    let (status, problem) = match asked {
+/// Returns an error answer if the scripted answer does not fit the request.
+fn refusal(answer: &Answer, request: &Request, endpoint: Option<(Api, Task)>) -> Option<Answer> {
+    let (status, problem) = match endpoint {
         _ if !answer.is_scripted() => return None,
-        None => (404, "no API that is known has this path"),
+        None => (404, "no known API has this path"),
         Some((_, Task::Answer)) if answer.vectors.is_some() => (
             400,
-            "the request asks for no embeddings, and the next answer is of such",
+            "the request does not ask for embeddings, but the next answer has embeddings",
         ),
         Some((_, Task::Embedding | Task::Embeddings)) if answer.vectors.is_none() => (
             400,
-            "the request asks for embeddings, and the next answer is none of such",
+            "the request asks for embeddings, but the next answer has none",
         ),
         Some(_) => return None,
     };
     Some(Answer::status(status).message(format!("{problem}: {}", request.path)))
 }
 
-/// A request's body; `None` if it is too large, or breaks off.
+/// Reads a request's body; `None` if it is too large or breaks off.
 async fn read(mut body: Incoming) -> Option<Vec<u8>> {
     let mut whole = Vec::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
@@ -348,11 +346,11 @@ fn build(status: StatusCode, content_type: HeaderValue, body: Playback) -> Respo
     response
 }
 
-/// A body that does one thing after another.
+/// A body that runs its steps in order.
 struct Playback {
     parts: VecDeque<Part>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// Of a body that is there as a whole.
+    /// The length of a body that is complete.
     length: Option<u64>,
     cutting: bool,
 }
@@ -390,7 +388,7 @@ impl Body for Playback {
                     this.parts.pop_front();
                 }
                 Some(Part::Cut) if !this.cutting => {
-                    // What was sent before is written to the socket first.
+                    // Bytes that were sent before are written to the socket first.
                     this.cutting = true;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -1,4 +1,4 @@
-//! How each API writes an answer that it does not stream.
+//! Serialization of a whole answer for each API.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,15 +11,15 @@ use super::api::{
     Api, Ending, Part, Task, function_call, ollama_call, ollama_end, ollama_line, parsed, usage_of,
 };
 
-/// A whole answer: its status, and what its body does.
+/// A whole answer: its status and the steps of its body.
 pub(super) struct Whole {
     pub(super) status: StatusCode,
     pub(super) parts: Vec<Part>,
-    /// Whether the body is there as a whole, so that its length is known.
+    /// `true` if the body is complete, so its length is known.
     pub(super) is_complete: bool,
 }
 
-/// How the body of an answer ends before it is whole.
+/// How an incomplete body ends.
 #[derive(Clone, Copy)]
 enum Broken {
     Ends,
@@ -27,7 +27,7 @@ enum Broken {
     Hangs,
 }
 
-/// The answer that these steps make: the waits of all of them, and then the JSON.
+/// Returns the answer for these steps: all of their waits, and then the JSON.
 pub(super) fn whole(api: Api, model: &str, id: &str, answer: &Answer) -> Whole {
     let mut parts = Vec::new();
     let mut pieces = Pieces::default();
@@ -45,7 +45,7 @@ pub(super) fn whole(api: Api, model: &str, id: &str, answer: &Answer) -> Whole {
                 name,
                 arguments: arguments.concat(),
             }),
-            // It would be no JSON.
+            // Raw bytes would break the JSON.
             Step::Raw(_) => {}
             Step::Wait(duration) => parts.push(Part::Wait(*duration)),
             Step::Error(status, message) => {
@@ -83,7 +83,7 @@ pub(super) fn whole(api: Api, model: &str, id: &str, answer: &Answer) -> Whole {
     }
 }
 
-/// What an answer consists of.
+/// The content of an answer.
 #[derive(Default)]
 struct Pieces<'a> {
     reasoning: String,
@@ -256,7 +256,7 @@ impl Pieces<'_> {
     }
 }
 
-/// The embeddings of an answer, as the API writes them.
+/// Returns the embeddings of an answer in the API's format.
 pub(super) fn embeddings(
     (api, task): (Api, Task),
     model: &str,

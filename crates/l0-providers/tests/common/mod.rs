@@ -1,4 +1,4 @@
-//! Helpers that the test binaries share.
+//! Helpers shared by the test binaries.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 #[cfg(feature = "reqwest")]
@@ -17,7 +17,7 @@ pub(crate) type Decoded = (Vec<ProviderToken>, Option<ProviderError<Infallible>>
 
 pub(crate) type Body = BoxStream<'static, Result<Vec<u8>, Infallible>>;
 
-/// A provider's format: how its bodies are decoded.
+/// A provider's format, with its decoder.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Dialect {
     pub(crate) name: &'static str,
@@ -40,12 +40,12 @@ pub(crate) const GEMINI: Dialect = Dialect {
     name: "gemini",
     decoder: |body| gemini::decode(body),
 };
-/// Its payloads are lines, unlike those of [`DIALECTS`].
+/// Payloads are lines, unlike those of [`DIALECTS`].
 pub(crate) const OLLAMA: Dialect = Dialect {
     name: "ollama",
     decoder: |body| ollama::decode(body),
 };
-/// Those whose payloads are events.
+/// The dialects whose payloads are events.
 pub(crate) const DIALECTS: [Dialect; 4] = [CHAT, RESPONSES, ANTHROPIC, GEMINI];
 
 impl Dialect {
@@ -81,7 +81,7 @@ impl Dialect {
         self.chunks([body.as_ref().to_vec()])
     }
 
-    /// The tokens of payloads, which must be without error.
+    /// Decodes payloads to tokens, without an error.
     #[track_caller]
     pub(crate) fn tokens(self, payloads: &[&str]) -> Vec<ProviderToken> {
         let (tokens, error) = self.decode(sse(payloads));
@@ -89,7 +89,7 @@ impl Dialect {
         tokens
     }
 
-    /// The tokens of payloads, and the provider's error after them.
+    /// Decodes payloads to tokens and the provider's error after them.
     #[track_caller]
     pub(crate) fn failed(self, payloads: &[&str]) -> (Vec<ProviderToken>, ApiError) {
         match self.decode(sse(payloads)) {
@@ -99,7 +99,7 @@ impl Dialect {
     }
 }
 
-/// The outcome of what never waits, though it may yield to others.
+/// Returns the output of a future that never waits, although it may yield.
 pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     let mut context = Context::from_waker(Waker::noop());
@@ -131,7 +131,7 @@ pub(crate) fn by_bytes(body: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     body.iter().map(|byte| vec![*byte])
 }
 
-/// Cuts a body in two or more at these places, in any order, modulo its length.
+/// Splits a body at these places, in any order, modulo its length.
 pub(crate) fn cut_at(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     let mut places: Vec<_> = places.iter().map(|at| at % (body.len() + 1)).collect();
     places.sort_unstable();
@@ -145,13 +145,13 @@ pub(crate) fn cut_at(body: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     chunks
 }
 
-/// Equality of results, errors by their text and type.
+/// Compares results, and errors by their text and type.
 pub(crate) fn same(a: &Decoded, b: &Decoded) -> bool {
     let shown = |error: &ProviderError<Infallible>| format!("{error:?} {error:#}");
     a.0 == b.0 && a.1.as_ref().map(shown) == b.1.as_ref().map(shown)
 }
 
-/// The payloads as an event stream, without `[DONE]`.
+/// Formats payloads as an event stream, without `[DONE]`.
 pub(crate) fn sse(payloads: &[&str]) -> String {
     payloads.iter().map(|p| format!("data: {p}\n\n")).collect()
 }
@@ -166,7 +166,7 @@ pub(crate) fn delta(delta: &str) -> String {
     choice(&format!(r#"{{"index":0,"delta":{delta}}}"#))
 }
 
-/// Text of the answer, choice 0.
+/// The text of the answer of choice 0.
 pub(crate) fn text_of(tokens: &[ProviderToken]) -> String {
     let text = |token: &&ProviderToken| token.kind == l0_core::TokenKind::Text && token.choice == 0;
     tokens
@@ -192,7 +192,7 @@ pub(crate) fn calls(tokens: &[ProviderToken]) -> Vec<(u32, Option<&str>, Option<
     pieces.collect()
 }
 
-/// Every finish, as it is spelled and as it is read.
+/// Every finish, in the provider's spelling and as it is read.
 pub(crate) fn finishes(
     tokens: &[ProviderToken],
 ) -> Vec<(Option<&str>, Option<l0_core::FinishReason>)> {

@@ -1,4 +1,4 @@
-//! A server on the loopback that gives one answer, and the clients of all providers' APIs.
+//! A server on the loopback interface that returns one answer, and the clients of all providers' APIs.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -10,8 +10,7 @@ use tokio::net::TcpListener;
 
 use super::{ANTHROPIC, CHAT, Dialect, GEMINI, OLLAMA, RESPONSES};
 
-/// Answers each connection with the same bytes, then closes it; gives its address and, for each
-/// request, what it was.
+/// Answers each connection with the same bytes, then closes it. Returns its address and a receiver of the requests.
 pub(crate) async fn server(
     answer: impl Into<Vec<u8>>,
 ) -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
@@ -61,11 +60,11 @@ pub(crate) const KEY: &str = "a-canary-key";
 
 pub(crate) type Opened = BoxFuture<'static, Result<ProviderStream, ProviderError<reqwest::Error>>>;
 
-/// A provider's API: how its client asks, and how a response to a request of one's own is read.
+/// A provider's API: how its client sends, and how a response to your own request is read.
 #[derive(Clone, Copy)]
 pub(crate) struct Api {
     pub(crate) dialect: Dialect,
-    /// The address's path, before what the client adds.
+    /// The path of the address, before the part that the client appends.
     pub(crate) base: &'static str,
     /// Sends a prompt to the API at this address, with [`KEY`].
     pub(crate) ask: fn(base_url: &str, prompt: &str) -> Opened,
@@ -91,7 +90,7 @@ pub(crate) const OLLAMA_API: Api = Api {
     from_response: |response| ollama::from_response(response).boxed(),
 };
 
-/// Those whose streams are events.
+/// The APIs whose streams are events.
 pub(crate) const APIS: [Api; 4] = [
     Api {
         dialect: CHAT,
