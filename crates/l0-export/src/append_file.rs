@@ -1,34 +1,32 @@
-//! [`AppendFile`]: a file that several processes append whole lines to.
+//! [`AppendFile`]: a file to which several processes append whole lines.
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{self, Path, PathBuf};
 
-// `File::lock` came with Rust 1.89. Where it is there too, the trait has to be named.
+// `File::lock` is stable since Rust 1.89. Where it exists, the trait method must be named explicitly.
 #[cfg(any(unix, windows))]
 use fs4::FileExt;
 
-/// A file that several processes append lines to.
+/// A file to which several processes append lines.
 ///
-/// A write is one line, or several, and ends in a line end, as those of
-/// [`json::write_line`](crate::json::write_line) and `csv::Writer` do. A write that returns `Ok` is
-/// whole in the file. One that fails, on a full disk for example, leaves nothing behind: the file is
-/// cut back to where the write began. A line that a process left unfinished, because it died while it
-/// wrote, is ended by the next write, so that only it is lost.
+/// Each write must consist of whole lines, as [`json::write_line`](crate::json::write_line) and
+/// `csv::Writer` produce them. A write that returns `Ok` is complete in the file. A write that fails,
+/// for example on a full disk, leaves nothing behind: the file is truncated to its previous length. If a
+/// process dies during a write, the next write ends the unfinished line, so only that line is lost.
 ///
-/// The file is locked (`flock` on Unix) for the time of a write, so that others who append lines to it
-/// do not come between. There is nothing to flush, and nothing is synced: what was written outlives the
-/// process, and not a loss of power.
+/// Each write holds a file lock (`flock` on Unix), so the lines of several writers do not mix.
+/// No flush is needed and nothing is synced: written lines survive the end of the process, but not a
+/// loss of power.
 ///
 /// # Rotation
 ///
-/// On Unix, each write looks whether the path still leads to the file that is open. When the file was
-/// moved away or replaced, the write goes to the one that is at the path now, which is created if there
-/// is none. A file that was cut to nothing, as `copytruncate` of logrotate does, is appended to from
-/// its start. Lines that are written after such a program has copied the file and before it cuts it are
-/// lost, unless it holds the lock meanwhile, as with `flock FILE sh -c 'cp FILE COPY && : > FILE'`.
-/// Prefer a rotation that renames.
+/// On Unix, each write checks that the path still leads to the open file. If the file was moved or
+/// replaced, the write goes to the file that is now at the path, and creates it if necessary. If the file
+/// was truncated, as by logrotate's `copytruncate`, the write starts at the beginning. Lines that are
+/// written between the copy and the truncation are lost, unless the rotating program holds the lock in
+/// between, as in `flock FILE sh -c 'cp FILE COPY && : > FILE'`. Prefer a rotation that renames.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -46,19 +44,19 @@ use fs4::FileExt;
 pub struct AppendFile {
     file: File,
     path: PathBuf,
-    before: Before,
+    prefix: Prefix,
 }
 
-/// What has to stand in the file before the next line: a header in an empty file, or what ends a line
-/// that was left unfinished. It is asked while the file is locked.
-pub(crate) type Before = fn(&mut File) -> io::Result<Cow<'static, [u8]>>;
+/// Returns the bytes that must precede the next line: the header of an empty file, or the end of an
+/// unfinished line. Called while the file is locked.
+pub(crate) type Prefix = fn(&mut File) -> io::Result<Cow<'static, [u8]>>;
 
 impl AppendFile {
-    /// Opens the file, or creates it.
+    /// Opens the file, and creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened for reading and appending, or its system has no locks.
+    /// If the file cannot be opened for reading and appending, or the file system has no locks.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
         Self::open_with(path.as_ref(), |file| {
             let torn = ends_in_mid_line(file)?;
@@ -66,18 +64,18 @@ impl AppendFile {
         })
     }
 
-    pub(crate) fn open_with(path: &Path, before: Before) -> io::Result<Self> {
-        // As long as the file is open, it is that of the folder in which it was opened.
+    pub(crate) fn open_with(path: &Path, prefix: Prefix) -> io::Result<Self> {
+        // A later change of the working directory must not change the file.
         let path = path::absolute(path)?;
         let file = open(&path)?;
-        let mut opened = Self { file, path, before };
+        let mut opened = Self { file, path, prefix };
         opened.append(b"")?;
         Ok(opened)
     }
 
-    /// Appends these lines and what has to stand before them, or nothing.
+    /// Appends these lines, preceded by what the file needs before them, or nothing at all.
     fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        /// Whoever rotates faster than this gets the lines in a file that has been moved already.
+        /// If rotation is faster than this, the lines go into a file that has already been moved.
         const MAX_REOPENED: usize = 8;
 
         for _ in 0..MAX_REOPENED {
@@ -85,7 +83,7 @@ impl AppendFile {
             if !was_replaced(&self.file, &self.path) {
                 return self.append_locked(lines);
             }
-            // Closing it unlocks it. If there is no other one, it stays open, and others may wait for it.
+            // Closing the old file unlocks it. If opening fails, the old file stays open and is unlocked here.
             match open(&self.path) {
                 Ok(file) => self.file = file,
                 Err(error) => {
@@ -98,9 +96,9 @@ impl AppendFile {
         self.append_locked(lines)
     }
 
-    /// Appends to the file, which is locked, and unlocks it.
+    /// Appends to the locked file, then unlocks it.
     fn append_locked(&mut self, lines: &[u8]) -> io::Result<()> {
-        /// Whoever empties the file more often than this while one line is written gets what they want.
+        /// The limit of attempts for one write while another program keeps emptying the file.
         const MAX_TRIES: usize = 8;
 
         let mut appended = Ok(true);
@@ -110,16 +108,16 @@ impl AppendFile {
                 break;
             }
         }
-        // What is in the file is there. A lock that stays is gone when the file is closed.
+        // The lines are in the file. A lock that cannot be released ends when the file is closed.
         let _ = unlock(&self.file);
         appended.map(drop)
     }
 
-    /// Appends to the file, or says `false` if somebody who takes no lock emptied it meanwhile.
+    /// Appends to the file. Returns `false` if a program without the lock emptied the file during the write.
     fn try_append(&mut self, lines: &[u8]) -> io::Result<bool> {
         let start = self.file.seek(SeekFrom::End(0))?;
-        let before = match (self.before)(&mut self.file) {
-            // What it looked at is gone.
+        let before = match (self.prefix)(&mut self.file) {
+            // The file was emptied while `prefix` read it.
             Err(_) if self.file.seek(SeekFrom::End(0))? < start => return Ok(false),
             before => before?,
         };
@@ -130,8 +128,8 @@ impl AppendFile {
     }
 }
 
-/// Whether the path leads to another file than the open one, or to none. A path that cannot be looked
-/// at says neither.
+/// Returns `true` if the path leads to another file than the open one, or to no file. Returns `false` if
+/// the path cannot be read.
 #[cfg(unix)]
 fn was_replaced(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -144,7 +142,7 @@ fn was_replaced(file: &File, path: &Path) -> bool {
     }
 }
 
-/// The standard library does not say which file is which.
+/// The standard library cannot identify a file on this platform.
 #[cfg(not(unix))]
 fn was_replaced(_: &File, _: &Path) -> bool {
     false
@@ -154,7 +152,7 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).read(true);
     if cfg!(windows) {
-        // There, a file that is open for appending cannot be cut back.
+        // On Windows, a file that is open for appending cannot be truncated.
         options.write(true).truncate(false);
     } else {
         options.append(true);
@@ -162,10 +160,11 @@ fn open(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Writes all bytes at the end of the file, which was at `start`, all at once if it can be. If that fails,
-/// the file is cut back.
-/// Says `false` if the file was emptied meanwhile: the bytes were cut off, or stand at its start, where
-/// others belong before them; then there is nothing in it.
+/// Appends all bytes to the file, which ended at `start`, in a single write if possible. Truncates the file
+/// if that fails.
+///
+/// Returns `false` if another program emptied the file during the write. The bytes are then lost, or at the
+/// start of the file without the prefix that belongs there; the file is left empty.
 fn append_all(file: &mut File, start: u64, bytes: &[u8]) -> io::Result<bool> {
     file.seek(SeekFrom::End(0))?;
     let mut written = 0;
@@ -186,7 +185,7 @@ fn append_all(file: &mut File, start: u64, bytes: &[u8]) -> io::Result<bool> {
     };
     let (end, written) = (end.len(), written as u64);
     let emptied = start > 0 && end <= written;
-    // Nothing but what was written here is cut off. If that fails, the next write ends the line.
+    // Truncates only bytes that were written here. If that fails, the next write ends the line.
     if emptied {
         let _ = file.set_len(0);
     } else if result.is_err() && end == start + written {
@@ -196,7 +195,7 @@ fn append_all(file: &mut File, start: u64, bytes: &[u8]) -> io::Result<bool> {
 }
 
 impl Write for AppendFile {
-    /// Writes all of these bytes or none.
+    /// Writes all of these bytes, or none.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match bytes.last() {
             None => return Ok(0),
@@ -204,7 +203,7 @@ impl Write for AppendFile {
             Some(_) => {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidInput,
-                    "a write to an `AppendFile` has to end in a line end",
+                    "a write to an `AppendFile` must end in a line end",
                 ));
             }
         }
@@ -217,14 +216,14 @@ impl Write for AppendFile {
     }
 }
 
-/// Waits for the lock. A signal that comes meanwhile ends a call and not the wait for it: whoever opens a
-/// file does not expect `Interrupted`, which only writes are tried again for.
+/// Waits for the lock. A signal interrupts the call, but not the wait: callers that open a file do not expect
+/// `Interrupted`, which `write_all` retries only for writes.
 #[cfg(any(unix, windows))]
 fn lock(file: &File) -> io::Result<()> {
     uninterrupted(|| FileExt::lock(file))
 }
 
-/// Calls until no signal comes in between.
+/// Repeats the call while signals interrupt it.
 #[cfg(any(unix, windows))]
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -250,7 +249,7 @@ fn unlock(_: &File) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Whether the last byte is there, and no line end.
+/// Returns `true` if the file is not empty and does not end in a line end.
 pub(crate) fn ends_in_mid_line(file: &mut File) -> io::Result<bool> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(false);
@@ -266,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_a_signal_interrupts_is_made_again_and_no_other() {
+    fn only_a_call_that_a_signal_interrupts_is_repeated() {
         let answers = |kinds: &[io::ErrorKind]| {
             let mut kinds = kinds.iter();
             let mut calls = 0;

@@ -1,23 +1,26 @@
 //! CSV: one telemetry as a row, under a header that is written exactly once.
 //!
-//! The first seven columns are those of the original, in its order: `sessionId`, `duration`,
-//! `tokens`, `tokensPerSecond`, `retries`, `networkErrors`, `violations`. Then come those that are no
-//! numbers: `startTime`, `outcome`, `finishReason`, `model` (that entry of the metadata), `lastModel`,
-//! `errorType`, `errorStatus`, `errorMessage`, `kept`; then every other number of [`Quantity::ALL`](l0_core::Quantity::ALL)
-//! in its order, such as `wastedTokens`, but those that each attempt has; then `driftDetected`,
-//! `driftTypes`, `metadata`.
+//! The columns are, in this order:
 //!
-//! A row is a run. Of one that fell back to another model, `model` is the one that was asked first and
-//! `lastModel` the one that was asked last, which gave the answer if there is one.
+//! 1. the seven columns of the TypeScript library: `sessionId`, `duration`, `tokens`, `tokensPerSecond`,
+//!    `retries`, `networkErrors`, `violations`;
+//! 2. the columns that are not numbers: `startTime`, `outcome`, `finishReason`, `model` (the metadata entry),
+//!    `lastModel`, `errorType`, `errorStatus`, `errorMessage`, `kept`;
+//! 3. every other number of [`Quantity::ALL`](l0_core::Quantity::ALL) in its order, such as `wastedTokens`,
+//!    except numbers of single attempts;
+//! 4. `driftDetected`, `driftTypes`, `metadata`.
 //!
-//! Durations are milliseconds; what is unknown is empty. Counts by a label (`errorsByType`),
-//! lists and maps are compact JSON. Quoting is that of RFC 4180, with LF line ends.
+//! Each run has one row. If a run fell back to another model, `model` is the first model that was called,
+//! and `lastModel` the last one, which gave the answer if there is one.
 //!
-//! A cell that a spreadsheet would take for a formula (it begins with `=`, `+`, `-`, `@`, a tab or
-//! a line end) is preceded by an apostrophe, and so is one that begins with an apostrophe of its
-//! own: to have the text back, take one leading apostrophe off. Cells of numbers never begin so.
-//! That holds for a program which parts cells at commas; one that parts them at semicolons makes
-//! cells of its own.
+//! Durations are in milliseconds. Unknown values are empty. Counts by a label (`errorsByType`),
+//! lists and maps are compact JSON. Quoting follows RFC 4180, with LF line ends.
+//!
+//! A cell that a spreadsheet would read as a formula (it begins with `=`, `+`, `-`, `@`, a tab or
+//! a line end) gets a leading apostrophe. So does a cell that already begins with an apostrophe: remove one
+//! leading apostrophe to restore the text. Numbers, including negative ones, are not changed.
+//! This protection assumes a program that splits cells at commas. A program that splits at semicolons sees
+//! other cells.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -26,38 +29,36 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use csv::{ReaderBuilder, StringRecord, WriterBuilder};
-use l0_core::{DriftStats, Outcome, QuantityKind, Telemetry, Unit, keys};
+use l0_core::{DriftStats, Telemetry, keys};
 use serde::Serialize;
 
 use crate::append_file::{AppendFile, ends_in_mid_line};
-use crate::numbers::{Number, QUANTITIES, Scalar, Spelled, numbers_of_records};
-use crate::profile::{Amounts, Profile, RUNS_BY_OUTCOME, Stats};
-use crate::quantiles::Numbers;
-use crate::values::{json, printable};
+use crate::numbers::{Number, Scalar, numbers_of_records};
+use crate::values::json;
 
-/// What most rows fit into, in bytes.
+/// A capacity in bytes that suffices for most rows.
 const ROW_CAPACITY: usize = 1024;
 
-/// Why CSV was not written.
+/// An error while writing CSV.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The file or writer failed.
-    #[error("CSV: {0}")]
+    /// The file or the writer failed.
+    #[error("CSV: the file or the writer failed")]
     Io(#[source] io::Error),
-    /// The file to append to has other columns, perhaps those of another version. Nothing was
-    /// written: move the file away, or append to another one.
-    #[error("CSV: the file's header is `{found}`, and not that of this version, `{expected}`")]
+    /// The existing file has other columns, perhaps those of another version. Nothing was
+    /// written. Move the file away, or append to another one.
+    #[error("CSV: the file's header is `{found}`, expected `{expected}`")]
     #[non_exhaustive]
     Header {
-        /// The columns that the file has, cut and escaped to be fit for a message.
+        /// The columns of the file, shortened and escaped for display.
         found: String,
-        /// The columns that would be written.
+        /// The columns of this version.
         expected: String,
     },
 }
 
-/// What an [`AppendFile`] says about the header comes through [`Write`].
+/// Restores a header error that an [`AppendFile`] returned through [`Write`].
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(Self::Io)
@@ -68,15 +69,15 @@ impl From<io::Error> for Error {
 ///
 /// # Errors
 ///
-/// None that a telemetry is known to cause.
+/// Not expected: every telemetry can be written.
 pub fn to_string(telemetry: &Telemetry) -> Result<String, Error> {
     let mut text = Vec::new();
     Writer::new(&mut text).write(telemetry)?;
     String::from_utf8(text).map_err(|error| Error::Io(io::Error::other(error)))
 }
 
-/// Writes rows, and before the first of them the header. Each row goes out in a single
-/// `write_all`: there is nothing to flush, and rows that several processes append to one file stay
+/// A writer of rows, which writes the header before the first row. Each row is written by a single
+/// `write_all`: no flush is needed, and rows that several processes append to one file stay
 /// whole.
 ///
 /// ```
@@ -94,18 +95,18 @@ pub fn to_string(telemetry: &Telemetry) -> Result<String, Error> {
 /// # }
 /// ```
 ///
-/// If a write to something else than a file fails in mid-row, the next one ends that row first, so that
-/// only it is lost.
+/// If a write to a target other than an [`AppendFile`] fails within a row, the next write ends that row
+/// first, so only that row is lost.
 #[derive(Debug)]
 pub struct Writer<W> {
     to: W,
     needs_header: bool,
-    /// What ends the row that was not written whole.
+    /// The bytes that end an incomplete row.
     repair: &'static str,
 }
 
 impl<W: Write> Writer<W> {
-    /// Creates a writer to something empty, which gets a header.
+    /// Creates a writer to an empty target, which gets a header.
     pub fn new(to: W) -> Self {
         Self {
             to,
@@ -118,7 +119,7 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] with what the writer says. Part of the row may have been written then.
+    /// [`Error::Io`] if the writer fails. Part of the row may have been written.
     pub fn write(&mut self, telemetry: &Telemetry) -> Result<(), Error> {
         let mut lines = self.repair.as_bytes().to_vec();
         let repaired = lines.len();
@@ -142,28 +143,27 @@ impl<W: Write> Writer<W> {
         Ok(result?)
     }
 
-    /// Returns what is written to.
+    /// Returns the underlying writer.
     pub fn get_ref(&self) -> &W {
         &self.to
     }
 
-    /// Returns what is written to, and drops the writer.
+    /// Returns the underlying writer, consuming this one.
     pub fn into_inner(self) -> W {
         self.to
     }
 }
 
 impl Writer<AppendFile> {
-    /// Appends to a file, which is created if it is not there. A file that is empty gets a header, now and
-    /// after each rotation; in one that ends in mid-row, because a process died, that row is ended first.
-    /// Several processes may append to one file. A row that is not written whole is taken back: see
-    /// [`AppendFile`].
+    /// Opens a file for appending, and creates it if it does not exist. An empty file gets a header, now and
+    /// after each rotation. If the file ends within a row because a process died, that row is ended first.
+    /// Several processes can append to one file. An incomplete row is removed: see [`AppendFile`].
     ///
     /// # Errors
     ///
-    /// [`Error::Header`] if the file has another header, also from [`write`](Self::write), if another file
-    /// was put into its place; [`Error::Io`] if it cannot be opened for reading and appending, locked or
-    /// read.
+    /// [`Error::Header`] if the file has another header. [`write`](Self::write) returns it too, if the file was
+    /// replaced by one with another header. [`Error::Io`] if the file cannot be opened for reading and
+    /// appending, locked or read.
     pub fn append(path: impl AsRef<Path>) -> Result<Self, Error> {
         Ok(Self {
             to: AppendFile::open_with(path.as_ref(), before_row)?,
@@ -173,7 +173,7 @@ impl Writer<AppendFile> {
     }
 }
 
-/// Writes all bytes, all at once if it can be, and says how many were written.
+/// Writes all bytes, in a single write if possible, and returns the number of written bytes.
 fn write_counted(to: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     let mut written = 0;
     while written < bytes.len() {
@@ -187,7 +187,7 @@ fn write_counted(to: &mut impl Write, bytes: &[u8]) -> (usize, io::Result<()>) {
     (written, Ok(()))
 }
 
-/// What ends a row after these bytes, which begin at a row.
+/// Returns the bytes that end a row after these bytes, which start at a row.
 fn repair(bytes: &[u8]) -> &'static str {
     match (is_quoted(bytes), bytes.last()) {
         (true, _) => "\"\n",
@@ -196,12 +196,12 @@ fn repair(bytes: &[u8]) -> &'static str {
     }
 }
 
-/// Whether what comes after these bytes is inside of quotes.
+/// Returns `true` if the text after these bytes is within quotes.
 fn is_quoted(bytes: &[u8]) -> bool {
     bytes.iter().filter(|byte| **byte == b'"').count() % 2 == 1
 }
 
-/// What has to stand in a file before the next row: its header, or what ends an unfinished row.
+/// Returns the bytes that must precede the next row: the header, or the end of an unfinished row.
 fn before_row(file: &mut File) -> io::Result<Cow<'static, [u8]>> {
     if file.seek(SeekFrom::End(0))? == 0 {
         return Ok(header().as_bytes().into());
@@ -211,7 +211,7 @@ fn before_row(file: &mut File) -> io::Result<Cow<'static, [u8]>> {
         return Ok(Cow::Borrowed(b""));
     }
 
-    // Seldom, so that reading all of it does not matter. Rows have an even number of quotes.
+    // Rare, so reading the whole file is acceptable. Rows have an even number of quotes.
     file.rewind()?;
     let mut quoted = false;
     let mut reader = BufReader::new(file);
@@ -227,9 +227,9 @@ fn before_row(file: &mut File) -> io::Result<Cow<'static, [u8]>> {
     Ok(Cow::Borrowed(if quoted { b"\"\n" } else { b"\n" }))
 }
 
-/// Whether the file begins with the header, as we or a spreadsheet wrote it.
+/// Checks that the file begins with the header, as this crate or a spreadsheet wrote it.
 fn check_header(file: &mut File) -> io::Result<()> {
-    /// More than any header of ours: what is longer is none.
+    /// A limit above any valid header.
     const MAX_HEADER: u64 = 64 * 1024;
 
     let mut start = Vec::with_capacity(header().len());
@@ -249,97 +249,41 @@ fn check_header(file: &mut File) -> io::Result<()> {
         .read_record(&mut found);
     let expected = header().trim_end().to_owned();
     let found_columns = found.iter().enumerate().map(|(index, column)| {
-        // Spreadsheets put a byte order mark in front of what they save.
+        // Spreadsheets save files with a byte order mark.
         let mark = if index == 0 { "\u{feff}" } else { "" };
         column.strip_prefix(mark).unwrap_or(column)
     });
     if read.is_err() || !expected.split(',').eq(found_columns) {
         let found = found.iter().collect::<Vec<_>>().join(",");
-        let found = printable(&found).take(expected.len()).collect();
+        let found = found.escape_debug().take(expected.len()).collect();
         let error = Error::Header { found, expected };
         return Err(io::Error::new(io::ErrorKind::InvalidData, error));
     }
     Ok(())
 }
 
-/// Writes a profile: a header, and a row per group.
-///
-/// The columns are `group`, `runs`, how many runs ended with each [`Outcome`]; then, for every quantity
-/// of [`Quantity::ALL`](l0_core::Quantity::ALL) in its order, its sum (`tokens`), or mean, p50, p95, p99
-/// and largest (`durationMean`, `durationP50`, ...), or counts by a label (`failures`) as compact JSON;
-/// and `reasons`: why runs failed, as a compact JSON list. What no run knows is empty.
+/// Writes one line of cells, for a custom table. Cells are quoted where necessary, and protected against
+/// being read as formulas.
 ///
 /// # Errors
 ///
-/// [`Error::Io`] with what the writer says.
-pub fn write_profile(to: &mut impl Write, profile: &Profile) -> Result<(), Error> {
-    let mut lines = Vec::new();
-    let header = profile_row("", &Stats::default());
-    write_row(&mut lines, header.into_iter().map(|(name, _)| name))?;
-    for (group, stats) in profile.groups() {
-        let row = profile_row(group, stats);
-        write_row(&mut lines, row.into_iter().map(|(_, cell)| cell))?;
-    }
-    Ok(to.write_all(&lines)?)
-}
-
-/// The columns of a group, each with its cell.
-fn profile_row<'a>(group: &'a str, stats: &Stats) -> Vec<(String, Cow<'a, str>)> {
-    let mut row = vec![
-        ("group".to_owned(), Cow::Borrowed(group)),
-        ("runs".to_owned(), number(Some(stats.runs))),
-    ];
-    let outcomes = stats.counts(RUNS_BY_OUTCOME);
-    // A record of another version may have ended in a way that this one does not know.
-    for outcome in Outcome::ALL.iter().chain([&Outcome::Other]) {
-        let count = outcomes.get(outcome.as_str()).copied().unwrap_or_default();
-        row.push((outcome.as_str().to_owned(), number(Some(count))));
-    }
-    for Spelled {
-        quantity, column, ..
-    } in QUANTITIES.iter()
-    {
-        let name = quantity.name;
-        match (quantity.is_labelled(), quantity.kind) {
-            (true, _) if name == RUNS_BY_OUTCOME => {}
-            (true, _) if quantity.unit == Unit::Money => {
-                let amounts = stats.amounts(name);
-                let known = (!amounts.is_empty()).then_some(Amounts(amounts));
-                row.push((column.clone(), structure(known.as_ref())));
-            }
-            (true, _) => {
-                let counts = stats.counts(name);
-                let known = (!counts.is_empty()).then_some(counts);
-                row.push((column.clone(), structure(known)));
-            }
-            (false, QuantityKind::Sum) => row.push((column.clone(), scalar(stats.total_of(name)))),
-            (false, _) => {
-                for (suffix, value) in Numbers::from(stats.sample(name)).in_order() {
-                    row.push((format!("{column}{suffix}"), number(value)));
-                }
-            }
-        }
-    }
-    let reasons = stats.reasons();
-    let known = (!reasons.is_empty()).then_some(&reasons);
-    row.push(("reasons".to_owned(), structure(known)));
-    row
-}
-
-/// Appends one line, with cells that no spreadsheet runs.
-fn write_row(lines: &mut Vec<u8>, cells: impl IntoIterator<Item: AsRef<str>>) -> Result<(), Error> {
+/// [`Error::Io`] if the writer fails.
+pub fn write_row(
+    to: &mut impl Write,
+    cells: impl IntoIterator<Item: AsRef<str>>,
+) -> Result<(), Error> {
     let mut csv = WriterBuilder::new()
         .buffer_capacity(ROW_CAPACITY)
-        .from_writer(lines);
+        .from_writer(to);
     for cell in cells {
-        csv.write_field(&*defused(cell.as_ref()))
+        csv.write_field(&*escape_formula(cell.as_ref()))
             .map_err(io::Error::from)?;
     }
     csv.write_record(None::<&[u8]>).map_err(io::Error::from)?;
     Ok(csv.flush()?)
 }
 
-/// The line of the columns' names, none of which needs quotes.
+/// Returns the header line. No name needs quotes.
 fn header() -> &'static str {
     static HEADER: LazyLock<String> = LazyLock::new(|| {
         let names: Vec<_> = COLUMNS.iter().map(Column::name).collect();
@@ -348,9 +292,9 @@ fn header() -> &'static str {
     &HEADER
 }
 
-/// A column of the rows of runs.
+/// A column of the table of runs.
 enum Column {
-    /// What is no number: its name, and its cell.
+    /// A column that is not a number: its name, and its cell.
     Text(&'static str, fn(&Telemetry) -> Cow<'_, str>),
     Number(&'static Number),
 }
@@ -374,7 +318,7 @@ impl Column {
     }
 }
 
-/// The quantities of the first columns, after `sessionId`: those of the original.
+/// The quantities of the first columns, after `sessionId`: those of the TypeScript library.
 const FIRST: [&str; 6] = [
     "duration",
     "tokens.total",
@@ -440,7 +384,7 @@ static COLUMNS: LazyLock<Vec<Column>> = LazyLock::new(|| {
 fn scalar(value: Option<Scalar>) -> Cow<'static, str> {
     match value {
         Some(Scalar::Count(count)) => number(Some(count)),
-        // Adding makes 0 of -0. No number of a run is negative.
+        // Adding 0 turns -0 into 0. No number of a run is negative.
         Some(Scalar::Real(real)) if real >= 0.0 => number(Some(real + 0.0)),
         _ => Cow::Borrowed(""),
     }
@@ -450,17 +394,21 @@ fn number(number: Option<impl ToString>) -> Cow<'static, str> {
     number.map_or(Cow::Borrowed(""), |number| number.to_string().into())
 }
 
-/// Lists and maps as JSON, which begins with a bracket: no spreadsheet runs it.
+/// Returns a list or map as JSON. It begins with a bracket, so spreadsheets do not read it as a formula.
 fn structure(value: Option<&impl Serialize>) -> Cow<'static, str> {
     value.map_or(Cow::Borrowed(""), |value| json(value).into())
 }
 
-/// A text that no spreadsheet takes for a formula.
-fn defused(text: &str) -> Cow<'_, str> {
-    // Some programs skip white space in front, and some read the wide forms of East Asian fonts.
+/// Returns a text that spreadsheets do not read as a formula.
+fn escape_formula(text: &str) -> Cow<'_, str> {
+    // Some programs skip leading white space, and some accept the full-width forms of East Asian fonts.
     let first = text.trim_start().chars().next();
     let runs = first.is_some_and(|first| "=+-@\u{ff1d}\u{ff0b}\u{ff0d}\u{ff20}".contains(first));
-    if runs || text.starts_with(['\t', '\r', '\n', '\'']) {
+    // Spreadsheets read a negative number as a number.
+    let is_number = text.strip_prefix('-').is_some_and(|rest| {
+        rest.starts_with(|c: char| c.is_ascii_digit()) && rest.parse::<f64>().is_ok()
+    });
+    if (runs && !is_number) || text.starts_with(['\t', '\r', '\n', '\'']) {
         format!("'{text}").into()
     } else {
         text.into()

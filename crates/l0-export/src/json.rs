@@ -1,16 +1,17 @@
 //! JSON: one telemetry as a document, or as a line of a log.
 //!
-//! Durations are milliseconds, unknown values are absent, and what is written reads back equal (if
-//! metadata is nested no more than 100 deep): [`Telemetry`] implements `Deserialize`. What another
-//! version wrote reads back too: a label that is not known is read as `other`, and a field that is not
-//! known is passed over. All of the metadata is written, and no prompt, output or credential unless
-//! the metadata holds one.
+//! Durations are in milliseconds, and unknown values are absent. Documents read back equal (if
+//! metadata is nested at most 100 levels deep): [`Telemetry`] implements `Deserialize`. Documents of
+//! other versions read back too: an unknown label is read as `other`, and unknown fields are ignored.
+//! All metadata is written. Prompts, output and credentials are not written, unless the metadata
+//! contains them.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
 use std::time::SystemTime;
 
 use l0_core::{Telemetry, Timestamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
 
@@ -18,7 +19,7 @@ use serde_json::error::Category;
 ///
 /// # Errors
 ///
-/// None that a telemetry is known to cause; the signature is that of [`serde_json::to_string`].
+/// Not expected: every telemetry can be written. The signature is that of [`serde_json::to_string`].
 pub fn to_string(telemetry: &Telemetry) -> serde_json::Result<String> {
     serde_json::to_string(telemetry)
 }
@@ -27,7 +28,7 @@ pub fn to_string(telemetry: &Telemetry) -> serde_json::Result<String> {
 ///
 /// # Errors
 ///
-/// None that a telemetry is known to cause; the signature is that of
+/// Not expected: every telemetry can be written. The signature is that of
 /// [`serde_json::to_string_pretty`].
 pub fn to_string_pretty(telemetry: &Telemetry) -> serde_json::Result<String> {
     serde_json::to_string_pretty(telemetry)
@@ -35,13 +36,13 @@ pub fn to_string_pretty(telemetry: &Telemetry) -> serde_json::Result<String> {
 
 /// Writes one line of JSON Lines: `{"timestamp": ..., "telemetry": {...}}`.
 ///
-/// The timestamp is the end of the run, in RFC 3339 with milliseconds, UTC; for a run that has not
-/// ended, the time of the call. The line goes out in a single `write_all`, so that lines which
+/// The timestamp is the end of the run, in RFC 3339 with milliseconds, UTC. For a run that has not
+/// ended, it is the time of the call. The line is written by a single `write_all`, so lines that
 /// several processes append to one [`AppendFile`](crate::AppendFile) stay whole.
 ///
 /// # Errors
 ///
-/// Those of the writer; [`InvalidData`](io::ErrorKind::InvalidData) if the run ended after the
+/// The errors of the writer; [`InvalidData`](io::ErrorKind::InvalidData) if the run ended after the
 /// year 9999.
 pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<()> {
     #[derive(Serialize)]
@@ -71,11 +72,11 @@ pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<
     writer.write_all(&line)
 }
 
-/// Reads JSON Lines: what [`write_line`] wrote, or one bare telemetry per line, as
-/// [`to_string`] writes it. Memory does not grow with the number of lines.
+/// Reads JSON Lines: the output of [`write_line`], or one bare telemetry per line, as
+/// [`to_string`] writes it. Memory use does not depend on the number of lines.
 ///
-/// A broken line gives an error that says where it is and what is wrong with it, in no words of the
-/// line, and the lines after it are read on; empty lines are skipped.
+/// A broken line yields an error that states its position and what is wrong, without quoting the
+/// line. Reading continues after it. Empty lines are skipped.
 ///
 /// ```
 /// # use l0_core::Telemetry;
@@ -101,57 +102,57 @@ pub fn read_lines<R: BufRead>(reader: R) -> Lines<R> {
     }
 }
 
-/// Some editors put it in front of what they save.
+/// Some editors save files with it.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The iterator that [`read_lines`] creates. It ends with the reader, or after an [`LineError::Io`].
+/// The iterator returned by [`read_lines`]. It ends with the reader, or after a [`LineError::Io`].
 #[derive(Debug)]
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
-    /// Where the line begins, in bytes.
+    /// The start of the line, in bytes.
     offset: u64,
-    /// How many bytes were read so far.
+    /// The number of bytes read so far.
     read: u64,
     ended: bool,
 }
 
-/// Why a line of JSON Lines was not read.
+/// An error while reading a line of JSON Lines.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineError {
-    /// The reader failed; nothing is read after it.
-    #[error("line {line} (byte {offset}): {source}")]
+    /// The reader failed. No more lines are read.
+    #[error("line {line} (byte {offset}): cannot be read")]
     #[non_exhaustive]
     Io {
         /// The line's number, from 1.
         line: u64,
-        /// Where the line begins: how many bytes are before it.
+        /// The start of the line: the number of bytes before it.
         offset: u64,
-        /// What the reader said.
+        /// The error of the reader.
         source: io::Error,
     },
-    /// The line is no JSON, or not that of a telemetry.
+    /// The line is not valid JSON, or not a telemetry.
     #[error("line {line} (byte {offset}){}", in_line(source))]
     #[non_exhaustive]
     Json {
         /// The line's number, from 1.
         line: u64,
-        /// Where the line begins: how many bytes are before it.
+        /// The start of the line: the number of bytes before it.
         offset: u64,
-        /// What is wrong with it. It may quote the line, where the text of this error does not. Its own
-        /// line number is of no use: it saw one line.
+        /// The error of the parser. Unlike the text of this error, it may quote the line. Its own
+        /// line number is always 1.
         source: serde_json::Error,
     },
-    /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped, and not kept in memory.
+    /// The line is longer than [`Lines::<()>::MAX_LINE`]. It was skipped and not kept in memory.
     #[error("line {line} (byte {offset}): longer than {} bytes", Lines::<()>::MAX_LINE)]
     #[non_exhaustive]
     TooLong {
         /// The line's number, from 1.
         line: u64,
-        /// Where the line begins: how many bytes are before it.
+        /// The start of the line: the number of bytes before it.
         offset: u64,
     },
 }
@@ -164,7 +165,7 @@ impl LineError {
         *line
     }
 
-    /// Returns how many bytes are before the line.
+    /// Returns the number of bytes before the line.
     #[must_use]
     pub fn offset(&self) -> u64 {
         let (Self::Io { offset, .. } | Self::Json { offset, .. } | Self::TooLong { offset, .. }) =
@@ -173,8 +174,8 @@ impl LineError {
     }
 }
 
-/// What is wrong within a line, with the column, and without a word of the line: its texts may be
-/// somebody's metadata.
+/// Describes an error within a line, with the column, but without quoting the line: it may contain private
+/// metadata.
 fn in_line(error: &serde_json::Error) -> String {
     let column = error.column();
     let text = error.to_string();
@@ -182,7 +183,7 @@ fn in_line(error: &serde_json::Error) -> String {
         .strip_suffix(&format!(" at line 1 column {column}"))
         .unwrap_or(&text);
     let reason = match error.classify() {
-        // The parser's own words.
+        // These texts contain only the parser's words.
         Category::Syntax | Category::Eof | Category::Io => text.to_owned(),
         Category::Data => data_reason(text),
     };
@@ -192,7 +193,7 @@ fn in_line(error: &serde_json::Error) -> String {
     }
 }
 
-/// What serde says of a value, without the value: what is expected stands last, and is a type's.
+/// Returns serde's message without the value. The message ends in the expected type.
 fn data_reason(text: &str) -> String {
     let what = ["invalid type", "invalid value"];
     let expected = text
@@ -206,12 +207,19 @@ fn data_reason(text: &str) -> String {
 }
 
 impl<R> Lines<R> {
-    /// The longest line that is read, in bytes. A telemetry takes a few thousand.
+    /// The maximum length of a line, in bytes. A telemetry takes a few thousand.
     pub const MAX_LINE: usize = 16 * 1024 * 1024;
+
+    /// Sets the number of lines and bytes before the reader's start. Line numbers and offsets then count from
+    /// there, for a reader that starts within a file.
+    pub const fn starting_after(mut self, lines: u64, bytes: u64) -> Self {
+        (self.number, self.read) = (lines, bytes);
+        self
+    }
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Reads the next line, without its end. `None` if there is none.
+    /// Reads the next line, without its line end. Returns `None` at the end.
     fn next_line(&mut self) -> io::Result<Option<Result<(), LineError>>> {
         let max = Self::MAX_LINE;
         self.line.clear();
@@ -229,7 +237,7 @@ impl<R: BufRead> Lines<R> {
             self.line.pop();
         } else if self.line.len() > max {
             self.read += self.reader.skip_until(b'\n')? as u64;
-            // So long a buffer is for nothing else.
+            // Frees the large buffer, which no other line needs.
             self.line = Vec::new();
             return Ok(Some(Err(LineError::TooLong {
                 line: self.number,
@@ -280,15 +288,24 @@ fn parse(line: &[u8]) -> serde_json::Result<Telemetry> {
         telemetry: Option<Telemetry>,
     }
 
-    let telemetry = match serde_json::from_slice::<Line>(line)?.telemetry {
+    let telemetry = match parse_as::<Line>(line)?.telemetry {
         Some(telemetry) => telemetry,
-        None => serde_json::from_slice(line)?,
+        None => parse_as(line)?,
     };
     if telemetry.session_id.is_empty() {
-        // Every field has a default, so that any object would do.
+        // Every field has a default, so any JSON object would parse.
         return Err(serde::de::Error::missing_field("sessionId"));
     }
     Ok(telemetry)
+}
+
+fn parse_as<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
+    // Checks UTF-8 once, and not for each string. A line that is not UTF-8 may still be a telemetry, if the
+    // invalid bytes are in an ignored field.
+    match std::str::from_utf8(line) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(line),
+    }
 }
 
 #[cfg(test)]
@@ -305,7 +322,7 @@ mod tests {
     use super::*;
     use crate::AppendFile;
 
-    /// Counts the calls that reach it.
+    /// Records each write call.
     #[derive(Default)]
     struct Writes(Vec<Vec<u8>>);
 
@@ -427,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_is_told_with_its_number_and_the_rest_is_read() {
+    fn a_broken_line_is_reported_with_its_number_and_the_rest_is_read() {
         let long = format!(
             "{{\"sessionId\":\"{}\"}}",
             "x".repeat(Lines::<()>::MAX_LINE)
@@ -520,7 +537,7 @@ mod tests {
             assert_eq!(guardrails.violations_by_severity.warning, 1);
             assert!(telemetry.drift.as_ref().unwrap().detected());
 
-            // And it is written again: what was read as `other` is so from then on.
+            // A label that was read as `other` is written as `other`.
             let mut line = Vec::new();
             write_line(&mut line, &telemetry).unwrap();
             let again = read_lines(&line[..]).next().unwrap().unwrap();
@@ -528,7 +545,7 @@ mod tests {
         }
     }
 
-    /// What a program reads that knows the guide's structure only.
+    /// A reader that knows only the guide's structure.
     #[test]
     fn an_older_reader_finds_the_original_structure() {
         let mut telemetry = Telemetry::example();
@@ -570,7 +587,7 @@ mod tests {
             ("/drift/detected", json!(true)),
             ("/drift/types", json!(["tone_shift"])),
             ("/metadata/model", json!("gpt-4")),
-            // Additive.
+            // Additions to the guide's structure.
             ("/outcome", json!("failed")),
             ("/error/type", json!("zero_output")),
         ] {
@@ -579,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_a_crash_cut_costs_no_other() {
+    fn a_line_that_a_crash_truncated_does_not_affect_other_lines() {
         let path = std::env::temp_dir().join(format!("l0-torn-{}.jsonl", std::process::id()));
         fs::write(&path, "{\"sessionId\":\"a\"}\n{\"sessi").unwrap();
         for _ in 0..2 {
@@ -594,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_broken_line_quotes_none_of_it() {
+    fn an_error_does_not_quote_the_broken_line() {
         for broken in [
             r#"{"sessionId":1.5,"CANARY":CANARY}"#,
             r#"{"sessionId":"CANARY","startTime":"CANARY, expected CANARY"}"#,
@@ -607,11 +624,11 @@ mod tests {
             r#"{"CANARY"#,
             "CANARY",
         ] {
-            let [Err(said)] = &read(broken.as_bytes())[..] else {
+            let [Err(message)] = &read(broken.as_bytes())[..] else {
                 panic!("{broken} was read");
             };
-            assert!(said.starts_with("line 1 (byte 0)"), "{said}");
-            assert!(!said.contains("CANARY"), "{broken}: {said}");
+            assert!(message.starts_with("line 1 (byte 0)"), "{message}");
+            assert!(!message.contains("CANARY"), "{broken}: {message}");
         }
     }
 
@@ -625,9 +642,13 @@ mod tests {
         }
         let reader = io::BufReader::new(b"{\"sessionId\":\"a\"}\n".chain(Fails));
         let read: Vec<_> = read_lines(reader).collect();
+        let [Ok(_), Err(error)] = &read[..] else {
+            panic!("{read:?}");
+        };
+        assert_eq!(error.to_string(), "line 2 (byte 18): cannot be read");
         assert!(matches!(
-            &read[..],
-            [Ok(_), Err(LineError::Io { line: 2, offset: 18, source })]
+            error,
+            LineError::Io { line: 2, offset: 18, source }
                 if source.kind() == io::ErrorKind::ConnectionReset
         ));
     }

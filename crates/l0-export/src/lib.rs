@@ -1,7 +1,7 @@
-//! Export the telemetry of [`l0_core`]: JSON, CSV, structured logs, metric points, profiles of many
-//! runs, and a queue to an exporting task.
+//! Exports the telemetry of [`l0_core`]: JSON, CSV, structured logs, metric points, and a
+//! queue to an exporting task. The crate `l0-report` profiles many runs.
 //!
-//! The formatters are pure: they write into what they are given, and hold nothing.
+//! The formatters write into the writer or buffer that you pass, and keep no state.
 //!
 //! ```
 //! use l0_core::Telemetry;
@@ -10,7 +10,7 @@
 //! # let telemetry = Telemetry::default();
 //! println!("{}", l0_export::json::to_string_pretty(&telemetry)?);
 //!
-//! // One line per run, in a file that several processes may append to.
+//! // One line per run, in a file to which several processes can append.
 //! # let path = std::env::temp_dir().join(format!("l0-doc-{}.jsonl", std::process::id()));
 //! let mut file = l0_export::AppendFile::open(&path)?;
 //! l0_export::json::write_line(&mut file, &telemetry)?;
@@ -19,27 +19,33 @@
 //! # }
 //! ```
 //!
-//! | module | what it gives |
+//! | module | purpose |
 //! |---|---|
-//! | [`json`] | a document, or lines of a log that read back equal; [`AppendFile`] keeps them whole |
+//! | [`json`] | a document, or log lines that read back equal; [`AppendFile`] keeps the lines whole |
 //! | [`csv`](mod@csv) | a row under a header that is written once (feature `csv`) |
-//! | [`log`] | a record with the keys of a structured log; as an event of `tracing` (feature `tracing`) |
+//! | [`log`] | a record with the keys of a structured log; as a `tracing` event (feature `tracing`) |
 //! | [`metrics`] | a list of named numbers with tags, for time-series systems |
-//! | [`profile`] | counts and quantiles of many runs, in groups |
-//! | [`queue()`] | final telemetry in a task of the application, which may wait where a run may not |
+//! | [`names`] | the names of the numbers, for custom formats; [`by_source`] splits a run by source for them |
+//! | [`queue()`] | final telemetry in a task of the application, which can wait where a run cannot |
 //!
-//! Which numbers there are says [`Quantity::ALL`](l0_core::Quantity::ALL); every format here goes
-//! through it, and derives its own spelling of the names.
+//! [`Quantity::ALL`](l0_core::Quantity::ALL) lists all numbers. Every format here iterates over it and
+//! derives its own spelling of the names.
 //!
-//! JSON, CSV and logs carry all of the metadata. Metric points carry only what is listed with
-//! [`tags`](metrics::Points::tags). A run that failed says why in each of them.
+//! JSON, CSV and logs carry all metadata. Metric points carry only the keys that you list with
+//! [`tags`](metrics::Points::tags). In each format, a failed run includes its reason.
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
 //! | `csv` | no | the module `csv` |
 //! | `tracing` | no | `log::LogRecord::emit` |
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Exporters](https://docs.rs/l0-core/latest/l0_core/guide/exporters/)
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod append_file;
@@ -48,14 +54,12 @@ pub mod csv;
 pub mod json;
 pub mod log;
 pub mod metrics;
+pub mod names;
 mod numbers;
-pub mod profile;
-mod quantiles;
 mod queue;
-mod reasons;
 mod sources;
-mod sparkline;
 mod values;
 
 pub use append_file::AppendFile;
 pub use queue::{Queue, QueueReceiver, queue};
+pub use sources::by_source;

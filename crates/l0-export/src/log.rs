@@ -7,22 +7,22 @@ use serde::{Serialize, Serializer};
 use crate::numbers::{Number, numbers_of_records};
 use crate::values::millis;
 
-/// What a log says of one run, borrowed from its telemetry.
+/// The log record of one run, borrowed from its telemetry.
 ///
-/// Serialised, it has these keys: `session_id`, `timestamp` (when the run started, in ms since the
+/// Its serialized form has these keys: `session_id`, `timestamp` (the start of the run, in ms since the
 /// Unix epoch), `duration_ms`, `outcome`, `error` (`type`, `status`, `message`), `kept`, `finish_reason`,
-/// `metrics`, `usage`, `network`, `guardrails`, `drift`, `attempts`, `metadata`. In `metrics`, `usage`,
-/// `network` and `guardrails` are the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case,
+/// `metrics`, `usage`, `network`, `guardrails`, `drift`, `attempts`, `metadata`. The groups `metrics`, `usage`,
+/// `network` and `guardrails` contain the numbers of [`Quantity::ALL`](l0_core::Quantity::ALL), in snake case,
 /// with their unit: `metrics.tokens`, `metrics.time_to_first_token_ms`, `usage.input`.
 ///
-/// `attempts` lists the attempts of a run that made more than one, each with `number`, `source`, `model`,
+/// `attempts` is present if the run made more than one attempt. Each entry has `number`, `source`, `model`,
 /// `provider`, `outcome`, `error` (why it failed), `tokens`, `duration_ms`, `time_to_first_token_ms` and
-/// `delay_ms` (how long the run was to wait before it); one that stands for several, further retries of
-/// its source, has a `count`.
+/// `delay_ms` (the planned wait before it). An entry that combines several further retries of one source
+/// has a `count`.
 ///
-/// What is unknown is absent. Numbers that may have decimals always do (`1500.0`), so that a log store
-/// that goes by the first record it sees takes them for what they are. All of the metadata is part of
-/// it, and no text of the model.
+/// Unknown values are absent. Numbers that can have decimals always have them (`1500.0`), so a log store
+/// that infers types from the first record infers the right ones. All metadata is included, but no text of
+/// the model.
 ///
 /// ```
 /// use l0_export::log::LogRecord;
@@ -132,15 +132,15 @@ impl<'a> From<&'a AttemptStats> for AttemptRecord<'a> {
     }
 }
 
-/// The key of the duration, which stands outside of all groups.
+/// The key of the duration, which is not in a group.
 const DURATION: &str = "duration_ms";
 
-/// The numbers of a record, but for the duration.
+/// Iterates over the numbers of a record, except the duration.
 fn numbers() -> impl Iterator<Item = &'static Number> {
     numbers_of_records().filter(|number| number.log.1 != DURATION)
 }
 
-/// A part of a record.
+/// A group of a record.
 struct Group<'a> {
     telemetry: &'a Telemetry,
     group: &'static str,
@@ -172,8 +172,8 @@ mod event {
     use super::{Attempts, LogRecord, numbers};
     use crate::values::{json, millis};
 
-    /// The quantities that are fields of their own: those of the original, by which logs are filtered
-    /// and charted. The names of fields are part of a call site, and cannot be derived.
+    /// The quantities with separate fields: those of the TypeScript library, by which logs are filtered
+    /// and charted. Field names are part of a call site, so they cannot be derived.
     const FIELDS: [&str; 9] = [
         "tokens.total",
         "tokens.per_second",
@@ -186,7 +186,7 @@ mod event {
         "guardrails.violations",
     ];
 
-    /// All other numbers, under their place in the record.
+    /// All other numbers, by their path in the record.
     struct Others<'a>(&'a Telemetry);
 
     impl Serialize for Others<'_> {
@@ -203,20 +203,20 @@ mod event {
     }
 
     impl LogRecord<'_> {
-        /// Writes the record as one event of `tracing`: target `l0`, level INFO, or WARN if the run
-        /// ended in another way than completed.
+        /// Emits the record as one `tracing` event: target `l0`, level INFO, or WARN if the run
+        /// ended with another outcome than completed.
         ///
-        /// The fields have the record's keys, joined by dots (`metrics.tokens`, `error.type`); only
-        /// `timestamp` is `start_time`, since events have a timestamp of their own. `tracing` makes no
-        /// fields at run time: the numbers that the original L0 does not have share one field,
-        /// `numbers`. That field, `network.errors_by_type`, `drift.types`, `attempts` and `metadata` are
-        /// compact JSON. What is unknown or empty is no field.
+        /// The fields have the record's keys, joined by dots (`metrics.tokens`, `error.type`). Only
+        /// `timestamp` becomes `start_time`, because events have their own timestamp. `tracing` cannot create
+        /// fields at run time, so the numbers that the TypeScript library does not have share the field
+        /// `numbers`. This field, `network.errors_by_type`, `drift.types`, `attempts` and `metadata` are
+        /// compact JSON. Unknown and empty values have no field.
         ///
         /// ```
         /// use l0_core::{L0, Monitoring, on_finish};
         /// use l0_export::log::LogRecord;
         ///
-        /// // One line of log per measured run that is kept, on every exit.
+        /// // One log line per kept run, however it ended.
         /// let l0 = L0::builder()
         ///     .monitoring(Monitoring::new())
         ///     .interceptor(on_finish(|finished| {
@@ -228,8 +228,8 @@ mod event {
         /// # drop(l0);
         /// ```
         pub fn emit(&self) {
-            // The level of an event is part of its call site, so there are two; and a call site's
-            // fields can only be listed in the macro itself.
+            // The level and the fields are part of a call site, so each level needs one, and only a macro
+            // can list the fields once.
             macro_rules! emit {
                 ($level:ident, $message:literal) => {
                     if tracing::enabled!(target: "l0", tracing::Level::$level) {

@@ -1,23 +1,23 @@
 //! Metric points: one telemetry as a list of named numbers, for time-series systems.
 //!
-//! There is a point for each quantity of [`Quantity::ALL`], in its order, whose name is that of the
-//! quantity with `l0.` in front. The first are those of the original L0: `l0.duration`,
+//! Each quantity of [`Quantity::ALL`] has a point, in the order of the list. The name of the point is that
+//! of the quantity with the prefix `l0.`. The first are those of the TypeScript library: `l0.duration`,
 //! `l0.tokens.total`, `l0.tokens.per_second`, `l0.time_to_first_token`, `l0.retries.total`,
 //! `l0.retries.network`, `l0.retries.model`, `l0.network.errors`, `l0.guardrails.violations`.
 //! [`names`] lists all of them.
 //!
-//! A distribution has five points, which end in `.avg`, `.p50`, `.p90`, `.p99` and `.max`
-//! (`l0.inter_token.p99`). A quantity that is counted by a label has a point for each value, with a
-//! tag of the label's name: `l0.runs` has `outcome`, `l0.attempts` has `result`, `l0.failures` and
+//! A distribution has five points, with the suffixes `.avg`, `.p50`, `.p90`, `.p99` and `.max`
+//! (`l0.inter_token.p99`). A quantity that is counted by a label has a point for each value of the label,
+//! with a tag of the label's name: `l0.runs` has `outcome`, `l0.attempts` has `result`, `l0.failures` and
 //! `l0.network.errors_by_type` have `error_type`.
 //!
-//! `l0.attempt_time_to_first_token` has a point for each attempt that had a token.
+//! `l0.attempt_time_to_first_token` has a point for each attempt that produced a token.
 //!
-//! Durations are milliseconds. What is unknown has no point. Counts are those of one run, so that a
-//! server adds them up.
+//! Durations are in milliseconds. Unknown values have no point. Counts are those of one run, so
+//! servers must add them up.
 //!
-//! [`points`] gives all numbers of a run at once. A run that fell back to another source has numbers of
-//! several models: [`points_by_source`] tells them apart.
+//! [`points`] yields all numbers of a run together. If a run fell back to another source, its numbers belong
+//! to several models: [`points_by_source`] separates them.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,16 +33,16 @@ use serde::{Serialize, Serializer};
 use crate::numbers::{Counts, NUMBERS, Number};
 use crate::sources::by_source;
 
-/// What the value of a point is.
+/// The kind of a point's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// How many in this run: a whole number, to be added up over runs.
+    /// A number of things in this run: a whole number that can be added up over runs.
     Count,
-    /// How long, in milliseconds.
+    /// A duration in milliseconds.
     Duration,
-    /// How many per second: a number that is not to be added up.
+    /// A number per second, which cannot be added up.
     Rate,
 }
 
@@ -53,15 +53,15 @@ pub type Tags<'a> = BTreeMap<&'a str, Cow<'a, str>>;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct MetricPoint<'a> {
-    /// Its name, which begins with `l0.`.
+    /// The name, which begins with `l0.`.
     pub name: &'static str,
-    /// What the value is.
+    /// The kind of the value.
     pub kind: MetricKind,
-    /// The value; always finite. Counts above 2^53 are rounded.
+    /// The value, always finite. Counts above 2^53 are rounded.
     pub value: f64,
-    /// The end of the run; of a run that has not ended, its start. JSON: ms since the Unix epoch.
+    /// The end of the run, or the start if it has not ended. In JSON: ms since the Unix epoch.
     pub timestamp: Timestamp,
-    /// The tags from metadata, and the point's own.
+    /// The tags from the metadata, and the tags of the point itself.
     #[serde(serialize_with = "shared")]
     pub tags: Arc<Tags<'a>>,
 }
@@ -70,12 +70,12 @@ fn shared<S: Serializer>(tags: &Arc<Tags<'_>>, serializer: S) -> Result<S::Ok, S
     tags.as_ref().serialize(serializer)
 }
 
-/// Iterates over the names of all points that a run may have, in the order of [`points`].
+/// Iterates over the names of all points that a run can have, in the order of [`points`].
 pub fn names() -> impl Iterator<Item = &'static str> {
     NUMBERS.iter().map(|number| number.point.as_str())
 }
 
-/// Returns whether points have a tag of this key themselves, so that no other may be called so:
+/// Returns `true` if some points have a tag with this key themselves. No metadata key can have such a name:
 /// `outcome`, `result`, `error_type`, `severity`, `rule`, `currency`, `wasted`.
 #[must_use]
 pub fn is_own_tag(key: &str) -> bool {
@@ -84,12 +84,12 @@ pub fn is_own_tag(key: &str) -> bool {
         .any(|quantity| quantity.labels().contains(&key))
 }
 
-/// Creates a list of metadata keys, for [`Points::tags`]. Any text may be one, but for the empty one
-/// and those that points [have themselves](is_own_tag).
+/// Creates a list of metadata keys, for [`Points::tags`]. A key can be any text, except the empty text
+/// and the [keys of the points themselves](is_own_tag).
 ///
 /// # Errors
 ///
-/// If a key is none of these.
+/// If a key is empty or a tag of the points themselves.
 pub fn tag_keys<I>(keys: I) -> Result<KeyList, KeyError>
 where
     I: IntoIterator,
@@ -97,7 +97,7 @@ where
 {
     const RULES: KeyRules = KeyRules::new(
         |key| (!key.is_empty()).then(|| key.to_owned()),
-        "a text of one character or more",
+        "a non-empty text",
     )
     .reserved(is_own_tag);
 
@@ -106,7 +106,7 @@ where
     Ok(list)
 }
 
-/// Iterates over the points of a telemetry, all under the same tags: those of the run.
+/// Iterates over the points of a telemetry. All have the same tags: those of the run.
 ///
 /// ```
 /// use l0_export::metrics;
@@ -131,14 +131,14 @@ pub fn points(telemetry: &Telemetry) -> Points<'_> {
     }
 }
 
-/// Calls `visit` with the number of each source that was called, from 1, and with its points, so that each
-/// number goes under the tags of the model that it belongs to: see
+/// Calls `visit` with the number of each source that was called, from 1, and with its points. Each
+/// number then has the tags of the model that it belongs to: see
 /// [`Telemetry::by_source`](l0_core::Telemetry::by_source). A fallback is a point of the source that was
-/// given up. A run of one source has the points that [`points`] gives.
+/// abandoned. A run with one source has the points of [`points`].
 ///
-/// [`Points::tags`] picks from what the telemetry knows of the source: the metadata of the run, with the
-/// model, provider and operation of the source. What else its own metadata has,
-/// [`RunInfo::source`](l0_core::RunInfo::source) knows.
+/// [`Points::tags`] picks from the metadata of the run, with the model, provider and operation of the
+/// source. Other metadata of the source is available only from
+/// [`RunInfo::source`](l0_core::RunInfo::source).
 ///
 /// ```
 /// use l0_export::metrics;
@@ -166,7 +166,7 @@ pub fn points_by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(u32, Points
     });
 }
 
-/// The iterator that [`points`] creates.
+/// The iterator returned by [`points`].
 #[derive(Debug, Clone)]
 #[must_use = "iterators do nothing unless consumed"]
 pub struct Points<'a> {
@@ -175,22 +175,22 @@ pub struct Points<'a> {
     timestamp: Timestamp,
     tags: Arc<Tags<'a>>,
     numbers: slice::Iter<'static, Number>,
-    /// What is left of the number that was read last and has several values.
+    /// The remaining values of the last number, if it has several.
     several: Option<(&'static Number, vec::IntoIter<Value>)>,
 }
 
-/// One of several values of a number: with the values of its labels.
+/// One of several values of a number, with the values of its labels.
 type Value = (Vec<String>, f64);
 
 impl<'a> Points<'a> {
-    /// Tags every point with these entries of the metadata; without it, none of the metadata leaves.
-    /// A run without the entry has no such tag.
+    /// Tags every point with these metadata entries. Without this call, no metadata is exported.
+    /// If the run lacks an entry, its points lack the tag.
     pub fn tags(mut self, keys: &'a KeyList) -> Self {
         Arc::make_mut(&mut self.tags).extend(keys.pick(self.metadata));
         self
     }
 
-    /// Returns the metadata that the tags are picked from.
+    /// Returns the metadata from which the tags are picked.
     #[must_use]
     pub const fn metadata(&self) -> &'a Metadata {
         self.metadata
@@ -267,7 +267,7 @@ mod tests {
         duration.as_nanos() as f64 / 1e6
     }
 
-    /// A telemetry in which nothing is unknown.
+    /// A telemetry without unknown values.
     fn full() -> Telemetry {
         let mut monitor = Monitor::new(Monitoring::new());
         monitor.start();
@@ -358,7 +358,7 @@ mod tests {
             ("l0.guardrails.violations_by_rule{meta-commentary}", 1.0),
         ]
         .map(|(name, value)| (name.to_owned(), value));
-        // In this order; further ones may be in between.
+        // In this order. Newer points may be in between.
         let named = named(&failed());
         let mut left = named.iter();
         for point in &expected {
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn every_quantity_that_is_known_is_a_point() {
+    fn every_known_quantity_has_a_point() {
         let telemetry = failed();
         for quantity in Quantity::ALL {
             let start = format!("l0.{}", quantity.name);
@@ -399,7 +399,7 @@ mod tests {
             .filter(|word| word.starts_with("l0.") && word.len() > "l0.".len())
             .collect();
         let listed: Vec<_> = names().collect();
-        // Those of the original are the first of the list.
+        // Those of the TypeScript library come first.
         assert_eq!(documented[..9], listed[..9]);
         for name in &documented {
             assert!(listed.contains(name), "the docs name `{name}`");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn only_runs_that_failed_are_failures() {
+    fn only_failed_runs_count_as_failures() {
         let failures = |telemetry: &Telemetry| {
             let points = points(telemetry).filter(|point| point.name == "l0.failures");
             let tags = points.map(|point| point.tags["error_type"].clone().into_owned());
@@ -433,8 +433,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_has_no_point() {
-        // Counts of which L0 always keeps track.
+    fn unknown_values_have_no_point() {
+        // Counts that L0 always records.
         let named = named(&Telemetry::default());
         assert!(named.iter().all(|(_, value)| *value == 0.0), "{named:?}");
         let names: Vec<_> = named.iter().map(|(name, _)| &**name).collect();
@@ -464,7 +464,7 @@ mod tests {
         assert!(points(&telemetry).any(|point| point.name == "l0.guardrails.violations"));
     }
 
-    /// A run that fell back twice: the first model failed twice, the second one once, the third answered.
+    /// A run that fell back twice: the first model failed twice, the second once, and the third answered.
     fn fell_back() -> Telemetry {
         let mut telemetry = failed();
         let [broken, completed] = &mut *telemetry.attempts else {
@@ -483,10 +483,10 @@ mod tests {
     }
 
     #[test]
-    fn each_source_has_points_of_its_own() {
+    fn each_source_has_its_own_points() {
         let telemetry = fell_back();
         let keys = tag_keys(["model", "provider", "endpoint"]).expect("valid");
-        let mut told = Vec::new();
+        let mut reported = Vec::new();
         points_by_source(&telemetry, &mut |source, points| {
             for point in points.tags(&keys) {
                 assert_eq!(Some(point.timestamp), telemetry.end_time());
@@ -500,7 +500,7 @@ mod tests {
                         .into_owned()
                 });
                 let result = point.tags.get("result").cloned().unwrap_or_default();
-                told.push((
+                reported.push((
                     source,
                     model,
                     provider,
@@ -510,7 +510,9 @@ mod tests {
             }
         });
         let of = |name: &str| -> Vec<_> {
-            let named = told.iter().filter(|(_, _, _, told, _)| told == name);
+            let named = reported
+                .iter()
+                .filter(|(_, _, _, reported, _)| reported == name);
             named
                 .map(|(source, model, provider, _, value)| (*source, &**model, &**provider, *value))
                 .collect()
@@ -539,7 +541,7 @@ mod tests {
         assert_eq!(of("l0.duration"), [at(third, 1_500.0)]);
         assert_eq!(of("l0.runs"), [at(third, 1.0)]);
 
-        // Of one source, all of it.
+        // With a single source, all points.
         let telemetry = full();
         points_by_source(&telemetry, &mut |source, by_source| {
             assert_eq!(source, 1);
@@ -591,18 +593,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_that_points_have_themselves_is_refused() {
+    fn a_reserved_tag_is_rejected() {
         for own in ["outcome", "result", "error_type", "severity", "rule"] {
             let error = tag_keys(["model", own]).unwrap_err();
             assert!(matches!(error, KeyError::Reserved { key, .. } if key == own));
         }
         assert!(tag_keys([""]).is_err());
-        // Other adapters may send these themselves; points do not.
+        // Other adapters may use these keys; points do not.
         tag_keys(["reason", "type", "le", "session_id"]).expect("valid");
     }
 
     #[test]
-    fn the_time_is_the_end_or_else_the_start() {
+    fn the_timestamp_is_the_end_of_the_run_or_else_its_start() {
         let mut telemetry = Telemetry::example();
         let ended = Timestamp::from_millis(1_700_000_001_500);
         assert!(points(&telemetry).all(|point| point.timestamp == ended));

@@ -1,7 +1,7 @@
-//! Numbers: core's one list of quantities, as the formats of this crate spell and write them.
+//! Numbers: the quantities of core, as the formats of this crate spell and write them.
 //!
-//! Names are derived. The tables here hold only those that the original L0 fixed, or that read badly
-//! if they are derived.
+//! Names are derived. The tables here contain only names that the TypeScript library fixed, or whose
+//! derived form reads badly.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -10,82 +10,27 @@ use l0_core::{Distribution, Money, Quantity, QuantityKind, Telemetry, Unit, Valu
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
+use crate::names::{QUANTITIES, Spelled, look_up};
 use crate::values::millis;
 
-/// What a quantity is called in words, where that is not its own name with spaces. Columns of CSV,
-/// keys of logs and headings of tables are made of the words.
-const WORDS: [(&str, &str); 21] = [
-    ("tokens.total", "tokens"),
-    ("tokens.wasted", "wasted tokens"),
-    ("retries.total", "retries"),
-    ("retries.network", "network retries"),
-    ("retries.model", "model retries"),
-    ("guardrails.violations", "violations"),
-    ("inter_token", "inter token time"),
-    ("usage.input", "input tokens"),
-    ("usage.output", "output tokens"),
-    ("usage.total", "usage tokens"),
-    ("usage.cached_input", "cached input tokens"),
-    ("usage.cache_write_input", "cache write input tokens"),
-    ("usage.reasoning", "reasoning tokens"),
-    ("usage.wasted_input", "wasted input tokens"),
-    ("usage.wasted_output", "wasted output tokens"),
-    ("usage.estimated_input", "estimated input tokens"),
-    ("usage.estimated_output", "estimated output tokens"),
-    ("runs", "outcomes"),
-    ("network.errors_by_type", "errors by type"),
-    (
-        "guardrails.violations_by_severity",
-        "violations by severity",
-    ),
-    ("guardrails.violations_by_rule", "violations by rule"),
-];
-
-/// The parts of a log record that hold the quantities whose names begin so. All others are in
+/// The groups of a log record with the quantities of the same prefix. All other quantities are in
 /// `metrics`.
 const LOG_GROUPS: [&str; 3] = ["usage", "network", "guardrails"];
 
-/// The keys of a log record that are not derived.
+/// The log keys that are not derived.
 const LOG_KEYS: [(&str, &str); 3] = [
     ("retries.total", "total_retries"),
     ("network.errors", "error_count"),
     ("guardrails.violations", "violation_count"),
 ];
 
-/// What a record of one run says in words: how it ended, the type of its error, whether it drifted.
-const IN_WORDS: [&str; 3] = ["runs", "failures", "drift.detected"];
+/// The quantities that a record of one run states as text: its outcome, its error type, and its drift.
+const TEXT_QUANTITIES: [&str; 3] = ["runs", "failures", "drift.detected"];
 
-/// What a record of one run has as one number, whatever it is broken down by.
+/// The quantity that a record of one run has as one number, without its labels.
 const ATTEMPTS: &str = "attempts";
 
-/// A quantity, and how it is spelled.
-#[derive(Debug)]
-pub(crate) struct Spelled {
-    pub(crate) quantity: &'static Quantity,
-    /// In words: `wasted tokens`.
-    pub(crate) words: String,
-    /// As one word, for columns and keys of JSON: `wastedTokens`.
-    pub(crate) column: String,
-}
-
-/// Every quantity, in the order of the list.
-pub(crate) static QUANTITIES: LazyLock<Vec<Spelled>> = LazyLock::new(|| {
-    let spelled = |quantity: &'static Quantity| {
-        let words = match looked_up(&WORDS, quantity.name) {
-            Some(words) => words.to_owned(),
-            None => quantity.name.replace(['.', '_'], " "),
-        };
-        let column = camel_case(&words);
-        Spelled {
-            quantity,
-            words,
-            column,
-        }
-    };
-    Quantity::ALL.iter().map(spelled).collect()
-});
-
-/// A number that one run has, or its counts by a label: a quantity, or a statistic of one that is a
+/// A number of one run, or its counts by a label: a quantity, or a statistic of a
 /// distribution.
 #[derive(Debug)]
 pub(crate) struct Number {
@@ -93,13 +38,13 @@ pub(crate) struct Number {
     statistic: Option<&'static Statistic>,
     /// The name of its metric point: `l0.tokens.wasted`.
     pub(crate) point: String,
-    /// The part of a log record that it is in, and its key there.
+    /// Its group in a log record, and its key there.
     pub(crate) log: (&'static str, String),
 }
 
 type Statistic = (&'static str, fn(&Distribution) -> Option<Duration>);
 
-/// What is told of a distribution by what takes plain numbers only.
+/// The statistics of a distribution, for formats that accept only plain numbers.
 static STATISTICS: [Statistic; 5] = [
     ("avg", Distribution::mean),
     ("p50", Distribution::p50),
@@ -108,7 +53,7 @@ static STATISTICS: [Statistic; 5] = [
     ("max", |all| (!all.is_empty()).then_some(all.max())),
 ];
 
-/// Every number, in the order of the list.
+/// All numbers, in the order of the list.
 pub(crate) static NUMBERS: LazyLock<Vec<Number>> = LazyLock::new(|| {
     let mut numbers = Vec::new();
     for spelled in QUANTITIES.iter() {
@@ -122,12 +67,12 @@ pub(crate) static NUMBERS: LazyLock<Vec<Number>> = LazyLock::new(|| {
     numbers
 });
 
-/// The numbers that a record of one run has beside what it says in words, and beside those of its
+/// Iterates over the numbers of a record of one run, except those that it states as text and those of single
 /// attempts.
 pub(crate) fn numbers_of_records() -> impl Iterator<Item = &'static Number> {
     NUMBERS.iter().filter(|number| {
         let quantity = number.quantity();
-        !IN_WORDS.contains(&quantity.name) && !quantity.is_of_attempts()
+        !TEXT_QUANTITIES.contains(&quantity.name) && !quantity.is_of_attempts()
     })
 }
 
@@ -141,7 +86,7 @@ impl Number {
             },
             None => ("metrics", spelled.words.replace(' ', "_")),
         };
-        let mut key = looked_up(&LOG_KEYS, name).map_or(key, str::to_owned);
+        let mut key = look_up(&LOG_KEYS, name).map_or(key, str::to_owned);
         let mut point = format!("l0.{name}");
         if let Some((statistic, _)) = statistic {
             key = format!("{statistic}_{key}");
@@ -162,16 +107,18 @@ impl Number {
         self.spelled.quantity
     }
 
-    /// Its column in CSV: `wastedTokens`.
+    /// Returns its CSV column: `wastedTokens`.
     #[cfg(feature = "csv")]
     pub(crate) fn column(&self) -> String {
         match self.statistic {
-            Some((statistic, _)) => camel_case(&format!("{statistic} {}", self.spelled.words)),
+            Some((statistic, _)) => {
+                crate::names::camel_case(&format!("{statistic} {}", self.spelled.words))
+            }
             None => self.spelled.column.clone(),
         }
     }
 
-    /// Reads it; absent if it is unknown, if it is counts by a label, or if each attempt has one.
+    /// Returns its value. `None` if it is unknown, has counts by a label, or belongs to single attempts.
     pub(crate) fn value(&self, telemetry: &Telemetry) -> Option<Scalar> {
         match (self.quantity().value(telemetry)?, self.statistic) {
             (Value::Distribution(all), statistic) => {
@@ -182,7 +129,7 @@ impl Number {
         }
     }
 
-    /// Reads it for a record of one run.
+    /// Returns its value for a record of one run.
     pub(crate) fn in_record(&self, telemetry: &Telemetry) -> Option<Scalar> {
         if self.quantity().name == ATTEMPTS {
             return Some(Scalar::Count(telemetry.metrics.attempts.into()));
@@ -190,7 +137,7 @@ impl Number {
         self.value(telemetry)
     }
 
-    /// Reads those of all attempts; empty if it is no such number.
+    /// Returns the values of all attempts. Empty if it does not belong to single attempts.
     pub(crate) fn of_attempts(&self, telemetry: &Telemetry) -> Vec<Scalar> {
         let mut all = Vec::new();
         if self.quantity().is_of_attempts() {
@@ -200,13 +147,13 @@ impl Number {
         all
     }
 
-    /// Reads its counts by the values of its label; absent if they are unknown, or if it is one
+    /// Returns its counts by the values of its labels. `None` if they are unknown, or if it is a single
     /// number.
     pub(crate) fn counts(&self, telemetry: &Telemetry) -> Option<Counts> {
         Counts::of(self.quantity(), telemetry)
     }
 
-    /// Whether a record has it.
+    /// Returns `true` if a record has it.
     pub(crate) fn is_known(&self, telemetry: &Telemetry) -> bool {
         self.in_record(telemetry).is_some() || self.counts(telemetry).is_some()
     }
@@ -228,11 +175,11 @@ impl Number {
     }
 }
 
-/// Numbers by the values of labels, each once, in the order in which they are first read.
+/// Numbers by the values of labels, each once, in the order of the first occurrence.
 pub(crate) struct Counts(pub(crate) Vec<(Vec<String>, Scalar)>);
 
 impl Counts {
-    /// Reads those of a quantity; absent if they are unknown, or if it is one number.
+    /// Returns the counts of a quantity. `None` if they are unknown, or if it is a single number.
     pub(crate) fn of(quantity: &Quantity, telemetry: &Telemetry) -> Option<Self> {
         let mut counts: Vec<(Vec<String>, Scalar)> = Vec::new();
         let known = quantity.each(telemetry, &mut |labels, value| {
@@ -255,12 +202,13 @@ impl Serialize for Counts {
     }
 }
 
-/// Writes numbers by the values of labels: a map of the values of the first, which has those of the next.
+/// Serializes numbers by the values of their labels: a map for the first label, whose values are maps for the
+/// next.
 pub(crate) fn nested<T: Serialize, S: Serializer>(
     rows: &[(Vec<String>, T)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    /// What stands under one value of a label.
+    /// The rows under one value of a label, and the depth of the next label.
     struct Under<'a, T>(Vec<&'a (Vec<String>, T)>, usize);
 
     impl<T: Serialize> Serialize for Under<'_, T> {
@@ -292,26 +240,7 @@ pub(crate) fn nested<T: Serialize, S: Serializer>(
     Under(rows.iter().collect(), 0).serialize(serializer)
 }
 
-fn looked_up(table: &[(&'static str, &'static str)], name: &str) -> Option<&'static str> {
-    let row = table.iter().find(|(of, _)| *of == name)?;
-    Some(row.1)
-}
-
-fn camel_case(words: &str) -> String {
-    let mut text = String::new();
-    for word in words.split(' ') {
-        let mut letters = word.chars();
-        match letters.next() {
-            Some(first) if !text.is_empty() => text.push(first.to_ascii_uppercase()),
-            Some(first) => text.push(first),
-            None => {}
-        }
-        text.push_str(letters.as_str());
-    }
-    text
-}
-
-/// One plain number: a count, or a number that may have decimals. Durations are milliseconds.
+/// One plain number: a count, or a number that can have decimals. Durations are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scalar {
     Count(u64),
@@ -320,7 +249,7 @@ pub(crate) enum Scalar {
 }
 
 impl Scalar {
-    /// Reads a value; of a distribution, its mean.
+    /// Converts a value. A distribution becomes its mean.
     pub(crate) fn of(value: Value<'_>) -> Self {
         match value {
             Value::Count(count) => Self::Count(count),
@@ -339,7 +268,7 @@ impl Scalar {
         }
     }
 
-    /// Adds two numbers. What does not fit saturates.
+    /// Adds two numbers. Counts saturate.
     pub(crate) fn plus(self, other: Self) -> Self {
         match (self, other) {
             (Self::Count(a), Self::Count(b)) => Self::Count(a.saturating_add(b)),
@@ -365,39 +294,29 @@ mod tests {
 
     use super::*;
 
-    /// Core's list and these tables are two files: a row that was renamed there would lose its
+    /// Core's list and these tables are in two files. A quantity that is renamed in the list would lose its
     /// spelling here.
     #[test]
-    fn the_tables_name_quantities_that_there_are() {
-        let tables = WORDS.iter().chain(&LOG_KEYS).map(|(name, _)| *name);
-        for name in tables.chain(IN_WORDS).chain([ATTEMPTS]) {
+    fn the_tables_name_only_known_quantities() {
+        let keys = LOG_KEYS.iter().map(|(name, _)| *name);
+        for name in keys.chain(TEXT_QUANTITIES).chain([ATTEMPTS]) {
             let known = Quantity::ALL.iter().any(|quantity| quantity.name == name);
-            assert!(known, "there is no quantity `{name}`: mend this table");
+            assert!(known, "no quantity `{name}`: update this table");
         }
     }
 
     #[test]
-    fn no_two_numbers_are_spelled_alike() {
+    fn spellings_are_unique() {
         let mut seen = BTreeSet::new();
         for number in NUMBERS.iter() {
             assert!(seen.insert(number.point.clone()), "{}", number.point);
             let (group, key) = &number.log;
             assert!(seen.insert(format!("log {group}.{key}")), "{group}.{key}");
         }
-        for spelled in QUANTITIES.iter() {
-            assert!(seen.insert(spelled.column.clone()), "{}", spelled.column);
-        }
     }
 
     #[test]
     fn names_are_derived() {
-        for (words, expected) in [
-            ("tokens", "tokens"),
-            ("tokens per second", "tokensPerSecond"),
-            ("p50 inter token time", "p50InterTokenTime"),
-        ] {
-            assert_eq!(camel_case(words), expected);
-        }
         let spelled = |name| {
             let number = NUMBERS.iter().find(|number| number.point == name);
             let number = number.expect("a number");

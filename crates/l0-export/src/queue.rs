@@ -1,4 +1,4 @@
-//! The export queue: hands final telemetry over to a task of the application, and never blocks.
+//! The export queue: passes final telemetry to a task of the application, without blocking.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,12 +10,12 @@ use futures_core::Stream;
 use l0_core::{Interceptor, Observers, RunInfo, Telemetry};
 use tokio::sync::{Semaphore, mpsc};
 
-/// Creates a queue of final telemetry for at most `capacity` runs, and the end that takes it out.
+/// Creates a queue of final telemetry for at most `capacity` runs, and its receiver.
 ///
-/// The [`Queue`] is an interceptor: every measured run that is
-/// [kept](l0_core::Monitoring::keep) puts its final telemetry in when it ends, on every exit. Where the telemetry goes, a task of the application decides: a database, an
-/// analytics service. When the queue is full or its receiver is gone, telemetry is dropped and
-/// counted; no run ever waits. A capacity of 0 counts as 1.
+/// The [`Queue`] is an interceptor. When a measured run that is
+/// [kept](l0_core::Monitoring::keep) ends, in whatever way, its final telemetry enters the queue. A task of
+/// the application sends it on, for example to a database or an analytics service. If the queue is full or
+/// the receiver is gone, telemetry is dropped and counted. Runs never wait. A capacity of 0 counts as 1.
 ///
 /// ```
 /// use l0_core::L0;
@@ -30,7 +30,7 @@ use tokio::sync::{Semaphore, mpsc};
 /// let export = tokio::spawn(async move {
 ///     let mut batch = Vec::new();
 ///     while receiver.recv_many(&mut batch, 100).await > 0 {
-///         // Send the batch, and wait for it: only this task does.
+///         // Send the batch. Only this task waits for it.
 ///         batch.clear();
 ///     }
 /// });
@@ -38,7 +38,7 @@ use tokio::sync::{Semaphore, mpsc};
 /// l0.stream(|_attempt| client.connect()).start().text().await?;
 /// println!("not exported: {}", queue.dropped());
 ///
-/// // At shutdown: the task gets everything that is in the queue, and ends.
+/// // At shutdown, the task receives the remaining telemetry, and ends.
 /// queue.close();
 /// export.await?;
 /// # Ok(())
@@ -46,51 +46,51 @@ use tokio::sync::{Semaphore, mpsc};
 /// ```
 pub fn queue(capacity: usize) -> (Queue, QueueReceiver) {
     let (sender, receiver) = mpsc::channel(capacity.clamp(1, Semaphore::MAX_PERMITS));
-    let entrance = Arc::new(Entrance {
+    let shared = Arc::new(Shared {
         sender: RwLock::new(Some(sender)),
         dropped: AtomicU64::new(0),
     });
-    // Not an `Arc`: once no queue is left, nothing can come any more.
+    // The receiver holds a weak reference, so that it ends when the last queue is gone.
     let receiver = QueueReceiver {
         receiver,
-        entrance: Arc::downgrade(&entrance),
+        shared: Arc::downgrade(&shared),
     };
-    (Queue(entrance), receiver)
+    (Queue(shared), receiver)
 }
 
-/// The end of the export queue that runs put their final telemetry into: an [`Interceptor`].
+/// The sending side of the export queue: an [`Interceptor`].
 /// Clones share the queue.
 #[derive(Clone)]
-pub struct Queue(Arc<Entrance>);
+pub struct Queue(Arc<Shared>);
 
-/// What the clones of a queue share.
-struct Entrance {
-    /// Absent once the queue is closed. Whoever puts something in reads it until that is done, so that
-    /// whoever closes the queue knows that nothing comes after.
+/// The state that the clones of a queue share.
+struct Shared {
+    /// Absent once the queue is closed. A sending run holds the read lock until it is done, so `close`
+    /// knows that no telemetry follows.
     sender: RwLock<Option<mpsc::Sender<Telemetry>>>,
     dropped: AtomicU64,
 }
 
 impl Queue {
-    /// Closes the queue, and all its clones, for more telemetry. The receiver still gets what was put in
-    /// before, and then ends. What comes later is dropped and counted. For a shutdown: runs that are live
-    /// then still hold the queue, and may for a while.
+    /// Closes the queue and all its clones for new telemetry. The receiver still returns the telemetry that is
+    /// in the queue, and then ends. Later telemetry is dropped and counted. Use it at shutdown, when live runs
+    /// still hold the queue.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Returns how many telemetries were dropped so far: because the queue was full, closed or its
-    /// receiver gone, or because they were still in the queue when the receiver was dropped.
+    /// Returns the number of dropped telemetries so far. Telemetry is dropped if the queue is full or closed,
+    /// if the receiver is gone, or if it is still in the queue when the receiver is dropped.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
 }
 
-impl Entrance {
+impl Shared {
     fn put(&self, telemetry: &Telemetry) {
         let sender = self.sender.read().unwrap_or_else(PoisonError::into_inner);
-        // A place first: what is dropped is not worth a clone.
+        // Reserves a place first, so dropped telemetry is not cloned.
         match sender.as_ref().map(mpsc::Sender::try_reserve) {
             Some(Ok(place)) => place.send(telemetry.clone()),
             Some(Err(_)) | None => self.count_dropped(1),
@@ -101,7 +101,7 @@ impl Entrance {
         let mut sender = self.sender.write().unwrap_or_else(PoisonError::into_inner);
         let closed = sender.take();
         drop(sender);
-        // Wakes the receiver, which is not done under the lock.
+        // Dropping the sender wakes the receiver, so it happens outside the lock.
         drop(closed);
     }
 
@@ -139,25 +139,25 @@ impl fmt::Debug for Queue {
     }
 }
 
-/// The end of the export queue that telemetry is taken out of: a [`Stream`] of [`Telemetry`], in
+/// The receiving side of the export queue: a [`Stream`] of [`Telemetry`], in
 /// the order in which the runs ended.
 #[must_use = "telemetry is dropped once the queue is full"]
 pub struct QueueReceiver {
     receiver: mpsc::Receiver<Telemetry>,
-    entrance: Weak<Entrance>,
+    shared: Weak<Shared>,
 }
 
 impl QueueReceiver {
-    /// Takes out the next telemetry. `None` once the queue is empty and closed: by [`Queue::close`],
-    /// or because all clones of the [`Queue`], and the [`L0`](l0_core::L0)s and live runs that
-    /// hold one, are gone. Nothing is lost when the future is dropped.
+    /// Receives the next telemetry. Returns `None` once the queue is empty and closed: by [`Queue::close`],
+    /// or because all clones of the [`Queue`] are gone, including those in [`L0`](l0_core::L0)s and live
+    /// runs. This method is cancel safe.
     pub async fn recv(&mut self) -> Option<Telemetry> {
         self.receiver.recv().await
     }
 
-    /// Waits for telemetry, and then appends all that is there, but not more than `limit`, to
-    /// `batch`. Returns how many; 0 once the queue is empty and closed, or if `limit` is 0. Nothing
-    /// is lost when the future is dropped.
+    /// Waits for telemetry, then appends all available telemetry to `batch`, up to `limit`. Returns the number
+    /// of appended values; 0 once the queue is empty and closed, or if `limit` is 0. This method is
+    /// cancel safe.
     pub async fn recv_many(&mut self, batch: &mut Vec<Telemetry>, limit: usize) -> usize {
         self.receiver.recv_many(batch, limit).await
     }
@@ -177,11 +177,11 @@ impl Stream for QueueReceiver {
 
 impl Drop for QueueReceiver {
     fn drop(&mut self) {
-        // Without an entrance nobody is left to be told how many were dropped.
-        if let Some(entrance) = self.entrance.upgrade() {
-            entrance.close();
+        // Without a queue, nothing can read the count.
+        if let Some(shared) = self.shared.upgrade() {
+            shared.close();
             let waiting = std::iter::from_fn(|| self.receiver.try_recv().ok());
-            entrance.count_dropped(waiting.map(drop).count() as u64);
+            shared.count_dropped(waiting.map(drop).count() as u64);
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Sources: a telemetry in parts, one for each source that was called, each with what is known of it.
+//! Splits a telemetry by the sources that were called.
 
 use l0_core::{AttemptStats, Metadata, SourcePart, Telemetry, keys};
 
-/// Calls `visit` with the part of each source that was called, and with the metadata that its numbers go
-/// under: that of the run, but the model, provider and operation that its attempts name.
-pub(crate) fn by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(&SourcePart<'_>, &Metadata)) {
+/// Calls `visit` with the part of each called source and the metadata for its numbers. The metadata is that of
+/// the run, with the model, provider and operation of the source's attempts.
+///
+/// [`Telemetry::by_source`] describes the content of a part.
+pub fn by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(&SourcePart<'_>, &Metadata)) {
     telemetry.by_source(&mut |part| {
         let mut metadata = telemetry.metadata.clone();
-        // Of one source, the run's own words are as good, and a record may have no attempts.
+        // With a single source, the run's own metadata applies, and an older record may have no attempts.
         if let (false, Some(attempt)) = (is_whole(&part, telemetry), part.telemetry.attempts.last())
         {
             for (key, name) in names(attempt) {
@@ -21,7 +23,7 @@ pub(crate) fn by_source(telemetry: &Telemetry, visit: &mut dyn FnMut(&SourcePart
     });
 }
 
-/// Whether a part is all of the telemetry.
+/// Returns `true` if the part is the whole telemetry.
 fn is_whole(part: &SourcePart<'_>, telemetry: &Telemetry) -> bool {
     std::ptr::eq(part.telemetry, telemetry)
 }

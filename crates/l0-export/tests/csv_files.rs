@@ -1,4 +1,4 @@
-//! Appending rows to files, and profiles as CSV.
+//! Appending rows to files.
 
 #![cfg(feature = "csv")]
 
@@ -7,12 +7,10 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::thread;
 
-use l0_core::{Cause, End, ErrorRecord, Outcome, Quantity, QuantityKind, Telemetry};
-use l0_export::csv::{Error, Writer, to_string, write_profile};
-use l0_export::profile::Profile;
-use serde_json::json;
+use l0_core::Telemetry;
+use l0_export::csv::{Error, Writer, to_string};
 
-/// A file in a folder of its own, which is removed at the end.
+/// A file in its own folder, which is removed at the end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -65,7 +63,7 @@ fn the_header_is_written_once() {
 }
 
 #[test]
-fn a_file_of_ours_is_appended_to_whatever_a_spreadsheet_or_a_crash_made_of_it() {
+fn a_file_is_appended_to_after_a_spreadsheet_or_a_crash_changed_it() {
     let (header, row) = header_and_row();
     let quoted = header
         .trim_end()
@@ -88,7 +86,7 @@ fn a_file_of_ours_is_appended_to_whatever_a_spreadsheet_or_a_crash_made_of_it() 
     }
 }
 
-/// The ids of the rows that a reader of the `csv` crate finds whole.
+/// Returns the ids of the rows that the `csv` crate reads whole.
 fn whole_rows(text: &str) -> Vec<String> {
     let mut reader = csv::ReaderBuilder::new();
     let mut reader = reader.flexible(true).from_reader(text.as_bytes());
@@ -122,7 +120,7 @@ fn wherever_a_crash_cuts_a_row_only_that_row_is_lost() {
             writer.write(&named(id)).expect("writes");
         }
         let mut ids = whole_rows(&scratch.read());
-        // A row that was cut inside of its last cell still has all cells.
+        // A row that is cut within its last cell still has all cells.
         ids.retain(|id| id != "two");
         assert_eq!(ids, ["one", "three", "four"], "cut at {cut}: {text}");
     }
@@ -130,18 +128,18 @@ fn wherever_a_crash_cuts_a_row_only_that_row_is_lost() {
 
 #[test]
 fn wherever_a_write_fails_only_that_row_is_lost() {
-    /// Takes so many bytes, then fails once, then takes all.
+    /// Accepts this many bytes, then fails once, then accepts everything.
     struct Full(Vec<u8>, Option<usize>);
     impl Write for Full {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            let room = self
+            let space = self
                 .1
-                .map_or(bytes.len(), |room| room.saturating_sub(self.0.len()));
-            if room == 0 {
+                .map_or(bytes.len(), |space| space.saturating_sub(self.0.len()));
+            if space == 0 {
                 self.1 = None;
                 return Err(io::ErrorKind::StorageFull.into());
             }
-            let taken = bytes.len().min(room);
+            let taken = bytes.len().min(space);
             self.0.extend_from_slice(&bytes[..taken]);
             Ok(taken)
         }
@@ -151,8 +149,8 @@ fn wherever_a_write_fails_only_that_row_is_lost() {
     }
 
     let (header, row) = header_and_row();
-    for room in header.len()..header.len() + 2 * row.len() {
-        let mut writer = Writer::new(Full(Vec::new(), Some(room)));
+    for space in header.len()..header.len() + 2 * row.len() {
+        let mut writer = Writer::new(Full(Vec::new(), Some(space)));
         let ids = ["one", "two", "three", "four"];
         let written: Vec<_> = ids
             .into_iter()
@@ -160,15 +158,15 @@ fn wherever_a_write_fails_only_that_row_is_lost() {
             .collect();
         let text = String::from_utf8(writer.into_inner().0).expect("UTF-8");
         let mut whole = whole_rows(&text);
-        // A row that was cut inside of its last cell still has all cells.
+        // A row that is cut within its last cell still has all cells.
         whole.retain(|id| written.contains(&&**id));
-        assert_eq!(whole, written, "{room}: {text}");
-        assert_eq!(text.matches("sessionId").count(), 1, "{room}: {text}");
+        assert_eq!(whole, written, "{space}: {text}");
+        assert_eq!(text.matches("sessionId").count(), 1, "{space}: {text}");
     }
 }
 
 #[test]
-fn a_file_with_another_header_is_left_alone() {
+fn a_file_with_another_header_is_not_changed() {
     let (header, row) = header_and_row();
     let original = "sessionId,duration,tokens,tokensPerSecond,retries,networkErrors,violations\n";
     let long = "x".repeat(1_000_000);
@@ -204,7 +202,7 @@ fn a_file_with_another_header_is_left_alone() {
 #[test]
 fn many_writers_of_one_file_write_one_header_and_whole_rows() {
     let scratch = Scratch::new("many");
-    // Longer than a page of memory: who looks at the end of the file could see part of it.
+    // Longer than a page of memory, so a reader of the file's end could see part of a row.
     let mut long = Telemetry::example();
     long.metadata
         .insert("long".to_owned(), "x".repeat(50_000).into());
@@ -247,7 +245,7 @@ fn a_file_that_cannot_be_opened_is_an_error_with_its_cause() {
 }
 
 #[test]
-fn a_row_is_one_write_and_a_writer_that_fails_is_heard() {
+fn a_row_is_one_write_and_a_failing_writer_is_an_error() {
     struct Writes(Vec<Vec<u8>>, bool);
     impl Write for Writes {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -271,72 +269,4 @@ fn a_row_is_one_write_and_a_writer_that_fails_is_heard() {
     let mut full = Writer::new(Writes(Vec::new(), true));
     let error = full.write(&Telemetry::example()).expect_err("full");
     assert!(matches!(&error, Error::Io(io) if io.kind() == io::ErrorKind::StorageFull));
-}
-
-#[test]
-fn a_profile_is_a_row_per_group() {
-    let mut profile = Profile::new().group_by("model");
-    let mut telemetry = Telemetry::example();
-    profile.add(&telemetry);
-    profile.add(&telemetry);
-    telemetry
-        .metadata
-        .insert("model".to_owned(), "=cmd()".into());
-    telemetry.outcome = Some(Outcome::Failed);
-    telemetry.error = ErrorRecord::of(&End::of(Cause::ZeroOutput));
-    telemetry.metrics.time_to_first_token = None;
-    profile.add(&telemetry);
-    telemetry.outcome = Some(Outcome::Other);
-    profile.add(&telemetry);
-
-    let mut written = Vec::new();
-    write_profile(&mut written, &profile).expect("CSV");
-    let written = String::from_utf8(written).expect("UTF-8");
-    let mut reader = csv::ReaderBuilder::new();
-    let mut reader = reader.has_headers(false).from_reader(written.as_bytes());
-    let rows: Vec<_> = reader.records().map(|row| row.expect("a row")).collect();
-    let column = |name| {
-        let place = rows[0].iter().position(|column| column == name);
-        let place = place.unwrap_or_else(|| panic!("no column {name}"));
-        [&rows[1][place], &rows[2][place]]
-    };
-    for (name, expected) in [
-        ("group", ["'=cmd()", "gpt-4"]),
-        ("runs", ["2", "2"]),
-        ("completed", ["0", "2"]),
-        ("failed", ["1", "0"]),
-        ("timed_out", ["0", "0"]),
-        ("other", ["1", "0"]),
-        ("networkErrors", ["2", "2"]),
-        ("tokens", ["300", "300"]),
-        ("wait", ["2980", "2980"]),
-        ("violations", ["", ""]),
-        ("errorsByType", ["{\"connection_dropped\":2}"; 2]),
-        ("failures", ["{\"zero_output\":1}", ""]),
-        ("durationMean", ["1500", "1500"]),
-        ("durationMax", ["1500", "1500"]),
-        ("timeToFirstTokenMax", ["", "250"]),
-        ("interTokenTimeMax", ["11", "11"]),
-        ("tokensPerSecondMax", ["100", "100"]),
-    ] {
-        assert_eq!(column(name), expected, "{name}");
-    }
-    assert_eq!(rows.len(), 3);
-
-    let [reasons, none] = column("reasons");
-    assert_eq!(none, "");
-    let reasons: serde_json::Value = serde_json::from_str(reasons).expect("JSON");
-    let message = &telemetry.error.as_ref().expect("failed").message;
-    let expected = json!([{ "errorType": "zero_output", "message": message, "runs": 1 }]);
-    assert_eq!(reasons, expected);
-
-    // An outcome for each and one for the unknown, and whatever the list of quantities has.
-    let quantities = Quantity::ALL.iter().map(|quantity| match quantity.kind {
-        QuantityKind::Sum => 1,
-        _ => 5,
-    });
-    let outcomes = Outcome::ALL.len() + 1;
-    let by_outcome = 1;
-    let columns = 2 + outcomes + quantities.sum::<usize>() - by_outcome + 1;
-    assert_eq!(rows[0].len(), columns, "{:?}", rows[0]);
 }

@@ -1,4 +1,4 @@
-//! The log record: the keys of the guide, and the event of `tracing`.
+//! The log record: the keys of the guide, and the `tracing` event.
 
 use l0_core::{
     DriftReport, End, ErrorRecord, Failure, KeepReason, Monitor, Monitoring, Outcome, Severity,
@@ -7,7 +7,7 @@ use l0_core::{
 use l0_export::log::LogRecord;
 use serde_json::{Value, json};
 
-/// A telemetry of a run that was checked.
+/// The telemetry of a run with checks.
 fn full() -> Telemetry {
     let mut telemetry = Telemetry::example();
     let mut monitor = Monitor::new(Monitoring::new());
@@ -18,7 +18,7 @@ fn full() -> Telemetry {
     telemetry
 }
 
-/// The same, of a run that failed.
+/// The telemetry of a failed run with checks.
 fn failed() -> Telemetry {
     let denied = std::io::Error::other(Failure::status(401));
     let mut telemetry = full();
@@ -32,8 +32,8 @@ fn record(telemetry: &Telemetry) -> Value {
     serde_json::to_value(LogRecord::from(telemetry)).expect("serializes")
 }
 
-/// Asserts that a record has these keys, and no others but numbers that came later, which are in the
-/// parts for numbers.
+/// Asserts that a record has exactly these keys. Newer numbers are allowed in the groups for
+/// numbers.
 fn assert_record(record: &Value, expected: &Value) {
     let (record, expected) = (record.as_object(), expected.as_object());
     let (mut record, expected) = (record.expect("a map").clone(), expected.expect("a map"));
@@ -49,7 +49,7 @@ fn assert_record(record: &Value, expected: &Value) {
     assert!(record.is_empty(), "{record:?}");
 }
 
-/// Whether it is a number, or numbers by a label.
+/// Returns `true` for a number, or numbers by a label.
 fn is_numbers(value: &Value) -> bool {
     let map = value.as_object();
     value.is_number() || map.is_some_and(|map| map.values().all(Value::is_number))
@@ -113,7 +113,7 @@ fn the_record_has_the_keys_of_the_guide_and_ours() {
 }
 
 #[test]
-fn a_record_of_a_failed_run_says_why() {
+fn a_record_of_a_failed_run_includes_its_reason() {
     let telemetry = failed();
     let message = &telemetry.error.as_ref().expect("failed").message;
     let record = record(&telemetry);
@@ -126,7 +126,7 @@ fn a_record_of_a_failed_run_says_why() {
 }
 
 #[test]
-fn what_is_unknown_is_absent() {
+fn unknown_values_are_absent() {
     assert_record(
         &record(&Telemetry::default()),
         &json!({
@@ -150,7 +150,7 @@ mod tracing {
 
     use super::*;
 
-    /// What a subscriber writes.
+    /// The output of a subscriber.
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -173,7 +173,7 @@ mod tracing {
         }
     }
 
-    /// The events that this code emits, as the JSON that `tracing-subscriber` makes of them.
+    /// Returns the events that `code` emits, as JSON by `tracing-subscriber`.
     fn emitted(code: impl FnOnce()) -> Vec<Value> {
         let written = Written::default();
         let subscriber = tracing_subscriber::fmt()
@@ -189,7 +189,7 @@ mod tracing {
             .collect()
     }
 
-    /// What is emitted as JSON.
+    /// The fields that are emitted as JSON.
     const AS_JSON: [&str; 4] = [
         "network.errors_by_type",
         "drift.types",
@@ -197,7 +197,7 @@ mod tracing {
         "metadata",
     ];
 
-    /// Joins the keys of a record's parts by dots.
+    /// Joins the keys of a record's groups by dots.
     fn flattened(record: &Value) -> serde_json::Map<String, Value> {
         let mut flat = serde_json::Map::new();
         for (key, value) in record.as_object().expect("a map") {
@@ -215,7 +215,7 @@ mod tracing {
     }
 
     #[test]
-    fn the_event_says_what_the_record_says() {
+    fn the_event_has_the_content_of_the_record() {
         for telemetry in [full(), failed()] {
             let events = emitted(|| LogRecord::from(&telemetry).emit());
             assert_eq!(events.len(), 1);
@@ -244,7 +244,7 @@ mod tracing {
     }
 
     #[test]
-    fn what_logs_are_filtered_by_is_a_field_of_its_own() {
+    fn numbers_that_logs_are_filtered_by_are_separate_fields() {
         let telemetry = failed();
         let message = &telemetry.error.as_ref().expect("failed").message;
         let events = emitted(|| LogRecord::from(&telemetry).emit());
@@ -268,7 +268,7 @@ mod tracing {
     }
 
     #[test]
-    fn a_run_that_ended_otherwise_than_completed_is_a_warning() {
+    fn a_run_that_did_not_complete_is_a_warning() {
         let ended = Outcome::ALL.iter().copied().chain([Outcome::Other]);
         let levels = [None].into_iter().chain(ended.map(Some));
         for outcome in levels {

@@ -1,4 +1,4 @@
-//! The export queue: final telemetry of every exit, in order, never waiting, nothing lost unseen.
+//! The export queue: final telemetry of every run, in order, without waiting, with each loss counted.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -28,7 +28,7 @@ fn outcomes(batch: &[Telemetry]) -> Vec<Option<Outcome>> {
 }
 
 #[tokio::test]
-async fn every_exit_puts_its_final_telemetry_in() {
+async fn every_outcome_sends_its_final_telemetry() {
     let (queue, mut receiver) = queue(16);
     let l0 = l0(&queue);
     let completes = Script::new().attempt(|a| a.tokens(["Hel", "lo"]));
@@ -71,7 +71,7 @@ async fn every_exit_puts_its_final_telemetry_in() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_what_comes_last_and_counts_it() {
+async fn a_full_queue_drops_later_telemetry_and_counts_it() {
     let (queue, mut receiver) = queue(2);
     let l0 = l0(&queue);
     let script = Script::new().attempt(|a| a.token("Hello"));
@@ -106,7 +106,7 @@ async fn without_a_receiver_everything_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn what_is_left_in_the_queue_of_a_dropped_receiver_is_counted() {
+async fn telemetry_in_the_queue_of_a_dropped_receiver_is_counted() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue);
     for _ in 0..4 {
@@ -120,7 +120,7 @@ async fn what_is_left_in_the_queue_of_a_dropped_receiver_is_counted() {
 }
 
 #[tokio::test]
-async fn the_receiver_ends_when_nothing_can_come_any_more() {
+async fn the_receiver_ends_when_all_queues_are_gone() {
     let (queue, mut receiver) = queue(usize::MAX);
     let l0 = l0(&queue);
     let run = l0
@@ -135,7 +135,7 @@ async fn the_receiver_ends_when_nothing_can_come_any_more() {
 }
 
 #[tokio::test]
-async fn a_closed_queue_gives_what_is_there_and_takes_no_more() {
+async fn a_closed_queue_returns_its_content_and_accepts_no_more() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue);
     let live = l0.stream(Script::new().source()).start();
@@ -153,7 +153,7 @@ async fn a_closed_queue_gives_what_is_there_and_takes_no_more() {
 }
 
 #[tokio::test]
-async fn a_task_that_receives_ends_when_the_queue_is_closed() {
+async fn a_receiving_task_ends_when_the_queue_is_closed() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue);
     let task = tokio::spawn(async move {
@@ -170,17 +170,16 @@ async fn a_task_that_receives_ends_when_the_queue_is_closed() {
     assert_eq!(queue.dropped(), 0);
 }
 
-/// A run ends in one thread while another closes the queue, or drops its receiver, at about the same
-/// time.
+/// A run ends in one thread while another closes the queue or drops its receiver.
 #[test]
-fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
+fn telemetry_sent_while_the_queue_closes_is_received_or_counted() {
     const ROUNDS: u32 = 20_000;
     let (runs, ends) = mpsc::channel();
     let (ended, waits) = mpsc::channel();
     let thread = thread::spawn(move || {
         for run in ends {
             drop::<Box<dyn Send>>(run);
-            ended.send(()).expect("somebody waits");
+            ended.send(()).expect("a receiver");
         }
     });
     let source = Script::new();
@@ -189,8 +188,7 @@ fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
         let (queue, mut receiver) = queue(2);
         let l0 = l0(&queue);
         let run = Box::new(l0.stream(source.source()).start());
-        runs.send(run as Box<dyn Send>)
-            .expect("the thread is there");
+        runs.send(run as Box<dyn Send>).expect("the thread runs");
         for _ in 0..round % 512 {
             hint::spin_loop();
         }
@@ -202,16 +200,16 @@ fn whatever_is_put_in_while_the_queue_closes_is_received_or_counted() {
         }
         drop(receiver);
         before += usize::from(received == 0);
-        waits.recv().expect("the thread is there");
+        waits.recv().expect("the thread runs");
         assert_eq!(received as u64 + queue.dropped(), 1, "round {round}");
     }
     drop(runs);
     thread.join().expect("no panic");
-    assert!(before > 0, "it was closed before the end of some runs");
+    assert!(before > 0, "the queue was closed before some runs ended");
 }
 
 #[tokio::test]
-async fn runs_that_are_not_measured_put_nothing_in() {
+async fn unmeasured_runs_send_nothing() {
     let (queue, mut receiver) = queue(8);
     let l0 = l0(&queue)
         .to_builder()
@@ -222,10 +220,10 @@ async fn runs_that_are_not_measured_put_nothing_in() {
     assert!(receiver.recv().await.is_none());
 }
 
-/// Of many runs, those that matter reach the queue, and one in a hundred of the others; what counts runs
-/// counts all of them.
+/// The queue receives all failed and all slow runs, and one in a hundred of the others. Counters count all
+/// runs.
 #[tokio::test(start_paused = true)]
-async fn of_a_hundred_thousand_runs_every_failed_and_every_slow_one_is_queued() {
+async fn failed_and_slow_runs_among_a_hundred_thousand_are_queued() {
     const RUNS: u32 = 100_000;
     let (queue, mut receiver) = queue(RUNS as usize);
     let counted = Arc::new(AtomicU32::new(0));

@@ -1,4 +1,4 @@
-//! What is written as JSON and CSV comes back equal, as far as the format carries it; here and in
+//! JSON and CSV read back equal, as far as the format allows, here and with
 //! Python's `json` and `csv`.
 
 #![cfg(feature = "csv")]
@@ -18,12 +18,12 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-/// A cell without the apostrophe that keeps spreadsheets from running it.
+/// Returns a cell's text without the apostrophe that protects spreadsheets.
 fn text(cell: &str) -> &str {
     cell.strip_prefix('\'').unwrap_or(cell)
 }
 
-/// The cells of a row by the names of their columns, as a reader of the `csv` crate has them.
+/// Returns the cells of a row by column name, as the `csv` crate reads them.
 fn cells(text: &str) -> BTreeMap<String, String> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().expect("a header").clone();
@@ -37,7 +37,7 @@ fn cells(text: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What each column must say, taken from the JSON of the telemetry and not from its fields.
+/// Returns the expected value of each column, taken from the telemetry's JSON and not from its fields.
 fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
     const PLACES: [(&str, &str); 42] = [
         ("sessionId", "/sessionId"),
@@ -92,7 +92,7 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
                 Value::Null
             };
             let mut value = json.pointer(place).cloned();
-            // The columns of usage say what was billed.
+            // The usage columns contain the billed usage.
             if let Some(count) = place.strip_prefix("/usage/") {
                 let usages = [&json["usage"], &json["wastedUsage"]];
                 let sum = |counts: &[Option<u64>]| {
@@ -100,7 +100,7 @@ fn expected(telemetry: &Telemetry) -> Vec<(&'static str, Value)> {
                     counts.reduce(u64::saturating_add)
                 };
                 let counts = usages.map(|usage| usage[count].as_u64());
-                // Of one that told no total it is what else it told.
+                // Without a total, the sum of the other counts.
                 let whole = usages.map(|usage| match usage["total"].as_u64() {
                     None => sum(&["input", "output"].map(|count| usage[count].as_u64())),
                     total => total,
@@ -131,7 +131,7 @@ fn check_cell(column: &str, cell: &str, expected: &Value) {
     }
 }
 
-/// A number as a cell, or as several.
+/// Returns the cells of a number.
 fn plain(value: Number<'_>) -> Vec<String> {
     let millis = |duration: Duration| (duration.as_nanos() as f64 / 1e6).to_string();
     match value {
@@ -150,8 +150,9 @@ fn check_csv(telemetry: &Telemetry) {
     let mut cells = cells(&written);
     for cell in cells.values() {
         let first = cell.trim_start().chars().next().unwrap_or_default();
+        let is_number = cell.starts_with('-') && cell.parse::<f64>().is_ok();
         assert!(
-            !"=+-@＝＋－＠".contains(first),
+            is_number || !"=+-@＝＋－＠".contains(first),
             "a spreadsheet runs {cell:?}"
         );
         assert!(!cell.starts_with(['\t', '\r', '\n']), "{cell:?}");
@@ -169,7 +170,7 @@ fn check_csv(telemetry: &Telemetry) {
     let last = last.and_then(|last| last.model.as_deref());
     let cell = cells.remove("lastModel").expect("lastModel");
     assert_eq!(text(&cell), last.unwrap_or_default());
-    // Numbers that came later are columns too, under names that are derived.
+    // Newer numbers are columns too, with derived names.
     let numbers = Quantity::ALL.iter().filter_map(|q| q.value(telemetry));
     let numbers: Vec<_> = numbers.flat_map(plain).collect();
     for (column, cell) in cells {
@@ -202,7 +203,7 @@ proptest! {
     }
 }
 
-/// Reads both files, and prints what it has read as JSON.
+/// Reads both files, and prints the content as JSON.
 const READER: &str = r#"
 import csv, json, sys
 rows = list(csv.reader(open(sys.argv[1], newline="", encoding="utf-8"), strict=True))
@@ -212,9 +213,9 @@ json.dump({"rows": rows, "lines": lines}, sys.stdout)
 
 #[test]
 fn python_reads_the_same() {
-    // Set by the checks, which need Python anyway.
+    // Set by the gate, which needs Python anyway.
     let Some(python) = std::env::var_os("L0_PYTHON") else {
-        eprintln!("switched off: L0_PYTHON names no Python 3");
+        eprintln!("skipped: L0_PYTHON does not name a Python 3");
         return;
     };
     let mut runner = TestRunner::deterministic();
@@ -282,11 +283,11 @@ fn the_original_columns_come_first() {
 }
 
 #[test]
-fn the_columns_have_the_names_that_they_had() {
+fn the_columns_keep_their_names() {
     let written = l0_export::csv::to_string(&Telemetry::example()).expect("CSV");
     let header = written.lines().next().expect("a header");
     let mut columns = header.split(',');
-    // In this order; further ones may be in between.
+    // In this order. Newer columns may be in between.
     for name in [
         "sessionId",
         "duration",
@@ -337,7 +338,7 @@ fn the_columns_have_the_names_that_they_had() {
 }
 
 #[test]
-fn a_failed_run_says_why() {
+fn a_failed_run_includes_its_reason() {
     let denied = std::io::Error::other(Failure::status(401));
     let mut telemetry = Telemetry::example();
     telemetry.outcome = Some(Outcome::Failed);

@@ -1,11 +1,12 @@
-//! Runs through the `metrics` facade, beside metrics of one's own, as Prometheus would scrape them.
+//! Records runs through the `metrics` facade, together with your own metrics, as Prometheus would scrape them.
 //!
 //! ```console
 //! $ cargo run -p l0-metrics --example prometheus
 //! ```
-#![allow(clippy::print_stdout, reason = "it is a terminal program")]
+#![allow(clippy::print_stdout, reason = "a terminal program")]
 
 use std::error::Error;
+use std::sync::Arc;
 
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
@@ -14,16 +15,16 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let metrics = MetricsInterceptor::new().label_keys([keys::MODEL])?;
+    let metrics = Arc::new(MetricsInterceptor::new().label_keys([keys::MODEL])?);
     let mut exporter = PrometheusBuilder::new().add_global_label("service", "my-app");
     for (name, bounds) in metrics.buckets() {
         exporter = exporter.set_buckets_for_metric(Matcher::Full(name), bounds)?;
     }
     let handle = exporter.install_recorder()?;
 
-    // A client of your own, in place of this script.
+    // Use your own client instead of this script.
     let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
-    let l0 = L0::builder().interceptor(metrics.clone()).build();
+    let l0 = L0::builder().interceptor(Arc::clone(&metrics)).build();
     let run = l0
         .stream(client.source())
         .metadata(keys::MODEL, "gpt-4o-mini");
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     metrics.refresh(); // before each scrape
     for line in handle.render().lines() {
-        // All samples but buckets, and what did not happen.
+        // Prints all samples except buckets and zeros.
         let is_sample = !line.is_empty() && !line.starts_with('#');
         if is_sample && !line.contains("_bucket{") && !line.ends_with(" 0") {
             println!("{line}");

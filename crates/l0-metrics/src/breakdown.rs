@@ -1,15 +1,15 @@
-//! Breakdown: sums by the values of labels that a metric has of its own.
+//! Breakdowns: sums by the values of a metric's own labels.
 
 use std::sync::{PoisonError, RwLock};
 
 use l0_core::{GuardrailStats, KeyList, Value, keys};
 
-use crate::handles::{Later, Registrar};
+use crate::handles::{Deferred, Registrar};
 use crate::labels::OTHER;
 use crate::layout::Place;
 use crate::sum::Sum;
 
-/// Sums by the values of labels: of the first 64 sets of values, and of `other`.
+/// Sums by label values: of the first 64 sets of values, and of `other`.
 #[derive(Debug)]
 pub(crate) struct Breakdown {
     place: Place,
@@ -17,11 +17,11 @@ pub(crate) struct Breakdown {
     parts: RwLock<Vec<Part>>,
 }
 
-/// The values and their sum, in ascending order of the values.
+/// A set of values and its sum. Parts are sorted by their values.
 type Part = (Box<[Box<str>]>, Sum);
 
 impl Breakdown {
-    /// As many as telemetry has rules.
+    /// The same limit as that of rules in telemetry.
     const MAX: usize = GuardrailStats::MAX_RULES;
 
     pub(crate) fn new(place: Place, labels: &'static [&'static str]) -> Self {
@@ -32,7 +32,7 @@ impl Breakdown {
         }
     }
 
-    /// Where values are known, their sums begin at 0, so that rates see the first of each.
+    /// Registers sums of known values, which start at 0, so rates see the first event of each.
     pub(crate) fn begin(&self, values: &[&str], registrar: Registrar<'_>) {
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         if let Err(at) = find(&parts, values) {
@@ -40,16 +40,16 @@ impl Breakdown {
         }
     }
 
-    pub(crate) fn add(&self, values: &[&str], value: Value<'_>, later: &Later) {
-        /// More labels than any metric has.
-        const MOST: usize = 4;
+    pub(crate) fn add(&self, values: &[&str], value: Value<'_>, deferred: &Deferred) {
+        /// More labels than any metric has of its own.
+        const MAX_LABELS: usize = 4;
 
         if value.as_f64() == 0.0 {
             return;
         }
-        // To Prometheus an empty value is no label.
-        let mut named = [OTHER; MOST];
-        let named = &mut named[..values.len().min(MOST)];
+        // Prometheus treats an empty value as a missing label.
+        let mut named = [OTHER; MAX_LABELS];
+        let named = &mut named[..values.len().min(MAX_LABELS)];
         for (named, value) in named.iter_mut().zip(values) {
             *named = match keys::cut(value, KeyList::MAX_VALUE) {
                 "" => OTHER,
@@ -57,7 +57,7 @@ impl Breakdown {
             };
         }
         if !self.add_to_known(named, value) {
-            self.add_to_new(named, value, later);
+            self.add_to_new(named, value, deferred);
         }
     }
 
@@ -73,7 +73,7 @@ impl Breakdown {
         })
     }
 
-    fn add_to_new(&self, values: &[&str], value: Value<'_>, later: &Later) {
+    fn add_to_new(&self, values: &[&str], value: Value<'_>, deferred: &Deferred) {
         let mut parts = self.parts.write().unwrap_or_else(PoisonError::into_inner);
         let has_room = parts.len() < Self::MAX;
         let others = self.others();
@@ -85,7 +85,7 @@ impl Breakdown {
         match find(&parts, values) {
             Ok(at) => parts[at].1.add(value),
             Err(at) => {
-                if let Some(part) = later.ask(|registrar| self.part(values, registrar)) {
+                if let Some(part) = deferred.register(|registrar| self.part(values, registrar)) {
                     part.1.add(value);
                     parts.insert(at, part);
                 }
@@ -105,6 +105,20 @@ impl Breakdown {
 }
 
 fn find(parts: &[Part], values: &[&str]) -> Result<usize, usize> {
+    /// Up to this many, a linear search is faster than comparing the order of texts.
+    const MAX_LINEAR: usize = 8;
+
+    if parts.len() <= MAX_LINEAR {
+        let same = |known: &[Box<str>]| {
+            known
+                .iter()
+                .zip(values)
+                .all(|(known, one)| **known == **one)
+        };
+        if let Some(at) = parts.iter().position(|(known, _)| same(known)) {
+            return Ok(at);
+        }
+    }
     let values = values.iter().copied();
     parts.binary_search_by(|(known, _)| known.iter().map(|one| &**one).cmp(values.clone()))
 }

@@ -1,8 +1,8 @@
-//! Buckets: the bounds of the histograms of runs, for exporters that need some.
+//! The bucket bounds of the histograms of runs, for exporters that need them.
 
 use l0_core::Unit;
 
-use crate::layout::{HistogramRow, Of};
+use crate::layout::{HistogramRow, Values};
 
 const REQUEST_DURATION: [f64; 17] = [
     0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0,
@@ -28,7 +28,7 @@ const RATES: [f64; 16] = [
     1000.0,
 ];
 
-/// In powers of four.
+/// Powers of four.
 const COUNTS: [f64; 11] = [
     1.0,
     4.0,
@@ -43,11 +43,11 @@ const COUNTS: [f64; 11] = [
     1_048_576.0,
 ];
 
-/// The upper bounds of a histogram's buckets, without `+Inf`.
+/// Returns the upper bounds of a histogram's buckets, without `+Inf`.
 pub(crate) fn bounds(row: &HistogramRow) -> &'static [f64] {
-    match (row.of, row.quantity.unit) {
-        (Of::Longest, _) => &LONGEST_GAP,
-        (Of::Gaps, _) => &GAPS,
+    match (row.values, row.quantity.unit) {
+        (Values::Longest, _) => &LONGEST_GAP,
+        (Values::Gaps, _) => &GAPS,
         _ if row.quantity.name == "duration" => &REQUEST_DURATION,
         (_, Unit::Seconds) => &TIME_TO_FIRST_TOKEN,
         (_, Unit::Each(_)) => &COUNTS,

@@ -1,9 +1,9 @@
-//! Gaps: those between tokens, until they are recorded: some at a time, not one between each two
+//! Gaps between tokens that are not recorded yet. They are recorded in small batches: not one by one between
 //! tokens, and never all of a long answer at once.
 
 use std::time::Duration;
 
-/// How many are recorded at once, at most.
+/// The maximum number of gaps recorded at once.
 const AT_ONCE: usize = 64;
 
 /// The gaps that are not recorded yet, in seconds.
@@ -20,7 +20,7 @@ impl Gaps {
         }
     }
 
-    /// Adds one. Returns whether they are to be recorded now.
+    /// Adds a gap. Returns `true` if the gaps are to be recorded now.
     pub(crate) fn push(&mut self, gap: Duration) -> bool {
         if let Some(place) = self.all.get_mut(self.len) {
             *place = gap.as_secs_f64();
@@ -29,7 +29,7 @@ impl Gaps {
         self.len >= AT_ONCE
     }
 
-    /// Takes them out.
+    /// Takes all gaps out.
     pub(crate) fn take(&mut self) -> &[f64] {
         let len = std::mem::take(&mut self.len);
         &self.all[..len]

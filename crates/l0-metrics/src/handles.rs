@@ -1,4 +1,4 @@
-//! Handles: how they are asked of a recorder, and which recorder that is.
+//! Handles: their registration with a recorder, and the identity of that recorder.
 
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +9,7 @@ use metrics::{
 
 use crate::layout::{Kind, LAYOUT, Place};
 
-/// With what metrics are registered.
+/// The metadata of all registrations.
 static METADATA: Metadata<'static> = Metadata::new("l0_metrics", Level::INFO, Some(module_path!()));
 
 /// The names of the metrics, in the order of the layout.
@@ -27,7 +27,7 @@ impl Names {
         self.0[place].to_string()
     }
 
-    /// Tells a recorder what the metrics are.
+    /// Describes the metrics to a recorder.
     pub(crate) fn describe(&self, recorder: &dyn Recorder) {
         for (metric, name) in LAYOUT.metrics.iter().zip(&self.0) {
             let (name, unit, help) = (name.clone().into(), metric.unit, metric.help.into());
@@ -40,19 +40,19 @@ impl Names {
     }
 }
 
-/// Which recorder handles are of.
+/// The identity of the recorder that handles belong to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RecorderId(usize);
 
 impl RecorderId {
-    /// A recorder is where it is: a global one stays for ever, and the one that does nothing, which is
-    /// current as long as there is none, is somewhere else.
+    /// Identifies a recorder by its address. A global recorder stays forever, and the no-op recorder that is
+    /// current until one is installed has another address.
     pub(crate) fn of(recorder: &dyn Recorder) -> Self {
         Self(ptr::from_ref(recorder).cast::<()>().addr())
     }
 }
 
-/// What asks a recorder for the handles of one label set.
+/// Registers the handles of one label set with a recorder.
 #[derive(Clone, Copy)]
 pub(crate) struct Registrar<'a> {
     pub(crate) recorder: &'a dyn Recorder,
@@ -65,7 +65,7 @@ impl Registrar<'_> {
         self.counter_of(place, &[])
     }
 
-    /// The counter of these values of the metric's own labels.
+    /// Returns the counter with these values of the metric's own labels.
     pub(crate) fn counter_of(&self, place: Place, own: &[(&'static str, &str)]) -> Counter {
         let key = self.key_of(place, own);
         self.recorder.register_counter(&key, &METADATA)
@@ -75,7 +75,7 @@ impl Registrar<'_> {
         self.gauge_of(place, &[])
     }
 
-    /// The gauge of these values of the metric's own labels.
+    /// Returns the gauge with these values of the metric's own labels.
     pub(crate) fn gauge_of(&self, place: Place, own: &[(&'static str, &str)]) -> Gauge {
         let key = self.key_of(place, own);
         self.recorder.register_gauge(&key, &METADATA)
@@ -99,15 +99,15 @@ impl Registrar<'_> {
     }
 }
 
-/// Whom handles are asked of that are not needed before something happens.
+/// Registers handles that are needed only once something happens.
 #[derive(Debug)]
-pub(crate) struct Later {
+pub(crate) struct Deferred {
     recorder: RecorderId,
     names: Arc<Names>,
     labels: Box<[Label]>,
 }
 
-impl Later {
+impl Deferred {
     pub(crate) fn new(recorder: RecorderId, names: &Arc<Names>, labels: &[Label]) -> Self {
         Self {
             recorder,
@@ -116,12 +116,12 @@ impl Later {
         }
     }
 
-    /// Asks the recorder, if it is still the current one.
-    pub(crate) fn ask<T>(&self, ask: impl FnOnce(Registrar<'_>) -> T) -> Option<T> {
+    /// Registers with the recorder, if it is still the current one.
+    pub(crate) fn register<T>(&self, register: impl FnOnce(Registrar<'_>) -> T) -> Option<T> {
         with_recorder(|recorder| {
             let is_ours = RecorderId::of(recorder) == self.recorder;
             is_ours.then(|| {
-                ask(Registrar {
+                register(Registrar {
                     recorder,
                     names: &self.names,
                     labels: &self.labels,
@@ -131,16 +131,16 @@ impl Later {
     }
 }
 
-/// A gauge that is not there before its first value.
+/// A gauge that does not exist before its first value.
 #[derive(Debug, Default)]
-pub(crate) struct LateGauge(OnceLock<Gauge>);
+pub(crate) struct LazyGauge(OnceLock<Gauge>);
 
-impl LateGauge {
-    pub(crate) fn set(&self, value: f64, place: Place, later: &Later) {
+impl LazyGauge {
+    pub(crate) fn set(&self, value: f64, place: Place, deferred: &Deferred) {
         match self.0.get() {
             Some(gauge) => gauge.set(value),
             None => {
-                if let Some(gauge) = later.ask(|registrar| registrar.gauge(place)) {
+                if let Some(gauge) = deferred.register(|registrar| registrar.gauge(place)) {
                     gauge.set(value);
                     let _ = self.0.set(gauge);
                 }

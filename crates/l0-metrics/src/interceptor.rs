@@ -1,4 +1,4 @@
-//! Interceptor: records runs as they happen, under labels from their metadata.
+//! The interceptor: records runs as they happen, under labels from their metadata.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use l0_core::{
     End, Event, Interceptor, Interest, KeyError, KeyList, Metadata, Observer, Observers, RunInfo,
-    Telemetry, keys,
+    Stalls, Telemetry, keys,
 };
 
 use crate::buckets::bounds;
@@ -18,7 +18,10 @@ use crate::layout::LAYOUT;
 use crate::series::{Series, source_name};
 use crate::streams::{Stream, Wait};
 
-/// Records every run through the `metrics` facade. Clones share their handles.
+/// Records every run through the `metrics` facade.
+///
+/// To [refresh](Self::refresh) it, keep it in an [`Arc`] and add a clone of the `Arc` to the `L0`. The settings
+/// then no longer change.
 ///
 /// ```
 /// use l0_core::L0;
@@ -32,7 +35,6 @@ use crate::streams::{Stream, Wait};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
 #[must_use]
 pub struct MetricsInterceptor {
     prefix: String,
@@ -45,59 +47,75 @@ struct Shared {
 }
 
 impl MetricsInterceptor {
-    /// Creates an interceptor with the prefix `l0` and no labels of runs.
+    /// Creates an interceptor with the prefix `l0` and no labels.
     pub fn new() -> Self {
-        Self::with("l0".to_owned(), KeyList::new(), 10_000)
+        let prefix = "l0".to_owned();
+        let settings = Settings {
+            names: Arc::new(Names::new(&prefix)),
+            keys: KeyList::new(),
+            max_series: 1_000,
+            stalls: None,
+        };
+        Self::with(prefix, settings)
     }
 
-    /// Sets what all metric names begin with, before an underscore. Default: `l0`.
+    /// Sets the prefix of all metric names, which an underscore follows. Default: `l0`.
     ///
-    /// What an exporter's system does not allow in a name, the exporter replaces.
+    /// The exporter replaces characters that its system does not allow in a name.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
-        let settings = &self.shared.settings;
-        Self::with(prefix.into(), settings.keys.clone(), settings.max_series)
+        let prefix = prefix.into();
+        let names = Arc::new(Names::new(&prefix));
+        let settings = self.shared.settings.clone();
+        Self::with(prefix, Settings { names, ..settings })
     }
 
-    /// Adds metadata keys: every run is recorded under the values that its metadata has for them.
+    /// Adds metadata keys: every run is recorded under the values of these keys.
     ///
-    /// No other metadata becomes a label. A key that a run does not have, or whose value is empty, gives
-    /// no label. Values are cut to 256 bytes. They are those of the start of the run; of one that falls
-    /// back, what each source measures is under the values that its own metadata has.
+    /// No other metadata becomes a label. A key that is missing or has an empty value adds no label. Values are
+    /// cut to 256 bytes. The values are those at the start of the run. If the run falls back, the measurements
+    /// of each source use the values of that source's metadata.
     ///
     /// # Errors
     ///
-    /// If a key is not of the form `[a-zA-Z_][a-zA-Z0-9_]*`, or has a meaning already: `le`, `quantile`,
-    /// whatever begins with `__`, and the labels of L0's own metrics, `error_type`, `severity`, `rule`,
-    /// `outcome`, `result`, `from` and `to`.
+    /// Returns an error if a key does not have the form `[a-zA-Z_][a-zA-Z0-9_]*` or is reserved: `le`,
+    /// `quantile`, names that begin with `__`, and the labels of L0's own metrics, `error_type`, `severity`,
+    /// `rule`, `outcome`, `result`, `from` and `to`.
     pub fn label_keys<I>(self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        let settings = &self.shared.settings;
-        let mut list = settings.keys.clone();
-        list.add(keys, &KEYS)?;
-        Ok(Self::with(self.prefix, list, settings.max_series))
+        let mut settings = self.shared.settings.clone();
+        settings.keys.add(keys, &KEYS)?;
+        Ok(Self::with(self.prefix, settings))
     }
 
-    /// Sets how many label sets are told apart. Default: 10,000.
+    /// Sets the maximum number of label sets. Default: 1,000.
     ///
-    /// Further ones are counted together under one more label set, with the label names of the first
-    /// beyond the limit and `other` for every value, so that sums over all label sets stay exact;
-    /// `l0_series_overflow_total` counts how often that was done. Their handles are kept for as long as
-    /// the interceptor.
+    /// Label sets beyond the limit share one more label set. It has the label names of the first set beyond the
+    /// limit, and `other` as every value, so sums over all label sets stay exact. `l0_series_overflow_total`
+    /// counts these look-ups. Handles are kept as long as the interceptor.
     pub fn max_series(self, max: usize) -> Self {
-        let keys = self.shared.settings.keys.clone();
-        Self::with(self.prefix, keys, max)
+        let mut settings = self.shared.settings.clone();
+        settings.max_series = max;
+        Self::with(self.prefix, settings)
     }
 
-    /// What is changed begins anew: handles are of one prefix and one list of keys.
-    fn with(prefix: String, keys: KeyList, max_series: usize) -> Self {
-        let settings = Settings {
-            names: Arc::new(Names::new(&prefix)),
-            keys,
-            max_series,
-        };
+    /// Counts live runs whose source is silent for as long as `stalls` define, as `l0_streams_stalled`.
+    /// Default: stalls are not counted, and the metric is absent.
+    ///
+    /// The value is that of the last [`refresh`](Self::refresh), and is absent before the first. A run is not
+    /// stalled while it waits for its consumer or backs off. Unmeasured runs have no times and count as not
+    /// stalled. With this setting, runs keep their [progress](l0_core::RunInfo::progress), which takes a few
+    /// instructions for each item.
+    pub fn stalls(self, stalls: Stalls) -> Self {
+        let mut settings = self.shared.settings.clone();
+        settings.stalls = Some(stalls);
+        Self::with(self.prefix, settings)
+    }
+
+    /// Starts with new handles, because handles belong to one prefix and one list of keys.
+    fn with(prefix: String, settings: Settings) -> Self {
         let shared = Shared {
             settings,
             sets: LabelSets::default(),
@@ -108,25 +126,28 @@ impl MetricsInterceptor {
         }
     }
 
-    /// Returns the name of each histogram and the upper bounds that its buckets should have, in ascending
-    /// order and without `+Inf`: those of `l0-prometheus`.
+    /// Returns the name of each histogram and the recommended upper bounds of its buckets, in ascending order
+    /// and without `+Inf`. The bounds are those of `l0-prometheus`.
     ///
-    /// The facade has no place for them, so that an exporter has to be told: see the
-    /// [crate's documentation](crate#prometheus).
+    /// The facade cannot carry bounds, so pass them to the exporter. See the [crate's
+    /// documentation](crate#prometheus).
     pub fn buckets(&self) -> impl Iterator<Item = (String, &'static [f64])> {
         let name = |place| self.shared.settings.names.get(place);
         let histograms = LAYOUT.histograms.iter();
         histograms.map(move |row| (name(row.place), bounds(row)))
     }
 
-    /// Brings up to date what grows while nothing happens: the age of the oldest live run of each label
-    /// set, and the seconds that runs were live and waited for retries.
+    /// Updates the values that change while nothing happens: the age of the oldest live run of each label set,
+    /// the seconds that runs were live and waited for retries, and, if stalls are [counted](Self::stalls), the
+    /// number of stalled runs.
     ///
-    /// They are also brought up to date when a run of their label set starts or ends. To see runs that hang,
-    /// call this before each scrape, or every few seconds.
+    /// All except the stalled runs are also updated when a run of their label set starts or ends. To see runs
+    /// that hang, call this before each scrape, or every few seconds.
     pub fn refresh(&self) {
         for series in self.shared.sets.all() {
-            series.streams.refresh();
+            series
+                .streams
+                .refresh(self.shared.settings.stalls, series.deferred());
         }
     }
 }
@@ -143,6 +164,7 @@ impl fmt::Debug for MetricsInterceptor {
             .field("prefix", &self.prefix)
             .field("label_keys", &self.shared.settings.keys)
             .field("max_series", &self.shared.settings.max_series)
+            .field("stalls", &self.shared.settings.stalls)
             .finish_non_exhaustive()
     }
 }
@@ -155,6 +177,10 @@ impl Interceptor for MetricsInterceptor {
     fn needs_telemetry(&self) -> bool {
         true
     }
+
+    fn needs_progress(&self) -> bool {
+        self.shared.settings.stalls.is_some()
+    }
 }
 
 impl Shared {
@@ -163,21 +189,21 @@ impl Shared {
     }
 }
 
-/// A run that has started. Its drop is its end, at the latest.
+/// A run that has started. Dropping it ends the run if nothing else did.
 struct LiveRun {
     shared: Arc<Shared>,
     run: RunInfo,
-    /// Of the labels that were known at the start, which are those of the first source.
+    /// The series of the labels at the start, which are those of the first source.
     first: Found,
-    /// Until it has finished.
+    /// `None` once the run has finished.
     stream: Option<Stream>,
-    /// The number of the source that is tried.
+    /// The number of the current source.
     source: u32,
-    /// Where that source is counted, if it is not the first.
-    elsewhere: Option<Arc<Series>>,
-    /// While it waits for a retry of that source.
+    /// The series of the current source, if it differs from the first.
+    fallback: Option<Arc<Series>>,
+    /// The current wait for a retry of that source.
     wait: Option<Wait>,
-    /// Those of the present attempt that are not recorded yet.
+    /// The gaps of the current attempt that are not recorded yet.
     gaps: Gaps,
 }
 
@@ -185,23 +211,24 @@ impl LiveRun {
     fn start(shared: &Arc<Shared>, run: &RunInfo) -> Self {
         let first = shared.find(run.metadata());
         first.series.begin();
+        let watched = shared.settings.stalls.map(|_| run);
         Self {
             shared: Arc::clone(shared),
             run: run.clone(),
-            stream: Some(first.series.streams.start()),
+            stream: Some(first.series.streams.start(watched)),
             first,
             source: 1,
-            elsewhere: None,
+            fallback: None,
             wait: None,
             gaps: Gaps::new(),
         }
     }
 
-    /// Where a source is counted, if it is not the first.
-    fn elsewhere(&self, source: u32) -> Option<Arc<Series>> {
+    /// Returns the series of a source, if it differs from the first.
+    fn fallback_series(&self, source: u32) -> Option<Arc<Series>> {
         match source {
             1 => None,
-            same if same == self.source => self.elsewhere.clone(),
+            same if same == self.source => self.fallback.clone(),
             other => {
                 let metadata = &self.run.source(other)?.metadata;
                 Some(self.shared.find(metadata).series)
@@ -209,29 +236,29 @@ impl LiveRun {
         }
     }
 
-    /// Where the source is counted that is tried.
-    fn present(&self) -> &Series {
-        self.elsewhere.as_deref().unwrap_or(&self.first.series)
+    /// Returns the series of the current source.
+    fn current(&self) -> &Series {
+        self.fallback.as_deref().unwrap_or(&self.first.series)
     }
 
     fn attempt_started(&mut self, source: u32) {
         self.resume();
         if source != self.source {
-            self.elsewhere = self.elsewhere(source);
+            self.fallback = self.fallback_series(source);
             self.source = source;
         }
     }
 
     fn wait(&mut self) {
         if self.wait.is_none() {
-            let present = self.present();
-            self.wait = Some(present.streams.wait(present.later()));
+            let current = self.current();
+            self.wait = Some(current.streams.wait(current.deferred()));
         }
     }
 
     fn resume(&mut self) {
         if let Some(wait) = self.wait.take() {
-            self.present().streams.resume(wait);
+            self.current().streams.resume(wait);
         }
     }
 
@@ -242,12 +269,12 @@ impl LiveRun {
     }
 
     fn record_gaps(&mut self) {
-        let present = self.elsewhere.as_deref().unwrap_or(&self.first.series);
-        present.record_gaps(self.gaps.take());
+        let current = self.fallback.as_deref().unwrap_or(&self.first.series);
+        current.record_gaps(self.gaps.take());
     }
 
-    /// Under the labels of the start, as the runs are that it is a share of. What is given up and what is
-    /// asked instead, its own labels say.
+    /// Counts under the labels of the start, like the runs that the fallbacks are a share of. The metric's own
+    /// labels name both sources.
     fn count_fallback(&self, from: u32, to: u32) {
         let name = |number| {
             let source = self.run.source(number);
@@ -261,15 +288,15 @@ impl LiveRun {
         if let Some(stream) = self.stream.take() {
             self.record_gaps();
             self.resume();
-            self.first.series.finish(&stream, end, self.present());
+            self.first.series.finish(&stream, end, self.current());
         }
     }
 
-    /// What each source measured goes under its labels.
+    /// Records the measurements of each source under its labels.
     fn record(&self, telemetry: &Telemetry) {
         telemetry.by_source(&mut |part| {
-            let elsewhere = self.elsewhere(part.source);
-            let series = elsewhere.as_deref().unwrap_or(&self.first.series);
+            let fallback = self.fallback_series(part.source);
+            let series = fallback.as_deref().unwrap_or(&self.first.series);
             series.record_measured(part.telemetry, part.is_last);
         });
     }
@@ -277,7 +304,7 @@ impl LiveRun {
 
 impl Observer for LiveRun {
     fn interest(&self) -> Interest {
-        // Of a run that is not measured, no gap is known.
+        // An unmeasured run has no gaps.
         if self.run.measured() && !self.run.is_call() {
             Interest::TOKENS
         } else {
@@ -306,7 +333,7 @@ impl Observer for LiveRun {
 impl Drop for LiveRun {
     fn drop(&mut self) {
         self.finish(&End::dropped());
-        // Now that all observers were told of the end.
+        // All observers have been notified of the end by now.
         let panics = self.run.observer_panics();
         if panics > 0 {
             self.first.health.observer_panics.increment(panics);

@@ -1,9 +1,10 @@
-//! Label sets: the handles of each, resolved once, up to a limit, beyond which they share those of one.
+//! Label sets: the handles of each, resolved once up to a limit, with shared handles beyond it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
-use l0_core::{KeyList, Metadata};
+use l0_core::{KeyList, Metadata, Stalls};
 use metrics::{Counter, Recorder, with_recorder};
 
 use crate::handles::{Names, RecorderId, Registrar};
@@ -11,48 +12,58 @@ use crate::labels;
 use crate::layout::LAYOUT;
 use crate::series::{Series, series};
 
-/// The label sets of one recorder: of another one, they are looked up anew.
+/// The label sets of one recorder. With another recorder, they are registered again.
 #[derive(Debug, Default)]
 pub(crate) struct LabelSets(RwLock<Option<OfRecorder>>);
 
 #[derive(Debug)]
 struct OfRecorder {
     recorder: RecorderId,
-    /// By the text of the labels.
+    /// Series by the text of their labels.
     all: HashMap<String, Arc<Series>>,
-    /// The key of those for what is too many.
+    /// The key of the shared series beyond the limit.
     other: Option<String>,
     health: Arc<Health>,
 }
 
-/// What an interceptor counts about itself. It has no labels.
+/// The interceptor's own counters. They have no labels.
 #[derive(Debug)]
 pub(crate) struct Health {
     overflow: Counter,
     pub(crate) observer_panics: Counter,
 }
 
-/// What a look-up gives.
+/// The result of a look-up.
 pub(crate) struct Found {
     pub(crate) series: Arc<Series>,
     pub(crate) health: Arc<Health>,
 }
 
-/// What a look-up needs to know.
+/// The settings of an interceptor.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) names: Arc<Names>,
     pub(crate) keys: KeyList,
     pub(crate) max_series: usize,
+    pub(crate) stalls: Option<Stalls>,
+}
+
+thread_local! {
+    /// A buffer for keys. Most keys are known, and then nothing is allocated.
+    static KEY: Cell<String> = const { Cell::new(String::new()) };
 }
 
 impl LabelSets {
-    /// The handles for what has this metadata, of the recorder that is current.
+    /// Returns the handles for this metadata with the current recorder.
     pub(crate) fn get(&self, settings: &Settings, metadata: &Metadata) -> Found {
-        let key = labels::key(&settings.keys, metadata);
-        with_recorder(|recorder| {
+        let mut key = KEY.try_with(Cell::take).unwrap_or_default();
+        labels::put_key(&mut key, &settings.keys, metadata);
+        let found = with_recorder(|recorder| {
             let found = self.find(RecorderId::of(recorder), &key, settings.max_series);
-            found.unwrap_or_else(|| self.add(settings, metadata, key, recorder))
-        })
+            found.unwrap_or_else(|| self.add(settings, metadata, key.clone(), recorder))
+        });
+        let _ = KEY.try_with(|buffer| buffer.set(key));
+        found
     }
 
     fn find(&self, recorder: RecorderId, key: &str, max: usize) -> Option<Found> {
@@ -95,7 +106,7 @@ impl LabelSets {
         }
     }
 
-    /// All that there are.
+    /// Returns all series.
     pub(crate) fn all(&self) -> Vec<Arc<Series>> {
         let sets = self.read();
         let all = sets.iter().flat_map(|sets| sets.all.values());
@@ -126,7 +137,7 @@ impl OfRecorder {
         }
     }
 
-    /// The handles of these labels, or those for what is too many.
+    /// Returns the handles of these labels, or the shared ones if the limit is reached.
     fn find(&self, key: &str, max: usize) -> Option<Found> {
         let series = self.all.get(key).or_else(|| {
             let other = self.other.as_ref().filter(|_| self.is_full(max))?;
@@ -139,7 +150,7 @@ impl OfRecorder {
         })
     }
 
-    /// Whether there is no room for one more; those for what is too many do not count.
+    /// Returns `true` if the limit is reached. The shared series does not count.
     fn is_full(&self, max: usize) -> bool {
         self.all.len() >= max.saturating_add(usize::from(self.other.is_some()))
     }

@@ -1,19 +1,19 @@
-//! Labels: what of a run's metadata becomes labels, and the text that tells label sets apart.
+//! Labels: the metadata that becomes labels, and the text that identifies a label set.
 
 use l0_core::{KeyList, KeyRules, Metadata, Quantity};
 use metrics::Label;
 
 use crate::layout::FALLBACK_LABELS;
 
-/// Which metadata keys can be labels, under their own names: those that every exporter takes, so that
-/// none has to spell one in another way.
+/// The rules for metadata keys that become labels. They allow only names that every exporter accepts, so none
+/// has to be changed.
 pub(crate) const KEYS: KeyRules = KeyRules::new(
     |key| is_label_name(key).then(|| key.to_owned()),
     "of the form [a-zA-Z_][a-zA-Z0-9_]*: letters, digits and underscores",
 )
 .reserved(is_reserved);
 
-/// The value of what is too many to be told apart.
+/// The value of labels beyond the limit.
 pub(crate) const OTHER: &str = "other";
 
 fn is_label_name(name: &str) -> bool {
@@ -21,23 +21,22 @@ fn is_label_name(name: &str) -> bool {
     !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
 }
 
-/// Whether Prometheus or a metric of runs gives the name a meaning.
+/// Returns `true` if Prometheus or a metric of runs uses the name.
 fn is_reserved(name: &str) -> bool {
     let of_format = name.starts_with("__") || name == "le" || name == "quantile";
     let of_fallbacks = FALLBACK_LABELS.contains(&name);
     of_format || of_fallbacks || Quantity::ALL.iter().any(|one| one.labels().contains(&name))
 }
 
-/// The labels that metadata gives, as a text that no other labels have.
-pub(crate) fn key(keys: &KeyList, metadata: &Metadata) -> String {
-    let mut text = String::new();
+/// Appends the labels from the metadata, as a text that no other labels have.
+pub(crate) fn put_key(text: &mut String, keys: &KeyList, metadata: &Metadata) {
+    text.clear();
     for (name, value) in keys.pick(metadata) {
-        push(&mut text, name, &value);
+        push(text, name, &value);
     }
-    text
 }
 
-/// The same names, each with the value of what is too many.
+/// Returns the same names, each with the value `other`.
 pub(crate) fn other(keys: &KeyList, metadata: &Metadata) -> (String, Vec<Label>) {
     let mut text = String::new();
     let mut labels = Vec::new();
@@ -48,15 +47,14 @@ pub(crate) fn other(keys: &KeyList, metadata: &Metadata) -> (String, Vec<Label>)
     (text, labels)
 }
 
-/// The labels that metadata gives.
+/// Returns the labels from the metadata.
 pub(crate) fn labels(keys: &KeyList, metadata: &Metadata) -> Vec<Label> {
     let picked = keys.pick(metadata);
     let label = |(name, value): (&str, _)| Label::new(name.to_owned(), String::from(value));
     picked.map(label).collect()
 }
 
-/// Values are any text, so that what ends one is said before it: its length, as a character. Values
-/// are cut, and so it is one.
+/// A value can be any text, so its length precedes it, as one character. Values are cut, so the length fits.
 fn push(text: &mut String, name: &str, value: &str) {
     text.reserve(name.len() + value.len() + 4);
     text.push_str(name);
@@ -91,13 +89,15 @@ mod tests {
                 let mut metadata = Metadata::default();
                 metadata.insert("a".to_owned(), a.into());
                 metadata.insert("b".to_owned(), b.into());
-                assert!(seen.insert(key(&keys, &metadata)), "{a:?} {b:?}");
+                let mut key = String::new();
+                put_key(&mut key, &keys, &metadata);
+                assert!(seen.insert(key), "{a:?} {b:?}");
             }
         }
     }
 
     #[test]
-    fn names_that_mean_something_are_reserved() {
+    fn names_with_a_meaning_are_reserved() {
         let reserved = [
             "le",
             "quantile",

@@ -1,5 +1,5 @@
-//! Layout: how the list of quantities becomes metrics of the facade, derived once. What is described,
-//! recorded and documented comes from it.
+//! Layout: derives the metrics of the facade from the list of quantities, once. Descriptions, recording and
+//! documentation all use it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -7,42 +7,43 @@ use std::sync::LazyLock;
 
 use l0_core::{Quantity, QuantityKind, Unit};
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
     Gauge,
-    /// A gauge that only rises: what a counter of the facade, which takes whole numbers, cannot add up.
+    /// A gauge that only rises. It stands for a counter of seconds or money, because a counter of the facade
+    /// accepts only whole numbers.
     RisingGauge,
     Histogram,
 }
 
 /// One metric.
 pub(crate) struct Metric {
-    /// Without the prefix.
+    /// The name without the prefix.
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) unit: Option<metrics::Unit>,
     pub(crate) help: &'static str,
-    /// The labels that it has besides those of the label set.
-    #[cfg_attr(not(test), allow(dead_code, reason = "the documentation says them"))]
+    /// The labels in addition to those of the label set.
+    #[cfg_attr(not(test), allow(dead_code, reason = "listed in the documentation"))]
     pub(crate) own: Vec<&'static str>,
 }
 
-/// The place of a metric in the list of all.
+/// The index of a metric in the list of all.
 pub(crate) type Place = usize;
 
-/// A quantity, and the metric that it is.
+/// A quantity and its metric.
 pub(crate) type Row = (Place, &'static Quantity);
 
-/// All metrics, in the order in which they are documented, and the quantities by form: a series has a
-/// list for each form, in the same order.
+/// All metrics, in documentation order, and the quantities by form. A series has a list for each form, in the
+/// same order.
 pub(crate) struct Layout {
     pub(crate) metrics: Vec<Metric>,
     pub(crate) sums: Vec<Row>,
     pub(crate) last: Vec<Row>,
     pub(crate) histograms: Vec<HistogramRow>,
-    /// Where the gaps between tokens go, among the histograms.
+    /// The index of the histogram of gaps between tokens.
     pub(crate) gaps: Option<usize>,
     pub(crate) breakdowns: Vec<Row>,
     pub(crate) fallbacks: Place,
@@ -56,21 +57,21 @@ pub(crate) struct Layout {
 pub(crate) struct HistogramRow {
     pub(crate) place: Place,
     pub(crate) quantity: &'static Quantity,
-    pub(crate) of: Of,
+    pub(crate) values: Values,
 }
 
-/// Which values of a run a histogram has.
+/// The values of a run that a histogram records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Of {
-    /// Those at its end.
+pub(crate) enum Values {
+    /// The values known at its end.
     End,
     /// The longest of many.
     Longest,
-    /// Many, which come one by one while the run is live.
+    /// Many values, recorded one by one while the run is live.
     Gaps,
 }
 
-/// The metrics that are no quantity of a run.
+/// The metrics that are not quantities of a run.
 pub(crate) struct Own {
     pub(crate) requests: Place,
     pub(crate) backoff: Place,
@@ -78,27 +79,28 @@ pub(crate) struct Own {
     pub(crate) started: Place,
     pub(crate) active: Place,
     pub(crate) oldest: Place,
+    pub(crate) stalled: Place,
     pub(crate) overflow: Place,
     pub(crate) observer_panics: Place,
 }
 
-/// The labels of fallbacks: the model that is given up, and the one that is asked next.
+/// The labels of fallbacks: the model given up and the model tried next.
 pub(crate) const FALLBACK_LABELS: [&str; 2] = ["from", "to"];
 
-/// How a quantity becomes a metric.
+/// The way a quantity becomes a metric.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
-    /// As its kind says: a sum is a counter, anything else a histogram.
+    /// By its kind: a sum becomes a counter, anything else a histogram.
     Kind,
-    /// A gauge: the value of the run that ended last.
+    /// A gauge with the value of the run that ended last.
     Last,
-    /// A histogram of the longest duration of each run, beside that of all of them.
+    /// A histogram of the longest duration of each run, in addition to that of all durations.
     Longest,
     /// A counter of every run, measured or not.
     EveryRun,
 }
 
-/// A metric whose name the guide fixes, or which is not just a quantity by its kind.
+/// A metric whose name the guide fixes, or that is not derived from the kind of its quantity.
 struct Fixed {
     quantity: &'static str,
     name: &'static str,
@@ -122,7 +124,7 @@ impl Fixed {
     }
 }
 
-/// Everything that is not derived. The guide's metrics come first, in its order.
+/// All metrics that are not derived. The guide's metrics come first, in its order.
 static FIXED: &[Fixed] = &[
     fixed(
         "duration",
@@ -133,7 +135,7 @@ static FIXED: &[Fixed] = &[
     fixed(
         "tokens.per_second",
         "tokens_per_second",
-        "Tokens generated per second, by the request that ended last",
+        "Tokens generated per second by the request that ended last",
     )
     .in_form(Form::Last),
     fixed(
@@ -182,29 +184,29 @@ static FIXED: &[Fixed] = &[
         "drift_detected_total",
         "Requests with drift",
     ),
-    // So far the guide.
+    // The guide's metrics end here.
     fixed(
         FALLBACKS,
         "fallbacks_total",
-        "Fallbacks from one model to another, of runs measured or not",
+        "Fallbacks from one model to another, measured or not",
     )
     .in_form(Form::EveryRun),
     fixed(
         FINISHED,
         "streams_finished_total",
-        "Runs finished, measured or not, by outcome",
+        "Finished runs by outcome, measured or not",
     )
     .in_form(Form::EveryRun),
     fixed(
         FAILURES,
         "failures_total",
-        "Runs failed, measured or not, by what went wrong",
+        "Failed runs by error type, measured or not",
     )
     .in_form(Form::EveryRun),
     fixed(
         "tokens.wasted",
         "wasted_tokens_total",
-        "Tokens of attempts that a retry or a fallback threw away",
+        "Tokens of attempts discarded by a retry or a fallback",
     ),
     fixed(
         GAPS,
@@ -242,6 +244,7 @@ impl Layout {
                 started: 0,
                 active: 0,
                 oldest: 0,
+                stalled: 0,
                 overflow: 0,
                 observer_panics: 0,
             },
@@ -266,42 +269,47 @@ impl Layout {
         layout.own.backoff = layout.own(
             "backoff_seconds_total",
             RisingGauge,
-            "Time that runs waited for retries in seconds, measured or not, live ones included",
+            "Time that runs waited for retries in seconds, measured or not, including live runs",
         );
         layout.own.active_seconds = layout.own(
             "streams_active_seconds_total",
             RisingGauge,
-            "Time that runs were live in seconds, measured or not, live ones included",
+            "Time that runs were live in seconds, measured or not, including live runs",
         );
         layout.own.started = layout.own(
             "streams_started_total",
             Counter,
-            "Runs started, measured or not",
+            "Started runs, measured or not",
         );
         layout.own.active = layout.own(
             "streams_active",
             Gauge,
-            "Runs started and not finished, measured or not",
+            "Runs that have started and not finished, measured or not",
         );
         layout.own.oldest = layout.own(
             "stream_oldest_seconds",
             Gauge,
             "Age of the oldest live run in seconds, measured or not; 0 if none is live",
         );
+        layout.own.stalled = layout.own(
+            "streams_stalled",
+            Gauge,
+            "Live runs with a silent source, if stalls are counted",
+        );
         layout.own.overflow = layout.own(
             "series_overflow_total",
             Counter,
-            "Look-ups of label sets beyond the limit, counted under other",
+            "Look-ups of label sets beyond the limit, counted as other",
         );
         layout.own.observer_panics = layout.own(
             "observer_panics_total",
             Counter,
-            "Panics of observers that runs contained",
+            "Panics of observers, contained by their run",
         );
         layout
     }
 
-    /// Adds a metric that is no quantity.
+    /// Adds a metric that is not a quantity.
     fn own(&mut self, name: &'static str, kind: Kind, help: &'static str) -> Place {
         let unit = if name.contains("_seconds") {
             metrics::Unit::Seconds
@@ -352,18 +360,18 @@ impl Layout {
                 Kind::Gauge
             }
             Form::Kind | Form::Longest => {
-                let of = match (form, quantity.kind) {
-                    (Form::Longest, _) => Of::Longest,
-                    (_, QuantityKind::Distribution) => Of::Gaps,
-                    _ => Of::End,
+                let values = match (form, quantity.kind) {
+                    (Form::Longest, _) => Values::Longest,
+                    (_, QuantityKind::Distribution) => Values::Gaps,
+                    _ => Values::End,
                 };
                 let row = HistogramRow {
                     place,
                     quantity,
-                    of,
+                    values,
                 };
                 let at = push(&mut self.histograms, row);
-                if of == Of::Gaps {
+                if values == Values::Gaps {
                     self.gaps = Some(at);
                 }
                 Kind::Histogram
@@ -382,13 +390,13 @@ impl Layout {
     }
 }
 
-/// Adds one, and says its place.
+/// Adds an item and returns its index.
 fn push<T>(all: &mut Vec<T>, one: T) -> usize {
     all.push(one);
     all.len() - 1
 }
 
-/// A counter of the facade takes whole numbers only.
+/// A counter of the facade accepts only whole numbers.
 const fn kind_of_sum(unit: Unit) -> Kind {
     match unit {
         Unit::Each(_) => Kind::Counter,
@@ -396,8 +404,8 @@ const fn kind_of_sum(unit: Unit) -> Kind {
     }
 }
 
-/// The unit, as the facade has it. It has none for tokens per second that an exporter could add to
-/// a name without spoiling it.
+/// Returns the unit in the facade. Rates have none, because an exporter would repeat it in a name that already
+/// contains it.
 fn unit(unit: Unit) -> Option<metrics::Unit> {
     match unit {
         Unit::Each(_) => Some(metrics::Unit::Count),
@@ -406,8 +414,8 @@ fn unit(unit: Unit) -> Option<metrics::Unit> {
     }
 }
 
-/// The name of a metric, by Prometheus's conventions: the quantity's words, then its unit unless they
-/// say it, then `total` if it adds up.
+/// Derives the name of a metric by Prometheus's conventions: the words of the quantity, its unit unless they
+/// contain it, and `total` for a sum.
 fn derive_name(quantity: &str, unit: Unit, kind: QuantityKind) -> String {
     let adds_up = kind == QuantityKind::Sum;
     let mut name = quantity.replace('.', "_");
@@ -440,27 +448,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_quantity_is_a_metric_and_every_fixed_name_one_of_a_quantity() {
+    fn every_quantity_is_a_metric_and_every_fixed_name_belongs_to_a_quantity() {
         let named = |name| Quantity::ALL.iter().any(|one| one.name == name);
         for fixed in FIXED {
-            assert!(named(fixed.quantity), "{} is no quantity", fixed.quantity);
+            assert!(
+                named(fixed.quantity),
+                "{} is not a quantity",
+                fixed.quantity
+            );
         }
         let besides = FIXED.iter().filter(|one| one.form == Form::Longest).count();
-        const OWN: usize = 8;
+        const OWN: usize = 9;
         assert_eq!(LAYOUT.metrics.len(), OWN + besides + Quantity::ALL.len());
     }
 
-    /// There is one way for many values of a run: as they come.
+    /// Only these are recorded one by one.
     #[test]
     fn the_gaps_are_the_one_quantity_with_many_values() {
-        let many = LAYOUT.histograms.iter().filter(|row| row.of == Of::Gaps);
+        let many = LAYOUT
+            .histograms
+            .iter()
+            .filter(|row| row.values == Values::Gaps);
         let names: Vec<_> = many.map(|row| row.quantity.name).collect();
         assert_eq!(names, [GAPS]);
-        assert_eq!(LAYOUT.histograms[LAYOUT.gaps.unwrap()].of, Of::Gaps);
+        assert_eq!(LAYOUT.histograms[LAYOUT.gaps.unwrap()].values, Values::Gaps);
     }
 
     #[test]
-    fn names_are_distinct_and_say_their_kind_and_unit() {
+    fn names_are_distinct_and_contain_their_kind_and_unit() {
         let mut names = HashSet::new();
         for metric in &LAYOUT.metrics {
             let name = &*metric.name;
@@ -477,14 +492,14 @@ mod tests {
         }
     }
 
-    /// What `METRICS.md` is to say.
+    /// Returns the expected content of `METRICS.md`.
     fn table() -> String {
-        let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
+        let mut table = "| metric | type | labels | help |\n|---|---|---|---|\n".to_owned();
         for metric in &LAYOUT.metrics {
             let kind = match metric.kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
-                Kind::RisingGauge => "gauge that only rises",
+                Kind::RisingGauge => "monotonic gauge",
                 Kind::Histogram => "histogram",
             };
             let own: Vec<_> = metric.own.iter().map(|own| format!("`{own}`")).collect();
@@ -503,7 +518,7 @@ mod tests {
         assert_eq!(
             fs::read_to_string(path).unwrap(),
             table(),
-            "the list of quantities has changed: L0_WRITE=1 cargo test -p l0-metrics --lib"
+            "METRICS.md is out of date; run: L0_WRITE=1 cargo test -p l0-metrics --lib"
         );
     }
 }

@@ -7,18 +7,18 @@ use l0_core::{End, Outcome, Severity, Telemetry, Value};
 use metrics::{Counter, Histogram, Label};
 
 use crate::breakdown::Breakdown;
-use crate::handles::{LateGauge, Later, Names, RecorderId, Registrar};
-use crate::layout::{FALLBACK_LABELS, LAYOUT, Layout, Of};
+use crate::handles::{Deferred, LazyGauge, Names, RecorderId, Registrar};
+use crate::layout::{FALLBACK_LABELS, LAYOUT, Layout, Values};
 use crate::streams::{Stream, Streams};
 use crate::sum::Sum;
 
-/// The handles of one label set, of one recorder. Lists are in the order of the layout.
+/// The handles of one label set with one recorder. Lists are in the order of the layout.
 #[derive(Debug)]
 pub(crate) struct Series {
-    later: Later,
+    deferred: Deferred,
     requests: Counter,
     sums: Box<[Sum]>,
-    last: Box<[LateGauge]>,
+    last: Box<[LazyGauge]>,
     histograms: Box<[Histogram]>,
     breakdowns: Box<[Breakdown]>,
     finished: Breakdown,
@@ -41,10 +41,10 @@ impl Series {
             breakdown
         });
         Self {
-            later: Later::new(RecorderId::of(registrar.recorder), names, registrar.labels),
+            deferred: Deferred::new(RecorderId::of(registrar.recorder), names, registrar.labels),
             requests: registrar.counter(layout.own.requests),
             sums: sums.collect(),
-            last: layout.last.iter().map(|_| LateGauge::default()).collect(),
+            last: layout.last.iter().map(|_| LazyGauge::default()).collect(),
             histograms: histograms
                 .map(|row| registrar.histogram(row.place))
                 .collect(),
@@ -56,12 +56,12 @@ impl Series {
         }
     }
 
-    /// Begins to count runs that start here.
+    /// Registers the handles for runs that start under these labels.
     pub(crate) fn begin(&self) {
         if self.streams.has_begun() {
             return;
         }
-        self.later.ask(|registrar| {
+        self.deferred.register(|registrar| {
             self.streams.begin(registrar);
             for outcome in known_values(&["outcome"]) {
                 self.finished.begin(&[outcome], registrar);
@@ -77,8 +77,8 @@ impl Series {
         }
     }
 
-    /// Counts what was measured of a run, or of the attempts of one of its sources, but not how it ended.
-    /// The run itself is one more request where it `is_last`.
+    /// Counts the measurements of a run, or of the attempts of one of its sources, but not its end. The run
+    /// counts as one more request where it `is_last`.
     pub(crate) fn record_measured(&self, telemetry: &Telemetry, is_last: bool) {
         let layout: &Layout = &LAYOUT;
         if is_last {
@@ -91,52 +91,51 @@ impl Series {
         }
         for ((place, quantity), last) in layout.last.iter().zip(&self.last) {
             if let Some(value) = quantity.value(telemetry) {
-                last.set(value.as_f64(), *place, &self.later);
+                last.set(value.as_f64(), *place, &self.deferred);
             }
         }
         for (row, histogram) in layout.histograms.iter().zip(&self.histograms) {
-            let of = row.of;
+            let values = row.values;
             row.quantity
-                .values(telemetry, &mut |value| match (of, value) {
-                    (Of::End, value) => histogram.record(value.as_f64()),
-                    (Of::Longest, Value::Distribution(all)) => {
+                .values(telemetry, &mut |value| match (values, value) {
+                    (Values::End, value) => histogram.record(value.as_f64()),
+                    (Values::Longest, Value::Distribution(all)) => {
                         histogram.record(all.max().as_secs_f64());
                     }
-                    // These have come one by one.
+                    // Gaps were recorded one by one.
                     _ => {}
                 });
         }
         for ((_, quantity), counts) in layout.breakdowns.iter().zip(&self.breakdowns) {
             quantity.each(telemetry, &mut |of, value| {
-                counts.add(of, value, &self.later);
+                counts.add(of, value, &self.deferred);
             });
         }
     }
 
     pub(crate) fn record_fallback(&self, from: &str, to: &str) {
         self.fallbacks
-            .add(&[from, to], Value::Count(1), &self.later);
+            .add(&[from, to], Value::Count(1), &self.deferred);
     }
 
-    pub(crate) fn later(&self) -> &Later {
-        &self.later
+    pub(crate) fn deferred(&self) -> &Deferred {
+        &self.deferred
     }
 
-    /// Counts the end of a run that started here, and what it failed with where the source counts that
-    /// was tried last.
+    /// Counts the end of a run that started here, and its failure under the source that was tried last.
     pub(crate) fn finish(&self, stream: &Stream, end: &End, last: &Self) {
         let error_type = end.is_failure().then(|| end.error_type()).flatten();
         if let Some(error_type) = error_type {
             let failures = &last.failures;
-            failures.add(&[&*error_type], Value::Count(1), &last.later);
+            failures.add(&[&*error_type], Value::Count(1), &last.deferred);
         }
         let outcome = [end.outcome().as_str()];
-        self.finished.add(&outcome, Value::Count(1), &self.later);
+        self.finished.add(&outcome, Value::Count(1), &self.deferred);
         self.streams.finish(stream);
     }
 }
 
-/// The values of labels, where they are few and known.
+/// Returns the values of labels that have few, known values.
 fn known_values(labels: &[&str]) -> Vec<&'static str> {
     match labels {
         ["outcome" | "result"] => Outcome::ALL.iter().map(|one| one.as_str()).collect(),
@@ -145,13 +144,13 @@ fn known_values(labels: &[&str]) -> Vec<&'static str> {
     }
 }
 
-/// What fallbacks call a source: its model, or else its number.
+/// Returns the label of a source in fallbacks: its model, or else its number.
 pub(crate) fn source_name(model: Option<Cow<'_, str>>, number: u32) -> Cow<'_, str> {
     let model = model.filter(|model| !model.is_empty());
     model.unwrap_or_else(|| number.to_string().into())
 }
 
-/// The handles of labels.
+/// Registers the handles of these labels.
 pub(crate) fn series(
     recorder: &dyn metrics::Recorder,
     names: &Arc<Names>,

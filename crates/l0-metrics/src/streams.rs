@@ -1,24 +1,27 @@
-//! Streams: the runs of one label set that are live, measured or not.
+//! Streams: the live runs of one label set, measured or not.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use l0_core::{RunInfo, Stalls};
 use metrics::{Counter, Gauge};
 use tokio::time::Instant;
 
-use crate::handles::{Later, Registrar};
+use crate::handles::{Deferred, LazyGauge, Registrar};
 use crate::layout::LAYOUT;
 
-/// The runs that started here, and the waits for sources of these labels. It is locked when a run
-/// starts, ends, begins to wait for a retry and goes on, and when time is brought up to date.
+/// The runs that started here, and the waits for sources with these labels. The lock is taken when a run
+/// starts, ends, begins and ends a wait for a retry, and when times are updated.
 #[derive(Debug)]
 pub(crate) struct Streams {
     began: Instant,
     state: Mutex<State>,
-    /// There once a run has started here.
+    /// Present once a run has started here.
     runs: OnceLock<RunHandles>,
-    /// There once a run has started here, or waited.
+    /// Present once a run has started here, or waited.
     backoff: OnceLock<Gauge>,
+    /// Present after the first refresh, if stalls are counted.
+    stalled: LazyGauge,
 }
 
 #[derive(Debug)]
@@ -32,55 +35,56 @@ struct RunHandles {
 #[derive(Debug, Default)]
 struct State {
     started: u64,
-    /// When each live run started, by its number, and so the oldest first.
-    live: BTreeMap<u64, Nanos>,
+    /// The start time of each live run, by its number, so the oldest comes first. With the run, if stalls are
+    /// counted.
+    live: BTreeMap<u64, (Nanos, Option<RunInfo>)>,
     living: Stopwatch,
     waiting: Stopwatch,
 }
 
-/// Nanoseconds since the streams began to be counted.
+/// Nanoseconds since counting began.
 type Nanos = u128;
 
-/// A live run, as long as it is one.
+/// A live run, from its start to its end.
 #[derive(Debug)]
 pub(crate) struct Stream {
     number: u64,
     started: Nanos,
 }
 
-/// A wait for a retry, as long as it lasts: since when.
+/// A wait for a retry, with its start time.
 #[derive(Debug)]
 pub(crate) struct Wait(Nanos);
 
-/// How long many things took together, those that still go on included. No list of them is needed: all
-/// that go on have taken now for each, without the sum of their beginnings.
+/// The total duration of many activities, including the current ones. It needs no list of them: the current
+/// ones have taken "now" times their number, minus the sum of their start times.
 #[derive(Debug, Default)]
 struct Stopwatch {
-    done: Nanos,
-    going: u64,
-    beginnings: Nanos,
-    told: Nanos,
+    finished: Nanos,
+    running: u64,
+    start_sum: Nanos,
+    reported: Nanos,
 }
 
 impl Stopwatch {
     fn begin(&mut self, at: Nanos) {
-        self.going += 1;
-        self.beginnings += at;
+        self.running += 1;
+        self.start_sum += at;
     }
 
     fn end(&mut self, began: Nanos, at: Nanos) {
-        self.going -= 1;
-        self.beginnings -= began;
-        self.done += at.saturating_sub(began);
+        self.running -= 1;
+        self.start_sum -= began;
+        self.finished += at.saturating_sub(began);
     }
 
-    /// Tells what has not been told yet.
-    fn tell(&mut self, now: Nanos, gauge: Option<&Gauge>) {
-        let going = Nanos::from(self.going) * now;
-        let total = self.done + going.saturating_sub(self.beginnings);
-        if let (Some(gauge), true) = (gauge, total > self.told) {
-            gauge.increment(seconds(total - self.told));
-            self.told = total;
+    /// Reports the time that was not reported yet.
+    fn report(&mut self, now: Nanos, gauge: Option<&Gauge>) {
+        let running = Nanos::from(self.running) * now;
+        let total = self.finished + running.saturating_sub(self.start_sum);
+        if let (Some(gauge), true) = (gauge, total > self.reported) {
+            gauge.increment(seconds(total - self.reported));
+            self.reported = total;
         }
     }
 }
@@ -92,10 +96,11 @@ impl Streams {
             state: Mutex::default(),
             runs: OnceLock::new(),
             backoff: OnceLock::new(),
+            stalled: LazyGauge::default(),
         }
     }
 
-    /// Asks for the handles that the first run needs.
+    /// Registers the handles that the first run needs.
     pub(crate) fn begin(&self, registrar: Registrar<'_>) {
         let own = &LAYOUT.own;
         self.runs.get_or_init(|| RunHandles {
@@ -116,72 +121,86 @@ impl Streams {
         self.runs.get().is_some()
     }
 
-    pub(crate) fn start(&self) -> Stream {
+    /// Starts a run. `run` is passed if stalls are counted.
+    pub(crate) fn start(&self, run: Option<&RunInfo>) -> Stream {
         let (now, mut state) = self.lock();
         let number = state.started;
         state.started += 1;
-        state.live.insert(number, now);
+        state.live.insert(number, (now, run.cloned()));
         state.living.begin(now);
         if let Some(runs) = self.runs.get() {
             runs.started.increment(1);
             runs.active.increment(1.0);
         }
-        self.tell(now, &mut state);
+        self.report(now, &mut state);
         Stream {
             number,
             started: now,
         }
     }
 
-    /// A run waits for a retry from now on. It may have started elsewhere.
-    pub(crate) fn wait(&self, later: &Later) -> Wait {
+    /// Starts a wait for a retry. The run can have started under another label set.
+    pub(crate) fn wait(&self, deferred: &Deferred) -> Wait {
         if self.backoff.get().is_none() {
-            later.ask(|registrar| self.begin_backoff(registrar));
+            deferred.register(|registrar| self.begin_backoff(registrar));
         }
         let (now, mut state) = self.lock();
         state.waiting.begin(now);
         Wait(now)
     }
 
-    /// It does not wait any more.
+    /// Ends a wait.
     pub(crate) fn resume(&self, Wait(since): Wait) {
         let (now, mut state) = self.lock();
         state.waiting.end(since, now);
-        self.tell(now, &mut state);
+        self.report(now, &mut state);
     }
 
-    /// To be called once for each start.
+    /// Call once for each start.
     pub(crate) fn finish(&self, stream: &Stream) {
         let (now, mut state) = self.lock();
         state.living.end(stream.started, now);
-        state.live.remove(&stream.number);
+        let run = state.live.remove(&stream.number);
         if let Some(runs) = self.runs.get() {
             runs.active.decrement(1.0);
         }
-        self.tell(now, &mut state);
+        self.report(now, &mut state);
+        drop(state);
+        drop(run);
     }
 
-    /// Tells how much time has gone by.
-    pub(crate) fn refresh(&self) {
+    /// Updates the times and the number of stalled runs.
+    pub(crate) fn refresh(&self, stalls: Option<Stalls>, deferred: &Deferred) {
         let (now, mut state) = self.lock();
-        self.tell(now, &mut state);
+        self.report(now, &mut state);
+        let Some(stalls) = stalls.filter(|_| self.has_begun()) else {
+            return;
+        };
+        let runs = state.live.values().filter_map(|(_, run)| run.clone());
+        let runs: Vec<_> = runs.collect();
+        // Read without the lock, so runs that start and end do not wait for it.
+        drop(state);
+        let progress = runs.iter().filter_map(RunInfo::progress);
+        let stalled = progress.filter(|one| one.is_stalled(&stalls));
+        let stalled = stalled.count() as f64;
+        self.stalled.set(stalled, LAYOUT.own.stalled, deferred);
     }
 
-    /// What is told under the lock is told in the order in which it happened.
-    fn tell(&self, now: Nanos, state: &mut State) {
+    /// Reporting under the lock keeps the order of events.
+    fn report(&self, now: Nanos, state: &mut State) {
         let runs = self.runs.get();
         state
             .living
-            .tell(now, runs.map(|runs| &runs.active_seconds));
-        state.waiting.tell(now, self.backoff.get());
+            .report(now, runs.map(|runs| &runs.active_seconds));
+        state.waiting.report(now, self.backoff.get());
         if let Some(runs) = runs {
             let oldest = state.live.first_key_value();
-            let age = oldest.map_or(0, |(_, started)| now.saturating_sub(*started));
+            let age = oldest.map_or(0, |(_, (started, _))| now.saturating_sub(*started));
             runs.oldest.set(seconds(age));
         }
     }
 
-    /// The time is read under the lock, so that it does not go back from one user of it to the next.
+    /// The time is read under the lock, so it never goes back from one holder to the next.
     fn lock(&self) -> (Nanos, MutexGuard<'_, State>) {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now().saturating_duration_since(self.began);

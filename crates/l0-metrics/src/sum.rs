@@ -1,4 +1,4 @@
-//! Sum: the handle of what adds up.
+//! Sums: the handle of a quantity that is added up.
 
 use l0_core::Value;
 use metrics::{Counter, Gauge};
@@ -6,16 +6,16 @@ use metrics::{Counter, Gauge};
 use crate::handles::Registrar;
 use crate::layout::{Kind, LAYOUT, Place};
 
-/// What adds up.
+/// The handle of a sum.
 #[derive(Debug)]
 pub(crate) enum Sum {
     Count(Counter),
-    /// A counter of the facade takes whole numbers only.
+    /// A counter of the facade accepts only whole numbers.
     Real(Gauge),
 }
 
 impl Sum {
-    /// Asks for the sum of these values of the metric's own labels.
+    /// Registers the sum with these values of the metric's own labels.
     pub(crate) fn new(
         registrar: Registrar<'_>,
         place: Place,
@@ -29,10 +29,10 @@ impl Sum {
 
     pub(crate) fn add(&self, value: Value<'_>) {
         match (self, value) {
-            // Nothing is not worth a call.
+            // Adding zero is not worth a call.
             (Self::Count(_), Value::Count(0)) => {}
             (Self::Count(counter), Value::Count(count)) => counter.increment(count),
-            // A count of things is one, or the list of numbers is wrong.
+            // A count has a whole number, or the list of quantities is wrong.
             (Self::Count(_), _) => {}
             (Self::Real(gauge), value) => {
                 let value = value.as_f64();

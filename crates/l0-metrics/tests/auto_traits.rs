@@ -1,4 +1,4 @@
-//! What crosses threads and what can be an object: checked by the compiler.
+//! Checks at compile time which types are `Send`, `Sync` and object-safe.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use l0_core::Interceptor;
 use l0_metrics::MetricsInterceptor;
 
-const fn check<T: Clone + Default + Send + Sync + Debug + Unpin + 'static>() {}
+const fn check<T: Default + Send + Sync + Debug + Unpin + 'static>() {}
 const fn check_interceptor<T: Interceptor>() {}
 
 const _: () = check::<MetricsInterceptor>();

@@ -1,10 +1,11 @@
-//! Every way a run can end, measured and not: what is counted of it, and under which labels.
+//! Every way a run can end, measured and not: what is counted, and under which labels.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{paused, recorder, samples};
@@ -16,7 +17,7 @@ use metrics::with_local_recorder;
 
 type Counts = BTreeMap<String, f64>;
 
-/// Of the metrics that count, those that are not zero.
+/// The counting metrics that are not zero.
 fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Counts {
     let mut counts = Counts::new();
     let mut add = |series: String, count: f64| {
@@ -45,7 +46,7 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
             );
         }
     }
-    // All others are of measured runs.
+    // All others cover measured runs.
     let Some(duration) = duration else {
         return counts;
     };
@@ -92,7 +93,7 @@ fn counted(exit: &Exit, events: &[OwnedEvent], duration: Option<Duration>) -> Co
     counts
 }
 
-/// What [`counted`] says, of all that was recorded.
+/// The metrics that [`counted`] covers.
 const COUNTED: [&str; 18] = [
     "l0_streams_started_total",
     "l0_streams_finished_total",
@@ -120,7 +121,7 @@ fn name(series: &str) -> &str {
 
 fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) {
     let what = format!("{exit}, {measurement}");
-    let metrics = MetricsInterceptor::new();
+    let metrics = Arc::new(MetricsInterceptor::new());
     let recorder = recorder(&metrics);
     let handle = recorder.handle();
     let captured = Captured::new();
@@ -131,7 +132,7 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
     let exited = with_local_recorder(&recorder, || exit.run(paused(), configure(builder)));
     let telemetry = exited.handle.telemetry();
     assert_eq!(telemetry.is_some(), measurement == "measured", "{what}");
-    // If the clock could not be paused, only the run knows how long it took.
+    // If the clock could not be paused, only the run knows its duration.
     let duration = telemetry.map(|telemetry| exit.duration.or(telemetry.duration).unwrap());
 
     let recorded = samples(&handle);
@@ -164,7 +165,7 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
             "{what}: {live}"
         );
     }
-    // Those that can be told from the first scrape on begin at 0.
+    // Metrics with known values start at 0.
     for outcome in Outcome::ALL {
         let series = format!("l0_streams_finished_total{{outcome=\"{outcome}\"}}");
         assert!(recorded.contains_key(&series), "{what}: {series}");

@@ -1,4 +1,4 @@
-//! The gaps between tokens reach their histogram some at a time: no poll and no drop records many.
+//! Gaps between tokens are recorded in batches: no poll and no drop records many.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -18,10 +18,10 @@ use metrics::{
     SharedString, Unit, with_local_recorder,
 };
 
-/// The most that one poll or drop may record.
+/// The maximum number of values that one poll or drop can record.
 const MOST: usize = 256;
 
-/// Counts what is recorded, and which of it is gaps.
+/// Counts the recorded values, and the gaps among them.
 #[derive(Clone, Default)]
 struct Recorded {
     all: Arc<AtomicUsize>,
@@ -88,11 +88,11 @@ impl Recorder for Recorded {
     }
 }
 
-/// Reads a run of so many tokens, or of fewer if it is dropped. Returns how many gaps were recorded in
-/// all, and how many values in the poll, or the drop, in which it was most.
+/// Reads a run of this many tokens, or fewer if it is dropped. Returns the total number of recorded gaps, and
+/// the largest number of values recorded in one poll or drop.
 fn recorded(tokens: usize, read: usize) -> (usize, usize) {
     let recorded = Recorded::default();
-    let l0 = measured(&MetricsInterceptor::new()).build();
+    let l0 = measured(&Arc::new(MetricsInterceptor::new())).build();
     let source = futures_util::stream::repeat("token").take(tokens);
     let mut most = 0;
     with_local_recorder(&recorded, || {
@@ -126,7 +126,7 @@ fn no_poll_and_no_drop_records_more_than_256_values() {
 
 #[test]
 fn gaps_are_exact_also_while_the_run_is_live() {
-    let metrics = MetricsInterceptor::new();
+    let metrics = Arc::new(MetricsInterceptor::new());
     let recorder = recorder(&metrics);
     let handle = recorder.handle();
     let script = Script::new().attempt(|mut a| {

@@ -1,10 +1,11 @@
-//! Labels: those that are listed, for each source its own, and as many sets as are allowed.
+//! Labels: only the listed ones, each source's own, and a limited number of sets.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use common::{measured, paused, recorder, samples};
 use l0_core::testing::Script;
@@ -16,16 +17,16 @@ fn metrics() -> MetricsInterceptor {
     MetricsInterceptor::new().label_keys(["model"]).unwrap()
 }
 
-fn recorded(metrics: &MetricsInterceptor, runs: impl AsyncFnOnce(&L0)) -> BTreeMap<String, f64> {
-    let recorder = recorder(metrics);
-    let l0 = measured(metrics).retry(Retry::none()).build();
+fn recorded(metrics: MetricsInterceptor, runs: impl AsyncFnOnce(&L0)) -> BTreeMap<String, f64> {
+    let recorder = recorder(&metrics);
+    let l0 = measured(&Arc::new(metrics)).retry(Retry::none()).build();
     with_local_recorder(&recorder, || paused().block_on(runs(&l0)));
     samples(&recorder.handle())
 }
 
 #[test]
-fn only_what_is_listed_becomes_a_label_and_what_is_empty_none() {
-    let samples = recorded(&metrics(), async |l0| {
+fn only_listed_keys_with_values_become_labels() {
+    let samples = recorded(metrics(), async |l0| {
         for model in ["a", ""] {
             let script = Script::new().attempt(|a| a.token("x"));
             let run = l0.stream(script.source());
@@ -39,8 +40,8 @@ fn only_what_is_listed_becomes_a_label_and_what_is_empty_none() {
 }
 
 #[test]
-fn what_attempts_measure_is_counted_under_the_labels_of_their_source() {
-    let samples = recorded(&metrics(), async |l0| {
+fn measurements_of_attempts_are_counted_under_the_labels_of_their_source() {
+    let samples = recorded(metrics(), async |l0| {
         let failing = Script::new().attempt(|a| a.tokens(["a", "b"]).fail(Failure::status(503)));
         let answering = Script::new().attempt(|a| a.tokens(["a", "b", "c"]));
         let run = l0.stream(failing.source()).metadata("model", "a");
@@ -78,7 +79,7 @@ fn what_attempts_measure_is_counted_under_the_labels_of_their_source() {
 
 #[test]
 fn label_sets_beyond_the_limit_are_counted_together_and_exactly() {
-    let samples = recorded(&metrics().max_series(2), async |l0| {
+    let samples = recorded(metrics().max_series(2), async |l0| {
         for model in ["a", "b", "c", "d", "a", "c"] {
             let script = Script::new().attempt(|a| a.token("x"));
             let run = l0.stream(script.source()).metadata("model", model);
@@ -93,7 +94,7 @@ fn label_sets_beyond_the_limit_are_counted_together_and_exactly() {
 
 #[test]
 fn values_of_error_types_are_limited_and_their_sum_is_exact() {
-    let samples = recorded(&metrics(), async |l0| {
+    let samples = recorded(metrics(), async |l0| {
         for status in 400..600 {
             let script = Script::new().attempt(|a| a.fail(Failure::status(status)));
             let run = l0.stream(script.source()).metadata("model", "a");
@@ -109,7 +110,7 @@ fn values_of_error_types_are_limited_and_their_sum_is_exact() {
 }
 
 #[test]
-fn a_key_that_cannot_be_a_label_is_named() {
+fn an_invalid_label_key_is_reported() {
     for (key, error) in [
         ("le", "the metadata key \"le\" cannot be sent as `le`"),
         (

@@ -1,4 +1,4 @@
-//! Which recorder runs are recorded into: the one that is current where they start, whenever it came.
+//! Runs are recorded with the recorder that is current where they start, whenever it was installed.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -25,8 +25,8 @@ fn run(l0: &L0) {
 }
 
 #[test]
-fn a_recorder_may_be_installed_after_runs_and_a_local_one_stands_before_it() {
-    let metrics = MetricsInterceptor::new();
+fn a_recorder_can_be_installed_after_runs_and_a_local_one_comes_first() {
+    let metrics = Arc::new(MetricsInterceptor::new());
     let l0 = measured(&metrics).build();
     run(&l0);
 
@@ -50,10 +50,10 @@ fn a_recorder_may_be_installed_after_runs_and_a_local_one_stands_before_it() {
     assert_eq!(samples(&seen_globally)["l0_requests_total"], 3.0);
 }
 
-/// What is registered only when it happens is not put into a recorder that the run does not know.
+/// A metric that is registered later is not registered with a recorder that the run does not use.
 #[test]
-fn a_run_goes_on_with_the_handles_of_its_start_and_registers_nothing_elsewhere() {
-    let metrics = MetricsInterceptor::new();
+fn a_run_keeps_the_handles_of_its_start_and_registers_nothing_elsewhere() {
+    let metrics = Arc::new(MetricsInterceptor::new());
     let l0 = measured(&metrics).retry(Retry::none()).build();
     let (own, other) = (recorder(&metrics), recorder(&metrics));
     let script = Script::new().attempt(|a| a.tokens(["a", "b"]).fail(Failure::status(401)));
@@ -68,7 +68,7 @@ fn a_run_goes_on_with_the_handles_of_its_start_and_registers_nothing_elsewhere()
 
 #[test]
 fn every_metric_is_described_once_with_its_unit() {
-    let metrics = MetricsInterceptor::new();
+    let metrics = Arc::new(MetricsInterceptor::new());
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     with_local_recorder(&recorder, || {
@@ -95,11 +95,11 @@ fn every_metric_is_described_once_with_its_unit() {
     assert!(described > 40, "{described}");
 }
 
-/// Exporters may add units and `total` to names; ours have them.
+/// Exporters can add units and `total` to names; these names already have them.
 #[test]
 fn recommended_naming_leaves_the_names_as_they_are() {
     let names = [true, false].map(|recommended| {
-        let metrics = MetricsInterceptor::new().prefix("app_l0");
+        let metrics = Arc::new(MetricsInterceptor::new().prefix("app_l0"));
         let mut builder = PrometheusBuilder::new().with_recommended_naming(recommended);
         for (name, bounds) in metrics.buckets() {
             builder = builder
@@ -114,7 +114,7 @@ fn recommended_naming_leaves_the_names_as_they_are() {
     assert!(names[0].iter().all(|name| name.starts_with("app_l0_")));
 }
 
-/// A recorder for Prometheus, whose handle for gaps panics.
+/// A Prometheus recorder whose handle for gaps panics.
 struct Panics(PrometheusRecorder);
 
 impl HistogramFn for Panics {
@@ -155,7 +155,7 @@ impl Recorder for Panics {
 
 #[test]
 fn a_recorder_that_panics_leaves_the_run_alone_and_no_run_active() {
-    let metrics = MetricsInterceptor::new();
+    let metrics = Arc::new(MetricsInterceptor::new());
     let recorder = Panics(recorder(&metrics));
     let l0 = measured(&metrics).build();
     let script = Script::new().attempt(|a| a.tokens(["a"; 100]));

@@ -1,4 +1,4 @@
-//! Attributes: what becomes of a run's metadata, and of what its sources say of themselves.
+//! The attributes built from a run's metadata and from the descriptions of its sources.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use serde_json::Value as Json;
 use crate::conventions::{Conventions, Keys, Table};
 use crate::numbers::{self, SpanNumber};
 
-/// Which keys of metadata may become attributes.
+/// The rules for metadata keys that can become attributes.
 pub(crate) const RULES: KeyRules = KeyRules::new(
     |key| (!key.is_empty()).then(|| key.to_owned()),
     "a name of at least one character",
 )
 .reserved(|name| {
-    // Whichever of them is chosen.
+    // Names of every version are reserved, so a list of keys stays valid when the version changes.
     let mut all = Conventions::ALL.into_iter();
     all.any(|conventions| is_sent(conventions.table(), name))
 });
 
-/// Returns whether an attribute of this name is sent whatever the metadata.
+/// Returns `true` if this crate sends an attribute of this name regardless of the metadata.
 fn is_sent(conventions: &Table, name: &str) -> bool {
     let mut labels = Quantity::ALL.iter().flat_map(|one| one.labels());
     let of_runs = SpanNumber::of_runs(conventions).into_iter();
@@ -31,14 +31,14 @@ fn is_sent(conventions: &Table, name: &str) -> bool {
         || labels.any(|label| numbers::label(conventions, label) == name)
 }
 
-/// The attributes of what is asked of one source.
+/// The attributes of one source.
 #[derive(Debug)]
 pub(crate) struct SourceAttributes {
-    /// The operation and the model: the name of its attempts' spans.
+    /// The operation and the model: the name of the spans of its attempts.
     pub(crate) title: String,
-    /// Those of every point: first those of the conventions, then the listed ones.
+    /// The attributes of every point: first those of the conventions, then the listed metadata.
     pub(crate) of_points: Vec<KeyValue>,
-    /// How many of them are of the conventions.
+    /// The number of `of_points` that belong to the conventions.
     named: usize,
 }
 
@@ -58,11 +58,11 @@ impl SourceAttributes {
             None => done.as_str().to_owned(),
         };
         let mut of_points = vec![KeyValue::new(operation, done)];
-        let asked = [
+        let values = [
             (provider, value(metadata, keys::PROVIDER)),
             (request_model, model),
         ];
-        for (name, value) in asked {
+        for (name, value) in values {
             of_points.extend(value.map(|value| KeyValue::new(name, value)));
         }
         let named = of_points.len();
@@ -74,8 +74,8 @@ impl SourceAttributes {
         }
     }
 
-    /// Returns those of the span of an attempt at its start, but those that tell attempts apart.
-    /// `listed` are the keys for spans, those for points included.
+    /// Returns the attributes of an attempt's span at its start, except the attempt and source numbers.
+    /// `listed` are the keys for spans, including the keys for points.
     pub(crate) fn of_attempt(
         &self,
         conventions: &Table,
@@ -109,16 +109,16 @@ impl SourceAttributes {
             attributes.extend(port.map(|port| KeyValue::new(server_port, i64::from(port))));
         }
         attributes.extend(pick(&source.metadata, listed));
-        for (name, asked) in parameters {
+        for (name, requested) in parameters {
             let mut others = conventions.other_parameters.iter();
             let other = others.find(|(parameter, _)| parameter == name);
             let key = other.map_or_else(
                 || format!("{}{name}", conventions.parameters),
                 |(_, key)| (*key).to_owned(),
             );
-            // What the application says of it goes before what the source says.
+            // The application's metadata takes precedence over the source's description.
             let known = attributes.iter().any(|one| one.key.as_str() == key);
-            if let (Some(value), false) = (parameter(conventions, name, asked), known) {
+            if let (Some(value), false) = (parameter(conventions, name, requested), known) {
                 attributes.push(KeyValue::new(key, value));
             }
         }
@@ -136,21 +136,21 @@ pub(crate) fn of_run(conventions: &Table, metadata: &Metadata, listed: &KeyList)
         .collect()
 }
 
-/// Picks the listed entries of metadata.
+/// Returns the listed entries of metadata.
 fn pick<'a>(metadata: &'a Metadata, listed: &'a KeyList) -> impl Iterator<Item = KeyValue> + 'a {
-    // Shared, since every point gets them.
+    // Shared, because every point gets a clone.
     let shared = |text: &str| Arc::<str>::from(text);
     let picked = listed.pick(metadata);
     picked.map(move |(name, value)| KeyValue::new(Key::from(shared(name)), shared(&value)))
 }
 
-/// How many of a list that is a parameter are sent.
+/// The maximum number of items sent of a parameter that is a list.
 const MAX_ITEMS: usize = 16;
 
-/// Returns a parameter of a request as an attribute's value; none if it is null.
-fn parameter(conventions: &Table, name: &str, asked: &Json) -> Option<Value> {
+/// Returns a parameter of a request as an attribute value, or `None` if it is null.
+fn parameter(conventions: &Table, name: &str, requested: &Json) -> Option<Value> {
     let words = |one: &Json| one.as_str().map(text);
-    Some(match asked {
+    Some(match requested {
         Json::Null => return None,
         Json::Bool(flag) => (*flag).into(),
         Json::Number(number) => match number.as_i64() {
@@ -166,12 +166,12 @@ fn parameter(conventions: &Table, name: &str, asked: &Json) -> Option<Value> {
     })
 }
 
-/// Returns a text as the value of an attribute, cut.
+/// Returns a text as an attribute value, cut to the maximum length.
 pub(crate) fn text(text: &str) -> StringValue {
     Arc::<str>::from(cut(text, KeyList::MAX_VALUE)).into()
 }
 
-/// Returns an entry of metadata; none if it is empty.
+/// Returns an entry of metadata, or `None` if it is empty.
 pub(crate) fn value(metadata: &Metadata, key: &str) -> Option<StringValue> {
     let value = keys::text(metadata, key)?;
     (!value.is_empty()).then(|| text(&value))

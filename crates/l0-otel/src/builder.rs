@@ -1,4 +1,4 @@
-//! Builder: where an interceptor sends to, and what.
+//! The builder of the interceptor.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use crate::live::LiveSpans;
 use crate::numbers::SpanNumber;
 use crate::run::Destination;
 
-/// Returns the instrumentation scope of this crate under the default [`Conventions`]: its name, its version,
-/// and the conventions' schema. Use it to get a meter or a tracer from your own provider.
+/// Returns the instrumentation scope of this crate under the default [`Conventions`]: the crate's name and
+/// version, and the schema URL of the conventions. Use it to get a meter or a tracer from your own provider.
 ///
 /// ```
 /// use l0_otel::OtelInterceptor;
@@ -44,7 +44,7 @@ pub struct OtelBuilder {
     metrics: bool,
     spans: bool,
     keys: KeyList,
-    /// Those for points included.
+    /// The keys for spans, a superset of `keys`.
     span_keys: KeyList,
     conventions: Conventions,
     dialects: Vec<&'static Dialect>,
@@ -52,7 +52,7 @@ pub struct OtelBuilder {
 }
 
 impl OtelInterceptor {
-    /// Creates a builder. Its default is metrics and spans, through the global providers.
+    /// Creates a builder. By default it sends metrics and spans through the global providers.
     pub fn builder() -> OtelBuilder {
         OtelBuilder {
             meter: None,
@@ -69,14 +69,15 @@ impl OtelInterceptor {
 }
 
 impl OtelBuilder {
-    /// Sets the meter that makes the instruments. Default: one of the global provider, of the
-    /// [`scope`].
+    /// Sets the meter that creates the instruments. Default: a meter of the global provider, with this
+    /// crate's [`scope`].
     pub fn meter(mut self, meter: Meter) -> Self {
         self.meter = Some(meter);
         self
     }
 
-    /// Sets the tracer that makes the spans. Default: one of the global provider, of the [`scope`].
+    /// Sets the tracer that creates the spans. Default: a tracer of the global provider, with this crate's
+    /// [`scope`].
     pub fn tracer<T>(mut self, tracer: T) -> Self
     where
         T: Tracer + Send + Sync + 'static,
@@ -92,29 +93,29 @@ impl OtelBuilder {
         self
     }
 
-    /// Adds the attributes that one more backend reads. Several may be added; one that is added twice counts
-    /// once.
+    /// Adds a dialect: the attributes that one more backend reads. You can add several dialects. Adding the
+    /// same one twice has no further effect.
     pub fn dialect(mut self, dialect: &'static Dialect) -> Self {
         self.dialects.push(dialect);
         self
     }
 
-    /// Sends prompts and answers, on the spans of attempts. Default: none leaves.
+    /// Sends prompts and answers, on the spans of attempts. Default: not sent.
     ///
-    /// They are set when an attempt ends, after all numbers: where an SDK's limit of attributes is reached, it
-    /// is content that is left out.
+    /// They are set when an attempt ends, after all numbers. If a span reaches the SDK's attribute limit,
+    /// content is therefore what is left out.
     pub fn content(mut self, content: Content) -> Self {
         self.content = Some(content);
         self
     }
 
-    /// Sets whether there are metrics. Default: true.
+    /// Enables or disables metrics. Default: enabled.
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.metrics = metrics;
         self
     }
 
-    /// Sets whether there are spans. Default: true. Without spans, the context of [`start()`] is still
+    /// Enables or disables spans. Default: enabled. Without spans, the context of [`start()`] is still
     /// current while the source connects, so a span of the HTTP client is a child of the caller's span.
     ///
     /// [`start()`]: l0_core::RunBuilder::start
@@ -123,19 +124,19 @@ impl OtelBuilder {
         self
     }
 
-    /// Adds keys of metadata. A run's values of these keys become attributes, of the same names, of
-    /// its spans and of its metrics; where a source has a value of its own, those of its attempts and of
-    /// its numbers. A value that is [set](l0_core::RunHandle::set_metadata) while the run is live becomes one
-    /// of the run's span, at its end. Values are read by [`keys::text`](l0_core::keys::text) and cut to
-    /// 256 bytes; empty values are left out.
+    /// Adds keys of metadata. Each becomes an attribute of the same name on the run's spans and metrics. A
+    /// value that a source sets replaces the run's value on that source's attempts and numbers. A value
+    /// [set](l0_core::RunHandle::set_metadata) while the run is live is added to the run's span when the span
+    /// ends. Values are read by [`keys::text`](l0_core::keys::text) and cut to 256 bytes. Empty values are
+    /// left out.
     ///
-    /// SDKs keep a series for each set of values, up to a limit (2,000 in the SDK for Rust; all further
-    /// sets share one series). List keys that have few values. `model`, `provider` and `operation` need
-    /// not be listed: they are sent under the names that the conventions have for them.
+    /// SDKs keep a series for each set of values, up to a limit: 2,000 in the SDK for Rust, where all further
+    /// sets share one series. List only keys with few values. You do not need to list `model`, `provider` and
+    /// `operation`: they are sent under the names that the conventions define.
     ///
     /// # Errors
     ///
-    /// If a key is empty, or if this crate itself sends an attribute of that name, such as
+    /// Returns an error if a key is empty, or if this crate already sends an attribute of that name, such as
     /// `gen_ai.request.model` or `l0.outcome`.
     pub fn attribute_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
@@ -150,12 +151,12 @@ impl OtelBuilder {
         Ok(self)
     }
 
-    /// Adds keys of metadata, as [`attribute_keys`](Self::attribute_keys) does, for spans only. Use
-    /// it for keys that have many values, such as a user's id.
+    /// Adds keys of metadata, like [`attribute_keys`](Self::attribute_keys), but for spans only. Use this for
+    /// keys with many values, such as a user id.
     ///
     /// # Errors
     ///
-    /// If a key is empty, or if this crate itself sends an attribute of that name.
+    /// Returns an error if a key is empty, or if this crate already sends an attribute of that name.
     pub fn span_attribute_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
@@ -165,8 +166,8 @@ impl OtelBuilder {
         Ok(self)
     }
 
-    /// Creates the interceptor, and its instruments. Set the global providers before: one that is set
-    /// later is not used.
+    /// Creates the interceptor and its instruments. Set the global providers before you call this: a provider
+    /// that is set later is not used.
     #[must_use]
     pub fn build(self) -> OtelInterceptor {
         let conventions = self.conventions;

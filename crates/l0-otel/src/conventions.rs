@@ -1,13 +1,13 @@
-//! Conventions: the tables of names, units, boundaries and attributes, one for each version. Data only:
-//! the next version of the semantic conventions is another value of the same type.
+//! The tables of names, units, boundaries and attributes, one for each version of the semantic conventions.
+//! A new version is another value of the same type.
 
 use std::borrow::Cow;
 use std::fmt;
 
 use opentelemetry::InstrumentationScope;
 
-/// A version of OpenTelemetry's semantic conventions for generative AI: by what names runs are sent. One
-/// version is sent at a time.
+/// A version of OpenTelemetry's semantic conventions for generative AI. It determines the names under which
+/// runs are sent. One version is sent at a time.
 ///
 /// ```
 /// use l0_otel::{Conventions, OtelInterceptor};
@@ -21,12 +21,12 @@ use opentelemetry::InstrumentationScope;
 pub struct Conventions(&'static Table);
 
 impl Conventions {
-    /// Version 1.41, the last of the conventions before those for generative AI had a repository of their
-    /// own. The default.
+    /// Version 1.41, the last version before the conventions for generative AI moved to a separate
+    /// repository. This is the default.
     pub const V1_41: Self = Self(&V1_41);
-    /// What is prepared for the version to come, which has no release yet: with any release of this crate
-    /// its names may change. Usage is counters, `gen_ai.client.inference.usage.*`; the other
-    /// metrics of calls are called `gen_ai.client.inference.*`.
+    /// The next version, which is not released yet. Its names can change with any release of this crate.
+    /// Usage is sent as counters named `gen_ai.client.inference.usage.*`. The other metrics of calls are named
+    /// `gen_ai.client.inference.*`.
     pub const DEVELOPMENT: Self = Self(&DEVELOPMENT);
 
     /// All versions.
@@ -36,8 +36,8 @@ impl Conventions {
         self.0
     }
 
-    /// Returns the instrumentation scope of this crate under this version: its name, its version, and the
-    /// conventions' schema. Use it to get a meter or a tracer from your own provider.
+    /// Returns the instrumentation scope of this crate under this version: the crate's name and version, and
+    /// the schema URL of the conventions. Use it to get a meter or a tracer from your own provider.
     #[must_use]
     pub fn scope(self) -> InstrumentationScope {
         InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
@@ -61,25 +61,25 @@ impl fmt::Debug for Conventions {
     }
 }
 
-/// What a version of OpenTelemetry's semantic conventions for generative AI calls things, and what
-/// L0 calls the things that it has no name for.
+/// The names of one version of OpenTelemetry's semantic conventions for generative AI, and L0's names where
+/// the version defines none.
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) schema_url: &'static str,
-    /// The operation, where metadata does not say.
+    /// The operation if neither metadata nor the source names one.
     pub(crate) default_operation: &'static str,
     /// The name of a run's span.
     pub(crate) run: &'static str,
-    /// What the names of a request's parameters begin with.
+    /// The prefix of the names of request parameters.
     pub(crate) parameters: &'static str,
-    /// Those that have another name, with it.
+    /// The request parameters without this prefix, and their attribute names.
     pub(crate) other_parameters: &'static [(&'static str, &'static str)],
-    /// The parameters that are doubles, also those of a whole number.
+    /// The parameters sent as doubles, even if the value is a whole number.
     pub(crate) doubles: &'static [&'static str],
     pub(crate) metrics: Metrics,
     /// The numbers of runs that are not sent under their own names.
     pub(crate) numbers: &'static [Number],
-    /// What the points of the other numbers have.
+    /// The attributes of the points of all other numbers.
     pub(crate) attributes_of_numbers: &'static [&'static str],
     pub(crate) keys: Keys,
     pub(crate) events: Events,
@@ -96,7 +96,7 @@ pub(crate) struct Metrics {
     pub(crate) violations: Metric,
     pub(crate) drift: Metric,
     pub(crate) fallbacks: Metric,
-    /// The gaps between tokens, of measured runs.
+    /// The gaps between tokens, in measured runs only.
     pub(crate) gaps: Metric,
 }
 
@@ -106,34 +106,34 @@ pub(crate) struct Metric {
     pub(crate) name: Cow<'static, str>,
     pub(crate) unit: Cow<'static, str>,
     pub(crate) description: &'static str,
-    /// Of a histogram; empty for any other instrument.
+    /// The bucket boundaries of a histogram. Empty for any other instrument.
     pub(crate) boundaries: &'static [f64],
-    /// Which attributes its points may have, besides those that every point of a run has.
+    /// The attributes that its points can have, in addition to those of every point.
     pub(crate) attributes: &'static [&'static str],
 }
 
-/// How one number of [`Quantity::ALL`](l0_core::Quantity::ALL) is sent.
+/// The metric and the attributes in which one number of [`Quantity::ALL`](l0_core::Quantity::ALL) is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Number {
-    /// Its name there.
+    /// The name of the quantity.
     pub(crate) quantity: &'static str,
     pub(crate) metric: Spelling<&'static Metric>,
-    /// Its `gen_ai.token.type`, in a metric that holds several numbers.
+    /// The `gen_ai.token.type`, in a metric that holds several numbers.
     pub(crate) token_type: Option<&'static str>,
     /// The attribute of the run's span.
     pub(crate) attribute: Spelling<&'static str>,
-    /// The attributes of its attempts' spans.
+    /// The attributes of the spans of attempts.
     pub(crate) of_attempts: &'static [&'static str],
 }
 
 /// The name under which something is sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Spelling<T> {
-    /// Its own, after `l0.`.
+    /// The number's own name, prefixed with `l0.`.
     Own,
-    /// That of the conventions.
+    /// A name from the conventions or another fixed name.
     Named(T),
-    /// None: something else says the same.
+    /// Not sent, because something else already carries the same information.
     Nowhere,
 }
 
@@ -181,7 +181,7 @@ pub(crate) struct Keys {
 impl Keys {
     /// Returns every name.
     pub(crate) fn all(&self) -> [&'static str; 36] {
-        // Without `..`, so that no field is forgotten.
+        // No `..`: the compiler reports a field that is missing here.
         let Self {
             operation,
             provider,
@@ -269,16 +269,16 @@ pub(crate) struct Events {
     pub(crate) fallback: &'static str,
     pub(crate) violation: &'static str,
     pub(crate) drift: &'static str,
-    /// What a span that failed has.
+    /// The event of a span that failed.
     pub(crate) exception: &'static str,
 }
 
-/// Boundaries of times.
+/// Boundaries of histograms of times.
 pub(crate) const SECONDS: &[f64] = &[
     0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92,
 ];
 
-/// Boundaries of counts.
+/// Boundaries of histograms of counts.
 pub(crate) const COUNTS: &[f64] = &[
     1.0,
     4.0,
@@ -296,7 +296,7 @@ pub(crate) const COUNTS: &[f64] = &[
     67_108_864.0,
 ];
 
-/// Boundaries of rates, which the conventions have none for.
+/// Boundaries of histograms of rates. The conventions define none.
 pub(crate) const RATES: &[f64] = &[
     1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0, 200.0, 300.0, 500.0,
     1_000.0,
@@ -312,9 +312,9 @@ const FALLBACK_TO: &str = "l0.fallback.to";
 const RULE: &str = "l0.rule";
 const SEVERITY: &str = "l0.severity";
 
-const DURATION: &str = "Duration of runs, retries included";
-const FIRST_CHUNK: &str = "Time from the start of runs to their first token";
-const PER_CHUNK: &str = "Time between two tokens of one attempt";
+const DURATION: &str = "Duration of runs, including retries";
+const FIRST_CHUNK: &str = "Time from the start of a run to its first token";
+const PER_CHUNK: &str = "Time between two consecutive tokens of an attempt";
 
 static OPERATION_DURATION: Metric = histogram(
     "gen_ai.client.operation.duration",
@@ -333,7 +333,7 @@ static OPERATION_FIRST_CHUNK: Metric = histogram(
 static TOKEN_USAGE: Metric = histogram(
     "gen_ai.client.token.usage",
     "{token}",
-    "Tokens of prompts and answers, as providers told them",
+    "Tokens of prompts and answers, as reported by providers",
     COUNTS,
     &[RESPONSE_MODEL],
 );
@@ -354,23 +354,23 @@ static INFERENCE_FIRST_CHUNK: Metric = histogram(
 );
 static INFERENCE_INPUT: Metric = tokens(
     "gen_ai.client.inference.usage.input_tokens",
-    "Tokens of the prompts of all attempts, as providers told them",
+    "Prompt tokens of all attempts, as reported by providers",
 );
 static INFERENCE_OUTPUT: Metric = tokens(
     "gen_ai.client.inference.usage.output_tokens",
-    "Tokens generated by all attempts, as providers told them",
+    "Tokens generated by all attempts, as reported by providers",
 );
 static INFERENCE_CACHE_READ: Metric = tokens(
     "gen_ai.client.inference.usage.cache_read.input_tokens",
-    "Tokens of prompts read from providers' caches",
+    "Prompt tokens read from the provider's cache",
 );
 static INFERENCE_CACHE_WRITE: Metric = tokens(
     "gen_ai.client.inference.usage.cache_write.input_tokens",
-    "Tokens of prompts written to providers' caches",
+    "Prompt tokens written to the provider's cache",
 );
 static INFERENCE_REASONING: Metric = tokens(
     "gen_ai.client.inference.usage.reasoning.output_tokens",
-    "Generated tokens that were reasoning",
+    "Reasoning tokens generated",
 );
 
 static V1_41: Table = table(
@@ -449,25 +449,25 @@ static DEVELOPMENT_NUMBERS: [Number; NUMBERS] = numbers(
 const INPUT: &[&str] = &["gen_ai.usage.input_tokens"];
 const OUTPUT: &[&str] = &["gen_ai.usage.output_tokens"];
 const CACHE_READ: &[&str] = &["gen_ai.usage.cache_read.input_tokens"];
-/// The first name is that of the development version, the second that of 1.41, which is what most
-/// backends read. Both are sent.
+/// The first name is from the development version, the second from 1.41. Most backends read the second, so
+/// both are sent.
 const CACHE_WRITE: &[&str] = &[
     "gen_ai.usage.cache_write.input_tokens",
     "gen_ai.usage.cache_creation.input_tokens",
 ];
 const REASONING: &[&str] = &["gen_ai.usage.reasoning.output_tokens"];
 
-/// How many numbers are not sent under their own names.
+/// The number of rows below.
 const NUMBERS: usize = 24;
 
-/// The numbers of a version: what differs is given, the rest is the same in all.
+/// Returns the numbers of a version. The parameters are what differs between versions.
 const fn numbers(
     duration: &'static Metric,
     first_chunk: &'static Metric,
     [input, output, cached_input, cache_write_input, reasoning]: [Number; 5],
 ) -> [Number; NUMBERS] {
     [
-        // The span is as long as the run.
+        // The length of the span is the duration of the run.
         number(
             "duration",
             Spelling::Named(duration),
@@ -480,7 +480,7 @@ const fn numbers(
             Spelling::Own,
             &["l0.attempt_tokens"],
         ),
-        // Of the run on its own span, of each attempt on that of the attempt.
+        // The run's span has the time of the run, an attempt's span the time of the attempt.
         number(
             "time_to_first_token",
             Spelling::Named(first_chunk),
@@ -493,7 +493,7 @@ const fn numbers(
             Spelling::Nowhere,
             &[],
         ),
-        // `Metrics` has them as they happen.
+        // `Metrics::gaps` records the gaps as they happen.
         counted("inter_token", Spelling::Own),
         input,
         output,
@@ -501,9 +501,9 @@ const fn numbers(
         cached_input,
         cache_write_input,
         reasoning,
-        // In no convention, but in the backends that read costs.
+        // Not in the conventions, but read by the backends that show costs.
         usage("cost", Spelling::Own, &["gen_ai.usage.cost"]),
-        // These are counted as they happen, in every run: `Metrics` has them, by reason, type or rule.
+        // Counted as they happen, in every run: `Metrics` has these by reason, type or rule.
         counted("retries.total", Spelling::Own),
         counted("retries.network", Spelling::Own),
         counted("retries.model", Spelling::Own),
@@ -511,7 +511,7 @@ const fn numbers(
         counted("network.errors", Spelling::Own),
         counted("guardrails.violations", Spelling::Own),
         counted("drift.detected", Spelling::Own),
-        // So are these, and spans say each in their events, their `l0.outcome` and their `error.type`.
+        // Counted by `Metrics` too. Spans carry them in their events, `l0.outcome` and `error.type`.
         counted("network.errors_by_type", Spelling::Nowhere),
         counted("guardrails.violations_by_severity", Spelling::Nowhere),
         counted("guardrails.violations_by_rule", Spelling::Nowhere),
@@ -520,7 +520,7 @@ const fn numbers(
     ]
 }
 
-/// A version: what differs is given, the rest is the same in all.
+/// Returns the table of a version. The parameters are what differs between versions.
 const fn table(
     schema_url: &'static str,
     doubles: &'static [&'static str],
@@ -541,7 +541,7 @@ const fn table(
             active_runs: count(
                 "l0.runs.active",
                 "{run}",
-                "Runs that have started and not finished",
+                "Runs that have started but not finished",
                 &[],
             ),
             runs: count(
@@ -553,7 +553,7 @@ const fn table(
             failures: count(
                 "l0.failures",
                 "{run}",
-                "Runs that failed, by what went wrong",
+                "Runs that failed, by error type",
                 &[ERROR_TYPE],
             ),
             retries: count(
@@ -565,7 +565,7 @@ const fn table(
             network_errors: count(
                 "l0.network.errors",
                 "{error}",
-                "Network errors, retried ones included",
+                "Network errors, including those that were retried",
                 &[ERROR_TYPE],
             ),
             violations: count(
@@ -574,12 +574,7 @@ const fn table(
                 "Guardrail violations",
                 &[RULE, SEVERITY],
             ),
-            drift: count(
-                "l0.drift.detected",
-                "{detection}",
-                "Times that drift was found",
-                &[],
-            ),
+            drift: count("l0.drift.detected", "{detection}", "Drift detections", &[]),
             fallbacks: count(
                 "l0.fallbacks",
                 "{fallback}",
@@ -679,8 +674,8 @@ const fn number(
     }
 }
 
-/// Tokens as the provider counts them. Only the spans of attempts have them: backends add up all that they
-/// find below a trace.
+/// Returns the row of a number of usage or cost. Only the spans of attempts have it, because backends sum all
+/// values in a trace.
 const fn usage(
     quantity: &'static str,
     metric: Spelling<&'static Metric>,
@@ -689,20 +684,20 @@ const fn usage(
     number(quantity, metric, Spelling::Nowhere, of_attempts)
 }
 
-/// A counter of tokens.
+/// Returns a counter of tokens.
 const fn tokens(name: &'static str, description: &'static str) -> Metric {
     count(name, "{token}", description, &[RESPONSE_MODEL])
 }
 
 impl Number {
-    /// In a metric that holds several numbers.
+    /// Sets the `gen_ai.token.type`, for a metric that holds several numbers.
     const fn of_type(mut self, token_type: &'static str) -> Self {
         self.token_type = Some(token_type);
         self
     }
 }
 
-/// What is no metric, since [`Metrics`] counts it.
+/// Returns the row of a number that has no metric, because [`Metrics`] counts it.
 const fn counted(quantity: &'static str, attribute: Spelling<&'static str>) -> Number {
     number(quantity, Spelling::Nowhere, attribute, &[])
 }

@@ -1,5 +1,5 @@
-//! Dialect: the attributes that one backend reads beside those of the conventions. Data only: one more
-//! dialect is no line of logic.
+//! The attributes that one backend reads in addition to the conventions. A dialect is data, so
+//! adding one takes no logic.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,9 +12,9 @@ use serde_json::{Map, Value as Json};
 use crate::attributes::text;
 use crate::numbers;
 
-/// The attributes that one backend reads, as a table. [`LANGFUSE`](crate::LANGFUSE),
-/// [`OPENINFERENCE`](crate::OPENINFERENCE) and [`SIGNOZ`](crate::SIGNOZ) are there; any other is a table of
-/// yours:
+/// A table of the attributes that one backend reads. This crate provides [`LANGFUSE`](crate::LANGFUSE),
+/// [`OPENINFERENCE`](crate::OPENINFERENCE) and [`SIGNOZ`](crate::SIGNOZ). For other backends, define your own
+/// table:
 ///
 /// ```
 /// use l0_otel::{Dialect, OtelInterceptor, Row};
@@ -31,15 +31,14 @@ use crate::numbers;
 /// # drop(otel);
 /// ```
 ///
-/// Its attributes are set when a span ends, in the order of the rows. One that has the name of an attribute
-/// that is there already is left out, so of several rows with the same name the first that has a value
-/// counts.
+/// The attributes are set when a span ends, in the order of the rows. A row is skipped if the span already has
+/// an attribute of that name. Among rows with the same name, the first with a value is used.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Dialect {
-    /// Its name.
+    /// The name of the dialect.
     pub name: &'static str,
-    /// Its attributes.
+    /// The attributes that the dialect adds.
     pub rows: &'static [Row],
 }
 
@@ -51,68 +50,68 @@ impl Dialect {
     }
 }
 
-/// One attribute of a [`Dialect`]. Only spans of attempts have it, unless [`on`](Self::on) says otherwise.
+/// One attribute of a [`Dialect`]. Only the spans of attempts have it, unless [`on`](Self::on) is changed.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Row {
-    /// Its name.
+    /// The name of the attribute.
     pub attribute: &'static str,
-    /// Where its value comes from.
+    /// The origin of the value.
     pub reads: Reads,
-    /// As what it is sent.
+    /// The type and format in which the value is sent.
     pub form: Form,
-    /// Which spans have it.
+    /// The spans that have the attribute.
     pub on: On,
 }
 
-/// Where the value of a [`Row`] comes from. What is unknown gives no attribute.
+/// The origin of the value of a [`Row`]. An unknown value adds no attribute.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Reads {
-    /// A number of a measured attempt, or of a measured run.
+    /// A number of a measured attempt or a measured run.
     Quantity(&'static Quantity),
-    /// What is left of the first number without the others: such as the input that no cache served.
+    /// The first number minus the others, such as the input that no cache served.
     Difference(&'static Quantity, &'static [&'static Quantity]),
-    /// An attribute of the same span, of this name.
+    /// The attribute of this name on the same span.
     Attribute(&'static str),
-    /// An attribute of the same span, each of whose words has another word here.
+    /// The attribute of this name on the same span, translated by a table of pairs (from, to).
     Words(&'static str, &'static [(&'static str, &'static str)]),
-    /// An entry of the metadata, cut to 256 bytes.
+    /// The metadata entry with this key, cut to 256 bytes.
     Metadata(&'static str),
-    /// This text.
+    /// A fixed text.
     Constant(&'static str),
-    /// A JSON object of those of these that are known; absent if none is.
+    /// A JSON object of the fields whose values are known. Absent if no value is known.
     Object(&'static [(&'static str, Reads)]),
 }
 
-/// As what the value of a [`Row`] is sent.
+/// The type and format in which the value of a [`Row`] is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Form {
-    /// As what it is.
+    /// The value's own type, unchanged.
     Own,
-    /// A string; of a list its words, joined by commas.
+    /// A string. The items of a list are joined by commas.
     Text,
-    /// An integer: times in whole seconds. What is no number is left out.
+    /// An integer. Times are in whole seconds. A value that is not a number is left out.
     Int,
-    /// A double: times in seconds. What is no number is left out.
+    /// A double. Times are in seconds. A value that is not a number is left out.
     Double,
-    /// A string that is JSON.
+    /// A JSON string.
     Json,
-    /// A string that is a point in time, in ISO 8601: so many seconds after the start of the span. What is
-    /// no number is left out.
+    /// A timestamp in ISO 8601: the start of the span plus the value in seconds. A value that is not a number
+    /// is left out.
     Time,
 }
 
-/// Which spans have the attribute of a [`Row`].
+/// The spans that have the attribute of a [`Row`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum On {
-    /// Those of attempts. What backends add up, such as usage, belongs here only.
+    /// The spans of attempts. Values that backends add up, such as usage, belong only here.
     Attempts,
-    /// Those of runs.
+    /// The spans of runs.
     Runs,
-    /// Both.
+    /// The spans of attempts and of runs.
     Both,
 }
 
@@ -130,7 +129,7 @@ impl Row {
     ///
     /// # Panics
     ///
-    /// If there is no number of this name: at compile time, in a `const` or a `static`.
+    /// Panics if no number has this name. In a `const` or a `static`, this is a compile error.
     #[must_use]
     pub const fn quantity(attribute: &'static str, name: &'static str) -> Self {
         Self::new(attribute, Reads::quantity(name))
@@ -142,8 +141,8 @@ impl Row {
         Self::new(attribute, Reads::Attribute(name))
     }
 
-    /// Creates a row that reads an attribute of the same span, and says another word for each of its words.
-    /// A word without another gives no attribute.
+    /// Creates a row that reads an attribute of the same span and translates its value by a table of pairs
+    /// (from, to). A value that is not in the table adds no attribute.
     #[must_use]
     pub const fn words(
         attribute: &'static str,
@@ -153,32 +152,33 @@ impl Row {
         Self::new(attribute, Reads::Words(name, words))
     }
 
-    /// Creates a row that reads an entry of the metadata. It leaves without being listed.
+    /// Creates a row that reads an entry of the metadata. The key does not have to be listed with
+    /// [`attribute_keys`](crate::OtelBuilder::attribute_keys).
     #[must_use]
     pub const fn metadata(attribute: &'static str, key: &'static str) -> Self {
         Self::new(attribute, Reads::Metadata(key))
     }
 
-    /// Creates a row that is always the same.
+    /// Creates a row with a fixed value.
     #[must_use]
     pub const fn constant(attribute: &'static str, value: &'static str) -> Self {
         Self::new(attribute, Reads::Constant(value))
     }
 
-    /// Creates a row that is a JSON object.
+    /// Creates a row whose value is a JSON object.
     #[must_use]
     pub const fn object(attribute: &'static str, fields: &'static [(&'static str, Reads)]) -> Self {
         Self::new(attribute, Reads::Object(fields))
     }
 
-    /// Sets as what it is sent. Default: as what it is.
+    /// Sets the type and format in which the value is sent. Default: [`Form::Own`].
     #[must_use]
     pub const fn form(mut self, form: Form) -> Self {
         self.form = form;
         self
     }
 
-    /// Sets which spans have it. Default: those of attempts.
+    /// Sets which spans have the attribute. Default: [`On::Attempts`].
     #[must_use]
     pub const fn on(mut self, on: On) -> Self {
         self.on = on;
@@ -191,13 +191,13 @@ impl Reads {
     ///
     /// # Panics
     ///
-    /// If there is no number of this name: at compile time, in a `const` or a `static`.
+    /// Panics if no number has this name. In a `const` or a `static`, this is a compile error.
     #[must_use]
     pub const fn quantity(name: &str) -> Self {
         Self::Quantity(quantity(name))
     }
 
-    fn value(self, span: &Ended<'_>) -> Option<Value> {
+    fn value(self, span: &EndingSpan<'_>) -> Option<Value> {
         Some(match self {
             Self::Quantity(quantity) => number(quantity, span.telemetry?)?,
             Self::Difference(whole, parts) => {
@@ -225,7 +225,7 @@ impl Reads {
                     let value = json(&reads.value(span)?);
                     Some(((*name).to_owned(), value))
                 });
-                // By name, whatever a map of JSON keeps of an order in this build.
+                // Sorted by name: the order of a JSON map depends on the features of the build.
                 let known = Map::from_iter(BTreeMap::from_iter(known));
                 (!known.is_empty())
                     .then(|| Json::Object(known).to_string())?
@@ -235,7 +235,7 @@ impl Reads {
     }
 }
 
-/// Looks a number up.
+/// Looks up a number by its name.
 pub(crate) const fn quantity(name: &str) -> &'static Quantity {
     let mut index = 0;
     while index < Quantity::ALL.len() {
@@ -256,15 +256,15 @@ const fn is_same(one: &str, other: &str) -> bool {
     index == one.len() && index == other.len()
 }
 
-/// What is known of a span that ends.
-pub(crate) struct Ended<'a> {
+/// The data of a span that is about to end.
+pub(crate) struct EndingSpan<'a> {
     pub(crate) known: &'a [KeyValue],
     pub(crate) telemetry: Option<&'a Telemetry>,
     pub(crate) metadata: &'a Metadata,
     pub(crate) start: SystemTime,
 }
 
-impl Ended<'_> {
+impl EndingSpan<'_> {
     fn attribute(&self, name: &str) -> Option<&Value> {
         let mut known = self.known.iter().rev();
         known
@@ -273,8 +273,8 @@ impl Ended<'_> {
     }
 }
 
-/// Returns what these rows add to a span.
-pub(crate) fn attributes(rows: &[&'static Row], on: On, span: &Ended<'_>) -> Vec<KeyValue> {
+/// Returns the attributes that these rows add to a span.
+pub(crate) fn attributes(rows: &[&'static Row], on: On, span: &EndingSpan<'_>) -> Vec<KeyValue> {
     let mut added = Vec::<KeyValue>::new();
     for row in rows.iter().filter(|row| row.on == on || row.on == On::Both) {
         let is_there = |one: &KeyValue| one.key.as_str() == row.attribute;
@@ -289,9 +289,9 @@ pub(crate) fn attributes(rows: &[&'static Row], on: On, span: &Ended<'_>) -> Vec
     added
 }
 
-/// A number as it is sent; none if it is unknown, or more than one.
+/// Returns a number as an attribute value, or `None` if it is unknown or has several values.
 fn number(quantity: &Quantity, telemetry: &Telemetry) -> Option<Value> {
-    Some(match numbers::one(quantity, telemetry)? {
+    Some(match numbers::single(quantity, telemetry)? {
         Number::Count(count) => Value::I64(i64::try_from(count).unwrap_or(i64::MAX)),
         value => Value::F64(value.as_f64()),
     })

@@ -1,4 +1,4 @@
-//! Dialects: the tables that come with this crate.
+//! The dialects that this crate provides.
 
 use l0_core::Quantity;
 
@@ -6,8 +6,8 @@ use crate::dialect::{Dialect, Form, On, Reads, Row, quantity};
 
 const OUTCOME: &str = "l0.outcome";
 
-/// What [Langfuse](https://langfuse.com) reads: time to first token, the kind, level and usage of an
-/// observation, session and user.
+/// The attributes that [Langfuse](https://langfuse.com) reads: the time to first token, the type, level, usage
+/// and cost of an observation, and the session, user and tags.
 pub static LANGFUSE: Dialect = Dialect::new(
     "langfuse",
     &[
@@ -17,7 +17,7 @@ pub static LANGFUSE: Dialect = Dialect::new(
             "time_to_first_token",
         )
         .form(Form::Time),
-        // Its types of usage are priced one by one, so none lies in another.
+        // Langfuse prices each type of usage separately, so no type can include another.
         Row::object(
             "langfuse.observation.usage_details",
             &[
@@ -39,7 +39,7 @@ pub static LANGFUSE: Dialect = Dialect::new(
             "langfuse.observation.cost_details",
             &[("total", Reads::quantity("cost"))],
         ),
-        // A run that was given up did not fail, and did not complete.
+        // An aborted or dropped run did not fail and did not complete.
         Row::words(
             "langfuse.observation.level",
             OUTCOME,
@@ -74,8 +74,8 @@ const CACHED: &[&Quantity] = &[
 const WITHOUT_REASONING: Reads =
     Reads::Difference(quantity("usage.output"), &[quantity("usage.reasoning")]);
 
-/// What Phoenix and others read by the conventions of
-/// [OpenInference](https://github.com/Arize-ai/openinference). Usage is on the spans of attempts only.
+/// The attributes of the [OpenInference](https://github.com/Arize-ai/openinference) conventions, which Phoenix
+/// and other backends read. Usage is only on the spans of attempts.
 pub static OPENINFERENCE: Dialect = Dialect::new(
     "openinference",
     &[
@@ -108,7 +108,7 @@ pub static OPENINFERENCE: Dialect = Dialect::new(
     ],
 );
 
-/// What [SigNoz](https://signoz.io) reads: the time to first token, in seconds.
+/// The attribute that [SigNoz](https://signoz.io) reads: the time to first token, in seconds.
 pub static SIGNOZ: Dialect = Dialect::new(
     "signoz",
     &[Row::quantity("gen_ai.server.ttft", "time_to_first_token").form(Form::Double)],

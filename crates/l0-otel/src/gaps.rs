@@ -1,6 +1,5 @@
-//! Gaps: those between tokens, until they are recorded. A histogram takes one value at a time, and each
-//! call takes locks: so they are recorded some at a time, not one between each two tokens, and never
-//! all of a long answer at once.
+//! A buffer for the gaps between tokens. A histogram takes one value per call, and each call takes locks.
+//! Recording in batches keeps these calls out of most polls, and keeps the work of the last poll small.
 
 use std::time::Duration;
 
@@ -10,35 +9,35 @@ use opentelemetry::{KeyValue, StringValue};
 
 use crate::attributes::text;
 
-/// How many are recorded at once, at most.
-pub(crate) const AT_ONCE: usize = 64;
+/// The maximum number of gaps recorded at once.
+pub(crate) const BATCH: usize = 64;
 
 /// The gaps that are not recorded yet.
 pub(crate) struct Gaps {
-    /// In seconds.
+    /// The gaps, in seconds.
     pub(crate) all: Vec<f64>,
-    /// What points of them have, made once for an attempt; empty before.
+    /// The attributes of their points, built once per attempt. Empty before that.
     pub(crate) attributes: Vec<KeyValue>,
-    /// The last of the attributes, if it was known.
+    /// The model that answered, if known: the last of the attributes.
     model: Option<StringValue>,
 }
 
 impl Gaps {
     pub(crate) fn new() -> Self {
         Self {
-            all: Vec::with_capacity(AT_ONCE),
+            all: Vec::with_capacity(BATCH),
             attributes: Vec::new(),
             model: None,
         }
     }
 
-    /// Adds one. Returns whether they are to be recorded now.
+    /// Adds a gap. Returns `true` if the buffer is full and must be recorded now.
     pub(crate) fn push(&mut self, gap: Duration) -> bool {
         self.all.push(gap.as_secs_f64());
-        self.all.len() >= AT_ONCE
+        self.all.len() >= BATCH
     }
 
-    /// Makes what their points have: what all points of the source have, and the model that answers.
+    /// Builds the attributes of the points: those of all points of the source, and the model that answers.
     pub(crate) fn prepare(
         &mut self,
         of_points: &[KeyValue],
@@ -56,7 +55,7 @@ impl Gaps {
         }
     }
 
-    /// Forgets them, and what their points have: another attempt comes.
+    /// Clears the gaps and the attributes, for the next attempt.
     pub(crate) fn reset(&mut self) {
         self.all.clear();
         self.attributes.clear();

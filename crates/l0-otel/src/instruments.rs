@@ -1,4 +1,4 @@
-//! Instruments: made by the tables, and recorded into.
+//! The instruments, created from the table of the conventions.
 
 use std::fmt;
 
@@ -58,17 +58,17 @@ impl Instruments {
         }
     }
 
-    /// A run starts (1) or ends (-1); `first` is its first source.
+    /// Changes the number of active runs when a run starts (1) or ends (-1). `first` is its first source.
     pub(crate) fn active(&self, first: &SourceAttributes, change: i64) {
         self.active_runs.add(change, &first.of_points);
     }
 
-    /// A run has ended; `end` says how.
+    /// Counts a run that has ended. `end` are the attributes of its outcome.
     pub(crate) fn ended(&self, first: &SourceAttributes, end: &[KeyValue]) {
         self.runs.count(first, end);
     }
 
-    /// A run has failed, with this source.
+    /// Counts a run that has failed. `last` is the source called last.
     pub(crate) fn failed(&self, last: &SourceAttributes, end: &[KeyValue]) {
         self.failures.count(last, end);
     }
@@ -100,14 +100,14 @@ impl Instruments {
         }
     }
 
-    /// Records what a run measured with one source; `end` says what else is known of it.
+    /// Records the numbers that a run measured with one source. `end` are further attributes of the run.
     pub(crate) fn measured(
         &self,
         source: &SourceAttributes,
         telemetry: &Telemetry,
         end: &[KeyValue],
     ) {
-        // Made once, since nearly all are the same.
+        // One buffer for all numbers, because nearly all their attributes are the same.
         let mut attributes = source.of_points.clone();
         for number in &self.numbers {
             attributes.truncate(source.of_points.len());
@@ -124,7 +124,7 @@ impl fmt::Debug for Instruments {
     }
 }
 
-/// A counter of what happens.
+/// A counter of events of a live run.
 struct LiveCounter {
     counter: Counter<u64>,
     attributes: &'static [&'static str],
@@ -138,13 +138,13 @@ impl LiveCounter {
     }
 }
 
-/// A number of the telemetry, and what takes it.
+/// A number of the telemetry and its instrument.
 struct NumberInstrument {
     quantity: &'static Quantity,
     instrument: Instrument,
     attributes: &'static [&'static str],
     token_type: Option<KeyValue>,
-    /// The attributes that labels become.
+    /// The attribute names of its labels.
     labels: Vec<Key>,
 }
 
@@ -173,8 +173,8 @@ impl NumberInstrument {
         }
     }
 
-    /// Records the number, if it is known. `attributes` are those of every point of the source; those
-    /// of this metric are added.
+    /// Records the number, if it is known. `attributes` are those of every point of the source. The
+    /// attributes of this metric are added.
     fn record(&self, telemetry: &Telemetry, end: &[KeyValue], attributes: &mut Vec<KeyValue>) {
         attributes.extend(only(self.attributes, end));
         attributes.extend(self.token_type.clone());
@@ -216,7 +216,7 @@ impl Instrument {
     fn record(&self, value: Value<'_>, attributes: &[KeyValue]) {
         match (self, value) {
             (Self::Count(counter), Value::Count(count)) => counter.add(count, attributes),
-            // A count of things is one, or the list of numbers is wrong.
+            // Unreachable unless the list of numbers is wrong: the unit `Each` means a count.
             (Self::Count(_), _) => {}
             (Self::Sum(sum), value) => sum.add(value.as_f64(), attributes),
             (Self::Histogram(histogram), value) => histogram.record(value.as_f64(), attributes),
@@ -241,7 +241,7 @@ fn counter(meter: &Meter, metric: &Metric) -> Counter<u64> {
         .build()
 }
 
-/// Those that a metric may have.
+/// Returns the known attributes that a metric is allowed to have.
 fn only<'a>(
     allowed: &'a [&'static str],
     known: &'a [KeyValue],
@@ -264,7 +264,7 @@ mod tests {
 
     const CURRENT: &Table = Conventions::V1_41.table();
 
-    /// Telemetry in which every number is known.
+    /// Returns telemetry in which every number is known.
     fn telemetry() -> Telemetry {
         let mut telemetry = Telemetry::example();
         let usage = Usage::new().input(12).output(160).total(172);
@@ -280,8 +280,8 @@ mod tests {
         telemetry
     }
 
-    /// All but the gaps, which are recorded as they happen: a histogram would take their mean for all of
-    /// them.
+    /// Returns all quantities except the gaps. Gaps are recorded as they happen, because a single value for a
+    /// distribution would be its mean.
     fn quantities() -> impl Iterator<Item = &'static Quantity> {
         let all = Quantity::ALL.iter();
         all.filter(|quantity| quantity.name != "inter_token")
@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Adds up a metric's points, whose attributes are among these.
+    /// Sums a metric's points and checks that their attributes are allowed.
     fn sum(metric: &AggregatedMetrics, allowed: &[&str]) -> f64 {
         let check = |attributes: &mut dyn Iterator<Item = &KeyValue>| {
             attributes.for_each(|one| assert!(allowed.contains(&one.key.as_str()), "{one:?}"));
@@ -324,9 +324,9 @@ mod tests {
         total
     }
 
-    /// Under their own names, all of them: also those that leave another way today.
+    // Also covers numbers that are sent under another name today.
     #[test]
-    fn every_number_can_be_recorded() {
+    fn every_number_can_be_recorded_under_its_own_name() {
         let exporter = InMemoryMetricExporter::default();
         let provider = SdkMeterProvider::builder()
             .with_periodic_exporter(exporter.clone())

@@ -1,4 +1,4 @@
-//! Interceptor: adds an observer to every run.
+//! The interceptor that adds an observer to every run.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::run::{Destination, ObservedRun};
 
 /// An [`Interceptor`] that sends every run to OpenTelemetry. Clones share everything.
 ///
-/// Use one for an application: a run that goes through two of them is counted twice.
+/// Use one interceptor per application. A run with two of them is counted twice.
 #[derive(Debug, Clone)]
 pub struct OtelInterceptor(Arc<Destination>);
 
@@ -19,7 +19,7 @@ impl OtelInterceptor {
 }
 
 impl Default for OtelInterceptor {
-    /// Creates an interceptor of metrics and spans, through the global providers.
+    /// Creates an interceptor that sends metrics and spans through the global providers.
     fn default() -> Self {
         Self::builder().build()
     }

@@ -1,11 +1,11 @@
-//! Live: the spans of the runs that are live, below which the runs nest that serve them.
+//! The spans of live runs, used as parents for the spans of their child runs.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::trace::SpanContext;
 
-/// The spans of the live runs, by the runs' ids. Touched when a run starts and ends.
+/// The spans of live runs by run id. Accessed only when a run starts and ends.
 #[derive(Debug, Default)]
 pub(crate) struct LiveSpans(Mutex<HashMap<String, SpanContext>>);
 
@@ -18,13 +18,13 @@ impl LiveSpans {
         self.lock().remove(run);
     }
 
-    /// Returns the span of a run; none if the run is not live.
+    /// Returns the span of a run, or `None` if the run is not live.
     pub(crate) fn get(&self, run: &str) -> Option<SpanContext> {
         self.lock().get(run).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, SpanContext>> {
-        // A change cannot be half done.
+        // A panic cannot leave the map half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! Numbers: how each number of a run is sent, as a metric and as an attribute. A name of the
-//! conventions comes from their table; all the rest is derived from the list of the numbers.
+//! The metric and the attributes in which each number of a run is sent. Names of the conventions come from
+//! their table. Everything else is derived from [`Quantity::ALL`].
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use opentelemetry::{Key, Value as AttributeValue};
 
 use crate::conventions::{COUNTS, Metric, Number, RATES, SECONDS, Spelling, Table};
 
-/// Returns the metric that a number is sent as, and its type of token there; none if it is no metric.
+/// Returns the metric of a number and the number's token type there, or `None` if it has no metric.
 pub(crate) fn metric(
     conventions: &Table,
     quantity: &Quantity,
@@ -23,7 +23,7 @@ pub(crate) fn metric(
     }
 }
 
-/// Returns the metric that a number is sent as under its own name.
+/// Returns the metric of a number under the number's own name.
 pub(crate) fn own_metric(conventions: &Table, quantity: &Quantity) -> Metric {
     let boundaries = match (quantity.kind, quantity.unit) {
         (QuantityKind::Sum, _) => &[],
@@ -40,7 +40,7 @@ pub(crate) fn own_metric(conventions: &Table, quantity: &Quantity) -> Metric {
     }
 }
 
-/// Returns the unit in the notation of UCUM, which the conventions use.
+/// Returns the unit in UCUM notation, which the conventions use.
 fn unit(unit: Unit) -> Cow<'static, str> {
     match unit {
         Unit::Each(thing) => format!("{{{thing}}}").into(),
@@ -50,7 +50,7 @@ fn unit(unit: Unit) -> Cow<'static, str> {
     }
 }
 
-/// Returns the attribute that a label of a number becomes.
+/// Returns the name of the attribute for a label of a number.
 pub(crate) fn label(conventions: &Table, label: &str) -> Cow<'static, str> {
     match label {
         "error_type" => conventions.keys.error_type.into(),
@@ -67,14 +67,14 @@ fn own_name(name: &str) -> String {
 pub(crate) struct SpanNumber {
     pub(crate) key: Key,
     quantity: &'static Quantity,
-    /// Of a distribution: which number stands for it.
-    part: Option<Part>,
+    /// The statistic to send, if the number is a distribution.
+    statistic: Option<Statistic>,
 }
 
-type Part = fn(&Distribution) -> Option<Duration>;
+type Statistic = fn(&Distribution) -> Option<Duration>;
 
-/// What an attribute can say of a distribution.
-const PARTS: [(&str, Part); 5] = [
+/// The statistics of a distribution, each sent as one attribute.
+const STATISTICS: [(&str, Statistic); 5] = [
     ("avg", Distribution::mean),
     ("p50", Distribution::p50),
     ("p90", Distribution::p90),
@@ -83,15 +83,15 @@ const PARTS: [(&str, Part); 5] = [
 ];
 
 impl SpanNumber {
-    /// Returns those of a run's span. A number that is broken down by a label is none.
+    /// Returns the numbers of a run's span. Numbers that are broken down by a label are left out.
     pub(crate) fn of_runs(conventions: &Table) -> Vec<Self> {
         let mut all = Vec::new();
         for quantity in Quantity::ALL {
-            let mut add = |key, part| {
+            let mut add = |key, statistic| {
                 all.push(Self {
                     key,
                     quantity,
-                    part,
+                    statistic,
                 });
             };
             let shared = |name: String| Key::from(Arc::<str>::from(name));
@@ -101,8 +101,8 @@ impl SpanNumber {
                 Spelling::Named(key) => add(Key::from_static_str(key), None),
                 Spelling::Own if quantity.is_labelled() => {}
                 Spelling::Own if quantity.kind == QuantityKind::Distribution => {
-                    for (suffix, part) in PARTS {
-                        add(shared(format!("{name}.{suffix}")), Some(part));
+                    for (suffix, statistic) in STATISTICS {
+                        add(shared(format!("{name}.{suffix}")), Some(statistic));
                     }
                 }
                 Spelling::Own => add(shared(name), None),
@@ -112,32 +112,34 @@ impl SpanNumber {
         all
     }
 
-    /// Returns those of an attempt's span, which are read from the telemetry of the attempt alone.
+    /// Returns the numbers of an attempt's span, which are read from the telemetry of the attempt alone.
     pub(crate) fn of_attempts(conventions: &Table) -> Vec<Self> {
         let all = Quantity::ALL.iter().filter_map(|quantity| {
             let keys = row(conventions, quantity)?.of_attempts.iter();
             Some(keys.map(|key| Self {
                 key: Key::from_static_str(key),
                 quantity,
-                part: None,
+                statistic: None,
             }))
         });
         all.flatten().collect()
     }
 
-    /// Reads it; none if it is unknown.
+    /// Reads the number, or returns `None` if it is unknown.
     pub(crate) fn value(&self, telemetry: &Telemetry) -> Option<AttributeValue> {
-        Some(match (one(self.quantity, telemetry)?, self.part) {
-            (Value::Distribution(all), Some(part)) => AttributeValue::F64(part(all)?.as_secs_f64()),
+        Some(match (single(self.quantity, telemetry)?, self.statistic) {
+            (Value::Distribution(all), Some(statistic)) => {
+                AttributeValue::F64(statistic(all)?.as_secs_f64())
+            }
             (Value::Count(count), _) => whole(count),
             (value, _) => AttributeValue::F64(value.as_f64()),
         })
     }
 }
 
-/// Reads a number that an attribute has; none if it is unknown. Money is in US dollars, which is what
-/// backends take it for.
-pub(crate) fn one<'t>(quantity: &Quantity, telemetry: &'t Telemetry) -> Option<Value<'t>> {
+/// Reads a number as a single value, or returns `None` if it is unknown. Money is in US dollars, because
+/// backends assume that currency.
+pub(crate) fn single<'t>(quantity: &Quantity, telemetry: &'t Telemetry) -> Option<Value<'t>> {
     let dollars = || {
         quantity
             .amount_in(Currency::USD, telemetry)
@@ -146,7 +148,7 @@ pub(crate) fn one<'t>(quantity: &Quantity, telemetry: &'t Telemetry) -> Option<V
     quantity.value(telemetry).or_else(dollars)
 }
 
-/// The row of a number that is not sent under its own name.
+/// Returns the row of a number that is not sent under its own name.
 fn row(conventions: &Table, quantity: &Quantity) -> Option<&'static Number> {
     let rows = &mut conventions.numbers.iter();
     rows.find(|row| row.quantity == quantity.name)
@@ -166,12 +168,12 @@ mod tests {
     const CURRENT: &Table = Conventions::V1_41.table();
 
     #[test]
-    fn the_rows_of_the_conventions_are_of_numbers_that_there_are() {
+    fn each_row_of_the_conventions_names_an_existing_number_once() {
         let numbers: BTreeSet<_> = Quantity::ALL.iter().map(|one| one.name).collect();
         let rows = CURRENT.numbers.iter().map(|row| row.quantity);
         let listed: BTreeSet<_> = rows.clone().collect();
         assert!(listed.is_subset(&numbers), "{listed:?}");
-        assert_eq!(rows.count(), listed.len(), "one is there twice");
+        assert_eq!(rows.count(), listed.len(), "a number is listed twice");
     }
 
     #[test]
@@ -205,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn units_are_those_of_ucum() {
+    fn units_are_in_ucum_notation() {
         for (given, expected) in [
             (Unit::Seconds, "s"),
             (Unit::Each("token"), "{token}"),

@@ -1,4 +1,4 @@
-//! Run: one run's span and counts, from its start to its end.
+//! The observer of one run: its spans and metrics, from its start to its end.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -23,67 +23,69 @@ use crate::instruments::Instruments;
 use crate::live::LiveSpans;
 use crate::numbers::SpanNumber;
 
-/// Where runs are sent to, and what of them: what all runs share.
+/// The settings and instruments that all runs of an interceptor share.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) conventions: &'static Table,
-    /// Absent without metrics.
+    /// Absent if metrics are disabled.
     pub(crate) instruments: Option<Instruments>,
-    /// Absent without spans.
+    /// Absent if spans are disabled.
     pub(crate) tracer: Option<Arc<BoxedTracer>>,
     pub(crate) run_numbers: Vec<SpanNumber>,
     pub(crate) attempt_numbers: Vec<SpanNumber>,
-    /// The metadata for spans and points.
+    /// The metadata keys for spans and points.
     pub(crate) keys: KeyList,
-    /// The metadata for spans, that for points included.
+    /// The metadata keys for spans, a superset of `keys`.
     pub(crate) span_keys: KeyList,
     pub(crate) live: LiveSpans,
-    /// Of all dialects.
+    /// The rows of all dialects.
     pub(crate) rows: Vec<&'static Row>,
-    /// What of prompts and answers is sent; absent if nothing is.
+    /// The limits and mask of prompts and answers. Absent if these are not sent.
     pub(crate) content: Option<Content>,
 }
 
-/// A run that has started. Its drop is its end, at the latest.
+/// A run that has started. It ends at the latest when it is dropped.
 pub(crate) struct ObservedRun {
     destination: Arc<Destination>,
     run: RunInfo,
-    /// Of the run's own source.
+    /// The attributes of the run's first source.
     first: SourceAttributes,
-    /// Of the fallbacks that were asked, in order.
+    /// The attributes of the fallbacks called so far, in order.
     fallbacks: Vec<SourceAttributes>,
-    /// That of `start()`, with the run's span if there is one.
+    /// The context of `start()`, with the run's span if spans are enabled.
     context: Context,
-    /// What the run's span had at its start.
+    /// The attributes of the run's span at its start.
     known: Vec<KeyValue>,
-    /// The present attempt, if there are spans.
+    /// The current attempt, if spans are enabled.
     attempt: Option<Attempt>,
-    /// Those that are not recorded yet; absent if nobody wants them.
+    /// The gaps that are not recorded yet. Absent if gaps are not measured.
     gaps: Option<Gaps>,
-    /// What the present attempt answers; absent if nobody wants it.
+    /// The answer of the current attempt. Absent if content is not sent.
     captured: Option<AnswerBuffer>,
     started: Started,
     attempts: u32,
-    /// How it ended, once it has; dropped before.
+    /// The end of the run. Until the run has finished: dropped.
     end: End,
-    /// What is still to be done at the end: each is done once, even if the other panics.
+    /// `true` until the span has ended. Separate from `is_active`: each step is done once, even if the other
+    /// panics.
     span_is_open: bool,
+    /// `true` until the run has been counted as ended.
     is_active: bool,
-    /// A panic that is to go on when all has been done.
+    /// A panic to resume after the run has been recorded.
     panic: Option<Box<dyn Any + Send>>,
 }
 
-/// An attempt that is live.
+/// A live attempt.
 struct Attempt {
     /// The run's context, with the span of the attempt.
     context: Context,
-    /// What the span had at its start, if there are dialects.
+    /// The attributes of the span at its start. Empty without dialects.
     known: Vec<KeyValue>,
     started: SystemTime,
     source: u32,
 }
 
-/// When the run started: by the wall clock, read once, and by the monotonic one.
+/// The start of the run: the wall clock, which is read once, and the monotonic clock.
 #[derive(Clone, Copy)]
 struct Started {
     at: SystemTime,
@@ -98,14 +100,15 @@ impl Started {
         }
     }
 
-    /// The time that is, by the wall clock of then: the times of one run are in order.
+    /// Returns the current time, counted from the wall clock at the start. The times of a run are therefore
+    /// in order even if the wall clock is set back.
     fn time(self) -> SystemTime {
         self.at + self.clock.elapsed()
     }
 }
 
 impl ObservedRun {
-    /// Called inside `start()`: the context that is current there is the caller's.
+    /// Starts to observe a run. Called inside `start()`, where the current context is the caller's.
     pub(crate) fn start(destination: Arc<Destination>, run: &RunInfo) -> Self {
         let started = Started::now();
         let conventions = destination.conventions;
@@ -155,39 +158,39 @@ impl ObservedRun {
         }
     }
 
-    /// The attributes of a source that was asked, by its number from 1.
+    /// Returns the attributes of a source that was called, by its number, which starts at 1.
     fn source(&self, number: u32) -> &SourceAttributes {
         let fallback = number.checked_sub(2);
         let fallback = fallback.and_then(|index| self.fallbacks.get(index as usize));
         fallback.unwrap_or(&self.first)
     }
 
-    /// Those of the source that was asked last.
-    fn present_source(&self) -> &SourceAttributes {
+    /// Returns the attributes of the source that was called last.
+    fn current_source(&self) -> &SourceAttributes {
         self.fallbacks.last().unwrap_or(&self.first)
     }
 
-    /// The context of what happens now: that of the attempt, or of the run between two of them.
-    fn present_context(&self) -> &Context {
+    /// Returns the context of the current attempt, or of the run between two attempts.
+    fn current_context(&self) -> &Context {
         let attempt = self.attempt.as_ref();
         attempt.map_or(&self.context, |attempt| &attempt.context)
     }
 
-    /// Adds an event to the span of what happens now, if it keeps any.
+    /// Adds an event to the current span, if it is recording.
     fn add_event(&self, name: &'static str, attributes: impl FnOnce() -> Vec<KeyValue>) {
         if self.span_is_open {
-            let span = self.present_context().span();
+            let span = self.current_context().span();
             if span.is_recording() {
                 span.add_event_with_timestamp(name, self.started.time(), attributes());
             }
         }
     }
 
-    /// Counts something, while the span of what happens now is current: it is what an exemplar leads to.
+    /// Records a metric while the span of the attempt or run is current, because exemplars refer to it.
     fn count(&self, count: impl FnOnce(&Instruments, &SourceAttributes)) {
         if let Some(instruments) = &self.destination.instruments {
-            let _current = thread_has_context().then(|| self.present_context().clone().attach());
-            count(instruments, self.present_source());
+            let _current = thread_has_context().then(|| self.current_context().clone().attach());
+            count(instruments, self.current_source());
         }
     }
 
@@ -202,14 +205,14 @@ impl ObservedRun {
         }
     }
 
-    /// Records the gaps of the present attempt that are not recorded yet.
+    /// Records the gaps of the current attempt that are not recorded yet.
     fn record_gaps(&mut self, response_model: Option<&str>) {
         let Some(mut gaps) = self.gaps.take() else {
             return;
         };
         if !gaps.all.is_empty() {
             let key = self.destination.conventions.keys.response_model;
-            let of_points = &self.present_source().of_points;
+            let of_points = &self.current_source().of_points;
             gaps.prepare(of_points, key, response_model);
             let gaps = &gaps;
             self.count(|to, _| to.gaps(&gaps.all, &gaps.attributes));
@@ -234,19 +237,19 @@ impl ObservedRun {
         if let Some(captured) = &mut self.captured {
             captured.clear();
         }
-        let Some(asked) = self.run.source(source) else {
+        let Some(info) = self.run.source(source) else {
             return;
         };
-        // Sources are asked in order.
+        // Sources are called in order.
         if source as usize > 1 + self.fallbacks.len() {
-            let attributes = SourceAttributes::new(conventions, &asked.metadata, keys);
+            let attributes = SourceAttributes::new(conventions, &info.metadata, keys);
             self.fallbacks.push(attributes);
         }
         let Some(tracer) = tracer else {
             return;
         };
-        let attributes = self.present_source();
-        let mut known = attributes.of_attempt(conventions, &self.run, asked, span_keys);
+        let attributes = self.current_source();
+        let mut known = attributes.of_attempt(conventions, &self.run, info, span_keys);
         let Keys {
             attempt,
             source: key,
@@ -271,7 +274,7 @@ impl ObservedRun {
         });
     }
 
-    /// Ends the span of the present attempt, if there is one. Without results, the attempt was dropped.
+    /// Ends the span of the current attempt, if there is one. Without results, the attempt was dropped.
     fn end_attempt(&mut self, results: Option<&AttemptStats>) {
         let Some(mut attempt) = self.attempt.take() else {
             return;
@@ -279,7 +282,7 @@ impl ObservedRun {
         let context = attempt.context.clone();
         let span = context.span();
         if span.is_recording() {
-            let telemetry = results.map(alone);
+            let telemetry = results.map(AttemptStats::to_telemetry);
             let known = match (results, &telemetry) {
                 (Some(results), Some(telemetry)) => self.attempt_results(results, telemetry),
                 _ => {
@@ -293,8 +296,10 @@ impl ObservedRun {
             span.set_attributes(known.iter().cloned());
             attempt.known.extend(known);
             self.add_of_dialects(&mut attempt, telemetry.as_ref());
-            // Last, so that it is content that a limit of attributes leaves out.
-            let content = self.content(attempt.source, results);
+            // Last, because an attribute limit drops what is set last.
+            let ended = results.zip(telemetry.as_ref());
+            let reason = ended.and_then(|(results, telemetry)| finish_reason(results, telemetry));
+            let content = self.content(attempt.source, reason);
             if !content.is_empty() {
                 span.set_attributes(content.iter().cloned());
                 attempt.known.extend(content);
@@ -304,13 +309,13 @@ impl ObservedRun {
         span.end_with_timestamp(self.started.time());
     }
 
-    /// Adds to an attempt's span what dialects make of what is known of it.
+    /// Adds the attributes of the dialects to an attempt's span.
     fn add_of_dialects(&self, attempt: &mut Attempt, telemetry: Option<&Telemetry>) {
         let metadata = self.run.source(attempt.source);
         let metadata = metadata.map_or(self.run.metadata(), |source| &source.metadata);
         let added = self.of_dialects(
             On::Attempts,
-            &dialect::Ended {
+            &dialect::EndingSpan {
                 known: &attempt.known,
                 telemetry: telemetry.filter(|_| self.run.measured()),
                 metadata,
@@ -321,8 +326,8 @@ impl ObservedRun {
         attempt.known.extend(added);
     }
 
-    /// What an attempt was asked and what it answered, if that is sent.
-    fn content(&self, source: u32, results: Option<&AttemptStats>) -> Vec<KeyValue> {
+    /// Returns the prompt and the answer of an attempt, if content is sent.
+    fn content(&self, source: u32, reason: Option<&'static str>) -> Vec<KeyValue> {
         let Destination {
             conventions,
             content,
@@ -336,14 +341,13 @@ impl ObservedRun {
             .run
             .source(source)
             .and_then(|source| source.input.as_deref());
-        let asked = input.map(|input| content.prompt(input)).unwrap_or_default();
-        let reason = results.and_then(|attempt| finish_reason(attempt, &alone(attempt)));
+        let prompt = input.map(|input| content.prompt(input)).unwrap_or_default();
         let answered = content.answer(captured, reason);
         let all = [
-            (keys.system_instructions, asked.instructions),
-            (keys.input_messages, asked.messages),
+            (keys.system_instructions, prompt.instructions),
+            (keys.input_messages, prompt.messages),
             (keys.output_messages, answered),
-            (keys.tool_definitions, asked.tools),
+            (keys.tool_definitions, prompt.tools),
         ];
         let known = all.into_iter().filter(|(_, messages)| !messages.is_empty());
         known
@@ -351,11 +355,11 @@ impl ObservedRun {
             .collect()
     }
 
-    fn of_dialects(&self, on: On, span: &dialect::Ended<'_>) -> Vec<KeyValue> {
+    fn of_dialects(&self, on: On, span: &dialect::EndingSpan<'_>) -> Vec<KeyValue> {
         dialect::attributes(&self.destination.rows, on, span)
     }
 
-    /// Says that what a span is of has failed.
+    /// Marks a span as failed.
     fn fail(&self, span: &SpanRef<'_>, error_type: Option<&str>, message: &str) {
         let Table { keys, events, .. } = self.destination.conventions;
         let error_type = error_type.map(|kind| KeyValue::new(keys.exception_type, text(kind)));
@@ -367,7 +371,7 @@ impl ObservedRun {
         span.set_status(Status::error(message.to_owned()));
     }
 
-    /// What the span of an attempt says at its end.
+    /// Returns the attributes of an attempt's span at its end.
     fn attempt_results(&self, attempt: &AttemptStats, telemetry: &Telemetry) -> Vec<KeyValue> {
         let keys = &self.destination.conventions.keys;
         let outcome = attempt.outcome.unwrap_or(Outcome::Other);
@@ -430,11 +434,11 @@ impl ObservedRun {
         });
     }
 
-    /// Returns what both the span and the points of a run that has ended say.
+    /// Returns the attributes that the run's span and points share at the end.
     fn end_attributes(&self) -> Vec<KeyValue> {
         let keys = &self.destination.conventions.keys;
         let mut known = vec![KeyValue::new(keys.outcome, self.end.outcome().as_str())];
-        // An abort has a type too, but is no error.
+        // An abort has an error type too, but is not a failure.
         if self.end.is_failure() {
             let error_type = self.end.error_type();
             known.extend(error_type.map(|error| KeyValue::new(keys.error_type, error)));
@@ -480,7 +484,7 @@ impl ObservedRun {
             if !rows.is_empty() {
                 span.set_attributes(self.of_dialects(
                     On::Runs,
-                    &dialect::Ended {
+                    &dialect::EndingSpan {
                         known: &[&*self.known, &*known].concat(),
                         telemetry,
                         metadata: metadata.unwrap_or(before),
@@ -492,7 +496,7 @@ impl ObservedRun {
         span.end_with_timestamp(self.started.time());
     }
 
-    /// What a source is called where one follows another: its model, or else its number.
+    /// Returns the name of a source in a fallback: its model, or its number if the model is unknown.
     fn name(&self, source: u32) -> StringValue {
         let metadata = self.run.source(source).map(|source| &source.metadata);
         let model = metadata.and_then(|metadata| value(metadata, keys::MODEL));
@@ -500,33 +504,22 @@ impl ObservedRun {
     }
 }
 
-/// Why an attempt failed; none if it completed, was aborted or was dropped.
+/// Returns the error of an attempt that failed, or `None` if it completed, was aborted or was dropped.
 fn failure(attempt: &AttemptStats) -> Option<&ErrorRecord> {
     let failed = attempt.outcome.is_some_and(Outcome::is_failure);
     attempt.error.as_ref().filter(|_| failed)
 }
 
-/// The telemetry of an attempt alone, as of a run that made no other: of it what an attempt's span says.
-fn alone(attempt: &AttemptStats) -> Telemetry {
-    let mut telemetry = Telemetry::default();
-    telemetry.outcome = attempt.outcome;
-    telemetry.finish_reason = attempt.finish_reason;
-    telemetry.usage = attempt.usage;
-    telemetry.cost = attempt.cost;
-    telemetry.metrics.total_tokens = attempt.tokens;
-    telemetry.metrics.time_to_first_token = attempt.time_to_first_token;
-    telemetry
-}
-
-/// Why the model stopped; if it did not say, how an attempt ended that did not complete after its first token.
+/// Returns the finish reason of the model. Without one, an attempt that did not complete after its first token
+/// gets its outcome or `error` as the reason.
 fn finish_reason(attempt: &AttemptStats, telemetry: &Telemetry) -> Option<&'static str> {
-    // One that was given up while it answered has no reason of the model's.
-    let given_up = attempt
+    // An attempt that was aborted or dropped while it answered has no finish reason of the model.
+    let stopped = attempt
         .outcome
         .filter(|outcome| !outcome.is_failure() && *outcome != Outcome::Completed)
         .filter(|_| attempt.tokens > 0);
-    let said = telemetry.finish_reason_or_error();
-    said.or(given_up.map(Outcome::as_str))
+    let reason = telemetry.finish_reason_or_error();
+    reason.or(stopped.map(Outcome::as_str))
 }
 
 fn add_numbers(numbers: &[SpanNumber], telemetry: &Telemetry, known: &mut Vec<KeyValue>) {
@@ -552,7 +545,7 @@ impl Observer for ObservedRun {
             Event::Token { gap, view, .. } => self.token(gap, &view),
             Event::Answer { view, .. } => self.token(None, &view),
             Event::AttemptFinished { attempt, .. } => {
-                // A span processor that panics must not cost what the run has still to say.
+                // If a span processor panics here, the rest of the run must still be recorded.
                 let end = AssertUnwindSafe(|| {
                     self.record_gaps(attempt.response_model.as_deref());
                     self.end_attempt(Some(attempt));
@@ -644,7 +637,7 @@ impl Observer for ObservedRun {
     }
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
-        let _current = self.present_context().clone().attach();
+        let _current = self.current_context().clone().attach();
         poll();
     }
 }
@@ -656,16 +649,16 @@ impl Drop for ObservedRun {
 }
 
 thread_local! {
-    /// Made after the thread's context, and so destroyed before it. It has something to drop, or it
-    /// would not be destroyed.
+    /// A value created after the thread's context and therefore destroyed before it. It is a `Box`, because
+    /// only a value that needs a drop is destroyed.
     static AFTER_CONTEXT: Box<()> = {
         drop(Context::current());
         Box::default()
     };
 }
 
-/// Whether this thread has a current context. It has none any more when it ends and drops what it
-/// kept; whoever asks for it then panics.
+/// Returns `true` if this thread still has a current context. After a thread has destroyed its context,
+/// reading it panics.
 fn thread_has_context() -> bool {
     AFTER_CONTEXT.try_with(|_| ()).is_ok()
 }

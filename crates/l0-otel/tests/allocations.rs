@@ -1,4 +1,4 @@
-//! What allocates: a run's start, its end and what happens to it. A token does not.
+//! The start, the end and the events of a run allocate. A token does not.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -11,7 +11,7 @@ use common::Sdk;
 use futures_util::{StreamExt, stream};
 use l0_core::{Interceptor, L0};
 
-/// How often a run of so many tokens allocates while they are read.
+/// Returns the number of allocations while a run of this many tokens is read.
 fn allocations(interceptor: Option<impl Interceptor + 'static>, tokens: usize) -> u64 {
     let l0 = L0::builder()
         .monitoring(l0_core::Monitoring::new())
@@ -26,8 +26,8 @@ fn allocations(interceptor: Option<impl Interceptor + 'static>, tokens: usize) -
         let polled = watched.poll_next_unpin(&mut cx);
         assert!(matches!(polled, Poll::Ready(Some(_))));
     };
-    // The first one sets the time to first token, and with the first gaps that are recorded the SDK makes
-    // their series.
+    // Skips the first token, which sets the time to first token, and the first recorded gaps, for which the SDK
+    // creates their series.
     let first = 100;
     (0..first).for_each(|_| poll());
     measure(|| (first..tokens).for_each(|_| poll())).count_total

@@ -1,4 +1,4 @@
-//! What crosses threads and what can be an object: checked by the compiler.
+//! The auto traits of the public types, checked by the compiler.
 
 use std::fmt::Debug;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! Prompts and answers: not sent unless chosen, and then bounded, redacted and masked.
+//! Prompts and answers are not sent unless enabled. If they are, they are limited, redacted and masked.
 //!
-//! `L0_CONTENT_RUNS` sets how many runs with a canary are made; 10,000 without it.
+//! `L0_CONTENT_RUNS` sets the number of runs with a canary. Default: 10,000.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::{Sdk, value};
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Backoff, FinishReason, L0, Monitoring, Retry, TokenKind, TokenView, Usage};
-use l0_otel::{Content, OPENINFERENCE, OtelBuilder, OtelInterceptor};
+use l0_core::{Backoff, Content, FinishReason, L0, Monitoring, Retry, TokenKind, TokenView, Usage};
+use l0_otel::{OPENINFERENCE, OtelBuilder, OtelInterceptor};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ const INPUT: &str = "gen_ai.input.messages";
 const OUTPUT: &str = "gen_ai.output.messages";
 const TOOLS: &str = "gen_ai.tool.definitions";
 const INSTRUCTIONS: &str = "gen_ai.system_instructions";
-/// In capitals, which no id of a run has.
+/// In capitals, because no run id contains them.
 const CANARY: &str = "CANARY";
 const MARK: &str = "…[cut]";
 
@@ -47,18 +47,18 @@ fn messages(span: &SpanData, key: &str) -> Option<Value> {
     Some(serde_json::from_str(&text).unwrap())
 }
 
-fn says(role: &str, text: &str) -> Value {
+fn message(role: &str, text: &str) -> Value {
     json!({ "role": role, "parts": [{ "type": "text", "content": text }] })
 }
 
-/// What a model answers, and why it stopped.
+/// Returns the message of a model's answer, with its finish reason.
 fn answers(text: &str, finish_reason: &str) -> Value {
-    let mut message = says("assistant", text);
+    let mut message = message("assistant", text);
     message["finish_reason"] = finish_reason.into();
     message
 }
 
-/// A piece of a tool call that names it.
+/// Returns the first piece of a tool call, which names the tool.
 fn named(tool: &str, text: &str) -> ScriptedToken {
     let mut token = ScriptedToken::new(TokenKind::ToolCall, text);
     token.tool = Some(tool.to_owned());
@@ -66,7 +66,7 @@ fn named(tool: &str, text: &str) -> ScriptedToken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_sent_unless_it_is_chosen() {
+async fn no_content_is_sent_unless_enabled() {
     let sdk = Sdk::new();
     let script = Script::new().attempt(|a| a.token(CANARY).tool_call(CANARY));
     last(&sdk, sdk.builder(), &script, json!(CANARY)).await;
@@ -74,7 +74,7 @@ async fn nothing_is_sent_unless_it_is_chosen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_that_of_its_attempt() {
+async fn each_attempt_has_only_its_own_answer() {
     let sdk = Sdk::new();
     let script = Script::new()
         .attempt(|a| a.token("first").fail(std::io::ErrorKind::ConnectionReset))
@@ -109,19 +109,19 @@ async fn an_answer_is_that_of_its_attempt() {
     assert_eq!(messages(&answer, "output.value"), Some(second));
     assert_eq!(
         messages(&answer, "input.value"),
-        Some(json!([says("user", "hi")]))
+        Some(json!([message("user", "hi")]))
     );
     let run = sdk.run();
     assert!(!format!("{run:?}").contains("second"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn inputs_of_every_provider_are_messages() {
-    for (input, asked, instructions) in [
-        (json!("hi"), json!([says("user", "hi")]), None),
+async fn inputs_of_every_provider_become_messages() {
+    for (input, input_messages, instructions) in [
+        (json!("hi"), json!([message("user", "hi")]), None),
         (
             json!({ "input": "hi", "instructions": "be brief" }),
-            json!([says("user", "hi")]),
+            json!([message("user", "hi")]),
             Some("be brief"),
         ),
         (
@@ -129,13 +129,13 @@ async fn inputs_of_every_provider_are_messages() {
                 { "role": "user", "content": [{ "type": "text", "text": "hi" }] },
                 { "role": "assistant", "content": "yes" },
             ] }),
-            json!([says("user", "hi"), says("assistant", "yes")]),
+            json!([message("user", "hi"), message("assistant", "yes")]),
             Some("be brief"),
         ),
         (
             json!({ "systemInstruction": { "parts": [{ "text": "be brief" }] },
                 "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] }),
-            json!([says("user", "hi")]),
+            json!([message("user", "hi")]),
             Some("be brief"),
         ),
         (
@@ -156,14 +156,14 @@ async fn inputs_of_every_provider_are_messages() {
         let script = Script::new().attempt(|a| a.token("a"));
         let builder = sdk.builder().content(Content::new());
         let span = last(&sdk, builder, &script, input.clone()).await;
-        assert_eq!(messages(&span, INPUT), Some(asked), "{input}");
+        assert_eq!(messages(&span, INPUT), Some(input_messages), "{input}");
         let expected = instructions.map(|text| json!([{ "type": "text", "content": text }]));
         assert_eq!(messages(&span, INSTRUCTIONS), expected, "{input}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn tools_their_calls_and_their_results_are_those_of_the_schema_whatever_the_provider() {
+async fn tools_tool_calls_and_results_follow_the_schema_for_every_provider() {
     let schema = json!({ "type": "object" });
     let call = |id: Option<&str>| {
         let mut part = json!({ "type": "tool_call", "name": "sum", "arguments": "{\"a\":1}" });
@@ -182,7 +182,7 @@ async fn tools_their_calls_and_their_results_are_those_of_the_schema_whatever_th
     let id = Some("c-1");
     let arguments = json!({ "a": 1 });
     let function = json!({ "name": "sum", "description": "Adds", "parameters": schema });
-    for (name, input, asked) in [
+    for (name, input, input_messages) in [
         (
             "Chat Completions",
             json!({ "tools": [{ "type": "function", "function": function }], "messages": [
@@ -229,7 +229,7 @@ async fn tools_their_calls_and_their_results_are_those_of_the_schema_whatever_th
         let script = Script::new().attempt(|a| a.token("a"));
         let builder = sdk.builder().content(Content::new());
         let span = last(&sdk, builder, &script, input.clone()).await;
-        assert_eq!(messages(&span, INPUT), Some(asked), "{name}");
+        assert_eq!(messages(&span, INPUT), Some(input_messages), "{name}");
         let tools = json!([
             { "type": "function", "name": "sum", "description": "Adds", "parameters": schema },
         ]);
@@ -243,7 +243,7 @@ async fn tools_their_calls_and_their_results_are_those_of_the_schema_whatever_th
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_came_as_one_is_sent_on_the_attempt_that_got_it() {
+async fn a_whole_answer_is_sent_on_the_attempt_that_received_it() {
     let sdk = Sdk::new();
     let l0 = l0(sdk.builder().content(Content::new()));
     let script = Script::new()
@@ -254,8 +254,12 @@ async fn an_answer_that_came_as_one_is_sent_on_the_attempt_that_got_it() {
     let attempts = sdk.attempts();
     let sent: Vec<_> = attempts.iter().map(|one| messages(one, OUTPUT)).collect();
     assert_eq!(sent, [None, Some(json!([answers("second", "stop")]))]);
-    let asked = Some(json!([says("user", "hi")]));
-    assert!(attempts.iter().all(|one| messages(one, INPUT) == asked));
+    let input_messages = Some(json!([message("user", "hi")]));
+    assert!(
+        attempts
+            .iter()
+            .all(|one| messages(one, INPUT) == input_messages)
+    );
     assert!(!format!("{:?}", sdk.run()).contains("second"));
 
     let answer = |_| std::future::ready(Ok::<_, std::io::Error>(()));
@@ -269,7 +273,7 @@ async fn an_answer_that_came_as_one_is_sent_on_the_attempt_that_got_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_too_long_is_cut_between_characters_and_displaces_nothing() {
+async fn long_content_is_cut_between_characters_and_displaces_no_other_attribute() {
     let usage = Usage::new().input(12).output(2).total(14);
     let script = Script::new().attempt(|mut a| {
         for _ in 0..2_000 {
@@ -318,7 +322,7 @@ async fn the_last_messages_are_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn credentials_are_taken_out_wherever_they_stand() {
+async fn credentials_are_removed_from_every_part_of_the_content() {
     let secret = "Authorization: Bearer abcdef0123456789abcdef";
     let script = Script::new().attempt(|a| {
         a.token("Authorization: Bearer abcdef01")
@@ -344,7 +348,7 @@ async fn credentials_are_taken_out_wherever_they_stand() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mask_that_panics_costs_the_content_only() {
+async fn a_panicking_mask_loses_only_the_content() {
     let sdk = Sdk::new();
     let l0 = l0(sdk.builder().content(Content::new().mask(|_| panic!("no"))));
     let script = Script::new().attempt(|a| a.token("a").usage(Usage::new().input(12)));
@@ -357,7 +361,7 @@ async fn a_mask_that_panics_costs_the_content_only() {
     assert_eq!(sdk.runs().len(), 1);
 }
 
-/// Looks for the canary, and the beginning of one that was cut, in everything that is exported.
+/// Searches all exported data for the canary, and for a prefix of a canary that was cut.
 #[derive(Debug, Default, Clone)]
 struct Looks(Arc<[AtomicUsize; 2]>);
 
@@ -373,7 +377,7 @@ impl SpanExporter for Looks {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_canary_that_is_masked_leaves() {
+async fn no_masked_canary_is_exported() {
     let runs = std::env::var("L0_CONTENT_RUNS").ok();
     let runs = runs.map_or(10_000, |runs| runs.parse::<usize>().unwrap());
     let looks = Looks::default();
@@ -391,7 +395,7 @@ async fn no_canary_that_is_masked_leaves() {
         .content(content);
     let l0 = l0(builder.dialect(&OPENINFERENCE));
     for index in 0..runs {
-        // At every place, also across tokens and across the cut.
+        // At every position, also across tokens and across the cut.
         let at = index % 80;
         let text = format!("{}{CANARY} and so on", "- ".repeat(at / 2));
         let (one, other) = text.split_at(at / 2 + 3);

@@ -1,4 +1,4 @@
-//! Which span is whose child.
+//! The parents of spans.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -23,8 +23,8 @@ use opentelemetry::trace::{SpanId, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
 
-/// Runs a source whose connection is a span, twice, on a thread that knows nothing of the span
-/// around `start()`.
+/// Runs two attempts of a source that creates a span while it connects. The run is polled on another thread than
+/// `start()` was called on, without the span around `start()`.
 fn run(sdk: &Sdk, change: impl FnOnce(OtelBuilder) -> OtelBuilder) {
     let tracer = sdk.tracer_provider.tracer("app");
     let l0 = L0::builder()
@@ -37,12 +37,12 @@ fn run(sdk: &Sdk, change: impl FnOnce(OtelBuilder) -> OtelBuilder) {
     let mut source = script.source();
     let (http, dialled) = (tracer.clone(), tracer.clone());
     let connect = move |attempt| {
-        // What the factory does before it returns its future is part of the run, too.
+        // Work of the factory before it returns its future belongs to the attempt too.
         drop(dialled.start("dial"));
         let (http, connect) = (http.clone(), source(attempt));
         async move {
             let post = http.start("POST");
-            // Twice is the future polled.
+            // The future is polled twice.
             tokio::task::yield_now().await;
             let stream = connect.await?;
             drop(post);
@@ -66,7 +66,7 @@ fn run(sdk: &Sdk, change: impl FnOnce(OtelBuilder) -> OtelBuilder) {
     other.join().unwrap();
 }
 
-/// The names of all metrics.
+/// Returns the names of all metrics.
 fn metrics(sdk: &Sdk) -> Vec<String> {
     sdk.metrics()
         .into_iter()
@@ -74,7 +74,7 @@ fn metrics(sdk: &Sdk) -> Vec<String> {
         .collect()
 }
 
-/// Those of a run that has spans too.
+/// Returns the names of the metrics of a run with spans.
 fn usual_metrics() -> Vec<String> {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder);
@@ -89,7 +89,7 @@ fn named<'a>(spans: &'a [SpanData], name: &str) -> Vec<&'a SpanData> {
 }
 
 #[test]
-fn the_callers_span_is_the_runs_parent_and_each_attempts_the_parent_of_the_clients() {
+fn the_callers_span_is_the_parent_of_the_runs_and_each_attempts_span_that_of_the_clients() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder);
     let spans = sdk.spans();
@@ -98,7 +98,7 @@ fn the_callers_span_is_the_runs_parent_and_each_attempts_the_parent_of_the_clien
     let (run, attempts) = (sdk.run(), sdk.attempts());
     assert_eq!(run.parent_span_id, request.span_context.span_id());
     for name in ["dial", "POST"] {
-        // In the order in which they ended, as the attempts.
+        // In the order in which they ended, like the attempts.
         for (made, attempt) in named(&spans, name).into_iter().zip(&attempts) {
             assert_eq!(attempt.parent_span_id, run.span_context.span_id());
             assert_eq!(made.parent_span_id, attempt.span_context.span_id());
@@ -114,7 +114,7 @@ fn the_callers_span_is_the_runs_parent_and_each_attempts_the_parent_of_the_clien
 }
 
 #[test]
-fn without_spans_the_callers_span_is_the_parent_of_that_of_the_client() {
+fn without_spans_the_callers_span_is_the_parent_of_the_clients_span() {
     let sdk = Sdk::new();
     run(&sdk, |builder| builder.spans(false));
     let spans = sdk.spans();
@@ -168,7 +168,7 @@ async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
             .chain([end])
             .collect::<Vec<_>>()
     };
-    // A retry; then a network error, the exception, and the back-off.
+    // The attempt has a network error and the exception. The retry comes before the back-off.
     assert_eq!(times(&span), [Duration::ZERO, 2 * MS, 14 * MS]);
     let attempts = sdk.attempts();
     assert_eq!(
@@ -181,7 +181,7 @@ async fn a_span_without_a_parent_is_a_root_and_its_times_are_in_order() {
 }
 
 #[tokio::test]
-async fn a_child_may_outlive_the_run() {
+async fn a_child_span_can_outlive_the_run() {
     let sdk = Sdk::new();
     let kept = Arc::new(Mutex::new(None));
     let keep = Arc::clone(&kept);
@@ -193,23 +193,23 @@ async fn a_child_may_outlive_the_run() {
         )) as Pin<Box<dyn Future<Output = _> + Send>>
     };
     sdk.l0().stream(connect).start().text().await.unwrap();
-    // They have ended, though a context is held.
+    // The spans have ended, although a context still refers to them.
     assert_eq!(sdk.spans().len(), 2);
     drop(kept);
     assert_eq!(sdk.spans().len(), 2);
 }
 
-/// Makes counters that note which span is current.
+/// Creates counters that store which span is current.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<SpanId>>>);
+struct Currents(Arc<Mutex<Vec<SpanId>>>);
 
-impl InstrumentProvider for Notes {
+impl InstrumentProvider for Currents {
     fn u64_counter(&self, _: InstrumentBuilder<'_, Counter<u64>>) -> Counter<u64> {
         Counter::new(Arc::new(self.clone()))
     }
 }
 
-impl SyncInstrument<u64> for Notes {
+impl SyncInstrument<u64> for Currents {
     fn measure(&self, _: u64, _: &[KeyValue]) {
         let current = Context::map_current(|current| current.span().span_context().span_id());
         self.0.lock().unwrap().push(current);
@@ -217,21 +217,21 @@ impl SyncInstrument<u64> for Notes {
 }
 
 #[test]
-fn the_span_of_what_happens_is_current_while_it_is_counted() {
+fn the_span_of_the_attempt_or_run_is_current_while_a_metric_is_recorded() {
     let sdk = Sdk::new();
-    let notes = Notes::default();
+    let notes = Currents::default();
     let meter = Meter::new(Arc::new(notes.clone()));
     run(&sdk, |builder| builder.meter(meter));
     let id = |span: &SpanData| span.span_context.span_id();
     let counted = notes.0.lock().unwrap();
-    // A network error of the first attempt; a retry, a run, and the numbers that add up.
+    // A network error of the first attempt. Then, on the run's span, a retry, the run and the sums.
     let (first, rest) = counted.split_first().unwrap();
     assert_eq!(*first, id(&sdk.attempts()[0]));
     assert!(rest.len() > 3);
     assert!(rest.iter().all(|span| *span == id(&sdk.run())));
 }
 
-/// Starts a run that serves the one with this span, in the context of a span `step`.
+/// Starts a child of this run, in the context of a span `step`.
 fn serve(sdk: &Sdk, l0: &L0, parent: &RunInfo) {
     let tracer = sdk.tracer_provider.tracer("app");
     let _step = Context::current_with_span(tracer.start("step")).attach();
@@ -240,7 +240,7 @@ fn serve(sdk: &Sdk, l0: &L0, parent: &RunInfo) {
 }
 
 #[test]
-fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
+fn a_child_run_nests_below_its_parent_run_while_that_is_live() {
     let sdk = Sdk::new();
     let l0 = sdk.l0();
     let outer = l0.stream(Script::new().source()).start();
@@ -257,7 +257,7 @@ fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
     assert_eq!(parent_id.as_deref(), Some(info.id()));
     assert_eq!(value(&outer.attributes, "l0.parent_id"), None);
 
-    // It has ended.
+    // The parent run has ended.
     serve(&sdk, &l0, &info);
     let late = sdk.runs().pop().unwrap();
     let step = sdk.spans().into_iter().rfind(|span| span.name == "step");

@@ -1,4 +1,4 @@
-//! The versions of the conventions and the dialects: what each of them sends.
+//! The attributes and metrics of each version of the conventions and of each dialect.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use common::{MS, Sdk, asked, table, value};
+use common::{MS, Sdk, table, value, with_model};
 use l0_core::testing::{Script, ScriptedToken};
 use l0_core::{
     Backoff, Cost, CostSource, Currency, FinishReason, L0, Monitoring, Retry, TokenKind, Usage,
@@ -18,7 +18,7 @@ use l0_otel::{Conventions, Dialect, Form, LANGFUSE, OPENINFERENCE, On, OtelBuild
 use opentelemetry::Value;
 use opentelemetry_sdk::trace::SpanData;
 
-/// An attempt that is retried, and one that answers.
+/// Runs an attempt that is retried, then an attempt that answers.
 async fn answered(builder: OtelBuilder, monitoring: Monitoring) {
     let usage = Usage::new()
         .input(1_390)
@@ -55,7 +55,7 @@ async fn answered(builder: OtelBuilder, monitoring: Monitoring) {
     run.text().await.unwrap();
 }
 
-/// The attributes that a span has only with a dialect, as text and with the type of each.
+/// Returns the attributes that a span has only with a dialect, as text with their types.
 fn added(with: &SpanData, without: &SpanData) -> Vec<String> {
     let known = without.attributes.iter().map(|one| &one.key);
     let known: BTreeSet<_> = known.collect();
@@ -76,7 +76,7 @@ fn added(with: &SpanData, without: &SpanData) -> Vec<String> {
 #[tokio::test(start_paused = true)]
 async fn each_dialect_adds_exactly_its_attributes() {
     let plain = Sdk::new();
-    answered(plain.builder(), asked(Monitoring::new())).await;
+    answered(plain.builder(), with_model(Monitoring::new())).await;
     let start = |span: &SpanData, after| {
         let time = span.start_time + after;
         humantime::format_rfc3339_millis(time).to_string()
@@ -150,7 +150,11 @@ async fn each_dialect_adds_exactly_its_attributes() {
         ),
     ] {
         let sdk = Sdk::new();
-        answered(sdk.builder().dialect(dialect), asked(Monitoring::new())).await;
+        answered(
+            sdk.builder().dialect(dialect),
+            with_model(Monitoring::new()),
+        )
+        .await;
         assert_eq!(added(&sdk.run(), &plain.run()), of_run, "{}", dialect.name);
         let attempts = sdk.attempts().into_iter().zip(plain.attempts());
         for (((with, without), expected), after) in attempts
@@ -170,7 +174,8 @@ async fn each_dialect_adds_exactly_its_attributes() {
     }
 }
 
-/// A table of `dialects.md`: what one dialect adds to the span of a run, and to that of an attempt that answered.
+/// Returns a table of `dialects.md`: the attributes that a dialect adds to the span of a run and to the span of
+/// the attempt that answered.
 fn rows(run: &[String], answer: &[String]) -> String {
     let spans = [("run", run), ("attempt", answer)];
     let mut rows = BTreeMap::<&str, (Vec<&str>, String)>::new();
@@ -201,17 +206,22 @@ fn rows(run: &[String], answer: &[String]) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_page_of_dialects_shows_what_each_adds() {
+async fn the_page_of_dialects_shows_the_attributes_that_each_adds() {
     let plain = Sdk::new();
-    answered(plain.builder(), asked(Monitoring::new())).await;
+    answered(plain.builder(), with_model(Monitoring::new())).await;
     let mut page = String::from(
-        "# Dialects\n\nWhat each dialect of this crate adds to the spans of a run and of the attempt that answered: of 1,390 tokens \
-         of input, 1,100 were read from a\ncache and 65 written to it; of 40 of output, 30 were reasoning. The first \
-         token came after 1.5 s. The metadata had\n`conversation_id`, `user_id` and `tags`. A test holds this page.\n",
+        "# Dialects\n\nThese attributes are added by each dialect to the spans of an example run and of its attempt that \
+         answered. Of 1,390 input\ntokens, 1,100 were read from a cache and 65 were written to it. Of 40 output tokens, 30 \
+         were reasoning. The first token came\nafter 1.5 s. The metadata had `conversation_id`, `user_id` and `tags`. A \
+         test keeps this page up to date.\n",
     );
     for dialect in [&LANGFUSE, &OPENINFERENCE, &SIGNOZ] {
         let sdk = Sdk::new();
-        answered(sdk.builder().dialect(dialect), asked(Monitoring::new())).await;
+        answered(
+            sdk.builder().dialect(dialect),
+            with_model(Monitoring::new()),
+        )
+        .await;
         let answer = (sdk.attempts().remove(1), plain.attempts().remove(1));
         let of_run = added(&sdk.run(), &plain.run());
         let of_answer = added(&answer.0, &answer.1);
@@ -223,7 +233,7 @@ async fn the_page_of_dialects_shows_what_each_adds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_dialects_add_each_attribute_once_and_leave_what_is_there() {
+async fn several_dialects_add_each_attribute_once_and_replace_none() {
     static OWN: Dialect = Dialect::new(
         "own",
         &[
@@ -241,7 +251,7 @@ async fn several_dialects_add_each_attribute_once_and_leave_what_is_there() {
     let builder = sdk.builder().dialect(&OPENINFERENCE).dialect(&LANGFUSE);
     let builder = builder.dialect(&OWN).dialect(&LANGFUSE);
     let builder = builder.span_attribute_keys(["tier"]).unwrap();
-    let monitoring = asked(Monitoring::new()).metadata("tier", "free");
+    let monitoring = with_model(Monitoring::new()).metadata("tier", "free");
     answered(builder, monitoring).await;
     let answer = sdk.attempts().remove(1);
     for (key, expected) in [
@@ -262,7 +272,7 @@ async fn several_dialects_add_each_attribute_once_and_leave_what_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_was_given_up_is_told_apart() {
+async fn a_dropped_run_is_distinguished_from_a_completed_one() {
     let sdk = Sdk::new();
     let otel = sdk.builder().dialect(&LANGFUSE).dialect(&OPENINFERENCE);
     let l0 = L0::builder()
@@ -289,12 +299,12 @@ async fn a_run_that_was_given_up_is_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_of_the_conventions_differs_by_the_names_of_its_table() {
+async fn versions_of_the_conventions_differ_only_in_the_names_of_the_table() {
     let mut sums = Vec::new();
     for conventions in [Conventions::V1_41, Conventions::DEVELOPMENT] {
         let sdk = Sdk::new();
         let builder = sdk.builder().conventions(conventions);
-        answered(builder, asked(Monitoring::new())).await;
+        answered(builder, with_model(Monitoring::new())).await;
         let points = sdk.points().into_iter().map(|point| {
             let (name, value) = point.rsplit_once("] ").unwrap();
             let (name, attributes) = name.split_once('[').unwrap();
@@ -314,7 +324,7 @@ async fn a_version_of_the_conventions_differs_by_the_names_of_its_table() {
         let before = developed.insert(row[0].clone(), value);
         assert_eq!(before, None, "{row:?}");
     }
-    // A counter has a sum only.
+    // Only the sums can be compared: a counter has nothing else.
     for (name, value) in &released {
         let sum = |value: &str| value.rsplit(' ').next().unwrap().to_owned();
         assert_eq!(sum(value), sum(&developed[name]), "{name}");
@@ -336,7 +346,7 @@ async fn a_version_of_the_conventions_differs_by_the_names_of_its_table() {
 }
 
 #[test]
-fn what_is_sent_under_any_version_is_reserved_and_nothing_else() {
+fn names_sent_under_any_version_are_reserved_and_no_others() {
     let sdk = Sdk::new();
     let listed = |key: &str| sdk.builder().span_attribute_keys([key]).is_ok();
     for key in ["gen_ai.agent.name", "gen_ai.request.max_tokens", "user.id"] {

@@ -1,5 +1,5 @@
-//! Every way a run can end, measured and not: a span for it and for each of its attempts, each ended
-//! once, and exactly these points.
+//! Each way a run can end, measured and not measured: one span for the run and for each attempt, each ended
+//! once, and exactly the expected points.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use common::{
-    MS, Sdk, asked, attempt_number_attributes, length, nanos, number_attributes, own_points, value,
+    MS, Sdk, attempt_number_attributes, length, nanos, number_attributes, own_points, value,
+    with_model,
 };
 use l0_core::testing::exits::{self, Exit, Exited};
 use l0_core::testing::{Captured, OwnedEvent, Script};
@@ -25,18 +26,18 @@ use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::SpanData;
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime whose clock only moves while it waits, so that times are exact.
+/// Returns a runtime with a paused clock, so times are exact.
 fn paused() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// The type of the error of a run that failed: an abort is none.
+/// Returns the error type of a run that failed. An abort is not a failure.
 fn error_type(end: &End) -> Option<Cow<'static, str>> {
     end.error_type().filter(|_| end.is_failure())
 }
 
-/// The events of the run's span, and of the spans of its attempts.
+/// Returns the events of the run's span, and of the spans of its attempts.
 fn span_events(events: &[OwnedEvent]) -> (Vec<&'static str>, Vec<Vec<&'static str>>) {
     let (mut of_run, mut of_attempts) = (Vec::new(), Vec::<Vec<_>>::new());
     let mut is_open = false;
@@ -78,7 +79,7 @@ fn event_names(span: &SpanData) -> Vec<&str> {
     span.events.iter().map(|event| &*event.name).collect()
 }
 
-/// What is known, by its key.
+/// Returns the known values by key.
 fn known<const N: usize>(entries: [(&str, Option<Cow<'_, str>>); N]) -> BTreeMap<String, String> {
     let known = entries.into_iter();
     known
@@ -86,7 +87,7 @@ fn known<const N: usize>(entries: [(&str, Option<Cow<'_, str>>); N]) -> BTreeMap
         .collect()
 }
 
-/// The attributes of the run's span, all of them.
+/// Returns all attributes of the run's span.
 fn run_attributes(exit: &Exit, exited: &Exited) -> BTreeMap<String, String> {
     let mut all = known([
         ("l0.session_id", Some(exited.info.id().into())),
@@ -96,7 +97,7 @@ fn run_attributes(exit: &Exit, exited: &Exited) -> BTreeMap<String, String> {
             Some(exit.count("attempt_started").to_string().into()),
         ),
         ("error.type", error_type(&exit.end)),
-        // Without a rule of the application's, all are.
+        // Without a `Keep` of the application, every run is kept.
         ("l0.kept", Some("rate".into())),
     ]);
     let telemetry = exited.handle.telemetry();
@@ -104,19 +105,19 @@ fn run_attributes(exit: &Exit, exited: &Exited) -> BTreeMap<String, String> {
     all
 }
 
-/// Why the model stopped. If nothing was said and the attempt did not complete after its first token: an
-/// error if it failed, or how it was given up.
+/// Returns the finish reason of the model. Without one, an attempt that did not complete after its first token
+/// has `error` if it failed, and otherwise its outcome.
 fn finish_reason(attempt: &AttemptStats) -> Option<&'static str> {
-    let said = attempt.finish_reason.map(FinishReason::as_str);
+    let reason = attempt.finish_reason.map(FinishReason::as_str);
     let cut = match attempt.outcome? {
         Outcome::Completed => None,
         outcome if outcome.is_failure() => Some("error"),
         outcome => Some(outcome.as_str()),
     };
-    said.or(cut.filter(|_| attempt.tokens > 0))
+    reason.or(cut.filter(|_| attempt.tokens > 0))
 }
 
-/// The attributes of an attempt's span, all of them.
+/// Returns all attributes of an attempt's span.
 fn attempt_attributes(exited: &Exited, attempt: &AttemptStats) -> BTreeMap<String, String> {
     let error = attempt.error.as_ref();
     let error = error.filter(|_| attempt.outcome.is_some_and(Outcome::is_failure));
@@ -167,7 +168,11 @@ fn attributes(span: &SpanData) -> BTreeMap<String, String> {
     let sent = span.attributes.iter();
     let sent = sent.map(|one| (one.key.to_string(), one.value.as_str().into_owned()));
     let sent = BTreeMap::from_iter(sent);
-    assert_eq!(sent.len(), span.attributes.len(), "one is there twice");
+    assert_eq!(
+        sent.len(),
+        span.attributes.len(),
+        "an attribute is set twice"
+    );
     sent
 }
 
@@ -178,7 +183,7 @@ fn status(message: Option<&str>) -> Status {
     }
 }
 
-/// A point with these attributes, of a source by its number: nothing is known of a fallback's model.
+/// Returns a point with these attributes, of the source with this number. The model of a fallback is unknown.
 fn point(name: &str, source: u32, attributes: &[Option<&str>], value: impl fmt::Display) -> String {
     let unknown = (source > 1).then_some("?");
     let all = [unknown].into_iter().chain(attributes.iter().copied());
@@ -187,14 +192,14 @@ fn point(name: &str, source: u32, attributes: &[Option<&str>], value: impl fmt::
     format!("{name}[{}] {value}", Vec::from_iter(all).join(" "))
 }
 
-/// The points, all of them.
+/// Returns all points.
 fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
     let outcome = exit.end.outcome();
     let outcome = format!("l0.outcome={outcome}");
     let error_type = error_type(&exit.end);
     let error_type = error_type.map(|error_type| format!("error.type={error_type}"));
     let error_type = error_type.as_deref();
-    // What happens is counted, whether or not the run is measured.
+    // Events are counted even if the run is not measured.
     let mut counts = BTreeMap::<(&str, u32, String), u64>::new();
     let mut count = |name, source, attributes: String| {
         *counts.entry((name, source, attributes)).or_default() += 1;
@@ -253,7 +258,7 @@ fn points(exit: &Exit, exited: &Exited, events: &[OwnedEvent]) -> Vec<String> {
             };
             let seconds = |duration: Duration| nanos(duration.as_secs_f64());
             if source == last {
-                // If the clock could not be paused, only the run knows how long it took.
+                // If the clock could not be paused, only the telemetry has the exact duration.
                 let duration = exit.duration.or(telemetry.duration).unwrap();
                 measure(
                     "operation.duration",
@@ -301,7 +306,7 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     let what = format!("{exit}, {measurement}");
     let sdk = Sdk::new();
     let captured = Captured::new();
-    let builder = sdk.l0().to_builder().monitoring(asked(monitoring));
+    let builder = sdk.l0().to_builder().monitoring(with_model(monitoring));
     let exited = exit.run(paused(), builder.interceptor(captured.clone()));
     assert_eq!(exited.info.observer_panics(), 0, "{what}");
     let events = captured.events();
@@ -332,8 +337,8 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
         "{what}"
     );
     assert_eq!(sdk.spans().len(), 1 + started, "{what}");
-    for ((span, attempt), told) in attempts.iter().zip(finished).zip(of_attempts) {
-        // Nothing is known of a fallback.
+    for ((span, attempt), expected_events) in attempts.iter().zip(finished).zip(of_attempts) {
+        // The model of a fallback is unknown.
         let known = attempt.source == 1;
         let name = if known { "chat gpt-4o" } else { "chat" };
         assert_eq!(span.name, name, "{what}");
@@ -352,19 +357,19 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
             let after = span.start_time.duration_since(run.start_time);
             assert_eq!((after.unwrap(), length(span)), (start, duration), "{what}");
         }
-        assert_eq!(event_names(span), told, "{what}");
+        assert_eq!(event_names(span), expected_events, "{what}");
         let expected = attempt_attributes(&exited, attempt);
         assert_eq!(attributes(span), expected, "{what}");
     }
 
-    // The points of a fallback have attributes of its own: `fallback.rs` has them.
+    // The points of a fallback have other attributes, which `fallback.rs` checks.
     if exit.count("fallback") == 0 {
         assert_eq!(sdk.points(), points(exit, &exited, &events), "{what}");
     }
 }
 
 #[test]
-fn every_exit_gives_a_span_for_the_run_and_each_attempt_and_the_exact_points() {
+fn every_exit_has_a_span_for_the_run_and_each_attempt_and_the_exact_points() {
     for exit in exits::all() {
         check(&exit, "measured", Monitoring::new());
         check(&exit, "sampled out", Monitoring::new().sample_rate(0.0));
@@ -372,11 +377,11 @@ fn every_exit_gives_a_span_for_the_run_and_each_attempt_and_the_exact_points() {
     }
 }
 
-/// A tracer whose spans count how often they are ended: those of the SDK pass over a second time.
+/// A tracer whose spans count their ends. The SDK's spans ignore a second end.
 #[derive(Clone, Default)]
 struct Ends(Arc<Mutex<Vec<Arc<AtomicU32>>>>);
 
-/// How often the span was ended.
+/// The number of times that the span was ended.
 struct CountedSpan(Arc<AtomicU32>);
 
 impl CountedSpan {
@@ -429,7 +434,7 @@ impl Span for CountedSpan {
 }
 
 #[test]
-fn every_exit_ends_each_span_once_and_then_leaves_it_alone() {
+fn every_exit_ends_each_span_once_and_does_not_change_it_afterwards() {
     for exit in exits::all() {
         let ends = Ends::default();
         let otel = OtelInterceptor::builder().tracer(ends.clone());
@@ -443,7 +448,7 @@ fn every_exit_ends_each_span_once_and_then_leaves_it_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
+async fn numbers_without_a_name_in_the_conventions_are_sent_under_their_own() {
     let sdk = Sdk::new();
     let script = Script::new()
         .attempt(|a| {
@@ -489,7 +494,7 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
     ] {
         assert!(points.contains(&point.to_owned()), "{point}: {points:#?}");
     }
-    // What is counted as it happens is not counted again.
+    // Numbers that are counted as they happen are not counted again.
     for name in ["l0.retries.", "l0.network.errors_by", "l0.usage.input"] {
         let again = points.iter().find(|point| point.starts_with(name));
         assert_eq!(again, None);
@@ -508,10 +513,10 @@ async fn numbers_without_a_name_in_the_conventions_leave_under_their_own() {
         ("l0.usage.wasted_output", Some("1")),
         ("l0.tokens.wasted", Some("1")),
         ("l0.wait", Some("0.025")),
-        // Nobody judged the text.
+        // No rule checked the text.
         ("l0.guardrails.violations", None),
         ("l0.duration", None),
-        // The attempts have them.
+        // The spans of attempts have these.
         ("l0.usage.input", None),
         ("l0.usage.total", None),
         ("gen_ai.usage.input_tokens", None),

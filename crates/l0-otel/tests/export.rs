@@ -1,4 +1,4 @@
-//! What the SDK does never holds a run up, and what breaks in it breaks nothing else.
+//! The SDK never delays a run, and a panic in it affects nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -28,10 +28,10 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::metrics::{SdkMeterProvider, Temporality};
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
 
-/// Longer than anything takes: a test that would hang fails instead.
+/// Longer than any step takes, so a test that hangs fails instead.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// An endpoint that accepts what it gets and does not answer, until it is told to.
+/// An endpoint that accepts data and does not answer until it is released.
 struct Stuck {
     reached: Sender<()>,
     open: Mutex<Receiver<()>>,
@@ -41,7 +41,7 @@ struct Stuck {
 impl Stuck {
     fn wait(&self, count: usize) {
         let _ = self.reached.send(());
-        // The other end is dropped to open it for good.
+        // Dropping the other end releases it permanently.
         let _ = self.open.lock().unwrap().recv();
         *self.exported.lock().unwrap() += count;
     }
@@ -117,11 +117,11 @@ async fn runs_end_while_the_endpoint_does_not_answer() {
             move || meters.force_flush()
         }),
     ];
-    // Both are being exported now, and stay so: no run may wait for that.
+    // Both exports now block. No run is allowed to wait for them.
     for _ in &flushes {
         wait.recv_timeout(DEADLINE).unwrap();
     }
-    // More than a queue of the SDK takes.
+    // More than the queue of the SDK holds.
     for _ in 0..5_000 {
         let mut run = l0.stream(script.source()).start();
         assert_eq!(run.text().await.unwrap(), "ac");
@@ -157,7 +157,7 @@ impl SpanProcessor for PanicsAtEnd {
     }
 }
 
-/// A retry, then an answer.
+/// Runs an attempt that is retried, then one that answers.
 async fn retried(otel: OtelInterceptor) -> L0 {
     let l0 = L0::builder()
         .retry(Retry::new().backoff(Backoff::none()))
@@ -172,7 +172,7 @@ async fn retried(otel: OtelInterceptor) -> L0 {
 }
 
 #[tokio::test]
-async fn a_span_processor_that_panics_costs_neither_the_run_nor_its_count() {
+async fn a_panicking_span_processor_affects_neither_the_run_nor_its_metrics() {
     let sdk = Sdk::new();
     let tracers = SdkTracerProvider::builder()
         .with_span_processor(PanicsAtEnd)
@@ -193,7 +193,7 @@ async fn a_span_processor_that_panics_costs_neither_the_run_nor_its_count() {
     }
 }
 
-/// Makes counters that panic.
+/// Creates counters that panic.
 struct PanickingCounters;
 
 impl InstrumentProvider for PanickingCounters {
@@ -211,11 +211,11 @@ impl SyncInstrument<u64> for Panics {
 }
 
 #[tokio::test]
-async fn an_instrument_that_panics_costs_neither_the_run_nor_the_end_of_its_span() {
+async fn a_panicking_instrument_affects_neither_the_run_nor_the_end_of_its_span() {
     let sdk = Sdk::new();
     let meter = Meter::new(Arc::new(PanickingCounters));
     let l0 = retried(sdk.builder().meter(meter).build()).await;
-    // One panic ends the observation of the run; the other is that of its end.
+    // The first panic ends the observation of the run. The second happens when its end is recorded.
     assert_eq!(l0.observer_panics(), 2);
     let span = sdk.run();
     let outcome = value(&span.attributes, "l0.outcome");
@@ -228,7 +228,7 @@ async fn without_an_sdk_nothing_happens() {
     assert_eq!(l0.observer_panics(), 0);
 }
 
-/// A thread that ends drops what it kept in the reverse order of its making: here after its context.
+/// A thread that ends destroys its thread-locals in reverse order of creation: here the run after its context.
 #[test]
 fn a_run_that_outlives_the_context_of_its_thread_is_counted() {
     thread_local! {

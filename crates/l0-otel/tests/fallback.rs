@@ -1,5 +1,5 @@
-//! Runs that go through several sources: each attempt's span has its own model, and each token is counted
-//! once and at the model that made it.
+//! Runs with several sources: each attempt's span has its own model, and each token is counted once, under the
+//! model that generated it.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -19,7 +19,8 @@ use l0_core::{
 use opentelemetry::trace::{SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
 
-/// How the last source of a run ends. Those before it fail in mid-stream, as is not to be retried.
+/// The way the last source of a run ends. The sources before it fail in mid-stream with an error that is not
+/// retried.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Ok,
@@ -47,7 +48,7 @@ const WAYS: [Way; 7] = [
 ];
 
 impl Way {
-    /// The attempts of the last source, as outcome and type of error, and how the run ends.
+    /// Returns the attempts of the last source, as outcome and error type, and the outcome of the run.
     fn attempts(self) -> (Vec<(Outcome, Option<&'static str>)>, Outcome) {
         let (failed, limited) = (Outcome::Failed, (Outcome::Failed, Some("rate_limited")));
         match self {
@@ -60,7 +61,7 @@ impl Way {
         }
     }
 
-    /// Whether its attempts tell usage.
+    /// Returns `true` if its attempts report usage.
     fn answers(self) -> bool {
         !matches!(
             self,
@@ -69,7 +70,7 @@ impl Way {
     }
 }
 
-/// The number of tokens that a source tells.
+/// Returns the numbers of tokens that a source reports.
 fn usage(number: usize) -> (u64, u64) {
     (10 * number as u64, number as u64)
 }
@@ -91,7 +92,7 @@ fn script(number: usize, way: Way) -> Script {
     })
 }
 
-/// Finds fault with a brace.
+/// A rule that rejects a brace.
 struct NoBrace;
 
 impl Check for NoBrace {
@@ -108,14 +109,14 @@ impl Check for NoBrace {
     }
 }
 
-/// Makes a run of so many sources, of the models `m1`, `m2` and so on.
+/// Runs this many sources, with the models `m1`, `m2` and so on.
 async fn run(sdk: &Sdk, sources: usize, way: Way, monitoring: Monitoring) {
     let l0 = L0::builder()
         .monitoring(monitoring.metadata(keys::PROVIDER, "openai"))
         .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS)))
         .guardrails(|| NoBrace)
         .interceptor(sdk.builder().build())
-        .interceptor(sdk.notes_ends())
+        .interceptor(sdk.stores_ends())
         .build();
     let way_of = |number| {
         if number == sources {
@@ -137,7 +138,7 @@ async fn run(sdk: &Sdk, sources: usize, way: Way, monitoring: Monitoring) {
             let handle = run.handle();
             let read = async { while run.next().await.is_some() {} };
             let abort = async {
-                // Those before it take a millisecond each.
+                // Each source before it takes one millisecond.
                 tokio::time::sleep(sources as u32 * MS + MS).await;
                 handle.abort();
             };
@@ -154,7 +155,7 @@ async fn run(sdk: &Sdk, sources: usize, way: Way, monitoring: Monitoring) {
     assert_eq!(l0.observer_panics(), 0);
 }
 
-/// What a row is called where it fails.
+/// A row of the table, for messages of failed assertions.
 struct Row(usize, Way, bool);
 
 impl fmt::Display for Row {
@@ -210,7 +211,7 @@ fn check_spans(sdk: &Sdk, row: &Row) {
         assert_eq!(span.span_kind, SpanKind::Client, "{row}");
         assert_eq!(span.parent_span_id, run.span_context.span_id(), "{row}");
         let answers = number < sources || way.answers();
-        let told = |count: u64| (answers && measured).then(|| count.to_string());
+        let reported = |count: u64| (answers && measured).then(|| count.to_string());
         let (input, output) = usage(number);
         for (key, expected) in [
             ("gen_ai.request.model", Some(format!("m{number}"))),
@@ -219,8 +220,8 @@ fn check_spans(sdk: &Sdk, row: &Row) {
                 "gen_ai.response.model",
                 answers.then(|| format!("m{number}-answers")),
             ),
-            ("gen_ai.usage.input_tokens", told(input)),
-            ("gen_ai.usage.output_tokens", told(output)),
+            ("gen_ai.usage.input_tokens", reported(input)),
+            ("gen_ai.usage.output_tokens", reported(output)),
             ("l0.attempt", Some((index + 1).to_string())),
             ("l0.source", Some(number.to_string())),
             ("l0.outcome", Some(outcome.to_string())),
@@ -264,7 +265,7 @@ fn check_spans(sdk: &Sdk, row: &Row) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_number_is_counted_at_the_model_that_it_belongs_to() {
+async fn each_number_is_counted_under_its_own_model() {
     for (sources, way) in (1..=3).flat_map(|sources| WAYS.map(|way| (sources, way))) {
         let row = Row(sources, way, true);
         let sdk = Sdk::new();
@@ -293,7 +294,7 @@ async fn each_number_is_counted_at_the_model_that_it_belongs_to() {
         if outcome.is_failure() {
             add("l0.failures", sources, "1".to_owned());
         }
-        // A rate limit is an error of the network; of them one is retried.
+        // A rate limit counts as a network error. One of these is retried.
         if attempts[0].1 == Some("rate_limited") {
             add("l0.network.errors", sources, attempts.len().to_string());
             add("l0.retries", sources, "1".to_owned());
@@ -327,7 +328,7 @@ async fn each_number_is_counted_at_the_model_that_it_belongs_to() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metadata_that_becomes_known_late_is_on_the_runs_span() {
+async fn metadata_set_while_the_run_is_live_is_on_the_runs_span() {
     let sdk = Sdk::new();
     let builder = sdk
         .builder()
@@ -353,7 +354,7 @@ async fn metadata_that_becomes_known_late_is_on_the_runs_span() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_does_not_stream_unless_its_source_says_so() {
+async fn a_call_does_not_stream_unless_its_source_reports_it() {
     let sdk = Sdk::new();
     let l0 = L0::builder().interceptor(sdk.builder().build()).build();
     let token = ScriptedToken::new(TokenKind::Text, "a");

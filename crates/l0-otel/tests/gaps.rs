@@ -1,9 +1,9 @@
-//! The gaps between tokens reach their histogram some at a time: no poll and no drop records many.
+//! The gaps between tokens are recorded in batches: no poll and no drop records many.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a panic is how a test fails; what was measured is said"
+    reason = "a panic is how a test fails; the measured numbers are printed"
 )]
 
 mod common;
@@ -24,10 +24,10 @@ use opentelemetry::metrics::{
     SyncInstrument,
 };
 
-/// The most that one poll or drop may record.
+/// The maximum number of values that one poll or drop can record.
 const MOST: usize = 256;
 
-/// Counts what is measured.
+/// Counts the recorded values.
 #[derive(Clone, Default)]
 struct Measured(Arc<AtomicUsize>);
 
@@ -57,8 +57,8 @@ impl InstrumentProvider for Measured {
     }
 }
 
-/// Reads a run of so many tokens, or of fewer if it is dropped, and returns how much was measured in all and
-/// in the poll, or the drop, in which it was most.
+/// Reads a run of this many tokens, or drops it after `read` of them. Returns the number of values recorded in
+/// total, and in the poll or drop that recorded the most.
 fn measured(tokens: usize, read: usize) -> (usize, usize) {
     let measured = Measured::default();
     let meter = Meter::new(Arc::new(measured.clone()));
@@ -95,14 +95,14 @@ fn no_poll_and_no_drop_measures_more_than_256_values() {
         for read in [tokens + 1, tokens.div_ceil(2)] {
             let (all, most) = measured(tokens, read);
             assert!(most <= MOST, "{tokens} tokens, {read} read: {most}");
-            // All gaps are among them.
+            // No gap is lost.
             assert!(all >= read.min(tokens) - 1, "{tokens} tokens: {all}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn gaps_are_exact_and_of_the_model_that_answers_also_while_the_run_is_live() {
+async fn gaps_are_exact_and_have_the_model_that_answers_while_the_run_is_live() {
     let sdk = Sdk::new();
     let script = Script::new().attempt(|mut a| {
         let mut first = ScriptedToken::new(TokenKind::Other, "");
@@ -133,8 +133,8 @@ async fn gaps_are_exact_and_of_the_model_that_answers_also_while_the_run_is_live
     assert_eq!(sent(), [points(149, (1..=149).sum())]);
 }
 
-/// Reads a run of as many sources, each of which says this much and is given up for the next, and returns the
-/// most that was measured in one poll, or one drop.
+/// Reads a run of this many sources, each of which yields this many tokens and then fails. Returns the maximum
+/// number of values recorded in one poll or drop.
 fn most_of_fallbacks(sources: u32, tokens: u32, read: usize) -> usize {
     let measured = Measured::default();
     let meter = Meter::new(Arc::new(measured.clone()));
@@ -146,7 +146,7 @@ fn most_of_fallbacks(sources: u32, tokens: u32, read: usize) -> usize {
         .build();
     let usage = Usage::new().input(9).output(8).total(17);
     let usage = usage.cached_input(1).cache_write_input(2).reasoning(3);
-    let says = |fails: bool| {
+    let source = |fails: bool| {
         let mut token = ScriptedToken::new(TokenKind::Text, "a");
         token.model = Some("one".to_owned());
         let script = Script::new().attempt(|a| {
@@ -162,10 +162,10 @@ fn most_of_fallbacks(sources: u32, tokens: u32, read: usize) -> usize {
         });
         source(script.source())
     };
-    let mut run = l0.stream_from(says(true));
+    let mut run = l0.stream_from(source(true));
     for number in 2..=sources {
         let model = format!("model {number}");
-        run = run.fallback(says(number < sources).metadata("model", model));
+        run = run.fallback(source(number < sources).metadata("model", model));
     }
     let mut run = run.start();
     let mut most = measured.take();
@@ -183,7 +183,7 @@ fn most_of_fallbacks(sources: u32, tokens: u32, read: usize) -> usize {
 
 #[test]
 fn no_poll_of_a_run_that_falls_back_measures_more_than_256_values() {
-    // Core tells at most 32 sources apart: so there is a bound, however many are asked.
+    // Core distinguishes at most 32 sources, so the number is bounded for any number of sources.
     for (sources, bound) in [
         (2, MOST),
         (5, MOST),

@@ -1,4 +1,4 @@
-//! Whatever metadata and sources say: nothing leaves that should not, nothing grows, nothing breaks.
+//! Hostile metadata and sources: nothing private is sent, nothing grows without bound, nothing breaks.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 const CANARY: &str = "canary";
 
-/// Runs a script under some metadata.
+/// Runs a script with this metadata.
 async fn run(sdk: &Sdk, metadata: &BTreeMap<String, Value>, builder: OtelBuilder) {
     let mut monitoring = Monitoring::new();
     for (key, value) in metadata {
@@ -42,7 +42,7 @@ fn metadata<const N: usize>(entries: [(&str, Value); N]) -> BTreeMap<String, Val
 }
 
 #[tokio::test]
-async fn metadata_is_read_as_labels_are_and_cut() {
+async fn metadata_is_read_like_labels_and_cut() {
     let long = "é".repeat(1_000);
     let cut = "é".repeat(128);
     let cases = [
@@ -75,7 +75,7 @@ async fn metadata_is_read_as_labels_are_and_cut() {
 }
 
 #[tokio::test]
-async fn only_what_is_listed_leaves_and_only_once() {
+async fn only_listed_metadata_is_sent_and_only_once() {
     let sdk = Sdk::new();
     let metadata = metadata([
         ("model", json!("gpt-4o")),
@@ -139,7 +139,7 @@ async fn only_what_is_listed_leaves_and_only_once() {
     assert!(!format!("{run:?}{attempt:?}").contains(CANARY));
 }
 
-/// Whichever of the two setters takes it.
+/// Adds a key with both setters, which must agree.
 fn add_key(key: &str) -> Result<OtelBuilder, KeyError> {
     let of_points = OtelInterceptor::builder().attribute_keys([key]);
     let of_spans = OtelInterceptor::builder().span_attribute_keys([key]);
@@ -148,8 +148,8 @@ fn add_key(key: &str) -> Result<OtelBuilder, KeyError> {
 }
 
 #[tokio::test]
-async fn a_name_that_is_sent_anyway_is_refused_and_no_other() {
-    // What a run with everything sends.
+async fn only_names_that_are_already_sent_are_rejected() {
+    // The attributes of a run in which everything is known.
     let sdk = Sdk::new();
     let usage = Usage::new().input(3).output(2).total(5).cached_input(1);
     let usage = usage.cache_write_input(1).reasoning(1);
@@ -203,24 +203,24 @@ async fn a_name_that_is_sent_anyway_is_refused_and_no_other() {
 }
 
 #[tokio::test]
-async fn no_prompt_no_output_and_no_credential_leaves() {
-    /// Checks whose words are not what they should be.
-    struct Tells;
+async fn no_prompt_no_output_and_no_credential_is_sent() {
+    /// Checks whose names and findings quote the text.
+    struct Quotes;
 
-    impl Check for Tells {
+    impl Check for Quotes {
         fn name(&self) -> &'static str {
-            "tells"
+            "quotes"
         }
 
         fn text(&mut self, delta: &str, findings: &mut Findings) {
-            findings.report(Violation::new("tells", Severity::Error, delta));
-            findings.report(Violation::new("tells", Severity::Warning, "It began"));
+            findings.report(Violation::new("quotes", Severity::Error, delta));
+            findings.report(Violation::new("quotes", Severity::Warning, "It began"));
         }
     }
 
-    impl Check<DriftReport> for Tells {
+    impl Check<DriftReport> for Quotes {
         fn name(&self) -> &'static str {
-            "tells"
+            "quotes"
         }
 
         fn text(&mut self, _: &str, findings: &mut Findings<DriftReport>) {
@@ -232,12 +232,12 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
     let l0 = L0::builder()
         .monitoring(Monitoring::new().metadata("prompt", CANARY))
         .retry(Retry::new().max_retries(1).backoff(Backoff::none()))
-        .guardrails(|| Tells)
-        .drift(|| Tells)
+        .guardrails(|| Quotes)
+        .drift(|| Quotes)
         .interceptor(sdk.builder().build())
         .build();
-    let told = "connection reset by https://user:canary@host/?key=canary: Bearer canary-0123456789abcdef, sk-canary0123456789abcdef";
-    let error = || io::Error::new(io::ErrorKind::ConnectionReset, told);
+    let message = "connection reset by https://user:canary@host/?key=canary: Bearer canary-0123456789abcdef, sk-canary0123456789abcdef";
+    let error = || io::Error::new(io::ErrorKind::ConnectionReset, message);
     let script = Script::new().attempt(|a| {
         a.reasoning(format!("As an AI language model, {CANARY}"))
             .token(format!("As an AI language model, {CANARY} {{"))
@@ -248,7 +248,7 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
 
     let spans = sdk.spans();
     let events = spans.iter().map(|span| span.events.len());
-    // Twice drift, two violations, a network error and the exception; a retry and the exception.
+    // Two of drift, two violations, a network error and the exception. Then a retry and the exception.
     assert_eq!(Vec::from_iter(events), [5, 5, 2], "{spans:?}");
     for span in &spans {
         let Status::Error { description } = &span.status else {
@@ -266,7 +266,7 @@ async fn no_prompt_no_output_and_no_credential_leaves() {
 }
 
 #[tokio::test]
-async fn what_a_provider_calls_its_answers_is_cut() {
+async fn model_and_id_from_a_provider_are_cut() {
     let sdk = Sdk::new();
     let mut token = ScriptedToken::new(TokenKind::Text, "a");
     token.model = Some("é".repeat(10_000));
@@ -285,7 +285,7 @@ async fn what_a_provider_calls_its_answers_is_cut() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_metadata_gives_one_span_and_attributes_once(
+    fn any_metadata_results_in_one_span_and_attributes_once(
         entries in prop::collection::btree_map(
             prop_oneof![
                 prop::sample::select(vec![

@@ -1,4 +1,4 @@
-//! Many runs at once do not mix.
+//! Concurrent runs do not mix.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,7 +16,7 @@ use opentelemetry::trace::{TraceContextExt, Tracer, TracerProvider};
 
 const RUNS: usize = 200;
 
-/// How many tokens a run has, and how it ends.
+/// Returns the number of tokens of a run, and its outcome.
 fn plan(number: usize) -> (usize, &'static str) {
     let ends = ["completed", "failed", "aborted", "dropped"];
     (1 + number % 7, ends[number % 4])
@@ -58,7 +58,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     let l0 = L0::builder()
         .retry(Retry::none())
         .interceptor(sdk.builder().build())
-        .interceptor(sdk.notes_ends())
+        .interceptor(sdk.stores_ends())
         .build();
     let mut runs: Vec<_> = (0..RUNS)
         .map(|number| (number, start(&sdk, &l0, number), 0))
@@ -69,7 +69,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     }
     assert_eq!(ids.len(), RUNS);
 
-    // One poll of one run after the other; each turn begins with another one.
+    // Polls each run once per turn. Each turn begins with another run.
     let mut cx = TaskContext::from_waker(Waker::noop());
     let mut turn = 0;
     while !runs.is_empty() {
@@ -83,7 +83,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
                 Poll::Ready(Some(Ok(_))) => *seen += 1,
                 Poll::Ready(Some(Err(_))) | Poll::Pending => {}
             }
-            // One more item carries the usage.
+            // A further item carries the usage.
             if *seen == tokens + 1 {
                 match end {
                     "aborted" => run.handle().abort(),
@@ -140,7 +140,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     }
     assert_eq!((chats, spans.len()), (RUNS, 5 * RUNS));
 
-    // One point of each metric for each run: of those of the conventions, how many values it has.
+    // Each metric of the conventions has one point for each run, with this number of values.
     let mut expected: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     for (number, telemetry) in &telemetry {
         let (tokens, end) = plan(*number);
@@ -175,7 +175,7 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
         }
     }
     let mut emitted: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
-    // Of one that has a label there is a point for each of its values.
+    // A metric with a label has a point for each value of the label.
     let labelled: Vec<_> = own_metrics()
         .filter(|(_, quantity)| quantity.is_labelled())
         .map(|(name, _)| name)

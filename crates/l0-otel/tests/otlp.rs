@@ -1,7 +1,8 @@
-//! The spans of every way a run can end, as OTLP has them: encoded, decoded, and held against a file; and those
-//! of each way an attempt can end, of a run of one, after a retry, after a fallback, and of a call.
+//! Compares spans with two files after they were encoded as OTLP and decoded again. `spans.txt` has each way a
+//! run can end. `attempts.txt` has each way an attempt can end: as the only attempt, after a retry, after a
+//! fallback, and of a call.
 //!
-//! `L0_WRITE=1` writes the files anew.
+//! `L0_WRITE=1` rewrites the files.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -29,7 +30,7 @@ use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_sc
 use prost::Message;
 use tokio::runtime::{Builder, Runtime};
 
-/// Of a value its text. Times differ where the clock could not be paused.
+/// Returns a value as text. Times are replaced if the clock could not be paused.
 fn text(value: &AnyValue, has_times: bool) -> String {
     match value.value.as_ref().unwrap() {
         Value::StringValue(text) => text.clone(),
@@ -58,7 +59,7 @@ fn attributes(all: &[KeyValue], indent: &str, has_times: bool) -> String {
     lines.sort();
     let before = lines.len();
     lines.dedup_by(|one, other| one.split(" =").next() == other.split(" =").next());
-    assert_eq!(lines.len(), before, "one is there twice");
+    assert_eq!(lines.len(), before, "an attribute is set twice");
     lines.concat()
 }
 
@@ -81,7 +82,7 @@ fn describe(span: &Span, has_times: bool) -> String {
     lines
 }
 
-/// The spans that were sent, as a receiver of OTLP has them.
+/// Returns the exported spans as an OTLP receiver decodes them.
 fn decoded(sdk: &Sdk, what: &str, has_times: bool) -> String {
     let resource = ResourceAttributesWithSchema::default();
     let resource_spans = group_spans_by_resource_and_scope(sdk.spans(), &resource);
@@ -92,7 +93,7 @@ fn decoded(sdk: &Sdk, what: &str, has_times: bool) -> String {
     let scopes = resources.flat_map(|one| &one.scope_spans);
     let spans = scopes.flat_map(|scope| &scope.spans);
     let mut spans = Vec::from_iter(spans.map(|span| describe(span, has_times)));
-    // The run's last in time, and first to read.
+    // The span of the run ends last, but is listed first.
     spans.rotate_right(1);
     format!("{what}\n{}\n", spans.concat())
 }
@@ -103,22 +104,22 @@ fn paused() -> Runtime {
 }
 
 #[test]
-fn the_spans_of_every_exit_are_those_of_the_file() {
+fn the_spans_of_every_exit_match_the_file() {
     let mut lines = String::new();
     for exit in exits::all() {
         let sdk = Sdk::new();
         let otel = sdk.builder().dialect(&LANGFUSE).dialect(&OPENINFERENCE);
         let builder = L0::builder()
-            .monitoring(common::asked(Monitoring::new()))
+            .monitoring(common::with_model(Monitoring::new()))
             .interceptor(otel.dialect(&SIGNOZ).build());
         let exited = exit.run(paused(), builder);
         assert_eq!(exited.info.observer_panics(), 0, "{exit}");
         lines += &decoded(&sdk, &exit.to_string(), false);
     }
-    common::assert_is("spans.txt", &lines);
+    common::assert_is("tests/spans.txt", &lines);
 }
 
-/// What comes before the attempt that ends the run, or what the run is.
+/// The attempts before the last one, or a call instead of a run.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     OneAttempt,
@@ -127,39 +128,39 @@ enum Shape {
     Call,
 }
 
-/// What becomes of the last attempt.
+/// The action of the test during the last attempt.
 #[derive(Clone, Copy)]
-enum Then {
-    Ends,
-    IsAborted,
-    IsDropped,
+enum Action {
+    Reads,
+    Aborts,
+    Drops,
 }
 
-/// What the source does in the last attempt.
+/// The script of the last attempt.
 type Last = fn(ScriptedAttempt) -> ScriptedAttempt;
 
-/// Ways an attempt can end: what its source does, and what is done with it.
+/// The ways an attempt can end: the script of the source and the action of the test.
 #[rustfmt::skip]
-const WAYS: &[(&str, Last, Then)] = &[
-    ("completed", answers, Then::Ends),
-    ("completed by a token limit", |a| a.token("a").finish(FinishReason::Length), Then::Ends),
-    ("completed by a refusal of the model", |a| a.finish(FinishReason::Refusal), Then::Ends),
-    ("truncated", |a| a.token("a"), Then::Ends),
-    ("empty answer", |a| a.token(" ").finish(FinishReason::Stop), Then::Ends),
-    ("error while connecting", |a| a.connect_error(Failure::status(401)), Then::Ends),
-    ("error in mid-stream", |a| a.token("a").fail(ErrorKind::ConnectionReset), Then::Ends),
-    ("server error", |a| a.wait(5 * MS).fail(Failure::status(503)), Then::Ends),
-    ("rate limit", |a| a.connect_error(Failure::status(429)), Then::Ends),
-    ("unknown error", |a| a.token("a").fail("odd"), Then::Ends),
-    ("faulty answer", |a| a.token("a").fail(Failure::model()), Then::Ends),
-    ("halted by a rule", |a| a.token("bad").finish(FinishReason::Stop), Then::Ends),
-    ("first-token or answer timeout", |a| a.connect_hang(), Then::Ends),
-    ("inter-token or answer timeout", |a| a.token("a").hang(), Then::Ends),
-    ("panic", |a| a.token("a").panic("at the source"), Then::Ends),
-    ("aborted before the first token", |a| a.connect_hang(), Then::IsAborted),
-    ("aborted", |a| a.token("a").hang(), Then::IsAborted),
-    ("dropped before the first token", |a| a.connect_hang(), Then::IsDropped),
-    ("dropped", |a| a.token("a").hang(), Then::IsDropped),
+const WAYS: &[(&str, Last, Action)] = &[
+    ("completed", answers, Action::Reads),
+    ("completed by a token limit", |a| a.token("a").finish(FinishReason::Length), Action::Reads),
+    ("completed by a refusal of the model", |a| a.finish(FinishReason::Refusal), Action::Reads),
+    ("truncated", |a| a.token("a"), Action::Reads),
+    ("empty answer", |a| a.token(" ").finish(FinishReason::Stop), Action::Reads),
+    ("error while connecting", |a| a.connect_error(Failure::status(401)), Action::Reads),
+    ("error in mid-stream", |a| a.token("a").fail(ErrorKind::ConnectionReset), Action::Reads),
+    ("server error", |a| a.wait(5 * MS).fail(Failure::status(503)), Action::Reads),
+    ("rate limit", |a| a.connect_error(Failure::status(429)), Action::Reads),
+    ("unknown error", |a| a.token("a").fail("odd"), Action::Reads),
+    ("faulty answer", |a| a.token("a").fail(Failure::model()), Action::Reads),
+    ("halted by a rule", |a| a.token("bad").finish(FinishReason::Stop), Action::Reads),
+    ("first-token or answer timeout", |a| a.connect_hang(), Action::Reads),
+    ("inter-token or answer timeout", |a| a.token("a").hang(), Action::Reads),
+    ("panic", |a| a.token("a").panic("at the source"), Action::Reads),
+    ("aborted before the first token", |a| a.connect_hang(), Action::Aborts),
+    ("aborted", |a| a.token("a").hang(), Action::Aborts),
+    ("dropped before the first token", |a| a.connect_hang(), Action::Drops),
+    ("dropped", |a| a.token("a").hang(), Action::Drops),
 ];
 
 fn answers(attempt: ScriptedAttempt) -> ScriptedAttempt {
@@ -172,7 +173,7 @@ fn answers(attempt: ScriptedAttempt) -> ScriptedAttempt {
     attempt.usage(usage).finish(FinishReason::Stop)
 }
 
-/// A rule that ends a run at once.
+/// A rule that halts a run.
 struct Halts;
 
 impl Check for Halts {
@@ -188,12 +189,12 @@ impl Check for Halts {
     }
 }
 
-/// Lets a run end in this way, and returns its spans.
-async fn ended(shape: Shape, last: Last, then: Then) -> Sdk {
+/// Runs the last attempt to its end, and returns the spans.
+async fn ended(shape: Shape, last: Last, action: Action) -> Sdk {
     let sdk = Sdk::new();
     let retries = u32::from(matches!(shape, Shape::Retry));
     let l0 = L0::builder()
-        .monitoring(common::asked(Monitoring::new()))
+        .monitoring(common::with_model(Monitoring::new()))
         .retry(
             Retry::new()
                 .model_retries(0)
@@ -239,10 +240,10 @@ async fn ended(shape: Shape, last: Last, then: Then) -> Sdk {
         }
     };
     let reading = AssertUnwindSafe(reading).catch_unwind();
-    match then {
-        Then::Ends => drop(reading.await),
-        Then::IsDropped => drop(tokio::time::timeout(20 * MS, reading).await),
-        Then::IsAborted => {
+    match action {
+        Action::Reads => drop(reading.await),
+        Action::Drops => drop(tokio::time::timeout(20 * MS, reading).await),
+        Action::Aborts => {
             let abort = async {
                 tokio::time::sleep(20 * MS).await;
                 handle.abort();
@@ -255,12 +256,12 @@ async fn ended(shape: Shape, last: Last, then: Then) -> Sdk {
 }
 
 #[test]
-fn the_spans_of_every_way_an_attempt_can_end_are_those_of_the_file_in_every_shape_of_a_run() {
-    // The panics of the sources are meant.
+fn the_spans_of_every_way_an_attempt_can_end_match_the_file_for_every_shape_of_a_run() {
+    // Silences the intended panics of the sources.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let mut lines = String::new();
-    for (name, last, then) in WAYS {
+    for (name, last, action) in WAYS {
         for shape in [
             Shape::OneAttempt,
             Shape::Retry,
@@ -273,10 +274,10 @@ fn the_spans_of_every_way_an_attempt_can_end_are_those_of_the_file_in_every_shap
                 Shape::Fallback => format!("{name}, after a fallback"),
                 Shape::Call => format!("{name}, of a call"),
             };
-            let sdk = paused().block_on(ended(shape, *last, *then));
+            let sdk = paused().block_on(ended(shape, *last, *action));
             lines += &decoded(&sdk, &what, true);
         }
     }
     std::panic::set_hook(hook);
-    common::assert_is("attempts.txt", &lines);
+    common::assert_is("tests/attempts.txt", &lines);
 }

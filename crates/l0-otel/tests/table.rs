@@ -1,4 +1,4 @@
-//! The tables of the documentation are what is emitted: names, kinds, units, boundaries, attributes.
+//! The tables of the documentation match the exported data: names, kinds, units, boundaries, attributes.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,11 +12,11 @@ use common::{
     Ended, Metric, Sdk, attempt_number_attributes, attribute_of, list, number_attributes,
     own_metrics, table,
 };
+use l0_core::source::ByToken;
 use l0_core::testing::{Script, ScriptedError, ScriptedStream, ScriptedToken};
 use l0_core::{
-    Attempt, Backoff, ByToken, Check, Description, DriftReport, Failure, Findings, FinishReason,
-    L0, Monitoring, Quantity, QuantityKind, Retry, Severity, Source, TokenKind, Unit, Usage,
-    Violation,
+    Attempt, Backoff, Check, Description, DriftReport, Failure, Findings, FinishReason, L0,
+    Monitoring, Quantity, QuantityKind, Retry, Severity, Source, TokenKind, Unit, Usage, Violation,
 };
 use opentelemetry::{Array, KeyValue, Value};
 use opentelemetry_sdk::trace::SpanData;
@@ -25,7 +25,7 @@ fn keys(attributes: &[KeyValue]) -> BTreeSet<String> {
     attributes.iter().map(|one| one.key.to_string()).collect()
 }
 
-/// Finds fault with answers that begin a list.
+/// A check that reports answers with a brace.
 struct Finds;
 
 impl Check for Finds {
@@ -52,7 +52,7 @@ impl Check<DriftReport> for Finds {
     }
 }
 
-/// A source that says all of itself.
+/// A source that describes itself completely.
 struct Described(Script);
 
 impl Source for Described {
@@ -84,8 +84,7 @@ impl Source for Described {
     }
 }
 
-/// Runs after which there is every metric, every attribute and every event, once with and once
-/// without what need not be known.
+/// Runs that export every metric, attribute and event, once with and once without the optional ones.
 async fn everything(sdk: &Sdk) {
     let token = |text: &str| {
         let mut token = ScriptedToken::new(TokenKind::Text, text);
@@ -126,7 +125,7 @@ async fn everything(sdk: &Sdk) {
             .guardrails(|| Finds)
             .drift(|| Finds)
             .interceptor(sdk.builder().build())
-            .interceptor(sdk.notes_ends())
+            .interceptor(sdk.stores_ends())
             .build();
         let run = l0
             .stream(script.source())
@@ -139,7 +138,7 @@ async fn everything(sdk: &Sdk) {
     }
 }
 
-/// A metric as it should be.
+/// An expected metric.
 #[derive(Debug)]
 struct Expected {
     instrument: String,
@@ -150,7 +149,7 @@ struct Expected {
     description: String,
 }
 
-/// Boundaries by their names, from the table.
+/// Returns boundaries by name, from the table.
 fn boundaries(name: &str) -> Vec<f64> {
     let rows = table("boundaries");
     let row = rows.iter().find(|row| row[0] == name);
@@ -160,7 +159,7 @@ fn boundaries(name: &str) -> Vec<f64> {
     })
 }
 
-/// The metrics of the tables.
+/// Returns the metrics of the tables.
 fn listed_metrics() -> BTreeMap<String, Expected> {
     let rows = table("metric").into_iter();
     let rows = rows.chain(table("metric of a number"));
@@ -178,7 +177,7 @@ fn listed_metrics() -> BTreeMap<String, Expected> {
     .collect()
 }
 
-/// The metric of a number that has its own name.
+/// Returns the expected metric of a number that is sent under its own name.
 fn own_metric(quantity: &Quantity) -> Expected {
     let sum = quantity.kind == QuantityKind::Sum;
     let (unit, values) = match quantity.unit {
@@ -202,7 +201,7 @@ fn own_metric(quantity: &Quantity) -> Expected {
 }
 
 #[tokio::test(start_paused = true)]
-async fn metrics_are_those_of_the_tables() {
+async fn metrics_match_the_tables() {
     let sdk = Sdk::new();
     everything(&sdk).await;
     let ended = sdk.ended();
@@ -223,7 +222,7 @@ async fn metrics_are_those_of_the_tables() {
         }
     }
 
-    let (asked, always) = (
+    let (optional, always) = (
         list("gen_ai.provider.name, gen_ai.request.model"),
         list("gen_ai.operation.name"),
     );
@@ -249,16 +248,16 @@ async fn metrics_are_those_of_the_tables() {
             assert!(keys.is_superset(&always), "{name}: {keys:?}");
             seen.extend(keys);
         }
-        assert_eq!(seen, &(&always | &asked) | &expected.if_known, "{name}");
+        assert_eq!(seen, &(&always | &optional) | &expected.if_known, "{name}");
         emitted.insert(name);
     }
     assert_eq!(expected.into_keys().collect::<BTreeSet<_>>(), emitted);
 }
 
 #[test]
-fn the_examples_of_numbers_are_as_they_are_sent() {
+fn the_examples_of_numbers_match_what_is_sent() {
     let own: BTreeMap<_, _> = own_metrics().collect();
-    for row in table("metric of its own") {
+    for row in table("metric under its own name") {
         let metric = own_metric(own[&row[0]]);
         assert_eq!(metric.instrument, row[1], "{row:?}");
         assert_eq!(metric.unit, row[2], "{row:?}");
@@ -267,7 +266,7 @@ fn the_examples_of_numbers_are_as_they_are_sent() {
 }
 
 #[test]
-fn the_numbers_with_other_names_are_numbers() {
+fn the_numbers_with_other_names_exist() {
     let numbers: BTreeSet<_> = Quantity::ALL.iter().map(|one| one.name).collect();
     let metrics = listed_metrics();
     for row in table("number") {
@@ -288,17 +287,17 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-/// The types of attributes, which may be there once only.
+/// Returns the types of attributes, and checks that each is set only once.
 fn types(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let mut types = BTreeMap::new();
     for one in attributes {
         let before = types.insert(one.key.to_string(), type_of(&one.value).to_owned());
-        assert_eq!(before, None, "{} is there twice", one.key);
+        assert_eq!(before, None, "{} is set twice", one.key);
     }
     types
 }
 
-/// The types of the attributes of a table, and which of them are always there.
+/// Returns the types of the attributes of a table, and the attributes that are always set.
 fn attributes(table_of: &str) -> (BTreeMap<String, String>, BTreeSet<String>) {
     let rows = table(table_of);
     let always = rows.iter().filter(|row| row[2] == "always");
@@ -308,7 +307,7 @@ fn attributes(table_of: &str) -> (BTreeMap<String, String>, BTreeSet<String>) {
     (types.collect(), always)
 }
 
-/// The attributes of the events of these spans, by the events' names.
+/// The attributes of events, by the names of the events.
 type Events = BTreeMap<String, BTreeMap<String, String>>;
 
 fn listed_events(of: &str) -> Events {
@@ -323,7 +322,7 @@ fn listed_events(of: &str) -> Events {
     .collect()
 }
 
-/// Checks spans with the attributes that they have of numbers.
+/// Checks spans and the attributes that their numbers must have. Returns the names and kinds of the spans.
 fn check(of: &str, spans: Vec<(SpanData, BTreeMap<String, String>)>) -> BTreeSet<String> {
     let (expected, always) = attributes(&format!("attribute of {of}"));
     let (mut seen, mut seen_events) = (BTreeMap::new(), Events::new());
@@ -357,7 +356,7 @@ fn check(of: &str, spans: Vec<(SpanData, BTreeMap<String, String>)>) -> BTreeSet
 }
 
 #[tokio::test(start_paused = true)]
-async fn spans_are_those_of_the_tables() {
+async fn spans_match_the_tables() {
     let sdk = Sdk::new();
     everything(&sdk).await;
     let telemetry = sdk
@@ -383,7 +382,7 @@ async fn spans_are_those_of_the_tables() {
 }
 
 #[test]
-fn the_version_of_the_conventions_is_said() {
+fn the_documentation_names_the_version_of_the_conventions() {
     let scope = l0_otel::scope();
     assert_eq!(scope.name(), "l0-otel");
     assert_eq!(scope.version(), Some(env!("CARGO_PKG_VERSION")));

@@ -1,4 +1,4 @@
-//! Buckets: the bounds of the histograms of runs.
+//! The bucket bounds of the histograms of runs.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use crate::histogram::UnitBounds;
 use crate::layout::{HistogramRow, LAYOUT};
 use crate::number::scale;
 
-/// The upper bounds of the buckets of each histogram, without `+Inf`, which is always there.
+/// The upper bounds of the buckets of each histogram. `+Inf` is always added.
 ///
-/// Bounds must be finite, not negative, and ascend. Every bound is one more line in every scrape, for
-/// every label set.
+/// Bounds must be finite, not negative, and ascending. Every bound adds one line to every scrape for every
+/// label set.
 ///
-/// Five histograms have a setter. Any other one has the bounds of its kind: a histogram of times has
-/// those of [`time_to_first_token`](Self::time_to_first_token), one of rates those of
-/// [`output_tokens_per_second`](Self::output_tokens_per_second), and one of counts powers of four, from 1
-/// to 1,048,576.
+/// Five histograms have a setter. Every other histogram has the bounds of its kind. Histograms of times use
+/// those of [`time_to_first_token`](Self::time_to_first_token). Histograms of rates use those of
+/// [`output_tokens_per_second`](Self::output_tokens_per_second). Histograms of counts use powers of four, from
+/// 1 to 1,048,576.
 ///
 /// ```
 /// use l0_prometheus::{Buckets, Collector};
@@ -41,8 +41,8 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Creates the default bounds, which reach from fast models to reasoning ones that think for
-    /// minutes. Each setter says what they are.
+    /// Creates the default bounds. They cover fast models as well as reasoning models that think for minutes.
+    /// Each setter lists them.
     pub fn new() -> Self {
         Self {
             request_duration: vec![
@@ -67,9 +67,9 @@ impl Buckets {
         }
     }
 
-    /// Creates the bounds that the OpenTelemetry conventions for generative AI recommend for the
-    /// durations of a client, doubling from 0.01 s to 81.92 s, for all histograms of durations. They tell
-    /// nothing apart below 10 ms, so models faster than 100 tokens per second look alike.
+    /// Creates the bounds that the OpenTelemetry conventions for generative AI recommend for client durations,
+    /// doubling from 0.01 s to 81.92 s, for all histograms of durations. They do not resolve values below 10
+    /// ms, so models faster than 100 tokens per second look alike.
     pub fn otel() -> Self {
         let seconds: Vec<f64> = (0..14).map(|power| f64::from(1 << power) / 100.0).collect();
         Self {
@@ -89,8 +89,8 @@ impl Buckets {
         self
     }
 
-    /// Sets the bounds of `time_to_first_token_seconds` and of every other histogram of times
-    /// that has no setter.
+    /// Sets the bounds of `time_to_first_token_seconds` and of every other histogram of times that has no
+    /// setter.
     ///
     /// Default: 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 1.5, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 320.
     pub fn time_to_first_token(mut self, seconds: impl IntoIterator<Item = f64>) -> Self {
@@ -123,7 +123,7 @@ impl Buckets {
         self
     }
 
-    /// The bounds of each histogram, in the order of the layout.
+    /// Returns the bounds of each histogram, in the order of the layout.
     pub(crate) fn bounds(&self) -> Result<Box<[Arc<UnitBounds>]>, BuildError> {
         let bounds = |histogram, values: &[f64], unit| match UnitBounds::new(values, scale(unit)) {
             Ok(bounds) => Ok(Arc::new(bounds)),
@@ -158,7 +158,7 @@ impl Default for Buckets {
     }
 }
 
-/// Of histograms of counts, in powers of four.
+/// Bounds of histograms of counts, in powers of four.
 const COUNTS: [f64; 11] = [
     1.0,
     4.0,
@@ -173,7 +173,7 @@ const COUNTS: [f64; 11] = [
     1_048_576.0,
 ];
 
-/// What custom histograms have unless they were declared with bounds of their own.
+/// Bounds of custom histograms that were not declared with other bounds.
 pub(crate) const CUSTOM: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -196,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_bound_is_named_with_its_histogram() {
+    fn an_invalid_bound_is_reported_with_its_histogram() {
         let error = Buckets::new().max_gap([0.5, 0.1]).bounds().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "buckets: the bound 0.1 of `max_gap` is not finite, negative or not ascending"
+            "buckets: bound 0.1 of `max_gap` must be finite, not negative and greater than the bound before it"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Collector: the ways in which runs are recorded.
+//! The collector: records runs.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ use crate::series::Series;
 
 /// Records runs. Clones share what is recorded.
 ///
-/// There are three ways in: [`record`](Self::record) after a run, the same through
-/// [`with_labels`](Self::with_labels) where labels do not change, and as an interceptor, through
-/// [`interceptor`](Self::interceptor) or [`label_keys`](Self::label_keys), which also sees runs while
-/// they are live. A run that takes two of them counts twice.
+/// Runs can be recorded in three ways: with [`record`](Self::record) after a run, with
+/// [`with_labels`](Self::with_labels) for labels that do not change, and with an interceptor from
+/// [`interceptor`](Self::interceptor) or [`label_keys`](Self::label_keys), which also sees live runs. A run
+/// that is recorded in two ways counts twice.
 #[derive(Debug, Clone)]
 pub struct Collector {
     registry: Registry,
 }
 
 impl Collector {
-    /// Counts one measured run: its final telemetry. How it ended and why it failed is counted too.
+    /// Counts one measured run from its final telemetry, including its outcome and the reason for a failure.
     ///
     /// ```
     /// use l0_core::Telemetry;
@@ -45,8 +45,8 @@ impl Collector {
         self.registry.record_telemetry(telemetry, labels);
     }
 
-    /// Creates a collector for these labels only, which are looked up now and not for each run. If
-    /// there is no room for them at this time, it is one for `other`, and stays that.
+    /// Creates a collector for these labels, which are looked up once and not for each run. If the limit of
+    /// label sets is reached, it records under `other` from then on.
     #[must_use]
     pub fn with_labels(&self, labels: &Labels) -> LabelledCollector {
         LabelledCollector {
@@ -56,30 +56,30 @@ impl Collector {
         }
     }
 
-    /// Writes all metrics in the text format of Prometheus: see [`Registry::expose`].
+    /// Writes all metrics in the text format of Prometheus. See [`Registry::expose`].
     #[must_use]
     pub fn expose(&self) -> String {
         self.registry.expose()
     }
 
-    /// Writes all metrics in the format of OpenMetrics: see [`Registry::expose_openmetrics`].
+    /// Writes all metrics in the OpenMetrics format. See [`Registry::expose_openmetrics`].
     #[must_use]
     pub fn expose_openmetrics(&self) -> String {
         self.registry.expose_openmetrics()
     }
 
-    /// Forgets everything that was recorded: see [`Registry::clear`].
+    /// Clears everything that was recorded. See [`Registry::clear`].
     pub fn clear(&self) {
         self.registry.clear();
     }
 
-    /// Drops label sets: see [`Registry::retain`].
+    /// Drops label sets. See [`Registry::retain`].
     pub fn retain(&self, keep: impl FnMut(&Labels) -> bool) -> usize {
         self.registry.retain(keep)
     }
 
-    /// Returns the registry that this collector keeps its metrics in. Custom metrics that are added to it
-    /// are exposed along with them.
+    /// Returns the registry that holds the metrics of this collector. Custom metrics that you add to it are
+    /// exposed too.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
         &self.registry
@@ -92,7 +92,7 @@ impl From<Registry> for Collector {
     }
 }
 
-/// Joins an existing [`prometheus::Registry`], as its [`Registry`] does.
+/// Joins an existing [`prometheus::Registry`], as [`Registry`] does.
 ///
 /// ```
 /// use l0_prometheus::Collector;
@@ -115,7 +115,7 @@ impl prometheus::core::Collector for Collector {
     }
 }
 
-/// A [`Collector`] whose labels are looked up already. While it lives, the label set is not dropped.
+/// A [`Collector`] with its labels already looked up. Its label set is not dropped while it lives.
 #[derive(Debug, Clone)]
 pub struct LabelledCollector {
     registry: Registry,
@@ -124,7 +124,7 @@ pub struct LabelledCollector {
 }
 
 impl LabelledCollector {
-    /// Counts one measured run: its final telemetry.
+    /// Counts one measured run from its final telemetry.
     pub fn record(&self, telemetry: &Telemetry) {
         if self.series.is_forgotten() {
             // After a `clear`, the labels belong to another series.
@@ -132,21 +132,5 @@ impl LabelledCollector {
         } else {
             self.series.value.record(telemetry);
         }
-    }
-
-    pub(crate) fn series(&self) -> &Series {
-        &self.series.value
-    }
-
-    /// The series of other labels; `None` if they are the same, or after a `clear`, which has forgotten
-    /// the series of these.
-    pub(crate) fn series_of_others(&self, labels: &Labels) -> Option<Arc<Cell<Series>>> {
-        let series = (*labels != self.labels).then(|| self.registry.series(labels))?;
-        // Asked last: a series that was looked up before the `clear` is forgotten, too.
-        (!self.series.is_forgotten()).then_some(series)
-    }
-
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
     }
 }

@@ -1,4 +1,4 @@
-//! Custom: the metrics that an application adds by name.
+//! Custom metrics, which an application adds by name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,16 +23,16 @@ pub(crate) struct CustomMetrics {
     named: RwLock<Named>,
 }
 
-/// Metrics by their names, all without the prefix.
+/// Metrics by name, without the prefix.
 #[derive(Debug)]
 struct Named {
     metrics: BTreeMap<String, Arc<CustomMetric>>,
-    /// Every name that a line may begin with, and the metric that it belongs to.
+    /// Every name that a line can begin with, and the metric that owns it.
     taken: HashMap<String, String>,
 }
 
 impl CustomMetrics {
-    /// No metrics yet; the names of L0's own are taken.
+    /// Creates an empty set, with the names of L0's own metrics taken.
     pub(crate) fn new(prefix: String, defaults: Labels, max_series: usize) -> Self {
         let mut named = Named {
             metrics: BTreeMap::new(),
@@ -52,8 +52,8 @@ impl CustomMetrics {
         }
     }
 
-    /// The metric of this name, which must be what is said of it here. If there is none it is made,
-    /// a histogram with these bounds or else the default ones.
+    /// Returns the metric with this name, which must have this kind, help text and bounds. A metric that does
+    /// not exist is created; a histogram gets these bounds, or the default ones.
     pub(crate) fn get(
         &self,
         kind: Kind,
@@ -101,7 +101,7 @@ impl CustomMetrics {
         Ok(metric)
     }
 
-    /// All metrics, by name.
+    /// Returns all metrics, sorted by name.
     pub(crate) fn all(&self) -> Vec<Arc<CustomMetric>> {
         let named = self.named.read().unwrap_or_else(PoisonError::into_inner);
         named.metrics.values().map(Arc::clone).collect()
@@ -126,7 +126,7 @@ impl Named {
     }
 }
 
-/// What the lines of a metric begin with, in either format, and what its head names.
+/// Returns the names that the lines and the header of a metric use, in either format.
 fn line_names(name: &str, kind: Kind) -> impl Iterator<Item = String> {
     let (base, suffixes): (_, &[&str]) = match kind {
         Kind::Counter => (name.strip_suffix("_total").unwrap_or(name), &["", "_total"]),
@@ -136,7 +136,7 @@ fn line_names(name: &str, kind: Kind) -> impl Iterator<Item = String> {
     suffixes.iter().map(move |suffix| format!("{base}{suffix}"))
 }
 
-/// One custom metric. What is said of it is settled by its first use.
+/// One custom metric. Its first use fixes its kind, help text and bounds.
 #[derive(Debug)]
 pub(crate) struct CustomMetric {
     full_name: String,
@@ -187,7 +187,7 @@ impl CustomMetric {
         })
     }
 
-    /// Reads all label sets, if there are any.
+    /// Reads all label sets. Writes nothing if there are none.
     pub(crate) fn read(&self, sink: &mut dyn Sink) {
         let cells = self.sets.all();
         if cells.is_empty() {
@@ -203,7 +203,7 @@ impl CustomMetric {
                 labels: &cell.labels,
                 own: (&[], &[]),
                 value: match &cell.value {
-                    CustomValue::Number(number) => Value::Number(number.get()),
+                    CustomValue::Number(number) => Value::Number(number.get().into()),
                     CustomValue::Histogram(histogram) => Value::Histogram(histogram.view()),
                 },
             });

@@ -1,4 +1,4 @@
-//! Exemplar: which run a bucket counted last, and how a reader finds it.
+//! Exemplars: the run that a bucket counted last, and the id to find it by.
 
 use std::fmt::{self, Write as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,8 +8,8 @@ use l0_core::{RunInfo, Telemetry};
 
 use crate::labels::escape_into;
 
-/// The trace and the span in which a run started: what a bucket's exemplar leads to, by
-/// [`Builder::exemplar_trace`](crate::Builder::exemplar_trace).
+/// The trace and the span in which a run started. A bucket's exemplar links to it; see
+/// [`PrometheusBuilder::exemplar_trace`](crate::PrometheusBuilder::exemplar_trace).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Trace {
     trace_id: [u8; 16],
@@ -17,20 +17,20 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// Creates it from the bytes of the ids, in the order in which they are written. An id of zeros only
-    /// is none, and then the trace is told by nobody.
+    /// Creates a trace from the bytes of its ids, in the order in which they are written. A trace with an
+    /// all-zero id is ignored.
     #[must_use]
     pub const fn new(trace_id: [u8; 16], span_id: [u8; 8]) -> Self {
         Self { trace_id, span_id }
     }
 
-    /// As the W3C has it: zeros are no id.
+    /// Returns `true` if both ids are valid by the W3C rules, which exclude all zeros.
     fn is_valid(&self) -> bool {
         self.trace_id != [0; 16] && self.span_id != [0; 8]
     }
 }
 
-/// The function by which the trace is found that is current where a run starts.
+/// The function that finds the current trace when a run starts.
 #[derive(Clone)]
 pub(crate) struct TraceOf(Arc<Find>);
 
@@ -64,14 +64,14 @@ impl fmt::Debug for TraceOf {
 pub(crate) struct Exemplar {
     id: Id,
     value: f64,
-    /// When it ended, in milliseconds since 1970.
+    /// The end time, in milliseconds since 1970.
     at: Option<u64>,
 }
 
-/// How a run is found.
+/// The id of a run.
 #[derive(Debug, Default, PartialEq)]
 enum Id {
-    /// There is no exemplar yet.
+    /// No exemplar yet.
     #[default]
     None,
     Session(String),
@@ -79,11 +79,11 @@ enum Id {
 }
 
 const SESSION_ID: &str = "session_id";
-/// What OpenMetrics allows for names and values together, in characters. Those of a trace are 63.
+/// The maximum length of names and values together in OpenMetrics, in characters. Those of a trace take 63.
 const MAX: usize = 128;
 
 impl Exemplar {
-    /// By its trace, or else by its id, unless that is too long.
+    /// Sets the trace as the exemplar, or else the run's id unless it is too long.
     pub(crate) fn set(&mut self, run: &Telemetry, trace: Option<Trace>, value: f64) {
         match (trace, &mut self.id) {
             (Some(trace), id) => *id = Id::Trace(trace),
@@ -95,9 +95,9 @@ impl Exemplar {
         self.at = run.end_time().map(l0_core::Timestamp::as_millis);
     }
 
-    /// Writes it as the end of a line of OpenMetrics; nothing if there is none.
+    /// Writes the exemplar as the end of an OpenMetrics line. Writes nothing if there is none.
     pub(crate) fn write(&self, text: &mut String) {
-        // Writing into a string does not fail.
+        // Writing into a `String` does not fail.
         let _ = match &self.id {
             Id::None => return,
             Id::Session(id) => {

@@ -1,22 +1,24 @@
-//! Exposition: who takes metrics when they are read, and the writer of the text formats.
+//! Exposition: the sink that metrics are read into, and the writer of the text formats.
 
 use std::fmt::Write as _;
+use std::io;
 
 use crate::histogram::HistogramView;
 use crate::labels::{Labels, escape_into};
 use crate::layout::Kind;
 use crate::metrics::Value;
+use crate::number::Number;
 
-/// What metrics are read into, one family after another, each with at least one sample.
+/// A receiver of metrics, one family after another, each with at least one sample.
 pub(crate) trait Sink {
-    /// A family begins.
+    /// Starts a family.
     fn family(&mut self, family: &Family<'_>);
 
-    /// A sample of the family that began last.
+    /// Adds a sample to the current family.
     fn sample(&mut self, sample: &Sample<'_>);
 }
 
-/// A metric of one name.
+/// A metric family: all samples of one name.
 #[derive(Clone, Copy)]
 pub(crate) struct Family<'a> {
     pub(crate) name: &'a str,
@@ -28,58 +30,96 @@ pub(crate) struct Family<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Sample<'a> {
     pub(crate) labels: &'a Labels,
-    /// The names of the metric's own labels, and their values.
+    /// The names and values of the metric's own labels.
     pub(crate) own: (&'a [&'a str], &'a [&'a str]),
     pub(crate) value: Value<'a>,
 }
 
 impl<'a> Sample<'a> {
-    /// The metric's own labels.
+    /// Returns the metric's own labels.
     pub(crate) fn own(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let (names, values) = self.own;
         names.iter().copied().zip(values.iter().copied())
     }
 }
 
-/// How metrics are written.
+/// A text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// The text format of Prometheus, version 0.0.4.
+    /// The Prometheus text format, version 0.0.4.
     Text,
     /// OpenMetrics, version 1.0.0.
     OpenMetrics,
 }
 
+/// The size of a piece, in bytes, when the text is written in pieces.
+const PIECE: usize = 64 * 1024;
+
 /// Writes metrics as text.
-pub(crate) struct Writer {
+pub(crate) struct Writer<'a> {
     format: Format,
+    /// The text. With an output, the part that is not written to it yet.
     text: String,
-    /// The name of the family that began last, as its samples begin.
+    /// The output for the pieces and the result of writing to it, unless the whole text is returned.
+    pieces: Option<(&'a mut dyn io::Write, io::Result<()>)>,
+    /// The start of each line of a histogram's buckets.
+    line: String,
+    /// The name of the current family, as its samples begin.
     name: String,
-    /// The labels of the sample at hand, its own among them.
+    /// The labels of the current sample, including the metric's own.
     labels: String,
     digits: itoa::Buffer,
 }
 
-impl Writer {
+#[cfg(feature = "axum")]
+impl<'a> Writer<'a> {
+    /// Creates a writer that writes to an output in pieces, to keep little text in memory.
+    pub(crate) fn to(out: &'a mut dyn io::Write, format: Format) -> Self {
+        Self {
+            pieces: Some((out, Ok(()))),
+            ..Self::new(format, 2 * PIECE)
+        }
+    }
+}
+
+impl Writer<'_> {
     pub(crate) fn new(format: Format, capacity: usize) -> Self {
         Self {
             format,
             text: String::with_capacity(capacity),
+            pieces: None,
+            line: String::new(),
             name: String::new(),
             labels: String::new(),
             digits: itoa::Buffer::new(),
         }
     }
 
-    pub(crate) fn finish(mut self) -> String {
+    /// Returns the text, which is empty if it went to an output.
+    pub(crate) fn finish(mut self) -> io::Result<String> {
         if self.format == Format::OpenMetrics {
             self.text.push_str("# EOF\n");
         }
-        self.text
+        self.flush(0);
+        match self.pieces {
+            Some((_, written)) => written.map(|()| String::new()),
+            None => Ok(self.text),
+        }
     }
 
-    /// The part of a line before its value.
+    /// Writes the pending text to the output, if there is one and the text is longer than this.
+    fn flush(&mut self, longer_than: usize) {
+        if let Some((out, written)) = &mut self.pieces {
+            if self.text.len() > longer_than {
+                if written.is_ok() {
+                    *written = out.write_all(self.text.as_bytes());
+                }
+                self.text.clear();
+            }
+        }
+    }
+
+    /// Writes the part of a line before its value.
     fn start(&mut self, suffix: &str) {
         self.text.push_str(&self.name);
         self.text.push_str(suffix);
@@ -95,13 +135,26 @@ impl Writer {
         self.text.push_str(self.digits.format(value));
     }
 
-    fn number(&mut self, value: f64) {
-        // `NaN` is spelled the same.
-        let _ = match value {
-            f64::INFINITY => write!(self.text, "+Inf"),
-            f64::NEG_INFINITY => write!(self.text, "-Inf"),
-            value => write!(self.text, "{value}"),
+    fn number(&mut self, number: Number) {
+        // `NaN` is spelled the same in both formats.
+        let _ = match number {
+            Number::Decimal(units, digits) => return self.decimal(units, digits),
+            Number::Float(f64::INFINITY) => write!(self.text, "+Inf"),
+            Number::Float(f64::NEG_INFINITY) => write!(self.text, "-Inf"),
+            Number::Float(number) => write!(self.text, "{number}"),
         };
+    }
+
+    fn decimal(&mut self, units: u64, digits: u32) {
+        let one = 10_u64.pow(digits);
+        self.integer(units / one);
+        let rest = units % one;
+        if rest > 0 {
+            self.text.push('.');
+            // A leading one keeps the leading zeros of the fraction.
+            let places = self.digits.format(one + rest);
+            self.text.push_str(places[1..].trim_end_matches('0'));
+        }
     }
 
     fn end(&mut self) {
@@ -114,29 +167,27 @@ impl Writer {
             Format::Text => &bounds.le,
             Format::OpenMetrics => &bounds.canonical,
         };
-        let le = le.iter().map(String::as_str).chain(["+Inf"]);
         let separator = if self.labels.is_empty() { "" } else { "," };
+        self.line.clear();
+        for part in [&*self.name, "_bucket{", &self.labels, separator, "le=\""] {
+            self.line.push_str(part);
+        }
         let mut count = 0;
-        for (bucket, (le, cumulative)) in le.zip(histogram.cumulative()).enumerate() {
-            for part in [
-                &*self.name,
-                "_bucket{",
-                &self.labels,
-                separator,
-                "le=\"",
-                le,
-                "\"} ",
-            ] {
-                self.text.push_str(part);
+        let mut digits = self.digits.format(count);
+        for (bucket, (le, cumulative)) in le.iter().zip(histogram.cumulative()).enumerate() {
+            if cumulative != count {
+                count = cumulative;
+                digits = self.digits.format(count);
             }
-            self.integer(cumulative);
+            self.text.push_str(&self.line);
+            self.text.push_str(le);
+            self.text.push_str(digits);
             if self.format == Format::OpenMetrics {
                 histogram.write_exemplar(bucket, &mut self.text);
             }
-            self.end();
-            count = cumulative;
+            self.text.push('\n');
         }
-        // With buckets for negative values the sum may fall: OpenMetrics has neither it nor the count.
+        // A sum over negative values can fall, and OpenMetrics then allows neither a sum nor a count.
         let may_fall = bounds.values.first().is_some_and(|bound| *bound < 0.0);
         if self.format == Format::Text || !may_fall {
             self.start("_sum");
@@ -149,12 +200,12 @@ impl Writer {
     }
 }
 
-impl Sink for Writer {
+impl Sink for Writer<'_> {
     fn family(&mut self, family: &Family<'_>) {
         let (mut name, kind) = (family.name, family.kind.as_str());
         family.name.clone_into(&mut self.name);
         if self.format == Format::OpenMetrics && family.kind == Kind::Counter {
-            // There the name of a counter has no suffix, and its samples do.
+            // In OpenMetrics the name of a counter has no suffix, but its samples do.
             name = name.strip_suffix("_total").unwrap_or(name);
             self.name = format!("{name}_total");
         }
@@ -193,5 +244,6 @@ impl Sink for Writer {
             }
             Value::Histogram(histogram) => self.histogram(histogram),
         }
+        self.flush(PIECE);
     }
 }

@@ -1,7 +1,7 @@
-//! Families: metrics as the types of the `prometheus` crate, for the registries of applications.
+//! Metrics as the types of the `prometheus` crate, for an application's registry.
 //!
-//! Only those methods are used that these types have with and without that crate's `protobuf`
-//! feature, which the application may switch on.
+//! Uses only the methods that these types have with and without the `protobuf` feature of that crate, because
+//! the application can enable it.
 
 use prometheus::proto::{self, MetricType};
 
@@ -10,7 +10,7 @@ use crate::histogram::HistogramView;
 use crate::layout::Kind;
 use crate::metrics::Value;
 
-/// Takes metrics as families.
+/// A sink that collects families.
 #[derive(Default)]
 pub(crate) struct Families {
     done: Vec<proto::MetricFamily>,
@@ -54,7 +54,7 @@ impl Sink for Families {
         let mut metric = proto::Metric::from_label(pairs.collect());
         match sample.value {
             Value::Count(count) => self.set_number(&mut metric, count as f64),
-            Value::Number(number) => self.set_number(&mut metric, number),
+            Value::Number(number) => self.set_number(&mut metric, number.as_f64()),
             Value::Histogram(view) => metric.set_histogram(histogram(view)),
         }
         self.samples.push(metric);
@@ -93,8 +93,8 @@ fn histogram(view: HistogramView<'_>) -> proto::Histogram {
     });
     let mut histogram = proto::Histogram::default();
     histogram.set_bucket(buckets.collect());
-    // `+Inf` is not among the buckets: encoders make it of the count.
+    // `+Inf` is not a bucket here: encoders derive it from the count.
     histogram.set_sample_count(cumulative.next().unwrap_or(0));
-    histogram.set_sample_sum(view.sum);
+    histogram.set_sample_sum(view.sum.as_f64());
     histogram
 }

@@ -1,7 +1,7 @@
-//! Histogram: counts in buckets and a sum, written by many threads, read without contradiction.
+//! Histograms: bucket counts and a sum, written by many threads and read consistently.
 //!
-//! Counts are kept per bucket. A reader adds them up, and takes the sum of all for the count of the
-//! histogram: so whatever is recorded meanwhile, buckets ascend, and `+Inf` is the count.
+//! Counts are kept per bucket. A reader adds them up and uses the total as the count of the histogram.
+//! Concurrent writes therefore never make a bucket fall below the one before it, and `+Inf` equals the count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use l0_core::{Distribution, Telemetry};
 
 use crate::exemplar::{Exemplar, Trace};
-use crate::number::{Count, Float, add, nanos};
+use crate::number::{Count, Float, Number, add, nanos};
 
-/// The upper bounds of a histogram's buckets; one more bucket, `+Inf`, takes the rest.
+/// The upper bounds of a histogram's buckets. One more bucket, `+Inf`, takes the rest.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) values: Box<[f64]>,
-    /// The label values.
+    /// The label values including `+Inf`, each with the text that ends the label set.
     pub(crate) le: Box<[String]>,
-    /// The same as OpenMetrics spells them.
+    /// The same in the spelling of OpenMetrics.
     pub(crate) canonical: Box<[String]>,
 }
 
 impl Bounds {
-    /// Finite and ascending, or the first value that is not.
+    /// Creates bounds, or returns the first value that is not finite or not ascending.
     pub(crate) fn new(values: &[f64]) -> Result<Self, f64> {
         let mut before = f64::NEG_INFINITY;
         for &value in values {
@@ -34,11 +34,11 @@ impl Bounds {
         Ok(Self::ascending(values))
     }
 
-    /// Of values that are known to be finite and to ascend.
+    /// Creates bounds from values that are finite and ascending.
     pub(crate) fn ascending(values: &[f64]) -> Self {
         Self {
-            le: values.iter().map(f64::to_string).collect(),
-            canonical: values.iter().copied().map(canonical).collect(),
+            le: with_ends(values.iter().map(f64::to_string)),
+            canonical: with_ends(values.iter().copied().map(canonical)),
             values: values.into(),
         }
     }
@@ -48,8 +48,14 @@ impl Bounds {
     }
 }
 
-/// A number with a point, or with an exponent of two digits where it is not between 0.0001 and a
-/// million: there is one spelling, so that the label is the same wherever it comes from.
+/// Returns the values of `le` with the text that follows them in a line.
+fn with_ends(values: impl Iterator<Item = String>) -> Box<[String]> {
+    let all = values.chain(["+Inf".to_owned()]);
+    all.map(|value| value + "\"} ").collect()
+}
+
+/// Formats a number with a point, or with an exponent of at least two digits outside of 0.0001 to one million.
+/// With one spelling, the label is the same from every producer.
 fn canonical(value: f64) -> String {
     if value == 0.0 || (1e-4..1e6).contains(&value.abs()) {
         return format!("{value:?}");
@@ -63,17 +69,17 @@ fn canonical(value: f64) -> String {
     format!("{digits}e{sign}{exponent:0>2}")
 }
 
-/// A histogram as a reader meets it.
+/// A histogram as a reader sees it.
 #[derive(Clone, Copy)]
 pub(crate) struct HistogramView<'a> {
     pub(crate) bounds: &'a Bounds,
-    pub(crate) sum: f64,
+    pub(crate) sum: Number,
     counts: &'a [AtomicU64],
     exemplars: &'a [Mutex<Exemplar>],
 }
 
 impl HistogramView<'_> {
-    /// The cumulative counts, that of `+Inf` last. To be read once: a second reading may see more.
+    /// Returns the cumulative counts, `+Inf` last. Call it once: a second call can see more.
     pub(crate) fn cumulative(&self) -> impl Iterator<Item = u64> {
         self.counts.iter().scan(0_u64, |total, count| {
             *total = total.saturating_add(count.load(Ordering::Relaxed));
@@ -90,33 +96,33 @@ impl HistogramView<'_> {
     }
 }
 
-/// A histogram of whole units: nanoseconds, thousandths. Its sum is exact.
+/// A histogram of whole units, such as nanoseconds or thousandths. Its sum is exact.
 #[derive(Debug)]
 pub(crate) struct UnitHistogram {
     bounds: Arc<UnitBounds>,
     counts: Box<[AtomicU64]>,
     sum: Count,
-    /// Of each bucket; none if they are not wanted.
+    /// One exemplar for each bucket; empty if exemplars are off.
     exemplars: Box<[Mutex<Exemplar>]>,
 }
 
-/// Bounds, and the same in whole units.
+/// Bounds, also in whole units.
 #[derive(Debug)]
 pub(crate) struct UnitBounds {
     bounds: Bounds,
     units: Box<[u64]>,
-    /// How many units make one of what the bounds are given in.
+    /// The number of whole units in one unit of the bounds.
     scale: f64,
 }
 
 impl UnitBounds {
-    /// Finite, not negative and ascending, or the first value that is not.
+    /// Creates bounds, or returns the first value that is not finite, negative or not ascending.
     pub(crate) fn new(values: &[f64], scale: f64) -> Result<Self, f64> {
         if let Some(&negative) = values.iter().find(|value| **value < 0.0) {
             return Err(negative);
         }
         let bounds = Bounds::new(values)?;
-        // To the nearest unit: 0.3 s is 300,000,000 ns, although the `f64` is a little less.
+        // Rounds to the nearest unit: the `f64` for 0.3 s is slightly below 300,000,000 ns.
         let units = bounds
             .values
             .iter()
@@ -139,29 +145,29 @@ impl UnitHistogram {
         }
     }
 
-    /// The same, with an exemplar for each bucket.
+    /// Adds an exemplar to each bucket.
     pub(crate) fn with_exemplars(mut self) -> Self {
         self.exemplars = self.counts.iter().map(|_| Mutex::default()).collect();
         self
     }
 
-    /// Adds one value, that of this run, which started in this trace.
+    /// Adds one value of this run, which started in this trace.
     #[inline]
     pub(crate) fn observe(&self, units: u64, run: &Telemetry, trace: Option<Trace>) {
         let index = self.bounds.units.partition_point(|bound| *bound < units);
         add(&self.counts[index], 1);
         self.sum.add(units);
         if let Some(exemplar) = self.exemplars.get(index) {
-            // If somebody reads or writes it just now, the one before is as good an example.
+            // If another thread holds the exemplar, the previous one is just as good.
             if let Ok(mut exemplar) = exemplar.try_lock() {
                 exemplar.set(run, trace, units as f64 / self.bounds.scale);
             }
         }
     }
 
-    /// Adds all durations of a distribution to a histogram of nanoseconds, with one addition for
-    /// each bucket of ours. A bucket of theirs that straddles one of our bounds goes to its upper
-    /// side, so a duration up to 4 % below a bound may be counted above it. Sum and count are exact.
+    /// Adds all durations of a distribution to a histogram of nanoseconds, with one addition per bucket. A
+    /// bucket of the distribution that spans a bound counts above it, so a duration up to 4 % below a bound can
+    /// be counted above it. Sum and count are exact.
     pub(crate) fn fold(&self, durations: &Distribution) {
         let mut index = 0;
         let mut count = 0;
@@ -192,14 +198,14 @@ impl UnitHistogram {
     pub(crate) fn view(&self) -> HistogramView<'_> {
         HistogramView {
             bounds: &self.bounds.bounds,
-            sum: self.sum.get() as f64 / self.bounds.scale,
+            sum: Number::of_units(self.sum.get(), self.bounds.scale),
             counts: &self.counts,
             exemplars: &self.exemplars,
         }
     }
 }
 
-/// A histogram of any numbers.
+/// A histogram of any finite numbers.
 #[derive(Debug)]
 pub(crate) struct FloatHistogram {
     bounds: Arc<Bounds>,
@@ -226,7 +232,7 @@ impl FloatHistogram {
     pub(crate) fn view(&self) -> HistogramView<'_> {
         HistogramView {
             bounds: &self.bounds,
-            sum: self.sum.get(),
+            sum: self.sum.get().into(),
             counts: &self.counts,
             exemplars: &[],
         }
@@ -261,7 +267,7 @@ mod tests {
             observe(&histogram, millis, &Telemetry::default());
         }
         assert_eq!(cumulative(histogram.view()), [1, 2, 4, 5]);
-        assert_eq!(histogram.view().sum, 2.702);
+        assert_eq!(histogram.view().sum.as_f64(), 2.702);
     }
 
     #[test]
@@ -282,8 +288,12 @@ mod tests {
         assert_eq!(Bounds::new(&[0.1, f64::INFINITY]), Err(f64::INFINITY));
         assert!(Bounds::new(&[f64::NAN]).unwrap_err().is_nan());
         let bounds = Bounds::new(&[-1.0, 0.0, 0.25, 10.0]).unwrap();
-        assert_eq!(*bounds.le, ["-1", "0", "0.25", "10"]);
-        assert_eq!(*bounds.canonical, ["-1.0", "0.0", "0.25", "10.0"]);
+        let ended = |values: [&str; 5]| values.map(|value| format!("{value}\"}} "));
+        assert_eq!(*bounds.le, ended(["-1", "0", "0.25", "10", "+Inf"]));
+        assert_eq!(
+            *bounds.canonical,
+            ended(["-1.0", "0.0", "0.25", "10.0", "+Inf"])
+        );
     }
 
     #[test]
@@ -324,7 +334,7 @@ mod tests {
         assert_eq!(seen(1), " # {session_id=\"c\"} 2 1700000001.500");
         assert_eq!(seen(2), "");
 
-        // 128 characters of names and values are allowed, and those of a trace always fit.
+        // Names and values can take 128 characters, and those of a trace always fit.
         let longest = "ä".repeat(118);
         observe(&histogram, 3_000, &run(&longest));
         assert!(seen(1).contains(&longest));
@@ -345,11 +355,11 @@ mod tests {
             histogram.observe(value);
         }
         assert_eq!(cumulative(histogram.view()), [2, 3, 4]);
-        assert_eq!(histogram.view().sum, -1.9);
+        assert_eq!(histogram.view().sum.as_f64(), -1.9);
     }
 
     proptest! {
-        /// As the documentation of `Distribution::buckets` says, one bucket at a time.
+        /// Follows the documentation of `Distribution::buckets`, one bucket at a time.
         #[test]
         fn a_fold_follows_the_rule(
             nanos in proptest::collection::vec(0_u64..200_000_000_000, 0..300),
@@ -373,7 +383,7 @@ mod tests {
                 seconds(&bounds.iter().map(Duration::as_secs_f64).collect::<Vec<_>>());
             histogram.fold(&gaps);
             prop_assert_eq!(cumulative(histogram.view()), expected);
-            prop_assert_eq!(histogram.view().sum, nanos.iter().sum::<u64>() as f64 / 1e9);
+            prop_assert_eq!(histogram.view().sum.as_f64(), nanos.iter().sum::<u64>() as f64 / 1e9);
         }
     }
 }

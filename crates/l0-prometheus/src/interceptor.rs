@@ -1,21 +1,24 @@
-//! Interceptor: records runs as they happen, under labels from their metadata.
+//! The interceptor: records runs as they happen, under labels from their metadata.
 
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use l0_core::{
     End, Event, Interceptor, KeyError, KeyList, Metadata, Observer, Observers, RunInfo, Telemetry,
     keys,
 };
 
-use crate::collector::{Collector, LabelledCollector};
+use crate::collector::Collector;
 use crate::exemplar::Trace;
-use crate::label_sets::Cell;
+use crate::label_sets;
 use crate::labels::{Labels, LabelsText};
 use crate::names::KEYS;
+use crate::registry::Registry;
 use crate::series::{Series, Stream, Wait, count_of, source_name};
 
 impl Collector {
-    /// Creates an interceptor that records every run, all under the default labels.
+    /// Creates an interceptor that records every run under the default labels.
     ///
     /// ```
     /// use l0_core::L0;
@@ -29,19 +32,18 @@ impl Collector {
     /// # }
     /// ```
     #[must_use]
-    pub fn interceptor(&self) -> MetricsInterceptor {
-        MetricsInterceptor {
+    pub fn interceptor(&self) -> PrometheusInterceptor {
+        PrometheusInterceptor {
             collector: self.clone(),
             keys: Arc::default(),
         }
     }
 
-    /// Creates an interceptor that records every run under the values that its metadata has for these
-    /// keys.
+    /// Creates an interceptor that records every run under the values of these metadata keys.
     ///
-    /// No other metadata becomes a label. A key that a run does not have, or whose value is empty, gives
-    /// no label. Values are cut to 256 bytes. They are those of the start of the run; of one that falls
-    /// back, what each source measures is under the values that its own metadata has.
+    /// No other metadata becomes a label. A key that is missing or has an empty value adds no label. Values are
+    /// cut to 256 bytes. The values are those at the start of the run. If the run falls back, the measurements
+    /// of each source use the values of that source's metadata.
     ///
     /// ```
     /// use l0_core::L0;
@@ -59,131 +61,163 @@ impl Collector {
     ///
     /// # Errors
     ///
-    /// If a key is not a name that a label may have: see [`Labels`].
-    pub fn label_keys<I>(&self, keys: I) -> Result<MetricsInterceptor, KeyError>
+    /// Returns an error if a key is not a valid label name. See [`Labels`].
+    pub fn label_keys<I>(&self, keys: I) -> Result<PrometheusInterceptor, KeyError>
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
         let mut list = KeyList::new();
         list.add(keys, &KEYS)?;
-        Ok(MetricsInterceptor {
+        Ok(PrometheusInterceptor {
             collector: self.clone(),
             keys: Arc::new(list),
         })
     }
 }
 
-/// Records every run: what [`Collector::interceptor`] and [`Collector::label_keys`] create.
+/// An interceptor that records every run, from [`Collector::interceptor`] or [`Collector::label_keys`].
 ///
-/// The telemetry of a measured run is recorded when it ends. That a run is live shows at once, also
-/// if it is not measured: `streams_started_total`, `streams_active`, `stream_oldest_seconds`, and the
-/// seconds that it has been live and has waited for retries. How it ended and why it failed is counted of every run. Tokens and gaps show at its end only, since showing
-/// them earlier would cost time for each token.
+/// The telemetry of a measured run is recorded when the run ends. Live runs are visible immediately, measured
+/// or not: in `streams_started_total`, `streams_active`, `stream_oldest_seconds`, and in the seconds that they
+/// have been live and waited for retries. Outcomes and failures are counted for every run. Tokens and gaps are
+/// recorded at the end, because recording them earlier would cost time for each token.
 #[derive(Debug, Clone)]
-pub struct MetricsInterceptor {
+pub struct PrometheusInterceptor {
     collector: Collector,
     keys: Arc<KeyList>,
 }
 
-/// The labels that metadata gives.
+/// Returns the labels from the metadata.
 fn labels(keys: &KeyList, metadata: &Metadata) -> Labels {
-    let mut text = LabelsText::default();
+    labels_in(String::new(), keys, metadata)
+}
+
+fn labels_in(buffer: String, keys: &KeyList, metadata: &Metadata) -> Labels {
+    let mut text = LabelsText::in_buffer(buffer);
     for (name, value) in keys.pick(metadata) {
         text.push(name, &value);
     }
     text.into()
 }
 
-impl Interceptor for MetricsInterceptor {
+thread_local! {
+    /// A buffer for labels that are only looked up. Most label sets are known, and then nothing is allocated.
+    static LABELS: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Returns the series for the labels from the metadata.
+fn find(registry: &Registry, keys: &KeyList, metadata: &Metadata) -> Arc<label_sets::Cell<Series>> {
+    let buffer = LABELS.try_with(Cell::take).unwrap_or_default();
+    let labels = labels_in(buffer, keys, metadata);
+    let series = registry.series(&labels);
+    let _ = LABELS.try_with(|buffer| buffer.set(labels.into_buffer()));
+    series
+}
+
+impl Interceptor for PrometheusInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
-        let labels = labels(&self.keys, run.metadata());
-        let collector = self.collector.with_labels(&labels);
-        let trace = self.collector.registry().trace_of(run);
-        observers.push(LiveRun::start(collector, &self.keys, run, trace));
+        let registry = self.collector.registry();
+        let first = find(registry, &self.keys, run.metadata());
+        let trace = registry.trace_of(run);
+        let registry = registry.clone();
+        observers.push(LiveRun::start(registry, first, &self.keys, run, trace));
     }
 
     fn needs_telemetry(&self) -> bool {
         true
     }
+
+    fn needs_progress(&self) -> bool {
+        self.collector.registry().counts_stalls()
+    }
 }
 
-/// A run that has started. Its drop is its end, at the latest.
+/// A run that has started. Dropping it ends the run if nothing else did.
 struct LiveRun {
-    /// Of the labels that were known at the start, which are those of the first source.
-    collector: LabelledCollector,
+    registry: Registry,
+    /// The series of the labels at the start, which are those of the first source.
+    first: Arc<label_sets::Cell<Series>>,
     keys: Arc<KeyList>,
     run: RunInfo,
-    /// What was current when it started.
+    /// The trace that was current at the start.
     trace: Option<Trace>,
-    /// Until it has finished.
+    /// `None` once the run has finished.
     stream: Option<Stream>,
     /// The number of the source that is tried.
     source: u32,
-    /// Where that source is counted, if it is not where the run started.
-    elsewhere: Option<Arc<Cell<Series>>>,
-    /// While it waits for a retry of that source.
+    /// The number of the current source.
+    fallback: Option<Arc<label_sets::Cell<Series>>>,
+    /// The current wait for a retry of that source.
     wait: Option<Wait>,
 }
 
 impl LiveRun {
     fn start(
-        collector: LabelledCollector,
+        registry: Registry,
+        first: Arc<label_sets::Cell<Series>>,
         keys: &Arc<KeyList>,
         run: &RunInfo,
         trace: Option<Trace>,
     ) -> Self {
-        let stream = Some(collector.series().streams.start());
+        let stream = Some(first.value.streams.start(Some(run)));
         Self {
-            collector,
+            registry,
+            first,
             keys: Arc::clone(keys),
             run: run.clone(),
             trace,
             stream,
             source: 1,
-            elsewhere: None,
+            fallback: None,
             wait: None,
         }
     }
 
-    /// Where a source is counted, if it is not where the run started.
-    fn elsewhere(&self, source: u32) -> Option<Arc<Cell<Series>>> {
+    /// Returns the series of a source, if it differs from the one at the start.
+    fn fallback_series(&self, source: u32) -> Option<Arc<label_sets::Cell<Series>>> {
         if source == self.source {
-            return self.elsewhere.clone();
+            return self.fallback.clone();
         }
         let metadata = &self.run.source(source)?.metadata;
-        let labels = labels(&self.keys, metadata);
-        self.collector.series_of_others(&labels)
+        let others = labels(&self.keys, metadata);
+        if others == labels(&self.keys, self.run.metadata()) {
+            return None;
+        }
+        let series = self.registry.series(&others);
+        // Checked last: after a `clear`, a series that was looked up earlier is forgotten too. All of the run
+        // then goes to the series of the start.
+        (!self.first.is_forgotten()).then_some(series)
     }
 
-    /// Where the source is counted that is tried.
-    fn present(&self) -> &Series {
-        let elsewhere = self.elsewhere.as_ref().map(|series| &series.value);
-        elsewhere.unwrap_or(self.collector.series())
+    /// Returns the series of the current source.
+    fn current(&self) -> &Series {
+        let fallback = self.fallback.as_ref().map(|series| &series.value);
+        fallback.unwrap_or(&self.first.value)
     }
 
     fn attempt_started(&mut self, source: u32) {
         self.resume();
         if source != self.source {
-            self.elsewhere = self.elsewhere(source);
+            self.fallback = self.fallback_series(source);
             self.source = source;
         }
     }
 
     fn wait(&mut self) {
         if self.wait.is_none() {
-            self.wait = Some(self.present().streams.wait());
+            self.wait = Some(self.current().streams.wait());
         }
     }
 
     fn resume(&mut self) {
         if let Some(wait) = self.wait.take() {
-            self.present().streams.resume(wait);
+            self.current().streams.resume(wait);
         }
     }
 
-    /// Under the labels of the start, as the runs are that it is a share of. What is given up and what is
-    /// asked instead, its own labels say.
+    /// Counts under the labels of the start, like the runs that the fallbacks are a share of. The metric's own
+    /// labels name both sources.
     fn count_fallback(&self, from: u32, to: u32) {
         let name = |number| {
             let source = self.run.source(number);
@@ -191,22 +225,22 @@ impl LiveRun {
             source_name(model, number)
         };
         let pair = [&*name(from), &*name(to)];
-        self.collector.series().fallbacks.add(&pair, count_of(1));
+        self.first.value.fallbacks.add(&pair, count_of(1));
     }
 
-    fn finish(&mut self, end: &End) {
+    fn finish(&mut self, end: &End, took: Option<Duration>) {
         if let Some(stream) = self.stream.take() {
             self.resume();
-            self.collector.series().finish(&stream, end, self.present());
+            self.first.value.finish(&stream, end, took, self.current());
         }
     }
 
-    /// What each source measured goes under its labels.
+    /// Records the measurements of each source under its labels.
     fn record(&self, telemetry: &Telemetry) {
         telemetry.by_source(&mut |part| {
-            let elsewhere = self.elsewhere(part.source);
-            let series = elsewhere.as_ref().map(|series| &series.value);
-            let series = series.unwrap_or(self.collector.series());
+            let fallback = self.fallback_series(part.source);
+            let series = fallback.as_ref().map(|series| &series.value);
+            let series = series.unwrap_or(&self.first.value);
             series.record_measured(part.telemetry, self.trace, part.is_last);
         });
     }
@@ -219,9 +253,9 @@ impl Observer for LiveRun {
             Event::Fallback { from, to, .. } => self.count_fallback(from, to),
             Event::AttemptStarted { source, .. } => self.attempt_started(source),
             Event::Finished { end, telemetry, .. } => {
-                // A scrape between the two shows no more requests than ends. Where the start was counted,
-                // a `clear` may have forgotten it, and then all of the run goes there.
-                self.finish(end);
+                // The end is counted first, so a scrape in between never shows more requests than ends. If a
+                // `clear` forgot the series of the start, all of the run goes there.
+                self.finish(end, telemetry.and_then(|telemetry| telemetry.duration));
                 if let Some(telemetry) = telemetry {
                     self.record(telemetry);
                 }
@@ -233,9 +267,9 @@ impl Observer for LiveRun {
 
 impl Drop for LiveRun {
     fn drop(&mut self) {
-        self.finish(&End::dropped());
-        // Now that all observers were told of the end.
-        let health = self.collector.registry().health();
+        self.finish(&End::dropped(), None);
+        // All observers have been notified of the end by now.
+        let health = self.registry.health();
         health.observer_panics.add(self.run.observer_panics());
     }
 }
@@ -249,9 +283,9 @@ mod tests {
 
     use super::*;
 
-    /// A run that is observed by nobody.
+    /// Returns a run without observers.
     fn run() -> RunInfo {
-        // The only way to a `RunInfo`.
+        // An interceptor is the only way to get a `RunInfo`.
         struct Keep(Arc<Mutex<Option<RunInfo>>>);
         impl Interceptor for Keep {
             fn observe(&self, run: &RunInfo, _: &mut Observers) {
@@ -264,12 +298,18 @@ mod tests {
         kept.lock().unwrap().take().unwrap()
     }
 
+    fn start(collector: &Collector) -> LiveRun {
+        let registry = collector.registry().clone();
+        let first = registry.series(&Labels::none());
+        LiveRun::start(registry, first, &Arc::default(), &run(), None)
+    }
+
     #[test]
-    fn an_observer_that_is_never_told_of_the_end_ends_with_its_drop() {
+    fn an_observer_without_an_end_event_ends_when_dropped() {
         let collector = Collector::builder().build().unwrap();
-        let labelled = collector.with_labels(&Labels::none());
-        let active = || labelled.series().snapshot(0).streams.active;
-        let mut live = LiveRun::start(labelled.clone(), &Arc::default(), &run(), None);
+        let first = collector.registry().series(&Labels::none());
+        let active = || first.value.snapshot(0).streams.active;
+        let mut live = start(&collector);
         live.on_event(&Event::attempt_started(1));
         assert_eq!(active(), 1);
         drop(live);
@@ -279,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn every_end_is_counted_by_outcome_and_every_failure_by_type_whether_measured_or_not() {
+    fn every_end_is_counted_by_outcome_and_every_failure_by_type_measured_or_not() {
         let error = |failure| End::failed(&std::io::Error::other(failure));
         let violation = Violation::new("json", Severity::Fatal, "wrong");
         for (end, error_type) in [
@@ -313,7 +353,7 @@ mod tests {
             };
             let check = |collector: &Collector, runs, failed| {
                 let text = collector.expose();
-                // What never started does not finish.
+                // A run that never started does not finish.
                 assert_eq!(text.contains("streams_finished"), runs > 0);
                 for outcome in Outcome::ALL.iter().filter(|_| runs > 0) {
                     let count = if *outcome == end.outcome() { runs } else { 0 };
@@ -330,8 +370,7 @@ mod tests {
 
             let live = Collector::builder().build().unwrap();
             for telemetry in [None, Some(&telemetry)] {
-                let collector = live.with_labels(&Labels::none());
-                let mut live = LiveRun::start(collector, &Arc::default(), &run(), None);
+                let mut live = start(&live);
                 live.on_event(&Event::finished(&end, telemetry));
             }
             check(&live, 2, 2);

@@ -1,7 +1,7 @@
-//! Label sets: one cell for each label set, up to a limit, beyond which they share one.
+//! Label sets: one cell for each label set up to a limit, and one shared cell beyond it.
 //!
-//! A look-up that finds its cell allocates nothing. Whoever records holds the cell's `Arc`, so a
-//! cell that only the map holds is one that nobody writes: it can be dropped without losing a count.
+//! A look-up of an existing cell allocates nothing. Each recording thread holds the cell's `Arc`. A cell
+//! that only the map holds is therefore not written to, and can be dropped without losing a count.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,30 +10,30 @@ use std::time::{Duration, Instant};
 
 use crate::labels::Labels;
 
-/// The value of every label of the label set that takes what is too many.
+/// The value of every label of the shared label set beyond the limit.
 const OTHER: &str = "other";
 
-/// What belongs to one label set.
+/// The data of one label set.
 #[derive(Debug)]
 pub(crate) struct Cell<S> {
-    /// The defaults, then the labels of the call.
+    /// The default labels, then the labels of the call.
     pub(crate) labels: Labels,
     pub(crate) value: S,
-    /// Whether it was looked up since the last sweep.
+    /// `true` if the cell was looked up since the last sweep.
     used: AtomicBool,
-    /// The last sweep that found it used, in milliseconds since the map was made.
+    /// The time of the last sweep that found it used, in milliseconds since the map was created.
     used_at: AtomicU64,
     forgotten: AtomicBool,
 }
 
 impl<S> Cell<S> {
-    /// Whether the map was cleared since this cell was looked up.
+    /// Returns `true` if the map was cleared since this cell was looked up.
     pub(crate) fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::Relaxed)
     }
 
     fn touch(&self) {
-        // Mostly it is set, and reading it is cheaper than writing.
+        // Usually it is already set, and reading it is cheaper than writing.
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
@@ -50,13 +50,13 @@ pub(crate) struct LabelSets<S> {
 
 #[derive(Debug)]
 struct Map<S> {
-    /// By the canonical text of the labels of the call.
+    /// Cells by the canonical text of the labels of the call.
     cells: HashMap<Box<str>, Arc<Cell<S>>>,
-    /// The key of the cell that takes what is too many.
+    /// The key of the shared cell beyond the limit.
     other: Option<Box<str>>,
 }
 
-/// A cell, and whether it is the one for what is too many.
+/// A cell, and whether it is the shared one beyond the limit.
 pub(crate) struct Found<S> {
     pub(crate) cell: Arc<Cell<S>>,
     pub(crate) folded: bool,
@@ -75,10 +75,10 @@ impl<S> LabelSets<S> {
         }
     }
 
-    /// The cell of this label set, made if it is the first time and there is room.
+    /// Returns the cell of this label set. Creates it on first use if the limit allows.
     #[inline]
     pub(crate) fn get(&self, labels: &Labels, make: impl FnOnce() -> S) -> Found<S> {
-        // Keys are canonical, so what is found by the labels as they are is theirs.
+        // Keys are canonical, so a match by the unchanged labels is exact.
         let found = self.read().cells.get(labels.as_str()).map(Arc::clone);
         match found {
             Some(cell) => {
@@ -106,7 +106,7 @@ impl<S> LabelSets<S> {
                 return found(cell, true);
             }
         }
-        // Made before the lock is taken: others need not wait for it.
+        // Created before the lock is taken, to keep the lock short.
         let value = make();
         let map = &mut *self.write();
         if let Some(cell) = map.cells.get(&*key) {
@@ -132,13 +132,13 @@ impl<S> LabelSets<S> {
         found(cell, folded)
     }
 
-    /// All cells, by their labels.
+    /// Returns all cells, sorted by their labels.
     pub(crate) fn all(&self) -> Vec<Arc<Cell<S>>> {
         let cells = self.all_with(|_| ());
         cells.into_iter().map(|(cell, ())| cell).collect()
     }
 
-    /// All cells, by their labels, and what was read from each at a time when these were all.
+    /// Returns all cells, sorted by their labels, with a value read from each while the map was locked.
     pub(crate) fn all_with<R>(&self, read: impl Fn(&S) -> R) -> Vec<(Arc<Cell<S>>, R)> {
         let cell = |cell: &Arc<Cell<S>>| (Arc::clone(cell), read(&cell.value));
         let mut cells: Vec<_> = self.read().cells.values().map(cell).collect();
@@ -150,27 +150,27 @@ impl<S> LabelSets<S> {
         self.read().cells.len()
     }
 
-    /// Drops the cells that nobody uses and that `keep` does not want; says how many.
+    /// Drops unused cells that `keep` rejects. Returns the number of dropped cells.
     pub(crate) fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
-        // Foreign code, which may take its time, panic or record: not under the lock.
+        // The closure can be slow, panic or record, so it does not run under the lock.
         let labels = |cell: &Arc<Cell<S>>| cell.labels.clone();
         let all: Vec<Labels> = self.read().cells.values().map(labels).collect();
         let unwanted: HashSet<Labels> = all.into_iter().filter(|labels| !keep(labels)).collect();
         self.drop_if(|cell| unwanted.contains(&cell.labels))
     }
 
-    /// Drops the cells that nobody uses and that are not wanted; says how many.
+    /// Drops unused cells that match. Returns the number of dropped cells.
     fn drop_if(&self, unwanted: impl Fn(&Cell<S>) -> bool) -> usize {
         let map = &mut *self.write();
         let before = map.cells.len();
-        // Who is given the `Arc` is given it under the lock, so one that is unique stays so.
+        // `Arc`s are cloned only under the lock, so a unique one stays unique.
         map.cells
             .retain(|_, cell| Arc::get_mut(cell).is_none_or(|cell| !unwanted(cell)));
         map.other = map.other.take().filter(|key| map.cells.contains_key(key));
         before - map.cells.len()
     }
 
-    /// Drops the cells that nobody used for so long.
+    /// Drops cells that were not used for the timeout.
     pub(crate) fn sweep(&self, timeout: Duration, now: Instant) {
         let now = millis(now.saturating_duration_since(self.began));
         let timeout = millis(timeout);
@@ -186,13 +186,13 @@ impl<S> LabelSets<S> {
             }
             any_idle |= idle(cell);
         }
-        // Most sweeps find nothing, and then those who record are not held up.
+        // Most sweeps find nothing, and then recording is not blocked.
         if any_idle {
             self.drop_if(|cell| !cell.used.load(Ordering::Relaxed) && idle(cell));
         }
     }
 
-    /// Drops all cells. Those who still hold one are told so by [`Cell::is_forgotten`].
+    /// Drops all cells. Remaining holders see it through [`Cell::is_forgotten`].
     pub(crate) fn clear(&self) {
         let map = &mut *self.write();
         for (_, cell) in map.cells.drain() {
@@ -212,7 +212,7 @@ impl<S> LabelSets<S> {
 }
 
 impl<S> Map<S> {
-    /// Whether there is no room for one more; the cell for what is too many does not count.
+    /// Returns `true` if the limit is reached. The shared cell does not count.
     fn is_full(&self, max: usize) -> bool {
         self.cells.len() >= max.saturating_add(usize::from(self.other.is_some()))
     }
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_that_prometheus_holds_equal_share_a_cell() {
+    fn labels_that_prometheus_treats_as_equal_share_a_cell() {
         let sets = sets(10);
         for labels in [
             model("x"),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_many_shares_one_cell() {
+    fn label_sets_beyond_the_limit_share_one_cell() {
         let sets = sets(2);
         assert!(!add(&sets, &model("a")));
         assert!(!add(&sets, &model("b")));
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_set_that_is_called_other_is_the_one_for_what_is_too_many() {
+    fn a_label_set_named_other_is_the_shared_one() {
         let sets = sets(2);
         add(&sets, &model("other"));
         add(&sets, &model("b"));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn with_no_room_at_all_everything_is_other() {
+    fn with_a_limit_of_zero_everything_is_other() {
         let sets = sets(0);
         assert!(add(&sets, &model("a")));
         assert!(add(&sets, &model("b")));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_makes_room() {
+    fn dropping_a_cell_frees_its_place() {
         let sets = sets(1);
         add(&sets, &model("a"));
         assert!(add(&sets, &model("b")));
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_cell_says_so() {
+    fn a_cleared_cell_is_forgotten() {
         let sets = sets(1);
         let held = sets.get(&model("a"), Default::default).cell;
         assert!(!held.is_forgotten());
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_idle_is_swept() {
+    fn only_idle_cells_are_swept() {
         let sets = sets(10);
         let timeout = Duration::from_secs(60);
         let at = |seconds| sets.began + Duration::from_secs(seconds);

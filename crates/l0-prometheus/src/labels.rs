@@ -1,4 +1,4 @@
-//! Labels: a label set in the spelling of the text format, and which sets are the same.
+//! Labels: a label set in the spelling of the text format, and the equality of sets.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,12 +10,12 @@ use crate::names::check_label;
 
 /// A label set: names and values, sorted by name.
 ///
-/// A name may be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except those that have a meaning
-/// already: `le`, `quantile`, whatever begins with `__`, and the labels of L0's own metrics, `error_type`,
-/// `severity`, `rule`, `outcome`, `result`, `from` and `to`. A value may be any text, and is cut to 256 bytes.
+/// A name can be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except reserved ones: `le`, `quantile`,
+/// names that begin with `__`, and the labels of L0's own metrics, `error_type`, `severity`, `rule`, `outcome`,
+/// `result`, `from` and `to`. A value can be any text, and is cut to 256 bytes.
 ///
-/// To Prometheus an empty value is no label. So two sets that differ only by labels with empty values
-/// are counted as one, which is shown as it was first seen.
+/// Prometheus treats an empty value as a missing label. Two sets that differ only by labels with empty values
+/// are therefore counted as one, shown as it was first seen.
 ///
 /// ```
 /// use l0_prometheus::Labels;
@@ -26,26 +26,26 @@ use crate::names::check_label;
 /// assert_eq!(labels.get("model").as_deref(), Some("gpt-4"));
 ///
 /// let error = Labels::new([("le", "0.5")]).unwrap_err();
-/// assert!(error.to_string().starts_with("the label name `le` is reserved"));
+/// assert!(error.to_string().starts_with("label name `le` is reserved"));
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Labels {
-    /// `a="1",b="2"`: what stands between the braces. Equal sets have equal texts, so that one text
-    /// is the key, the thing compared and what is written out.
+    /// `a="1",b="2"`: the text between the braces. Equal sets have equal texts, so one text serves as key, for
+    /// comparison and as output.
     text: String,
 }
 
 impl Labels {
-    /// The longest value, in bytes: a longer one is cut at the end of a character.
+    /// The maximum length of a value, in bytes. Longer values are cut at a character boundary.
     pub const MAX_VALUE: usize = KeyList::MAX_VALUE;
 
-    /// Creates labels of these names and values, given in any order.
+    /// Creates labels with these names and values, in any order.
     ///
     /// # Errors
     ///
-    /// If a name is not allowed, is reserved, or is there twice.
+    /// Returns an error if a name is not allowed, is reserved, or is used twice.
     pub fn new<I, N, V>(labels: I) -> Result<Self, LabelError>
     where
         I: IntoIterator<Item = (N, V)>,
@@ -86,19 +86,24 @@ impl Labels {
         Pairs { rest: &self.text }.map(|pair| (pair.name, unescape(pair.value)))
     }
 
-    /// Returns whether there are no labels.
+    /// Returns `true` if there are no labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.text.is_empty()
     }
 
-    /// What stands between the braces.
+    /// Returns its buffer for reuse.
+    pub(crate) fn into_buffer(self) -> String {
+        self.text
+    }
+
+    /// Returns the text between the braces.
     pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The one text for all label sets that Prometheus holds equal once the defaults are added:
-    /// without values that say what is true anyway.
+    /// Returns the one text for all label sets that Prometheus treats as equal once the defaults are added. It
+    /// leaves out values that change nothing.
     pub(crate) fn canonical(&self, defaults: &Self) -> Cow<'_, str> {
         let says_something = |pair: &Pair<'_>| {
             let default = defaults.pair(pair.name);
@@ -114,7 +119,7 @@ impl Labels {
         Cow::Owned(text.0)
     }
 
-    /// These labels after the defaults that they do not override.
+    /// Returns these labels after the defaults that they do not override.
     pub(crate) fn after(&self, defaults: &Self) -> Self {
         let mut text = LabelsText::default();
         let kept = defaults
@@ -126,7 +131,7 @@ impl Labels {
         text.into()
     }
 
-    /// The same names, each with this value.
+    /// Returns the same names, each with this value.
     pub(crate) fn with_every_value(&self, value: &str) -> Self {
         let mut text = LabelsText::default();
         for pair in self.pairs() {
@@ -156,12 +161,18 @@ impl fmt::Debug for Labels {
     }
 }
 
-/// A text of labels while it is put together.
+/// A label text under construction.
 #[derive(Default)]
 pub(crate) struct LabelsText(String);
 
 impl LabelsText {
-    /// Adds a label. Names must come in ascending order, each once, and be checked.
+    /// Starts in an existing buffer.
+    pub(crate) fn in_buffer(mut buffer: String) -> Self {
+        buffer.clear();
+        Self(buffer)
+    }
+
+    /// Adds a label. Names must be validated, ascending and unique.
     pub(crate) fn push(&mut self, name: &str, value: &str) {
         let value = keys::cut(value, Labels::MAX_VALUE);
         self.0.reserve(name.len() + value.len() + 4);
@@ -191,7 +202,7 @@ impl From<LabelsText> for Labels {
     }
 }
 
-/// One label; the value is escaped.
+/// One label with its escaped value.
 struct Pair<'a> {
     name: &'a str,
     value: &'a str,
@@ -214,7 +225,7 @@ impl<'a> Iterator for Pairs<'a> {
                 _ => {}
             }
         };
-        // After the value come a quote and, unless it was the last, a comma.
+        // A quote follows the value, and a comma unless it was the last.
         self.rest = rest.get(end + 2..).unwrap_or_default();
         Some(Pair {
             name,
@@ -223,8 +234,12 @@ impl<'a> Iterator for Pairs<'a> {
     }
 }
 
-/// Appends a label value as the text format spells it.
+/// Appends a label value, escaped for the text format.
 pub(crate) fn escape_into(text: &mut String, value: &str) {
+    let is_special = |byte: u8| matches!(byte, b'\\' | b'"' | b'\n');
+    if !value.bytes().any(is_special) {
+        return text.push_str(value);
+    }
     let mut rest = value;
     while let Some(at) = rest.find(['\\', '"', '\n']) {
         text.push_str(&rest[..at]);
@@ -279,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_used_is_named() {
+    fn an_invalid_name_is_reported() {
         for (name, error) in [
             ("a-b", LabelError::Invalid("a-b".to_owned())),
             ("le", LabelError::Reserved("le".to_owned())),
@@ -347,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn what_prometheus_holds_equal_has_one_canonical_text() {
+    fn labels_that_prometheus_treats_as_equal_have_one_canonical_text() {
         let defaults = labels([("service", "app")]);
         let canonical = |call: &Labels| call.canonical(&defaults).into_owned();
         let plain = labels([("model", "x")]);

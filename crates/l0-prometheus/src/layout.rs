@@ -1,5 +1,5 @@
-//! Layout: how the list of quantities becomes metrics, derived once. What is recorded, written and
-//! documented comes from it.
+//! Layout: derives the metrics from the list of quantities, once. Recording, output and documentation all use
+//! it.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use l0_core::{End, Quantity, QuantityKind, Unit};
 
 use crate::number::scale;
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// As the text format spells it.
+    /// Returns the name of the type in the text format.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -28,25 +28,25 @@ impl Kind {
     }
 }
 
-/// How a quantity becomes a metric.
+/// The way a quantity becomes a metric.
 #[derive(Clone, Copy)]
 enum Form {
-    /// As its kind says: a sum is a counter, anything else a histogram.
+    /// By its kind: a sum becomes a counter, anything else a histogram.
     Kind,
-    /// A gauge: the value of the run that ended last.
+    /// A gauge with the value of the run that ended last.
     Last,
-    /// A histogram of the longest duration of each run, beside that of all of them.
+    /// A histogram of the longest duration of each run, in addition to that of all durations.
     Longest,
-    /// A counter of every run, measured or not, read from its end.
-    Ends(OfEnd),
-    /// A counter of every run, measured or not, by the models between which it went.
+    /// A counter of every run, measured or not, from how it ended.
+    Ends(EndLabel),
+    /// A counter of every run, measured or not, by the two models of a fallback.
     Fallbacks,
 }
 
-/// Gives the value of a label under which an end is counted, if it is.
-pub(crate) type OfEnd = fn(&End) -> Option<Cow<'static, str>>;
+/// Returns the label value under which the end of a run is counted, or `None` if it is not counted.
+pub(crate) type EndLabel = fn(&End) -> Option<Cow<'static, str>>;
 
-/// A metric whose name the guide fixes, or which is not just a quantity by its kind.
+/// A metric whose name the guide fixes, or that is not derived from the kind of its quantity.
 struct Fixed {
     quantity: &'static str,
     name: &'static str,
@@ -70,7 +70,7 @@ impl Fixed {
     }
 }
 
-/// Everything that is not derived. The guide's metrics come first, in its order.
+/// All metrics that are not derived. The guide's metrics come first, in its order.
 static FIXED: &[Fixed] = &[
     fixed(
         "duration",
@@ -81,7 +81,7 @@ static FIXED: &[Fixed] = &[
     fixed(
         "tokens.per_second",
         "tokens_per_second",
-        "Tokens generated per second, by the request that ended last",
+        "Tokens generated per second by the request that ended last",
     )
     .in_form(Form::Last),
     fixed(
@@ -130,23 +130,23 @@ static FIXED: &[Fixed] = &[
         "drift_detected_total",
         "Requests with drift",
     ),
-    // So far the guide.
+    // The guide's metrics end here.
     fixed(
         "fallbacks",
         "fallbacks_total",
-        "Fallbacks from one model to another, of runs measured or not",
+        "Fallbacks from one model to another, measured or not",
     )
     .in_form(Form::Fallbacks),
     fixed(
         FINISHED,
         "streams_finished_total",
-        "Runs finished, measured or not, by outcome",
+        "Finished runs by outcome, measured or not",
     )
     .in_form(Form::Ends(|end| Some(end.outcome().as_str().into()))),
     fixed(
         "failures",
         "failures_total",
-        "Runs failed, measured or not, by what went wrong",
+        "Failed runs by error type, measured or not",
     )
     .in_form(Form::Ends(|end| {
         end.is_failure().then(|| end.error_type()).flatten()
@@ -154,7 +154,7 @@ static FIXED: &[Fixed] = &[
     fixed(
         "tokens.wasted",
         "wasted_tokens_total",
-        "Tokens of attempts that a retry or a fallback threw away",
+        "Tokens of attempts discarded by a retry or a fallback",
     ),
     fixed(
         "inter_token",
@@ -164,14 +164,14 @@ static FIXED: &[Fixed] = &[
     .in_form(Form::Longest),
 ];
 
-/// The quantity of the ends of runs.
-pub(crate) const FINISHED: &str = "runs";
+/// The quantity that counts the ends of runs.
+const FINISHED: &str = "runs";
 
-/// The labels of fallbacks: the model that is given up, and the one that is asked next.
+/// The labels of fallbacks: the model given up and the model tried next.
 pub(crate) const FALLBACK_LABELS: [&str; 2] = ["from", "to"];
 
-/// The quantities as metrics, in the order in which they are written, and by form: a series has an array
-/// for each form, in the same order.
+/// The quantities as metrics: in output order, and by form. A series has an array for each form, in the same
+/// order.
 #[derive(Default)]
 pub(crate) struct Layout {
     pub(crate) rows: Vec<Row>,
@@ -179,21 +179,23 @@ pub(crate) struct Layout {
     pub(crate) last: Vec<&'static Quantity>,
     pub(crate) histograms: Vec<HistogramRow>,
     pub(crate) breakdowns: Vec<&'static Quantity>,
-    pub(crate) ends: Vec<(&'static Quantity, OfEnd)>,
+    pub(crate) ends: Vec<(&'static Quantity, EndLabel)>,
+    /// The index of the end that counts all runs.
+    pub(crate) finished: Option<usize>,
 }
 
 /// A quantity as a metric.
 pub(crate) struct Row {
-    /// Without the prefix.
+    /// The name without the prefix.
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
-    /// The labels that it has besides those of the label set.
+    /// The labels in addition to those of the label set.
     pub(crate) own: Vec<&'static str>,
     pub(crate) place: Place,
 }
 
-/// Where a series keeps what a metric says: the place in the list of its form.
+/// The place of a metric's value in a series: the index in the list of its form.
 #[derive(Clone, Copy)]
 pub(crate) enum Place {
     Sum { at: usize, scale: f64 },
@@ -208,12 +210,12 @@ pub(crate) enum Place {
 #[derive(Clone, Copy)]
 pub(crate) struct HistogramRow {
     pub(crate) quantity: &'static Quantity,
-    /// Whether it has the longest duration of each run only.
+    /// `true` if it has only the longest duration of each run.
     pub(crate) longest: bool,
 }
 
 impl HistogramRow {
-    /// Whether each of its values is that of a run, or of an attempt.
+    /// Returns `true` if each of its values belongs to one run or attempt.
     pub(crate) fn is_of_runs(&self) -> bool {
         self.longest || self.quantity.kind != QuantityKind::Distribution
     }
@@ -254,6 +256,9 @@ impl Layout {
             Form::Fallbacks => (Kind::Counter, Place::Fallbacks),
             Form::Ends(of_end) => {
                 let at = push(&mut self.ends, (quantity, of_end));
+                if quantity.name == FINISHED {
+                    self.finished = Some(at);
+                }
                 (Kind::Counter, Place::Ends(at))
             }
             _ if quantity.is_labelled() => {
@@ -286,14 +291,14 @@ impl Layout {
     }
 }
 
-/// Adds one, and gives its place.
+/// Adds an item and returns its index.
 fn push<T>(all: &mut Vec<T>, one: T) -> usize {
     all.push(one);
     all.len() - 1
 }
 
-/// The name of a metric, by Prometheus's conventions: the quantity's words, then its unit unless they
-/// say it, then `total` if it is a counter.
+/// Derives the name of a metric by Prometheus's conventions: the words of the quantity, its unit unless they
+/// contain it, and `total` for a counter.
 fn derive_name(quantity: &str, unit: Unit, kind: QuantityKind) -> String {
     let counter = kind == QuantityKind::Sum;
     let mut name = quantity.replace('.', "_");
@@ -330,7 +335,11 @@ mod tests {
     fn every_quantity_is_a_metric() {
         let named = |name| Quantity::ALL.iter().any(|one| one.name == name);
         for fixed in FIXED {
-            assert!(named(fixed.quantity), "{} is no quantity", fixed.quantity);
+            assert!(
+                named(fixed.quantity),
+                "{} is not a quantity",
+                fixed.quantity
+            );
         }
         let besides = FIXED
             .iter()

@@ -28,80 +28,85 @@
 //! # }
 //! ```
 //!
-//! # Ways in
+//! # Recording runs
 //!
-//! An interceptor, as above, records every run by itself, and shows live ones.
-//! [`Collector::interceptor`] is the one without labels of runs. Without an interceptor,
-//! [`Collector::record`] counts the telemetry of a run that has ended, under labels of its own;
-//! [`Collector::with_labels`] is for labels that stay the same. Take one of them: a run that is
-//! recorded twice counts twice. [`Registry`] holds custom metrics besides.
+//! Add an interceptor, as above, to record every run and to see live runs. [`Collector::interceptor`] adds no
+//! labels of its own. Without an interceptor, [`Collector::record`] counts the telemetry of a finished run
+//! under the labels that you pass. [`Collector::with_labels`] does the same for labels that do not change. Use
+//! one of these: a run that is recorded twice counts twice. [`Registry`] also holds custom metrics.
 //!
-//! # Ways out
+//! # Exposing metrics
 //!
-//! [`Collector::expose`] gives the text, to be served as [`CONTENT_TYPE`], and
-//! [`Collector::expose_openmetrics`] the other format, which can lead from a bucket to a run. A
-//! [`Collector`] is also a [`prometheus::core::Collector`], and joins an existing registry. With the
-//! feature `axum`, `metrics_route` is the whole route.
+//! [`Collector::expose`] returns the text format; serve it as [`CONTENT_TYPE`].
+//! [`Collector::expose_openmetrics`] returns OpenMetrics, whose exemplars link a bucket to a run. A
+//! [`Collector`] is also a [`prometheus::core::Collector`], so it can join an existing registry. With the
+//! feature `axum`, `metrics_route` is a complete route.
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | feature | default | adds |
 //! |---|---|---|
-//! | `axum` | no | `metrics_route`: the metrics as a route of axum, compressed if asked for |
-//! | `protobuf` | no | with `axum`, protobuf for those who ask; switches on that feature of `prometheus` |
+//! | `axum` | no | `metrics_route`: the metrics as an axum route, compressed on request |
+//! | `protobuf` | no | with `axum`, protobuf for clients that prefer it; enables that feature of `prometheus` |
 //!
 //! # Metrics
 //!
-//! With the default prefix. Each has the labels of its label set; some have one more.
+//! Names are shown with the default prefix. Each metric has the labels of its label set; some have one or two
+//! more.
 //!
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Prometheus](https://docs.rs/l0-core/latest/l0_core/guide/prometheus/)
 #![doc = include_str!("../METRICS.md")]
 //!
-//! The first 14 are the guide's. The others are named after the [quantities](l0_core::Quantity) of
-//! `l0-core`: their name, their unit unless the name has it, and `total` if they add up; one more
-//! quantity is one more metric.
+//! The first 14 come from the guide. The others are named after the [quantities](l0_core::Quantity) of
+//! `l0-core`: the quantity's name, its unit unless the name contains it, and `total` for sums. Each new
+//! quantity adds one metric.
 //!
 //! `l0_streams_*`, `l0_stream_oldest_seconds`, `l0_failures_total`, `l0_fallbacks_total` and
-//! `l0_backoff_seconds_total` are of all runs that an interceptor sees, measured or not. In every scrape,
-//! what started has finished or is active, and no more runs were measured than have finished. Time that runs are live, and wait for a
-//! retry, counts while it goes by. The oldest live run is that of its label set, and absent if none is
-//! live. By [`Collector::record`], a run that failed is counted in `l0_failures_total` too, and its fallbacks in
-//! `l0_fallbacks_total`. The last two metrics
-//! are about the collector itself. All others are of measured runs, and are counted
-//! when these end, so that their ratios hold at any sample rate.
+//! `l0_backoff_seconds_total` cover all runs that an interceptor sees, measured or not. In every scrape, each
+//! started run is either finished or active, and there are at least as many finished runs as measured ones. The
+//! time that runs are live or wait for a retry is counted as it passes. The oldest live run is reported for
+//! each label set, and is absent if no run is live. `l0_streams_stalled` is present only if the
+//! [builder](PrometheusBuilder::stalls) defines a stall. [`Collector::record`] also counts a failed run in
+//! `l0_failures_total` and its fallbacks in `l0_fallbacks_total`. The last two metrics describe the collector
+//! itself. All others cover measured runs and are counted when a run ends, so their ratios hold at any sample
+//! rate.
 //!
-//! An interceptor counts a run that fell back under the labels of each of its sources: what attempts
-//! measured under those of the source that made them; requests, durations, times to first token and
-//! failures under those of the source that was tried last; and what started, is active or finished, and
-//! fallbacks, under those of the start. A call counts as a stream of one answer.
+//! An interceptor counts a run with fallbacks under the labels of each of its sources. Measurements of attempts
+//! go to the source that made them. Requests, durations, times to first token and failures go to the source
+//! that was tried last. Started, active and finished runs, and fallbacks, go to the labels known at the start.
+//! A call counts as a stream with one answer.
 //!
-//! A failure is a run that failed, timed out, was truncated or reached a limit. Its `error_type` is what
-//! [`End::error_type`](l0_core::End::error_type) says, the same words as OpenTelemetry's `error.type`:
-//! `401`, `rate_limited`, `timeout`, `zero_output`, `guardrail_violation`, `refused` and so on.
+//! A failure is a run that failed, timed out, was truncated or reached a limit. Its `error_type` is that of
+//! [`End::error_type`](l0_core::End::error_type), with the same values as OpenTelemetry's `error.type`: `401`,
+//! `rate_limited`, `timeout`, `zero_output`, `guardrail_violation`, `refused` and so on.
 //!
-//! Unknown is absent, never 0: a run without a token adds nothing to `l0_time_to_first_token_seconds`.
-//! Counters start at 0 when their label set is first seen. `rate` and `increase` see the first event
-//! only if a scrape comes before it: for label sets that are known, call
-//! [`with_labels`](Collector::with_labels) at start-up. Counters by `error_type` and by `rule`, and of
-//! fallbacks, appear with their first event, and those of started and active runs and of back-off with the first run. The
-//! first 64 values of such a label are told apart in a label set; further ones are counted under
-//! `other`, as is what a newer version wrote and this one does not know. Values of labels are cut to 256
-//! bytes. A counter that reaches the largest number, 2^64 of its units (584 years for durations, which are
-//! added up in nanoseconds), stays there.
+//! Unknown values are absent, never 0: a run without a token adds nothing to `l0_time_to_first_token_seconds`.
+//! Counters start at 0 when their label set is first seen. `rate` and `increase` see the first event only if a
+//! scrape comes before it, so call [`with_labels`](Collector::with_labels) at start-up for label sets that you
+//! know. Counters by `error_type`, by `rule` and of fallbacks appear with their first event. Those of started
+//! and active runs and of back-off appear with the first run. A label set keeps the first 64 values of each of
+//! these labels. Further values are counted under `other`, as are values from a newer version that this one
+//! does not know. Label values are cut to 256 bytes. A counter that reaches its maximum stays there: 2^64 of
+//! its units, or 584 years for durations, which are summed in nanoseconds.
 //!
-//! `l0_tokens_per_second` is the guide's gauge: the run that ended last wins, and instances cannot be
-//! added up. For dashboards use the histogram `l0_output_tokens_per_second`, or
-//! `rate(l0_tokens_total[5m])`.
+//! `l0_tokens_per_second` is the guide's gauge: the run that ended last sets it, and it cannot be summed over
+//! instances. For dashboards, use the histogram `l0_output_tokens_per_second` or `rate(l0_tokens_total[5m])`.
 //!
-//! `l0_inter_token_seconds` is filled from the [`Distribution`](l0_core::Distribution) of a run, at its
-//! end: its sum and count are exact, and a gap up to 4 % below a bound may be counted above it. To show
-//! gaps and tokens earlier would cost time for each token; that a long run is live, and whether it
-//! waits for a retry, shows at once.
+//! `l0_inter_token_seconds` is filled from the [`Distribution`](l0_core::Distribution) of a run when the run
+//! ends. Its sum and count are exact; a gap up to 4 % below a bound can be counted above it. Reporting gaps and
+//! tokens earlier would cost time for each token. Live runs and their waits for retries are visible
+//! immediately.
 //!
 //! # Cost
 //!
-//! `cargo bench -p l0-bench --bench prometheus` measures what it costs: well below a microsecond to
-//! count a run, whether there are one or 10,000 label sets, and no allocation unless the label set is
-//! new; a few milliseconds to write a thousand label sets, for which those who record do not wait.
+//! Run `cargo bench -p l0-bench --bench prometheus` to measure the cost. Counting a run takes well below a
+//! microsecond, with one label set or 10,000, and allocates only if the label set is new. Writing a thousand
+//! label sets takes a few milliseconds, and does not block recording.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod buckets;
@@ -121,24 +126,25 @@ mod metrics;
 mod names;
 mod number;
 mod registry;
+mod roster;
 #[cfg(feature = "axum")]
 mod route;
 mod series;
 
 pub use buckets::Buckets;
-pub use builder::Builder;
+pub use builder::PrometheusBuilder;
 pub use collector::{Collector, LabelledCollector};
 pub use error::{BuildError, LabelError, MetricError};
 pub use exemplar::Trace;
-pub use interceptor::MetricsInterceptor;
+pub use interceptor::PrometheusInterceptor;
 pub use labels::Labels;
 pub use registry::Registry;
 #[cfg(feature = "axum")]
 pub use route::metrics_route;
 
-/// The content type of what [`Collector::expose`] gives.
+/// The content type of the text that [`Collector::expose`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The content type of what [`Collector::expose_openmetrics`] gives.
+/// The content type of the text that [`Collector::expose_openmetrics`] returns.
 pub const OPENMETRICS_CONTENT_TYPE: &str =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -1,41 +1,47 @@
-//! The metrics of runs, and how each is read from a series.
+//! The metrics of runs, and how to read each of them from a series.
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::histogram::HistogramView;
-use crate::layout::{FINISHED, Kind, LAYOUT, Place};
-use crate::number::{Count, Units};
+use crate::layout::{Kind, LAYOUT, Place};
+use crate::number::{Count, Number, Units};
 use crate::series::{Series, Snapshot};
 
-/// What a sample says.
+/// The value of a sample.
 #[derive(Clone, Copy)]
 pub(crate) enum Value<'a> {
     Count(u64),
-    Number(f64),
+    Number(Number),
     Histogram(HistogramView<'a>),
+}
+
+impl Value<'_> {
+    fn of(number: f64) -> Self {
+        Self::Number(number.into())
+    }
 }
 
 /// One metric of runs.
 pub(crate) struct Metric {
-    /// Without the prefix.
+    /// The name without the prefix.
     pub(crate) name: Cow<'static, str>,
     pub(crate) kind: Kind,
     pub(crate) help: &'static str,
-    /// The labels that it has besides those of the label set.
+    /// The labels in addition to those of the label set.
     pub(crate) own: Vec<&'static str>,
     read: Read,
 }
 
-/// Where a metric is read from.
+/// The source of a metric's samples.
 #[derive(Clone, Copy)]
 enum Read {
     Quantity(Place),
     Own(fn(&Snapshot) -> Option<Value<'static>>),
 }
 
-/// Takes the samples of one metric and one label set: the values of the metric's own labels, and what
-/// the sample says.
+/// A callback for the samples of one metric and one label set: the values of the metric's own labels, and the
+/// sample's value.
 type Samples<'a> = dyn FnMut(&[&str], Value<'_>) + 'a;
 
 impl Metric {
@@ -69,21 +75,22 @@ impl Metric {
         match place {
             Place::Sum { at, scale: 1.0 } => samples(&[], Value::Count(series.sums[at].get())),
             Place::Sum { at, scale } => {
-                samples(&[], Value::Number(series.sums[at].get() as f64 / scale));
+                let sum = Number::of_units(series.sums[at].get(), scale);
+                samples(&[], Value::Number(sum));
             }
             Place::Last(at) => {
                 let last = series.last[at].get();
                 if !last.is_nan() {
-                    samples(&[], Value::Number(last));
+                    samples(&[], Value::Number(last.into()));
                 }
             }
             Place::Histogram(at) => samples(&[], Value::Histogram(series.histograms[at].view())),
             Place::Breakdown { at, scale: 1.0 } => series.breakdowns[at].each(&mut count_by),
             Place::Breakdown { at, scale } => series.breakdowns[at].each(&mut |values, sum| {
-                samples(values, Value::Number(sum.as_f64() / scale));
+                samples(values, Value::Number((sum.as_f64() / scale).into()));
             }),
-            Place::Ends(at) if LAYOUT.ends[at].0.name == FINISHED => {
-                // No end is known where no start is.
+            Place::Ends(at) if LAYOUT.finished == Some(at) => {
+                // Without a start, no end is known.
                 let finished = snapshot.finished.iter();
                 let finished = finished.filter(|_| snapshot.streams().is_some());
                 finished.for_each(|(value, count)| samples(&[value], Value::Count(*count)));
@@ -94,7 +101,7 @@ impl Metric {
     }
 }
 
-/// How many runs were counted. The guide's first metric, and not a quantity of a run.
+/// The number of counted runs. It is the guide's first metric, and not a quantity of a run.
 const REQUESTS: Metric = Metric::own(
     "requests_total",
     Kind::Counter,
@@ -102,41 +109,47 @@ const REQUESTS: Metric = Metric::own(
     |snapshot| Some(Value::Count(snapshot.requests)),
 );
 
-/// What is counted while runs are live.
-const LIVE: [Metric; 5] = [
+/// The metrics that are counted while runs are live.
+const LIVE: [Metric; 6] = [
     Metric::own(
         "backoff_seconds_total",
         Kind::Counter,
-        "Time that runs waited for retries in seconds, measured or not, live ones included",
-        |snapshot| snapshot.streams.backoff_seconds.map(Value::Number),
+        "Time that runs waited for retries in seconds, measured or not, including live runs",
+        |snapshot| snapshot.streams.backoff_seconds.map(Value::of),
     ),
     Metric::own(
         "streams_active_seconds_total",
         Kind::Counter,
-        "Time that runs were live in seconds, measured or not, live ones included",
-        |snapshot| Some(Value::Number(snapshot.streams()?.active_seconds)),
+        "Time that runs were live in seconds, measured or not, including live runs",
+        |snapshot| Some(Value::of(snapshot.streams()?.active_seconds)),
     ),
     Metric::own(
         "streams_started_total",
         Kind::Counter,
-        "Runs started, measured or not",
+        "Started runs, measured or not",
         |snapshot| Some(Value::Count(snapshot.streams()?.started)),
     ),
     Metric::own(
         "streams_active",
         Kind::Gauge,
-        "Runs started and not finished, measured or not",
+        "Runs that have started and not finished, measured or not",
         |snapshot| Some(Value::Count(snapshot.streams()?.active)),
     ),
     Metric::own(
         "stream_oldest_seconds",
         Kind::Gauge,
         "Age of the oldest live run in seconds, measured or not",
-        |snapshot| snapshot.streams.oldest_seconds.map(Value::Number),
+        |snapshot| snapshot.streams.oldest_seconds.map(Value::of),
+    ),
+    Metric::own(
+        "streams_stalled",
+        Kind::Gauge,
+        "Live runs with a silent source, if stalls are counted",
+        |snapshot| snapshot.streams()?.stalled.map(Value::Count),
     ),
 ];
 
-/// All metrics of runs, in the order in which they are written.
+/// All metrics of runs, in output order.
 pub(crate) static METRICS: LazyLock<Vec<Metric>> = LazyLock::new(|| {
     let quantities = LAYOUT.rows.iter().map(|row| Metric {
         name: row.name.clone(),
@@ -152,7 +165,7 @@ pub(crate) static METRICS: LazyLock<Vec<Metric>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What a registry counts about itself. It has the default labels only.
+/// The registry's own counters. They have only the default labels.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     pub(crate) overflow: Count,
@@ -166,9 +179,9 @@ impl Health {
     }
 }
 
-/// One count of [`Health`].
+/// One counter of [`Health`].
 pub(crate) struct HealthMetric {
-    /// Without the prefix.
+    /// The name without the prefix.
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
     pub(crate) read: fn(&Health) -> u64,
@@ -178,12 +191,12 @@ pub(crate) struct HealthMetric {
 pub(crate) static HEALTH: [HealthMetric; 2] = [
     HealthMetric {
         name: "series_overflow_total",
-        help: "Look-ups of label sets beyond the limit, counted under other",
+        help: "Look-ups of label sets beyond the limit, counted as other",
         read: |health| health.overflow.get(),
     },
     HealthMetric {
         name: "observer_panics_total",
-        help: "Panics of observers that runs contained",
+        help: "Panics of observers, contained by their run",
         read: |health| health.observer_panics.get(),
     },
 ];
@@ -196,7 +209,7 @@ mod tests {
 
     use super::*;
 
-    /// What `METRICS.md` is to say.
+    /// Returns the expected content of `METRICS.md`.
     fn table() -> String {
         let runs = METRICS
             .iter()
@@ -204,7 +217,7 @@ mod tests {
         let health = HEALTH
             .iter()
             .map(|one| (one.name, Kind::Counter, &[][..], one.help));
-        let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
+        let mut table = "| metric | type | labels | help |\n|---|---|---|---|\n".to_owned();
         for (name, kind, own, help) in runs.chain(health) {
             let own: Vec<_> = own.iter().map(|label| format!("`{label}`")).collect();
             let (kind, own) = (kind.as_str(), own.join(", "));
@@ -222,7 +235,7 @@ mod tests {
         assert_eq!(
             fs::read_to_string(path).unwrap(),
             table(),
-            "the list of quantities has changed: L0_WRITE=1 cargo test -p l0-prometheus --lib"
+            "METRICS.md is out of date; run: L0_WRITE=1 cargo test -p l0-prometheus --lib"
         );
     }
 
@@ -265,7 +278,7 @@ mod tests {
         assert!(HEALTH.iter().all(|metric| names.insert(metric.name)));
     }
 
-    /// A caller's label can never repeat one of a metric.
+    /// A caller's label can never repeat a label of a metric.
     #[test]
     fn labels_of_metrics_are_reserved() {
         for label in METRICS.iter().flat_map(|metric| &metric.own) {

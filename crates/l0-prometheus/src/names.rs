@@ -1,37 +1,37 @@
-//! Names: what Prometheus allows, and what is taken.
+//! Names: the rules of Prometheus, and reserved names.
 
 use l0_core::{KeyRules, Quantity};
 
 use crate::error::LabelError;
 use crate::layout::FALLBACK_LABELS;
 
-/// Which metadata keys can be labels, under their own names.
+/// The rules for metadata keys that become labels under their own names.
 pub(crate) const KEYS: KeyRules = KeyRules::new(
     |key| is_label_name(key).then(|| key.to_owned()),
     "of the form [a-zA-Z_][a-zA-Z0-9_]*: letters, digits and underscores",
 )
 .reserved(is_reserved);
 
-/// Whether Prometheus allows this as the name of a metric.
+/// Returns `true` if Prometheus allows this metric name.
 pub(crate) fn is_metric_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
 }
 
-/// Whether Prometheus allows this as the name of a label.
+/// Returns `true` if Prometheus allows this label name.
 fn is_label_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     !name.is_empty() && !name.as_bytes()[0].is_ascii_digit() && name.bytes().all(allowed)
 }
 
-/// Whether the format or a metric of runs gives the name a meaning.
+/// Returns `true` if the format or a metric of runs uses the name.
 fn is_reserved(name: &str) -> bool {
     let of_format = name.starts_with("__") || name == "le" || name == "quantile";
     let of_fallbacks = FALLBACK_LABELS.contains(&name);
     of_format || of_fallbacks || Quantity::ALL.iter().any(|one| one.labels().contains(&name))
 }
 
-/// Gives the name back if a caller may use it.
+/// Returns the name if a caller can use it.
 pub(crate) fn check_label(name: &str) -> Result<&str, LabelError> {
     if !is_label_name(name) {
         Err(LabelError::Invalid(name.to_owned()))
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_mean_something_are_reserved() {
+    fn names_with_a_meaning_are_reserved() {
         for name in [
             "le",
             "quantile",

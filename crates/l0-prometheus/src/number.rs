@@ -1,16 +1,16 @@
-//! Numbers that many threads write: counters and floating-point cells; and the whole units in which
-//! quantities are added up, so that sums are exact.
+//! Numbers that many threads write: counters and floating-point cells; and the whole units in which quantities
+//! are summed exactly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use l0_core::{Money, Unit, Value};
 
-/// Adds to a number, which stays at the largest there is. Whoever sees it afterwards sees what was
-/// counted before.
+/// Adds to a number, which stops at its maximum. A reader that sees the sum also sees everything counted
+/// before.
 #[inline]
 pub(crate) fn add(number: &AtomicU64, n: u64) {
-    /// So many threads at once do not come from here to the end.
+    /// Too far from the maximum for concurrent additions to overflow.
     const FAR: u64 = u64::MAX / 2;
 
     if n < FAR && number.load(Ordering::Relaxed) < FAR {
@@ -21,14 +21,14 @@ pub(crate) fn add(number: &AtomicU64, n: u64) {
     }
 }
 
-/// A count that only grows, up to the largest number there is.
+/// A count that only grows, up to its maximum.
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
 impl Count {
     #[inline]
     pub(crate) fn add(&self, n: u64) {
-        // Most of what a run could add is zero, and reading the number is much cheaper than writing.
+        // Most additions are zero, and reading is much cheaper than writing.
         if n > 0 {
             add(&self.0, n);
         }
@@ -44,8 +44,8 @@ impl Count {
     }
 }
 
-/// A sum of numbers that each are whole units and a part of one, so that it is exact without a lock: the
-/// parts have a sum of their own.
+/// An exact sum of numbers made of whole units and a fraction. The fractions have their own sum, so no lock is
+/// needed.
 #[derive(Debug, Default)]
 pub(crate) struct Exact {
     whole: AtomicU64,
@@ -69,7 +69,7 @@ impl Exact {
     }
 }
 
-/// Whole units, and how many parts of 10^-9 of one.
+/// Whole units, and a fraction in parts of 10^-9.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Units {
     pub(crate) whole: u64,
@@ -77,7 +77,7 @@ pub(crate) struct Units {
 }
 
 impl Units {
-    /// Takes a number; of money, billionths.
+    /// Converts a number; of money, to billionths.
     pub(crate) fn of(value: Value<'_>) -> Self {
         let Value::Amount(money) = value else {
             return Self {
@@ -98,10 +98,10 @@ impl Units {
     }
 }
 
-/// How many steps of money are a billionth.
+/// The number of money steps in one billionth.
 const PARTS: u128 = 10_u128.pow(Money::DECIMALS - 9);
 
-/// A floating-point number.
+/// A floating-point number that many threads write.
 #[derive(Debug)]
 pub(crate) struct Float(AtomicU64);
 
@@ -135,19 +135,63 @@ impl Float {
     }
 }
 
-/// A duration in whole nanoseconds, as sums of durations are kept; enough for 584 years.
-#[inline]
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+/// A number as it is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Number {
+    Float(f64),
+    /// Whole units, with this many digits after the decimal point.
+    Decimal(u64, u32),
 }
 
-/// How many nanoseconds a second has.
+impl Number {
+    /// Creates a number from whole units and the number of units in one.
+    pub(crate) fn of_units(units: u64, scale: f64) -> Self {
+        let digits = match scale {
+            scale if scale > THOUSANDTHS => 9,
+            scale if scale > 1.0 => 3,
+            _ => 0,
+        };
+        Self::Decimal(units, digits)
+    }
+
+    pub(crate) fn as_f64(self) -> f64 {
+        match self {
+            Self::Float(number) => number,
+            Self::Decimal(units, digits) => units as f64 / 10_u64.pow(digits) as f64,
+        }
+    }
+}
+
+impl From<f64> for Number {
+    /// Uses a decimal without fraction if it is exact, because that is much faster to write.
+    fn from(number: f64) -> Self {
+        /// Above this, a float cannot represent every whole number.
+        const LARGE: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
+        let thousandths = (number * THOUSANDTHS).round();
+        let is_exact = (thousandths / THOUSANDTHS).to_bits() == number.to_bits();
+        if is_exact && (0.0..LARGE).contains(&thousandths) {
+            Self::Decimal(thousandths as u64, 3)
+        } else {
+            Self::Float(number)
+        }
+    }
+}
+
+/// Converts a duration to whole nanoseconds, the unit of all sums of durations; enough for 584 years.
+#[inline]
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000_000);
+    seconds.saturating_add(duration.subsec_nanos().into())
+}
+
+/// Nanoseconds in a second.
 pub(crate) const NANOS: f64 = 1e9;
 
-/// Telemetry gives rates to three decimals.
+/// Telemetry reports rates with three decimals.
 pub(crate) const THOUSANDTHS: f64 = 1e3;
 
-/// How many whole units make one of what a quantity is measured in.
+/// Returns the number of whole units in one unit of a quantity.
 pub(crate) const fn scale(unit: Unit) -> f64 {
     match unit {
         Unit::Each(_) => 1.0,
@@ -156,7 +200,7 @@ pub(crate) const fn scale(unit: Unit) -> f64 {
     }
 }
 
-/// A value in whole units.
+/// Converts a value to whole units.
 #[inline]
 pub(crate) fn units(value: Value<'_>) -> u64 {
     match value {

@@ -1,11 +1,11 @@
-//! Registry: holds the series of runs and the custom metrics, and writes them out.
+//! The registry: holds the series of runs and the custom metrics, and writes them.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use l0_core::{RunInfo, Telemetry};
+use l0_core::{RunInfo, Stalls, Telemetry};
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
@@ -21,9 +21,9 @@ use crate::layout::Kind;
 use crate::metrics::{HEALTH, Health, METRICS, Value};
 use crate::series::Series;
 
-/// Holds the metrics of runs, and custom metrics beside them. Clones share what is recorded.
+/// Holds the metrics of runs and custom metrics. Clones share what is recorded.
 ///
-/// It is what a [`Collector`](crate::Collector) keeps its metrics in, and can be used by itself:
+/// A [`Collector`](crate::Collector) keeps its metrics in a registry. You can also use one on its own:
 ///
 /// ```
 /// use l0_core::Telemetry;
@@ -45,37 +45,36 @@ use crate::series::Series;
 /// # }
 /// ```
 ///
-/// The first use of a custom metric settles its type and its help text: a later use with the same name
-/// and another of these is an error. Its label sets are limited like those of runs, each metric by
-/// itself.
+/// The first use of a custom metric fixes its type and its help text: a later use of the name with another type
+/// or help text is an error. Each custom metric has its own limit of label sets, the same as for runs.
 #[derive(Clone)]
 pub struct Registry(Arc<Shared>);
 
 struct Shared {
-    /// Of each histogram of runs.
+    /// The bounds of each histogram of runs.
     bounds: Box<[Arc<UnitBounds>]>,
-    /// Of the metrics of runs, with the prefix.
+    /// The names of the metrics of runs, with the prefix.
     names: Box<[String]>,
-    /// Of [`HEALTH`], with the prefix.
+    /// The names of [`HEALTH`], with the prefix.
     health_names: Box<[String]>,
     descs: Vec<Desc>,
     defaults: Labels,
     idle_timeout: Option<Duration>,
     exemplars: bool,
     trace_of: Option<TraceOf>,
+    stalls: Option<Stalls>,
     runs: LabelSets<Series>,
     custom: CustomMetrics,
     health: Health,
-    /// How long the last exposition was.
+    /// The length of the last exposition, in bytes.
     exposed: AtomicUsize,
 }
 
-/// The name of a metric that is described and never written, of which no other default labels have the
-/// same.
+/// Returns the name of a metric that is described but never written. It is unique to these default labels.
 ///
-/// The `prometheus` crate takes two collectors for one if the hashes of their descriptions have one sum, and
-/// labels that differ in their last character only, such as `web-1` and `web-2`, have hashes that are so
-/// much alike that their sums may be the same.
+/// The `prometheus` crate treats two collectors as the same if the hashes of their descriptions have the same
+/// sum. Labels that differ only in their last character, such as `web-1` and `web-2`, have hashes so similar
+/// that their sums can be equal.
 fn identity(defaults: &Labels) -> String {
     let mut hasher = DefaultHasher::new();
     for label in defaults.iter() {
@@ -84,7 +83,7 @@ fn identity(defaults: &Labels) -> String {
     format!("collector_{:016x}", hasher.finish())
 }
 
-/// What a registry is made from: checked by the builder.
+/// The settings of a registry, validated by the builder.
 pub(crate) struct Settings {
     pub(crate) prefix: String,
     pub(crate) labels: Labels,
@@ -92,6 +91,8 @@ pub(crate) struct Settings {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) exemplars: bool,
     pub(crate) trace_of: Option<TraceOf>,
+    /// `None` if stalls are not counted.
+    pub(crate) stalls: Option<Stalls>,
 }
 
 impl Registry {
@@ -103,20 +104,21 @@ impl Registry {
             idle_timeout,
             exemplars,
             trace_of,
+            stalls,
         } = settings;
         let full = |name: &str| format!("{prefix}_{name}");
         let metrics = &*METRICS;
         let runs = metrics.iter().map(|one| (&*one.name, one.help, &*one.own));
         let health = HEALTH.iter().map(|one| (one.name, one.help, &[][..]));
         let identity = identity(&defaults);
-        let identity = (&*identity, "Tells collectors apart", &[][..]);
+        let identity = (&*identity, "Distinguishes collectors", &[][..]);
         let descs = runs.chain(health).chain([identity]);
         let descs = descs.filter_map(|(name, help, own)| {
             let own = own.iter().map(|label| (*label).to_owned()).collect();
             let constant = defaults
                 .iter()
                 .map(|(name, value)| (name.into(), value.into()));
-            // Names and labels were checked, so none is left out.
+            // Names and labels are validated, so none is left out.
             Desc::new(full(name), help.to_owned(), own, constant.collect()).ok()
         });
         Self(Arc::new(Shared {
@@ -127,6 +129,7 @@ impl Registry {
             idle_timeout,
             exemplars,
             trace_of,
+            stalls,
             runs: LabelSets::new(defaults.clone(), max_series),
             custom: CustomMetrics::new(prefix, defaults.clone(), max_series),
             defaults,
@@ -135,16 +138,17 @@ impl Registry {
         }))
     }
 
-    /// Counts one measured run: its final telemetry. How it ended and why it failed is counted too.
+    /// Counts one measured run from its final telemetry, including its outcome and the reason for a failure.
     pub fn record_telemetry(&self, telemetry: &Telemetry, labels: &Labels) {
         self.series(labels).value.record(telemetry);
     }
 
-    /// Adds to a counter. It begins at 0.
+    /// Adds to a counter, which starts at 0.
     ///
     /// # Errors
     ///
-    /// If the name is not allowed, or means another metric; if the value is negative or not finite.
+    /// Returns an error if the name is not allowed or names another metric, or if the value is negative or not
+    /// finite.
     pub fn inc_counter(
         &self,
         name: &str,
@@ -163,11 +167,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Sets a gauge, to any value.
+    /// Sets a gauge to any value.
     ///
     /// # Errors
     ///
-    /// If the name is not allowed, or means another metric.
+    /// Returns an error if the name is not allowed or names another metric.
     pub fn set_gauge(
         &self,
         name: &str,
@@ -182,13 +186,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Adds a value to a histogram. Its buckets are those that it was
-    /// [declared](Self::declare_histogram) with, or else 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    /// 1, 2.5, 5 and 10.
+    /// Adds a value to a histogram. Its buckets are those that you [declared](Self::declare_histogram), or else
+    /// 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5 and 10.
     ///
     /// # Errors
     ///
-    /// If the name is not allowed, or means another metric; if the value is not finite.
+    /// Returns an error if the name is not allowed or names another metric, or if the value is not finite.
     pub fn observe_histogram(
         &self,
         name: &str,
@@ -207,12 +210,12 @@ impl Registry {
         Ok(())
     }
 
-    /// Sets the buckets of a histogram, before its first use.
+    /// Sets the buckets of a histogram before its first use.
     ///
     /// # Errors
     ///
-    /// If the name is not allowed, or means another metric, also a histogram with other buckets; if
-    /// the bounds do not ascend or are not finite.
+    /// Returns an error if the name is not allowed, names another metric, or names a histogram with other
+    /// buckets, or if the bounds are not ascending or not finite.
     pub fn declare_histogram(
         &self,
         name: &str,
@@ -230,22 +233,22 @@ impl Registry {
         Ok(())
     }
 
-    /// Writes all metrics in the text format of Prometheus, version 0.0.4; empty if nothing was recorded.
+    /// Writes all metrics in the Prometheus text format, version 0.0.4. Empty if nothing was recorded.
     ///
-    /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate),
-    /// then custom ones by name, and the label sets of each in the order of their labels. Runs may be
-    /// recorded meanwhile: a run that ends during the call may be in some metrics and not yet in
-    /// others. What started is always finished or active, under the labels of each; runs of interceptors
-    /// that were measured are never more than have finished, over all labels together and, without
-    /// fallbacks, under the labels of each; and the buckets of a histogram ascend to its count.
+    /// Metrics of runs come first, in the order of the table in the [crate's documentation](crate), then custom
+    /// metrics by name. The label sets of each metric are sorted by their labels. Runs can be recorded
+    /// concurrently: a run that ends during the call can be in some metrics and not yet in others. Three things
+    /// always hold. Under each label set, every started run is finished or active. Over all label sets
+    /// together, no more runs of interceptors were measured than have finished; without fallbacks this also
+    /// holds under each label set. The buckets of a histogram ascend to its count.
     #[must_use]
     pub fn expose(&self) -> String {
         self.write(Format::Text)
     }
 
-    /// Writes all metrics in the format of OpenMetrics, version 1.0.0, to be served as
-    /// [`OPENMETRICS_CONTENT_TYPE`](crate::OPENMETRICS_CONTENT_TYPE), with
-    /// [exemplars](crate::Builder::exemplars) if they are kept.
+    /// Writes all metrics in the OpenMetrics format, version 1.0.0, including
+    /// [exemplars](crate::PrometheusBuilder::exemplars) if they are kept. Serve it as
+    /// [`OPENMETRICS_CONTENT_TYPE`](crate::OPENMETRICS_CONTENT_TYPE).
     #[must_use]
     pub fn expose_openmetrics(&self) -> String {
         self.write(Format::OpenMetrics)
@@ -255,20 +258,33 @@ impl Registry {
         let before = self.0.exposed.load(Ordering::Relaxed);
         let mut writer = Writer::new(format, before + before / 8);
         self.read(&mut writer);
-        let text = writer.finish();
+        // Without an output, writing cannot fail.
+        let text = writer.finish().unwrap_or_default();
         self.0.exposed.store(text.len(), Ordering::Relaxed);
         text
     }
 
-    /// Whether there is something that only OpenMetrics can tell.
+    /// Writes all metrics as text to an output, piece by piece.
+    #[cfg(feature = "axum")]
+    pub(crate) fn write_to(
+        &self,
+        format: Format,
+        out: &mut dyn std::io::Write,
+    ) -> std::io::Result<()> {
+        let mut writer = Writer::to(out, format);
+        self.read(&mut writer);
+        writer.finish().map(drop)
+    }
+
+    /// Returns `true` if exemplars are kept, which only OpenMetrics carries.
     #[cfg(feature = "axum")]
     pub(crate) fn has_exemplars(&self) -> bool {
         self.0.exemplars
     }
 
-    /// Forgets everything that was recorded. What custom metrics are stays settled; handles and
-    /// interceptors go on, from 0. Runs that are live are forgotten as well: neither as active nor at their
-    /// end are they counted.
+    /// Clears everything that was recorded. Custom metrics keep their types and help texts. Handles and
+    /// interceptors continue from 0. Live runs are cleared too: they are counted neither as active nor when
+    /// they end.
     pub fn clear(&self) {
         self.0.runs.clear();
         for metric in self.0.custom.all() {
@@ -277,13 +293,12 @@ impl Registry {
         self.0.health.clear();
     }
 
-    /// Drops the label sets, of runs and of custom metrics, for which `keep` returns `false`, and returns
-    /// how many.
+    /// Drops the label sets, of runs and of custom metrics, for which `keep` returns `false`. Returns the
+    /// number of dropped sets.
     ///
-    /// A label set in use at this moment stays: by a live run, a
-    /// [`LabelledCollector`](crate::LabelledCollector), a thread that records, or a scrape. So no
-    /// count is lost unseen. One that comes back starts at 0, which Prometheus takes for a restart of
-    /// the counter.
+    /// A label set stays while a live run, a [`LabelledCollector`](crate::LabelledCollector), a recording
+    /// thread or a scrape uses it, so no count is lost. A label set that returns starts at 0, which Prometheus
+    /// treats as a counter restart.
     pub fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {
         let runs = self.0.runs.retain(&mut keep);
         let custom = self.0.custom.all();
@@ -291,24 +306,24 @@ impl Registry {
         runs + custom.sum::<usize>()
     }
 
-    /// Returns how many label sets of runs there are, the one for what is beyond the limit included.
+    /// Returns the number of label sets of runs, including the shared one beyond the limit.
     #[must_use]
     pub fn series_count(&self) -> usize {
         self.0.runs.len()
     }
 
-    /// The trace in which a run starts, if exemplars need it.
+    /// Returns the trace in which a run starts, if exemplars need it.
     pub(crate) fn trace_of(&self, run: &RunInfo) -> Option<Trace> {
         let wanted = self.0.exemplars && run.measured();
         let trace_of = self.0.trace_of.as_ref().filter(|_| wanted)?;
-        // Without its trace the run is counted all the same.
+        // A run without a trace is still counted.
         trace_of.get(run).unwrap_or_else(|Panic| {
             self.0.health.observer_panics.add(1);
             None
         })
     }
 
-    /// How many label sets there are in all, of runs and of custom metrics.
+    /// Returns the number of all label sets, of runs and of custom metrics.
     #[cfg(feature = "axum")]
     pub(crate) fn label_sets(&self) -> usize {
         let custom = self.0.custom.all();
@@ -316,13 +331,12 @@ impl Registry {
         self.series_count() + custom.sum::<usize>()
     }
 
-    /// The series of these labels.
+    /// Returns the series of these labels.
     #[inline]
     pub(crate) fn series(&self, labels: &Labels) -> Arc<Cell<Series>> {
-        let found = self
-            .0
-            .runs
-            .get(labels, || Series::new(&self.0.bounds, self.0.exemplars));
+        let found = self.0.runs.get(labels, || {
+            Series::new(&self.0.bounds, self.0.exemplars, self.0.stalls)
+        });
         self.count_overflow(found)
     }
 
@@ -336,17 +350,22 @@ impl Registry {
         found.cell
     }
 
+    /// Returns `true` if stalled runs are counted.
+    pub(crate) fn counts_stalls(&self) -> bool {
+        self.0.stalls.is_some()
+    }
+
     pub(crate) fn health(&self) -> &Health {
         &self.0.health
     }
 
-    /// Reads all metrics.
+    /// Reads all metrics into a sink.
     fn read(&self, sink: &mut dyn Sink) {
         if let Some(timeout) = self.0.idle_timeout {
             self.0.runs.sweep(timeout, Instant::now());
         }
-        // Requests are counted after the end, and perhaps under other labels, so those of all label sets
-        // are read before any end is; and before there is a label set that is not read.
+        // Requests are counted after the end, possibly under other labels. The requests of all label sets are
+        // therefore read before any end, and before a label set can appear that is not read.
         let all = self.0.runs.all_with(|series| series.requests.get());
         let all: Vec<_> = all
             .into_iter()
@@ -374,7 +393,7 @@ impl Registry {
         }
         for (metric, name) in HEALTH.iter().zip(&self.0.health_names) {
             let count = (metric.read)(&self.0.health);
-            // An empty registry exposes nothing at all.
+            // An empty registry exposes nothing.
             if count > 0 || !all.is_empty() {
                 sink.family(&Family {
                     name,
@@ -396,11 +415,11 @@ impl Registry {
 
 /// Joins an existing [`prometheus::Registry`].
 ///
-/// Labels that such a registry adds by itself ([`prometheus::Registry::new_custom`]) must not repeat
-/// ours: it does not check, and a scrape with a label twice is invalid.
+/// Labels that such a registry adds itself ([`prometheus::Registry::new_custom`]) must not repeat those of this
+/// registry: it does not check, and a scrape with a duplicate label is invalid.
 impl prometheus::core::Collector for Registry {
-    /// Describes the metrics of runs, whether or not there are any yet. Two collectors can join one registry if
-    /// their prefixes or the values of their default labels differ.
+    /// Describes the metrics of runs, even if none exist yet. Two collectors can join one registry if their
+    /// prefixes or the values of their default labels differ.
     fn desc(&self) -> Vec<&Desc> {
         self.0.descs.iter().collect()
     }
@@ -433,7 +452,7 @@ mod tests {
     use super::*;
     use crate::collector::Collector;
 
-    /// What a scrape says of all label sets together.
+    /// The sums over all label sets in one scrape.
     #[derive(Default)]
     struct Sums {
         name: String,
@@ -458,14 +477,14 @@ mod tests {
         }
     }
 
-    /// Runs that start under the labels of one model and are requests to another one. Without a text to
-    /// write and to read, there are many scrapes.
+    /// Runs that start under the labels of one model and are counted as requests to another. Reading without
+    /// text allows many scrapes.
     #[test]
-    fn no_more_runs_are_requests_than_have_finished_whatever_their_labels() {
+    fn requests_never_exceed_finished_runs_over_all_labels() {
         const RUNS: usize = 2_000;
 
         let collector = Collector::builder().build().unwrap();
-        // Read after the one model and before the other.
+        // Its label set is read between those of the two models.
         for number in 0..200 {
             let labels = Labels::new([("model", format!("m{number}"))]).unwrap();
             drop(collector.with_labels(&labels));

@@ -1,4 +1,4 @@
-//! Route: the metrics of a collector, as a route of axum.
+//! The metrics of a collector as an axum route.
 
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,25 +13,25 @@ use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
 use crate::collector::Collector;
+use crate::exposition;
 
-/// Up to how many label sets metrics are written on the thread that serves, which takes less time
-/// than a thread for blocking work is worth.
+/// The number of label sets that the serving thread still writes itself. Writing them takes less time than
+/// moving the work to a blocking thread.
 const INLINE: usize = 16;
 
-/// How many scrapes wait for an answer at once. Whoever scrapes is one or two; more are somebody else.
+/// The maximum number of scrapes that wait at once. One or two scrapers are normal; more are not scrapers.
 const MAX_SCRAPES: usize = 32;
 
-/// Serves the metrics of a collector, as a route of axum for `GET` and `HEAD`.
+/// Serves the metrics of a collector as an axum route for `GET` and `HEAD`.
 ///
-/// It answers in the text format, version 0.0.4. Who prefers it gets delimited protobuf, with the feature
-/// of that name, or OpenMetrics, if the collector keeps [exemplars](crate::Builder::exemplars), which the
-/// other two formats leave out. All of it is compressed with gzip for those who accept that. More than a
-/// few label sets are written on a thread for blocking work, so that a scrape does not hold up the
-/// streams that the serving thread drives.
+/// The default format is the text format, version 0.0.4. Clients that prefer it get delimited protobuf with the
+/// feature `protobuf`, or OpenMetrics if the collector keeps
+/// [exemplars](crate::PrometheusBuilder::exemplars), which the other two formats leave out. Responses are
+/// compressed with gzip for clients that accept it. More than a few label sets are written on a blocking thread,
+/// so a scrape does not delay the streams of the serving thread.
 ///
-/// Scrapes that come while metrics are written in the form that they ask for get what is being written, so
-/// that many of them cost no more than one. When 32 wait already, a further one is answered with
-/// `503 Service Unavailable`.
+/// Concurrent scrapes for the same format share one result, so many of them cost no more than one. If 32
+/// scrapes are already waiting, the next one is answered with `503 Service Unavailable`.
 ///
 /// ```
 /// use axum::Router;
@@ -50,31 +50,31 @@ where
 {
     let scrapes = Arc::new(Scrapes {
         collector,
-        places: Arc::new(Semaphore::new(MAX_SCRAPES)),
+        permits: Arc::new(Semaphore::new(MAX_SCRAPES)),
         current: Mutex::default(),
     });
     get(move |headers: HeaderMap| Arc::clone(&scrapes).serve(headers))
 }
 
-/// One of those that may wait at once.
-type Place = Arc<OwnedSemaphorePermit>;
+/// A permit of a waiting scrape.
+type Permit = Arc<OwnedSemaphorePermit>;
 
 /// The scrapes of one route.
 struct Scrapes {
     collector: Collector,
-    places: Arc<Semaphore>,
-    /// What is being written, in each form that somebody asked for.
-    current: Mutex<Vec<(Wanted, Arc<OnceCell<Bytes>>)>>,
+    permits: Arc<Semaphore>,
+    /// The results being written, one for each requested form.
+    current: Mutex<Vec<(Negotiated, Arc<OnceCell<Bytes>>)>>,
 }
 
 impl Scrapes {
     async fn serve(self: Arc<Self>, headers: HeaderMap) -> Response {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
-        let place = Arc::new(place);
-        let wanted = Wanted::read(&headers, self.collector.registry().has_exemplars());
-        let body = self.body(wanted, &place).await;
+        let permit = Arc::new(permit);
+        let negotiated = Negotiated::read(&headers, self.collector.registry().has_exemplars());
+        let body = self.body(negotiated, &permit).await;
         let Ok(body) = body else {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         };
@@ -82,67 +82,69 @@ impl Scrapes {
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
-            HeaderValue::from_static(wanted.format.content_type()),
+            HeaderValue::from_static(negotiated.format.content_type()),
         );
         headers.insert(
             header::VARY,
             HeaderValue::from_static("accept, accept-encoding"),
         );
-        if wanted.gzip {
+        if negotiated.gzip {
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
         response
     }
 
-    /// What is being written in this form, or else written now. If whoever writes goes away, the next one
-    /// that waits writes.
-    async fn body(&self, wanted: Wanted, place: &Place) -> io::Result<Bytes> {
+    /// Returns the result being written in this form, or writes a new one. If the writing task is dropped, the
+    /// next waiting one takes over.
+    async fn body(&self, negotiated: Negotiated, permit: &Permit) -> io::Result<Bytes> {
         let shared = {
             let mut current = self.current();
-            match current.iter().find(|(form, _)| *form == wanted) {
+            match current.iter().find(|(form, _)| *form == negotiated) {
                 Some((_, shared)) => Arc::clone(shared),
                 None => {
                     let shared = Arc::default();
-                    current.push((wanted, Arc::clone(&shared)));
+                    current.push((negotiated, Arc::clone(&shared)));
                     shared
                 }
             }
         };
-        let body = shared.get_or_try_init(|| self.write(wanted, place)).await;
+        let body = shared
+            .get_or_try_init(|| self.write(negotiated, permit))
+            .await;
         let body = body.cloned();
-        // Whoever comes now gets what is new.
+        // Later scrapes get a new result.
         self.current().retain(|(_, one)| !Arc::ptr_eq(one, &shared));
         body
     }
 
-    /// Whoever asked may go away while a thread writes. It keeps their place until it is done, lest those
-    /// who come and go leave more to be written than there are places.
-    async fn write(&self, wanted: Wanted, place: &Place) -> io::Result<Bytes> {
+    /// The client can disconnect while a thread writes. The thread keeps the permit until it is done, so
+    /// disconnecting clients cannot leave more work than there are permits.
+    async fn write(&self, negotiated: Negotiated, permit: &Permit) -> io::Result<Bytes> {
         let large = self.collector.registry().label_sets() > INLINE;
         match Handle::try_current() {
             Ok(runtime) if large => {
                 let collector = self.collector.clone();
-                let place = Arc::clone(place);
+                let permit = Arc::clone(permit);
                 let write = runtime.spawn_blocking(move || {
-                    let body = wanted.write(&collector);
-                    drop(place);
+                    let body = negotiated.write(&collector);
+                    drop(permit);
                     body
                 });
                 write.await.map_err(io::Error::other)?
             }
-            _ => wanted.write(&self.collector),
+            _ => negotiated.write(&self.collector),
         }
         .map(Bytes::from)
     }
 
-    fn current(&self) -> MutexGuard<'_, Vec<(Wanted, Arc<OnceCell<Bytes>>)>> {
+    fn current(&self) -> MutexGuard<'_, Vec<(Negotiated, Arc<OnceCell<Bytes>>)>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What the client is given.
+/// The negotiated form of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Wanted {
+struct Negotiated {
     format: Format,
     gzip: bool,
 }
@@ -155,7 +157,7 @@ enum Format {
     Protobuf,
 }
 
-impl Wanted {
+impl Negotiated {
     fn read(headers: &HeaderMap, exemplars: bool) -> Self {
         let gzip = quality(headers, &header::ACCEPT_ENCODING, |coding| match coding {
             "gzip" | "x-gzip" => Some(1),
@@ -169,13 +171,16 @@ impl Wanted {
     }
 
     fn write(self, collector: &Collector) -> io::Result<Vec<u8>> {
-        let body = self.format.write(collector)?;
         if !self.gzip {
-            return Ok(body);
+            return self.format.write(collector);
         }
-        // Labels repeat from line to line: the fastest level takes off nine tenths.
+        // Labels repeat from line to line, so the fastest level already removes nine tenths.
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&body)?;
+        match self.format.text_format() {
+            // The uncompressed text is never in memory as a whole.
+            Some(format) => collector.registry().write_to(format, &mut gzip)?,
+            None => gzip.write_all(&self.format.write(collector)?)?,
+        }
         gzip.finish()
     }
 }
@@ -217,6 +222,16 @@ impl Format {
         }
     }
 
+    /// Returns the text format, or `None` for protobuf.
+    const fn text_format(self) -> Option<exposition::Format> {
+        match self {
+            Self::Text => Some(exposition::Format::Text),
+            Self::OpenMetrics => Some(exposition::Format::OpenMetrics),
+            #[cfg(feature = "protobuf")]
+            Self::Protobuf => None,
+        }
+    }
+
     fn write(self, collector: &Collector) -> io::Result<Vec<u8>> {
         match self {
             Self::Text => Ok(collector.expose().into()),
@@ -236,8 +251,8 @@ impl Format {
     }
 }
 
-/// The quality that a header which lists preferences gives to what `matches`, by the most specific
-/// entry; `None` if there is no such entry.
+/// Returns the quality that an `Accept` header gives to what `matches`, by its most specific entry; `None` if
+/// no entry matches.
 fn quality(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -262,15 +277,15 @@ fn quality(
 mod tests {
     use super::*;
 
-    fn wanted(name: HeaderName, value: &'static str) -> Wanted {
-        Wanted::read(
+    fn negotiated(name: HeaderName, value: &'static str) -> Negotiated {
+        Negotiated::read(
             &HeaderMap::from_iter([(name, HeaderValue::from_static(value))]),
             false,
         )
     }
 
     #[test]
-    fn gzip_is_for_those_who_accept_it() {
+    fn gzip_is_for_clients_that_accept_it() {
         for (value, gzip) in [
             ("gzip", true),
             ("GZIP;q=0.5", true),
@@ -282,13 +297,17 @@ mod tests {
             ("br", false),
             ("", false),
         ] {
-            assert_eq!(wanted(header::ACCEPT_ENCODING, value).gzip, gzip, "{value}");
+            assert_eq!(
+                negotiated(header::ACCEPT_ENCODING, value).gzip,
+                gzip,
+                "{value}"
+            );
         }
-        assert!(!Wanted::read(&HeaderMap::new(), false).gzip);
+        assert!(!Negotiated::read(&HeaderMap::new(), false).gzip);
     }
 
     #[test]
-    fn text_is_for_those_who_do_not_prefer_something_else() {
+    fn text_is_for_clients_that_prefer_nothing_else() {
         for value in [
             "",
             "*/*",
@@ -299,7 +318,7 @@ mod tests {
             "application/vnd.google.protobuf;q=0",
         ] {
             assert_eq!(
-                wanted(header::ACCEPT, value).format,
+                negotiated(header::ACCEPT, value).format,
                 Format::Text,
                 "{value}"
             );
@@ -307,23 +326,23 @@ mod tests {
     }
 
     #[test]
-    fn open_metrics_is_for_those_who_prefer_it_if_there_are_exemplars() {
+    fn open_metrics_is_for_clients_that_prefer_it_if_exemplars_are_kept() {
         let header = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3,*/*;q=0.1";
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(header))]);
-        assert_eq!(Wanted::read(&headers, true).format, Format::OpenMetrics);
-        assert_eq!(Wanted::read(&headers, false).format, Format::Text);
+        assert_eq!(Negotiated::read(&headers, true).format, Format::OpenMetrics);
+        assert_eq!(Negotiated::read(&headers, false).format, Format::Text);
     }
 
     #[cfg(feature = "protobuf")]
     #[test]
-    fn protobuf_is_for_those_who_prefer_it() {
+    fn protobuf_is_for_clients_that_prefer_it() {
         for value in [
             "application/vnd.google.protobuf",
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
              encoding=delimited;q=0.7,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
         ] {
             assert_eq!(
-                wanted(header::ACCEPT, value).format,
+                negotiated(header::ACCEPT, value).format,
                 Format::Protobuf,
                 "{value}"
             );

@@ -1,4 +1,4 @@
-//! What allocates: a label set that is new. Counting a run does not.
+//! Only a new label set allocates; counting a run does not.
 
 use allocation_counter::measure;
 use l0_core::{Cause, End, ErrorRecord, Monitor, Monitoring, Severity, Telemetry, Violation};

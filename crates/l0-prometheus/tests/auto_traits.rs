@@ -1,4 +1,4 @@
-//! What crosses threads and what can be an object: checked by the compiler.
+//! Checks at compile time which types are `Send`, `Sync` and object-safe.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use l0_core::Interceptor;
 use l0_prometheus::{
-    Buckets, BuildError, Builder, Collector, LabelError, LabelledCollector, Labels, MetricError,
-    MetricsInterceptor, Registry, Trace,
+    Buckets, BuildError, Collector, LabelError, LabelledCollector, Labels, MetricError,
+    PrometheusBuilder, PrometheusInterceptor, Registry, Trace,
 };
 
-/// Each of the types has all of the traits.
+/// Asserts that each of the types has all of the traits.
 macro_rules! assert_all {
     ([$($bound:tt)+] $($kind:ty),+ $(,)?) => {
         const _: fn() = || {
@@ -21,14 +21,14 @@ macro_rules! assert_all {
 }
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    Collector, LabelledCollector, Registry, MetricsInterceptor, Labels, Buckets,
-    Builder<Collector>, Builder<Registry>,
+    Collector, LabelledCollector, Registry, PrometheusInterceptor, Labels, Buckets,
+    PrometheusBuilder<Collector>, PrometheusBuilder<Registry>,
 );
 assert_all!([Copy + Eq + Debug + Send + Sync + Unpin + 'static] Trace);
 assert_all!([Clone + Debug + PartialEq + Error + Send + Sync + 'static]
     BuildError, LabelError, MetricError,
 );
-assert_all!([Interceptor] MetricsInterceptor, Arc<MetricsInterceptor>);
+assert_all!([Interceptor] PrometheusInterceptor, Arc<PrometheusInterceptor>);
 assert_all!([prometheus::core::Collector]
     Collector, Registry, dyn prometheus::core::Collector,
 );

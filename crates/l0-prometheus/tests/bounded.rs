@@ -1,4 +1,4 @@
-//! Memory is bounded whatever the labels are, and no count is lost on the way.
+//! Memory stays bounded for any labels, and no count is lost.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use l0_core::Telemetry;
 use l0_prometheus::{Collector, Labels};
 
-/// The resident memory of this process in bytes; `None` where there is no `/proc`.
+/// Returns the resident memory of this process in bytes, or `None` without `/proc`.
 fn resident() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
@@ -17,7 +17,7 @@ fn resident() -> Option<u64> {
 }
 
 #[test]
-fn a_million_models_are_a_hundred_and_one_label_sets() {
+fn a_million_models_share_101_label_sets() {
     let collector = Collector::builder().max_series(100).build().unwrap();
     let telemetry = Telemetry::example();
     let record = |indices: std::ops::Range<u32>| {
@@ -54,7 +54,7 @@ fn a_million_models_are_a_hundred_and_one_label_sets() {
 }
 
 #[test]
-fn idle_label_sets_go_when_metrics_are_read() {
+fn idle_label_sets_are_dropped_when_metrics_are_read() {
     let collector = Collector::builder()
         .idle_timeout(Duration::ZERO)
         .build()
@@ -62,7 +62,7 @@ fn idle_label_sets_go_when_metrics_are_read() {
     let labels = |model| Labels::new([("model", model)]).unwrap();
     let held = collector.with_labels(&labels("held"));
     collector.record(&Telemetry::example(), &labels("idle"));
-    // A timeout of nothing drops whatever is not in use.
+    // A timeout of zero drops everything that is not in use.
     let read = support::read(&collector.expose());
     assert_eq!(read.label_sets("l0_requests_total").len(), 1);
     held.record(&Telemetry::example());
@@ -91,7 +91,7 @@ fn a_dropped_label_set_comes_back_at_zero() {
 }
 
 #[test]
-fn what_to_keep_may_be_asked_of_the_collector_itself() {
+fn a_collector_drops_label_sets_too() {
     let collector = Collector::builder().build().unwrap();
     collector.record(&Telemetry::example(), &Labels::none());
     let dropped = collector.retain(|labels| {

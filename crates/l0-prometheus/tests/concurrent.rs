@@ -1,4 +1,4 @@
-//! Scrapes while runs are recorded: never a histogram that contradicts itself, and nothing lost.
+//! Scrapes during recording: every histogram is consistent, and nothing is lost.
 
 mod support;
 
@@ -43,7 +43,7 @@ fn in_every_scrape_buckets_ascend_to_the_count() {
             .collect();
         let mut counts = 0.0;
         for _ in 0..SCRAPES {
-            // It panics at a histogram that is not right.
+            // Panics if a histogram is inconsistent.
             let read = support::read(&collector.expose());
             let now = read.sum("l0_inter_token_seconds_count");
             assert!(now >= counts, "{now} after {counts}");

@@ -1,4 +1,4 @@
-//! Costs add up in the counters as they do in money.
+//! Costs are summed exactly in the counters.
 
 mod support;
 
@@ -7,12 +7,12 @@ use std::thread;
 use l0_core::{Cost, CostSource, Currency, Money, Telemetry};
 use l0_prometheus::{Collector, Labels};
 
-/// Amounts of up to 18 decimals, each of them another one.
+/// Amounts of up to 18 decimals, all different.
 fn amount(number: u128) -> Money {
     Money::from_steps(number * 12_345_678_901_234_567 % 400_000_000_000_000_003)
 }
 
-/// A run that cost so much, of which the first attempt was thrown away.
+/// A run with this cost, whose first attempt was wasted.
 fn run(number: u128, currency: Currency) -> Telemetry {
     let cost = |number| Cost::new(amount(number), currency, CostSource::PriceList);
     let mut telemetry = Telemetry::example();

@@ -1,4 +1,4 @@
-//! Metrics that an application adds to a registry.
+//! Custom metrics in a registry.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn counters_add_up_gauges_are_set_and_histograms_count() {
 }
 
 #[test]
-fn what_a_metric_is_its_first_use_settles() {
+fn the_first_use_of_a_metric_fixes_its_type_help_and_buckets() {
     let registry = registry();
     registry
         .inc_counter("events_total", "Events", 1, &NONE)
@@ -41,14 +41,14 @@ fn what_a_metric_is_its_first_use_settles() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`events_total` is a counter, and cannot be used as a gauge"
+        "`events_total` is a counter and cannot be used as a gauge"
     );
     let error = registry
         .inc_counter("events_total", "Other", 1, &NONE)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the help text of `events_total` is \"Events\", not \"Other\""
+        "help text of `events_total` is \"Events\", not \"Other\""
     );
     registry.clear();
     registry
@@ -69,7 +69,7 @@ fn names_must_be_free() {
         let error = registry.inc_counter(name, "Help", 1, &NONE).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("the metric name `{name}` is taken by `size`")
+            format!("metric name `{name}` is taken by `size`")
         );
     }
     registry
@@ -90,7 +90,7 @@ fn names_must_be_free() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_refused() {
+fn invalid_values_are_rejected() {
     let registry = registry();
     for value in [-1.0, f64::NAN, f64::INFINITY] {
         let error = registry
@@ -98,7 +98,7 @@ fn values_that_make_no_sense_are_refused() {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("`events_total` cannot take {value}")
+            format!("`events_total` does not accept the value {value}")
         );
     }
     for value in [f64::NAN, f64::NEG_INFINITY] {
@@ -107,23 +107,23 @@ fn values_that_make_no_sense_are_refused() {
             .unwrap_err();
     }
     assert_eq!(registry.expose(), "");
-    // Nor is it settled what they are.
+    // A rejected use does not fix the type or the help text either.
     registry.set_gauge("size", "Other", 1, &NONE).unwrap();
 }
 
 #[test]
-fn declared_buckets_are_kept_and_settled() {
+fn declared_buckets_are_kept_and_fixed() {
     let registry = registry();
     let declare = |bounds: &[f64]| registry.declare_histogram("size", "Size", bounds);
     declare(&[1.0, 8.0]).unwrap();
     declare(&[1.0, 8.0]).unwrap();
     assert_eq!(
         declare(&[1.0]).unwrap_err().to_string(),
-        "the histogram `size` has other buckets"
+        "histogram `size` already has other buckets"
     );
     assert_eq!(
         declare(&[2.0, 1.0]).unwrap_err().to_string(),
-        "the bound 1 of `size` is not finite or not ascending"
+        "bound 1 of `size` must be finite and greater than the bound before it"
     );
     registry
         .observe_histogram("size", "Size", 5, &NONE)

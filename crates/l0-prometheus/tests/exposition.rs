@@ -1,4 +1,4 @@
-//! What is written out: by the text format's rules, as the `prometheus` crate would, and exact.
+//! The exposition follows the text format, matches the `prometheus` crate and is exact.
 
 mod support;
 
@@ -27,7 +27,7 @@ fn labels() -> Labels {
     Labels::new([("model", "gpt-4"), ("endpoint", "/chat")]).expect("valid")
 }
 
-/// A run with something in every metric.
+/// A run with a value for every metric.
 fn full() -> Telemetry {
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.start();
@@ -230,7 +230,7 @@ fn every_part_of_the_telemetry_is_counted() {
 }
 
 #[test]
-fn what_is_unknown_is_absent_and_counters_start_at_zero() {
+fn unknown_values_are_absent_and_counters_start_at_zero() {
     let collector = Collector::builder().build().unwrap();
     let _held = collector.with_labels(&Labels::none());
     let read = support::read(&collector.expose());
@@ -259,11 +259,11 @@ fn what_is_unknown_is_absent_and_counters_start_at_zero() {
     assert_eq!(read.get("l0_requests_total", []), Some(1.0));
     assert_eq!(read.get("l0_request_duration_seconds_count", []), Some(0.0));
     assert_eq!(read.get("l0_inter_token_seconds_count", []), Some(0.0));
-    // What never started does not finish.
+    // A run that never started does not finish.
     assert!(!read.families.contains_key("l0_streams_finished_total"));
 }
 
-/// One more quantity is one more metric, whatever it is called.
+/// Each new quantity adds one metric, whatever its name.
 #[test]
 fn every_number_of_a_run_is_written() {
     let collector = Collector::builder().build().unwrap();
@@ -280,7 +280,7 @@ fn every_number_of_a_run_is_written() {
     let changed = after
         .iter()
         .filter(|(name, family)| before.get(*name) != Some(family));
-    // Those of all runs that an interceptor sees are not among them, nor those of the collector.
+    // Without the metrics of all runs that an interceptor sees, and those of the collector.
     let own = ["l0_requests_total", "l0_stream_max_gap_seconds"];
     let ends = ["l0_streams_finished_total"];
     assert_eq!(
@@ -289,9 +289,9 @@ fn every_number_of_a_run_is_written() {
     );
 }
 
-/// As it may read what a newer version wrote.
+/// A newer version can write values that this one does not know.
 #[test]
-fn what_is_not_known_is_counted_as_other() {
+fn unknown_values_are_counted_as_other() {
     let collector = Collector::builder().build().unwrap();
     let telemetry: Telemetry = serde_json::from_str(
         r#"{
@@ -358,7 +358,7 @@ fn a_telemetry_without_gaps_adds_to_no_histogram() {
     assert!(counts.iter().all(|line| line.ends_with(" 0")), "{counts:?}");
 }
 
-/// The documentation of `max_series` says about how many.
+/// The documentation of `max_series` states the approximate number.
 #[test]
 fn a_label_set_of_a_plain_run_takes_about_190_lines() {
     let collector = Collector::builder().build().unwrap();
@@ -381,7 +381,7 @@ fn a_label_set_of_a_plain_run_takes_about_190_lines() {
 }
 
 #[test]
-fn nothing_recorded_is_nothing_written() {
+fn an_empty_collector_exposes_nothing() {
     let collector = collector();
     assert_eq!(collector.expose(), "");
     collector.record(&full(), &labels());
@@ -391,7 +391,7 @@ fn nothing_recorded_is_nothing_written() {
 }
 
 #[test]
-fn a_handle_goes_on_after_a_clear() {
+fn a_handle_still_records_after_a_clear() {
     let collector = collector();
     let handle = collector.with_labels(&labels());
     handle.record(&full());
@@ -404,7 +404,7 @@ fn a_handle_goes_on_after_a_clear() {
     );
 }
 
-/// A collector with much in it: several label sets, live runs, custom metrics, odd texts.
+/// A collector with many entries: several label sets, live runs, custom metrics, unusual texts.
 fn crowded() -> Collector {
     let collector = Collector::builder()
         .label("service", "a \"quoted\" \\ name\nof two lines }")
@@ -448,7 +448,7 @@ fn crowded() -> Collector {
 }
 
 #[test]
-fn the_text_is_the_one_that_the_prometheus_crate_writes() {
+fn the_text_matches_that_of_the_prometheus_crate() {
     let collector = crowded();
     let mut theirs = Vec::new();
     TextEncoder::new()
@@ -486,7 +486,7 @@ proptest! {
 }
 
 #[test]
-fn an_applications_own_registry_gives_the_same_samples() {
+fn an_applications_registry_gathers_the_same_samples() {
     let collector = crowded();
     let registry = prometheus::Registry::new();
     registry.register(Box::new(collector.clone())).unwrap();
@@ -541,7 +541,7 @@ fn labels_that_a_registry_adds_do_not_disturb_ours() {
 }
 
 #[test]
-fn numbers_that_are_none_are_spelled_as_prometheus_does() {
+fn non_finite_numbers_are_spelled_as_prometheus_does() {
     let registry = Registry::builder().build().unwrap();
     let set = |name, value: f64| registry.set_gauge(name, "A gauge", value, &Labels::none());
     set("inf", f64::INFINITY).unwrap();

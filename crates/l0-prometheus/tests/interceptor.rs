@@ -1,4 +1,4 @@
-//! Runs recorded as they happen: labels from metadata, and gauges that are right on every exit.
+//! Recording runs as they happen: labels from metadata, and gauges that are right on every exit.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -49,7 +49,7 @@ fn finished(read: &Exposition, outcome: Outcome) -> f64 {
     .expect("a sample of each outcome")
 }
 
-/// How a run may end by itself.
+/// The outcomes that a run can reach by itself.
 const DRIVEN: [Outcome; 6] = [
     Outcome::Completed,
     Outcome::Truncated,
@@ -59,7 +59,7 @@ const DRIVEN: [Outcome; 6] = [
     Outcome::Dropped,
 ];
 
-/// Drives a run to such an end, on the paused clock.
+/// Drives a run to this outcome, on the paused clock.
 async fn drive(outcome: Outcome, l0: &L0) {
     let script = |attempt: fn(ScriptedAttempt) -> ScriptedAttempt| Script::new().attempt(attempt);
     let begin = |source| l0.stream(source).metadata("model", "m");
@@ -150,9 +150,9 @@ async fn every_outcome_is_counted_and_leaves_nothing_active() {
 
 type Setup = fn(L0Builder) -> L0Builder;
 
-/// Ends that look alike by their outcome are told apart by what went wrong.
+/// Failures with the same outcome have different error types.
 #[tokio::test(start_paused = true)]
-async fn every_failed_run_says_why_whether_measured_or_not() {
+async fn every_failed_run_has_an_error_type_measured_or_not() {
     struct Halt;
     impl Check for Halt {
         fn name(&self) -> &'static str {
@@ -252,12 +252,12 @@ async fn a_clear_forgets_live_runs() {
         Some(1.0)
     );
     assert_eq!(finished(&read, Outcome::Completed), 0.0);
-    // Never more than have finished.
+    // Never more than the finished runs.
     assert_eq!(read.get("l0_requests_total", [("model", "m")]), Some(0.0));
     drop(after);
 }
 
-/// Also what it would count under other labels, which the `clear` has not forgotten.
+/// This includes counts under other labels, which the `clear` did not forget.
 #[tokio::test(start_paused = true)]
 async fn a_clear_forgets_all_of_a_run_that_falls_back() {
     let collector = collector();
@@ -416,7 +416,7 @@ async fn only_the_named_metadata_becomes_labels() {
 }
 
 #[test]
-fn an_interceptor_may_have_no_label_keys() {
+fn an_interceptor_can_have_no_label_keys() {
     let collector = Collector::builder().label("service", "my-app");
     let collector = collector.build().unwrap();
     let l0 = L0::builder().interceptor(collector.interceptor()).build();
@@ -427,7 +427,7 @@ fn an_interceptor_may_have_no_label_keys() {
 }
 
 #[test]
-fn a_value_that_is_too_long_is_cut() {
+fn a_long_value_is_cut() {
     let collector = collector();
     let run = l0(&collector).build();
     let run = run.stream(Script::new().source());
@@ -438,7 +438,7 @@ fn a_value_that_is_too_long_is_cut() {
 }
 
 #[test]
-fn a_key_that_cannot_be_a_label_is_named() {
+fn an_invalid_label_key_is_reported() {
     let collector = collector();
     let error = collector.label_keys(["model", "user.id"]).unwrap_err();
     assert!(matches!(error, KeyError::Invalid { .. }));
@@ -462,12 +462,12 @@ fn a_key_that_cannot_be_a_label_is_named() {
         let error = collector.label_keys([key]).unwrap_err();
         assert!(matches!(error, KeyError::Reserved { .. }), "{error}");
     }
-    // Names that nothing of ours has.
+    // Names that none of L0's metrics use.
     collector.label_keys(["reason", "job", "status"]).unwrap();
 }
 
 #[test]
-fn monitoring_is_on_by_default_in_what_it_is_added_to() {
+fn adding_an_interceptor_turns_monitoring_on() {
     let collector = collector();
     let l0 = l0(&collector).build();
     let run = l0
@@ -479,7 +479,7 @@ fn monitoring_is_on_by_default_in_what_it_is_added_to() {
     assert_eq!(read.get("l0_requests_total", [("model", "m")]), Some(1.0));
 }
 
-/// A run of model `a` or `b`, whose number says which, and whether it is dropped.
+/// Starts a run of model `a` or `b`. Its number selects the model, and whether it will be dropped.
 type Begin = fn(&L0, usize) -> Run<'static, ScriptedToken, ScriptedError>;
 
 const MODELS: [&str; 2] = ["a", "b"];
@@ -489,7 +489,7 @@ fn answered() -> Script {
 }
 
 #[test]
-fn in_every_scrape_what_started_has_finished_or_is_active() {
+fn in_every_scrape_each_started_run_has_finished_or_is_active() {
     let requests = scrape_while_runs_go_on(|l0, number| {
         let model = MODELS[number / 2 % 2];
         let run = l0.stream(answered().source());
@@ -498,9 +498,9 @@ fn in_every_scrape_what_started_has_finished_or_is_active() {
     assert_eq!(requests, [(THREADS * RUNS / 2) as f64; 2]);
 }
 
-/// Which started under the labels of one model, and are requests to another.
+/// They started under the labels of one model and are counted as requests to another.
 #[test]
-fn in_every_scrape_runs_that_fell_back_have_finished_or_are_active_where_they_started() {
+fn in_every_scrape_runs_with_fallbacks_have_finished_or_are_active_under_their_first_labels() {
     let requests = scrape_while_runs_go_on(|l0, number| {
         let (model, other) = (MODELS[number / 2 % 2], MODELS[number / 4 % 2]);
         let denied = Script::new().attempt(|a| a.connect_error(Failure::status(401)));
@@ -514,7 +514,7 @@ fn in_every_scrape_runs_that_fell_back_have_finished_or_are_active_where_they_st
 const THREADS: usize = 4;
 const RUNS: usize = 1_000;
 
-/// Scrapes while runs go on. Gives the requests of each model.
+/// Scrapes while runs are live. Returns the requests of each model.
 fn scrape_while_runs_go_on(begin: Begin) -> [f64; 2] {
     let collector = collector();
     let l0 = Arc::new(l0(&collector).build());
@@ -557,7 +557,7 @@ fn of_model(read: &Exposition, model: &str, outcome: Outcome) -> f64 {
     read.get("l0_streams_finished_total", labels).unwrap()
 }
 
-/// Looks at what is to agree in each scrape. Gives how many live runs were seen.
+/// Checks the numbers that must agree in each scrape. Returns the number of live runs seen.
 fn scrape_until_none_runs(collector: &Collector, running: &AtomicUsize) -> usize {
     let mut live = 0;
     let mut before = 0.0;
@@ -579,7 +579,7 @@ fn scrape_until_none_runs(collector: &Collector, running: &AtomicUsize) -> usize
                 assert!(of("l0_requests_total") <= finished);
             }
         }
-        // Whatever the labels are under which a run ends.
+        // Under whatever labels a run ends.
         let requests = read.sum("l0_requests_total");
         let finished = read.sum("l0_streams_finished_total");
         assert!(requests <= finished, "{requests} of {finished}");

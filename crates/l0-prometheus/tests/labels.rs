@@ -1,4 +1,4 @@
-//! Label values: any text comes back as it went in.
+//! Label values: any text reads back unchanged.
 
 mod support;
 
@@ -6,7 +6,7 @@ use l0_core::Telemetry;
 use l0_prometheus::{Collector, Labels, Registry};
 use proptest::prelude::*;
 
-/// What has broken writers of the format before.
+/// Texts that have broken writers of the format before.
 const ODD: [&str; 16] = [
     "",
     "}",
@@ -26,7 +26,7 @@ const ODD: [&str; 16] = [
     "🦀",
 ];
 
-/// A value of odd pieces, some of 10 kB.
+/// Returns a value of unusual pieces, some of 10 kB.
 fn value(random: &mut fastrand::Rng) -> String {
     let pieces = if random.u32(..1_000) == 0 {
         10_000
@@ -41,11 +41,11 @@ fn value(random: &mut fastrand::Rng) -> String {
 }
 
 #[test]
-fn a_hundred_thousand_values_read_back_as_far_as_they_are_kept() {
+fn a_hundred_thousand_values_read_back_up_to_the_limit() {
     const VALUES: usize = 100_000;
     let registry = Registry::builder().max_series(VALUES).build().unwrap();
     let mut random = fastrand::Rng::with_seed(5);
-    // A number of its own keeps equal values apart.
+    // A unique number distinguishes equal values.
     let values: Vec<_> = (0..VALUES).map(|_| value(&mut random)).collect();
     for (index, value) in values.iter().enumerate() {
         let labels = Labels::new([("index", &*index.to_string()), ("value", value)]).unwrap();

@@ -1,4 +1,4 @@
-//! OpenMetrics: the same numbers in another spelling, and exemplars.
+//! OpenMetrics: the same numbers in another spelling, with exemplars.
 
 mod support;
 
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use l0_core::testing::Script;
 use l0_core::{Failure, L0, Monitoring, Source, Telemetry, source};
-use l0_prometheus::{Builder, Collector, Labels, MetricError, Trace};
+use l0_prometheus::{Collector, Labels, MetricError, PrometheusBuilder, Trace};
 
 const NONE: Labels = Labels::none();
 
@@ -58,18 +58,21 @@ fn a_bucket_leads_to_the_run_that_it_counted_last() {
         assert!(text.contains(&line), "{line}\nis not in\n{text}");
     }
     support::check_openmetrics_with_peers(&text);
-    // The text format has no place for them.
+    // The text format has no exemplars.
     assert!(!collector.expose().contains("session_id"));
 }
 
 thread_local! {
-    /// What is current, of a tracer.
+    /// The current trace of a test tracer.
     static CURRENT: Cell<Option<Trace>> = const { Cell::new(None) };
 }
 
-/// Runs a source that fails and its fallback, once for each of these traces; the lines of what is
-/// exposed then that have an exemplar.
-async fn exemplars_of(builder: Builder<Collector>, traces: &[Option<Trace>]) -> Vec<String> {
+/// Runs a source that fails and its fallback, once for each of these traces. Returns the exposed lines that
+/// have an exemplar.
+async fn exemplars_of(
+    builder: PrometheusBuilder<Collector>,
+    traces: &[Option<Trace>],
+) -> Vec<String> {
     let collector = builder.build().expect("valid");
     let interceptor = collector.label_keys(["model"]).expect("valid");
     let l0 = L0::builder().interceptor(interceptor).build();
@@ -80,7 +83,7 @@ async fn exemplars_of(builder: Builder<Collector>, traces: &[Option<Trace>]) -> 
         let run = l0.stream(denied.source()).metadata("model", "a");
         let run = run.fallback(source(answers.source()).metadata("model", "b"));
         let mut run = run.start();
-        // Where it goes on, another one is current.
+        // Another trace is current while the run is polled.
         CURRENT.set(Some(Trace::new([9; 16], [9; 8])));
         run.text().await.expect("the fallback answers");
     }
@@ -113,7 +116,7 @@ async fn a_bucket_leads_to_the_trace_that_was_current_where_its_run_started() {
         Some(Trace::new([0; 16], [1; 8])),
         Some(Trace::new([1; 16], [0; 8])),
     ] {
-        // The run that was counted last is the example: here it is one without a trace.
+        // The exemplar is the run that was counted last, which here has no trace.
         let lines = exemplars_of(builder(), &[Some(other), none]).await;
         assert!(!lines.is_empty());
         let by_session = |line: &String| line.contains(" # {session_id=\"l0_");
@@ -124,7 +127,7 @@ async fn a_bucket_leads_to_the_trace_that_was_current_where_its_run_started() {
 }
 
 #[tokio::test]
-async fn a_run_whose_trace_cannot_be_found_is_counted_all_the_same() {
+async fn a_run_is_counted_even_if_finding_its_trace_panics() {
     let builder = Collector::builder().exemplar_trace(|_| panic!("no tracer"));
     let collector = builder.build().unwrap();
     let l0 = L0::builder().interceptor(collector.interceptor()).build();
@@ -141,7 +144,7 @@ async fn a_run_whose_trace_cannot_be_found_is_counted_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_trace_is_asked_for_once_by_each_measured_run_when_it_starts() {
+async fn each_measured_run_requests_the_trace_once_at_its_start() {
     for (monitoring, expected) in [(Monitoring::new(), 1), (Monitoring::off(), 0)] {
         let asked = Arc::new(AtomicU32::new(0));
         let count = Arc::clone(&asked);
@@ -161,7 +164,7 @@ async fn the_trace_is_asked_for_once_by_each_measured_run_when_it_starts() {
 }
 
 #[test]
-fn no_id_of_a_run_is_told_unless_it_is_switched_on() {
+fn no_run_id_is_exposed_unless_exemplars_are_on() {
     let collector = Collector::builder().build().unwrap();
     collector.record(&Telemetry::example(), &NONE);
     let text = collector.expose_openmetrics();
@@ -170,13 +173,13 @@ fn no_id_of_a_run_is_told_unless_it_is_switched_on() {
 }
 
 #[test]
-fn nothing_recorded_is_only_the_end() {
+fn an_empty_collector_exposes_only_the_end_marker() {
     let collector = Collector::builder().build().unwrap();
     assert_eq!(collector.expose_openmetrics(), "# EOF\n");
 }
 
 #[test]
-fn custom_metrics_follow_its_rules() {
+fn custom_metrics_follow_the_rules_of_open_metrics() {
     let collector = collector();
     let registry = collector.registry();
     registry
@@ -195,7 +198,7 @@ fn custom_metrics_follow_its_rules() {
         assert!(text.contains(part), "{part}\nis not in\n{text}");
     }
     support::check_openmetrics_with_peers(&text);
-    // The same name without the suffix would be one name for two metrics.
+    // Without the suffix, two metrics would have the same name.
     let error = registry
         .set_gauge("requests", "Requests", 1, &NONE)
         .unwrap_err();

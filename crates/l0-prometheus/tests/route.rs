@@ -1,4 +1,4 @@
-//! The route for axum, as a client meets it.
+//! The axum route, as a client sees it.
 #![cfg(feature = "axum")]
 
 mod support;
@@ -61,7 +61,7 @@ async fn a_scrape_gets_the_exposition() {
 }
 
 #[tokio::test]
-async fn it_is_compressed_when_asked_for() {
+async fn it_is_compressed_on_request() {
     for models in [0, 1, 100] {
         let collector = collector(models);
         let app = Router::new().route("/metrics", metrics_route(collector.clone()));
@@ -79,7 +79,7 @@ async fn it_is_compressed_when_asked_for() {
 }
 
 #[tokio::test]
-async fn exemplars_are_for_those_who_take_open_metrics() {
+async fn clients_that_prefer_open_metrics_get_exemplars() {
     let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
     for exemplars in [false, true] {
         let collector = Collector::builder().exemplars(exemplars).build().unwrap();
@@ -100,7 +100,7 @@ async fn exemplars_are_for_those_who_take_open_metrics() {
 }
 
 #[tokio::test]
-async fn a_head_gets_the_head() {
+async fn a_head_request_gets_the_headers() {
     let app = Router::new().route("/metrics", metrics_route(collector(1)));
     let get = ask(&app, Method::GET, &[]).await;
     let head = ask(&app, Method::HEAD, &[]).await;
@@ -113,16 +113,16 @@ async fn a_head_gets_the_head() {
 }
 
 #[tokio::test]
-async fn a_router_may_have_any_state() {
+async fn a_router_can_have_any_state() {
     #[derive(Clone)]
-    struct State(#[allow(dead_code, reason = "it only has to be there")] u8);
+    struct State(#[allow(dead_code, reason = "it only has to exist")] u8);
 
     let app: Router<State> = Router::new().route("/metrics", metrics_route(collector(1)));
     let response = ask(&app.with_state(State(1)), Method::GET, &[]).await;
     assert_eq!(response.status(), StatusCode::OK);
 }
 
-/// The one thread for blocking work is busy until this is dropped.
+/// Blocks the only blocking thread until the result is dropped.
 fn hold_up_blocking_work() -> impl Sized {
     let (release, wait) = std::sync::mpsc::channel::<()>();
     tokio::task::spawn_blocking(move || wait.recv());
@@ -135,7 +135,7 @@ fn with_one_blocking_thread(test: impl Future<Output = ()>) {
     runtime.block_on(test);
 }
 
-/// A collector whose every exposition differs: a live run gets older.
+/// A collector whose every exposition differs, because a live run gets older.
 fn collector_with_a_live_run() -> (Collector, impl Sized) {
     let collector = collector(100);
     let l0 = l0_core::L0::builder()
@@ -147,7 +147,7 @@ fn collector_with_a_live_run() -> (Collector, impl Sized) {
 }
 
 #[test]
-fn scrapes_at_the_same_time_share_what_is_written() {
+fn concurrent_scrapes_share_one_result() {
     with_one_blocking_thread(async {
         let (collector, _run) = collector_with_a_live_run();
         let app = Router::new().route("/metrics", metrics_route(collector));
@@ -164,7 +164,7 @@ fn scrapes_at_the_same_time_share_what_is_written() {
         let mut scrapes = Box::pin(futures_util::future::join_all(scrapes));
         assert!((&mut scrapes).now_or_never().is_none());
 
-        // There is no room for one more.
+        // The limit is reached.
         let response = ask(&app, Method::GET, &[]).await;
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 
@@ -177,7 +177,7 @@ fn scrapes_at_the_same_time_share_what_is_written() {
             of_form.dedup();
             assert_eq!(of_form.len(), 1);
         }
-        // What comes later is new, and there is room again.
+        // A later scrape gets a new result, and permits are free again.
         let response = ask(&app, Method::GET, &[("accept-encoding", "identity")]).await;
         assert_eq!(response.status(), StatusCode::OK);
         assert_ne!(body(response).await, bodies[0].1);
@@ -185,7 +185,7 @@ fn scrapes_at_the_same_time_share_what_is_written() {
 }
 
 #[test]
-fn a_scrape_that_goes_away_leaves_the_others_theirs() {
+fn a_dropped_scrape_does_not_affect_the_others() {
     with_one_blocking_thread(async {
         let (collector, _run) = collector_with_a_live_run();
         let app = Router::new().route("/metrics", metrics_route(collector));
@@ -197,7 +197,7 @@ fn a_scrape_that_goes_away_leaves_the_others_theirs() {
         drop(first);
         drop(held_up);
         assert_eq!(second.await.status(), StatusCode::OK);
-        // Nobody is left in the places for those who wait.
+        // No permit is left in use.
         for _ in 0..100 {
             let response = ask(&app, Method::GET, &[]).await;
             assert_eq!(response.status(), StatusCode::OK);
@@ -206,7 +206,7 @@ fn a_scrape_that_goes_away_leaves_the_others_theirs() {
 }
 
 #[test]
-fn scrapes_that_go_away_leave_no_more_to_be_written_than_there_are_places() {
+fn dropped_scrapes_leave_no_more_work_than_there_are_permits() {
     with_one_blocking_thread(async {
         let app = Router::new().route("/metrics", metrics_route(collector(100)));
         let held_up = hold_up_blocking_work();
@@ -219,16 +219,16 @@ fn scrapes_that_go_away_leave_no_more_to_be_written_than_there_are_places() {
         assert_eq!(status, Some(StatusCode::SERVICE_UNAVAILABLE));
 
         drop(held_up);
-        // Behind what is written for nobody.
+        // Queued behind the abandoned work.
         tokio::task::spawn_blocking(|| {}).await.expect("runs");
         let response = ask(&app, Method::GET, &[]).await;
         assert_eq!(response.status(), StatusCode::OK);
     });
 }
 
-/// Without a Tokio runtime too.
+/// The route also works outside of a Tokio runtime.
 #[test]
-fn a_scrape_needs_no_runtime() {
+fn a_scrape_needs_no_tokio_runtime() {
     let app = Router::new().route("/metrics", metrics_route(collector(100)));
     let response = ask(&app, Method::GET, &[]).now_or_never();
     assert_eq!(
@@ -239,7 +239,7 @@ fn a_scrape_needs_no_runtime() {
 
 #[cfg(feature = "protobuf")]
 #[tokio::test]
-async fn protobuf_is_what_the_prometheus_crate_writes() {
+async fn protobuf_matches_that_of_the_prometheus_crate() {
     use prometheus::core::Collector as _;
     use prometheus::{Encoder, PROTOBUF_FORMAT, ProtobufEncoder};
 

@@ -1,4 +1,4 @@
-//! Breadcrumb: what happens to an execution, as its trail.
+//! The breadcrumbs of an execution.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use sentry_core::{Level, protocol::Value};
 
 use crate::data::{Data, data, millis};
 
-/// How much of a token's text is shown, in characters.
+/// The maximum length of a token's text in a breadcrumb, in characters.
 const MAX_TOKEN: usize = 50;
 
 fn breadcrumb(
@@ -50,7 +50,7 @@ pub(crate) fn first_token(after: Option<Duration>) -> Breadcrumb {
     )
 }
 
-/// Without a text if texts are not to leave.
+/// Returns the breadcrumb of a token. `text` is `None` if texts are not sent.
 pub(crate) fn token(text: Option<&str>) -> Breadcrumb {
     let message = match text {
         Some(text) => {
@@ -62,7 +62,7 @@ pub(crate) fn token(text: Option<&str>) -> Breadcrumb {
     breadcrumb("debug", "l0.token", Level::Debug, message, Data::new())
 }
 
-/// The message is a redacted one.
+/// Returns the breadcrumb of a network error. The message must be redacted.
 pub(crate) fn network_error(kind: NetworkErrorKind, message: &str, retried: bool) -> Breadcrumb {
     let data = data([
         ("error_type", Some(kind.as_str().into())),
@@ -92,14 +92,14 @@ pub(crate) fn retry(
     breadcrumb("info", "l0.retry", Level::Warning, text, data)
 }
 
-/// The sources are called by their models, or else by their numbers.
+/// Returns the breadcrumb of a fallback. The sources are named by their models, or by their numbers.
 pub(crate) fn fallback(from: &str, to: &str) -> Breadcrumb {
     let data = data([("from", Some(from.into())), ("to", Some(to.into()))]);
     let text = format!("Fallback to {to}");
     breadcrumb("info", "l0.fallback", Level::Warning, text, data)
 }
 
-/// The message is a redacted one.
+/// Returns the breadcrumb of a violation. The message must be redacted.
 pub(crate) fn violation(
     rule: &str,
     severity: Severity,
@@ -153,7 +153,7 @@ pub(crate) fn execution_finished(outcome: Outcome, telemetry: Option<&Telemetry>
     breadcrumb("info", "l0", level, text, data)
 }
 
-/// How bad a violation is, in Sentry's words.
+/// Returns the Sentry level of a severity.
 pub(crate) fn level(severity: Severity) -> Level {
     match severity {
         Severity::Warning => Level::Warning,

@@ -1,4 +1,4 @@
-//! Config: what is sent, the same for the interceptor, the wrapper and the manual integration.
+//! The configuration, shared by the interceptor, the wrapper and the manual integration.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use sentry_core::Hub;
 
 use crate::tags;
 
-/// What is sent to Sentry. Cheap to clone.
+/// The configuration of what is sent to Sentry. Cheap to clone.
 ///
 /// ```
 /// use l0_core::Severity;
@@ -39,93 +39,96 @@ pub(crate) struct Settings {
     pub(crate) enable_tracing: bool,
     pub(crate) content: Option<Content>,
     pub(crate) parent: Parent,
-    /// As they are sent.
+    /// Sanitized tags.
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) tag_keys: KeyList,
 }
 
-/// Where an execution's span belongs. A run that serves another one takes the span of that one for the
-/// span in scope, while that one is live.
+/// The place of an execution's span in a trace.
+///
+/// For a run with a live [parent run](l0_core::RunBuilder::parent), the span of the parent run counts as the
+/// span in scope.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Parent {
-    /// A transaction of its own, in the trace of the span in scope. Nothing is lost if that span
-    /// ends first, as that of a request does when its body is streamed.
+    /// A separate transaction in the trace of the span in scope. Nothing is lost if that span ends first, as the
+    /// span of a request does when its body is streamed.
     #[default]
     Trace,
-    /// A child of the span in scope, for runs that end before it does, as those of an agent's loop.
-    /// Lost without a trace if that span's transaction ends first. Without a span in scope, the same
-    /// as [`Trace`](Self::Trace).
+    /// A child of the span in scope. Use this for runs that end before that span does, such as the steps of an
+    /// agent. If the transaction of that span ends first, the run's spans are lost. Without a span in scope, this
+    /// is the same as [`Trace`](Self::Trace).
     Child,
 }
 
 impl SentryConfig {
-    /// Creates the default: everything is sent, except tokens.
+    /// Creates the default configuration: everything except tokens and content is sent.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Sets the hub whose client and scope executions take, as they are when an execution starts.
-    /// Default: the hub that is current then.
+    /// Sets the hub whose client and scope executions use. They are read when an execution starts. Default: the
+    /// hub that is current at that time.
     ///
-    /// Every execution has a hub of its own, made from this one; this one is not changed.
+    /// Every execution has its own hub, created from this one. This hub is not changed.
     pub fn hub(self, hub: impl Into<Arc<Hub>>) -> Self {
         self.with(|settings| settings.hub = Some(hub.into()))
     }
 
-    /// Sets whether a network error that an execution ends with is captured. Default: yes. If not,
-    /// nothing else is captured in its place; the trail and the spans still show it.
+    /// Enables or disables capturing of the network error that ended an execution. Default: enabled. If
+    /// disabled, nothing else is captured in its place. Breadcrumbs and spans still show the error.
     pub fn capture_network_errors(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_network_errors = capture)
     }
 
-    /// Sets whether guardrail violations are captured, each once for its rule and message, and up to
-    /// 32 of an execution. Default: yes. If not, and one ends an execution, nothing else is captured
-    /// in its place; the trail and the spans still show it.
+    /// Enables or disables capturing of guardrail violations: once for each rule and message, and up to 32 per
+    /// execution. Default: enabled. If disabled, and a violation ends an execution, nothing else is captured in
+    /// its place. Breadcrumbs and spans still show the violation.
     pub fn capture_guardrail_violations(self, capture: bool) -> Self {
         self.with(|settings| settings.capture_guardrail_violations = capture)
     }
 
-    /// Sets the severity from which on violations are captured. Default: [`Severity::Error`]. If a
-    /// less severe one ends an execution, that is captured like any other failure.
+    /// Sets the minimum severity of captured violations. Default: [`Severity::Error`]. If a less severe violation
+    /// ends an execution, it is captured like any other failure.
     pub fn min_guardrail_severity(self, severity: Severity) -> Self {
         self.with(|settings| settings.min_guardrail_severity = severity)
     }
 
-    /// Sets whether each token leaves a breadcrumb, which pushes out older ones. Default: no, and
-    /// then a token costs nothing.
+    /// Enables or disables a breadcrumb for each token. They displace older breadcrumbs. Default: disabled, so a
+    /// token costs nothing.
     pub fn breadcrumbs_for_tokens(self, breadcrumbs: bool) -> Self {
         self.with(|settings| settings.breadcrumbs_for_tokens = breadcrumbs)
     }
 
-    /// Sets whether the breadcrumbs of tokens show the beginning of their text, which is the model's
-    /// output. Default: no.
+    /// Enables or disables the text in breadcrumbs of tokens: the first 50 characters of the token, which are the
+    /// model's output. Default: disabled.
     pub fn include_token_text(self, include: bool) -> Self {
         self.with(|settings| settings.include_token_text = include)
     }
 
-    /// Sets whether messages carry the redacted texts of errors, whatever they are, in what is
-    /// reported manually or by [`with_sentry`](crate::with_sentry). Default: no.
+    /// Enables or disables the redacted texts of errors in messages, for manual reports and
+    /// [`with_sentry`](crate::with_sentry). Default: disabled.
     ///
-    /// By default a message is in L0's own words: see [`redact::message`](l0_core::redact::message).
-    /// Any other text of an error may quote a prompt or an answer. For runs that an interceptor
-    /// reports, [`Monitoring::error_text`](l0_core::Monitoring::error_text) decides instead.
+    /// By default a message consists of L0's own words: see [`redact::message`](l0_core::redact::message). Any
+    /// other text of an error can quote a prompt or an answer. For runs that an interceptor reports, use
+    /// [`Monitoring::error_text`](l0_core::Monitoring::error_text) instead.
     pub fn error_text(self, include: bool) -> Self {
         self.with(|settings| settings.error_text = include)
     }
 
-    /// Sends prompts and answers, on the spans of attempts. Default: none leaves.
+    /// Sends prompts and answers, on the spans of attempts. Default: not sent.
     ///
-    /// They are set when an attempt ends, after all numbers. Sentry takes nothing of a transaction that is larger
-    /// than 1 MiB, so at most 256 KiB of each run are sent: what does not fit into what is left of them is left
-    /// out, the numbers never. With [`Parent::Child`] all runs of the application's transaction share its size. Of
-    /// a trace that is not sampled nothing is kept, redacted or masked.
+    /// They are set when an attempt ends, after all numbers. Sentry rejects transactions larger than 1 MiB, so at
+    /// most 256 KiB of content are sent per run. Content beyond this limit is left out. Numbers are always sent.
+    /// With [`Parent::Child`], all runs of the application's transaction share the limit of the transaction. If a
+    /// trace is not sampled, no content is kept, redacted or masked.
     ///
-    /// What is reported manually has the input of [`record_input`](crate::SentryExecution::record_input) and the
-    /// tokens that were recorded; [`with_sentry`](crate::with_sentry) sees neither.
+    /// In manual reports, the input comes from [`record_input`](crate::SentryExecution::record_input) and the
+    /// answer from the recorded tokens. [`with_sentry`](crate::with_sentry) has no access to either.
     ///
     /// ```
-    /// use l0_sentry::{Content, SentryConfig};
+    /// use l0_core::Content;
+    /// use l0_sentry::SentryConfig;
     ///
     /// let content = Content::new().mask(|text| text.replace("ACME", "[customer]"));
     /// let config = SentryConfig::new().content(content);
@@ -135,22 +138,22 @@ impl SentryConfig {
         self.with(|settings| settings.content = Some(content))
     }
 
-    /// Sets whether there are spans, if the client traces. Default: yes.
+    /// Enables or disables spans, if tracing is enabled in the client. Default: enabled.
     pub fn enable_tracing(self, enable: bool) -> Self {
         self.with(|settings| settings.enable_tracing = enable)
     }
 
-    /// Sets where an execution's span belongs. Default: [`Parent::Trace`].
+    /// Sets the place of an execution's span in a trace. Default: [`Parent::Trace`].
     pub fn parent(self, parent: Parent) -> Self {
         self.with(|settings| settings.parent = parent)
     }
 
-    /// Adds a tag to everything that executions send. Of two with the same key the later wins, and
-    /// over both the metadata, if the key is among the [`tag_keys`](Self::tag_keys).
+    /// Adds a tag to everything that executions send. A later tag with the same key replaces an earlier one.
+    /// Metadata listed with [`tag_keys`](Self::tag_keys) replaces both.
     ///
-    /// Sentry takes keys of up to 200 ASCII letters, digits, `_`, `.`, `:` and `-`, and values of up
-    /// to 200 characters on one line: other characters in a key become `_`, line breaks in a value
-    /// become spaces, and what is longer is cut. A tag with an empty key or value is left out.
+    /// Sentry accepts keys of up to 200 ASCII letters, digits, `_`, `.`, `:` and `-`, and values of up to 200
+    /// characters on one line. Other characters in a key are replaced with `_`, and line breaks in a value with
+    /// spaces. Longer keys and values are cut. A tag with an empty key or value is left out.
     pub fn tag(self, key: impl AsRef<str>, value: impl AsRef<str>) -> Self {
         self.with(|settings| {
             let tag = tags::key(key.as_ref()).zip(tags::value(value.as_ref()));
@@ -158,15 +161,14 @@ impl SentryConfig {
         })
     }
 
-    /// Adds keys of metadata: a run's entries with these keys become tags of everything that the run
-    /// sends. You may call it again. A run without the entry has no such tag. See
-    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag) for how keys and values are
-    /// written.
+    /// Adds keys of metadata. A run's entries with these keys become tags of everything that the run sends. You
+    /// can call this method more than once. A run without the entry does not have the tag. See
+    /// [`keys::text`](l0_core::keys::text) and [`tag`](Self::tag) for the format of keys and values.
     ///
     /// # Errors
     ///
-    /// If a key is empty, if it would be sent as `component`, `error_type` or `rule`, which are tags of
-    /// errors, or if two keys would be sent as the same tag.
+    /// Returns an error if a key is empty, or if two keys would be sent as the same tag. Keys that would be sent as
+    /// `component`, `error_type` or `rule` are errors too, because errors have these tags.
     pub fn tag_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
@@ -206,7 +208,7 @@ impl Default for Settings {
     }
 }
 
-/// Without what is in the hub.
+/// Omits the hub.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")

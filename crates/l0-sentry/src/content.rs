@@ -1,25 +1,25 @@
-//! Content: what an attempt was asked and answered, as attributes of its span, if that is sent.
+//! The prompt and the answer of an attempt, as attributes of its span, if content is sent.
 
 use l0_core::{AnswerBuffer, Content, FinishReason, TokenView};
 use sentry_core::protocol::Value;
 
 use crate::data::Data;
 
-/// How much of an execution is sent, in bytes: Sentry takes nothing of a transaction that is larger than 1 MiB,
-/// and what is escaped once more is twice as long at most.
+/// The maximum amount of content per execution, in bytes. Sentry rejects transactions larger than 1 MiB. A JSON
+/// string grows to at most twice its length when it is escaped again.
 const MAX: usize = 256 * 1024;
 
-/// What is asked and answered, as far as it may leave.
-pub(crate) struct Exchange {
+/// The prompt and the answer of the current attempt, up to the limits of what is sent.
+pub(crate) struct ContentBuffer {
     content: Content,
     answer: AnswerBuffer,
-    /// What is asked, as was reported manually.
+    /// The prompt of a manual report.
     input: Option<Value>,
-    /// How much more of the execution may be sent.
+    /// The number of bytes that can still be sent for this execution.
     left: usize,
 }
 
-impl Exchange {
+impl ContentBuffer {
     pub(crate) fn new(content: &Content) -> Self {
         Self {
             content: content.clone(),
@@ -29,13 +29,13 @@ impl Exchange {
         }
     }
 
-    /// An attempt begins.
+    /// Clears the answer, for a new attempt.
     pub(crate) fn begin(&mut self) {
         self.answer.clear();
     }
 
-    /// This is asked.
-    pub(crate) fn is_asked(&mut self, input: Value) {
+    /// Sets the prompt of a manual report.
+    pub(crate) fn set_input(&mut self, input: Value) {
         self.input = Some(input);
     }
 
@@ -43,13 +43,13 @@ impl Exchange {
         self.answer.add(view);
     }
 
-    /// What may be sent of what was reported manually.
+    /// Returns the attributes of a manual report.
     pub(crate) fn recorded(&mut self, reason: Option<FinishReason>, embeds: bool) -> Data {
         let input = self.input.take();
         self.attributes(input.as_ref(), reason, embeds)
     }
 
-    /// What may be sent of an attempt. Calls the user's mask.
+    /// Returns the attributes of an attempt, up to the limit. Calls the user's mask.
     pub(crate) fn attributes(
         &mut self,
         input: Option<&Value>,
@@ -58,7 +58,7 @@ impl Exchange {
     ) -> Data {
         let prompt = input.map(|input| self.content.prompt(input));
         let prompt = prompt.unwrap_or_default();
-        let (asked, input) = if embeds {
+        let (input_key, input) = if embeds {
             let messages = prompt.messages.iter();
             let parts = messages.filter_map(|message| message["parts"].as_array());
             let parts: Vec<_> = parts.flatten().collect();
@@ -71,7 +71,7 @@ impl Exchange {
         let answer = self.content.answer(&self.answer, reason);
         let known = [
             ("gen_ai.output.messages", json(answer)),
-            (asked, input),
+            (input_key, input),
             ("gen_ai.system_instructions", texts(&instructions)),
         ];
         let mut attributes = Data::new();
@@ -85,7 +85,7 @@ impl Exchange {
     }
 }
 
-/// Messages as JSON; empty without any.
+/// Returns the messages as JSON, or an empty string if there are none.
 fn json(messages: Vec<Value>) -> String {
     if messages.is_empty() {
         return String::new();
@@ -93,7 +93,7 @@ fn json(messages: Vec<Value>) -> String {
     Value::Array(messages).to_string()
 }
 
-/// The texts of parts, on lines of their own.
+/// Returns the texts of the parts, one per line.
 fn texts(parts: &[&Value]) -> String {
     let parts = parts.iter();
     let texts: Vec<_> = parts.filter_map(|part| part["content"].as_str()).collect();

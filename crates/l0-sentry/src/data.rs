@@ -1,4 +1,4 @@
-//! Data: numbers and texts as breadcrumbs, contexts and spans carry them.
+//! Numbers and texts in the form that breadcrumbs, contexts and spans have.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use l0_core::{Distribution, KeyList, Quantity, Telemetry, Unit, Value as Number, keys};
 use sentry_core::protocol::Value;
 
-/// What breadcrumbs, contexts and spans carry.
+/// The data of a breadcrumb, a context or a span.
 pub(crate) type Data = BTreeMap<String, Value>;
 
-/// Entries; those without a value are left out.
+/// Returns the entries that have a value.
 pub(crate) fn data<const N: usize>(entries: [(&str, Option<Value>); N]) -> Data {
     let known = entries.into_iter();
     known
@@ -18,7 +18,7 @@ pub(crate) fn data<const N: usize>(entries: [(&str, Option<Value>); N]) -> Data 
         .collect()
 }
 
-/// What the guide calls a quantity, where that is not derived from its name.
+/// The keys from the monitoring guide that are not derived from a quantity's name.
 const GUIDE: [(&str, &str); 4] = [
     ("tokens.total", "tokens"),
     ("time_to_first_token", "ttft_ms"),
@@ -28,17 +28,17 @@ const GUIDE: [(&str, &str); 4] = [
 
 const VIOLATIONS: &str = "guardrail_violations";
 
-/// The numbers of a run: a key for each quantity that is known.
+/// Returns the numbers of a run: a key for each known quantity.
 pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
     let mut numbers = data([
         ("session_id", Some((&*telemetry.session_id).into())),
-        // The guide has it in every run: none were found where nothing looks for any.
+        // The monitoring guide has this number in every run, even without guardrails.
         (VIOLATIONS, Some(0.into())),
     ]);
     for quantity in Quantity::ALL {
         let value = quantity.value(telemetry);
         numbers.extend(value.into_iter().flat_map(|value| entries(quantity, value)));
-        // A value of the label may come several times.
+        // The same label value can occur several times.
         let mut sums = BTreeMap::<_, Number<'_>>::new();
         quantity.each(telemetry, &mut |labels, value| {
             let sum = sums.remove(&labels.join("."));
@@ -57,7 +57,7 @@ pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
     numbers
 }
 
-/// A value of a quantity, or the few numbers that stand for a distribution.
+/// Returns the entries of a quantity: one value, or five statistics of a distribution.
 fn entries(quantity: &Quantity, value: Number<'_>) -> Vec<(String, Value)> {
     let key = |part| key(quantity, part);
     match value {
@@ -76,12 +76,12 @@ fn entries(quantity: &Quantity, value: Number<'_>) -> Vec<(String, Value)> {
             let known = known.filter_map(|(part, read)| Some((key(part), millis(read(all)?))));
             known.collect()
         }
-        // Of a kind that a later version of core may have.
+        // Kinds that a later version of core can add.
         _ => Vec::new(),
     }
 }
 
-/// The key of a quantity, or of this part of it.
+/// Returns the key of a quantity, or of a statistic with this suffix.
 fn key(quantity: &Quantity, part: &str) -> String {
     let mut guide = GUIDE.iter();
     if let Some((_, key)) = guide.find(|(name, _)| *name == quantity.name) {
@@ -96,8 +96,8 @@ fn key(quantity: &Quantity, part: &str) -> String {
     format!("{name}{part}{unit}")
 }
 
-/// The number of a quantity for the values of its labels. One that counts runs is a word here, where there
-/// is one run: the value itself.
+/// Returns the entry of a quantity for the values of its labels. A quantity that counts runs has the label's value
+/// as its value, because there is only one run.
 fn labelled(quantity: &Quantity, label: &str, number: Number<'_>) -> Option<(String, Value)> {
     let name = *quantity.labels().first()?;
     let label = keys::cut(label, MAX_VALUE);
@@ -112,7 +112,7 @@ fn labelled(quantity: &Quantity, label: &str, number: Number<'_>) -> Option<(Str
     }
 }
 
-/// Milliseconds, as telemetry writes them: whole ones as integers.
+/// Returns a duration in milliseconds, in the format of the telemetry: whole milliseconds are integers.
 pub(crate) fn millis(duration: Duration) -> Value {
     match u64::try_from(duration.as_millis()) {
         Ok(millis) if duration == Duration::from_millis(millis) => millis.into(),
@@ -120,7 +120,7 @@ pub(crate) fn millis(duration: Duration) -> Value {
     }
 }
 
-/// A value for a span, which takes no lists and maps: they become JSON.
+/// Returns a value for a span. Lists and maps become JSON, because spans cannot have them.
 pub(crate) fn primitive(value: &Value) -> Value {
     match value {
         Value::Array(_) | Value::Object(_) => value.to_string().into(),
@@ -128,12 +128,12 @@ pub(crate) fn primitive(value: &Value) -> Value {
     }
 }
 
-/// How much of a value of a run's metadata leaves, in bytes. Whoever asks for a run may have a say in
-/// it, and Sentry takes nothing of what is too large in all.
+/// The maximum size of a metadata value, in bytes. Metadata can come from an end user, and Sentry rejects an
+/// envelope that is too large.
 const MAX_VALUE: usize = KeyList::MAX_VALUE;
 
-/// A value of metadata, whose text is cut if it is too long. A list or map that is, becomes the
-/// beginning of its JSON.
+/// Returns a metadata value, cut if its text is too long. A list or map that is too long becomes the beginning of
+/// its JSON.
 pub(crate) fn cut(value: &Value) -> Value {
     let text = match value {
         Value::String(text) => Cow::Borrowed(text),
@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    /// What the guide shows.
+    /// The numbers that the monitoring guide shows.
     const EIGHT: [&str; 8] = [
         "session_id",
         "duration_ms",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_is_absent() {
+    fn unknown_numbers_are_absent() {
         let expected = json!({
             "session_id": "",
             "tokens": 0,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn every_quantity_has_keys_of_its_own() {
+    fn every_quantity_has_unique_keys() {
         let distribution = {
             let mut all = Distribution::new();
             all.record(Duration::from_millis(1));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_by_label_leave_out_what_did_not_occur() {
+    fn counts_by_label_leave_out_zeros() {
         let mut monitor = Monitor::new(Monitoring::new());
         let violation = Violation::new("json-structure", Severity::Warning, "Unbalanced braces");
         monitor.record_violations(&[violation]);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn spans_get_no_lists_and_maps() {
+    fn lists_and_maps_become_json_for_spans() {
         for (value, expected) in [
             (json!("a"), json!("a")),
             (json!(1.5), json!(1.5)),

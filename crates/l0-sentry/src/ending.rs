@@ -1,29 +1,29 @@
-//! Ending: how and why an execution ended, as its `End` or its telemetry says.
+//! The outcome of an execution and its reason, from an `End` or from telemetry.
 
 use std::borrow::Cow;
 
 use l0_core::{Cause, End, NetworkErrorKind, Outcome, RetryReason, Telemetry, Violation};
 
-/// The class of what a rule ended.
+/// The error type of an execution that a rule ended.
 pub(crate) const GUARDRAIL: &str = RetryReason::GuardrailViolation.as_str();
 
-/// How an execution ended, and what is known then.
+/// The outcome of an execution, with its reason and its telemetry.
 pub(crate) struct Ending<'a> {
     pub(crate) outcome: Outcome,
-    /// Why it did not complete, if that is known.
+    /// The reason why it did not complete, if known.
     pub(crate) reason: Option<Reason<'a>>,
     pub(crate) telemetry: Option<&'a Telemetry>,
 }
 
-/// Why an execution did not complete.
+/// The reason why an execution did not complete.
 pub(crate) struct Reason<'a> {
-    /// The class of what went wrong: see [`End::error_type`].
+    /// The class of the error: see [`End::error_type`].
     pub(crate) error_type: Cow<'a, str>,
-    /// A redacted one.
+    /// The redacted message.
     pub(crate) message: Cow<'a, str>,
-    /// Which network error it is, if it is one.
+    /// The kind of network error, if it is one.
     pub(crate) network_error: Option<NetworkErrorKind>,
-    /// The violation that it is. Telemetry does not keep it.
+    /// The violation, if it is one. Absent if the reason comes from telemetry.
     pub(crate) violation: Option<&'a Violation>,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Ending<'a> {
         }
     }
 
-    /// What a run's end says.
+    /// Creates an ending from an `End`.
     pub(crate) fn of(end: &'a End) -> Self {
         let reason = || {
             Some(Reason {
@@ -52,7 +52,7 @@ impl<'a> Ending<'a> {
         Self::new(end.outcome(), reason())
     }
 
-    /// What telemetry says; `None` if it tells of no end, or of one that is complete.
+    /// Creates an ending from telemetry. Returns `None` if it has no outcome or is completed.
     pub(crate) fn recorded(telemetry: Option<&'a Telemetry>) -> Option<Self> {
         let telemetry = telemetry?;
         let outcome = telemetry.outcome?;
@@ -75,12 +75,12 @@ impl<'a> Ending<'a> {
         })
     }
 
-    /// Why it failed. That its user stopped it is no failure.
+    /// Returns the reason of a failure. An aborted or dropped execution has not failed.
     pub(crate) fn failed(&self) -> Option<&Reason<'a>> {
         self.reason.as_ref().filter(|_| self.outcome.is_failure())
     }
 
-    /// Says the reason in these words.
+    /// Replaces the message of the reason.
     pub(crate) fn set_message(&mut self, message: String) {
         if let Some(reason) = &mut self.reason {
             reason.message = message.into();
@@ -94,7 +94,6 @@ mod tests {
 
     use super::*;
 
-    /// The telemetry of a run that ends so says what its end says.
     #[test]
     fn telemetry_and_end_agree() {
         let violation = Violation::new("rule", Severity::Fatal, "not fit");
@@ -127,7 +126,7 @@ mod tests {
             monitor.complete(end.clone());
             let telemetry = monitor.telemetry();
             let recorded = Ending::recorded(telemetry.as_ref()).unwrap();
-            let told = Ending::of(&end);
+            let direct = Ending::of(&end);
             let what = |ending: &Ending<'_>| {
                 let reason = ending.reason.as_ref();
                 let reason = reason.map(|reason| {
@@ -136,19 +135,19 @@ mod tests {
                 });
                 (ending.outcome, reason)
             };
-            assert_eq!(what(&recorded), what(&told), "{end:?}");
+            assert_eq!(what(&recorded), what(&direct), "{end:?}");
             let of_rule = |ending: &Ending<'_>| {
                 let mut reason = ending.reason.iter();
                 reason.any(|reason| reason.error_type == GUARDRAIL)
             };
             let is_violation = matches!(end.cause(), Some(Cause::Violation(_)));
             assert_eq!(of_rule(&recorded), is_violation);
-            assert_eq!(of_rule(&told), is_violation);
+            assert_eq!(of_rule(&direct), is_violation);
         }
     }
 
     #[test]
-    fn telemetry_of_no_end_or_a_complete_one_is_none() {
+    fn telemetry_without_an_outcome_or_completed_is_none() {
         let mut monitor = Monitor::new(Monitoring::new());
         assert!(Ending::recorded(None).is_none());
         assert!(Ending::recorded(monitor.telemetry().as_ref()).is_none());

@@ -1,4 +1,4 @@
-//! Event: what went wrong with an execution, as Sentry's errors.
+//! The errors of an execution, as Sentry events.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use crate::breadcrumb::level;
 use crate::ending::GUARDRAIL;
 use crate::tags;
 
-/// A network error that ended an execution. The message is a redacted one.
+/// Returns the event of a network error that ended an execution. The message must be redacted.
 ///
-/// A truncated answer counts as a network error of the type `partial_chunks`; its `error_type` is
-/// `truncated`, as everywhere else.
+/// A truncated answer is a network error of the kind `partial_chunks`. Its `error_type` is `truncated`, as in all
+/// other exports.
 pub(crate) fn network_error(
     kind: NetworkErrorKind,
     error_type: &str,
@@ -28,13 +28,13 @@ pub(crate) fn network_error(
     }
 }
 
-/// A guardrail violation. The message is a redacted one.
+/// Returns the event of a guardrail violation. The message must be redacted.
 pub(crate) fn violation(rule: &str, severity: Severity, message: &str) -> Event<'static> {
     let mut own = own_tags("l0.guardrail", GUARDRAIL);
     own.extend(tags::value(rule).map(|rule| (tags::RULE.to_owned(), rule)));
     Event {
         level: level(severity),
-        // An exception, since pages of errors leave out what is none.
+        // An exception, because Sentry's error pages do not list other events.
         exception: exception(&format!("Guardrail violation: {rule}"), message.to_owned()),
         tags: own,
         fingerprint: fingerprint(["l0.guardrail".into(), rule.to_owned().into()]),
@@ -42,8 +42,8 @@ pub(crate) fn violation(rule: &str, severity: Severity, message: &str) -> Event<
     }
 }
 
-/// An execution that failed, for another reason than the above. The message is a redacted one.
-/// Sentry's own grouping takes numbers and ids out of it.
+/// Returns the event of any other failure of an execution. The message must be redacted. Sentry's default grouping
+/// ignores numbers and ids in it.
 pub(crate) fn failure(error_type: &str, message: &str) -> Event<'static> {
     let part = error_type.to_owned().into();
     Event {

@@ -1,4 +1,4 @@
-//! Execution: one execution, in a hub of its own, which learns what happens by typed calls.
+//! An execution that reports to Sentry in its own hub.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -14,7 +14,7 @@ use sentry_core::{Hub, Scope, TracesSamplingStrategy, TransactionOrSpan};
 
 use crate::breadcrumb;
 use crate::config::SentryConfig;
-use crate::content::Exchange;
+use crate::content::ContentBuffer;
 use crate::data::{Data, data, millis, numbers};
 use crate::ending::{Ending, GUARDRAIL};
 use crate::event;
@@ -22,24 +22,24 @@ use crate::gen_ai::Call;
 use crate::spans::{EXECUTION, Spans};
 use crate::tags;
 
-/// How many violations of one execution are captured.
+/// The maximum number of violations captured per execution.
 const MAX_VIOLATIONS: usize = 32;
 
-/// One execution: a run, a future, or what is reported manually.
+/// An execution: a run, a future, or a manual report.
 ///
-/// Errors are captured at its end, when the numbers that go with them are final.
+/// Errors are captured at its end, when the numbers sent with them are final.
 pub(crate) struct Execution {
     config: SentryConfig,
     hub: Arc<Hub>,
     spans: Option<Spans>,
-    /// What is asked and answered; absent if that is not sent.
-    exchange: Option<Exchange>,
+    /// The prompt and the answer. Absent if content is not sent.
+    content: Option<ContentBuffer>,
     session_id: Option<String>,
     stream: Stream,
-    /// Metadata that became known after the start.
+    /// Metadata that was set after the start.
     late: Data,
-    violations: Vec<Captured>,
-    /// What the execution failed with, as was reported manually; the message is a redacted one.
+    violations: Vec<CapturedViolation>,
+    /// The network error of a manual report that ends the execution, with a redacted message.
     network_error: Option<(NetworkErrorKind, String)>,
     finished: bool,
 }
@@ -51,27 +51,27 @@ enum Stream {
     Completed,
 }
 
-/// A violation that was not seen before, and its event.
-struct Captured {
+/// A violation to capture at the end, and its event.
+struct CapturedViolation {
     rule: String,
     message: String,
     event: Event<'static>,
 }
 
-/// What is known of an execution when it starts, besides its data.
+/// The parameters of a new execution, in addition to its data.
 #[derive(Default)]
 pub(crate) struct Start<'a> {
-    /// Its name; that of all executions if it is empty.
+    /// The name. If it is empty, [`EXECUTION`].
     pub(crate) name: &'a str,
     pub(crate) session_id: Option<&'a str>,
-    /// The span of the execution that it serves.
-    pub(crate) above: Option<TransactionOrSpan>,
-    /// Whether the whole is one call of the model that its data names.
+    /// The span of the parent run.
+    pub(crate) parent_span: Option<TransactionOrSpan>,
+    /// `true` if the whole execution is one call of the model that its data names.
     pub(crate) is_one_call: bool,
 }
 
 impl Execution {
-    /// Starts one; `None` if there is no client to report to.
+    /// Starts an execution. Returns `None` if there is no enabled client.
     pub(crate) fn start(
         config: SentryConfig,
         start: Start<'_>,
@@ -88,7 +88,8 @@ impl Execution {
             None => thread_has_hub().then(Hub::current)?,
         };
         let client = host.client().filter(|client| client.is_enabled())?;
-        // Not before: the first thread with a hub is the one that the others take theirs from.
+        // Checked only now: the check creates the thread's hub, and the hub of the first thread becomes the
+        // template of all others.
         if !thread_has_hub() {
             return None;
         }
@@ -106,8 +107,8 @@ impl Execution {
         }
 
         let spans = Hub::run(Arc::clone(&hub), || {
-            let mut spans =
-                tracing.then(|| Spans::start(&hub, settings.parent, start.above, name, &data));
+            let mut spans = tracing
+                .then(|| Spans::start(&hub, settings.parent, start.parent_span, name, &data));
             let call = Call::of(&data, true).filter(|_| start.is_one_call);
             if let (Some(spans), Some(call)) = (&mut spans, call) {
                 spans.start_call(call);
@@ -118,7 +119,7 @@ impl Execution {
                 }
                 for (key, value) in &all_tags {
                     scope.set_tag(key, value);
-                    // The scope does not reach a span of another transaction.
+                    // The scope's tags do not reach a span of another transaction.
                     spans
                         .iter()
                         .for_each(|spans| spans.execution().set_tag(key, value));
@@ -129,12 +130,12 @@ impl Execution {
         });
         let are_sent = spans.as_ref().is_some_and(Spans::are_sent);
         let content = config.settings().content.as_ref().filter(|_| are_sent);
-        let exchange = content.map(Exchange::new);
+        let content = content.map(ContentBuffer::new);
         Some(Self {
             config,
             hub,
             spans,
-            exchange,
+            content,
             session_id: start.session_id.map(str::to_owned),
             stream: Stream::Awaited,
             late: Data::new(),
@@ -148,7 +149,7 @@ impl Execution {
         &self.config
     }
 
-    /// Runs code in the execution's hub, if that can be made the thread's.
+    /// Runs code in the execution's hub, unless the thread has already destroyed its hub.
     pub(crate) fn inside<R>(&self, code: impl FnOnce() -> R) -> R {
         if thread_has_hub() {
             Hub::run(Arc::clone(&self.hub), code)
@@ -157,13 +158,13 @@ impl Execution {
         }
     }
 
-    fn leave(&self, breadcrumb: Breadcrumb) {
+    fn add_breadcrumb(&self, breadcrumb: Breadcrumb) {
         if thread_has_hub() {
             self.inside(|| self.hub.add_breadcrumb(breadcrumb));
         }
     }
 
-    /// Only the first call counts: a retry does not start another stream.
+    /// Starts the stream. Only the first call has an effect: a retry does not start another stream.
     pub(crate) fn start_stream(&mut self) {
         if self.stream != Stream::Awaited {
             return;
@@ -172,23 +173,23 @@ impl Execution {
         if let Some(spans) = &mut self.spans {
             spans.start_stream();
         }
-        self.leave(breadcrumb::stream_started());
+        self.add_breadcrumb(breadcrumb::stream_started());
     }
 
-    /// The span of the whole, if there are spans.
+    /// Returns the span of the execution, if spans are enabled.
     pub(crate) fn span(&self) -> Option<&TransactionOrSpan> {
         self.spans.as_ref().map(Spans::execution)
     }
 
-    /// An attempt starts; `call` tells what it asks, if that is known.
+    /// Starts an attempt. `call` returns its call of a model, if model and provider are known.
     pub(crate) fn start_attempt(
         &mut self,
         number: u32,
         source: u32,
         call: impl FnOnce() -> Option<Call>,
     ) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.begin();
+        if let Some(content) = &mut self.content {
+            content.begin();
         }
         if let Some(spans) = &mut self.spans {
             let span = spans.start_attempt(number, source, call());
@@ -196,7 +197,8 @@ impl Execution {
         }
     }
 
-    /// The attempt asked `input`, if that is known. A panic of the mask goes on when all the rest has been done.
+    /// Finishes the current attempt. `input` is its prompt, if known. Content is added last, because the mask can
+    /// panic.
     pub(crate) fn finish_attempt(
         &mut self,
         stats: &AttemptStats,
@@ -207,19 +209,19 @@ impl Execution {
             spans.finish_attempt(stats, measured);
             let span = spans.execution().clone();
             self.hub.configure_scope(|scope| scope.set_span(Some(span)));
-            if let Some(exchange) = &mut self.exchange {
-                spans.add(exchange.attributes(input, stats.finish_reason, spans.embeds()));
+            if let Some(content) = &mut self.content {
+                spans.add(content.attributes(input, stats.finish_reason, spans.embeds()));
             }
         }
     }
 
-    /// The sources are called by their models, or else by their numbers.
+    /// Records a fallback. The sources are named by their models, or by their numbers if the models are unknown.
     pub(crate) fn fallback(&self, from: &str, to: &str) {
-        self.leave(breadcrumb::fallback(from, to));
+        self.add_breadcrumb(breadcrumb::fallback(from, to));
     }
 
-    /// This metadata has become known since the start.
-    pub(crate) fn becomes_known(&mut self, late: Data) {
+    /// Sets the metadata that was set after the start.
+    pub(crate) fn set_late(&mut self, late: Data) {
         self.late = late;
     }
 
@@ -227,19 +229,19 @@ impl Execution {
         if let (Some(spans), Some(after)) = (&self.spans, after) {
             spans.set_stream_data("ttft_ms", millis(after));
         }
-        self.leave(breadcrumb::first_token(after));
+        self.add_breadcrumb(breadcrumb::first_token(after));
     }
 
-    /// This is asked, if anybody wants to know.
-    pub(crate) fn is_asked(&mut self, input: impl FnOnce() -> Value) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.is_asked(input());
+    /// Sets the prompt, if content is sent.
+    pub(crate) fn set_input(&mut self, input: impl FnOnce() -> Value) {
+        if let Some(content) = &mut self.content {
+            content.set_input(input());
         }
     }
 
-    /// Whether anything becomes of a token.
+    /// Returns `true` if single tokens are reported or kept.
     pub(crate) fn wants_tokens(&self) -> bool {
-        self.exchange.is_some() || self.config.settings().breadcrumbs_for_tokens
+        self.content.is_some() || self.config.settings().breadcrumbs_for_tokens
     }
 
     pub(crate) fn token(&mut self, view: &TokenView<'_>) {
@@ -247,24 +249,24 @@ impl Execution {
         let settings = self.config.settings();
         if settings.breadcrumbs_for_tokens {
             let text = settings.include_token_text.then_some(view.text);
-            self.leave(breadcrumb::token(text));
+            self.add_breadcrumb(breadcrumb::token(text));
         }
     }
 
-    /// A part of the answer came, or all of it.
+    /// Adds a part of the answer, or the whole answer.
     pub(crate) fn answer(&mut self, view: &TokenView<'_>) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.add(view);
+        if let Some(content) = &mut self.content {
+            content.add(view);
         }
     }
 
-    /// The message is a redacted one.
+    /// Records a network error. The message must be redacted.
     pub(crate) fn network_error(&self, kind: NetworkErrorKind, message: &str, retried: bool) {
-        self.leave(breadcrumb::network_error(kind, message, retried));
+        self.add_breadcrumb(breadcrumb::network_error(kind, message, retried));
     }
 
-    /// The execution fails with this network error, whatever its end says.
-    pub(crate) fn fails_with(&mut self, kind: NetworkErrorKind, message: String) {
+    /// Sets the network error to capture at the end, in place of the failure in [`Ending`].
+    pub(crate) fn set_network_error(&mut self, kind: NetworkErrorKind, message: String) {
         self.network_error = Some((kind, message));
     }
 
@@ -275,36 +277,37 @@ impl Execution {
         kind: RetryKind,
         delay: Option<Duration>,
     ) {
-        self.leave(breadcrumb::retry(attempt, reason, kind, delay));
+        self.add_breadcrumb(breadcrumb::retry(attempt, reason, kind, delay));
     }
 
     pub(crate) fn violation(&mut self, violation: &Violation) {
-        // Rules of the application's own may say anything.
+        // Names and messages of custom rules can contain anything.
         let rule = redact::text(&violation.rule);
         let message = redact::text(&violation.message);
-        self.leave(breadcrumb::violation(
+        self.add_breadcrumb(breadcrumb::violation(
             &rule,
             violation.severity,
             &message,
             violation.recoverable,
         ));
-        self.hold_violation(violation, rule, message);
+        self.keep_violation(violation, rule, message);
     }
 
-    /// Returns whether the violation is captured at the end, because of this call or one before.
-    fn hold_violation(&mut self, violation: &Violation, rule: String, message: String) -> bool {
+    /// Keeps the violation for the end of the execution. Returns `true` if it will be captured, because of this call
+    /// or an earlier one.
+    fn keep_violation(&mut self, violation: &Violation, rule: String, message: String) -> bool {
         let settings = self.config.settings();
         let severity = violation.severity;
         if !settings.capture_guardrail_violations || severity < settings.min_guardrail_severity {
             return false;
         }
-        let same = |held: &Captured| held.rule == rule && held.message == message;
+        let same = |kept: &CapturedViolation| kept.rule == rule && kept.message == message;
         if self.violations.iter().any(same) {
             return true;
         }
         let room = self.violations.len() < MAX_VIOLATIONS;
         if room {
-            self.violations.push(Captured {
+            self.violations.push(CapturedViolation {
                 event: event::violation(&rule, severity, &message),
                 rule,
                 message,
@@ -315,7 +318,7 @@ impl Execution {
 
     pub(crate) fn drift(&self, report: &DriftReport) {
         if report.detected() {
-            self.leave(breadcrumb::drift(report));
+            self.add_breadcrumb(breadcrumb::drift(report));
         }
     }
 
@@ -327,18 +330,18 @@ impl Execution {
         if let Some(spans) = &mut self.spans {
             spans.complete_stream(tokens);
         }
-        self.leave(breadcrumb::stream_completed(tokens));
+        self.add_breadcrumb(breadcrumb::stream_completed(tokens));
     }
 
-    /// Ends it, and sends nothing: no error, and no span that has not ended yet.
-    pub(crate) fn forget(&mut self) {
+    /// Ends the execution without sending errors or spans. Spans that have already ended are not affected.
+    pub(crate) fn discard(&mut self) {
         self.finished = true;
         self.spans = None;
     }
 
-    /// Ends it: the trail, the errors, the spans. Only the first call counts. A panic of one of the
-    /// client's callbacks goes on when all the rest has been done. Nothing of it can be done by a
-    /// thread that has lost its hub.
+    /// Ends the execution: adds the last breadcrumb, captures the errors, and ends the spans. Only the first call has
+    /// an effect. If a callback of the client panics, the panic is resumed after all other steps. A thread that has
+    /// destroyed its hub does none of this.
     pub(crate) fn finish(&mut self, ending: &Ending<'_>) {
         if std::mem::replace(&mut self.finished, true) || !thread_has_hub() {
             return;
@@ -358,11 +361,11 @@ impl Execution {
         let spans = self.spans.take();
 
         let mut steps = Steps::default();
-        if let (Some(spans), Some(exchange)) = (&spans, &mut self.exchange)
+        if let (Some(spans), Some(content)) = (&spans, &mut self.content)
             && spans.is_one_call()
         {
             let reason = ending.telemetry.and_then(|all| all.finish_reason);
-            steps.take(|| spans.add(exchange.recorded(reason, spans.embeds())));
+            steps.take(|| spans.add(content.recorded(reason, spans.embeds())));
         }
         self.inside(|| {
             let last = breadcrumb::execution_finished(ending.outcome, ending.telemetry);
@@ -382,8 +385,8 @@ impl Execution {
         steps.resume();
     }
 
-    /// The error that says what the execution failed with; none if it did not fail, if that is a
-    /// violation, which is among those that are held, or if the config does not want it.
+    /// Returns the event for the failure of the execution. Returns `None` if it did not fail, if a captured violation
+    /// is the failure, or if the configuration disables the event.
     fn last_event(&mut self, ending: &Ending<'_>) -> Option<Event<'static>> {
         let settings = self.config.settings();
         let (of_networks, of_rules) = (
@@ -397,8 +400,8 @@ impl Execution {
             return None;
         }
         let Some(failed) = ending.failed() else {
-            // A record of a version that kept no reasons.
-            return Some(event::failure("_OTHER", "its telemetry does not say why"));
+            // Telemetry recorded by an older version has no reason.
+            return Some(event::failure("_OTHER", "its telemetry has no reason"));
         };
         if let Some(kind) = failed.network_error {
             return of_networks
@@ -410,7 +413,7 @@ impl Execution {
                 Some(violation) => {
                     let rule = redact::text(&violation.rule);
                     let message = redact::text(&violation.message);
-                    self.hold_violation(violation, rule, message)
+                    self.keep_violation(violation, rule, message)
                 }
                 None => !self.violations.is_empty(),
             };
@@ -418,7 +421,7 @@ impl Execution {
     }
 
     fn capture(&self, event: Event<'static>) {
-        // A tag of the scope would win over the event's own.
+        // Tags of the scope would override the event's own tags.
         let own = event.tags.clone();
         let set = |scope: &mut Scope| {
             for (key, value) in &own {
@@ -433,27 +436,27 @@ impl Execution {
 
 impl Drop for Execution {
     fn drop(&mut self) {
-        // A panic must not leave a `Drop`.
+        // A panic in `drop` can abort the process.
         let _ = contain(|| self.finish(&Ending::of(&End::dropped())));
     }
 }
 
 thread_local! {
-    /// Made after the thread's hub, and so destroyed before it. It has something to drop, or it would
-    /// not be destroyed.
+    /// A value created after the thread's hub and therefore destroyed before it. It is a `Box`, because only a
+    /// value that needs a drop is destroyed.
     static AFTER_HUB: Box<()> = {
         drop(Hub::current());
         Box::default()
     };
 }
 
-/// Whether this thread has a hub. It has none any more when it ends and drops what it kept; whoever
-/// asks for the hub then panics, and Sentry's own panic hook asks, so that the process would abort.
+/// Returns `true` if this thread still has a hub. After a thread has destroyed its hub, reading it panics.
+/// Sentry's panic hook reads it too, so the process would abort.
 fn thread_has_hub() -> bool {
     AFTER_HUB.try_with(|_| ()).is_ok()
 }
 
-/// Runs what calls the client's callbacks, which are foreign code. A panic gives `None`.
+/// Runs code that calls the client's callbacks. Returns `None` if it panics.
 pub(crate) fn contain<R>(code: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(code)).ok()
 }
@@ -469,7 +472,7 @@ impl Steps {
         }
     }
 
-    /// Lets the last panic go on.
+    /// Resumes the last panic, if there was one.
     fn resume(self) {
         if let Some(panic) = self.0 {
             resume_unwind(panic);

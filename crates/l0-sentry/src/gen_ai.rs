@@ -1,4 +1,4 @@
-//! Sentry's conventions for calls of models: what makes its AI dashboards show one.
+//! Sentry's conventions for calls of models, which its AI dashboards read.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use sentry_core::protocol::Value;
 
 use crate::data::{Data, cut, data, primitive};
 
-/// The operations that Sentry knows for calls of models. Any other is shown as the first.
+/// The operations of model calls that Sentry knows. Any other operation is sent as the first.
 const OPERATIONS: [&str; 4] = ["chat", "text_completion", "generate_content", EMBEDDINGS];
 const EMBEDDINGS: &str = "embeddings";
 
 const OUTPUT_RATE: &str = "output_tokens.per_second";
 
-/// Which attribute a quantity is. The conventions take seconds.
+/// The attribute of each quantity. Times are in seconds, as the conventions require.
 const NUMBERS: [(&str, &str); 10] = [
     ("time_to_first_token", "gen_ai.response.time_to_first_chunk"),
     (OUTPUT_RATE, "gen_ai.response.tokens_per_second"),
@@ -21,7 +21,7 @@ const NUMBERS: [(&str, &str); 10] = [
     ("usage.output", "gen_ai.usage.output_tokens"),
     ("usage.total", "gen_ai.usage.total_tokens"),
     ("usage.cached_input", "gen_ai.usage.cache_read.input_tokens"),
-    // The first name is that of the conventions to come, the second the one that Sentry reads.
+    // The first name is from the next version of the conventions, the second is the one that Sentry reads.
     (
         "usage.cache_write_input",
         "gen_ai.usage.cache_write.input_tokens",
@@ -34,7 +34,7 @@ const NUMBERS: [(&str, &str); 10] = [
     ("cost", "gen_ai.cost.total_tokens"),
 ];
 
-/// The numbers of a run that are attributes.
+/// Returns the numbers that are attributes.
 fn numbers(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
     read(telemetry, |_| true)
 }
@@ -47,7 +47,7 @@ fn read(telemetry: &Telemetry, wanted: fn(&str) -> bool) -> impl Iterator<Item =
         let value = match quantity.value(telemetry) {
             Some(Number::Count(count)) => count.into(),
             Some(number) => number.as_f64().into(),
-            // Sentry takes every cost for one in US dollars.
+            // Sentry assumes that every cost is in US dollars.
             None => quantity
                 .amount_in(Currency::USD, telemetry)?
                 .as_f64()
@@ -57,23 +57,23 @@ fn read(telemetry: &Telemetry, wanted: fn(&str) -> bool) -> impl Iterator<Item =
     })
 }
 
-/// How fast the tokens came, as an attribute.
+/// Returns the rate of output tokens, as an attribute.
 pub(crate) fn rate(telemetry: &Telemetry) -> impl Iterator<Item = (String, Value)> {
     read(telemetry, |name| name == OUTPUT_RATE)
 }
 
-/// A call of a model whose name and provider are known.
+/// A call of a model. The model and the provider are known.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Call {
     operation: &'static str,
     model: String,
-    /// What is known at its start, until its span takes it.
+    /// The attributes at its start. Taken when its span is started.
     pub(crate) data: Data,
 }
 
 impl Call {
-    /// The call that this metadata tells of; `None` if it lacks the model or the provider, without
-    /// which the dashboards do not show it.
+    /// Returns the call that this metadata describes. Returns `None` without a model or a provider, because the
+    /// dashboards do not show calls without them.
     pub(crate) fn of(metadata: &BTreeMap<String, Value>, streams: bool) -> Option<Self> {
         let text = |key| keys::text(metadata, key).filter(|text| !text.is_empty());
         let known = |key| text(key).map(|text| keys::cut(&text, KeyList::MAX_VALUE).to_owned());
@@ -84,15 +84,15 @@ impl Call {
             .into_iter()
             .find(|name| Some(*name) == operation.as_deref())
             .unwrap_or(OPERATIONS[0]);
-        let told = |key| known(key).map(Value::from);
+        let attribute = |key| known(key).map(Value::from);
         let data = data([
             ("gen_ai.operation.name", Some(operation.into())),
             ("gen_ai.provider.name", Some(provider.into())),
             ("gen_ai.request.model", Some(model.as_str().into())),
             ("gen_ai.response.streaming", Some(streams.into())),
-            ("gen_ai.conversation.id", told(keys::CONVERSATION_ID)),
-            ("gen_ai.agent.name", told(keys::AGENT_NAME)),
-            ("gen_ai.pipeline.name", told(keys::PIPELINE_NAME)),
+            ("gen_ai.conversation.id", attribute(keys::CONVERSATION_ID)),
+            ("gen_ai.agent.name", attribute(keys::AGENT_NAME)),
+            ("gen_ai.pipeline.name", attribute(keys::PIPELINE_NAME)),
         ]);
         Some(Self {
             operation,
@@ -101,7 +101,7 @@ impl Call {
         })
     }
 
-    /// Adds what the source says of its request.
+    /// Adds the server and the request parameters from the description of the source.
     pub(crate) fn described(mut self, description: &Description) -> Self {
         let address = description.server_address.as_deref();
         let address = address.filter(|address| !address.is_empty());
@@ -119,31 +119,31 @@ impl Call {
         self
     }
 
-    /// Whether it asks for embeddings.
+    /// Returns `true` if it requests embeddings.
     pub(crate) fn embeds(&self) -> bool {
         self.operation == EMBEDDINGS
     }
 
-    /// The span's operation.
+    /// Returns the operation of its span.
     pub(crate) fn op(&self) -> String {
         format!("gen_ai.{}", self.operation)
     }
 
-    /// The span's name.
+    /// Returns the name of its span.
     pub(crate) fn name(&self) -> String {
         format!("{} {}", self.operation, self.model)
     }
 
-    /// What is known at its end. The model that answered is the one asked for, if the source did not
-    /// say: the dashboards show no call without it. Where none answered, none is named.
+    /// Returns the attributes at its end. If the source did not report which model answered, the requested model is
+    /// used, because the dashboards do not show a call without it. If no model answered, none is set.
     pub(crate) fn response(&self, answer: &Answer<'_>) -> Data {
-        let asked = Some(&*self.model).filter(|_| answer.has_begun);
+        let requested = Some(&*self.model).filter(|_| answer.has_begun);
         let telemetry = answer.telemetry;
         let finish = telemetry.and_then(Telemetry::finish_reason_or_error);
         let mut response = data([
             (
                 "gen_ai.response.model",
-                answer.model.or(asked).map(Value::from),
+                answer.model.or(requested).map(Value::from),
             ),
             ("gen_ai.response.id", answer.id.map(Value::from)),
             ("gen_ai.response.finish_reasons", finish.map(Value::from)),
@@ -153,15 +153,15 @@ impl Call {
     }
 }
 
-/// What is known of the answer to a call.
+/// The answer to a call, as far as it is known.
 #[derive(Default)]
 pub(crate) struct Answer<'a> {
-    /// Whether the model has begun to answer.
+    /// `true` if the model has started to answer.
     pub(crate) has_begun: bool,
-    /// The model that answered, as the source names it.
+    /// The model that answered, as reported by the source.
     pub(crate) model: Option<&'a str>,
     pub(crate) id: Option<&'a str>,
-    /// That of this call alone.
+    /// The telemetry of this call alone.
     pub(crate) telemetry: Option<&'a Telemetry>,
 }
 
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_operation_is_one_that_sentry_knows() {
+    fn an_operation_that_sentry_does_not_know_becomes_chat() {
         for (operation, op, name) in [
             (json!(null), "gen_ai.chat", "chat gpt-4"),
             (json!("summarise"), "gen_ai.chat", "chat gpt-4"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_call_carries_what_was_told_and_nothing_else() {
+    fn a_call_has_only_the_attributes_that_are_known() {
         let call = Call::of(
             &metadata(&[
                 ("model", json!("gpt-4")),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_says_what_was_billed_and_that_its_answer_broke_off() {
+    fn a_truncated_call_has_the_billed_usage_and_the_finish_reason_error() {
         let entries = [("model", json!("gpt-4")), ("provider", json!("openai"))];
         let call = Call::of(&metadata(&entries), true).expect("a call");
         let mut telemetry = Telemetry::example();
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_source_says_of_its_request_is_told_cut_and_once() {
+    fn the_description_of_a_source_is_sent_cut_and_replaces_nothing() {
         let mut description = Description::new();
         description.server_address = Some("api.openai.com".into());
         description.server_port = Some(443);

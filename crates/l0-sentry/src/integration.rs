@@ -1,4 +1,4 @@
-//! Integration: an execution that is reported manually.
+//! The integration for manual reports.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,9 +14,9 @@ use crate::config::SentryConfig;
 use crate::ending::Ending;
 use crate::execution::{Execution, Start, contain};
 
-/// Starts executions that are reported manually, for what is not a run of L0 or wraps several.
+/// Starts executions that you report manually, for work that is not a run of L0 or that wraps several runs.
 ///
-/// A run that has a [`SentryInterceptor`](crate::SentryInterceptor) needs none: it would be reported
+/// Do not use it for a run that has a [`SentryInterceptor`](crate::SentryInterceptor): the run would be reported
 /// twice.
 ///
 /// ```
@@ -35,18 +35,17 @@ use crate::execution::{Execution, Start, contain};
 pub struct SentryIntegration(SentryConfig);
 
 impl SentryIntegration {
-    /// Creates an integration that reports as the config says.
+    /// Creates an integration with this configuration.
     #[must_use]
     pub fn new(config: SentryConfig) -> Self {
         Self(config)
     }
 
-    /// Starts an execution, from the hub that is current unless the config has one. Its name is that
-    /// of the transaction, of which Sentry shows 200 characters; an empty one is `l0.execution`.
+    /// Starts an execution in the hub of the configuration, or in the current hub. The name becomes the name of the
+    /// transaction, of which Sentry shows 200 characters. An empty name becomes `l0.execution`.
     ///
-    /// All of the data leaves, with the first breadcrumb and the span. `model` and `provider` in it
-    /// make the span of Sentry's AI dashboards, and those of the config's
-    /// [`tag_keys`](SentryConfig::tag_keys) become tags.
+    /// All of `data` is sent, with the first breadcrumb and the span. If it has `model` and `provider`, a span for
+    /// Sentry's AI dashboards is created. Entries listed with [`tag_keys`](SentryConfig::tag_keys) become tags.
     pub fn start_execution<K, V>(
         &self,
         name: &str,
@@ -72,81 +71,81 @@ impl SentryIntegration {
     }
 }
 
-/// One execution, from its start to [`complete`](Self::complete), [`fail`](Self::fail),
-/// [`finish`](Self::finish) or its drop, which counts as cancelled.
+/// An execution that you report manually. It ends with [`complete`](Self::complete), [`fail`](Self::fail) or
+/// [`finish`](Self::finish). If it is dropped, it ends as cancelled.
 ///
-/// Calls may come from any thread, and do all they do there, in the execution's own hub. Without a
-/// client that is enabled at the start, they do nothing.
+/// You can call the methods from any thread. They act on that thread, in the execution's own hub. If there was no
+/// enabled client at the start, they do nothing.
 #[must_use = "an execution ends when it is dropped"]
 pub struct SentryExecution(Option<Execution>);
 
 impl SentryExecution {
-    /// Records that the stream starts. Only the first call counts.
+    /// Records the start of the stream. Only the first call has an effect.
     pub fn start_stream(&mut self) {
-        self.tell(Execution::start_stream);
+        self.with(Execution::start_stream);
     }
 
-    /// Records that the first token arrived, so long after the start.
+    /// Records the first token and its time after the start.
     pub fn record_first_token(&mut self, after: Duration) {
-        self.tell(|execution| execution.first_token(Some(after)));
+        self.with(|execution| execution.first_token(Some(after)));
     }
 
-    /// Records what is asked, as text or as the JSON of a request. It is sent only with
-    /// [`SentryConfig::content`], and if `model` and `provider` are in the execution's data.
+    /// Records the prompt, as text or as the JSON of a request. It is sent only if [`SentryConfig::content`] is set
+    /// and the execution's data has `model` and `provider`.
     pub fn record_input(&mut self, input: impl Into<Value>) {
-        self.tell(|execution| execution.is_asked(|| input.into()));
+        self.with(|execution| execution.set_input(|| input.into()));
     }
 
-    /// Records that a token arrived: with a breadcrumb, if those of tokens are on. Its text is a part of the
-    /// answer that [`SentryConfig::content`] sends.
+    /// Records a token. Adds a breadcrumb if [`SentryConfig::breadcrumbs_for_tokens`] is enabled. The text is added
+    /// to the answer if [`SentryConfig::content`] is set.
     pub fn record_token(&mut self, text: &str) {
-        self.tell(|execution| execution.token(&TokenView::text(text)));
+        self.with(|execution| execution.token(&TokenView::text(text)));
     }
 
-    /// Records a network error. Its type is read from the error, as [`Failure::read`] does; what its
-    /// message says, [`SentryConfig::error_text`] decides.
+    /// Records a network error. Its type is read from the error by [`Failure::read`].
+    /// [`SentryConfig::error_text`] determines its message.
     ///
-    /// The last one that was not retried is captured when the execution ends, and then stands for
-    /// its failure.
+    /// The last network error that was not retried is captured when the execution ends, in place of any other
+    /// failure.
     pub fn record_network_error(&mut self, error: &(dyn StdError + 'static), retried: bool) {
-        self.tell(|execution| {
+        self.with(|execution| {
             let kind = Failure::read(error).network_error_kind();
             let kind = kind.unwrap_or(NetworkErrorKind::Unknown);
             let text = error_text(execution, error);
             let message = text.unwrap_or_else(|| redact::message(error));
             execution.network_error(kind, &message, retried);
             if !retried {
-                execution.fails_with(kind, message);
+                execution.set_network_error(kind, message);
             }
         });
     }
 
-    /// Records that the attempt of this number, from 2, follows for this reason.
+    /// Records a retry: the number of the next attempt, which is at least 2, and the reason.
     pub fn record_retry(&mut self, attempt: u32, reason: RetryReason, kind: RetryKind) {
-        self.tell(|execution| execution.retry(attempt, reason, kind, None));
+        self.with(|execution| execution.retry(attempt, reason, kind, None));
     }
 
-    /// Records the violations that rules found. Each is captured when the execution ends, if it is
-    /// severe enough, once for each rule and message.
+    /// Records violations found by rules. When the execution ends, violations of at least the minimum severity are
+    /// captured, once for each rule and message.
     pub fn record_violations(&mut self, violations: &[Violation]) {
-        self.tell(|execution| {
+        self.with(|execution| {
             for violation in violations {
                 execution.violation(violation);
             }
         });
     }
 
-    /// Records a drift check. Nothing is sent if no drift was found.
+    /// Records a drift report. Nothing is sent if it has no drift.
     pub fn record_drift(&mut self, report: &DriftReport) {
-        self.tell(|execution| execution.drift(report));
+        self.with(|execution| execution.drift(report));
     }
 
-    /// Records that the stream ended, after so many tokens.
+    /// Records the end of the stream and the number of tokens.
     pub fn complete_stream(&mut self, tokens: u64) {
-        self.tell(|execution| execution.complete_stream(Some(tokens)));
+        self.with(|execution| execution.complete_stream(Some(tokens)));
     }
 
-    /// Ends the execution as its telemetry says, or else as completed.
+    /// Ends the execution with the outcome of the telemetry, or as completed if there is none.
     pub fn complete(mut self, telemetry: Option<&Telemetry>) {
         let completed = End::completed();
         let ending = Ending::recorded(telemetry);
@@ -156,16 +155,16 @@ impl SentryExecution {
         });
     }
 
-    /// Ends the execution as failed with this error, and for the reason that its telemetry says, if
-    /// that says any: an execution whose telemetry says that it was aborted or dropped did not fail,
-    /// and nothing is captured.
+    /// Ends the execution as failed with this error.
     ///
-    /// Without telemetry, the class of the failure is read from the error, as [`Failure::read`] does,
-    /// and what its message says, [`SentryConfig::error_text`] decides. An error alone does not say
-    /// that a run was aborted: for a run that is not measured, call [`finish`](Self::finish) with the
-    /// run's end.
+    /// If the telemetry has an outcome other than completed, the outcome and the reason come from the telemetry. If
+    /// it was aborted or dropped, nothing is captured.
+    ///
+    /// Without telemetry, the class of the failure is read from the error by [`Failure::read`].
+    /// [`SentryConfig::error_text`] determines the message. An error alone does not show that a run was aborted. For
+    /// a run that is not measured, call [`finish`](Self::finish) with the run's end.
     pub fn fail(mut self, error: &(dyn StdError + 'static), telemetry: Option<&Telemetry>) {
-        self.tell(|execution| {
+        self.with(|execution| {
             let end = End::failed(error);
             let failed = Ending::of(&end);
             let mut ending = match Ending::recorded(telemetry) {
@@ -185,7 +184,7 @@ impl SentryExecution {
         });
     }
 
-    /// Ends the execution as this end says: that of a run, or one of your own making.
+    /// Ends the execution with this [`End`], from a run or created by your code.
     ///
     /// ```
     /// # use l0_core::{L0, testing::Script};
@@ -211,14 +210,15 @@ impl SentryExecution {
         });
     }
 
-    fn tell(&mut self, tell: impl FnOnce(&mut Execution)) {
+    /// Calls `record` if there is an enabled client. A panic in it is discarded.
+    fn with(&mut self, record: impl FnOnce(&mut Execution)) {
         if let Some(execution) = &mut self.0 {
-            let _ = contain(|| tell(execution));
+            let _ = contain(|| record(execution));
         }
     }
 
     fn end(&mut self, ending: &Ending<'_>) {
-        self.tell(|execution| execution.finish(ending));
+        self.with(|execution| execution.finish(ending));
     }
 }
 
@@ -228,12 +228,12 @@ impl fmt::Debug for SentryExecution {
     }
 }
 
-/// The redacted text of an error, if the config lets it leave and it has one.
+/// Returns the redacted text of an error, if the configuration enables it and the text is not empty.
 pub(crate) fn error_text(
     execution: &Execution,
     error: &(dyn StdError + 'static),
 ) -> Option<String> {
-    let leaves = execution.config().settings().error_text;
-    let text = leaves.then(|| redact::error_text(error));
+    let is_enabled = execution.config().settings().error_text;
+    let text = is_enabled.then(|| redact::error_text(error));
     text.filter(|text| !text.is_empty())
 }

@@ -1,4 +1,4 @@
-//! Interceptor: reports every run.
+//! The interceptor that reports every run.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,7 +16,7 @@ use crate::execution::{Execution, Start};
 use crate::gen_ai::Call;
 use crate::live::LiveSpans;
 
-/// The metadata that leaves without being listed.
+/// The metadata keys that are sent without being listed.
 const KNOWN_KEYS: [&str; 7] = [
     keys::MODEL,
     keys::PROVIDER,
@@ -27,9 +27,10 @@ const KNOWN_KEYS: [&str; 7] = [
     keys::PIPELINE_NAME,
 ];
 
-/// Reports every run to Sentry, measured or not, in a hub of the run's own. Clones share everything.
+/// An [`Interceptor`] that reports every run to Sentry, measured or not. Each run has its own hub. Clones share
+/// everything.
 ///
-/// Without a client that is enabled when a run starts, nothing is done for that run.
+/// If there is no enabled client when a run starts, nothing is reported for that run.
 #[derive(Debug, Clone, Default)]
 pub struct SentryInterceptor {
     config: SentryConfig,
@@ -37,7 +38,7 @@ pub struct SentryInterceptor {
 }
 
 impl SentryInterceptor {
-    /// Creates an interceptor that reports as the config says.
+    /// Creates an interceptor with this configuration.
     #[must_use]
     pub fn new(config: SentryConfig) -> Self {
         Self {
@@ -47,7 +48,7 @@ impl SentryInterceptor {
     }
 }
 
-/// What of metadata leaves.
+/// Returns the metadata that is sent.
 fn allowed(config: &SentryConfig, metadata: &Metadata) -> Data {
     let listed = config.settings().tag_keys.iter().map(|(key, _)| key);
     let entry = |key: &str| Some((key.to_owned(), cut(metadata.get(key)?)));
@@ -62,7 +63,7 @@ impl Interceptor for SentryInterceptor {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         let start = Start {
             session_id: Some(run.id()),
-            above: run.parent_id().and_then(|id| self.live.get(id)),
+            parent_span: run.parent_id().and_then(|id| self.live.get(id)),
             ..Start::default()
         };
         let data = || allowed(&self.config, run.metadata());
@@ -94,12 +95,12 @@ struct LiveRun {
     execution: Execution,
     run: RunInfo,
     live: Arc<LiveSpans>,
-    /// A panic of the mask, which goes on when the run has been reported.
+    /// A panic of the mask, resumed after the run has been reported.
     panic: Option<Box<dyn Any + Send>>,
 }
 
 impl LiveRun {
-    /// What the attempts of a source ask, if the model and its provider are known.
+    /// Returns the call of a model that the attempts of a source make, if model and provider are known.
     fn call(run: &RunInfo, source: u32) -> Option<Call> {
         let SourceInfo {
             metadata,
@@ -121,20 +122,20 @@ impl LiveRun {
         let Self { execution, run, .. } = self;
         self.live.leave(run.id());
         if !is_kept {
-            execution.forget();
+            execution.discard();
             return;
         }
         if end.outcome() == Outcome::Completed {
             execution.complete_stream(telemetry.map(|all| all.metrics.total_tokens));
         }
-        execution.becomes_known(late);
+        execution.set_late(late);
         execution.finish(&Ending {
             telemetry,
             ..Ending::of(end)
         });
     }
 
-    /// What a source is called where one follows another: its model, or else its number.
+    /// Returns the name of a source in a fallback: its model, or its number if the model is unknown.
     fn name(&self, source: u32) -> String {
         let metadata = self.run.source(source).map(|source| &source.metadata);
         let model = metadata.and_then(|metadata| keys::text(metadata, keys::MODEL));
@@ -145,7 +146,7 @@ impl LiveRun {
         )
     }
 
-    /// What of the metadata has become known since the start.
+    /// Returns the sent metadata that has changed since the start.
     fn late(&self, metadata: &Metadata) -> Data {
         let before = self.run.metadata();
         if metadata == before {
@@ -170,7 +171,7 @@ impl Observer for LiveRun {
         let Self { execution, run, .. } = self;
         match *event {
             Event::AttemptStarted { number, source, .. } => {
-                // What comes as one is no stream.
+                // A call has no stream.
                 if !run.is_call() {
                     execution.start_stream();
                 }
@@ -244,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_asked_for_only_if_they_leave_breadcrumbs() {
+    fn token_events_are_requested_only_for_breadcrumbs_of_tokens() {
         let options = ClientOptions::new()
             .dsn("https://public@sentry.invalid/1")
             .transport(TestTransport::new());

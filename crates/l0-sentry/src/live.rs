@@ -1,4 +1,4 @@
-//! Live: the spans of the runs that are live, below which the runs nest that serve them.
+//! The spans of live runs, used as parents for the spans of their child runs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sentry_core::TransactionOrSpan;
 
-/// The spans of the live runs, by the runs' ids. Touched when a run starts and ends.
+/// The spans of live runs by run id. Accessed only when a run starts and ends.
 #[derive(Default)]
 pub(crate) struct LiveSpans(Mutex<HashMap<String, TransactionOrSpan>>);
 
@@ -19,18 +19,18 @@ impl LiveSpans {
         self.lock().remove(run);
     }
 
-    /// Returns the span of a run; none if the run is not live.
+    /// Returns the span of a run, or `None` if the run is not live.
     pub(crate) fn get(&self, run: &str) -> Option<TransactionOrSpan> {
         self.lock().get(run).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, TransactionOrSpan>> {
-        // A change cannot be half done.
+        // A panic cannot leave the map half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Without what is in the spans.
+/// Omits the spans.
 impl fmt::Debug for LiveSpans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveSpans").finish_non_exhaustive()

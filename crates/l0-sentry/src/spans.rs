@@ -1,8 +1,8 @@
-//! Spans: an execution's spans, from their start to their end.
+//! The spans of an execution, from their start to their end.
 
 use std::time::SystemTime;
 
-use l0_core::{AttemptStats, Distribution, Outcome, Telemetry};
+use l0_core::{AttemptStats, Outcome};
 use sentry_core::protocol::{SpanStatus, Value};
 use sentry_core::{Hub, Span, TransactionContext, TransactionOrSpan};
 
@@ -14,43 +14,43 @@ use crate::gen_ai::{self, Answer, Call};
 /// The name and operation of the span of an execution.
 pub(crate) const EXECUTION: &str = "l0.execution";
 const STREAM: &str = "l0.stream.consume";
-/// The operation of an attempt of which the model or the provider is not known.
+/// The operation of an attempt whose model or provider is unknown.
 const ATTEMPT: &str = "l0.attempt";
 
-/// That of the execution, that of its stream below it, and below that one for each attempt. An
-/// execution that is reported manually is one call of a model, beside its stream.
+/// The span of the execution, its child for the stream, and below that one span for each attempt. A manual report
+/// has one call of a model next to its stream instead of attempts.
 pub(crate) struct Spans {
     execution: TransactionOrSpan,
     call: Option<(Call, Span)>,
     stream: Option<Stream>,
-    /// The present attempt, or the last one.
+    /// The current attempt, or the last one.
     attempt: Option<Attempt>,
 }
 
 struct Stream {
     span: Span,
-    /// When it completed; if it did not, it ends with the execution.
+    /// The time at which it completed. Otherwise it ends with the execution.
     completed: Option<SystemTime>,
 }
 
 struct Attempt {
     call: Option<Call>,
     span: Span,
-    /// When it ended, once it has. Its span is held until it is known whether another one follows.
+    /// The time at which it ended. Its span stays open after that, until another attempt follows or the run ends.
     ended: Option<SystemTime>,
 }
 
 impl Spans {
-    /// Starts the spans of an execution, below this span or else that in the hub's scope.
+    /// Starts the spans of an execution, below the given span or the span in the hub's scope.
     pub(crate) fn start(
         hub: &Hub,
         parent: Parent,
-        above: Option<TransactionOrSpan>,
+        parent_span: Option<TransactionOrSpan>,
         name: &str,
         data: &Data,
     ) -> Self {
-        let above = above.or_else(|| hub.configure_scope(|scope| scope.get_span()));
-        let execution: TransactionOrSpan = match (parent, above) {
+        let parent_span = parent_span.or_else(|| hub.configure_scope(|scope| scope.get_span()));
+        let execution: TransactionOrSpan = match (parent, parent_span) {
             (Parent::Child, Some(span)) => span.start_child(EXECUTION, name).into(),
             (_, span) => {
                 let context = TransactionContext::continue_from_span(name, EXECUTION, span);
@@ -70,12 +70,12 @@ impl Spans {
         }
     }
 
-    /// The span of the whole.
+    /// Returns the span of the execution.
     pub(crate) fn execution(&self) -> &TransactionOrSpan {
         &self.execution
     }
 
-    /// The whole is this call of a model.
+    /// Starts the span of the call of a model that the whole execution is.
     pub(crate) fn start_call(&mut self, mut call: Call) {
         let span = self.execution.start_child(&call.op(), &call.name());
         span.data().extend(std::mem::take(&mut call.data));
@@ -97,28 +97,25 @@ impl Spans {
         }
     }
 
-    /// Sets data of the stream.
+    /// Sets data on the span of the stream.
     pub(crate) fn set_stream_data(&self, key: &str, value: Value) {
         if let Some(stream) = &self.stream {
             stream.span.set_data(key, value);
         }
     }
 
-    /// Whether anything of them may be sent.
+    /// Returns `true` if the spans are sampled.
     pub(crate) fn are_sent(&self) -> bool {
-        #[expect(
-            deprecated,
-            reason = "what is not sampled is not sent, whatever the reason"
-        )]
+        #[expect(deprecated, reason = "spans that are not sampled are never sent")]
         self.execution.is_sampled()
     }
 
-    /// Whether the whole is one call of a model.
+    /// Returns `true` if the whole execution is one call of a model.
     pub(crate) fn is_one_call(&self) -> bool {
         self.call.is_some()
     }
 
-    /// Whether what is asked last is to embed texts.
+    /// Returns `true` if the last call requests embeddings.
     pub(crate) fn embeds(&self) -> bool {
         let attempt = self.attempt.as_ref();
         let call = attempt.and_then(|attempt| attempt.call.as_ref());
@@ -126,7 +123,7 @@ impl Spans {
         call.is_some_and(Call::embeds)
     }
 
-    /// Adds to the span of what is asked last.
+    /// Adds data to the span of the last call.
     pub(crate) fn add(&self, data: Data) {
         let attempt = self.attempt.as_ref().map(|attempt| &attempt.span);
         let span = attempt.or(self.call.as_ref().map(|(_, span)| span));
@@ -135,7 +132,7 @@ impl Spans {
         }
     }
 
-    /// Starts the span of an attempt, of a source of this number. Returns it.
+    /// Starts the span of an attempt, of the source with this number. Returns the span.
     pub(crate) fn start_attempt(
         &mut self,
         number: u32,
@@ -151,8 +148,8 @@ impl Spans {
             Some(stream) => stream.span.start_child(&op, &name),
             None => self.execution.start_child(&op, &name),
         };
-        let asked = call.as_mut().map(|call| std::mem::take(&mut call.data));
-        let mut known = asked.unwrap_or_default();
+        let request = call.as_mut().map(|call| std::mem::take(&mut call.data));
+        let mut known = request.unwrap_or_default();
         known.extend(data([
             ("attempt", Some(number.into())),
             ("source", Some(source.into())),
@@ -167,7 +164,7 @@ impl Spans {
         started
     }
 
-    /// The present attempt has ended so.
+    /// Sets the results of the current attempt.
     pub(crate) fn finish_attempt(&mut self, stats: &AttemptStats, measured: bool) {
         let Some(Attempt { call, span, ended }) = &mut self.attempt else {
             return;
@@ -182,7 +179,7 @@ impl Spans {
             ("attempt_tokens", measured.then(|| stats.tokens.into())),
         ]);
         if let Some(call) = call {
-            let telemetry = measured.then(|| alone(stats));
+            let telemetry = measured.then(|| stats.to_telemetry());
             known.extend(call.response(&Answer {
                 has_begun: stats.tokens > 0 || outcome == Outcome::Completed,
                 model: stats.response_model.as_deref(),
@@ -193,14 +190,14 @@ impl Spans {
         span.data().extend(known);
     }
 
-    /// Ends the span of the last attempt, if it is held.
+    /// Ends the span of the last attempt, if it is still open.
     fn release_attempt(&mut self) {
         if let Some(Attempt { span, ended, .. }) = self.attempt.take() {
             span.finish_with_timestamp(ended.unwrap_or_else(SystemTime::now));
         }
     }
 
-    /// Ends them all, with these numbers; a transaction is sent.
+    /// Ends all spans, with these numbers. A transaction is sent.
     pub(crate) fn finish(mut self, ending: &Ending<'_>, numbers: Data) {
         let status = status(ending.outcome);
         let now = SystemTime::now();
@@ -208,7 +205,7 @@ impl Spans {
         if let (Some(Attempt { call, span, .. }), Some(telemetry)) =
             (&self.attempt, ending.telemetry)
         {
-            // The gaps of the only attempt are the run's.
+            // With a single attempt, the gaps of the run are those of the attempt.
             if call.is_some() && telemetry.attempts.len() == 1 {
                 span.data().extend(gen_ai::rate(telemetry));
             }
@@ -241,7 +238,7 @@ impl Spans {
             span.finish_with_timestamp(now);
         }
         extend(&self.execution, numbers);
-        // Telemetry says the same, if there is any.
+        // The same as in the telemetry, if there is telemetry.
         self.execution
             .set_data("outcome", ending.outcome.as_str().into());
         if let Some(failed) = ending.failed() {
@@ -253,27 +250,7 @@ impl Spans {
     }
 }
 
-/// The telemetry of an attempt alone, as of a run that made no other: of it what its span says.
-fn alone(attempt: &AttemptStats) -> Telemetry {
-    let mut telemetry = Telemetry::default();
-    telemetry.outcome = attempt.outcome;
-    telemetry.finish_reason = attempt.finish_reason;
-    telemetry.usage = attempt.usage;
-    telemetry.cost = attempt.cost;
-    telemetry.metrics.total_tokens = attempt.tokens;
-    telemetry.metrics.time_to_first_token = attempt.time_to_first_token;
-    let gaps = attempt.inter_token.as_ref();
-    telemetry.metrics.output_tokens_per_second = gaps.and_then(rate);
-    telemetry
-}
-
-/// Gaps over the time that they took, per second, to three decimals; none over zero time.
-fn rate(gaps: &Distribution) -> Option<f64> {
-    let rate = gaps.count() as f64 / gaps.sum().as_secs_f64();
-    rate.is_finite().then(|| (rate * 1e3).round() / 1e3)
-}
-
-/// Adds data, at the price of one lock.
+/// Adds data to a span, with a single lock.
 fn extend(span: &TransactionOrSpan, data: impl IntoIterator<Item = (String, Value)>) {
     match span {
         TransactionOrSpan::Transaction(transaction) => {
@@ -286,13 +263,14 @@ fn extend(span: &TransactionOrSpan, data: impl IntoIterator<Item = (String, Valu
     }
 }
 
-/// Under both names: the guide's, and the one that dashboards made for the original look for.
+/// Sets the number of tokens under two names: the name in the monitoring guide, and the name that existing
+/// dashboards use.
 fn set_tokens(data: &mut Data, tokens: Value) {
     data.insert("token_count".to_owned(), tokens.clone());
     data.insert("tokens".to_owned(), tokens);
 }
 
-/// That an execution was stopped by its user is no error.
+/// Returns the status for an outcome. An aborted or dropped execution is cancelled, not failed.
 fn status(outcome: Outcome) -> SpanStatus {
     match outcome {
         Outcome::Completed => SpanStatus::Ok,

@@ -1,22 +1,22 @@
-//! Tags: what Sentry takes as the key and the value of one.
+//! The keys and values that Sentry accepts for tags.
 
 use l0_core::KeyRules;
 
-/// How many characters Sentry takes.
+/// The maximum number of characters of a key or a value.
 const MAX: usize = 200;
 
-/// The part of L0 that an error is of.
+/// The part of L0 that reports an error.
 pub(crate) const COMPONENT: &str = "component";
 /// The class of an error.
 pub(crate) const ERROR_TYPE: &str = "error_type";
-/// The rule that a violation is of.
+/// The rule of a violation.
 pub(crate) const RULE: &str = "rule";
 
-/// What entries of metadata may be called as tags.
+/// The rules for metadata keys that can become tags.
 pub(crate) const RULES: KeyRules = KeyRules::new(key, "a text of at least one character")
     .reserved(|name| matches!(name, COMPONENT | ERROR_TYPE | RULE));
 
-/// The key as it is sent; `None` if it is empty.
+/// Returns the sanitized key, or `None` if it is empty.
 pub(crate) fn key(key: &str) -> Option<String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
     let clean = key.chars().take(MAX);
@@ -24,7 +24,7 @@ pub(crate) fn key(key: &str) -> Option<String> {
     (!clean.is_empty()).then_some(clean)
 }
 
-/// The value as it is sent; `None` if it is empty.
+/// Returns the sanitized value, or `None` if it is empty.
 pub(crate) fn value(value: &str) -> Option<String> {
     let value = value.trim();
     let clean = value.chars().take(MAX);
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_what_sentry_takes() {
+    fn keys_and_values_are_limited_to_what_sentry_accepts() {
         for (raw, sent) in [
             ("model", Some("model")),
             ("a.b:c-d_1", Some("a.b:c-d_1")),

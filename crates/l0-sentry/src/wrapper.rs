@@ -1,4 +1,4 @@
-//! Wrapper: reports a whole future.
+//! The wrapper that reports a whole future.
 
 use std::error::Error as StdError;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,20 +13,19 @@ use crate::ending::Ending;
 use crate::execution::{Execution, Start, contain};
 use crate::integration::error_text;
 
-/// Reports a future that gives the result of a run: that it started, how it ended, and its error.
+/// Reports the start, the outcome and the error of a future that returns the result of a run.
 ///
-/// The execution starts with this call, so in the hub that is current here, and ends with the
-/// future. If the future is dropped before, it is cancelled. The future is polled and dropped in the
-/// execution's hub: breadcrumbs and spans of what it does belong to the execution. That a run was
-/// aborted is no error, and not captured. What the message of an error says,
-/// [`SentryConfig::error_text`] decides.
+/// The execution starts with this call, in the hub that is current here, and ends with the future. If the
+/// future is dropped before that, the execution is cancelled. The future is polled and dropped in the
+/// execution's hub, so its breadcrumbs and spans belong to the execution. An abort of the run is not an error
+/// and is not captured. [`SentryConfig::error_text`] determines the message of an error.
 ///
-/// What happens inside of a run, such as retries, only a
-/// [`SentryInterceptor`](crate::SentryInterceptor) sees. With both, a failure is captured by each.
+/// Only a [`SentryInterceptor`](crate::SentryInterceptor) sees what happens inside a run, such as retries. If you
+/// use both, each of them captures a failure.
 ///
 /// # Errors
 ///
-/// The future's own.
+/// Returns the error of the future.
 ///
 /// ```
 /// use l0_core::L0;
@@ -53,7 +52,7 @@ where
     F: Future<Output = Result<T, Error<E>>>,
     E: StdError + 'static,
 {
-    told(config, future, |result: &Result<T, Error<E>>, execution| {
+    report(config, future, |result: &Result<T, Error<E>>, execution| {
         let end = result
             .as_ref()
             .map_or_else(Error::end, |_| End::completed());
@@ -66,7 +65,7 @@ where
     })
 }
 
-/// Reports a future, as [`with_sentry`] does, whatever it gives: `end` says how it ended.
+/// Reports a future with any output, like [`with_sentry`]. `end` maps the output to an [`End`].
 ///
 /// ```
 /// use std::io;
@@ -90,36 +89,36 @@ pub fn with_sentry_by<F: Future>(
     future: F,
     end: impl FnOnce(&F::Output) -> End,
 ) -> impl Future<Output = F::Output> {
-    told(config, future, |output: &F::Output, execution| {
+    report(config, future, |output: &F::Output, execution| {
         execution.finish(&Ending::of(&end(output)));
     })
 }
 
-fn told<F, D>(config: SentryConfig, future: F, done: D) -> Told<F, D>
+fn report<F, D>(config: SentryConfig, future: F, done: D) -> Reported<F, D>
 where
     F: Future,
     D: FnOnce(&F::Output, &mut Execution),
 {
     let execution = contain(|| Execution::start(config, Start::default(), Data::new)).flatten();
-    Told {
+    Reported {
         future: Some(Box::pin(future)),
         execution,
         done: Some(done),
     }
 }
 
-struct Told<F, D> {
-    /// There until this is dropped.
+struct Reported<F, D> {
+    /// Present until this is dropped.
     future: Option<Pin<Box<F>>>,
     execution: Option<Execution>,
-    /// Ends the execution as the future's output says; there until then.
+    /// Ends the execution from the future's output. Present until then.
     done: Option<D>,
 }
 
-/// Only what is in the box is pinned.
-impl<F, D> Unpin for Told<F, D> {}
+/// Only the content of the box is pinned.
+impl<F, D> Unpin for Reported<F, D> {}
 
-impl<F, D> Future for Told<F, D>
+impl<F, D> Future for Reported<F, D>
 where
     F: Future,
     D: FnOnce(&F::Output, &mut Execution),
@@ -142,15 +141,15 @@ where
         if let Poll::Ready(output) = &polled
             && let Some(done) = this.done.take()
         {
-            // Whatever panics here, what the future gave is not lost.
+            // A panic here must not lose the future's output.
             let _ = contain(|| done(output, execution));
         }
         polled
     }
 }
 
-impl<F, D> Drop for Told<F, D> {
-    /// What the future does when it is dropped belongs to the execution, too.
+impl<F, D> Drop for Reported<F, D> {
+    /// Drops the future in the execution's hub, because the drop belongs to the execution too.
     fn drop(&mut self) {
         let future = self.future.take();
         match &self.execution {

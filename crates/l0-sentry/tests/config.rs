@@ -1,4 +1,4 @@
-//! What each option of the config changes, and what is so without it.
+//! The effect of each option of the configuration, and its default.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -70,7 +70,7 @@ fn options_decide_what_is_captured() {
         let sentry = Sentry::start();
         run(change(sentry.config()), script);
         assert_eq!(sentry.sent().titles(), titles);
-        // The trail is the same in any case.
+        // The breadcrumbs are always the same.
         let trail = sentry.trail();
         let left = trail.iter().any(|line| line.contains("l0.network"));
         assert_eq!(left, std::ptr::eq(script, &raw const reset), "{trail:?}");
@@ -78,7 +78,7 @@ fn options_decide_what_is_captured() {
 }
 
 #[test]
-fn tokens_leave_breadcrumbs_and_these_texts_when_switched_on() {
+fn tokens_add_breadcrumbs_and_their_texts_when_enabled() {
     let long = "a long token of which no more than fifty characters are shown";
     for (tokens, text, expected) in [
         (false, false, vec![]),
@@ -108,7 +108,7 @@ fn tokens_leave_breadcrumbs_and_these_texts_when_switched_on() {
 }
 
 #[test]
-fn there_are_spans_if_config_and_client_trace() {
+fn spans_are_sent_if_enabled_in_the_configuration_and_the_client() {
     for (client, config, expected) in [
         (true, true, 1),
         (true, false, 0),
@@ -126,12 +126,12 @@ fn there_are_spans_if_config_and_client_trace() {
 }
 
 #[test]
-fn the_sampler_of_the_client_decides_and_sees_what_it_samples() {
+fn the_sampler_of_the_client_decides_for_each_run() {
     for rate in [0.0, 1.0] {
         let sentry = Sentry::with(|options| {
             options.traces_sampler(move |context| {
                 assert_eq!(context.operation(), "l0.execution");
-                // It may use Sentry itself.
+                // The sampler can use Sentry itself.
                 sentry::configure_scope(|scope| scope.set_tag("sampled", rate));
                 rate
             })
@@ -144,7 +144,7 @@ fn the_sampler_of_the_client_decides_and_sees_what_it_samples() {
 }
 
 #[test]
-fn tags_are_those_of_the_config_and_the_listed_metadata() {
+fn tags_come_from_the_configuration_and_the_listed_metadata() {
     let sentry = Sentry::start();
     let config = sentry
         .config()
@@ -181,13 +181,13 @@ fn a_key_that_cannot_be_a_tag_is_an_error() {
         ),
         (
             vec!["rule"],
-            "the metadata key \"rule\" cannot be sent as `rule`, which has a meaning already: \
+            "the metadata key \"rule\" cannot be sent as `rule`, which is a reserved name: \
              choose another key",
         ),
         (
             vec!["error type"],
-            "the metadata key \"error type\" cannot be sent as `error_type`, which has a meaning \
-             already: choose another key",
+            "the metadata key \"error type\" cannot be sent as `error_type`, which is a reserved \
+             name: choose another key",
         ),
         (
             vec!["user id", "user/id"],
@@ -197,14 +197,14 @@ fn a_key_that_cannot_be_a_tag_is_an_error() {
         let refused = SentryConfig::new().tag_keys(keys).unwrap_err();
         assert_eq!(refused.to_string(), error);
     }
-    // Names that only others send are no concern of ours.
+    // Names that only other exporters send are allowed.
     let config = SentryConfig::new().tag_keys(["environment", "level", "outcome"]);
     assert!(config.is_ok());
 }
 
-/// For what is reported manually. Of runs, `Monitoring` decides.
+/// Manual reports only. For runs, `Monitoring` decides.
 #[test]
-fn texts_of_errors_leave_when_switched_on() {
+fn texts_of_errors_are_sent_when_enabled() {
     let error = || std::io::Error::other("the prompt is too long");
     let text = redact::error_text(&error());
     for (switch, expected) in [(false, redact::message(&error())), (true, text)] {
@@ -241,7 +241,7 @@ fn texts_of_errors_leave_when_switched_on() {
 }
 
 #[test]
-fn metadata_leaves_if_it_is_well_known_or_listed() {
+fn only_well_known_and_listed_metadata_is_sent() {
     for (config, expected) in [
         (SentryConfig::new(), json!({ "model": "gpt-4" })),
         (
@@ -257,7 +257,7 @@ fn metadata_leaves_if_it_is_well_known_or_listed() {
 }
 
 #[test]
-fn metadata_of_any_size_leaves_an_envelope_that_sentry_takes() {
+fn an_envelope_stays_within_sentrys_limit_for_metadata_of_any_size() {
     let long = "é".repeat(1_000_000);
     for value in [json!(long), json!([long, 1]), json!({ "a": [long] })] {
         let sentry = Sentry::start();
@@ -275,7 +275,7 @@ fn metadata_of_any_size_leaves_an_envelope_that_sentry_takes() {
 }
 
 #[test]
-fn the_hub_is_the_given_one_or_else_the_current_one() {
+fn the_hub_of_the_configuration_takes_precedence_over_the_current_one() {
     let (given, current) = (Sentry::start(), Sentry::start());
     Hub::run(Arc::clone(&current.hub), || {
         run(given.config(), &odd());
@@ -287,7 +287,7 @@ fn the_hub_is_the_given_one_or_else_the_current_one() {
 }
 
 #[test]
-fn without_an_enabled_client_nothing_is_done_and_nothing_fails() {
+fn without_an_enabled_client_nothing_is_reported_and_nothing_fails() {
     for client in [None, Some(ClientOptions::new())] {
         let client = client.map(|options| Arc::new(options.into()));
         let hub = Arc::new(Hub::new(client, Arc::default()));
@@ -301,7 +301,7 @@ fn without_an_enabled_client_nothing_is_done_and_nothing_fails() {
 }
 
 #[test]
-fn types_cross_threads_and_show_no_hub() {
+fn types_are_send_and_debug_hides_the_hub() {
     fn check<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
     check::<SentryConfig>();
     check::<SentryInterceptor>();
@@ -343,7 +343,7 @@ fn a_run_that_is_not_kept_sends_nothing() {
         let run = l0.stream(script.source()).retry(Retry::none()).start();
         paused().block_on(run.for_each(|_| async {}));
         let sent = sentry.sent();
-        let told = (sent.events.len(), sent.transactions.len());
-        assert_eq!(told, (events, transactions), "{keep:?}");
+        let sent = (sent.events.len(), sent.transactions.len());
+        assert_eq!(sent, (events, transactions), "{keep:?}");
     }
 }

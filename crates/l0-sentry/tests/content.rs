@@ -1,6 +1,6 @@
-//! Prompts and answers: not sent unless chosen, and then bounded, redacted and masked.
+//! Prompts and answers are not sent unless enabled. If they are, they are limited, redacted and masked.
 //!
-//! `L0_CONTENT_RUNS` sets how many runs with a canary are made; 5,000 without it.
+//! `L0_CONTENT_RUNS` sets the number of runs with a canary. Default: 5,000.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use common::{Sentry, attempts, l0, paused};
 use futures_util::StreamExt;
 use l0_core::testing::{Script, ScriptedToken};
-use l0_core::{Failure, FinishReason, Keep, Monitoring, Retry, Telemetry, TokenKind, Usage};
-use l0_sentry::{Content, SentryConfig, SentryIntegration};
+use l0_core::{
+    Content, Failure, FinishReason, Keep, Monitoring, Retry, Telemetry, TokenKind, Usage,
+};
+use l0_sentry::{SentryConfig, SentryIntegration};
 use sentry::protocol::Span;
 use sentry::{ClientOptions, Envelope, Hub, Transport};
 use serde_json::{Value, json};
@@ -21,7 +23,7 @@ use serde_json::{Value, json};
 const INPUT: &str = "gen_ai.input.messages";
 const OUTPUT: &str = "gen_ai.output.messages";
 const INSTRUCTIONS: &str = "gen_ai.system_instructions";
-/// In capitals, which no id of a run has.
+/// In capitals, because no run id contains them.
 const CANARY: &str = "CANARY";
 const MARK: &str = "…[cut]";
 
@@ -42,15 +44,15 @@ fn messages(span: &Span, key: &str) -> Option<Value> {
     Some(serde_json::from_str(text).unwrap())
 }
 
-fn says(role: &str, text: &str) -> Value {
+fn message(role: &str, text: &str) -> Value {
     json!({ "role": role, "parts": [{ "type": "text", "content": text }] })
 }
 
 #[test]
-fn nothing_is_sent_unless_it_is_chosen() {
+fn no_content_is_sent_unless_enabled() {
     let sentry = Sentry::start();
     let script = Script::new().attempt(|a| a.token(CANARY).tool_call(CANARY));
-    let input = json!({ "system": CANARY, "messages": [says("user", CANARY)] });
+    let input = json!({ "system": CANARY, "messages": [message("user", CANARY)] });
     run(sentry.config(), &script, input);
     let sent = sentry.sent();
     assert_eq!(sent.transactions.len(), 1);
@@ -58,7 +60,7 @@ fn nothing_is_sent_unless_it_is_chosen() {
 }
 
 #[test]
-fn what_is_asked_and_answered_stands_on_its_attempt() {
+fn each_attempt_has_only_its_own_prompt_and_answer() {
     let sentry = Sentry::start();
     let script = Script::new()
         .attempt(|a| a.token("first").fail(Failure::status(503)))
@@ -78,25 +80,28 @@ fn what_is_asked_and_answered_stands_on_its_attempt() {
         { "type": "text", "content": "second" },
         { "type": "tool_call", "arguments": "{\"city\":\"Rome\"}" },
     ] }]);
-    // The schema asks for a reason also where there is none.
-    let mut first = json!([says("assistant", "first")]);
+    // The schema requires a finish reason even if there is none.
+    let mut first = json!([message("assistant", "first")]);
     first[0]["finish_reason"] = "".into();
     let answers: Vec<_> = attempts.iter().map(|one| messages(one, OUTPUT)).collect();
     assert_eq!(answers, [Some(first), Some(second)]);
     for attempt in &attempts {
-        assert_eq!(messages(attempt, INPUT), Some(json!([says("user", "hi")])));
+        assert_eq!(
+            messages(attempt, INPUT),
+            Some(json!([message("user", "hi")]))
+        );
         assert_eq!(attempt.data[INSTRUCTIONS], "be brief");
     }
     assert_eq!(sent.text.matches("be brief").count(), 2);
 }
 
 #[test]
-fn a_call_has_what_it_asks_and_answers_and_embeddings_have_a_name_of_their_own() {
+fn a_call_has_its_prompt_and_answer_and_embeddings_have_a_separate_attribute() {
     for (operation, expected) in [
         (
             "chat",
             (
-                Some(json!([says("user", "one"), says("user", "two")])),
+                Some(json!([message("user", "one"), message("user", "two")])),
                 None,
             ),
         ),
@@ -117,14 +122,14 @@ fn a_call_has_what_it_asks_and_answers_and_embeddings_have_a_name_of_their_own()
         let embedded = attempt.data.get("gen_ai.embeddings.input");
         let embedded = embedded.map(|text| text.as_str().unwrap());
         assert_eq!((messages(attempt, INPUT), embedded), expected);
-        let mut answer = says("assistant", "answer");
+        let mut answer = message("assistant", "answer");
         answer["finish_reason"] = "stop".into();
         assert_eq!(messages(attempt, OUTPUT), Some(json!([answer])));
     }
 }
 
 #[test]
-fn what_was_asked_of_a_source_that_did_not_answer_is_told() {
+fn the_prompt_of_an_attempt_without_an_answer_is_sent() {
     let sentry = Sentry::start();
     let script = Script::new().attempt(|a| a.connect_error(Failure::status(400)));
     run(
@@ -139,7 +144,7 @@ fn what_was_asked_of_a_source_that_did_not_answer_is_told() {
 }
 
 #[test]
-fn what_is_too_long_is_cut_and_displaces_no_number() {
+fn long_content_is_cut_and_displaces_no_number() {
     let usage = Usage::new().input(12).output(2).total(14);
     let script = Script::new().attempt(|mut a| {
         for _ in 0..2_000 {
@@ -167,12 +172,12 @@ fn what_is_too_long_is_cut_and_displaces_no_number() {
     }
 }
 
-/// Sentry takes nothing of a transaction of more than 1 MiB.
+/// Sentry rejects transactions larger than 1 MiB.
 #[test]
 fn the_content_of_a_run_leaves_room_for_its_numbers() {
     const TAKEN: usize = 1024 * 1024;
     let usage = Usage::new().input(12).output(2);
-    // The longest when it is escaped, and escaped once more.
+    // This text grows the most when it is escaped twice.
     let text = "\\\"".repeat(20_000);
     let script = (0..5).fold(Script::new(), |script, _| {
         script.attempt(|a| a.token(&text).usage(usage).fail(Failure::status(503)))
@@ -200,7 +205,7 @@ fn the_content_of_a_run_leaves_room_for_its_numbers() {
 }
 
 #[test]
-fn credentials_are_taken_out_wherever_they_stand() {
+fn credentials_are_removed_from_every_part_of_the_content() {
     let secret = "Authorization: Bearer abcdef0123456789abcdef";
     let script = Script::new().attempt(|a| {
         a.token("Authorization: Bearer abcdef01")
@@ -222,7 +227,7 @@ fn credentials_are_taken_out_wherever_they_stand() {
 }
 
 #[test]
-fn a_mask_that_panics_costs_the_content_only() {
+fn a_panicking_mask_loses_only_the_content() {
     for outcome in ["completed", "failed"] {
         let sentry = Sentry::start();
         let content = Content::new().mask(|_| panic!("no"));
@@ -244,13 +249,13 @@ fn a_mask_that_panics_costs_the_content_only() {
         assert_eq!(attempts[0].data.get(OUTPUT), None);
         assert_eq!(common::trace(sent.transaction()).data["outcome"], outcome);
         assert_eq!(sent.events.len(), usize::from(outcome == "failed"));
-        // It is counted, and no other than that.
+        // Exactly this panic is counted.
         assert_eq!(l0.observer_panics(), 1);
     }
 }
 
 #[test]
-fn of_what_is_not_sent_nothing_is_kept_or_masked() {
+fn content_that_is_not_sent_is_neither_kept_nor_masked() {
     let unsampled = |options: ClientOptions| options.traces_sample_rate(0.0);
     let untraced = |options: ClientOptions| options;
     let masked = Arc::new(AtomicUsize::new(0));
@@ -271,13 +276,13 @@ fn of_what_is_not_sent_nothing_is_kept_or_masked() {
             &Script::new().attempt(|a| a.token("a")),
             json!("hi"),
         );
-        // The role that every message has is no text of the prompt's.
+        // The role of a message is not part of the prompt's text.
         assert_eq!(masked.swap(0, Ordering::Relaxed), expected);
     }
 }
 
 #[test]
-fn a_run_that_is_not_kept_sends_none() {
+fn a_run_that_is_not_kept_sends_no_content() {
     let sentry = Sentry::start();
     let l0 = l0(sentry.config().content(Content::new()))
         .monitoring(Monitoring::new().keep(Keep::rate(0.0)))
@@ -290,7 +295,7 @@ fn a_run_that_is_not_kept_sends_none() {
 }
 
 #[test]
-fn what_is_reported_manually_has_it_too() {
+fn manual_reports_send_content_too() {
     for content in [None, Some(Content::new())] {
         let sentry = Sentry::start();
         let is_sent = content.is_some();
@@ -308,17 +313,17 @@ fn what_is_reported_manually_has_it_too() {
         execution.complete(Some(&telemetry));
         let sent = sentry.sent();
         let call = common::span(sent.transaction(), "gen_ai.chat");
-        let mut answer = says("assistant", "hello");
+        let mut answer = message("assistant", "hello");
         answer["finish_reason"] = "length".into();
         let expected = is_sent.then(|| json!([answer]));
         assert_eq!(messages(call, OUTPUT), expected);
-        let expected = is_sent.then(|| json!([says("user", "hi")]));
+        let expected = is_sent.then(|| json!([message("user", "hi")]));
         assert_eq!(messages(call, INPUT), expected);
         assert_eq!(call.data["gen_ai.usage.input_tokens"], 12);
     }
 }
 
-/// Looks for the canary, and the beginning of one that was cut, in everything that is sent.
+/// Searches all sent data for the canary, and for a prefix of a canary that was cut.
 #[derive(Default)]
 struct Looks([AtomicUsize; 2]);
 
@@ -333,7 +338,7 @@ impl Transport for Looks {
 }
 
 #[test]
-fn no_canary_that_is_masked_is_in_any_envelope() {
+fn no_masked_canary_is_in_any_envelope() {
     let runs = std::env::var("L0_CONTENT_RUNS").ok();
     let runs = runs.map_or(5_000, |runs| runs.parse::<usize>().unwrap());
     let looks = Arc::new(Looks::default());
@@ -348,7 +353,7 @@ fn no_canary_that_is_masked_is_in_any_envelope() {
     let l0 = l0(SentryConfig::new().hub(hub).content(content)).build();
     paused().block_on(async {
         for index in 0..runs {
-            // At every place, also across tokens and across the cut.
+            // At every position, also across tokens and across the cut.
             let at = index % 80;
             let text = format!("{}{CANARY} and so on", "- ".repeat(at / 2));
             let (one, other) = text.split_at(at / 2 + 3);
@@ -368,6 +373,6 @@ fn no_canary_that_is_masked_is_in_any_envelope() {
     });
     let [masked, found] = [0, 1].map(|at| looks.0[at].load(Ordering::Relaxed));
     assert_eq!(found, 0);
-    // In the others it was cut.
+    // In the other runs it was cut.
     assert!(masked > runs / 2, "{masked}");
 }

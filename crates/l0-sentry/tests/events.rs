@@ -1,4 +1,4 @@
-//! What is captured as an error, once, and how it is grouped.
+//! The captured errors and their grouping.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,7 +16,7 @@ use l0_core::{
 };
 use l0_sentry::{SentryConfig, SentryIntegration};
 
-/// Reports violations at every piece of the answer.
+/// A rule that reports violations for every piece of the answer.
 struct Reports(&'static [(&'static str, Severity, &'static str)]);
 
 impl Check for Reports {
@@ -46,7 +46,7 @@ async fn read(builder: L0Builder, script: &Script) {
         .await;
 }
 
-/// Tags and fingerprint of the only event.
+/// Returns the title, the tags and the fingerprint of the only event.
 #[track_caller]
 fn identity(sentry: &Sentry) -> (String, Vec<(String, String)>, Vec<String>) {
     let sent = sentry.sent();
@@ -94,14 +94,14 @@ fn errors_are_tagged_and_grouped_by_their_cause() {
             &["l0.network", "rate_limited"],
         ),
         (
-            Script::new().attempt(|a| a.token("a deadly answer ")),
-            "fatal Guardrail violation: no-death: Not fit to be read".to_owned(),
+            Script::new().attempt(|a| a.token("a harmful answer ")),
+            "fatal Guardrail violation: no-harm: Not fit to be read".to_owned(),
             &[
                 ("component", "l0.guardrail"),
                 ("error_type", "guardrail_violation"),
-                ("rule", "no-death"),
+                ("rule", "no-harm"),
             ],
-            &["l0.guardrail", "no-death"],
+            &["l0.guardrail", "no-harm"],
         ),
         (
             Script::new().attempt(|a| a.fail(Failure::status(401))),
@@ -124,19 +124,19 @@ fn errors_are_tagged_and_grouped_by_their_cause() {
     ];
     for (script, title, own, fingerprint) in cases {
         let sentry = Sentry::start();
-        // Tags of the host and the user do not hide those of the event.
+        // Tags of the application and the configuration do not override those of the event.
         sentry.hub.configure_scope(|scope| {
             scope.set_tag("component", "api");
             scope.set_tag("error_type", "none");
         });
-        let death = Violation::new("no-death", Severity::Fatal, "Not fit to be read");
+        let harmful = Violation::new("no-harm", Severity::Fatal, "Not fit to be read");
         let builder = l0(sentry.config().tag("service", "chat").tag("rule", "none"))
             .retry(Retry::new().max_retries(0))
-            .guardrails(forbids("deadly", death));
+            .guardrails(forbids("harmful", harmful));
         paused().block_on(read(builder, &script));
 
-        let (told, all, parts) = identity(&sentry);
-        assert_eq!(told, title);
+        let (sent, all, parts) = identity(&sentry);
+        assert_eq!(sent, title);
         let mut expected: Vec<_> = own.to_vec();
         if !own.iter().any(|(key, _)| *key == "rule") {
             expected.push(("rule", "none"));
@@ -149,7 +149,7 @@ fn errors_are_tagged_and_grouped_by_their_cause() {
 }
 
 #[test]
-fn a_network_error_that_is_retried_is_no_error() {
+fn a_network_error_that_is_retried_is_not_captured() {
     let sentry = Sentry::start();
     let script = Script::new()
         .attempt(|a| a.fail(ErrorKind::ConnectionReset))
@@ -163,9 +163,9 @@ fn a_network_error_that_is_retried_is_no_error() {
 }
 
 #[test]
-fn a_connection_that_breaks_after_an_answer_without_output_is_not_what_the_run_fails_with() {
+fn a_broken_connection_after_an_empty_answer_is_not_the_failure_of_the_run() {
     let empty = |script: Script| {
-        // Complete, but empty; and then the connection breaks.
+        // The answer is complete but empty. Then the connection breaks.
         script.attempt(|a| {
             a.finish(FinishReason::Stop)
                 .fail(ErrorKind::ConnectionReset)
@@ -179,9 +179,9 @@ fn a_connection_that_breaks_after_an_answer_without_output_is_not_what_the_run_f
             failed(empty(Script::new())),
             failure(&message(Failure::status(404))),
         ),
-        // Dropped by its consumer, which is no error.
+        // Dropped by its consumer, which is not an error.
         (hung(empty(Script::new())), vec![]),
-        // Not asked for again in the end.
+        // Not retried at the end.
         (
             empty(Script::new()),
             failure(&Cause::ZeroOutput.to_string()),
@@ -215,13 +215,13 @@ fn a_violation_is_captured_once_for_its_rule_and_message() {
     paused().block_on(read(builder, &script));
     let sent = sentry.sent();
     let mut seen = sent.events.iter();
-    let told: Vec<_> = seen
+    let sent: Vec<_> = seen
         .by_ref()
         .map(|event| (&*event.tags["rule"], title(event)))
         .collect();
     let title = |rule, text| (rule, format!("error Guardrail violation: {rule}: {text}"));
     assert_eq!(
-        told,
+        sent,
         [title("one", "a"), title("one", "b"), title("two", "a")]
     );
     let trail = sentry.trail();
@@ -230,7 +230,7 @@ fn a_violation_is_captured_once_for_its_rule_and_message() {
 }
 
 #[test]
-fn violations_are_captured_up_to_a_number() {
+fn violations_are_captured_up_to_a_limit() {
     let sentry = Sentry::start();
     let mut execution =
         SentryIntegration::new(sentry.config()).start_execution("many", [("kind", "test")]);
@@ -244,7 +244,7 @@ fn violations_are_captured_up_to_a_number() {
 }
 
 #[test]
-fn a_failure_that_no_captured_violation_explains_is_captured() {
+fn a_failure_without_a_captured_violation_is_captured() {
     let halting = Violation::new("no-harm", Severity::Error, "not fit").recoverable(false);
     type Change = fn(SentryConfig) -> SentryConfig;
     for (change, titles) in [
@@ -266,7 +266,7 @@ fn a_failure_that_no_captured_violation_explains_is_captured() {
     }
 }
 
-/// What an end says is captured once, whether or not its violation was recorded before.
+/// The violation of an end is captured once, even if it was recorded before.
 #[test]
 fn an_end_by_a_violation_is_captured_once() {
     let not_fit = || Violation::new("no-harm", Severity::Fatal, "not fit");
@@ -283,9 +283,9 @@ fn an_end_by_a_violation_is_captured_once() {
     }
 }
 
-/// Beyond the number that is captured, the end still says why.
+/// Beyond the limit of captured violations, the reason of the end is still captured.
 #[test]
-fn an_end_by_one_violation_too_many_is_captured_as_a_failure() {
+fn an_end_by_a_violation_beyond_the_limit_is_captured_as_a_failure() {
     let sentry = Sentry::start();
     let mut execution =
         SentryIntegration::new(sentry.config()).start_execution("", [("kind", "test")]);
@@ -306,7 +306,7 @@ fn an_end_by_one_violation_too_many_is_captured_as_a_failure() {
 }
 
 #[test]
-fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
+fn a_watched_stream_that_fails_after_a_fatal_violation_reports_both() {
     let sentry = Sentry::start();
     let builder = reports(sentry.l0(), &[("harm", Severity::Fatal, "not fit")]);
     let l0 = builder.build();
@@ -328,7 +328,7 @@ fn a_watched_stream_that_fails_after_a_fatal_violation_tells_both() {
 }
 
 #[test]
-fn the_error_is_the_one_that_the_consumer_got_redacted() {
+fn the_captured_error_is_the_consumers_error_redacted() {
     let sentry = Sentry::start();
     let error = Error::other("401: Bearer abcdefghijklmnop0123456789");
     let script = Script::new().attempt(|a| a.fail(error));

@@ -1,4 +1,4 @@
-//! Every way a run can end, measured and not: its breadcrumbs, errors, spans and their statuses.
+//! The breadcrumbs, errors, spans and statuses of each way a run can end, measured and not measured.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,7 +15,7 @@ use l0_core::{
 use sentry::protocol::Span;
 use serde_json::{Value, json};
 
-/// The status of an execution, of its stream or of an attempt that ended so.
+/// Returns the status of an execution, a stream or an attempt with this outcome.
 fn status(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Completed => "ok",
@@ -27,8 +27,8 @@ fn status(outcome: Outcome) -> &'static str {
     }
 }
 
-/// The errors that are captured, each with its tag `error_type`: every violation once, and then what
-/// the run failed with, if that is something else.
+/// Returns the captured errors, each with its tag `error_type`: every violation once, and then the failure of the
+/// run if it is not one of them.
 fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
     let violation = |of: &Violation| {
         let title = format!(
@@ -52,7 +52,7 @@ fn errors(exit: &Exit, events: &[OwnedEvent]) -> Vec<(String, String)> {
         Some(Cause::Violation(of)) => Some(violation(of)),
         Some(Cause::Truncated) => Some(network_error("partial_chunks")),
         Some(Cause::Timeout(_)) => Some(network_error("timeout")),
-        // The table of exits says which failures are network errors: the last attempt met one.
+        // The failure is a network error if the last attempt had one.
         Some(Cause::Source) if last_attempt_met_a_network_error(events) => {
             Some(network_error(&exit.end.error_type().unwrap()))
         }
@@ -71,14 +71,14 @@ fn last_attempt_met_a_network_error(events: &[OwnedEvent]) -> bool {
     last.any(|event| matches!(event, OwnedEvent::NetworkError { .. }))
 }
 
-/// The data that is known.
+/// Returns the known data.
 fn known(mut data: Value) -> Value {
     let fields = data.as_object_mut().unwrap();
     fields.retain(|_, value| !value.is_null());
     data
 }
 
-/// A breadcrumb with the data that is known.
+/// Returns a breadcrumb with the known data.
 fn with(line: String, data: Value) -> String {
     match known(data) {
         none if none == json!({}) => line,
@@ -86,7 +86,7 @@ fn with(line: String, data: Value) -> String {
     }
 }
 
-/// The breadcrumb of an event on the way; none if it leaves none.
+/// Returns the breadcrumb of an event during the run, or `None` if it has none.
 fn breadcrumb(event: &OwnedEvent) -> Option<String> {
     Some(match event {
         OwnedEvent::AttemptStarted { number: 1, .. } => "info l0.stream: Stream started".to_owned(),
@@ -145,11 +145,11 @@ fn breadcrumb(event: &OwnedEvent) -> Option<String> {
     })
 }
 
-/// All breadcrumbs.
+/// Returns all breadcrumbs.
 fn trail(exit: &Exit, events: &[OwnedEvent], numbers: &Value, is_call: bool) -> Vec<String> {
     let mut trail = vec!["info l0: L0 execution started".to_owned()];
     trail.extend(events.iter().filter_map(breadcrumb));
-    // What comes as one is no stream.
+    // A call has no stream.
     trail.retain(|line| !(is_call && line.contains("Stream started")));
     if exit.end == End::completed() && !is_call {
         trail.push(with(
@@ -175,13 +175,13 @@ fn trail(exit: &Exit, events: &[OwnedEvent], numbers: &Value, is_call: bool) -> 
     trail
 }
 
-/// The numbers that the guide shows, as the table of exits has them; none of a run that was not
-/// measured. All others are derived from the list of core.
+/// Returns the numbers in the monitoring guide, from the table of exits. A run that was not measured has none. All
+/// other numbers are derived from core's list.
 fn numbers(exit: &Exit, telemetry: Option<&Telemetry>) -> Value {
     let Some(telemetry) = telemetry else {
         return json!({});
     };
-    // If the clock could not be paused, only the run knows how long it took.
+    // If the clock could not be paused, only the telemetry has the exact duration.
     let duration = exit.duration.or(telemetry.duration).unwrap();
     let tokens = exit.count("token");
     let rate = (tokens > 0 && !duration.is_zero()).then(|| {
@@ -199,7 +199,7 @@ fn numbers(exit: &Exit, telemetry: Option<&Telemetry>) -> Value {
     }))
 }
 
-/// What [`numbers`] says, and how the run ended.
+/// Returns the data of [`numbers`] and of the outcome.
 const SHOWN: [&str; 9] = [
     "duration_ms",
     "tokens",
@@ -256,8 +256,8 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
     let numbers = numbers(exit, telemetry.as_ref());
 
     let is_call = exited.info.is_call();
-    let told = trail(exit, &events, &numbers, is_call);
-    assert_eq!(sentry.trail(), told, "{what}");
+    let expected = trail(exit, &events, &numbers, is_call);
+    assert_eq!(sentry.trail(), expected, "{what}");
     let sent = sentry.sent();
     let titles = sent.events.iter().map(|event| {
         let error_type = event.tags["error_type"].clone();
@@ -325,7 +325,7 @@ fn check(exit: &Exit, measurement: &str, configure: fn(L0Builder) -> L0Builder) 
 }
 
 #[test]
-fn every_exit_is_told_in_full() {
+fn every_exit_is_reported_completely() {
     for exit in exits::all() {
         check(&exit, "measured", |builder| builder);
         check(&exit, "sampled out", |builder| {

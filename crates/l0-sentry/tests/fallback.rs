@@ -1,5 +1,5 @@
-//! Runs that go through several sources, serve others, or do not stream: each attempt's span has its own
-//! model, and each token is told once.
+//! Runs with several sources, child runs, and calls: each attempt's span has its own model, and each token is
+//! reported once.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 const MS: Duration = Duration::from_millis(1);
 
-/// How the last source of a run ends. Those before it fail in mid-stream, as is not to be retried.
+/// The way the last source of a run ends. The sources before it fail in mid-stream with an error that is not
+/// retried.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Ok,
@@ -48,7 +49,7 @@ const WAYS: [Way; 7] = [
 ];
 
 impl Way {
-    /// The statuses of the attempts of the last source, and that of the run.
+    /// Returns the statuses of the attempts of the last source, and of the run.
     fn statuses(self) -> (&'static [SpanStatus], SpanStatus) {
         use SpanStatus::{Cancelled, InternalError};
 
@@ -63,7 +64,7 @@ impl Way {
         }
     }
 
-    /// Whether its attempts tell usage.
+    /// Returns `true` if its attempts report usage.
     fn answers(self) -> bool {
         matches!(self, Ok | FailsInMidStream | HaltedByARule | Dropped)
     }
@@ -84,7 +85,7 @@ fn script(number: u64, way: Way) -> Script {
     })
 }
 
-/// Makes a run of so many sources, of the models `m1`, `m2` and so on.
+/// Runs this many sources, with the models `m1`, `m2` and so on.
 async fn run(sentry: &Sentry, sources: u64, way: Way, monitoring: Monitoring) {
     let mut violation = Violation::new("no brace", Severity::Fatal, "a brace");
     violation.recoverable = false;
@@ -113,7 +114,7 @@ async fn run(sentry: &Sentry, sources: u64, way: Way, monitoring: Monitoring) {
     match way {
         AbortedInABackOff => {
             let abort = async {
-                // Those before it take a millisecond each.
+                // Each source before it takes one millisecond.
                 tokio::time::sleep(sources as u32 * MS + MS).await;
                 handle.abort();
             };
@@ -146,7 +147,7 @@ fn each_attempt_is_a_call_of_its_own_model_with_its_own_usage() {
             let stream = span(transaction, "l0.stream.consume");
             let spans = attempts(transaction);
             assert_eq!(spans.len(), expected.len(), "{row}");
-            // The stream's is the only other one.
+            // The only other span is the stream's.
             assert_eq!(transaction.spans.len(), 1 + spans.len(), "{row}");
             for (index, (call, (number, status))) in spans.iter().zip(expected).enumerate() {
                 let name = format!("chat m{number}");
@@ -156,19 +157,19 @@ fn each_attempt_is_a_call_of_its_own_model_with_its_own_usage() {
                 assert_eq!(call.parent_span_id, Some(stream.span_id), "{row}");
                 let answers = number < sources || way.answers();
                 let provider = if number == 1 { "openai" } else { "anthropic" };
-                let told = |count: u64| (answers && measured).then_some(count);
+                let reported = |count: u64| (answers && measured).then_some(count);
                 for (key, expected) in [
                     ("attempt", json!(index + 1)),
                     ("source", json!(number)),
                     ("gen_ai.request.model", json!(format!("m{number}"))),
                     ("gen_ai.provider.name", json!(provider)),
-                    // What failed before it answered names no model that answered.
+                    // An attempt that failed before its first token has no response model.
                     (
                         "gen_ai.response.model",
                         json!(answers.then(|| format!("m{number}"))),
                     ),
-                    ("gen_ai.usage.input_tokens", json!(told(10 * number))),
-                    ("gen_ai.usage.output_tokens", json!(told(number))),
+                    ("gen_ai.usage.input_tokens", json!(reported(10 * number))),
+                    ("gen_ai.usage.output_tokens", json!(reported(number))),
                 ] {
                     let value = call.data.get(key).unwrap_or(&Value::Null);
                     assert_eq!(*value, expected, "{row}: {key}");
@@ -191,7 +192,7 @@ fn each_attempt_is_a_call_of_its_own_model_with_its_own_usage() {
                 assert!(!of_run.contains_key(key), "{row}: {key}");
             }
             let trail = sentry.trail();
-            let told = trail.iter().filter(|line| line.contains(" l0.fallback: "));
+            let sent = trail.iter().filter(|line| line.contains(" l0.fallback: "));
             let expected = (1..sources).map(|from| {
                 let to = from + 1;
                 format!(
@@ -199,7 +200,7 @@ fn each_attempt_is_a_call_of_its_own_model_with_its_own_usage() {
                 )
             });
             assert_eq!(
-                Vec::from_iter(told.cloned()),
+                Vec::from_iter(sent.cloned()),
                 Vec::from_iter(expected),
                 "{row}"
             );
@@ -208,7 +209,7 @@ fn each_attempt_is_a_call_of_its_own_model_with_its_own_usage() {
 }
 
 #[test]
-fn attempts_that_end_alike_are_counted_together() {
+fn attempts_with_the_same_outcome_are_counted_together() {
     let sentry = Sentry::start();
     paused().block_on(run(&sentry, 3, Ok, Monitoring::new()));
     let sent = sentry.sent();
@@ -223,7 +224,7 @@ fn attempts_that_end_alike_are_counted_together() {
 }
 
 #[test]
-fn a_call_has_no_stream_and_its_attempts_stand_below_the_execution() {
+fn a_call_has_no_stream_and_its_attempts_are_children_of_the_execution() {
     let sentry = Sentry::start();
     let l0 = sentry.l0().build();
     let mut failed = false;
@@ -278,7 +279,7 @@ fn a_call_has_no_stream_and_its_attempts_stand_below_the_execution() {
 }
 
 #[test]
-fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
+fn a_child_run_nests_below_its_parent_run_while_that_is_live() {
     for parent in [Parent::Trace, Parent::Child] {
         for lives in [true, false] {
             let sentry = Sentry::start();
@@ -319,7 +320,7 @@ fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
 }
 
 #[test]
-fn metadata_that_becomes_known_late_is_in_the_context_and_makes_no_tag() {
+fn metadata_set_while_the_run_is_live_is_in_the_context_and_not_a_tag() {
     let sentry = Sentry::start();
     let config = sentry
         .config()
@@ -345,7 +346,7 @@ fn metadata_that_becomes_known_late_is_in_the_context_and_makes_no_tag() {
         json!(event.contexts["l0_telemetry"]),
         json!(trace(sent.transaction()).data),
     ] {
-        // No number is replaced.
+        // Metadata does not replace a number.
         assert_eq!(context["tokens"], 2);
         assert_eq!(context["verdict"], "bad");
         assert_eq!(context["tier"], "paid");

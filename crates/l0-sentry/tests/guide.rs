@@ -1,4 +1,4 @@
-//! The ways in which the monitoring guide uses Sentry, each with what its comments promise.
+//! The uses of Sentry in the monitoring guide, each with the results that its comments promise.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -20,7 +20,7 @@ use serde_json::json;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// 250 tokens in a second and a half, the first after 280 ms.
+/// Returns a script of 250 tokens in 1.5 s, the first after 280 ms.
 fn model() -> Script {
     Script::new().attempt(|a| {
         let a = a.wait(280 * MS).tokens(vec!["token "; 249]);
@@ -28,7 +28,7 @@ fn model() -> Script {
     })
 }
 
-/// What the guide sets automatically on completion, of one attempt.
+/// Returns the context that the guide sets on completion of a run with one attempt.
 fn context_of_the_guide() -> serde_json::Value {
     json!({
         "duration_ms": 1500,
@@ -41,7 +41,7 @@ fn context_of_the_guide() -> serde_json::Value {
     })
 }
 
-/// The numbers that the guide shows.
+/// Returns the numbers that the guide shows.
 fn shown(context: &impl serde::Serialize) -> serde_json::Value {
     let mut numbers = stable(context);
     let expected = context_of_the_guide();
@@ -50,7 +50,7 @@ fn shown(context: &impl serde::Serialize) -> serde_json::Value {
     numbers
 }
 
-/// Runs code with a hub of Sentry's as the current one, as after `sentry::init`.
+/// Runs code with a current hub that has a client, like after `sentry::init`.
 fn initialised<T>(code: impl Future<Output = T>) -> (T, common::Sent, Vec<String>) {
     let sentry = Sentry::start();
     let value = Hub::run(Arc::clone(&sentry.hub), || paused().block_on(code));
@@ -214,10 +214,10 @@ fn error_handling() {
 }
 
 #[test]
-fn everything_that_can_be_told_by_hand_leaves_the_same_trail_as_a_run() {
+fn a_manual_report_has_the_same_breadcrumbs_as_a_run() {
     let ((), sent, trail) = initialised(async {
         let sentry = SentryIntegration::new(SentryConfig::new().breadcrumbs_for_tokens(true));
-        let mut execution = sentry.start_execution("by hand", [("model", "gpt-4")]);
+        let mut execution = sentry.start_execution("manual", [("model", "gpt-4")]);
         let dropped = Failure::network(NetworkErrorKind::ConnectionDropped);
         execution.start_stream();
         execution.record_token("secret");
@@ -263,11 +263,11 @@ fn everything_that_can_be_told_by_hand_leaves_the_same_trail_as_a_run() {
     );
 }
 
-/// The title, the class and the statuses of what is sent of an end.
-type Told = (Vec<String>, Option<String>, Vec<String>);
+/// The titles and the error type of the events, and the statuses of the spans.
+type Reported = (Vec<String>, Option<String>, Vec<String>);
 
-/// What is sent of an execution that ends so.
-fn told(finish: impl FnOnce(SentryExecution)) -> Told {
+/// Returns the data sent for an execution that ends with `finish`.
+fn reported(finish: impl FnOnce(SentryExecution)) -> Reported {
     let ((), sent, _) = initialised(async {
         let sentry = SentryIntegration::new(SentryConfig::new());
         finish(sentry.start_execution("", [("user_id", "123")]));
@@ -277,9 +277,9 @@ fn told(finish: impl FnOnce(SentryExecution)) -> Told {
     (sent.titles(), error_type, sent.spans())
 }
 
-/// Telemetry alone says as much as the end itself, whatever the error that comes with it.
+/// Telemetry alone has the same information as the end, whichever error comes with it.
 #[test]
-fn an_end_is_told_alike_in_whichever_way_it_is_reported() {
+fn an_end_is_reported_the_same_way_by_every_method() {
     let not_found = message(Failure::status(404));
     let server_error = message(Failure::status(503));
     let of_status = |status| End::failed(&Failure::status(status));
@@ -349,18 +349,21 @@ fn an_end_is_told_alike_in_whichever_way_it_is_reported() {
         let telemetry = telemetry.as_ref();
         let other = std::io::Error::other("what the application makes of it");
 
-        assert_eq!(told(|execution| execution.finish(&end, None)), expected);
-        assert_eq!(told(|execution| execution.complete(telemetry)), expected);
+        assert_eq!(reported(|execution| execution.finish(&end, None)), expected);
+        assert_eq!(
+            reported(|execution| execution.complete(telemetry)),
+            expected
+        );
         if error_type.is_some() || status == "cancelled" {
             let fail = |execution: SentryExecution| execution.fail(&other, telemetry);
-            assert_eq!(told(fail), expected);
+            assert_eq!(reported(fail), expected);
         }
     }
 }
 
-/// It is one of those that were recorded, or else a failure like any other.
+/// The violation is one that was recorded before, or it is captured as any other failure.
 #[test]
-fn a_violation_that_telemetry_tells_of_is_captured_once() {
+fn a_violation_in_telemetry_is_captured_once() {
     let violation = Violation::new("no-harm", Severity::Fatal, "not fit");
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.record_violations(std::slice::from_ref(&violation));
@@ -373,7 +376,7 @@ fn a_violation_that_telemetry_tells_of_is_captured_once() {
             "error L0 execution failed: guardrail violation: no-harm (fatal): not fit",
         ),
     ] {
-        let (titles, error_type, _) = told(|mut execution| {
+        let (titles, error_type, _) = reported(|mut execution| {
             if recorded {
                 execution.record_violations(std::slice::from_ref(&violation));
             }
@@ -384,7 +387,7 @@ fn a_violation_that_telemetry_tells_of_is_captured_once() {
     }
 }
 
-/// What a failure is, is read from the types in the error's chain, however it is wrapped.
+/// The class of a failure is read from the types in the error's source chain, at any depth.
 #[test]
 fn an_error_without_telemetry_is_read_by_its_types() {
     let wrapped = |failure: Failure| std::io::Error::other(std::io::Error::other(failure));
@@ -395,40 +398,41 @@ fn an_error_without_telemetry_is_read_by_its_types() {
         (std::io::ErrorKind::ConnectionRefused.into(), "econnrefused"),
         (std::io::Error::other("prose"), "_OTHER"),
     ] {
-        let (_, error_type, spans) = told(|execution| execution.fail(&error, None));
+        let (_, error_type, spans) = reported(|execution| execution.fail(&error, None));
         assert_eq!(error_type.as_deref(), Some(class));
         assert_eq!(spans, ["l0.execution internal_error"]);
     }
 }
 
-/// As of a failed attempt, or of a run that was read too early.
+/// Such telemetry comes from a failed attempt, or is read before the run has ended.
 #[test]
-fn telemetry_that_tells_of_no_failure_does_not_hide_one() {
+fn telemetry_without_a_failure_does_not_hide_the_error() {
     let mut completed = Monitor::new(Monitoring::new());
     let live = completed.telemetry();
     completed.complete(End::completed());
     for telemetry in [live, completed.telemetry()] {
         let error = Failure::status(404);
-        let (_, error_type, spans) = told(|execution| execution.fail(&error, telemetry.as_ref()));
+        let (_, error_type, spans) =
+            reported(|execution| execution.fail(&error, telemetry.as_ref()));
         assert_eq!(error_type.as_deref(), Some("404"));
         assert_eq!(spans, ["l0.execution internal_error"]);
     }
 }
 
 #[test]
-fn telemetry_that_keeps_no_reason_is_a_failure_all_the_same() {
+fn failed_telemetry_without_a_reason_is_captured() {
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.fail(&Failure::status(404));
     let mut telemetry = monitor.telemetry().unwrap();
     telemetry.error = None;
-    let (titles, error_type, spans) = told(|execution| execution.complete(Some(&telemetry)));
+    let (titles, error_type, spans) = reported(|execution| execution.complete(Some(&telemetry)));
     assert_eq!(
         titles,
-        ["error L0 execution failed: its telemetry does not say why"]
+        ["error L0 execution failed: its telemetry has no reason"]
     );
     assert_eq!(error_type.as_deref(), Some("_OTHER"));
     assert_eq!(spans, ["l0.execution internal_error"]);
     let error = Failure::status(404);
-    let (_, error_type, _) = told(|execution| execution.fail(&error, Some(&telemetry)));
+    let (_, error_type, _) = reported(|execution| execution.fail(&error, Some(&telemetry)));
     assert_eq!(error_type.as_deref(), Some("404"));
 }

@@ -1,5 +1,4 @@
-//! What belongs to one run gets into no other, nor into the application's own scope; and it is
-//! bounded.
+//! Data of a run does not get into another run or into the application's scope, and it is bounded.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -17,7 +16,7 @@ use sentry::protocol::{Context, Event};
 use sentry::{Breadcrumb, Hub, Level};
 use serde_json::{Value, json};
 
-/// A scope that an application may have.
+/// Sets up the scope of an application.
 fn furnish(hub: &Hub) {
     hub.configure_scope(|scope| {
         scope.set_tag("host", "yes");
@@ -33,7 +32,7 @@ fn json_map(value: Value) -> std::collections::BTreeMap<String, Value> {
     serde_json::from_value(value).unwrap()
 }
 
-/// What an event would get from the hub's scope now.
+/// Returns the data that an event would get from the hub's scope now.
 fn scope_of(hub: &Hub) -> Event<'static> {
     hub.configure_scope(|scope| scope.apply_to_event(Event::default()))
         .unwrap()
@@ -44,7 +43,7 @@ fn interleaved_runs_on_one_thread_share_nothing() {
     const RUNS: usize = 200;
     let sentry = Sentry::start();
     furnish(&sentry.hub);
-    // Another status for each.
+    // Each run gets a different status.
     let failure = |number: usize| Failure::status(600 + number as u16);
     let l0 = l0(sentry.config().tag_keys(["number"]).unwrap()).build();
 
@@ -82,7 +81,7 @@ fn interleaved_runs_on_one_thread_share_nothing() {
         let started = format!(r#"info l0: L0 execution started {{"number":{number}}}"#);
         assert_eq!(trail[1], started);
 
-        // Its context, its trace and its transaction are those of one run.
+        // The context, the trace and the transaction belong to the same run.
         let context = &event.contexts["l0_telemetry"];
         let trace = |contexts: &std::collections::BTreeMap<String, Context>| match &contexts["trace"]
         {
@@ -102,7 +101,7 @@ fn interleaved_runs_on_one_thread_share_nothing() {
 }
 
 #[test]
-fn the_application_s_scope_is_as_it_was() {
+fn the_applications_scope_is_unchanged() {
     let sentry = Sentry::start();
     furnish(&sentry.hub);
     let before = scope_of(&sentry.hub);
@@ -120,12 +119,12 @@ fn the_application_s_scope_is_as_it_was() {
             with_sentry(config(), text).await.unwrap_err();
 
             let sentry = SentryIntegration::new(config());
-            let mut execution = sentry.start_execution("by hand", [("user_id", "123")]);
+            let mut execution = sentry.start_execution("manual", [("user_id", "123")]);
             execution.start_stream();
             execution.record_token("a");
             drop(execution);
         });
-        // Whatever is current in this thread is what it was.
+        // The current hub of this thread is unchanged.
         assert!(Arc::ptr_eq(&Hub::current(), &sentry.hub));
     });
     assert_eq!(sentry.sent().transactions.len(), 3);
@@ -143,7 +142,7 @@ fn the_application_s_scope_is_as_it_was() {
 }
 
 #[test]
-fn a_run_ends_in_its_own_hub_on_whatever_thread_it_is_dropped() {
+fn a_run_ends_in_its_own_hub_on_any_thread() {
     let (mine, foreign) = (Sentry::start(), Sentry::start());
     furnish(&mine.hub);
     let l0 = l0(SentryConfig::new()).build();
@@ -165,7 +164,7 @@ fn a_run_ends_in_its_own_hub_on_whatever_thread_it_is_dropped() {
 }
 
 #[test]
-fn a_long_stream_leaves_a_bounded_trail() {
+fn a_long_stream_has_a_bounded_number_of_breadcrumbs() {
     const TOKENS: usize = 100_000;
     for breadcrumbs in [false, true] {
         let sentry = Sentry::start();
@@ -204,16 +203,16 @@ fn a_long_stream_leaves_a_bounded_trail() {
     }
 }
 
-/// A thread that ends drops what it kept in the reverse order of its making: here after its hub.
+/// A thread that ends destroys its thread-locals in reverse order of creation: here the execution after its hub.
 #[test]
-fn what_outlives_the_hub_of_its_thread_ends_without_a_panic() {
+fn an_execution_that_outlives_the_hub_of_its_thread_ends_without_a_panic() {
     use std::any::Any;
     use std::cell::RefCell;
     use std::sync::mpsc::{Sender, channel};
 
-    struct Tells(Sender<()>);
+    struct SignalsDrop(Sender<()>);
 
-    impl Drop for Tells {
+    impl Drop for SignalsDrop {
         fn drop(&mut self) {
             self.0.send(()).unwrap();
         }
@@ -224,15 +223,15 @@ fn what_outlives_the_hub_of_its_thread_ends_without_a_panic() {
     }
 
     let sentry = Sentry::start();
-    // Not measured: a clock that can be paused is not there either then.
+    // Not measured, because the thread-local of the clock is destroyed by then too.
     let l0 = sentry.l0().monitoring(Monitoring::off()).build();
     let (config, runs) = (sentry.config(), l0.clone());
-    let (dropped, told) = channel();
+    let (dropped, ended) = channel();
     let thread = std::thread::spawn(move || {
         KEPT.with_borrow_mut(|kept| {
-            let tells = Tells(dropped);
+            let signal = SignalsDrop(dropped);
             let future = with_sentry(config.clone(), async move {
-                let _tells = tells;
+                let _signal = signal;
                 std::future::pending::<Result<(), Error<std::io::Error>>>().await
             });
             kept.push(Box::new(Box::pin(future)));
@@ -242,6 +241,6 @@ fn what_outlives_the_hub_of_its_thread_ends_without_a_panic() {
         });
     });
     thread.join().unwrap();
-    told.recv().unwrap();
+    ended.recv().unwrap();
     assert_eq!(l0.observer_panics(), 0);
 }

@@ -1,7 +1,10 @@
-//! What a live run takes while its prompt and its answer are kept, and that a token of it takes nothing then.
+//! The memory of a live run while its prompt and its answer are kept. A token then allocates nothing.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "the numbers are for people too")]
+#![allow(
+    clippy::print_stdout,
+    reason = "the numbers are printed for the reader"
+)]
 
 mod common;
 
@@ -11,9 +14,9 @@ use std::task::{Context, Poll, Waker};
 use allocation_counter::measure;
 use common::{Sentry, l0};
 use futures_util::{StreamExt, stream};
-use l0_sentry::Content;
+use l0_core::Content;
 
-/// The memory of a run after so many tokens, in bytes, and how often 1,000 more of them allocate.
+/// Returns the memory of a run after this many tokens, in bytes, and the number of allocations of 1,000 more.
 fn live(content: Option<Content>, tokens: usize, input: &str) -> (i64, u64) {
     let sentry = Sentry::start();
     let config = match content {
@@ -37,7 +40,7 @@ fn live(content: Option<Content>, tokens: usize, input: &str) -> (i64, u64) {
         read(&mut run, tokens);
         run
     };
-    // What all runs share.
+    // Allocates what all runs share.
     drop(start());
     let mut run = None;
     let used = measure(|| run = Some(start()));
@@ -46,7 +49,7 @@ fn live(content: Option<Content>, tokens: usize, input: &str) -> (i64, u64) {
 }
 
 #[test]
-fn a_live_run_takes_what_is_sent_and_no_more() {
+fn a_live_run_keeps_only_the_content_that_is_sent() {
     let input = "x".repeat(5_000);
     let (off, _) = live(None, 10_000, &input);
     for (max_bytes, tokens) in [(1_024, 10_000), (8 * 1024, 10_000), (8 * 1024, 1_000_000)] {

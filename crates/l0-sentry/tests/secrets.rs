@@ -1,4 +1,4 @@
-//! No credential and no text of a prompt or an answer leaves unless it is switched on.
+//! No credential and no text of a prompt or an answer is sent unless enabled.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,10 +16,10 @@ use l0_core::{
 use l0_guardrails::{Drift, Guardrails};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry};
 
-/// Part of everything that must not leave.
+/// Part of everything that must not be sent.
 const CANARY: &str = "c4n4ry";
 
-/// Errors with a credential in each.
+/// Errors that contain a credential.
 const SECRETS: [&str; 6] = [
     "connection reset: Authorization: Bearer c4n4ryAbCdEf0123456789",
     "timeout, x-api-key: c4n4ry-AbCdEf-0123456789",
@@ -29,7 +29,7 @@ const SECRETS: [&str; 6] = [
     r#"status 500, body: {"api_key":"c4n4ryAbCdEf0123456789","model":"gpt-4"}"#,
 ];
 
-/// Answers that rules and drift detection find fault with.
+/// Answers that rules and drift detection report.
 const ANSWERS: [&str; 4] = [
     "As an AI language model, I c4n4ry cannot help with c4n4ry.",
     "{\"c4n4ry\": [1, 2",
@@ -63,7 +63,7 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
         let retry = Retry::new().max_retries(1).backoff(Backoff::none());
         l0(config().min_guardrail_severity(Severity::Warning))
             .retry(retry)
-            // So that as much as can leave does.
+            // To send as much as possible.
             .monitoring(Monitoring::new().error_text(true))
             .guardrails(Guardrails::strict())
             .drift(Drift::new())
@@ -114,7 +114,7 @@ async fn everything(sentry: &Sentry, config: fn(SentryConfig) -> SentryConfig) {
 }
 
 #[test]
-fn canaries_leave_in_no_envelope() {
+fn no_envelope_has_a_canary() {
     for config in [
         (|config| config) as fn(SentryConfig) -> SentryConfig,
         |config| config.breadcrumbs_for_tokens(true).error_text(true),
@@ -136,7 +136,7 @@ fn canaries_leave_in_no_envelope() {
 }
 
 #[test]
-fn the_canaries_are_there_to_be_found() {
+fn the_canaries_are_found_when_they_are_sent() {
     let sentry = Sentry::start();
     let config = |config: SentryConfig| {
         let config = config.breadcrumbs_for_tokens(true);

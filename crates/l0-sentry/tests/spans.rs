@@ -1,4 +1,4 @@
-//! Where spans belong, and what they carry.
+//! The places of spans in traces, and their data.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -33,7 +33,7 @@ fn run(config: SentryConfig, script: &Script) {
     paused().block_on(run.for_each(|_| async {}));
 }
 
-/// A request's transaction, in the scope of the hub.
+/// Starts the transaction of a request, in the scope of the hub.
 fn request(hub: &Arc<Hub>, sampled: bool) -> sentry::Transaction {
     let mut context = TransactionContext::new("GET /chat", "http.server");
     context.set_sampled(sampled);
@@ -53,7 +53,7 @@ fn a_run_is_a_transaction_in_the_trace_of_the_span_in_scope() {
     let parent = request.get_trace_context();
     let l0 = l0(sentry.config()).build();
     let run = l0.stream(hello().source()).start();
-    // As a request does whose body is still to be streamed.
+    // The transaction of a request ends before its body is streamed.
     finish(&sentry.hub, request);
     assert_eq!(sentry.sent().transaction().spans.len(), 0);
     paused().block_on(run.for_each(|_| async {}));
@@ -106,7 +106,7 @@ fn a_child_without_a_parent_is_a_transaction() {
 }
 
 #[test]
-fn what_is_not_sampled_is_not_sampled_here() {
+fn a_run_in_a_trace_that_is_not_sampled_is_not_sampled() {
     for parent in [Parent::Trace, Parent::Child] {
         let sentry = Sentry::start();
         let request = request(&sentry.hub, false);
@@ -200,19 +200,19 @@ fn a_call_of_a_known_model_is_a_span_of_the_ai_dashboards() {
 }
 
 #[test]
-fn the_stream_s_span_ends_when_the_stream_is_complete() {
+fn the_span_of_the_stream_ends_when_the_stream_is_complete() {
     let sentry = Sentry::start();
     let integration = l0_sentry::SentryIntegration::new(sentry.config());
-    let mut execution = integration.start_execution("by hand", [("list", json!([1, "a"]))]);
+    let mut execution = integration.start_execution("manual", [("list", json!([1, "a"]))]);
     execution.start_stream();
     execution.record_first_token(5 * MS);
     execution.complete_stream(7);
-    execution.start_stream(); // of no effect
+    execution.start_stream(); // has no effect
     drop(execution);
 
     let sent = sentry.sent();
     let transaction = sent.transaction();
-    assert_eq!(transaction.name.as_deref(), Some("by hand"));
+    assert_eq!(transaction.name.as_deref(), Some("manual"));
     assert_eq!(
         sent.spans(),
         ["l0.execution cancelled", "l0.stream.consume ok"]
@@ -223,15 +223,15 @@ fn the_stream_s_span_ends_when_the_stream_is_complete() {
         stable(&stream.data),
         json!({ "token_count": 7, "tokens": 7, "ttft_ms": 5 })
     );
-    // Spans take no lists.
+    // Spans cannot have lists.
     assert_eq!(trace(transaction).data["list"], r#"[1,"a"]"#);
 }
 
 #[test]
-fn the_source_connects_inside_of_the_run_s_hub() {
+fn the_source_connects_inside_the_hub_of_the_run() {
     let sentry = Sentry::start();
     let l0 = l0(sentry.config()).build();
-    // What an HTTP client does that tells Sentry.
+    // The actions of an HTTP client that reports to Sentry.
     let request = |attempt: Attempt| {
         let script = Script::new().attempt(|a| a.fail("broken"));
         async move {
@@ -263,7 +263,7 @@ fn the_source_connects_inside_of_the_run_s_hub() {
 }
 
 #[test]
-fn a_run_inside_of_with_sentry_is_in_its_trace() {
+fn a_run_inside_with_sentry_is_in_its_trace() {
     let sentry = Sentry::start();
     let inner = l0(SentryConfig::new()).build();
     let script = hello();
@@ -284,18 +284,18 @@ fn a_run_inside_of_with_sentry_is_in_its_trace() {
     assert_eq!(trace(run).parent_span_id, Some(trace(whole).span_id));
 }
 
-/// What is sent of a future.
-fn sent_of<T>(told: impl FnOnce(SentryConfig) -> T) -> (T::Output, common::Sent)
+/// Returns the output of a future, and the data sent for it.
+fn sent_of<T>(report: impl FnOnce(SentryConfig) -> T) -> (T::Output, common::Sent)
 where
     T: Future,
 {
     let sentry = Sentry::start();
-    let output = paused().block_on(told(sentry.config()));
+    let output = paused().block_on(report(sentry.config()));
     (output, sentry.sent())
 }
 
 #[test]
-fn a_future_ends_as_it_ends() {
+fn the_status_of_a_future_is_that_of_its_result() {
     type Ends = Result<(), Error<std::io::Error>>;
     let violation = Violation::new("no-harm", Severity::Fatal, "not fit");
     let (failed, cancelled) = (SpanStatus::InternalError, SpanStatus::Cancelled);
@@ -344,7 +344,7 @@ fn a_future_ends_as_it_ends() {
 }
 
 #[test]
-fn a_future_fails_with_what_was_read_from_the_error_of_the_source() {
+fn a_future_fails_with_the_failure_read_from_the_sources_error() {
     let l0 = L0::builder().retry(l0_core::Retry::none()).build();
     let reset = std::io::ErrorKind::ConnectionReset;
     let classified = Failure::status(402);
@@ -356,7 +356,7 @@ fn a_future_fails_with_what_was_read_from_the_error_of_the_source() {
         ),
         (
             Some(classified),
-            // What was read says what it is, the error of the transport how it came to it.
+            // The failure that was read has the type, the transport's error has the cause.
             "error L0 execution failed: status 402 Payment Required: connection reset".to_owned(),
             "402",
         ),
@@ -373,16 +373,16 @@ fn a_future_fails_with_what_was_read_from_the_error_of_the_source() {
     }
 }
 
-/// Whatever it gives: the end of a run inside of it, or what is read from an error of its own.
+/// For any output: the end of a run inside the future, or an end read from the future's own error.
 #[test]
-fn a_future_ends_as_its_caller_says() {
+fn a_future_ends_with_the_end_that_its_caller_returns() {
     let script = Script::new().attempt(|a| a.token("a").hang());
     let stopped = async {
         let mut run = L0::default().stream(script.source()).start();
         run.next().await;
         run.handle().abort();
         let text = run.text().await;
-        // As the application wraps it.
+        // An error that the application wraps.
         let error = text.map_err(std::io::Error::other).unwrap_err();
         (error, run.end().cloned())
     };
@@ -403,7 +403,7 @@ fn a_future_ends_as_its_caller_says() {
 }
 
 #[test]
-fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
+fn the_drop_of_a_future_belongs_to_its_execution() {
     struct Leaves;
 
     impl Drop for Leaves {
@@ -421,12 +421,12 @@ fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
             let _leaves = leaves;
             std::future::pending::<Result<(), Error<std::io::Error>>>().await
         };
-        let mut told = Box::pin(with_sentry(sentry.config(), pending));
+        let mut reported = Box::pin(with_sentry(sentry.config(), pending));
         if polled {
             let mut context = Context::from_waker(Waker::noop());
-            assert!(told.as_mut().poll(&mut context).is_pending());
+            assert!(reported.as_mut().poll(&mut context).is_pending());
         }
-        drop(told);
+        drop(reported);
         let trail = sentry.trail();
         assert_eq!(trail[1], "info : ");
         assert_eq!(trail.len(), 3);
@@ -435,26 +435,27 @@ fn what_a_future_does_when_it_is_dropped_belongs_to_its_execution() {
 }
 
 #[test]
-fn a_future_that_is_dropped_is_cancelled_and_one_that_panics_failed() {
+fn a_dropped_future_is_cancelled_and_a_panicking_future_has_failed() {
     for polled in [false, true] {
         let sentry = Sentry::start();
         let pending = std::future::pending::<Result<(), Error<std::io::Error>>>();
-        let mut told = Box::pin(with_sentry(sentry.config(), pending));
+        let mut reported = Box::pin(with_sentry(sentry.config(), pending));
         if polled {
             let mut context = Context::from_waker(Waker::noop());
-            assert!(told.as_mut().poll(&mut context).is_pending());
+            assert!(reported.as_mut().poll(&mut context).is_pending());
         }
-        drop(told);
+        drop(reported);
         assert_eq!(status(sentry.sent().transaction()), SpanStatus::Cancelled);
     }
     let sentry = Sentry::start();
-    let told = with_sentry(sentry.config(), async {
+    let reported = with_sentry(sentry.config(), async {
         if true {
             panic!("a bug");
         }
         Ok::<_, Error<std::io::Error>>(())
     });
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| paused().block_on(told)));
+    let caught =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| paused().block_on(reported)));
     assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"a bug"));
     let sent = sentry.sent();
     assert_eq!(status(sent.transaction()), SpanStatus::InternalError);

@@ -1,4 +1,4 @@
-//! Sending is the transport's business: a run calls it when it ends, and never for a token.
+//! The transport sends the data: a run calls it when the run ends, and never for a token.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,8 +15,8 @@ use l0_core::{End, Failure};
 use l0_sentry::{SentryConfig, SentryIntegration, with_sentry_by};
 use sentry::{ClientOptions, Envelope, Hub, Transport};
 
-/// Counts the envelopes that it is given, and hands them to a thread if there is room, as the
-/// transports of the `sentry` crate do.
+/// A transport that counts its envelopes and queues them for a thread unless the queue is full, like the transports
+/// of the `sentry` crate.
 struct Queue {
     given: Arc<AtomicUsize>,
     queue: SyncSender<Envelope>,
@@ -29,15 +29,15 @@ impl Transport for Queue {
     }
 }
 
-/// A client whose queue nobody empties until told.
+/// Returns a client whose queue is not emptied until released.
 fn stuck() -> (Arc<Hub>, Arc<AtomicUsize>, Sender<()>, Receiver<usize>) {
     const ROOM: usize = 2;
     let (queue, envelopes) = sync_channel(ROOM);
-    let (go_on, told) = channel();
+    let (go_on, released) = channel();
     let (done, count) = channel();
     std::thread::spawn(move || {
         // An ingest that does not answer.
-        let _ = told.recv();
+        let _ = released.recv();
         let _ = done.send(envelopes.try_iter().count());
     });
     let given = Arc::new(AtomicUsize::new(0));
@@ -69,7 +69,7 @@ fn a_stuck_ingest_delays_no_stream() {
                 let mut run = l0.stream(script.source()).start();
                 for _ in 0..TOKENS {
                     run.next().await.unwrap().unwrap();
-                    // Nothing is sent while tokens flow, so nothing can be waited for.
+                    // Nothing is sent while tokens arrive, so nothing can block.
                     assert_eq!(given.load(Ordering::Relaxed), 2 * runs);
                 }
                 run.next().await.unwrap().unwrap_err();
@@ -77,15 +77,15 @@ fn a_stuck_ingest_delays_no_stream() {
                 assert_eq!(given.load(Ordering::Relaxed), 2 * runs + 2);
             }
         });
-        // All runs have ended, and none of what they sent has been taken.
+        // All runs have ended, although none of their envelopes has been processed.
         go_on.send(()).unwrap();
         assert_eq!(count.recv().unwrap(), 2);
     }
 }
 
-/// What a future gives is not lost, nor the rest of what is sent, if a callback panics.
+/// If a callback panics, neither the future's output nor the other data is lost.
 #[test]
-fn a_callback_that_panics_costs_its_own_event_only() {
+fn a_panicking_callback_loses_only_its_own_event() {
     let sentry = Sentry::with(|options| {
         let options = options.before_send(|_| panic!("a bug of the application"));
         options.traces_sample_rate(1.0)
@@ -93,10 +93,10 @@ fn a_callback_that_panics_costs_its_own_event_only() {
     let spans = ["l0.execution internal_error"];
 
     let answer = async { Err::<(), _>("no such model") };
-    let told = with_sentry_by(sentry.config(), answer, |_| {
+    let reported = with_sentry_by(sentry.config(), answer, |_| {
         End::failed(&Failure::status(404))
     });
-    assert_eq!(paused().block_on(told), Err("no such model"));
+    assert_eq!(paused().block_on(reported), Err("no such model"));
     assert_eq!(sentry.sent().spans(), spans);
 
     let execution = SentryIntegration::new(sentry.config()).start_execution("", [("a", 1)]);
@@ -112,16 +112,16 @@ fn a_callback_that_panics_costs_its_own_event_only() {
 }
 
 #[test]
-fn a_sampler_that_panics_fails_nobody() {
+fn a_panicking_sampler_does_not_fail_a_future() {
     let sentry =
         Sentry::with(|options| options.traces_sampler(|_| panic!("a bug of the application")));
-    let told = with_sentry_by(sentry.config(), async { 1 }, |_| End::completed());
-    assert_eq!(paused().block_on(told), 1);
+    let reported = with_sentry_by(sentry.config(), async { 1 }, |_| End::completed());
+    assert_eq!(paused().block_on(reported), 1);
     let integration = SentryIntegration::new(sentry.config());
     integration.start_execution("", [("a", 1)]).complete(None);
 }
 
-/// A transport that panics, as no transport should.
+/// A transport that panics.
 #[derive(Default)]
 struct Broken(AtomicUsize);
 
@@ -133,7 +133,7 @@ impl Transport for Broken {
 }
 
 #[test]
-fn a_transport_that_panics_fails_no_run() {
+fn a_panicking_transport_does_not_fail_a_run() {
     let transport = Arc::new(Broken::default());
     let options = ClientOptions::new()
         .dsn("https://public@sentry.invalid/1")

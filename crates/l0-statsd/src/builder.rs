@@ -1,4 +1,4 @@
-//! Builder: what is sent, and where to, checked once.
+//! The builder: the destination and the content, validated once.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::interceptor::StatsdInterceptor;
 use crate::line::{Format, MetricTypes, Tags, clean};
 use crate::socket::Socket;
 
-/// Builds a [`StatsdInterceptor`]: see [`StatsdInterceptor::builder`].
+/// Builds a [`StatsdInterceptor`]. See [`StatsdInterceptor::builder`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct StatsdBuilder {
@@ -23,11 +23,11 @@ pub struct StatsdBuilder {
 }
 
 impl StatsdInterceptor {
-    /// Creates a builder of what sends to `address`: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
+    /// Creates a builder for this address: `host:port` or `udp://host:port` for UDP, or `unix:///path` for a
     /// Unix datagram socket.
     ///
-    /// A host name is resolved once, by [`build`](StatsdBuilder::build), which waits for that; of
-    /// several addresses the first of IPv4 is taken, or else the first.
+    /// [`build`](StatsdBuilder::build) resolves a host name once, and blocks until that is done. Of several
+    /// addresses, it uses the first IPv4 address, or else the first.
     pub fn builder(address: impl Into<String>) -> StatsdBuilder {
         StatsdBuilder::new(address.into())
     }
@@ -45,36 +45,35 @@ impl StatsdBuilder {
         }
     }
 
-    /// Sets what all names begin with, before a dot, in place of their own `l0`. Default: `l0`.
+    /// Sets the prefix of all names, which a dot follows. It replaces `l0`. Default: `l0`.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Adds a tag to every point. Of two with the same key the later wins, and over both the
-    /// metadata, if the key is among the [`tag_keys`](Self::tag_keys).
+    /// Adds a tag to every point. If two tags have the same key, the later one wins. A metadata entry wins over
+    /// both, if its key is in [`tag_keys`](Self::tag_keys).
     ///
-    /// In keys and values `_` stands for white space, control characters, and what has a meaning in
-    /// the protocol (`|`, `:`, `,`, `#`, `@`, `;`). A tag with an empty value is left out; one
-    /// longer than 200 bytes is cut.
+    /// In keys and values, `_` replaces white space, control characters, and characters with a meaning in the
+    /// protocol (`|`, `:`, `,`, `#`, `@`, `;`). A tag with an empty value is left out; a tag longer than 200
+    /// bytes is cut.
     pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.tags.push((key.into(), value.into()));
         self
     }
 
-    /// Adds these entries of a run's metadata as tags to every point of the run. May be called
-    /// again. A run without the entry has no such tag. Values are written as those of
-    /// [`tag`](Self::tag).
+    /// Adds these metadata entries of a run as tags to every point of the run. Can be called several times. A
+    /// run without the entry has no such tag. Values are written like those of [`tag`](Self::tag).
     ///
-    /// They are the entries that were there when the run started; of a run that fell back to another source,
-    /// each point has those of the source that it belongs to.
+    /// The entries are those at the start of the run. If the run falls back to another source, each point has
+    /// the entries of the source that it belongs to.
     ///
-    /// Servers keep a series for each set of values: list what has few, such as `model`.
+    /// Servers keep a series for each set of values, so list entries with few values, such as `model`.
     ///
     /// # Errors
     ///
-    /// If a key is empty or longer than 100 bytes, if points have a tag of that name
-    /// [themselves](l0_export::metrics::is_own_tag), or if two keys would be sent as the same.
+    /// Returns an error if a key is empty or longer than 100 bytes, if it is the name of a [tag that points
+    /// have](l0_export::metrics::is_own_tag), or if two keys would be sent under the same name.
     pub fn tag_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,
@@ -84,25 +83,25 @@ impl StatsdBuilder {
         Ok(self)
     }
 
-    /// Sets as which types points are sent. Default: [`MetricTypes::DogStatsd`].
+    /// Sets the types that points are sent as. Default: [`MetricTypes::DogStatsd`].
     pub fn types(mut self, types: MetricTypes) -> Self {
         self.types = types;
         self
     }
 
-    /// Sends no tags, for servers that know none. A point's own tag becomes part of its name, as in
-    /// `l0.runs.completed`, with `_` for all but ASCII letters, digits, `_` and `-`.
+    /// Sends no tags, for servers that do not support them. A point's own tag becomes part of its name, as in
+    /// `l0.runs.completed`, with `_` for all characters except ASCII letters, digits, `_` and `-`.
     pub fn without_tags(mut self) -> Self {
         self.without_tags = true;
         self
     }
 
-    /// Checks everything, resolves the address, and opens the socket. Whether a server is there is
-    /// not looked at: it may start later.
+    /// Validates the settings, resolves the address, and opens the socket. The server does not have to be
+    /// running; it can start later.
     ///
     /// # Errors
     ///
-    /// If the prefix, a tag or the address cannot be used, or the system gives no socket.
+    /// Returns an error if the prefix, a tag or the address is not valid, or the system cannot open a socket.
     pub fn build(self) -> Result<StatsdInterceptor, BuildError> {
         if !is_prefix(&self.prefix) {
             return Err(BuildError::Prefix(self.prefix));
@@ -129,7 +128,7 @@ impl StatsdBuilder {
     }
 }
 
-/// Whether it is parts with dots between them, and the first begins with a letter.
+/// Returns `true` if the prefix is parts separated by dots, and the first starts with a letter.
 fn is_prefix(prefix: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     prefix.len() <= MAX_PREFIX
@@ -139,11 +138,11 @@ fn is_prefix(prefix: &str) -> bool {
             .all(|part| !part.is_empty() && part.bytes().all(allowed))
 }
 
-/// Which metadata keys may be sent as tags, and how they are spelled.
+/// The rules for metadata keys that can be sent as tags, and their spelling.
 pub(crate) const TAG_KEYS: KeyRules =
     KeyRules::new(spelled, "a text of 1 to 100 bytes").reserved(metrics::is_own_tag);
 
-/// The key of a tag as it is sent; absent if it cannot be.
+/// Returns the key of a tag as it is sent, or `None` if it cannot be sent.
 fn spelled(key: &str) -> Option<String> {
     let sent: String = clean(key).collect();
     (1..=MAX_KEY).contains(&sent.len()).then_some(sent)
@@ -174,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_built_is_named_with_its_value() {
+    fn invalid_settings_are_reported_with_their_value() {
         let long = "a".repeat(101);
-        let of_form = "is not of the form `part.part`, of ASCII letters, digits, `_` and `-`, with \
+        let of_form = "must have the form `part.part`, of ASCII letters, digits, `_` and `-`, with \
                        a letter first, in up to 100 bytes";
-        let no_address = "is neither `host:port` nor, on Unix, `unix:///path`";
+        let no_address = "must be `host:port` or, on Unix, `unix:///path`";
         let cases = [
             (builder().prefix(""), format!("prefix: \"\" {of_form}")),
             (
@@ -212,30 +211,30 @@ mod tests {
             ),
             (
                 builder().tag("", "prod"),
-                "tag: the key \"\" is empty or longer than 100 bytes".to_owned(),
+                "tag: key \"\" is empty or longer than 100 bytes".to_owned(),
             ),
             (
                 builder().tag(&long, "prod"),
-                format!("tag: the key {long:?} is empty or longer than 100 bytes"),
+                format!("tag: key {long:?} is empty or longer than 100 bytes"),
             ),
             (
                 builder().tag("outcome", "good"),
-                "tag: the key \"outcome\" is reserved: points have such a tag of their own"
-                    .to_owned(),
+                "tag: key \"outcome\" is reserved: points already have this tag".to_owned(),
             ),
             (
-                // What would be sent is looked at.
+                // The spelling that would be sent is checked.
                 builder().tag("model", "gpt-4").tag("error type", "x"),
-                "tag: the key \"error type\" is reserved: points have such a tag of their own"
-                    .to_owned(),
+                "tag: key \"error type\" is reserved: points already have this tag".to_owned(),
             ),
             (
                 builder().without_tags().tag("env", "prod"),
-                "tag: \"env\" cannot be sent without tags".to_owned(),
+                "tag: \"env\" cannot be sent because tags are disabled by `without_tags`"
+                    .to_owned(),
             ),
             (
                 builder().tag_keys(["model"]).unwrap().without_tags(),
-                "tag: \"model\" cannot be sent without tags".to_owned(),
+                "tag: \"model\" cannot be sent because tags are disabled by `without_tags`"
+                    .to_owned(),
             ),
             (
                 StatsdInterceptor::builder("http://localhost:8125"),
@@ -257,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metadata_key_that_cannot_be_sent_is_named_when_it_is_listed() {
+    fn an_invalid_metadata_key_is_reported_when_it_is_listed() {
         let long = "a".repeat(101);
         for (keys, expected) in [
             (
@@ -272,10 +271,10 @@ mod tests {
                 ),
             ),
             (
-                // What would be sent is looked at.
+                // The spelling that would be sent is checked.
                 vec!["error type"],
-                "the metadata key \"error type\" cannot be sent as `error_type`, which has a \
-                 meaning already: choose another key"
+                "the metadata key \"error type\" cannot be sent as `error_type`, which is a \
+                 reserved name: choose another key"
                     .to_owned(),
             ),
             (
@@ -301,16 +300,14 @@ mod tests {
         let addresses = ["127.0.0.1", "127.0.0.1:99999", "", "[::1:8125"];
         for address in addresses.into_iter().chain(cfg!(unix).then_some(&*long)) {
             let error = StatsdInterceptor::builder(address).build().unwrap_err();
-            let source = error.source().unwrap().to_string();
-            assert_eq!(
-                error.to_string(),
-                format!("address: {address:?} cannot be resolved: {source}")
-            );
+            let expected = format!("address: {address:?} cannot be resolved");
+            assert_eq!(error.to_string(), expected);
+            assert!(error.source().is_some(), "{address}");
         }
     }
 
     #[test]
-    fn what_can_be_used_is_built() {
+    fn valid_settings_are_accepted() {
         let longest = format!("a{}", "b".repeat(99));
         for prefix in ["l0", "L-0_x.prod.eu-1", &longest] {
             builder().prefix(prefix).build().unwrap();

@@ -1,4 +1,4 @@
-//! Interceptor: sends each measured run's numbers when it ends.
+//! The interceptor: sends the numbers of each measured run when the run ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::line::Format;
 use crate::packet::datagrams;
 use crate::socket::Socket;
 
-/// Sends the points of runs to a `StatsD` server: an [`Interceptor`], or by hand with
-/// [`send`](Self::send). Clones share one socket and one count.
+/// Sends the points of runs to a `StatsD` server, as an [`Interceptor`] or manually with [`send`](Self::send).
+/// Clones share one socket and one count.
 ///
-/// Both at once count every run twice.
+/// If you use both, every run is counted twice.
 #[derive(Clone)]
 pub struct StatsdInterceptor(Arc<Shared>);
 
@@ -32,11 +32,11 @@ impl StatsdInterceptor {
         }))
     }
 
-    /// Sends all points of one telemetry, now. It does not wait and cannot fail: points that the
-    /// system does not take are [counted](Self::dropped).
+    /// Sends all points of one telemetry immediately. It does not block and cannot fail: points that the system
+    /// does not accept are [counted](Self::dropped).
     ///
-    /// Tags are picked from the metadata of the telemetry; of a run that fell back, `model`, `provider` and
-    /// `operation` are those of the attempts.
+    /// Tags come from the metadata of the telemetry. If the run fell back, `model`, `provider` and `operation`
+    /// are those of its attempts.
     pub fn send(&self, telemetry: &Telemetry) {
         self.send_with(telemetry, |_| None);
     }
@@ -55,9 +55,9 @@ impl StatsdInterceptor {
         }
     }
 
-    /// Returns how many points were not sent so far: the system did not take their datagram, because no
-    /// server listens on the Unix socket or it reads too slowly, or their tags make them longer
-    /// than a datagram may be. What UDP loses on its way nobody knows.
+    /// Returns the number of points that were not sent so far. Either the system did not accept their datagram,
+    /// because no server listens on the Unix socket or it reads too slowly, or their tags make them longer than
+    /// a datagram can be. Datagrams that UDP loses in transit are not known.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)

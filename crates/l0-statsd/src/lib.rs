@@ -1,4 +1,4 @@
-//! Send the final numbers of runs of [`l0_core`] to `StatsD` or DogStatsD.
+//! Sends the final numbers of [`l0_core`] runs to `StatsD` or DogStatsD.
 //!
 //! ```
 //! use l0_core::L0;
@@ -17,29 +17,34 @@
 //! # }
 //! ```
 //!
-//! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit: among
-//! them `l0.runs` with the tag `outcome`, and `l0.failures` with the tag `error_type`, which says why a
-//! run failed: `401`, `rate_limited`, `zero_output`. Of a run that fell back to another source, each
-//! source sends the points of its own attempts under its own tags: the model that failed has
-//! `l0.attempts` with the tag `result` and `l0.fallbacks`, and the one that was tried last the rest of
-//! the run. A run that is not measured sends nothing: with a
-//! sample rate, counts are those of the sample. Of the metadata only what is listed with
-//! [`tag_keys`](StatsdBuilder::tag_keys) leaves.
+//! Every measured run sends its [points](l0_export::metrics) once, when it ends, on every exit. Among them are
+//! `l0.runs` with the tag `outcome`, and `l0.failures` with the tag `error_type`, the reason why a run failed:
+//! `401`, `rate_limited`, `zero_output`. If a run falls back to another source, each source sends the points of
+//! its own attempts under its own tags. The model that failed has `l0.attempts` with the tag `result` and
+//! `l0.fallbacks`; the one that was tried last has all other points of the run. An unmeasured run sends
+//! nothing: with a sample rate, counts are those of the sample. Only the metadata listed with
+//! [`tag_keys`](StatsdBuilder::tag_keys) is sent.
 //!
-//! Servers differ in what they understand:
+//! Servers support different parts of the protocol:
 //!
 //! | server | settings |
 //! |---|---|
-//! | Datadog's agent, and what speaks its protocol | the default |
-//! | `StatsD` that knows tags (`\|#key:value`), such as Etsy's from 0.9 on | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types) |
-//! | `StatsD` that knows none | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types)[`.without_tags()`](StatsdBuilder::without_tags) |
+//! | Datadog's agent and compatible servers | the default |
+//! | `StatsD` with tags (`\|#key:value`), such as Etsy's from 0.9 on | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types) |
+//! | `StatsD` without tags | [`.types(MetricTypes::Statsd)`](StatsdBuilder::types)[`.without_tags()`](StatsdBuilder::without_tags) |
 //!
-//! Sending never waits, fails or logs: it is a few system calls on a socket that does not block.
-//! What the system does not take at once is dropped and [counted](StatsdInterceptor::dropped).
+//! Sending never blocks, fails or logs: it takes a few system calls on a non-blocking socket. Points that the
+//! system does not accept immediately are dropped and [counted](StatsdInterceptor::dropped).
 //!
 //! # Features
 //!
 //! None.
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Exporters](https://docs.rs/l0-core/latest/l0_core/guide/exporters/)
 
 mod builder;
 mod error;

@@ -7,13 +7,13 @@ use std::fmt::Write as _;
 use l0_core::{KeyList, Metadata, Telemetry};
 use l0_export::metrics::{self, MetricKind, Points};
 
-/// The longest tag, in bytes: Datadog's server cuts what is longer than 200 characters.
+/// The maximum length of a tag, in bytes. Datadog's server cuts tags longer than 200 characters.
 const MAX_TAG: usize = 200;
 
-/// What the lines of most runs fit into, in bytes.
+/// Enough for the lines of most runs, in bytes.
 const CAPACITY: usize = 4_096;
 
-/// As which types of the protocol the [kinds](MetricKind) of points are sent.
+/// The protocol types for the [kinds](MetricKind) of points.
 ///
 /// | | counts | durations, in ms | rates |
 /// |---|---|---|---|
@@ -23,29 +23,29 @@ const CAPACITY: usize = 4_096;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MetricTypes {
-    /// For Datadog's agent, and servers that know distributions as it does: quantiles are those of
-    /// all hosts together.
+    /// For Datadog's agent and servers that support distributions as it does. Quantiles are computed over all
+    /// hosts.
     #[default]
     DogStatsd,
-    /// For servers that know what `StatsD` has from the start. A rate is that of the run that ended
-    /// last before the server flushes.
+    /// For servers that support only the original `StatsD` types. A rate is that of the last run that ended
+    /// before the server flushes.
     Statsd,
-    /// For dashboards over the gauges that the original L0 sent: each number is that of the run
-    /// that ended last before the server flushes. Runs are not added up.
+    /// For dashboards over the gauges of the original L0. Each number is that of the last run that ended before
+    /// the server flushes; runs are not summed.
     Gauges,
 }
 
-/// How the lines of a run are written.
+/// The format of a run's lines.
 #[derive(Debug)]
 pub(crate) struct Format {
-    /// Ends with a dot.
+    /// The prefix, with a dot at the end.
     pub(crate) prefix: String,
     pub(crate) types: MetricTypes,
-    /// `None` if the server knows no tags.
+    /// `None` if the server does not support tags.
     pub(crate) tags: Option<Tags>,
 }
 
-/// The tags that all points of a run share. Their keys are clean, and none is a point's own.
+/// The tags that all points of a run share. Their keys are valid and differ from the points' own tags.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
     pub(crate) constant: BTreeMap<String, String>,
@@ -53,8 +53,8 @@ pub(crate) struct Tags {
 }
 
 impl Format {
-    /// All lines, with newlines between them. The tags of a source's lines are picked from its metadata, or
-    /// else from what the telemetry knows of it.
+    /// Returns all lines, separated by newlines. The tags of a source's lines come from its metadata, or else
+    /// from the telemetry.
     pub(crate) fn lines<'m>(
         &self,
         telemetry: &Telemetry,
@@ -69,10 +69,10 @@ impl Format {
     }
 
     fn push_lines(&self, lines: &mut String, points: Points<'_>, metadata: &Metadata) {
-        // Here, and not by `Points::tags`, so that they are made clean once, and not per point.
+        // Not through `Points::tags`: here values are cleaned once, and not for each point.
         let shared = self.tags.as_ref().map(|tags| tags.shared(metadata));
         for point in points {
-            // A sign would make a gauge relative. No number of a run is negative.
+            // A sign would make a gauge relative. The numbers of a run are never negative.
             if point.value.is_sign_negative() {
                 continue;
             }
@@ -109,10 +109,9 @@ impl Format {
             (MetricTypes::Statsd, _) => "g",
         };
         let prefix = &self.prefix;
-        // A text takes all that is written to it.
+        // Writing into a `String` does not fail.
         let _ = match kind {
-            // Servers read a counter as a whole number of 64 bits, with a sign; only money has a part of
-            // one.
+            // Servers read a counter as a signed 64-bit integer. Only money has a fraction.
             "c" if value.fract() == 0.0 => write!(line, "{prefix}{name}:{}|c", value as i64),
             _ => write!(line, "{prefix}{name}:{value}|{kind}"),
         };
@@ -120,7 +119,7 @@ impl Format {
 }
 
 impl Tags {
-    /// Writes them as they stand in a line. An entry of the metadata wins over a constant tag.
+    /// Returns the tags as they appear in a line. A metadata entry wins over a constant tag.
     fn shared(&self, metadata: &Metadata) -> String {
         let constant = self.constant.iter();
         let mut tags: BTreeMap<&str, Cow<'_, str>> = constant
@@ -155,7 +154,7 @@ fn push_part(name: &mut String, value: &str) {
         return;
     }
     name.push('.');
-    // A dot of the value would open one more level.
+    // A dot in the value would start one more level.
     let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     let part = value.chars().map(|c| if allowed(c) { c } else { '_' });
     push_up_to(name.len() + MAX_TAG, name, part);
@@ -170,13 +169,13 @@ fn push_up_to(end: usize, text: &mut String, chars: impl Iterator<Item = char>) 
     }
 }
 
-/// A key or value of a tag, with `_` for each character that could end it.
+/// Returns a key or value of a tag, with `_` for each character that could end it.
 pub(crate) fn clean(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| match c {
         '|' | ':' | ',' | '#' | '@' => '_',
-        // Parts the tags of Graphite, which servers make of ours.
+        // Separates the tags of Graphite, which servers build from these.
         ';' => '_',
-        // All line separators of Unicode are among these.
+        // These include all line separators of Unicode.
         c if c.is_whitespace() || c.is_control() => '_',
         c => c,
     })
@@ -207,7 +206,7 @@ mod tests {
         let owned = |text: &str| text.to_owned();
         let mut keys = KeyList::new();
         for key in metadata {
-            // Of two keys with one name, an adapter takes the first only.
+            // If two keys have the same name, an adapter uses the first only.
             let _ = keys.add([*key], &TAG_KEYS);
         }
         Tags {
@@ -219,7 +218,7 @@ mod tests {
         }
     }
 
-    /// A telemetry with a count, durations, a rate, and a point that has a tag of its own.
+    /// Returns a telemetry with a count, durations, a rate, and a point with its own tag.
     fn small() -> Telemetry {
         let mut telemetry = Telemetry::example();
         telemetry.usage = None;
@@ -239,8 +238,8 @@ mod tests {
         telemetry
     }
 
-    /// The lines of a point of each kind: those that are known of a small telemetry.
-    fn told(lines: &str) -> Vec<&str> {
+    /// Returns the line of one point of each kind.
+    fn known_lines(lines: &str) -> Vec<&str> {
         let known = [
             "l0.duration:",
             "l0.tokens.total:",
@@ -375,7 +374,7 @@ mod tests {
         ];
         for (types, tags, expected) in cases {
             let lines = format(types, tags).lines(&small(), |_| None);
-            assert_eq!(told(&lines), expected, "{types:?}");
+            assert_eq!(known_lines(&lines), expected, "{types:?}");
         }
     }
 
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_wins_over_constant_tags_and_an_entry_without_text_is_no_tag() {
+    fn metadata_wins_over_constant_tags_and_an_entry_without_text_adds_no_tag() {
         let cases = [
             (json!("eu"), "|#env:eu,host:a"),
             (json!(3), "|#env:3,host:a"),
@@ -448,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_in_a_name_is_one_part_of_it() {
+    fn a_value_becomes_one_part_of_a_name() {
         let format = format(MetricTypes::Statsd, None);
         for (rule, expected) in [
             ("json-parseable", ".json-parseable"),
@@ -507,7 +506,7 @@ mod tests {
         }
     }
 
-    /// The strict grammar: `name:value|type`, then `|#key:value,...` if there are tags.
+    /// Checks the strict grammar: `name:value|type`, then `|#key:value,...` if there are tags.
     fn assert_line(line: &str, tagged: bool) {
         let (name, rest) = line.split_once(':').expect("a name");
         let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
@@ -532,7 +531,7 @@ mod tests {
         }
     }
 
-    /// Any text, and often what has a meaning in the protocol.
+    /// Generates any text, often with characters that have a meaning in the protocol.
     fn text() -> impl Strategy<Value = String> {
         let char = prop_oneof![
             any::<char>(),

@@ -1,8 +1,7 @@
-//! Packets: lines as datagrams that a server takes.
+//! Packets: lines as datagrams that a server accepts.
 
-/// Parts lines, which newlines separate, into datagrams of whole lines: each has as many as fit
-/// into `limit` bytes. A line that does not fit comes alone, longer than the limit: it is not to be
-/// sent.
+/// Splits lines into datagrams of whole lines, each with as many lines as fit into `limit` bytes. A line that
+/// does not fit is returned alone, longer than the limit, and must not be sent.
 pub(crate) fn datagrams(lines: &str, limit: usize) -> impl Iterator<Item = &str> {
     let mut rest = lines;
     std::iter::from_fn(move || {
@@ -15,14 +14,14 @@ pub(crate) fn datagrams(lines: &str, limit: usize) -> impl Iterator<Item = &str>
     })
 }
 
-/// Where the first datagram ends.
+/// Returns the end of the first datagram.
 fn end(lines: &str, limit: usize) -> usize {
     if lines.len() <= limit {
         return lines.len();
     }
     let newline = |byte: &u8| *byte == b'\n';
     let bytes = lines.as_bytes();
-    // The newline itself is not part of the datagram, so it may lie just past the limit.
+    // The newline itself is not part of the datagram, so it can lie just past the limit.
     let last = bytes[..=limit].iter().rposition(newline);
     last.or_else(|| bytes.iter().position(newline))
         .unwrap_or(lines.len())
@@ -69,7 +68,7 @@ mod tests {
                 let first = pair[1].split('\n').next().unwrap_or_default();
                 prop_assert!(
                     pair[0].len() + 1 + first.len() > limit,
-                    "{:?} had room for {:?}", pair[0], first
+                    "{:?} had space for {:?}", pair[0], first
                 );
             }
         }

@@ -1,4 +1,4 @@
-//! Socket: takes datagrams to the server, or says at once that it did not.
+//! The socket: sends datagrams to the server, or reports immediately that it did not.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -7,15 +7,15 @@ use std::os::unix::net::{self as unix, UnixDatagram};
 
 use crate::error::BuildError;
 
-/// What passes through an Ethernet in one frame, with room for the headers of tunnels.
+/// Fits into one Ethernet frame, with space for the headers of tunnels.
 const UDP_LIMIT: usize = 1_432;
 
-/// What Datadog's agent reads at once from a Unix socket.
+/// The maximum that Datadog's agent reads at once from a Unix socket.
 #[cfg(unix)]
 const UNIX_LIMIT: usize = 8_192;
 
-/// A socket that does not block. It is not connected: a refusal of one datagram is not reported as
-/// the failure of the next, and a server that starts later, or again, is found.
+/// A non-blocking socket. It is not connected: then the refusal of one datagram is not reported as the failure
+/// of the next, and a server that starts later or restarts is found.
 #[derive(Debug)]
 pub(crate) enum Socket {
     Udp {
@@ -46,7 +46,7 @@ impl Socket {
             source,
         };
         let servers: Vec<_> = server.to_socket_addrs().map_err(unresolved)?.collect();
-        // Servers listen on IPv4 unless they are told to, and UDP does not say that nobody does.
+        // Servers listen on IPv4 by default, and UDP does not report that nothing listens.
         let server = servers.iter().find(|server| server.is_ipv4());
         let server = *server
             .or(servers.first())
@@ -85,7 +85,7 @@ impl Socket {
         })
     }
 
-    /// How many bytes a datagram may have.
+    /// Returns the maximum length of a datagram, in bytes.
     pub(crate) fn limit(&self) -> usize {
         match self {
             Self::Udp { .. } => UDP_LIMIT,
@@ -94,7 +94,7 @@ impl Socket {
         }
     }
 
-    /// Whether the system took the datagram.
+    /// Returns `true` if the system accepted the datagram.
     pub(crate) fn send(&self, datagram: &[u8]) -> bool {
         let sent = match self {
             Self::Udp { socket, server } => socket.send_to(datagram, server),

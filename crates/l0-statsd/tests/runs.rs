@@ -1,4 +1,4 @@
-//! Through runs of L0: what each of them sends.
+//! The lines that each kind of run sends.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,7 +16,7 @@ fn statsd(server: &Server) -> StatsdInterceptor {
     builder.tag_keys(["model"]).unwrap().build().unwrap()
 }
 
-/// The lines that say how runs ended.
+/// Returns the lines about the ends of runs.
 fn ends(server: &Server) -> Vec<String> {
     let mut lines = server.lines();
     lines.retain(|line| line.starts_with("l0.runs:") || line.starts_with("l0.failures:"));
@@ -75,7 +75,7 @@ async fn every_exit_sends_the_run_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_run_that_is_not_measured_sends_nothing() {
+async fn an_unmeasured_run_sends_nothing() {
     let server = Server::start();
     let script = Script::new().attempt(|a| a.token("Hello"));
     for monitoring in [Monitoring::off(), Monitoring::new().sample_rate(0.0)] {

@@ -1,5 +1,5 @@
-//! Against a real server: Etsy's `StatsD`. Switched on by `L0_STATSD`, the folder of the npm package
-//! `statsd`; needs Node.js.
+//! Tests against a real server, Etsy's `StatsD`. `L0_STATSD` enables them: it names the folder of the npm
+//! package `statsd`. They need Node.js.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -21,7 +21,7 @@ use l0_core::{End, ErrorRecord, Failure, Outcome, Telemetry};
 use l0_export::metrics::{MetricKind, MetricPoint, points};
 use l0_statsd::{MetricTypes, StatsdBuilder, StatsdInterceptor};
 
-/// A server on the loopback that prints what it gets, and what it makes of it.
+/// A loopback server that prints what it receives and computes.
 struct Statsd {
     process: Child,
     folder: PathBuf,
@@ -82,14 +82,14 @@ impl Statsd {
         const PROBE: &str = "probe:1|c";
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = self.address.clone();
-        self.wait("it takes a probe", |output| {
-            // Lost, or refused, as long as nobody listens.
+        self.wait("it accepts a probe", |output| {
+            // Lost or refused until the server listens.
             let _ = socket.send_to(PROBE.as_bytes(), &address);
             output.contains(PROBE)
         });
     }
 
-    /// Reads on until the output is as it should be.
+    /// Reads until the output satisfies the condition.
     fn wait(&mut self, what: &str, done: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         while !done(&self.output) {
@@ -122,7 +122,7 @@ impl Drop for Statsd {
     }
 }
 
-/// What the server flushed so far, as `section name = value`.
+/// Returns the values that the server flushed so far, as `section name = value`.
 fn flushed(output: &str) -> BTreeSet<String> {
     let mut all = BTreeSet::new();
     for flush in output.split("Flushing stats at ").skip(1) {
@@ -154,8 +154,8 @@ fn statsd_types(point: &MetricPoint<'_>) -> &'static str {
     }
 }
 
-/// What the server makes of the values that it got under one name, in their order.
-fn made_of(section: &str, values: &[f64]) -> String {
+/// Returns the expected results of the server for these values of one name, in order.
+fn expected(section: &str, values: &[f64]) -> String {
     match section {
         "counters" => values.iter().sum::<f64>().to_string(),
         "timers" => {
@@ -171,7 +171,7 @@ fn made_of(section: &str, values: &[f64]) -> String {
 #[test]
 fn etsys_server_understands_every_line() {
     let Some(package) = env::var_os("L0_STATSD") else {
-        println!("switched off: L0_STATSD is not set");
+        println!("skipped: L0_STATSD is not set");
         return;
     };
     let mut server = Statsd::start(Path::new(&package));
@@ -186,7 +186,7 @@ fn etsys_server_understands_every_line() {
         let builder = builder.tag("env", "test").tag_keys(["model"]);
         builder.unwrap()
     };
-    // As this server writes tags: it makes `=` of the colon.
+    // This server replaces the colon of a tag by `=`.
     let tags = ";env=test;model=gpt_4_c_l0.runs_999_c__a_b=c_d";
     let builders = [
         tagged(server.builder("tagged").types(MetricTypes::Statsd)),
@@ -210,10 +210,10 @@ fn etsys_server_understands_every_line() {
             sent.entry((section, name)).or_default().push(point.value);
         }
     }
-    let made = sent.iter().map(|((section, name), values)| {
-        format!("{section} {name} = {}", made_of(section, values))
+    let lines = sent.iter().map(|((section, name), values)| {
+        format!("{section} {name} = {}", expected(section, values))
     });
-    let expected: BTreeSet<_> = made.collect();
+    let expected: BTreeSet<_> = lines.collect();
 
     for builder in builders {
         let statsd = builder.build().unwrap();

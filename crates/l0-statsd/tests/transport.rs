@@ -1,4 +1,4 @@
-//! Over sockets of the system: what arrives, and what is counted when it cannot.
+//! Real sockets: what arrives, and what is counted when it cannot.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -15,7 +15,7 @@ fn point_count() -> usize {
     points(&Telemetry::example()).count()
 }
 
-/// So many tags that the points do not fit into one datagram over UDP.
+/// Adds so many tags that the points do not fit into one UDP datagram.
 fn tagged(mut builder: StatsdBuilder, tags: u8) -> StatsdInterceptor {
     for tag in 0..tags {
         builder = builder.tag(format!("tag_{tag}"), "x".repeat(300));
@@ -65,7 +65,7 @@ fn a_line_longer_than_a_datagram_is_dropped_and_counted() {
 }
 
 #[test]
-fn a_server_over_udp_that_comes_back_is_found() {
+fn a_udp_server_that_restarts_is_found() {
     let address = Server::start().address();
     let statsd = tagged(StatsdInterceptor::builder(&address), 0);
     for _ in 0..3 {
@@ -88,7 +88,7 @@ mod unix {
 
     use super::*;
 
-    /// A path for a socket, removed at the end.
+    /// The path of a socket, removed at the end.
     struct Path(PathBuf);
 
     impl Path {
@@ -116,7 +116,7 @@ mod unix {
         }
     }
 
-    /// What lies in the socket.
+    /// Returns the datagrams waiting in the socket.
     fn datagrams(socket: &UnixDatagram) -> Vec<String> {
         let mut datagrams = Vec::new();
         loop {
@@ -146,12 +146,12 @@ mod unix {
     }
 
     #[test]
-    fn a_server_that_starts_later_or_again_is_found() {
+    fn a_server_that_starts_later_or_restarts_is_found() {
         let path = Path::new("later");
         let statsd = path.statsd(0);
         let mut dropped = 0;
         for _ in 0..2 {
-            // Nothing there; the second time the socket of the last server is.
+            // The first time nothing exists there; the second time, the socket of the previous server does.
             statsd.send(&Telemetry::example());
             dropped += point_count();
             assert_eq!(statsd.dropped(), dropped as u64);
@@ -165,12 +165,12 @@ mod unix {
     }
 
     #[test]
-    fn a_server_that_does_not_read_costs_points_and_no_time() {
+    fn a_server_that_does_not_read_loses_points_and_blocks_nothing() {
         let path = Path::new("full");
         let server = path.listen();
         let statsd = path.statsd(0);
         let mut sent = 0;
-        // A send that waited would wait for ever.
+        // A blocking send would wait forever.
         while statsd.dropped() == 0 {
             statsd.send(&Telemetry::example());
             sent += point_count();

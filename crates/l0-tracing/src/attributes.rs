@@ -1,4 +1,4 @@
-//! Attributes: what becomes of a run's metadata, and of what its sources say of themselves.
+//! The fields built from a run's metadata and from the descriptions of its sources.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use crate::fields::{Fields, Value};
 use crate::names::{self, PARAMETERS};
 
-/// The operation, where nobody says.
+/// The operation if neither metadata nor the source names one.
 const DEFAULT_OPERATION: &str = "chat";
 
 /// Sets the fields of a run's span that come from its metadata.
@@ -31,17 +31,17 @@ fn set_listed<'a>(fields: &mut Fields<'a>, metadata: &'a Metadata, listed: &'a K
 pub(crate) fn set_of_attempt<'a>(
     fields: &mut Fields<'a>,
     run: &'a RunInfo,
-    asked: &'a SourceInfo,
+    source: &'a SourceInfo,
     listed: &'a KeyList,
 ) {
-    let metadata = &asked.metadata;
+    let metadata = &source.metadata;
     let Description {
         server_address,
         server_port,
         streaming,
         parameters,
         ..
-    } = &asked.description;
+    } = &source.description;
     let operation = value(metadata, keys::OPERATION).unwrap_or(DEFAULT_OPERATION.into());
     let model = value(metadata, keys::MODEL);
     let title = match &model {
@@ -66,17 +66,17 @@ pub(crate) fn set_of_attempt<'a>(
     }
     set_listed(fields, metadata, listed);
     for parameter in &PARAMETERS {
-        let said = parameters.get(parameter.name);
-        // What the application says of it goes before what the source says.
-        if let Some(said) = said.filter(|_| !fields.has(parameter.field)) {
-            fields.set_known(parameter.field, of_parameter(said, parameter.is_double));
+        let value = parameters.get(parameter.name);
+        // The application's metadata takes precedence over the source's description.
+        if let Some(value) = value.filter(|_| !fields.has(parameter.field)) {
+            fields.set_known(parameter.field, of_parameter(value, parameter.is_double));
         }
     }
 }
 
-/// Returns a parameter of a request as a value; none if it is null.
-fn of_parameter(said: &Json, is_double: bool) -> Option<Value<'_>> {
-    Some(match said {
+/// Returns a parameter of a request as a value, or `None` if it is null.
+fn of_parameter(value: &Json, is_double: bool) -> Option<Value<'_>> {
+    Some(match value {
         Json::Null => return None,
         Json::Bool(flag) => (*flag).into(),
         Json::Number(number) => match number.as_i64() {
@@ -88,7 +88,7 @@ fn of_parameter(said: &Json, is_double: bool) -> Option<Value<'_>> {
     })
 }
 
-/// Returns a list as one value: `tracing` has no lists.
+/// Returns a list as JSON, because `tracing` has no lists.
 pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
     let items = items
         .iter()
@@ -97,12 +97,12 @@ pub(crate) fn list<S: AsRef<str>>(items: &[S]) -> String {
     Json::Array(items.collect()).to_string()
 }
 
-/// Returns a text, cut.
+/// Returns a text, cut to the maximum length.
 pub(crate) fn text(text: &str) -> &str {
     cut(text, KeyList::MAX_VALUE)
 }
 
-/// Returns an entry of metadata; none if it is empty.
+/// Returns an entry of metadata, or `None` if it is empty.
 pub(crate) fn value<'a>(metadata: &'a Metadata, key: &str) -> Option<Cow<'a, str>> {
     let value = match keys::text(metadata, key)? {
         Cow::Borrowed(value) => Cow::Borrowed(text(value)),

@@ -1,4 +1,4 @@
-//! Fields: the values that a span or an event is given, by the names of its call site.
+//! The field values of a span or an event, set by field name.
 
 use std::borrow::Cow;
 
@@ -7,7 +7,7 @@ use tracing_core::field::{Field, Value as FieldValue, ValueSet};
 
 use crate::sites::Site;
 
-/// The value of a field. Whole numbers are signed: `tracing-opentelemetry` sends others as text.
+/// The value of a field. Whole numbers are signed, because `tracing-opentelemetry` sends unsigned ones as text.
 #[derive(Debug)]
 pub(crate) enum Value<'a> {
     Borrowed(&'a str),
@@ -86,15 +86,15 @@ impl From<bool> for Value<'_> {
     }
 }
 
-/// How many values are given at once: an array has a fixed length.
-const AT_ONCE: usize = 32;
+/// The maximum number of values recorded at once, which is the length of an array.
+const BATCH: usize = 32;
 
 /// Values for the fields of one call site.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     site: &'static Site,
     values: Vec<(&'static Field, Value<'a>)>,
-    /// Where the next field is looked for first: they are filled in the order of their names.
+    /// The index at which the search for the next field starts. Fields are usually set in their declared order.
     next: usize,
 }
 
@@ -102,12 +102,12 @@ impl<'a> Fields<'a> {
     pub(crate) fn new(site: &'static Site) -> Self {
         Self {
             site,
-            values: Vec::with_capacity(AT_ONCE),
+            values: Vec::with_capacity(BATCH),
             next: 0,
         }
     }
 
-    /// Sets a field. One that the call site does not have is passed over.
+    /// Sets a field. Ignores a field that the call site does not have.
     pub(crate) fn set(&mut self, name: &str, value: impl Into<Value<'a>>) {
         let fields = self.site.fields();
         let (before, after) = fields.split_at(self.next.min(fields.len()));
@@ -128,14 +128,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Returns whether a field is set.
+    /// Returns `true` if a field is set.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.values.iter().any(|(field, _)| field.name() == name)
     }
 
-    /// Creates a span: below this one, or else below the current one.
+    /// Creates a span below the given parent, or below the current span if there is none.
     pub(crate) fn span(&self, parent: Option<Id>) -> Span {
-        let (first, rest) = self.values.split_at(self.values.len().min(AT_ONCE));
+        let (first, rest) = self.values.split_at(self.values.len().min(BATCH));
         let span = self.with(first, |values| {
             let metadata = self.site.metadata();
             match parent {
@@ -147,34 +147,34 @@ impl<'a> Fields<'a> {
         span
     }
 
-    /// Records them on a span of their call site.
+    /// Records the values on a span of their call site.
     pub(crate) fn record(&self, span: &Span) {
         self.record_each(span, &self.values);
     }
 
     fn record_each(&self, span: &Span, values: &[(&'static Field, Value<'_>)]) {
-        for some in values.chunks(AT_ONCE) {
+        for some in values.chunks(BATCH) {
             self.with(some, |values| {
                 span.record_all(values);
             });
         }
     }
 
-    /// Sends an event, in the current span.
+    /// Emits an event in the current span.
     pub(crate) fn event(&self) {
         self.with(&self.values, |values| {
             Event::dispatch(self.site.metadata(), values);
         });
     }
 
-    /// Calls `f` with the first of some values.
+    /// Calls `f` with the first [`BATCH`] values.
     fn with<R>(
         &self,
         values: &[(&'static Field, Value<'_>)],
         f: impl FnOnce(&ValueSet<'_>) -> R,
     ) -> R {
-        // Those without a value are no values.
-        let mut array = [(&self.site.fields()[0], None); AT_ONCE];
+        // Entries without a value are ignored.
+        let mut array = [(&self.site.fields()[0], None); BATCH];
         for (place, (field, value)) in array.iter_mut().zip(values) {
             *place = (field, Some(value.of_field()));
         }

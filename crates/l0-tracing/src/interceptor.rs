@@ -1,4 +1,4 @@
-//! Interceptor: adds an observer to every run.
+//! The interceptor that adds an observer to every run.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,35 +10,35 @@ use crate::names;
 use crate::run::ObservedRun;
 use crate::sites::{Settings, Sites};
 
-/// Which keys of metadata may become fields.
+/// The rules for metadata keys that can become fields.
 const RULES: KeyRules = KeyRules::new(
     |key| (!key.is_empty()).then(|| key.to_owned()),
     "a name of at least one character",
 )
 .reserved(names::is_filled);
 
-/// An [`Interceptor`] that makes a span of `tracing` of each run and of each of its attempts, and events of
-/// what happens to it. Clones share everything.
+/// An [`Interceptor`] that emits a `tracing` span for each run and each attempt, and events for what happens in a
+/// run. Clones share everything.
 ///
-/// Whatever subscriber is the default one where a run starts gets all of the run, on whatever thread it is
-/// polled and dropped.
+/// The subscriber that is the default where a run starts receives the whole run, on every thread that polls or drops
+/// it.
 ///
-/// Its settings are part of call sites, which `tracing` keeps until the program ends. Make one interceptor
-/// for an application; several of the same settings share their call sites.
+/// The settings are part of call sites, which `tracing` keeps until the program ends. Create one interceptor per
+/// application. Interceptors with the same settings share their call sites.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct TracingInterceptor {
     settings: Settings,
-    /// Made when the first run starts, when all is set.
+    /// Created when the first run starts, when the settings are final.
     sites: Arc<OnceLock<&'static Sites>>,
     live: LiveSpans,
 }
 
 impl TracingInterceptor {
-    /// The target of spans and events, unless [`target`](Self::target) sets another.
+    /// The default target of spans and events. [`target`](Self::target) sets another one.
     pub const TARGET: &'static str = "l0";
 
-    /// Creates an interceptor. Its spans are of the target `l0` and of level INFO.
+    /// Creates an interceptor whose spans have the target `l0` and the level INFO.
     pub fn new() -> Self {
         Self::of(Settings {
             target: Self::TARGET.to_owned(),
@@ -55,29 +55,28 @@ impl TracingInterceptor {
         }
     }
 
-    /// Sets the target of spans and events, by which filters choose. Default: `l0`.
+    /// Sets the target of spans and events, which filters match. Default: `l0`.
     pub fn target(mut self, target: impl Into<String>) -> Self {
         self.settings.target = target.into();
         Self::of(self.settings)
     }
 
-    /// Sets the level of the spans. Default: INFO. That of events is by what they tell.
+    /// Sets the level of the spans. Default: INFO. The level of an event depends on the event.
     pub fn level(mut self, level: Level) -> Self {
         self.settings.level = level;
         Self::of(self.settings)
     }
 
-    /// Adds keys of metadata. A run's values of these keys become fields, of the same names, of its spans;
-    /// where a source has a value of its own, of those of its attempts. A value that is
-    /// [set](l0_core::RunHandle::set_metadata) while the run is live is recorded on the run's span, at its
-    /// end. Values are read by [`keys::text`](l0_core::keys::text) and cut to 256 bytes; empty values are
-    /// left out. `model`, `provider`, `operation` and `conversation_id` need not be listed: they have names
-    /// of their own.
+    /// Adds keys of metadata. Each becomes a field of the same name on the run's spans. A value that a source sets
+    /// replaces the run's value on the spans of that source's attempts. A value
+    /// [set](l0_core::RunHandle::set_metadata) while the run is live is recorded on the run's span when the run ends.
+    /// Values are read by [`keys::text`](l0_core::keys::text) and cut to 256 bytes. Empty values are left out. You do
+    /// not need to list `model`, `provider`, `operation` and `conversation_id`: they have their own fields.
     ///
     /// # Errors
     ///
-    /// If a key is empty, or if this crate itself has a field of that name, such as `gen_ai.request.model`
-    /// or `l0.outcome`.
+    /// Returns an error if a key is empty, or if this crate already has a field of that name, such as
+    /// `gen_ai.request.model` or `l0.outcome`.
     pub fn field_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,

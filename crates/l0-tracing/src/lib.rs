@@ -1,4 +1,5 @@
-//! Makes the runs of [`l0_core`] spans and events of [`tracing`], by the conventions for generative AI.
+//! Emits the runs of [`l0_core`] as spans and events of [`tracing`], with names from the semantic conventions for
+//! generative AI.
 //!
 //! ```
 //! use l0_core::{L0, keys};
@@ -9,7 +10,7 @@
 //! # let client = Script::new().attempt(|a| a.tokens(["Hello", ", world"]));
 //! use tracing_subscriber::fmt::format::FmtSpan;
 //!
-//! // A line of log for each event, and one for each span that ends.
+//! // Writes a log line for each event, and one for each span that ends.
 //! tracing_subscriber::fmt()
 //!     .json()
 //!     .with_span_events(FmtSpan::CLOSE)
@@ -18,7 +19,7 @@
 //!
 //! let mut run = l0
 //!     .stream(|_attempt| {
-//!         tracing::info!("a model is asked"); // in the attempt's span, and so with the run's id
+//!         tracing::info!("calling the model"); // in the attempt's span, so with the run's id
 //!         client.connect()
 //!     })
 //!     .metadata(keys::PROVIDER, "openai")
@@ -31,36 +32,36 @@
 //!
 //! # Spans
 //!
-//! A run has one span, `l0.run`, and each of its attempts another one below it, `l0.attempt`. Both are of the
-//! target `l0` and of level INFO, unless you choose [another](TracingInterceptor::target)
-//! [one](TracingInterceptor::level). The parent of a run's span is that of the run that it
-//! [serves](l0_core::RunBuilder::parent), while that is live and goes through the same interceptor; else the
-//! span that is current where [`start()`](l0_core::RunBuilder::start) is called.
+//! A run has one span, `l0.run`, and each of its attempts has a child span, `l0.attempt`. Their target is `l0` and
+//! their level is INFO. You can change the [target](TracingInterceptor::target) and the
+//! [level](TracingInterceptor::level).
 //!
-//! The attempt's span is entered while the source's factory is called and its future is polled, on whatever
-//! thread polls the run: spans and events that are made there are below it. It is not entered while tokens
-//! are read. Both spans close with the attempt and the run, on every exit: at the latest when the run is
-//! dropped.
+//! If the run has a [parent run](l0_core::RunBuilder::parent) that is live and uses the same interceptor, the run's
+//! span is a child of that run's span. Otherwise its parent is the span that is current when
+//! [`start()`](l0_core::RunBuilder::start) is called.
 //!
-//! The subscriber that is current in `start()` is told all of the run, also where other threads have another
-//! one.
+//! The attempt's span is entered while the source's factory is called and its future is polled, on every thread that
+//! polls the run. Spans and events created there are below it. It is not entered while tokens are read. The spans
+//! close when the attempt and the run end, on every exit, at the latest when the run is dropped.
+//!
+//! The subscriber that is current in `start()` receives the whole run, even if other threads have another subscriber.
 //!
 //! # Fields
 //!
-//! They have the names that [`l0-otel`] gives to attributes, and the same values: its tables say what each
-//! is. With [`tracing-opentelemetry`], the spans that are sent are those of `l0-otel`, and a test compares the
-//! two for every way in which a run can end. These differ:
+//! Fields have the same names and values as the attributes of [`l0-otel`], which its tables describe. With
+//! [`tracing-opentelemetry`], the exported spans are those of `l0-otel`. A test compares both for each way a run can
+//! end. The differences are:
 //!
-//! | `l0-otel` | here | since |
+//! | `l0-otel` | this crate | reason |
 //! |---|---|---|
-//! | a list, such as `gen_ai.response.finish_reasons` | its JSON, as one text: `["stop"]` | `tracing` has no lists |
-//! | any parameter of a request | those that the conventions name | fields are part of a call site |
-//! | the name and the kind of an attempt's span | the fields `otel.name`, such as `chat gpt-4o`, and `otel.kind` | names of spans are part of a call site, too |
-//! | status and description of a span that failed | the fields `otel.status_code` and `otel.status_description` | the same |
-//! | | `l0.session_id` of events | a line of log names its run, also without spans |
-//! | | `level` and `target` of events, times and thread of spans | `tracing-opentelemetry` adds them, unless told otherwise |
-//! | times of a run by its own monotonic clock | those that `tracing-opentelemetry` reads | |
-//! | prompts and answers by choice, dialects of backends | neither | a log is no place for them |
+//! | a list, such as `gen_ai.response.finish_reasons` | a JSON string: `["stop"]` | `tracing` has no lists |
+//! | all request parameters | the parameters that the conventions name | fields are part of a call site |
+//! | name and kind of an attempt's span | the fields `otel.name`, such as `chat gpt-4o`, and `otel.kind` | span names are part of a call site |
+//! | status and description of a failed span | the fields `otel.status_code` and `otel.status_description` | `tracing` spans have no status |
+//! | | `l0.session_id` on events | a log line names its run even without spans |
+//! | | `level` and `target` on events, times and thread on spans | `tracing-opentelemetry` adds them by default |
+//! | times from the run's monotonic clock | times that `tracing-opentelemetry` reads | |
+//! | optional prompts and answers, and dialects of backends | not available | they do not belong in a log |
 //!
 //! # Events
 //!
@@ -74,32 +75,38 @@
 //! | `l0.violation` | WARN | attempt | `l0.rule`, `l0.severity`, `l0.recoverable` |
 //! | `l0.drift` | WARN | attempt | `l0.drift.types`, `l0.drift.confidence` |
 //!
-//! An attempt that fails tells its `exception`, also if another one follows. A network error is DEBUG, since
-//! the attempt that it ends tells it too. Only a run that fails is an ERROR: `tracing-opentelemetry` takes the
-//! span of any other one for one that failed.
+//! An attempt that fails emits an `exception`, even if another attempt follows. A network error is DEBUG, because the
+//! failed attempt reports it too. Only a failed run emits an ERROR, because `tracing-opentelemetry` marks the span of
+//! an ERROR event as failed.
 //!
-//! Each event also has the run's id, `l0.session_id`: the filter of a subscriber or of a layer, such as
-//! `l0=warn`, may keep the spans back. The event is then in the span that was current in `start()`, or in
-//! the one that is current where the run is polled.
+//! Each event also has the run's id, `l0.session_id`, because the filter of a subscriber or a layer, such as
+//! `l0=warn`, can disable the spans. The event is then in the span that was current in `start()`, or in the span that
+//! is current where the run is polled.
 //!
-//! # What leaves
+//! # What is sent
 //!
-//! No prompt, no output and no words of a provider's. Of the metadata, the model, the provider, the
-//! operation and the conversation, and the keys that you [list](TracingInterceptor::field_keys), each value
-//! cut to 256 bytes. The messages of errors are those that core has redacted.
+//! No prompt, no output and no provider's error text is sent. The only metadata sent are the model, the provider, the
+//! operation, the conversation, and the keys that you [list](TracingInterceptor::field_keys). Each value is cut to
+//! 256 bytes. Error messages are redacted by core.
 //!
 //! # Cost
 //!
-//! A token costs nothing. A run costs what its subscriber does with two spans or more. If no subscriber is
-//! interested in the target, a run has no observer at all; as the interceptor needs telemetry, it is measured
-//! all the same, unless [`Monitoring::off`](l0_core::Monitoring::off) is set.
+//! A token costs nothing. The cost of a run is the subscriber's cost of two or more spans. If no subscriber is
+//! interested in the target, a run has no observer. It is still measured, because the interceptor needs telemetry. Set
+//! [`Monitoring::off`](l0_core::Monitoring::off) to disable that.
 //!
 //! # Features
 //!
-//! None.
+//! This crate has no features.
 //!
 //! [`l0-otel`]: https://docs.rs/l0-otel
 //! [`tracing-opentelemetry`]: https://docs.rs/tracing-opentelemetry
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [tracing](https://docs.rs/l0-core/latest/l0_core/guide/tracing/)
 
 mod attributes;
 mod fields;

@@ -1,11 +1,11 @@
-//! Live: the spans of the runs that are live, below which the runs nest that serve them.
+//! The spans of live runs, used as parents for the spans of their child runs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Span;
 
-/// The spans of the live runs, by the runs' ids. Touched when a run starts and ends.
+/// The spans of live runs by run id. Accessed only when a run starts and ends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveSpans(Arc<Mutex<HashMap<String, Span>>>);
 
@@ -16,17 +16,17 @@ impl LiveSpans {
 
     pub(crate) fn leave(&self, run: &str) {
         let span = self.lock().remove(run);
-        // A subscriber is foreign code, and closes it without the lock.
+        // Dropped after the lock is released, because closing the span calls the subscriber.
         drop(span);
     }
 
-    /// Returns the span of a run; none if the run is not live.
+    /// Returns the span of a run, or `None` if the run is not live.
     pub(crate) fn get(&self, run: &str) -> Option<Span> {
         self.lock().get(run).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Span>> {
-        // A change cannot be half done.
+        // A panic cannot leave the map half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

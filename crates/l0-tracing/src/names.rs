@@ -1,4 +1,4 @@
-//! Names: of spans, events and their fields. They are those of `l0-otel`, which tests hold them to.
+//! The names of spans, events and fields. They match `l0-otel`, which tests check.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,10 +7,11 @@ use l0_core::{Distribution, Quantity, QuantityKind, Usage};
 
 /// The span of a run.
 pub(crate) const RUN: &str = "l0.run";
-/// The span of an attempt. What it asks is in [`OTEL_NAME`]: names of spans are part of their call site.
+/// The span of an attempt. The operation and the model are in [`OTEL_NAME`], because the name of a span is part of
+/// its call site.
 pub(crate) const ATTEMPT_SPAN: &str = "l0.attempt";
 
-/// What `tracing-opentelemetry` takes as a span's name, kind and status.
+/// The fields that `tracing-opentelemetry` uses as a span's name, kind and status.
 pub(crate) const OTEL_NAME: &str = "otel.name";
 pub(crate) const OTEL_KIND: &str = "otel.kind";
 pub(crate) const STATUS_CODE: &str = "otel.status_code";
@@ -36,8 +37,8 @@ pub(crate) const RESPONSE_MODEL: &str = "gen_ai.response.model";
 pub(crate) const RESPONSE_ID: &str = "gen_ai.response.id";
 pub(crate) const FINISH_REASONS: &str = "gen_ai.response.finish_reasons";
 
-/// The events, and their fields. `message` has the event's name: it is the name that
-/// `tracing-opentelemetry` sends.
+/// The events and their fields. `message` contains the event's name, because `tracing-opentelemetry` sends it as the
+/// name.
 pub(crate) const MESSAGE: &str = "message";
 pub(crate) const NETWORK_ERROR: &str = "l0.network_error";
 pub(crate) const RETRY: &str = "l0.retry";
@@ -67,7 +68,7 @@ pub(crate) const OF_VIOLATIONS: [&str; 3] = [RULE, SEVERITY, RECOVERABLE];
 pub(crate) const OF_DRIFT: [&str; 2] = [DRIFT_TYPES, DRIFT_CONFIDENCE];
 pub(crate) const OF_EXCEPTIONS: [&str; 2] = [EXCEPTION_TYPE, EXCEPTION_MESSAGE];
 
-/// The fields of a run's span that are no numbers, in the order in which they are filled.
+/// The fields of a run's span other than numbers, in the order in which they are set.
 const OF_RUNS: [&str; 9] = [
     SESSION_ID,
     PARENT_ID,
@@ -80,7 +81,7 @@ const OF_RUNS: [&str; 9] = [
     STATUS_DESCRIPTION,
 ];
 
-/// Those of an attempt's span at its start.
+/// The fields set at the start of an attempt's span.
 const OF_ATTEMPTS: [&str; 12] = [
     OTEL_NAME,
     OTEL_KIND,
@@ -96,7 +97,7 @@ const OF_ATTEMPTS: [&str; 12] = [
     SOURCE,
 ];
 
-/// Those of an attempt's span at its end.
+/// The fields set at the end of an attempt's span.
 const OF_ENDED_ATTEMPTS: [&str; 7] = [
     OUTCOME,
     ERROR_TYPE,
@@ -109,14 +110,14 @@ const OF_ENDED_ATTEMPTS: [&str; 7] = [
 
 /// A parameter of a request.
 pub(crate) struct Parameter {
-    /// What a source calls it.
+    /// The name in the description of a source.
     pub(crate) name: &'static str,
     pub(crate) field: &'static str,
-    /// A double, also if it is a whole number.
+    /// `true` if it is sent as a double, even if the value is a whole number.
     pub(crate) is_double: bool,
 }
 
-/// The parameters that the conventions name. Any other is left out: fields are part of a call site.
+/// The parameters that the conventions name. All others are left out, because fields are part of a call site.
 pub(crate) static PARAMETERS: [Parameter; 11] = [
     double("temperature", "gen_ai.request.temperature"),
     double("top_p", "gen_ai.request.top_p"),
@@ -154,14 +155,14 @@ const fn other(name: &'static str, field: &'static str) -> Parameter {
 pub(crate) struct RunNumber {
     pub(crate) field: &'static str,
     pub(crate) quantity: &'static Quantity,
-    /// Of a distribution: which number stands for it.
-    pub(crate) part: Option<Part>,
+    /// The statistic to record, if the number is a distribution.
+    pub(crate) statistic: Option<Statistic>,
 }
 
-type Part = fn(&Distribution) -> Option<Duration>;
+type Statistic = fn(&Distribution) -> Option<Duration>;
 
-/// What a field can say of a distribution.
-const PARTS: [(&str, Part); 5] = [
+/// The statistics of a distribution, each recorded in one field.
+const STATISTICS: [(&str, Statistic); 5] = [
     ("avg", Distribution::mean),
     ("p50", Distribution::p50),
     ("p90", Distribution::p90),
@@ -169,8 +170,8 @@ const PARTS: [(&str, Part); 5] = [
     ("max", |all| Some(all.max())),
 ];
 
-/// The numbers that a run's span does not have: it is as long as the run, and usage is that of attempts,
-/// since backends add up all that they find in a trace.
+/// The numbers that a run's span does not have. The length of the span is the duration of the run. Usage is on the
+/// spans of attempts, because backends sum all values in a trace.
 const NOT_OF_RUNS: [&str; 7] = [
     "duration",
     "usage.input",
@@ -191,17 +192,17 @@ pub(crate) static RUN_NUMBERS: LazyLock<Vec<RunNumber>> = LazyLock::new(|| {
         {
             continue;
         }
-        let mut add = |field: String, part| {
+        let mut add = |field: String, statistic| {
             numbers.push(RunNumber {
                 field: field.leak(),
                 quantity,
-                part,
+                statistic,
             });
         };
         let name = format!("l0.{}", quantity.name);
         if quantity.kind == QuantityKind::Distribution {
-            for (suffix, part) in PARTS {
-                add(format!("{name}.{suffix}"), Some(part));
+            for (suffix, statistic) in STATISTICS {
+                add(format!("{name}.{suffix}"), Some(statistic));
             }
         } else {
             add(name, None);
@@ -212,8 +213,8 @@ pub(crate) static RUN_NUMBERS: LazyLock<Vec<RunNumber>> = LazyLock::new(|| {
 
 type OfUsage = fn(Usage) -> Option<u64>;
 
-/// The provider's counts, on an attempt's span. Cache writes have two names: the conventions are about to
-/// rename the attribute, and most backends read the old name.
+/// The usage that the provider reports, on an attempt's span. Cache writes have two names: the conventions are about
+/// to rename the attribute, and most backends read the old name.
 pub(crate) const USAGE: [(&str, OfUsage); 7] = [
     ("gen_ai.usage.input_tokens", |usage| usage.input),
     ("gen_ai.usage.output_tokens", |usage| usage.output),
@@ -233,17 +234,17 @@ pub(crate) const USAGE: [(&str, OfUsage); 7] = [
 ];
 
 pub(crate) const ATTEMPT_TOKENS: &str = "l0.attempt_tokens";
-/// In US dollars, since whatever reads it assumes them.
+/// The cost in US dollars, because backends assume that currency.
 pub(crate) const COST: &str = "gen_ai.usage.cost";
 pub(crate) const TIME_TO_FIRST_CHUNK: &str = "gen_ai.response.time_to_first_chunk";
 
-/// Returns the fields of a run's span, but for metadata.
+/// Returns the fields of a run's span, except metadata.
 pub(crate) fn of_runs() -> Vec<&'static str> {
     let numbers = RUN_NUMBERS.iter().map(|number| number.field);
     OF_RUNS.into_iter().chain(numbers).collect()
 }
 
-/// Returns the fields of an attempt's span, but for metadata.
+/// Returns the fields of an attempt's span, except metadata.
 pub(crate) fn of_attempts() -> Vec<&'static str> {
     let parameters = PARAMETERS.iter().map(|parameter| parameter.field);
     let usage = USAGE.iter().map(|(field, _)| *field);
@@ -256,7 +257,7 @@ pub(crate) fn of_attempts() -> Vec<&'static str> {
         .collect()
 }
 
-/// Returns whether a field of this name is filled whatever the metadata.
+/// Returns `true` if a field of this name is set regardless of the metadata.
 pub(crate) fn is_filled(name: &str) -> bool {
     let is_parameter = PARAMETERS.iter().any(|parameter| parameter.field == name);
     let events: [&[&str]; 7] = [

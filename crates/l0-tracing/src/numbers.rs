@@ -1,21 +1,21 @@
-//! Numbers: what of a run's telemetry and of its attempts becomes a field.
+//! The numbers of a run and of its attempts that become fields.
 
 use l0_core::{AttemptStats, Currency, Telemetry, Value as Number};
 
 use crate::fields::{Fields, Value};
 use crate::names::{ATTEMPT_TOKENS, COST, RUN_NUMBERS, RunNumber, TIME_TO_FIRST_CHUNK, USAGE};
 
-/// Sets the numbers of a run's span that are known.
+/// Sets the known numbers of a run's span.
 pub(crate) fn set_of_run(fields: &mut Fields<'_>, telemetry: &Telemetry) {
     for RunNumber {
         field,
         quantity,
-        part,
+        statistic,
     } in &*RUN_NUMBERS
     {
-        let value = match (quantity.value(telemetry), part) {
-            (Some(Number::Distribution(all)), Some(part)) => {
-                part(all).map(|part| Value::Double(part.as_secs_f64()))
+        let value = match (quantity.value(telemetry), statistic) {
+            (Some(Number::Distribution(all)), Some(statistic)) => {
+                statistic(all).map(|value| Value::Double(value.as_secs_f64()))
             }
             (Some(Number::Count(count)), _) => Some(count.into()),
             (value, _) => value.map(|value| Value::Double(value.as_f64())),
@@ -24,7 +24,7 @@ pub(crate) fn set_of_run(fields: &mut Fields<'_>, telemetry: &Telemetry) {
     }
 }
 
-/// Sets the numbers of an attempt's span that are known.
+/// Sets the known numbers of an attempt's span.
 pub(crate) fn set_of_attempt(fields: &mut Fields<'_>, attempt: &AttemptStats) {
     fields.set(ATTEMPT_TOKENS, attempt.tokens);
     let first = attempt.time_to_first_token;

@@ -1,4 +1,4 @@
-//! Run: one run's span, those of its attempts, and its events, from its start to its end.
+//! The observer of one run: its spans and events, from its start to its end.
 
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,16 +16,17 @@ use crate::names;
 use crate::numbers;
 use crate::sites::{Site, Sites};
 
-/// A run that has started. Whatever spans are open when it is dropped close then.
+/// A run that has started. Spans that are still open when it is dropped close then.
 pub(crate) struct ObservedRun {
-    /// The present attempt; disabled between two of them, and if nobody wants it. It closes before the run.
+    /// The span of the current attempt. Disabled between two attempts, or if no subscriber wants it. It closes before
+    /// the run's span.
     attempt: Span,
-    /// Disabled if nobody wants it.
+    /// The span of the run. Disabled if no subscriber wants it.
     span: Span,
-    /// What is around the attempts: the run's span, or else the one that was current in `start()`.
-    around: Span,
+    /// The parent of the spans of attempts: the run's span, or the span that was current in `start()`.
+    attempt_parent: Span,
     sites: &'static Sites,
-    /// That of `start()`: a thread that polls or drops the run may have another one.
+    /// The subscriber of `start()`. A thread that polls or drops the run can have another one.
     dispatch: Dispatch,
     live: LiveSpans,
     run: RunInfo,
@@ -33,7 +34,7 @@ pub(crate) struct ObservedRun {
 }
 
 impl ObservedRun {
-    /// Called inside `start()`: the span that is current there is the caller's.
+    /// Starts to observe a run. Called inside `start()`, where the current span is the caller's.
     pub(crate) fn start(sites: &'static Sites, live: &LiveSpans, run: &RunInfo) -> Self {
         let dispatch = dispatcher::get_default(Dispatch::clone);
         let start = || {
@@ -48,17 +49,18 @@ impl ObservedRun {
         };
         let parent = run.parent_id().and_then(|id| live.get(id));
         let span = match parent {
-            // Entered, and not named as the parent: it may be one of another subscriber.
+            // Entered instead of passed as the parent, because it can belong to another subscriber.
             Some(parent) => parent.in_scope(start),
             None => start(),
         };
         if !span.is_disabled() {
             live.enter(run.id(), &span);
         }
-        thread_goes_on();
+        // Creates the thread-local after those of the subscriber.
+        thread_is_alive();
         Self {
             attempt: Span::none(),
-            around: span.clone().or_current(),
+            attempt_parent: span.clone().or_current(),
             span,
             sites,
             dispatch,
@@ -68,33 +70,33 @@ impl ObservedRun {
         }
     }
 
-    /// The span of what happens now.
-    fn present(&self) -> &Span {
+    /// Returns the span of the current attempt, or of the run between two attempts.
+    fn current(&self) -> &Span {
         if self.attempt.is_disabled() {
-            &self.around
+            &self.attempt_parent
         } else {
             &self.attempt
         }
     }
 
-    /// Sends an event of what happens now, if anybody wants it.
+    /// Emits an event in the current span, if the subscriber wants it.
     fn event<'a>(&'a self, site: &'static Site, set: impl FnOnce(&mut Fields<'a>)) {
-        if !thread_goes_on() || !site.is_enabled(&self.dispatch) {
+        if !thread_is_alive() || !site.is_enabled(&self.dispatch) {
             return;
         }
         let mut fields = Fields::new(site);
         fields.set(names::MESSAGE, site.metadata().name());
-        // The span says it too, but the filter of a layer may keep spans back.
+        // The span has it too, but the filter of a layer can disable spans.
         fields.set(names::SESSION_ID, text(self.run.id()));
         set(&mut fields);
-        // Entered, and not named as the event's span: where a layer does not see it, the next one is found.
-        self.present()
+        // Entered instead of passed as the parent: a layer that does not see this span then finds the next one.
+        self.current()
             .in_scope(|| dispatcher::with_default(&self.dispatch, || fields.event()));
     }
 
     fn start_attempt(&mut self, number: u32, source: u32) {
         self.attempts = number;
-        let Some(asked) = self.run.source(source) else {
+        let Some(info) = self.run.source(source) else {
             return;
         };
         let site = self.sites.attempt;
@@ -102,10 +104,10 @@ impl ObservedRun {
             return;
         }
         let mut fields = Fields::new(site);
-        attributes::set_of_attempt(&mut fields, &self.run, asked, &self.sites.settings.keys);
+        attributes::set_of_attempt(&mut fields, &self.run, info, &self.sites.settings.keys);
         fields.set(names::ATTEMPT, number);
         fields.set(names::SOURCE, source);
-        let parent = self.around.id();
+        let parent = self.attempt_parent.id();
         let span = dispatcher::with_default(&self.dispatch, || fields.span(parent));
         drop(fields);
         self.attempt = span;
@@ -142,7 +144,8 @@ impl ObservedRun {
         end(&self.dispatch, span, &fields);
     }
 
-    /// Why the model stopped. Of an attempt that was cut in its answer, how it was.
+    /// Returns the finish reason of the model. Without one, an attempt that did not complete after its first token gets
+    /// its outcome or `error` as the reason.
     fn finish_reason(&self, attempt: &AttemptStats) -> Option<&'static str> {
         let cut = match attempt.outcome? {
             Outcome::Completed => None,
@@ -150,37 +153,40 @@ impl ObservedRun {
             outcome => Some(outcome.as_str()),
         };
         let cut = cut.filter(|_| attempt.tokens > 0);
-        let said = attempt.finish_reason.map(|reason| reason.as_str());
-        said.or(cut).filter(|_| self.run.measured())
+        let reason = attempt.finish_reason.map(|reason| reason.as_str());
+        reason.or(cut).filter(|_| self.run.measured())
     }
 
     fn end_run(
         &mut self,
-        how: &End,
+        run_end: &End,
         telemetry: Option<&Telemetry>,
         metadata: &Metadata,
         kept: Option<KeepReason>,
     ) {
         self.live.leave(self.run.id());
-        // An abort has a reason too, but is no error.
-        let error_type = how.error_type().filter(|_| how.is_failure());
-        let message = how.message().unwrap_or_default();
-        if how.is_failure() {
+        // An abort has an error type too, but is not a failure.
+        let error_type = run_end.error_type().filter(|_| run_end.is_failure());
+        let message = run_end.message().unwrap_or_default();
+        if run_end.is_failure() {
             self.event(self.sites.run_failed, |fields| {
                 set_exception(fields, error_type.as_deref(), message);
             });
         }
-        close(&self.dispatch, mem::replace(&mut self.around, Span::none()));
+        close(
+            &self.dispatch,
+            mem::replace(&mut self.attempt_parent, Span::none()),
+        );
         let span = mem::replace(&mut self.span, Span::none());
         if span.is_disabled() {
             return;
         }
         let mut fields = Fields::new(self.sites.run);
-        fields.set(names::OUTCOME, how.outcome().as_str());
+        fields.set(names::OUTCOME, run_end.outcome().as_str());
         fields.set_known(names::ERROR_TYPE, error_type);
         fields.set(names::ATTEMPTS, self.attempts);
         fields.set_known(names::KEPT, kept.map(KeepReason::as_str));
-        set_status(&mut fields, how.is_failure().then_some(message));
+        set_status(&mut fields, run_end.is_failure().then_some(message));
         if let Some(telemetry) = telemetry {
             numbers::set_of_run(&mut fields, telemetry);
         }
@@ -190,7 +196,7 @@ impl ObservedRun {
         end(&self.dispatch, span, &fields);
     }
 
-    /// What a source is called where one follows another: its model, or else its number.
+    /// Returns the name of a source in a fallback: its model, or its number if the model is unknown.
     fn name(&self, source: u32) -> String {
         let metadata = self.run.source(source).map(|source| &source.metadata);
         let model = metadata.and_then(|metadata| value(metadata, keys::MODEL));
@@ -198,7 +204,7 @@ impl ObservedRun {
     }
 }
 
-/// Why an attempt failed; none if it completed, was aborted or was dropped.
+/// Returns the error of an attempt that failed, or `None` if it completed, was aborted or was dropped.
 fn failure(attempt: &AttemptStats) -> Option<&ErrorRecord> {
     let failed = attempt.outcome.is_some_and(Outcome::is_failure);
     attempt.error.as_ref().filter(|_| failed)
@@ -210,7 +216,7 @@ fn set_exception<'a>(fields: &mut Fields<'a>, error_type: Option<&'a str>, messa
     fields.set_known(names::EXCEPTION_MESSAGE, message);
 }
 
-/// Sets that what a span is of has failed, with this message, if it has.
+/// Sets the status of a failed span. `message` is `None` if it did not fail.
 fn set_status<'a>(fields: &mut Fields<'a>, message: Option<&'a str>) {
     if let Some(message) = message {
         fields.set(names::STATUS_CODE, "ERROR");
@@ -221,35 +227,36 @@ fn set_status<'a>(fields: &mut Fields<'a>, message: Option<&'a str>) {
 
 /// Ends a span of this subscriber.
 fn end(dispatch: &Dispatch, span: Span, fields: &Fields<'_>) {
-    // If a subscriber panics, it is not asked to close the span while that unwinds: a second panic would
-    // abort the process.
-    let told = catch_unwind(AssertUnwindSafe(|| {
+    // If a subscriber panics, the span is closed after the unwinding: a second panic during it would abort the
+    // process.
+    let recorded = catch_unwind(AssertUnwindSafe(|| {
         fields.record(&span);
-        // For `tracing-opentelemetry` a span ends when it is left last, and not when it closes.
-        if thread_goes_on() {
+        // For `tracing-opentelemetry`, a span ends when it is exited last, not when it closes.
+        if thread_is_alive() {
             span.in_scope(|| ());
         }
     }));
     close(dispatch, span);
-    if let Err(panic) = told {
+    if let Err(panic) = recorded {
         resume_unwind(panic);
     }
 }
 
-/// Closes a span of this subscriber. A registry lets the thread's present one close what is above it.
+/// Closes a span of this subscriber. The subscriber must be current, because a registry closes the parents of a span
+/// through the thread's current subscriber.
 fn close(dispatch: &Dispatch, span: Span) {
     dispatcher::with_default(dispatch, || drop(span));
 }
 
 thread_local! {
-    /// Made after what subscribers keep for a thread, and so destroyed before it. It has something to
-    /// drop, or it would not be destroyed.
+    /// A value created after the thread-locals of subscribers and therefore destroyed before them. It is a `Box`,
+    /// because only a value that needs a drop is destroyed.
     static AFTER_SUBSCRIBER: Box<()> = Box::default();
 }
 
-/// Whether spans can be entered on this thread. When it ends and drops what it kept, subscribers may have
-/// nothing any more to note it in, and panic.
-fn thread_goes_on() -> bool {
+/// Returns `true` if spans can be entered on this thread. When a thread ends, the thread-locals of subscribers can be
+/// destroyed already. Entering a span then panics.
+fn thread_is_alive() -> bool {
     AFTER_SUBSCRIBER.try_with(|_| ()).is_ok()
 }
 
@@ -306,19 +313,20 @@ impl Observer for ObservedRun {
     }
 
     fn connect(&mut self, poll: &mut dyn FnMut()) {
-        self.present().in_scope(poll);
-        thread_goes_on();
+        self.current().in_scope(poll);
+        // Creates the thread-local after those of the subscriber.
+        thread_is_alive();
     }
 }
 
-/// Closes what a panic has left open: otherwise there is nothing.
+/// Closes the spans that a panic has left open. Otherwise all spans are closed already.
 impl Drop for ObservedRun {
     fn drop(&mut self) {
         self.live.leave(self.run.id());
-        for span in [&mut self.attempt, &mut self.around, &mut self.span] {
+        for span in [&mut self.attempt, &mut self.attempt_parent, &mut self.span] {
             let span = mem::replace(span, Span::none());
             if !span.is_none() {
-                // Each by itself, as in `end`.
+                // Each span in its own `catch_unwind`, as in `end`.
                 let _ = catch_unwind(AssertUnwindSafe(|| close(&self.dispatch, span)));
             }
         }

@@ -1,6 +1,5 @@
-//! Sites: the call sites of spans and events. They are made when the program runs, since their target,
-//! their level and some of their fields are settings; `tracing` keeps a call site for ever, so equal
-//! settings share theirs.
+//! The call sites of spans and events. They are created at run time, because their target, their level and some of
+//! their fields are settings. `tracing` keeps a call site until the program ends, so equal settings share theirs.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,17 +14,17 @@ use tracing_core::{Field, Interest, Kind, Metadata};
 
 use crate::names;
 
-/// What call sites are made by.
+/// The settings that determine the call sites.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) target: String,
-    /// Of the spans.
+    /// The level of the spans.
     pub(crate) level: Level,
-    /// The metadata that the spans have.
+    /// The metadata keys that are fields of the spans.
     pub(crate) keys: KeyList,
 }
 
-/// Every call site.
+/// All call sites for one value of the settings.
 #[derive(Debug)]
 pub(crate) struct Sites {
     pub(crate) settings: Settings,
@@ -36,17 +35,17 @@ pub(crate) struct Sites {
     pub(crate) fallback: &'static Site,
     pub(crate) violation: &'static Site,
     pub(crate) drift: &'static Site,
-    /// An attempt failed; the run may go on.
+    /// The `exception` of an attempt. The run can continue after it.
     pub(crate) attempt_failed: &'static Site,
     pub(crate) run_failed: &'static Site,
 }
 
 impl Sites {
-    /// Returns those of some settings.
+    /// Returns the call sites for these settings.
     pub(crate) fn of(settings: &Settings) -> &'static Self {
         static ALL: Mutex<Vec<&'static Sites>> = Mutex::new(Vec::new());
 
-        // A change cannot be half done.
+        // A panic cannot leave the list half changed.
         let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         let known = all.iter().find(|sites| sites.settings == *settings);
         if let Some(sites) = known {
@@ -80,7 +79,7 @@ impl Sites {
         Self {
             run: span(names::RUN, names::of_runs()),
             attempt: span(names::ATTEMPT_SPAN, names::of_attempts()),
-            // The attempt that it makes fail says so too.
+            // DEBUG, because the failed attempt reports it too.
             network_error: event(
                 names::NETWORK_ERROR,
                 Level::DEBUG,
@@ -88,7 +87,7 @@ impl Sites {
             ),
             retry: event(names::RETRY, Level::INFO, &names::OF_RETRIES),
             fallback: event(names::FALLBACK, Level::WARN, &names::OF_FALLBACKS),
-            // An ERROR would make the span one that failed, for `tracing-opentelemetry`.
+            // Not ERROR, because `tracing-opentelemetry` would mark the span as failed.
             violation: event(names::VIOLATION, Level::WARN, &names::OF_VIOLATIONS),
             drift: event(names::DRIFT, Level::WARN, &names::OF_DRIFT),
             attempt_failed: event(names::EXCEPTION, Level::WARN, &names::OF_EXCEPTIONS),
@@ -97,7 +96,7 @@ impl Sites {
         }
     }
 
-    /// Whether any subscriber may want anything of a run.
+    /// Returns `true` if any subscriber is interested in any span or event of a run.
     pub(crate) fn are_of_interest(&self) -> bool {
         [
             self.run,
@@ -115,21 +114,21 @@ impl Sites {
     }
 }
 
-/// One call site.
+/// A call site.
 #[derive(Default)]
 pub(crate) struct Site {
-    /// Set when it is made: it refers to the site itself.
+    /// Set after the site is created, because the metadata refers to the site.
     known: OnceLock<Known>,
     interest: AtomicU8,
 }
 
 struct Known {
     metadata: Metadata<'static>,
-    /// Those of the metadata, in their order.
+    /// The fields of the metadata, in their order.
     fields: Vec<Field>,
 }
 
-/// What [`Site::interest`] says.
+/// The values of [`Site::interest`].
 const NEVER: u8 = 0;
 const SOMETIMES: u8 = 1;
 const ALWAYS: u8 = 2;
@@ -154,19 +153,19 @@ impl Site {
     }
 
     fn known(&self) -> &Known {
-        self.known.get().expect("set when it was made")
+        self.known.get().expect("set when the site was created")
     }
 
     pub(crate) fn metadata(&self) -> &Metadata<'static> {
         &self.known().metadata
     }
 
-    /// Its fields, in the order of their names.
+    /// Returns its fields, in the order in which they were declared.
     pub(crate) fn fields(&self) -> &[Field] {
         &self.known().fields
     }
 
-    /// Whether any subscriber may want it.
+    /// Returns `true` if any subscriber is interested.
     fn is_of_interest(&self) -> bool {
         let level = *self.metadata().level();
         level <= STATIC_MAX_LEVEL
@@ -174,7 +173,7 @@ impl Site {
             && self.interest.load(Ordering::Relaxed) != NEVER
     }
 
-    /// Whether this subscriber wants it now.
+    /// Returns `true` if this subscriber enables it now.
     pub(crate) fn is_enabled(&self, dispatch: &Dispatch) -> bool {
         self.is_of_interest()
             && (self.interest.load(Ordering::Relaxed) == ALWAYS
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_is_there_twice() {
+    fn each_field_is_declared_once() {
         let sites = Sites::of(&settings("twice"));
         for site in [sites.run, sites.attempt, sites.retry, sites.network_error] {
             let names = site.fields().iter().map(Field::name);

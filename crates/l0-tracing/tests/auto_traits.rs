@@ -1,4 +1,4 @@
-//! What can be sent and shared between threads: a change of it would break users.
+//! The auto traits of the public types. Removing one would break users.
 
 use std::fmt::Debug;
 

@@ -1,4 +1,4 @@
-//! Which span is below which, in which one a factory runs, and which subscriber is told.
+//! The parents of spans, the span in which a factory runs, and the subscriber that receives a run.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -25,7 +25,7 @@ fn l0() -> L0 {
         .build()
 }
 
-/// Starts a run inside of a span `request`. Its source, which is asked twice, logs what it does.
+/// Starts a run inside a span `request`. Its source is called twice and logs its steps.
 fn start() -> Run<'static, ScriptedToken, ScriptedError> {
     let script = Script::new()
         .attempt(|a| a.fail(ErrorKind::ConnectionReset))
@@ -35,7 +35,7 @@ fn start() -> Run<'static, ScriptedToken, ScriptedError> {
         info!("dial");
         let connect = source(attempt);
         async move {
-            // Twice is the future polled.
+            // The future is polled twice.
             tokio::task::yield_now().await;
             info!("post");
             let stream = connect.await?;
@@ -57,14 +57,14 @@ fn read(mut run: Run<'static, ScriptedToken, ScriptedError>) -> RunInfo {
     run.info().clone()
 }
 
-/// The names of spans, from this one up.
+/// Returns the names of a span and its ancestors.
 fn path(spans: &[Span], place: Option<usize>) -> String {
     let up = std::iter::successors(place, |place| spans[*place].parent);
     let names = up.map(|place| spans[place].name);
     Vec::from_iter(names).join(" < ")
 }
 
-/// Checks that the spans of one run are those that they should be.
+/// Checks the spans of a run.
 fn check(kept: &Kept) {
     let spans = kept.spans();
     assert!(spans.iter().all(|span| span.is_closed));
@@ -79,7 +79,7 @@ fn check(kept: &Kept) {
 }
 
 #[test]
-fn a_run_is_below_the_callers_span_and_its_source_inside_of_the_attempts() {
+fn a_run_is_below_the_callers_span_and_its_source_inside_the_attempts() {
     let kept = Kept::default();
     let dispatch = kept.dispatch();
     let run = with_default(&dispatch, start);
@@ -93,9 +93,9 @@ fn a_run_is_below_the_callers_span_and_its_source_inside_of_the_attempts() {
     let spans = kept.spans();
     let events = kept.events();
     let of = |name: &str| {
-        let told = events.iter().filter(|told| told.fields["message"] == name);
-        let told = told.map(|told| path(&spans, told.span));
-        Vec::from_iter(told)
+        let named = events.iter().filter(|one| one.fields["message"] == name);
+        let paths = named.map(|one| path(&spans, one.span));
+        Vec::from_iter(paths)
     };
     let attempt = "l0.attempt < l0.run < request";
     assert_eq!(of("dial"), [attempt; 2]);
@@ -104,8 +104,8 @@ fn a_run_is_below_the_callers_span_and_its_source_inside_of_the_attempts() {
     assert_eq!(of("l0.retry"), ["l0.run < request"]);
     let places = events
         .iter()
-        .filter(|told| told.fields["message"] == "post");
-    let places = Vec::from_iter(places.map(|told| told.span.unwrap()));
+        .filter(|event| event.fields["message"] == "post");
+    let places = Vec::from_iter(places.map(|event| event.span.unwrap()));
     assert_eq!(places, [2, 3]);
     for span in &spans[1..] {
         assert_eq!(span.fields["l0.session_id"], info.id());
@@ -113,7 +113,7 @@ fn a_run_is_below_the_callers_span_and_its_source_inside_of_the_attempts() {
 }
 
 #[test]
-fn the_subscriber_of_the_start_is_told_all_on_whatever_thread_a_run_is_polled() {
+fn the_subscriber_of_the_start_receives_the_run_on_every_thread() {
     for other in [Dispatch::none(), Kept::default().dispatch()] {
         let kept = Kept::default();
         let run = with_default(&kept.dispatch(), start);
@@ -125,7 +125,7 @@ fn the_subscriber_of_the_start_is_told_all_on_whatever_thread_a_run_is_polled() 
 }
 
 #[test]
-fn a_run_may_be_dropped_when_its_thread_ends() {
+fn a_run_can_be_dropped_when_its_thread_ends() {
     thread_local! {
         static LATE: RefCell<Option<Run<'static, ScriptedToken, ScriptedError>>> =
             const { RefCell::new(None) };
@@ -133,23 +133,23 @@ fn a_run_may_be_dropped_when_its_thread_ends() {
 
     let kept = Kept::default();
     let dispatch = kept.dispatch();
-    let (tell, told) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     let ending = thread::spawn(move || {
-        // First, so that it is destroyed last.
+        // Created first, so it is destroyed last.
         LATE.with(|late| assert!(late.borrow().is_none()));
         let run = with_default(&dispatch, start);
-        tell.send(run.info().clone()).unwrap();
+        sender.send(run.info().clone()).unwrap();
         LATE.set(Some(run));
     });
     ending.join().unwrap();
-    assert_eq!(told.recv().unwrap().observer_panics(), 0);
+    assert_eq!(receiver.recv().unwrap().observer_panics(), 0);
     let run = kept.only("l0.run");
     assert!(run.is_closed);
     assert_eq!(run.fields["l0.outcome"], "dropped");
 }
 
 #[test]
-fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
+fn a_child_run_nests_below_its_parent_run_while_that_is_live() {
     let kept = Kept::default();
     let l0 = l0();
     let serve = |parent: &RunInfo| {
@@ -160,7 +160,7 @@ fn a_run_nests_below_the_run_that_it_serves_while_that_is_live() {
         let outer = l0.stream(Script::new().source()).start();
         let info = outer.info().clone();
         serve(&info);
-        // Its subscriber is another one, which does not know the span.
+        // Another subscriber, which does not know the parent's span.
         let other = Kept::default();
         with_default(&other.dispatch(), || serve(&info));
         assert_eq!(path(&other.spans(), Some(1)), "l0.run < step");

@@ -1,11 +1,11 @@
-//! Every way a run can end, measured and not: a span for it and for each of its attempts, each closed once,
-//! with why it ended, and exactly these events.
+//! Each way a run can end, measured and not measured: one span for the run and for each attempt, each closed once
+//! with its outcome, and exactly the expected events.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod common;
 
-use common::{Kept, Span, asked};
+use common::{Kept, Span, with_model};
 use l0_core::testing::exits::{self, Exit};
 use l0_core::testing::{Captured, OwnedEvent};
 use l0_core::{L0, Monitoring, Outcome};
@@ -13,16 +13,16 @@ use l0_tracing::TracingInterceptor;
 use tokio::runtime::{Builder, Runtime};
 use tracing::{Level, dispatcher};
 
-/// A runtime whose clock only moves while it waits.
+/// Returns a runtime with a paused clock.
 fn paused() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// An event: its name, its level, and the place of its span, from the run's on.
+/// An event: its name, its level, and the index of its span, starting with the run's.
 type Place = (&'static str, Level, usize);
 
-/// The events of a run: each in the span of the present attempt, or of the run between two of them.
+/// Returns the events of a run, each in the span of the current attempt, or of the run between two attempts.
 fn expected_events(events: &[OwnedEvent]) -> Vec<Place> {
     let mut expected = Vec::new();
     let (mut attempts, mut is_open) = (0, false);
@@ -52,8 +52,8 @@ fn expected_events(events: &[OwnedEvent]) -> Vec<Place> {
     expected
 }
 
-/// What a span says of how it ended: outcome, type of error, status and message.
-fn said(span: &Span) -> [Option<&str>; 4] {
+/// Returns the outcome, the error type, the status and the message of a span.
+fn ending(span: &Span) -> [Option<&str>; 4] {
     [
         "l0.outcome",
         "error.type",
@@ -68,7 +68,7 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
     let kept = Kept::default();
     let captured = Captured::new();
     let builder = L0::builder()
-        .monitoring(asked(monitoring))
+        .monitoring(with_model(monitoring))
         .interceptor(TracingInterceptor::new())
         .interceptor(captured.clone());
     let exited = dispatcher::with_default(&kept.dispatch(), || exit.run(paused(), builder));
@@ -94,7 +94,7 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
         message.map(|_| "ERROR"),
         message,
     ];
-    assert_eq!(said(run), expected, "{what}");
+    assert_eq!(ending(run), expected, "{what}");
     assert_eq!(run.fields["l0.session_id"], exited.info.id(), "{what}");
     assert_eq!(
         run.fields["l0.attempts"],
@@ -112,8 +112,8 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
             error.map(|_| "ERROR"),
             error.map(|error| &*error.message),
         ];
-        assert_eq!(said(span), expected, "{what}");
-        // Nothing is known of a fallback.
+        assert_eq!(ending(span), expected, "{what}");
+        // The model of a fallback is unknown.
         let known = attempt.source == 1;
         let title = if known { "chat gpt-4o" } else { "chat" };
         for (field, expected) in [
@@ -129,15 +129,15 @@ fn check(exit: &Exit, measurement: &str, monitoring: Monitoring) {
         assert_eq!(measured, measurement == "measured", "{what}");
     }
 
-    let told = kept.events();
-    let told = told
+    let sent = kept.events();
+    let sent = sent
         .iter()
-        .map(|told| (told.name(), told.level, told.span.unwrap()));
-    assert_eq!(Vec::from_iter(told), expected_events(&events), "{what}");
+        .map(|event| (event.name(), event.level, event.span.unwrap()));
+    assert_eq!(Vec::from_iter(sent), expected_events(&events), "{what}");
 }
 
 #[test]
-fn every_exit_closes_a_span_for_the_run_and_each_attempt_and_tells_exactly_its_events() {
+fn every_exit_closes_a_span_for_the_run_and_each_attempt_and_emits_exactly_its_events() {
     for exit in exits::all() {
         check(&exit, "measured", Monitoring::new());
         check(&exit, "sampled out", Monitoring::new().sample_rate(0.0));

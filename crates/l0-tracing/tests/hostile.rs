@@ -1,4 +1,4 @@
-//! A subscriber that panics is contained, wherever it does, and the run goes on.
+//! A panic in any method of a subscriber is contained, and the run continues.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -23,7 +23,7 @@ enum Where {
     Nowhere,
 }
 
-/// Panics there.
+/// A layer that panics in one method.
 struct Panics(Where);
 
 impl Panics {
@@ -59,7 +59,7 @@ impl<S: Subscriber> Layer<S> for Panics {
 }
 
 #[test]
-fn a_subscriber_that_panics_fails_no_run() {
+fn a_panicking_subscriber_does_not_fail_a_run() {
     for place in [
         Where::NewSpan,
         Where::Record,
@@ -84,7 +84,7 @@ fn a_subscriber_that_panics_fails_no_run() {
             assert_eq!(read.unwrap(), "a", "{place:?}");
             let panics = u64::from(place != Where::Nowhere);
             assert_eq!(run.info().observer_panics(), panics, "{place:?}");
-            // One that is dropped while it connects.
+            // A run that is dropped while it connects.
             drop(
                 l0.stream(Script::new().attempt(|a| a.connect_hang()).source())
                     .start(),

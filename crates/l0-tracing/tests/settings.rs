@@ -1,4 +1,4 @@
-//! Target, level and keys, and what comes when a filter keeps spans back.
+//! Target, level and keys, and the events that remain when a filter disables spans.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{Kept, Told, asked};
+use common::{Kept, LogEvent, with_model};
 use l0_core::testing::Script;
 use l0_core::{Backoff, Failure, L0, Monitoring, Retry, RunInfo, Source, source};
 use l0_tracing::TracingInterceptor;
@@ -17,11 +17,11 @@ use tracing::{Dispatch, Level, Subscriber, info_span};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
-/// Reads a run that falls back and fails, inside of a span `request`.
+/// Reads a run that falls back and fails, inside a span `request`.
 fn run(interceptor: TracingInterceptor) -> RunInfo {
     let failing = || Script::new().attempt(|a| a.token("a").fail(Failure::status(401)));
     let l0 = L0::builder()
-        .monitoring(asked(Monitoring::new()).metadata("user", "u-1"))
+        .monitoring(with_model(Monitoring::new()).metadata("user", "u-1"))
         .retry(Retry::new().backoff(Backoff::none()))
         .interceptor(interceptor)
         .build();
@@ -38,12 +38,12 @@ fn run(interceptor: TracingInterceptor) -> RunInfo {
     run.info().clone()
 }
 
-fn names(events: &[Told]) -> Vec<&str> {
-    events.iter().map(Told::name).collect()
+fn names(events: &[LogEvent]) -> Vec<&str> {
+    events.iter().map(LogEvent::name).collect()
 }
 
 #[test]
-fn target_level_and_keys_are_chosen() {
+fn target_level_and_keys_are_settings() {
     let kept = Kept::default();
     let interceptor = TracingInterceptor::new()
         .target("checkout::llm")
@@ -59,19 +59,19 @@ fn target_level_and_keys_are_chosen() {
     });
     assert_eq!(Vec::from_iter(users), ["u-1", "u-1", "u-2"]);
     let events = kept.events();
-    assert!(events.iter().all(|told| told.target == "checkout::llm"));
+    assert!(events.iter().all(|event| event.target == "checkout::llm"));
     assert_eq!(events.last().unwrap().level, Level::ERROR);
 }
 
 #[test]
-fn without_keys_no_metadata_leaves_that_has_no_name_of_its_own() {
+fn without_keys_no_other_metadata_is_sent() {
     let kept = Kept::default();
     with_default(&kept.dispatch(), || run(TracingInterceptor::new()));
     assert!(!format!("{:?}", kept.spans()).contains("u-1"));
 }
 
 #[test]
-fn a_key_that_is_a_field_already_is_an_error() {
+fn a_key_that_is_already_a_field_is_an_error() {
     for key in [
         "",
         "message",
@@ -84,19 +84,19 @@ fn a_key_that_is_a_field_already_is_an_error() {
         let error = TracingInterceptor::new().field_keys([key]).unwrap_err();
         assert!(error.to_string().contains(&format!("{key:?}")), "{error}");
     }
-    // A source of the user's own may not say it.
+    // Allowed, because not every custom source reports this parameter.
     let other = TracingInterceptor::new().field_keys(["gen_ai.request.seed", "gen_ai.agent.name"]);
     assert!(other.is_ok());
 }
 
-/// Keeps back all of L0 that is no warning.
+/// Returns a filter that disables everything of L0 below a warning.
 fn warnings() -> Targets {
     Targets::new()
         .with_target("l0", LevelFilter::WARN)
         .with_default(LevelFilter::INFO)
 }
 
-/// Checks that the events of a run name it, and are in the span of this place.
+/// Checks that the events of a run have its id, and are in the span with this index.
 fn check(kept: &Kept, run: &RunInfo, span: Option<usize>) {
     let spans = kept.spans();
     assert_eq!((spans.len(), spans[0].name), (1, "request"));
@@ -104,9 +104,9 @@ fn check(kept: &Kept, run: &RunInfo, span: Option<usize>) {
     let events = kept.events();
     let expected = ["exception", "l0.fallback", "exception", "exception"];
     assert_eq!(names(&events), expected);
-    for told in &events {
-        assert_eq!(told.span, span);
-        assert_eq!(told.fields["l0.session_id"], run.id());
+    for event in &events {
+        assert_eq!(event.span, span);
+        assert_eq!(event.fields["l0.session_id"], run.id());
     }
     assert_eq!(events[0].fields["exception.type"], "401");
     let message = &events[0].fields["exception.message"];
@@ -116,7 +116,7 @@ fn check(kept: &Kept, run: &RunInfo, span: Option<usize>) {
 }
 
 #[test]
-fn where_spans_are_kept_back_events_name_the_run_and_are_in_the_callers_span() {
+fn with_disabled_spans_events_have_the_runs_id_and_are_in_the_callers_span() {
     let kept = Kept::default();
     let subscriber = tracing_subscriber::registry()
         .with(warnings())
@@ -129,7 +129,7 @@ fn where_spans_are_kept_back_events_name_the_run_and_are_in_the_callers_span() {
 }
 
 #[test]
-fn where_one_layer_does_not_see_spans_its_events_name_the_run() {
+fn in_a_layer_without_spans_events_have_the_runs_id() {
     let (kept, all) = (Kept::default(), Everything::default());
     let subscriber = tracing_subscriber::registry()
         .with(kept.clone().with_filter(warnings()))
@@ -143,11 +143,11 @@ fn where_one_layer_does_not_see_spans_its_events_name_the_run() {
         4,
         "a request, a run, two attempts"
     );
-    // The run is not polled inside of the request's span.
+    // The run is not polled inside the request's span.
     check(&kept, &run, None);
 }
 
-/// A layer without a filter, which counts spans.
+/// A layer without a filter that counts spans.
 #[derive(Clone, Default)]
 struct Everything(Arc<AtomicUsize>);
 

@@ -1,4 +1,4 @@
-//! Telemetry of any content, with texts that are hard on formats.
+//! Arbitrary telemetry, with texts that are difficult for the formats.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
 
-/// Text of any kind, often one that a format has a special use for.
+/// Arbitrary text, often with characters that are special in a format.
 fn text() -> impl Strategy<Value = String> {
     let hard = select(vec![
         "",
@@ -103,7 +103,7 @@ fn usage() -> impl Strategy<Value = Usage> {
     })
 }
 
-/// Why a run did not complete, in words of ours and in those of others.
+/// The error of a run, in L0's words and in those of other software.
 fn error() -> impl Strategy<Value = ErrorRecord> {
     let ours = select(vec![
         End::of(Cause::ZeroOutput),
@@ -126,7 +126,7 @@ fn drift() -> impl Strategy<Value = DriftStats> {
         let mut monitor = Monitor::new(Monitoring::new());
         monitor.record_drift(&DriftReport::new(types, 0.5));
         let recorded = monitor.telemetry().expect("measured");
-        recorded.drift.expect("it was looked for")
+        recorded.drift.expect("drift was recorded")
     })
 }
 
@@ -165,7 +165,7 @@ prop_compose! {
         id in text().prop_filter("every run has an id", |id| !id.is_empty()),
         start_time in 0_u64..4_000_000_000_000,
         ends in (
-            // `other` is what records of another version read as.
+            // `other` is the value of unknown labels.
             option::of(prop_oneof![select(Outcome::ALL), Just(Outcome::Other)]),
             option::of(select(FinishReason::ALL)),
             option::of(error()),

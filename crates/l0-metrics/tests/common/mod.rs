@@ -1,8 +1,9 @@
-//! A recorder of the facade, and what it was told.
+//! A recorder of the facade, and its samples.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use l0_core::{L0, L0Builder, Monitoring};
 use l0_metrics::MetricsInterceptor;
@@ -11,7 +12,7 @@ use metrics_exporter_prometheus::{
 };
 use tokio::runtime::Runtime;
 
-/// A recorder for Prometheus, with the buckets that are offered.
+/// Returns a Prometheus recorder with the recommended buckets.
 pub(crate) fn recorder(metrics: &MetricsInterceptor) -> PrometheusRecorder {
     let mut builder = PrometheusBuilder::new();
     for (name, bounds) in metrics.buckets() {
@@ -22,7 +23,7 @@ pub(crate) fn recorder(metrics: &MetricsInterceptor) -> PrometheusRecorder {
     builder.build_recorder()
 }
 
-/// What was recorded: samples by their name and labels, as the text format has them.
+/// Returns the recorded samples by name and labels, as in the text format.
 pub(crate) fn samples(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
     let text = handle.render();
     let lines = text.lines().filter(|line| !line.is_empty());
@@ -34,7 +35,7 @@ pub(crate) fn samples(handle: &PrometheusHandle) -> BTreeMap<String, f64> {
     samples.collect()
 }
 
-/// A runtime whose clock stands still.
+/// Returns a runtime with a paused clock.
 pub(crate) fn paused() -> Runtime {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -43,8 +44,8 @@ pub(crate) fn paused() -> Runtime {
         .unwrap()
 }
 
-pub(crate) fn measured(metrics: &MetricsInterceptor) -> L0Builder {
+pub(crate) fn measured(metrics: &Arc<MetricsInterceptor>) -> L0Builder {
     L0::builder()
         .monitoring(Monitoring::new())
-        .interceptor(metrics.clone())
+        .interceptor(Arc::clone(metrics))
 }

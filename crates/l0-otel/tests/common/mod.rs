@@ -1,4 +1,4 @@
-//! The SDK with its in-memory exporters, and what it was given as text.
+//! The SDK with in-memory exporters, and the exported data as text.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -21,8 +21,8 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 
-/// The attributes that all runs of these tests have, at the start of a point's.
-pub(crate) const ASKED: &str = "gen_ai.operation.name=chat gen_ai.provider.name=openai \
+/// The attributes that all runs of these tests have, as a prefix of a point's attributes.
+pub(crate) const SHARED: &str = "gen_ai.operation.name=chat gen_ai.provider.name=openai \
                                 gen_ai.request.model=gpt-4o";
 
 pub(crate) struct Sdk {
@@ -33,7 +33,7 @@ pub(crate) struct Sdk {
     ended: Arc<Mutex<Vec<Ended>>>,
 }
 
-/// How a run ended, as core tells it.
+/// The end of a run, as core reports it.
 #[derive(Debug, Clone)]
 pub(crate) struct Ended {
     pub(crate) end: End,
@@ -57,8 +57,8 @@ impl Sdk {
         }
     }
 
-    /// Notes how runs end, to compare what is sent with.
-    pub(crate) fn notes_ends(&self) -> impl Interceptor + 'static {
+    /// Returns an interceptor that stores the ends of runs, to compare with the exported data.
+    pub(crate) fn stores_ends(&self) -> impl Interceptor + 'static {
         let ended = Arc::clone(&self.ended);
         on_finish(move |finished| {
             ended.lock().unwrap().push(Ended {
@@ -68,12 +68,12 @@ impl Sdk {
         })
     }
 
-    /// How the runs of [`l0`](Self::l0) ended.
+    /// Returns the ends of the runs of [`l0`](Self::l0).
     pub(crate) fn ended(&self) -> Vec<Ended> {
         self.ended.lock().unwrap().clone()
     }
 
-    /// An interceptor that sends here.
+    /// Returns a builder of interceptors that export to this SDK.
     pub(crate) fn builder(&self) -> OtelBuilder {
         let scope = l0_otel::scope();
         OtelInterceptor::builder()
@@ -81,46 +81,46 @@ impl Sdk {
             .tracer(self.tracer_provider.tracer_with_scope(scope))
     }
 
-    /// What sends here, with a model and a provider.
+    /// Returns an `L0` that exports to this SDK, with a model and a provider.
     pub(crate) fn l0(&self) -> L0 {
         use l0_core::{Backoff, Retry};
 
         L0::builder()
-            .monitoring(asked(Monitoring::new()))
+            .monitoring(with_model(Monitoring::new()))
             .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS)))
             .interceptor(self.builder().build())
-            .interceptor(self.notes_ends())
+            .interceptor(self.stores_ends())
             .build()
     }
 
-    /// All spans that have ended.
+    /// Returns all spans that have ended.
     pub(crate) fn spans(&self) -> Vec<SpanData> {
         self.spans.get_finished_spans().unwrap()
     }
 
-    /// The spans of runs.
+    /// Returns the spans of runs.
     pub(crate) fn runs(&self) -> Vec<SpanData> {
         let spans = self.spans().into_iter();
         spans.filter(|span| span.name == "l0.run").collect()
     }
 
-    /// The spans of attempts.
+    /// Returns the spans of attempts.
     pub(crate) fn attempts(&self) -> Vec<SpanData> {
         let is_attempt = |span: &SpanData| value(&span.attributes, "l0.attempt").is_some();
         self.spans().into_iter().filter(is_attempt).collect()
     }
 
-    /// That of the only run.
+    /// Returns the span of the only run.
     pub(crate) fn run(&self) -> SpanData {
         only(self.runs())
     }
 
-    /// That of the only attempt.
+    /// Returns the span of the only attempt.
     pub(crate) fn attempt(&self) -> SpanData {
         only(self.attempts())
     }
 
-    /// All metrics as they are now.
+    /// Returns the current values of all metrics.
     pub(crate) fn metrics(&self) -> Vec<Metric> {
         self.metrics.reset();
         self.meter_provider.force_flush().unwrap();
@@ -148,14 +148,14 @@ impl Sdk {
         metrics
     }
 
-    /// All points, a line for each, in order; `[...]` are the attributes besides [`ASKED`]. Those of a
-    /// source of which nothing is known begin with a `?`.
+    /// Returns all points in order, one per line. `[...]` are the attributes in addition to [`SHARED`]. If
+    /// nothing is known of the source, they begin with a `?`.
     pub(crate) fn points(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for metric in self.metrics() {
             for Point { attributes, value } in metric.points {
                 let all = text(&attributes);
-                let rest = match all.strip_prefix(ASKED) {
+                let rest = match all.strip_prefix(SHARED) {
                     Some(rest) => rest.trim_start().to_owned(),
                     None => all.replacen("gen_ai.operation.name=chat", "?", 1),
                 };
@@ -172,8 +172,8 @@ fn only(mut spans: Vec<SpanData>) -> SpanData {
     spans.remove(0)
 }
 
-/// Adds the model and the provider that the runs of these tests ask.
-pub(crate) fn asked(monitoring: Monitoring) -> Monitoring {
+/// Adds the model and the provider of the runs of these tests.
+pub(crate) fn with_model(monitoring: Monitoring) -> Monitoring {
     monitoring
         .metadata(keys::MODEL, "gpt-4o")
         .metadata(keys::PROVIDER, "openai")
@@ -190,7 +190,7 @@ pub(crate) struct Metric {
 
 pub(crate) struct Point {
     pub(crate) attributes: Vec<KeyValue>,
-    /// The value; of a histogram, how many and their sum, to the nanosecond.
+    /// The value. For a histogram, the count and the sum, rounded to the nanosecond.
     pub(crate) value: String,
 }
 
@@ -238,35 +238,35 @@ pub(crate) fn nanos(seconds: f64) -> f64 {
     (seconds * 1e9).round() / 1e9
 }
 
-/// Attributes as `key=value`, by key; those that all runs have come first.
+/// Returns the attributes as `key=value`, sorted by key. Those that all runs have come first.
 pub(crate) fn text(attributes: &[KeyValue]) -> String {
     let mut texts: Vec<_> = attributes
         .iter()
         .map(|one| format!("{}={}", one.key, one.value.as_str()))
         .collect();
-    texts.sort_by_key(|text| (!ASKED.contains(&**text), text.clone()));
+    texts.sort_by_key(|text| (!SHARED.contains(&**text), text.clone()));
     texts.join(" ")
 }
 
-/// The value of an attribute, as text.
+/// Returns the value of an attribute, as text.
 pub(crate) fn value(attributes: &[KeyValue], key: &str) -> Option<String> {
     let mut found = attributes.iter().filter(|one| one.key.as_str() == key);
     let value = found.next().map(|one| one.value.as_str().into_owned());
-    assert!(found.next().is_none(), "{key} is there twice");
+    assert!(found.next().is_none(), "{key} is set twice");
     value
 }
 
-/// How long after the start of a span.
+/// Returns the time since the start of a span.
 pub(crate) fn since_start(span: &SpanData, time: SystemTime) -> Duration {
     time.duration_since(span.start_time).unwrap()
 }
 
-/// How long a span is.
+/// Returns the length of a span.
 pub(crate) fn length(span: &SpanData) -> Duration {
     since_start(span, span.end_time)
 }
 
-/// The cells of the rows of the table in `names.md` whose first column is headed so.
+/// Returns the cells of the table in `names.md` whose first column has this heading.
 pub(crate) fn table(first: &str) -> Vec<Vec<String>> {
     let head = format!("| {first} |");
     let lines = include_str!("../../names.md").lines();
@@ -282,27 +282,27 @@ pub(crate) fn table(first: &str) -> Vec<Vec<String>> {
     rows
 }
 
-/// The items of a cell.
+/// Returns the items of a cell.
 pub(crate) fn list(cell: &str) -> BTreeSet<String> {
     let items = cell.split(", ").filter(|item| !item.is_empty());
     items.map(str::to_owned).collect()
 }
 
-/// What the table of numbers says in the column of metrics (1), of attributes of runs (2) or of attempts
-/// (3); empty for a number that has its own name, or that attempts do not have.
+/// Returns a cell of the table of numbers: column 1 is the metric, 2 the attribute of runs, 3 the attributes of
+/// attempts. The cell is empty if the number has its own name, or if attempts do not have it.
 fn cell(quantity: &Quantity, column: usize) -> String {
     let mut rows = table("number").into_iter();
     let row = rows.find(|row| row[0] == quantity.name);
     row.map_or_else(String::new, |row| row[column].clone())
 }
 
-/// The numbers that are metrics under their own names.
+/// Returns the numbers that are metrics under their own names.
 pub(crate) fn own_metrics() -> impl Iterator<Item = (String, &'static Quantity)> {
     let own = Quantity::ALL.iter().filter(|one| cell(one, 1).is_empty());
     own.map(|quantity| (format!("l0.{}", quantity.name), quantity))
 }
 
-/// The points of the numbers that are metrics under their own names, as [`Sdk::points`] gives them.
+/// Returns the points of the numbers that are metrics under their own names, in the form of [`Sdk::points`].
 pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String> {
     let mut points = Vec::new();
     for (name, quantity) in own_metrics() {
@@ -345,7 +345,7 @@ pub(crate) fn own_points(telemetry: &Telemetry, attributes: &str) -> Vec<String>
     points
 }
 
-/// The attribute that a label of a number becomes.
+/// Returns the name of the attribute for a label of a number.
 pub(crate) fn attribute_of(label: &str) -> String {
     match label {
         "error_type" => "error.type".to_owned(),
@@ -353,7 +353,7 @@ pub(crate) fn attribute_of(label: &str) -> String {
     }
 }
 
-/// The attributes that a run's span has of these numbers, as text.
+/// Returns the attributes of a run's span for its numbers, as text.
 pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, String> {
     let mut attributes = BTreeMap::new();
     for quantity in Quantity::ALL {
@@ -384,7 +384,7 @@ pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, Strin
     attributes
 }
 
-/// The attributes that an attempt's span has of its numbers, as text.
+/// Returns the attributes of an attempt's span for its numbers, as text.
 pub(crate) fn attempt_number_attributes(attempt: &AttemptStats) -> BTreeMap<String, String> {
     let usage = attempt.usage.unwrap_or_default();
     let first = attempt.time_to_first_token;
@@ -422,7 +422,7 @@ pub(crate) fn attempt_number_attributes(attempt: &AttemptStats) -> BTreeMap<Stri
     attributes
 }
 
-/// Holds a file of the crate against what it is to say. `L0_WRITE=1` writes it anew.
+/// Compares a file of the crate with its expected content. `L0_WRITE=1` rewrites the file.
 pub(crate) fn assert_is(file: &str, lines: &str) {
     let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("L0_WRITE").is_some() {

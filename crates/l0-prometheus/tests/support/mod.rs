@@ -1,5 +1,5 @@
-//! A strict reader of the text format that shares no code with the crate, and the peers that read
-//! it too, if they are there.
+//! A strict reader of the text format that shares no code with the crate, and other readers of the format, if
+//! installed.
 
 #![allow(dead_code, reason = "each test uses some of it")]
 
@@ -19,7 +19,7 @@ pub(crate) struct Family {
     pub(crate) samples: BTreeMap<(String, Labels), f64>,
 }
 
-/// What was read.
+/// A parsed exposition.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Exposition {
     pub(crate) families: BTreeMap<String, Family>,
@@ -57,8 +57,8 @@ impl Exposition {
     }
 }
 
-/// Reads an exposition, and panics at whatever is not right about it: families in pieces, samples
-/// twice, histograms whose buckets do not ascend to their count.
+/// Reads an exposition. Panics at every violation: split families, duplicate samples, histograms whose buckets
+/// do not ascend to their count.
 pub(crate) fn read(text: &str) -> Exposition {
     let mut exposition = Exposition::default();
     let mut current: Option<(String, Family)> = None;
@@ -67,7 +67,7 @@ pub(crate) fn read(text: &str) -> Exposition {
             assert!(!family.samples.is_empty(), "{name} has no samples");
             check_histogram(&name, &family);
             let before = exposition.families.insert(name.clone(), family);
-            assert!(before.is_none(), "{name} is there twice");
+            assert!(before.is_none(), "{name} appears twice");
         }
     };
     assert!(
@@ -97,7 +97,7 @@ pub(crate) fn read(text: &str) -> Exposition {
             let family = current.as_mut().expect("a head before samples");
             let suffix = name
                 .strip_prefix(&family.0)
-                .expect("a sample of its family");
+                .expect("a sample of the current family");
             let suffixes: &[&str] = match &*family.1.kind {
                 "histogram" => &["_bucket", "_sum", "_count"],
                 _ => &[""],
@@ -149,7 +149,7 @@ fn check_histogram(name: &str, family: &Family) {
     }
 }
 
-/// One sample, by the grammar: a name, labels in braces, a value.
+/// Parses one sample by the grammar: a name, labels in braces, a value.
 fn read_sample(line: &str) -> (String, Labels, f64) {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let end = line
@@ -172,7 +172,7 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
                         'n' => '\n',
                         '"' => '"',
                         '\\' => '\\',
-                        other => panic!("\\{other} is no escape"),
+                        other => panic!("\\{other} is not an escape"),
                     }),
                     (_, other) => text.push(other),
                 }
@@ -180,7 +180,7 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
             assert!(!label.is_empty(), "a label without a name: {line}");
             assert!(
                 labels.insert(label.to_owned(), text).is_none(),
-                "a label twice: {line}"
+                "duplicate label: {line}"
             );
             rest = &value[end + 1..];
             match rest.split_at(1) {
@@ -189,7 +189,7 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
                     rest = more;
                     break;
                 }
-                _ => panic!("neither comma nor brace: {line}"),
+                _ => panic!("expected a comma or a brace: {line}"),
             }
         }
     }
@@ -206,14 +206,14 @@ fn read_sample(line: &str) -> (String, Labels, f64) {
     (name.to_owned(), labels, value)
 }
 
-/// Lets programs of others check an exposition in OpenMetrics: `strict_exposition.py`, as below.
+/// Checks an OpenMetrics exposition with another program: `strict_exposition.py`, as below.
 pub(crate) fn check_openmetrics_with_peers(text: &str) {
     check_strictly(text, "openmetrics");
 }
 
-/// Lets programs of others check an exposition: `promtool check metrics`, if it is installed, and
-/// `strict_exposition.py` in the folder that `L0_PEERS` names, with the Python that `L0_PYTHON`
-/// names, which has `prometheus_client`.
+/// Checks an exposition with other programs: `promtool check metrics`, if it is installed, and
+/// `strict_exposition.py` in the folder that `L0_PEERS` names. `L0_PYTHON` names a Python with
+/// `prometheus_client`.
 pub(crate) fn check_with_peers(text: &str) {
     let promtool = Command::new("promtool").arg("--version").output();
     if promtool.is_ok_and(|output| output.status.success()) {

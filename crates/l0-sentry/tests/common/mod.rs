@@ -1,4 +1,4 @@
-//! A Sentry client whose transport keeps what it is given, and how tests read it.
+//! A Sentry client whose transport stores its envelopes, and helpers to read them.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -16,13 +16,13 @@ use sentry::{ClientOptions, Envelope, Hub};
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime whose clock only moves while it waits, so that times are exact.
+/// Returns a runtime with a paused clock, so times are exact.
 pub(crate) fn paused() -> Runtime {
     let mut builder = Builder::new_current_thread();
     builder.enable_time().start_paused(true).build().unwrap()
 }
 
-/// A hub with a client of its own.
+/// A hub with a test client.
 pub(crate) struct Sentry {
     pub(crate) hub: Arc<Hub>,
     transport: Arc<TestTransport>,
@@ -30,7 +30,7 @@ pub(crate) struct Sentry {
 }
 
 impl Sentry {
-    /// One that samples all traces.
+    /// Creates a hub whose client samples all traces.
     pub(crate) fn start() -> Self {
         Self::with(|options| options.traces_sample_rate(1.0))
     }
@@ -54,44 +54,44 @@ impl Sentry {
         }
     }
 
-    /// A config for this hub.
+    /// Returns a configuration for this hub.
     pub(crate) fn config(&self) -> SentryConfig {
         SentryConfig::new().hub(Arc::clone(&self.hub))
     }
 
-    /// What makes runs that tell this hub, and that wait for no retry.
+    /// Returns a builder whose runs report to this hub and retry without back-off.
     pub(crate) fn l0(&self) -> L0Builder {
         l0(self.config())
     }
 
-    /// What was sent since the last call.
+    /// Returns the data sent since the last call.
     pub(crate) fn sent(&self) -> Sent {
         Sent::from(self.transport.fetch_and_clear_envelopes())
     }
 
-    /// The breadcrumbs that were left since the last call, sent or not.
+    /// Returns the breadcrumbs added since the last call, sent or not.
     pub(crate) fn trail(&self) -> Vec<String> {
         let trail = std::mem::take(&mut *self.trail.lock().unwrap());
         trail.iter().map(breadcrumb).collect()
     }
 }
 
-/// What makes runs that tell Sentry by this config, and that wait for no retry.
+/// Returns a builder whose runs report with this configuration and retry without back-off.
 pub(crate) fn l0(config: SentryConfig) -> L0Builder {
     L0::builder()
         .retry(Retry::new().backoff(Backoff::none()))
         .interceptor(SentryInterceptor::new(config))
 }
 
-/// What is said of a source that fails so.
+/// Returns the message of a source that fails with this error.
 pub(crate) fn message(error: impl Into<ScriptedError>) -> String {
     End::failed(&error.into()).message().unwrap().to_owned()
 }
 
-/// Reports a violation of answers with a phrase in one piece.
+/// A rule that reports a phrase within one piece of the answer.
 pub(crate) struct Forbids(&'static str, Violation);
 
-/// What makes a rule that forbids this phrase.
+/// Returns a factory of rules that forbid this phrase.
 pub(crate) fn forbids(
     phrase: &'static str,
     violation: Violation,
@@ -111,16 +111,16 @@ impl Check for Forbids {
     }
 }
 
-/// What was sent, in order.
+/// The sent data, in order.
 pub(crate) struct Sent {
     pub(crate) events: Vec<Event<'static>>,
     pub(crate) transactions: Vec<Transaction<'static>>,
-    /// As it goes over the wire.
+    /// The raw text of the envelopes.
     pub(crate) text: String,
 }
 
 impl Sent {
-    /// The only transaction.
+    /// Returns the only transaction.
     #[track_caller]
     pub(crate) fn transaction(&self) -> &Transaction<'static> {
         let [transaction] = &*self.transactions else {
@@ -129,7 +129,7 @@ impl Sent {
         transaction
     }
 
-    /// The only event.
+    /// Returns the only event.
     #[track_caller]
     pub(crate) fn event(&self) -> &Event<'static> {
         let [event] = &*self.events else {
@@ -138,12 +138,13 @@ impl Sent {
         event
     }
 
-    /// All events, each as its level and its title.
+    /// Returns all events, each as its level and its title.
     pub(crate) fn titles(&self) -> Vec<String> {
         self.events.iter().map(title).collect()
     }
 
-    /// The spans of the only transaction, its own first, each as its operation and its status.
+    /// Returns the spans of the only transaction, each as its operation and its status. The transaction's own span is
+    /// first.
     #[track_caller]
     pub(crate) fn spans(&self) -> Vec<String> {
         let transaction = self.transaction();
@@ -189,7 +190,7 @@ pub(crate) fn trace<'a>(transaction: &'a Transaction<'_>) -> &'a TraceContext {
     }
 }
 
-/// The spans of attempts, in order.
+/// Returns the spans of attempts, in order.
 pub(crate) fn attempts<'a>(transaction: &'a Transaction<'_>) -> Vec<&'a Span> {
     let spans = transaction.spans.iter();
     spans
@@ -204,7 +205,7 @@ pub(crate) fn span<'a>(transaction: &'a Transaction<'_>, op: &str) -> &'a Span {
         .unwrap_or_else(|| panic!("there is no span {op}"))
 }
 
-/// The values of a context, of data and the like, without those that differ from run to run.
+/// Returns the values of a context or of data, without values that differ between runs.
 pub(crate) fn stable(data: &impl serde::Serialize) -> Value {
     let mut data = json!(data);
     let fields = data.as_object_mut().unwrap();
@@ -213,7 +214,7 @@ pub(crate) fn stable(data: &impl serde::Serialize) -> Value {
     data
 }
 
-/// A breadcrumb on one line.
+/// Returns a breadcrumb on one line.
 pub(crate) fn breadcrumb(breadcrumb: &Breadcrumb) -> String {
     let category = breadcrumb.category.as_deref().unwrap_or_default();
     let message = breadcrumb.message.as_deref().unwrap_or_default();
@@ -236,7 +237,7 @@ pub(crate) fn title(event: &Event<'_>) -> String {
     format!("{} {title}", event.level)
 }
 
-/// Tags to compare.
+/// Returns tags in a form that can be compared.
 pub(crate) fn tags(tags: &BTreeMap<String, String>) -> Vec<(&str, &str)> {
     let tags = tags.iter();
     tags.map(|(key, value)| (&**key, &**value)).collect()

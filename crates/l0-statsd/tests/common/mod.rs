@@ -1,11 +1,11 @@
-//! Servers for tests: sockets that keep what they get.
+//! Test servers: sockets that keep what they receive.
 
-#![allow(dead_code, reason = "no test uses all of it")]
+#![allow(dead_code, reason = "each test uses some of it")]
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
-/// Longer than anything takes: a test that would hang fails instead.
+/// Longer than anything takes, so a hanging test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Server(UdpSocket);
@@ -25,10 +25,10 @@ impl Server {
         self.0.local_addr().unwrap().to_string()
     }
 
-    /// What came since the last call.
+    /// Returns what arrived since the last call.
     pub(crate) fn datagrams(&self) -> Vec<String> {
         const END: &str = "end";
-        // The loopback keeps the order: before this comes all that was sent.
+        // The loopback keeps the order: everything sent earlier arrives before this.
         self.0
             .send_to(END.as_bytes(), self.0.local_addr().unwrap())
             .unwrap();

@@ -1,4 +1,4 @@
-//! A subscriber that keeps what it is told.
+//! A subscriber that stores spans and events.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -15,38 +15,39 @@ use tracing_subscriber::registry::LookupSpan;
 
 pub(crate) type Fields = BTreeMap<String, String>;
 
-/// A span, with what is known of it by now.
+/// A span with the data recorded so far.
 #[derive(Debug, Clone)]
 pub(crate) struct Span {
     pub(crate) name: &'static str,
     pub(crate) target: &'static str,
     pub(crate) level: Level,
-    /// Its parent's place among all spans.
+    /// The index of its parent among all spans.
     pub(crate) parent: Option<usize>,
     pub(crate) fields: Fields,
     pub(crate) is_closed: bool,
 }
 
+/// An event.
 #[derive(Debug, Clone)]
-pub(crate) struct Told {
+pub(crate) struct LogEvent {
     pub(crate) level: Level,
     pub(crate) target: &'static str,
-    /// The place of its span.
+    /// The index of its span.
     pub(crate) span: Option<usize>,
     pub(crate) fields: Fields,
 }
 
-impl Told {
+impl LogEvent {
     pub(crate) fn name(&self) -> &str {
         &self.fields["message"]
     }
 }
 
-/// What a subscriber was told. Clones share it.
+/// The spans and events that a subscriber received. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Kept {
     spans: Arc<Mutex<Vec<Span>>>,
-    events: Arc<Mutex<Vec<Told>>>,
+    events: Arc<Mutex<Vec<LogEvent>>>,
 }
 
 impl Kept {
@@ -58,11 +59,11 @@ impl Kept {
         self.spans.lock().unwrap().clone()
     }
 
-    pub(crate) fn events(&self) -> Vec<Told> {
+    pub(crate) fn events(&self) -> Vec<LogEvent> {
         self.events.lock().unwrap().clone()
     }
 
-    /// The span of this name, which is the only one.
+    /// Returns the only span of this name.
     pub(crate) fn only(&self, name: &str) -> Span {
         let spans = self.spans();
         let mut spans = spans.into_iter().filter(|span| span.name == name);
@@ -73,7 +74,7 @@ impl Kept {
     }
 }
 
-/// The place of a span among all.
+/// Returns the index of a span among all spans.
 struct Place(usize);
 
 fn place<S>(context: &Context<'_, S>, id: &Id) -> usize
@@ -129,13 +130,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Kept {
         let mut fields = Fields::new();
         event.record(&mut Visitor(&mut fields));
         let (_, target, level) = of(event.metadata());
-        let told = Told {
+        let event = LogEvent {
             level,
             target,
             span,
             fields,
         };
-        self.events.lock().unwrap().push(told);
+        self.events.lock().unwrap().push(event);
     }
 
     fn on_close(&self, id: Id, context: Context<'_, S>) {
@@ -148,8 +149,8 @@ fn of(metadata: &'static Metadata<'static>) -> (&'static str, &'static str, Leve
     (metadata.name(), metadata.target(), *metadata.level())
 }
 
-/// Adds the model and the provider that the runs of these tests ask.
-pub(crate) fn asked(monitoring: Monitoring) -> Monitoring {
+/// Adds the model and the provider of the runs of these tests.
+pub(crate) fn with_model(monitoring: Monitoring) -> Monitoring {
     monitoring
         .metadata(keys::MODEL, "gpt-4o")
         .metadata(keys::PROVIDER, "openai")
