@@ -1,13 +1,13 @@
-//! Characters: what an answer that ended early may have used, by how long its texts are.
+//! Characters: estimates the usage of answers that ended early from the length of their texts.
 
 use l0_core::{Unfinished, Usage};
 
-/// Estimates the usage of answers that ended early from the characters of what was asked and answered.
+/// Estimates the usage of answers that ended early from the characters of the request and the answer.
 ///
-/// How many characters a token has depends on the model and on the language: about four in English
-/// prose, fewer in code, and one or two in Chinese or Japanese. So this is an estimate, and stands
-/// apart from what providers tell wherever it is shown. Reasoning that a provider does not show is not
-/// in it.
+/// The number of characters per token depends on the model and the language: about four in English
+/// prose, fewer in code, and one or two in Chinese or Japanese. The result is therefore an estimate,
+/// and is always reported separately from the usage that providers report. It does not include
+/// reasoning that a provider hides.
 ///
 /// ```
 /// use l0_core::L0;
@@ -21,12 +21,12 @@ use l0_core::{Unfinished, Usage};
 #[must_use]
 pub struct Characters {
     per_token: f64,
-    /// The longest beginning first.
+    /// Sorted by the length of the prefix, longest first.
     models: Vec<(String, f64)>,
 }
 
 impl Characters {
-    /// Creates an estimate by so many characters for each token. What is not above 0 counts as 1.
+    /// Creates an estimate with this many characters per token. Values that are not above 0 count as 1.
     pub fn per_token(characters: f64) -> Self {
         Self {
             per_token: positive(characters),
@@ -34,16 +34,16 @@ impl Characters {
         }
     }
 
-    /// Sets how many characters a token has of models whose names begin so. Of several beginnings the
-    /// longest counts.
-    pub fn model(mut self, beginning: impl Into<String>, characters: f64) -> Self {
-        self.models.push((beginning.into(), positive(characters)));
+    /// Sets the characters per token for models whose names start with `prefix`. The longest matching
+    /// prefix wins.
+    pub fn model(mut self, prefix: impl Into<String>, characters: f64) -> Self {
+        self.models.push((prefix.into(), positive(characters)));
         self.models
-            .sort_by_key(|(beginning, _)| std::cmp::Reverse(beginning.len()));
+            .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
         self
     }
 
-    /// Returns what an attempt may have used: the output, and the input where it is known.
+    /// Returns the estimated usage of an attempt: its output, and its input if known.
     #[must_use]
     pub fn estimate(&self, attempt: &Unfinished<'_>) -> Usage {
         let names = [attempt.model.response_model, attempt.model.model];
@@ -51,7 +51,7 @@ impl Characters {
         let row = self
             .models
             .iter()
-            .find(|(beginning, _)| names().any(|name| name.starts_with(beginning.as_str())));
+            .find(|(prefix, _)| names().any(|name| name.starts_with(prefix.as_str())));
         let per_token = row.map_or(self.per_token, |(_, per_token)| *per_token);
         let tokens = |characters: u64| (characters as f64 / per_token).ceil() as u64;
         let output = Usage::new().output(tokens(attempt.characters));
@@ -61,7 +61,7 @@ impl Characters {
         }
     }
 
-    /// Returns a function for [`estimate_usage`](l0_core::Builder::estimate_usage).
+    /// Returns a function for [`estimate_usage`](l0_core::builder::Builder::estimate_usage).
     pub fn estimator(self) -> impl Fn(&Unfinished<'_>) -> Option<Usage> + Send + Sync + 'static {
         move |attempt| Some(self.estimate(attempt))
     }

@@ -1,8 +1,9 @@
-//! What the usage of runs costs, from a price list of yours.
+//! The cost of runs, computed from your own price list.
 //!
-//! A [`PriceList`] is read from a file in [LiteLLM's public JSON layout][layout], made by hand, or
-//! both: your own prices over those of the file. No prices come with this crate, since they change
-//! without it; fetch the file when you deploy, and keep it beside your configuration.
+//! A [`PriceList`] is read from a file in [LiteLLM's public JSON layout][layout], built in code, or
+//! both: your own prices take precedence over those of the file. This crate contains no prices, because
+//! they change independently of it. Fetch the file when you deploy, and keep it next to your
+//! configuration.
 //!
 //! ```
 //! use l0_core::{Currency, Money, Price, Priced, Pricing, TokenPrices, Usage};
@@ -21,8 +22,8 @@
 //!     .model("gpt-4o-mini", Price::new(Currency::USD, negotiated))
 //!     .over(PriceList::from_reader(&file[..])?);
 //!
-//! let asked = Priced::model("gpt-4o").response_model("gpt-4o-2024-08-06").provider("openai");
-//! let price = prices.price(&asked).expect("a price");
+//! let model = Priced::model("gpt-4o").response_model("gpt-4o-2024-08-06").provider("openai");
+//! let price = prices.price(&model).expect("a price");
 //! let cost = price.cost(&Usage::new().input(1_000).cached_input(400).output(50));
 //! assert_eq!(cost.expect("a cost").amount.to_string(), "0.0025");
 //!
@@ -30,33 +31,37 @@
 //! # Ok::<(), l0_pricing::PriceListError>(())
 //! ```
 //!
-//! # How a model is found
+//! # Model lookup
 //!
-//! A model that is not found has no price, and its runs no cost: it is never taken for one that costs
-//! nothing. A run knows the provider, the model that was asked for, and perhaps the model that
-//! answered, which is the more exact name of the two. These are tried, in this order, and the first
-//! that is in the list counts:
+//! A model that is not found has no price, and its runs have no cost. It is never treated as free. A
+//! run knows the provider, the requested model, and possibly the model that answered, which has the
+//! more exact name. These names are tried in order, and the first one in the list wins:
 //!
-//! 1. what you gave with [`PriceList::alias`] for the model that answered, then for the one asked for;
-//! 2. the model that answered, as it is, then without what dates it: `gpt-4o-2024-08-06`,
+//! 1. the alias set with [`PriceList::alias`] for the model that answered, then for the requested one;
+//! 2. the model that answered, first as it is, then without its version: `gpt-4o-2024-08-06`,
 //!    `claude-sonnet-4-20250514`, `gemini-2.0-flash-001`, `mistral-large-latest`;
-//! 3. the model that was asked for, in the same two ways.
+//! 3. the requested model, in the same two forms.
 //!
-//! A name is looked for under the provider's prefix, as in `azure/gpt-4o`, and by itself, as in
-//! `gpt-4o`. A known provider must be that of the entry: what OpenAI charges for `gpt-4o` says nothing
-//! of what Azure does. An entry that names no provider fits each. Without a provider, what stands
-//! before a `/` of the name is taken for one, as in `openai/gpt-4o`.
+//! A name is searched with the provider's prefix, as in `azure/gpt-4o`, and without it, as in `gpt-4o`.
+//! A known provider must match that of the entry, because OpenAI and Azure can charge different prices
+//! for `gpt-4o`. An entry without a provider matches every provider. If the provider is unknown, the
+//! part before a `/` in the name counts as the provider, as in `openai/gpt-4o`.
 //!
-//! With several lists, all of this is tried in the upper one first.
+//! With several lists, all of this is tried in the upper list first. Aliases and providers apply to all lists.
 //!
-//! # What a list does not know
+//! # Limitations
 //!
-//! Counts of tokens are all that a cost is computed from. What providers charge for by other
-//! measures (images, seconds of audio, searches, a cache that lives for an hour) is not in it, nor are
-//! taxes and discounts. See the guide on cost and limits.
+//! A cost is computed from token counts only. It does not include other charges of providers (images,
+//! seconds of audio, searches, a cache that lives for an hour), taxes or discounts. See the guide on
+//! cost and limits.
 //!
 //! [layout]: https://github.com/BerriAI/litellm/blob/main/model_prices_and_context_window.json
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//!
+//! # Guide
+//!
+//! In the [guide](https://docs.rs/l0-core/latest/l0_core/guide/) of `l0-core`:
+//!
+//! - [Cost and limits](https://docs.rs/l0-core/latest/l0_core/guide/cost/)
 
 mod characters;
 mod list;

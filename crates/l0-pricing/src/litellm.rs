@@ -1,4 +1,4 @@
-//! LiteLLM's JSON layout: an object of models, of which each has prices under names that say what of.
+//! LiteLLM's JSON layout: an object of models, whose fields name the priced unit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Read};
@@ -7,26 +7,26 @@ use std::sync::Arc;
 use l0_core::{Currency, Money, ParseMoneyError, Price, Tier, TokenPrices};
 use serde_json::{Map, Value};
 
-/// The longest list that is read.
+/// The maximum length of a list.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
 
-/// How a request is served, which providers price apart.
+/// The service tier of a request. Providers price tiers differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum ServiceTier {
-    /// As most requests are.
+    /// The usual tier.
     #[default]
     Standard,
     /// In a batch, some hours later.
     Batch,
     /// Slower, and cheaper.
     Flex,
-    /// Faster, and dearer.
+    /// Faster, and more expensive.
     Priority,
 }
 
 impl ServiceTier {
-    /// What stands after the names of its prices.
+    /// Returns the suffix of the price fields of this tier.
     const fn suffix(self) -> &'static str {
         match self {
             Self::Standard => "",
@@ -37,17 +37,17 @@ impl ServiceTier {
     }
 }
 
-/// Why a price list could not be read.
+/// The reason why a price list could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PriceListError {
     /// Reading failed.
     #[error("the price list could not be read")]
     Read(#[source] io::Error),
-    /// It is longer than 64 MiB.
+    /// The list is longer than 64 MiB.
     #[error("the price list is longer than 64 MiB")]
     TooLong,
-    /// It is not a JSON object of models.
+    /// The list is not a JSON object of models.
     #[error("the price list is not a JSON object of models")]
     NotAList(#[source] serde_json::Error),
 }
@@ -56,25 +56,25 @@ pub enum PriceListError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The model, as the file names it.
+    /// The model, as named in the file.
     pub model: String,
-    /// The field at fault, as the file names it.
+    /// The invalid field, as named in the file.
     pub field: String,
-    /// What is wrong with it.
+    /// The reason.
     pub error: ParseMoneyError,
 }
 
 /// The price of a model.
 #[derive(Clone)]
 pub(crate) struct Entry {
-    /// Whose price it is; absent if it is anybody's.
+    /// The provider to which the price applies. `None` if it applies to every provider.
     pub(crate) provider: Option<String>,
     pub(crate) price: Arc<Price>,
 }
 
 type Models = (HashMap<String, Entry>, Vec<Skipped>);
 
-/// Reads the models of a list, and what of it cannot be used.
+/// Reads the models of a list, and its unusable entries.
 pub(crate) fn read(reader: impl Read, tier: ServiceTier) -> Result<Models, PriceListError> {
     let mut text = Vec::new();
     let mut reader = reader.take(MAX_BYTES + 1);
@@ -100,7 +100,7 @@ pub(crate) fn read(reader: impl Read, tier: ServiceTier) -> Result<Models, Price
                 };
                 all.insert(model, entry);
             }
-            // It is priced by other measures than tokens.
+            // The model is not priced by tokens.
             Ok(None) => {}
             Err((field, error)) => skipped.push(Skipped {
                 model,
@@ -112,10 +112,10 @@ pub(crate) fn read(reader: impl Read, tier: ServiceTier) -> Result<Models, Price
     Ok((all, skipped))
 }
 
-/// The field at fault, and what is wrong with it.
+/// The invalid field and the reason.
 type Fault = (String, ParseMoneyError);
 
-/// Returns the price of a model; absent if its tokens have none.
+/// Returns the price of a model, or `None` if its tokens have no price.
 fn price(fields: &Map<String, Value>, tier: ServiceTier) -> Result<Option<Price>, Fault> {
     if let Some(ranges) = fields.get("tiered_pricing").and_then(Value::as_array) {
         return by_ranges(ranges, tier);
@@ -137,14 +137,14 @@ fn price(fields: &Map<String, Value>, tier: ServiceTier) -> Result<Option<Price>
     Ok(Some(price))
 }
 
-/// Reads the prices of tokens whose names end so. What is not there is that of `base`, if there is one.
+/// Reads the prices of tokens whose fields have this suffix. Missing prices come from `base`, if given.
 fn tokens(
     fields: &Map<String, Value>,
     suffix: &str,
     base: Option<TokenPrices>,
 ) -> Result<Option<TokenPrices>, Fault> {
     let read = |name: &str| amount(fields, &format!("{name}{suffix}"));
-    // What is no chat, such as an embedding, has no output; of all else it must be known.
+    // Models without output, such as embeddings, need no output price. All others do.
     let mode = fields.get("mode").and_then(Value::as_str);
     let has_output = !matches!(mode, Some("embedding" | "rerank" | "moderation"));
     let input = read("input_cost_per_token")?.or(base.map(|base| base.input));
@@ -157,7 +157,7 @@ fn tokens(
     };
     let mut tokens = TokenPrices::new(input, output);
     tokens.cached_input = match read("cache_read_input_token_cost")? {
-        // As it was called at first.
+        // The former name of the field.
         None => read("input_cost_per_token_cache_hit")?,
         price => price,
     };
@@ -171,7 +171,7 @@ fn tokens(
     Ok(Some(tokens))
 }
 
-/// Returns the thresholds that prices of this service tier have, in thousands of tokens.
+/// Returns the thresholds of this service tier's prices, in thousands of tokens.
 fn thresholds(fields: &Map<String, Value>, suffix: &str) -> Vec<u64> {
     let threshold = |name: &String| {
         let (_, rest) = name.split_once("_above_")?;
@@ -184,7 +184,7 @@ fn thresholds(fields: &Map<String, Value>, suffix: &str) -> Vec<u64> {
     all
 }
 
-/// Reads prices that are given by ranges of tokens of input.
+/// Reads prices given by ranges of input tokens.
 fn by_ranges(ranges: &[Value], tier: ServiceTier) -> Result<Option<Price>, Fault> {
     let mut tiers = Vec::new();
     for range in ranges.iter().filter_map(Value::as_object) {
@@ -192,7 +192,7 @@ fn by_ranges(ranges: &[Value], tier: ServiceTier) -> Result<Option<Price>, Fault
         let (Some(from), Some(tokens)) = (from, tokens(range, tier.suffix(), None)?) else {
             return Ok(None);
         };
-        // Thresholds are whole numbers, also where they are written as `32e3`.
+        // Thresholds are whole numbers, even if written as `32e3`.
         tiers.push(Tier::above(from as u64, tokens));
     }
     tiers.sort_unstable_by_key(|tier| tier.above);
@@ -203,7 +203,7 @@ fn by_ranges(ranges: &[Value], tier: ServiceTier) -> Result<Option<Price>, Fault
     Ok(price)
 }
 
-/// Reads an amount; absent if it is not there, or null.
+/// Reads an amount. Returns `None` if it is missing or null.
 fn amount(fields: &Map<String, Value>, name: &str) -> Result<Option<Money>, Fault> {
     let amount = match fields.get(name) {
         None | Some(Value::Null) => return Ok(None),

@@ -1,8 +1,7 @@
-//! The names that providers and their models go by: in the words of runs, in those of a list, and
-//! without what dates them.
+//! Names of providers and models: as runs report them, as price lists spell them, and without versions.
 
-/// A provider in the words of OpenTelemetry's conventions, which sources describe themselves by, and in
-/// those of LiteLLM's list.
+/// The names of providers in OpenTelemetry's conventions, which sources use to describe themselves, and
+/// in LiteLLM's list.
 const PROVIDERS: [(&str, &str); 11] = [
     ("azure.ai.openai", "azure"),
     ("azure.ai.inference", "azure_ai"),
@@ -17,14 +16,14 @@ const PROVIDERS: [(&str, &str); 11] = [
     ("z_ai", "zai"),
 ];
 
-/// Returns what a list calls this provider.
+/// Returns the name of this provider in a price list.
 pub(crate) fn provider(name: &str) -> &str {
     let row = PROVIDERS.iter().find(|(ours, _)| *ours == name);
     row.map_or(name, |(_, theirs)| theirs)
 }
 
-/// Returns whether an entry of this provider is one of that provider's: `vertex_ai-anthropic_models`
-/// and `bedrock_converse` are parts of `vertex_ai` and `bedrock`.
+/// Returns `true` if an entry's provider belongs to this provider: `vertex_ai-anthropic_models` and
+/// `bedrock_converse` belong to `vertex_ai` and `bedrock`.
 pub(crate) fn is_of(entry: &str, provider: &str) -> bool {
     let rest = entry.strip_prefix(provider);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
@@ -33,7 +32,7 @@ pub(crate) fn is_of(entry: &str, provider: &str) -> bool {
         || provider == "cohere" && entry == "cohere_chat"
 }
 
-/// Returns the name without the version that stands at its end, if there is one.
+/// Returns the name without the version at its end, or `None` if it has none.
 pub(crate) fn undated(name: &str) -> Option<&str> {
     let rest = name
         .strip_suffix("-latest")
@@ -44,8 +43,8 @@ pub(crate) fn undated(name: &str) -> Option<&str> {
     rest.filter(|rest| !rest.is_empty())
 }
 
-/// Returns the name without groups of so many digits at its end, each after a `-`, the first after `-`
-/// or `@`.
+/// Returns the name without the groups of digits at its end, which have these lengths. The first group
+/// follows a `-` or `@`, each further one a `-`.
 fn without_digits<'n>(name: &'n str, groups: &[usize]) -> Option<&'n str> {
     let mut rest = name;
     for (index, &digits) in groups.iter().enumerate().rev() {
@@ -70,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_at_the_end_of_names_are_taken_off() {
+    fn versions_at_the_end_of_names_are_removed() {
         for (name, rest) in [
             ("gpt-4o-2024-08-06", Some("gpt-4o")),
             ("claude-sonnet-4-20250514", Some("claude-sonnet-4")),
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_provider_are_its_own() {
+    fn parts_of_a_provider_belong_to_it() {
         for (entry, name, is_its) in [
             ("openai", "openai", true),
             ("vertex_ai-anthropic_models", "vertex_ai", true),

@@ -1,5 +1,5 @@
-//! What LiteLLM computes from its list is what we compute from it, but for differences that have a
-//! reason. Switched on by what `litellm/costs.py` writes.
+//! Costs computed from LiteLLM's list are equal to LiteLLM's own, except for known differences. Runs if
+//! the output of `litellm/costs.py` is available.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 #[derive(Debug, Deserialize)]
-struct Told {
+struct Computed {
     provider: String,
     model: String,
     input: u64,
@@ -23,7 +23,7 @@ struct Told {
 }
 
 #[test]
-fn costs_are_those_of_litellm() {
+fn costs_are_equal_to_those_of_litellm() {
     let (Ok(costs), Ok(prices)) = (
         std::env::var("L0_LITELLM_COSTS"),
         std::env::var("L0_LITELLM_PRICES"),
@@ -38,29 +38,31 @@ fn costs_are_those_of_litellm() {
     assert_eq!(prices.skipped().next(), None);
     let mut verdicts: BTreeMap<&str, u32> = BTreeMap::new();
     for line in BufReader::new(File::open(costs).expect("a file")).lines() {
-        let told: Told = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        let computed: Computed = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let usage = Usage::new()
-            .input(told.input)
-            .cached_input(told.cached)
-            .cache_write_input(told.written)
-            .output(told.output)
-            .reasoning(told.reasoning);
-        let asked = Priced::model(&told.model).provider(&told.provider);
-        let price = prices.price(&asked);
+            .input(computed.input)
+            .cached_input(computed.cached)
+            .cache_write_input(computed.written)
+            .output(computed.output)
+            .reasoning(computed.reasoning);
+        let priced = Priced::model(&computed.model).provider(&computed.provider);
+        let price = prices.price(&priced);
         let ours = price.as_ref().and_then(|price| price.cost(&usage));
         let ours = ours.map(|cost| cost.amount.as_f64());
-        let verdict = match (ours, told.cost) {
+        let verdict = match (ours, computed.cost) {
             (Some(ours), Some(theirs)) if is_same(ours, theirs) => "same",
             (Some(ours), Some(theirs)) => {
                 let price = price.as_ref().expect("a price");
-                told.reason(price, &raw, ours, theirs).unwrap_or_else(|| {
-                    println!("{told:?}: {ours}, by {price:?}");
-                    "different, without a reason"
-                })
+                computed
+                    .reason(price, &raw, ours, theirs)
+                    .unwrap_or_else(|| {
+                        println!("{computed:?}: {ours}, by {price:?}");
+                        "different, without a reason"
+                    })
             }
-            (None, None) => "not known to either",
+            (None, None) => "unknown to both",
             (ours, _) => {
-                println!("{told:?}: {ours:?}");
+                println!("{computed:?}: {ours:?}");
                 "different, without a reason"
             }
         };
@@ -75,8 +77,8 @@ fn is_same(ours: f64, theirs: f64) -> bool {
     (ours - theirs).abs() <= theirs.abs() * 1e-9
 }
 
-impl Told {
-    /// Why LiteLLM computes something else.
+impl Computed {
+    /// Returns the reason why LiteLLM computes another cost, if it is known.
     fn reason(
         &self,
         price: &Price,
@@ -90,13 +92,13 @@ impl Told {
         let at_threshold = price.tiers.iter().any(|tier| tier.above == self.input);
         let half_of_cached = (price.tokens.input * self.cached).as_f64() / 2.0;
         if has("off_peak_pricing") {
-            Some("theirs depends on the time of day")
+            Some("LiteLLM's depends on the time of day")
         } else if at_threshold && self.provider == "x_ai" {
-            Some("theirs has the upper tier of xAI from the threshold on, not above it")
+            Some("LiteLLM applies the upper tier of xAI at the threshold, not above it")
         } else if price.tokens.cached_input.is_none() && is_same(ours - half_of_cached, theirs) {
-            Some("theirs takes half a price for cached tokens of Fireworks without one")
+            Some("LiteLLM uses half a price for cached tokens of Fireworks without one")
         } else if self.model.starts_with("together-ai-") {
-            Some("theirs takes this entry, of a class of models, for a model of that size")
+            Some("LiteLLM uses this entry, of a class of models, for a model of that size")
         } else {
             None
         }

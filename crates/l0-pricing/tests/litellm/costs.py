@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Writes what LiteLLM says that usages of models cost, as JSON lines, and its price list beside.
+"""Writes the costs that LiteLLM computes for usages of models, as JSON lines, and its price list.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install litellm
     /tmp/venv/bin/python costs.py /tmp/costs.jsonl /tmp/prices.json
     L0_LITELLM_COSTS=/tmp/costs.jsonl L0_LITELLM_PRICES=/tmp/prices.json \\
         cargo test -p l0-pricing --test litellm -- --nocapture
 
-`.ci/run full` does the same, with the version of LiteLLM that the differences were explained for.
+`.ci/run full` does the same, with the version of LiteLLM whose differences are explained in the test.
 """
 
 import json
