@@ -1,4 +1,4 @@
-//! What guardrails and drift detection cost per token of 5 bytes, beyond the monitored stream.
+//! Measures guardrails and drift detection per token of 5 bytes, beyond the monitored stream.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench checks

@@ -1,5 +1,6 @@
-//! What it costs to decode a Chat Completions stream from bytes to tokens, beside what an application
-//! does without L0: `eventsource-stream` and `serde_json` into `async-openai`'s type.
+//! Measures decoding a stream from bytes to tokens, for each provider's format. For Chat Completions, also
+//! measures what an application does without L0: `eventsource-stream` and `serde_json` into `async-openai`'s
+//! type.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench decode
@@ -10,65 +11,85 @@ use std::convert::Infallible;
 use std::hint::black_box;
 
 use async_openai::types::chat::CreateChatCompletionStreamResponse;
-use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
+use bytes::Bytes;
+use criterion::{
+    BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main,
+};
 use eventsource_stream::Eventsource;
 use futures_util::{FutureExt, StreamExt, stream};
-use l0_bench::{ANSWER, TOKEN};
+use l0_bench::bodies::{CHAT, FORMATS, Format};
 use l0_core::Token;
-use l0_providers::openai;
+use l0_providers::{Decoder, anthropic, gemini, ollama, openai};
 
-/// How many bytes a read from a socket gives.
+/// The number of bytes that a read returns from a socket with much data.
 const CHUNK: usize = 16 * 1024;
 
-/// An answer as OpenAI sends it, in tokens of [`TOKEN`] bytes.
-fn body() -> Vec<u8> {
-    let mut body = String::new();
-    for text in ANSWER.as_bytes().chunks(TOKEN).cycle().take(20_000) {
-        let text = serde_json::to_string(std::str::from_utf8(text).expect("ASCII"));
-        body.push_str(concat!(
-            r#"data: {"id":"chatcmpl-B9MHDbslfkBeAs8l4bebGdFOJ6PeG","object":"chat.completion.chunk","#,
-            r#""created":1741570283,"model":"gpt-4o-2024-08-06","service_tier":"default","#,
-            r#""system_fingerprint":"fp_fc9f1d7035","choices":[{"index":0,"delta":{"content":"#,
-        ));
-        body.push_str(&text.expect("a string"));
-        body.push_str("},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n");
+/// The number of tokens in a body.
+const TOKENS: usize = 20_000;
+
+/// Returns a body in reads of [`CHUNK`] bytes, or of one event each, as servers send them.
+fn reads(format: Format, small: bool) -> Vec<Bytes> {
+    let events = format.events(TOKENS).map(Bytes::from);
+    if small {
+        return events.collect();
     }
-    body.push_str(
-        "data: {\"id\":\"\",\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":\"m\",",
-    );
-    body.push_str("\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n");
-    body.push_str("data: [DONE]\n\n");
-    body.into_bytes()
+    // Clients return shared slices.
+    let mut body = Bytes::from(Vec::from_iter(events).concat());
+    let reads =
+        std::iter::from_fn(|| (!body.is_empty()).then(|| body.split_to(body.len().min(CHUNK))));
+    reads.collect()
 }
 
-/// Decoding in memory: nothing is ever pending.
+type Body = stream::Iter<std::vec::IntoIter<Result<Bytes, Infallible>>>;
+
+fn source(reads: &[Bytes]) -> Body {
+    stream::iter(Vec::from_iter(reads.iter().cloned().map(Ok)))
+}
+
+fn decoder(format: Format, body: Body) -> Decoder<Body> {
+    match format.name {
+        "responses" => openai::responses::decode(body),
+        "anthropic" => anthropic::decode(body),
+        "gemini" => gemini::decode(body),
+        "ollama" => ollama::decode(body),
+        _ => openai::decode(body),
+    }
+}
+
+/// Decoding in memory is never pending.
 fn now<T>(future: impl Future<Output = T>) -> T {
     future.now_or_never().expect("never pending")
 }
 
 fn decode(criterion: &mut Criterion) {
-    let body = body();
-    // What a client hands out: shared slices.
-    let bytes = bytes::Bytes::from(body);
-    let chunks: Vec<_> = (0..bytes.len().div_ceil(CHUNK))
-        .map(|at| bytes.slice(at * CHUNK..bytes.len().min((at + 1) * CHUNK)))
-        .collect();
-    let source = || stream::iter(chunks.clone().into_iter().map(Ok::<_, Infallible>));
-
     let mut group = criterion.benchmark_group("decode");
-    group.throughput(Throughput::Bytes(bytes.len() as u64));
     group.sampling_mode(SamplingMode::Flat);
-    group.bench_function("l0-providers", |bencher| {
-        bencher.iter(|| {
-            let tokens = openai::decode(source());
-            now(tokens.fold(0, async |length, token| {
-                length + black_box(token.expect("a token")).view().text.len()
-            }))
-        });
-    });
+    for format in FORMATS {
+        for small in [false, true] {
+            let reads = reads(format, small);
+            let length = reads.iter().map(Bytes::len).sum::<usize>();
+            group.throughput(Throughput::Bytes(length as u64));
+            let row = if small {
+                "an event a read"
+            } else {
+                "16 KiB a read"
+            };
+            group.bench_function(BenchmarkId::new(format.name, row), |bencher| {
+                bencher.iter(|| {
+                    let tokens = decoder(format, source(&reads));
+                    now(tokens.fold(0, async |length, token| {
+                        length + black_box(token.expect("a token")).view().text.len()
+                    }))
+                });
+            });
+        }
+    }
+    let reads = reads(CHAT, false);
+    let length = reads.iter().map(Bytes::len).sum::<usize>();
+    group.throughput(Throughput::Bytes(length as u64));
     group.bench_function("eventsource-stream + async-openai", |bencher| {
         bencher.iter(|| {
-            let events = source().eventsource();
+            let events = source(&reads).eventsource();
             let chunks = events.filter_map(async |event| {
                 let data = event.expect("an event").data;
                 (data != "[DONE]").then(|| {

@@ -1,8 +1,7 @@
-//! What `l0-otel` costs: per token, side by side with a call of the SDK's histogram for each one, and
-//! per run.
+//! Measures `l0-otel`: per token, compared with a call of the SDK's histogram for each token, and per run.
 //!
-//! The SDK aggregates and makes spans as it does in an application. What it would export is thrown
-//! away, since that is work for other threads.
+//! The SDK aggregates and creates spans as it does in an application. Its exports are discarded, because
+//! exporting is work for other threads.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench otel
@@ -48,18 +47,18 @@ impl Sdk {
             .tracer(self.tracers.tracer_with_scope(l0_otel::scope()))
     }
 
-    /// The histogram of gaps, as the interceptor makes it.
+    /// Creates the histogram of gaps, as the interceptor does.
     fn histogram(&self) -> Histogram<f64> {
         let bounds = (0..14).map(|power| 0.01 * f64::from(1 << power));
         self.meters
-            .meter("by hand")
+            .meter("manual")
             .f64_histogram("gaps")
             .with_boundaries(bounds.collect())
             .build()
     }
 }
 
-/// As many as the interceptor gives each gap.
+/// Returns as many attributes as the interceptor adds to each gap.
 fn attributes() -> [KeyValue; 3] {
     [
         KeyValue::new("gen_ai.operation.name", "chat"),
@@ -80,7 +79,7 @@ fn run(l0: &L0, tokens: u64) {
     drain(Box::pin(run.start()));
 }
 
-/// A call of the SDK, by itself.
+/// Measures a call of the SDK alone.
 fn record(criterion: &mut Criterion) {
     let sdk = Sdk::new();
     let (histogram, attributes) = (sdk.histogram(), attributes());
@@ -92,7 +91,7 @@ fn record(criterion: &mut Criterion) {
 fn per_token(criterion: &mut Criterion) {
     let sdk = Sdk::new();
     let (histogram, attributes) = (sdk.histogram(), attributes());
-    let by_hand = observe_fn(move |_, event| {
+    let manual = observe_fn(move |_, event| {
         if let Event::Token { gap: Some(gap), .. } = event {
             histogram.record(gap.as_secs_f64(), &attributes);
         }
@@ -101,7 +100,7 @@ fn per_token(criterion: &mut Criterion) {
         ("monitored", monitored()),
         (
             "a call of the SDK's histogram",
-            monitored().interceptor(by_hand),
+            monitored().interceptor(manual),
         ),
         ("l0-otel", monitored().interceptor(sdk.builder().build())),
         (
@@ -122,7 +121,7 @@ fn per_token(criterion: &mut Criterion) {
     }
 }
 
-/// A run of one token: all but the gaps.
+/// Measures a run of one token: everything except the gaps.
 fn per_run(criterion: &mut Criterion) {
     let sdk = Sdk::new();
     let configurations = [

@@ -1,12 +1,11 @@
-//! What `l0-otel` costs live runs: bytes for each, and how long the polls of a long one take.
+//! Measures the cost of `l0-otel` for live runs: bytes per run, and the poll times of a long run.
 //!
-//! Criterion measures one thing again and again; here each run is measured once, so this prints its own
-//! tables.
+//! Criterion repeats each measurement. Here each run is measured once, so this bench prints its own tables.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench otel_runs
 //! ```
-#![allow(clippy::print_stdout, reason = "the tables")]
+#![allow(clippy::print_stdout, reason = "prints tables")]
 
 mod common;
 
@@ -20,16 +19,16 @@ use allocation_counter::measure;
 use common::Discard;
 use futures_core::Stream;
 use l0_bench::{ANSWER, Tokens};
-use l0_core::{L0, L0Builder, Monitoring, Retry, Run, keys};
-use l0_otel::{Content, OtelBuilder, OtelInterceptor};
+use l0_core::{Content, L0, L0Builder, Monitoring, Retry, Run, keys};
+use l0_otel::{OtelBuilder, OtelInterceptor};
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 
-/// The tokens of a long run.
+/// The number of tokens in a long run.
 const TOKENS: u64 = 100_000;
-/// How many long runs are measured.
+/// The number of long runs.
 const RUNS: usize = 500;
 
 type Live = Pin<Box<Run<'static, &'static str, io::Error>>>;
@@ -73,7 +72,7 @@ fn start(l0: &L0, tokens: u64) -> Live {
     Box::pin(l0.stream(source).start())
 }
 
-/// Polls once, and returns how long it took and whether something came.
+/// Polls once, and returns the duration of the poll and whether an item was ready.
 fn poll(run: &mut Live) -> (Duration, bool) {
     let mut cx = Context::from_waker(Waker::noop());
     let start = Instant::now();
@@ -84,7 +83,7 @@ fn poll(run: &mut Live) -> (Duration, bool) {
     (took, item)
 }
 
-/// What the allocator gave for one run that has read so many tokens, in bytes.
+/// Returns the bytes allocated for one run that has read this many tokens.
 fn bytes_per_run(l0: &L0, tokens: u64) -> i64 {
     const LIVE: usize = 200;
     let mut runs = Vec::new();
@@ -100,11 +99,11 @@ fn bytes_per_run(l0: &L0, tokens: u64) -> i64 {
         });
         measured.bytes_current
     };
-    bytes(1); // what is shared is made for the first one
+    bytes(1); // the first run creates what is shared
     bytes(LIVE) / LIVE as i64
 }
 
-/// Of many long runs: the time of a token, the longest poll before the last, and the last.
+/// Measures many long runs: the time of a token, the longest poll before the last, and the last poll.
 fn polls(l0: &L0) -> [Vec<f64>; 3] {
     let mut all = [const { Vec::new() }; 3];
     for _ in 0..RUNS {
@@ -131,7 +130,7 @@ fn polls(l0: &L0) -> [Vec<f64>; 3] {
 }
 
 fn main() {
-    println!("Bytes per live run, that of its place in a list included.\n");
+    println!("Bytes per live run, including its place in a list.\n");
     println!("| configuration | after 20 tokens | after 20,000 |\n|---|--:|--:|");
     for (name, l0) in configurations() {
         let [few, many] = [20, 20_000].map(|tokens| bytes_per_run(&l0, tokens));

@@ -1,8 +1,8 @@
-//! What it costs to count a run, and to write the metrics out, side by side with the `prometheus`
-//! crate's vectors by hand and with `metrics` and its exporter.
+//! Measures counting a run and writing the metrics, compared with the `prometheus` crate's vectors and with
+//! `metrics` and its exporter.
 //!
-//! The others count the guide's 14 metrics; `l0-prometheus` counts all that it has, the histogram of
-//! gaps among them.
+//! The others count the guide's 14 metrics; `l0-prometheus` counts all of its metrics, including the histogram
+//! of gaps.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench prometheus
@@ -22,12 +22,12 @@ use l0_core::{
 use l0_prometheus::{Collector, Labels};
 use prometheus::core::Collector as _;
 
-/// A run of 150 tokens without anything out of the ordinary.
+/// Returns a plain run of 150 tokens.
 fn plain() -> Telemetry {
     let mut random = fastrand::Rng::with_seed(1);
     let mut gaps = Distribution::new();
     for _ in 1..150 {
-        // Most are close to 12 ms, some far above.
+        // Most gaps are close to 12 ms, some far above.
         let nanos = 6e6 - 6e6 * (1.0 - random.f64()).ln();
         gaps.record(Duration::from_nanos(nanos as u64));
     }
@@ -41,7 +41,7 @@ fn plain() -> Telemetry {
     telemetry
 }
 
-/// The same with retries, errors of two types and violations of three rules.
+/// Returns the same run with retries, errors of two types and violations of three rules.
 fn eventful() -> Telemetry {
     let mut monitor = Monitor::new(Monitoring::new());
     monitor.start();
@@ -70,7 +70,7 @@ fn eventful() -> Telemetry {
     telemetry
 }
 
-/// Names of models, so many.
+/// Returns this many names of models.
 fn models(count: usize) -> Vec<String> {
     (0..count)
         .map(|index| format!("model-{index:05}"))
@@ -88,7 +88,7 @@ fn collector() -> Collector {
         .expect("valid")
 }
 
-/// Calls something with one label set after another, in an order that caches cannot foresee.
+/// Yields label sets in an order that caches cannot predict.
 fn spread(count: usize) -> impl FnMut() -> usize {
     let mut random = fastrand::Rng::with_seed(2);
     move || random.usize(..count)
@@ -118,17 +118,17 @@ fn record(criterion: &mut Criterion) {
         let known: Vec<_> = models.iter().map(|model| labels(model)).collect();
         let collector = collector();
         let mut next = spread(sets);
-        group.bench_function(BenchmarkId::new("l0, labels given", sets), |bencher| {
+        group.bench_function(BenchmarkId::new("l0, labels passed", sets), |bencher| {
             bencher.iter(|| collector.record(black_box(telemetry), &known[next()]));
         });
-        group.bench_function(BenchmarkId::new("l0, labels made", sets), |bencher| {
+        group.bench_function(BenchmarkId::new("l0, labels built", sets), |bencher| {
             bencher.iter(|| collector.record(black_box(telemetry), &labels(&models[next()])));
         });
     }
     group.finish();
 }
 
-/// Beyond the limit, every look-up is one of an unknown label set.
+/// Beyond the limit, every look-up is of an unknown label set.
 fn overflow(criterion: &mut Criterion) {
     let collector = Collector::builder().max_series(100).build().expect("valid");
     let telemetry = plain();
@@ -137,7 +137,7 @@ fn overflow(criterion: &mut Criterion) {
         collector.record(&telemetry, &labels(model));
     }
     let mut next = spread(models.len());
-    criterion.bench_function("record/l0, labels made, beyond the limit", |bencher| {
+    criterion.bench_function("record/l0, labels built, beyond the limit", |bencher| {
         bencher.iter(|| collector.record(black_box(&telemetry), &labels(&models[next()])));
     });
 }
@@ -146,11 +146,11 @@ fn by_others(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record");
     let runs = [("plain", plain()), ("eventful", eventful())];
     for (name, telemetry) in &runs {
-        let by_hand = by_hand::Vectors::new();
-        let resolved = by_hand.resolve("gpt-4", "/chat");
+        let manual = manual::Vectors::new();
+        let resolved = manual.resolve("gpt-4", "/chat");
         group.bench_function(
             BenchmarkId::new("prometheus, labels resolved", name),
-            |bencher| bencher.iter(|| by_hand.record_resolved(&resolved, black_box(telemetry))),
+            |bencher| bencher.iter(|| manual.record_resolved(&resolved, black_box(telemetry))),
         );
         let facade = facade::Facade::new();
         let resolved = facade.resolve("gpt-4", "/chat");
@@ -162,16 +162,16 @@ fn by_others(criterion: &mut Criterion) {
     for sets in [1, 10_000] {
         let models = models(sets);
         let telemetry = &runs[0].1;
-        let by_hand = by_hand::Vectors::new();
+        let manual = manual::Vectors::new();
         let mut next = spread(sets);
         group.bench_function(
-            BenchmarkId::new("prometheus, labels given", sets),
+            BenchmarkId::new("prometheus, labels passed", sets),
             |bencher| {
-                bencher.iter(|| by_hand.record(black_box(telemetry), &models[next()], "/chat"));
+                bencher.iter(|| manual.record(black_box(telemetry), &models[next()], "/chat"));
             },
         );
         let facade = facade::Facade::new();
-        group.bench_function(BenchmarkId::new("metrics, labels made", sets), |bencher| {
+        group.bench_function(BenchmarkId::new("metrics, labels built", sets), |bencher| {
             bencher.iter(|| facade.record(black_box(telemetry), &models[next()], "/chat"));
         });
     }
@@ -183,11 +183,10 @@ fn expose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("expose");
     group.sample_size(20);
     let telemetry = eventful();
-    let (collector, by_hand, facade) =
-        (collector(), by_hand::Vectors::new(), facade::Facade::new());
+    let (collector, manual, facade) = (collector(), manual::Vectors::new(), facade::Facade::new());
     for model in models(SETS) {
         collector.record(&telemetry, &labels(&model));
-        by_hand.record(&telemetry, &model, "/chat");
+        manual.record(&telemetry, &model, "/chat");
         facade.record(&telemetry, &model, "/chat");
     }
     let lines = |text: &str| format!("{SETS} label sets, {} lines", text.lines().count());
@@ -199,12 +198,12 @@ fn expose(criterion: &mut Criterion) {
     group.bench_function(
         BenchmarkId::new("l0, through the prometheus crate", lines(&text)),
         |bencher| {
-            bencher.iter(|| by_hand::encode(&collector.collect()));
+            bencher.iter(|| manual::encode(&collector.collect()));
         },
     );
-    let text = by_hand.expose();
+    let text = manual.expose();
     group.bench_function(BenchmarkId::new("prometheus", lines(&text)), |bencher| {
-        bencher.iter(|| by_hand.expose());
+        bencher.iter(|| manual.expose());
     });
     let text = facade.expose();
     group.bench_function(BenchmarkId::new("metrics", lines(&text)), |bencher| {
@@ -213,7 +212,7 @@ fn expose(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long recording takes at worst while a scraper scrapes without a pause.
+/// Measures the longest recording time while a scraper scrapes without a pause.
 fn tail(_: &mut Criterion) {
     const RECORDS: usize = 1_000_000;
     const SETS: usize = 1_000;
@@ -260,7 +259,7 @@ fn tail(_: &mut Criterion) {
 }
 
 /// The guide's metrics with the vectors of the `prometheus` crate.
-mod by_hand {
+mod manual {
     use l0_core::Telemetry;
     use prometheus::proto::MetricFamily;
     use prometheus::{
@@ -441,7 +440,7 @@ mod facade {
     use super::{DURATION, SEVERITIES, TTFT};
 
     static METADATA: Metadata<'static> = Metadata::new("bench", Level::INFO, None);
-    /// A histogram keeps each value until the exporter's upkeep, which someone must call.
+    /// A histogram keeps each value until the exporter's upkeep runs, which the application must call.
     const UPKEEP: u64 = 1_000;
 
     pub(crate) struct Facade {

@@ -1,5 +1,5 @@
-//! What it costs to read JSON Lines back and to profile them, beside `serde_json` alone reading the
-//! same lines into the same struct.
+//! Measures reading JSON Lines back and profiling them, compared with `serde_json` alone reading the same lines
+//! into the same struct.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench report
@@ -10,7 +10,7 @@ use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_
 use fastrand::Rng;
 use l0_core::Telemetry;
 use l0_export::json::{read_lines, write_line};
-use l0_export::profile::Profile;
+use l0_report::{Profile, Reader, Summary};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -23,7 +23,7 @@ fn report(criterion: &mut Criterion) {
     let mut lines = Vec::new();
     for number in 0..20_000 {
         let telemetry = l0_bench::telemetry(&mut rng, number);
-        write_line(&mut lines, &telemetry).expect("memory takes it");
+        write_line(&mut lines, &telemetry).expect("writing to memory succeeds");
     }
 
     let mut group = criterion.benchmark_group("report");
@@ -57,6 +57,13 @@ fn report(criterion: &mut Criterion) {
                 profile.add(&telemetry.expect("a line"));
             }
             profile
+        });
+    });
+    group.bench_function("Reader and summary by model, over all cores", |bencher| {
+        bencher.iter(|| {
+            let mut summary = Summary::new(Profile::new().group_by("model"));
+            Reader::new().read(&lines[..], &mut |run| summary.add(run));
+            summary
         });
     });
     group.finish();

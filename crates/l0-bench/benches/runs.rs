@@ -1,8 +1,8 @@
-//! What a run costs from its start to its end, with each adapter.
+//! Measures a run from its start to its end, with each adapter.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench runs
-//! $ cargo run -q -p l0-bench --example table -- runs
+//! $ docs/performance.py --print runs
 //! ```
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -38,7 +38,7 @@ fn on() -> L0Builder {
         .retry(Retry::none())
 }
 
-/// With every run traced.
+/// Traces every run.
 fn sentry() -> SentryInterceptor {
     let options = ClientOptions::new()
         .dsn("https://public@sentry.invalid/1")
@@ -48,7 +48,7 @@ fn sentry() -> SentryInterceptor {
     SentryInterceptor::new(SentryConfig::new().hub(Arc::new(hub)))
 }
 
-/// With every run traced, and all of its gaps in a histogram.
+/// Traces every run, and records all of its gaps in a histogram.
 fn otel(meters: &SdkMeterProvider, tracers: &SdkTracerProvider) -> OtelInterceptor {
     OtelInterceptor::builder()
         .meter(meters.meter_with_scope(l0_otel::scope()))
@@ -57,13 +57,13 @@ fn otel(meters: &SdkMeterProvider, tracers: &SdkTracerProvider) -> OtelIntercept
 }
 
 fn runs(criterion: &mut Criterion) {
-    // Somebody has to listen, or sending fails, which is cheaper.
+    // Sending fails without a listener, which is cheaper.
     let listener = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address").to_string();
     let statsd = StatsdInterceptor::builder(address).build().expect("valid");
     let collector = Collector::builder().build().expect("valid");
     let prometheus = collector.label_keys(["model"]).expect("valid");
-    // Its receiver is gone: a run pays for the hand-over, and nobody keeps what is handed over.
+    // The receiver is dropped: a run pays for sending to the queue, and nothing is kept.
     let (queue, receiver) = l0_export::queue(1_024);
     drop(receiver);
     let nothing = observe_fn(|_, event| {
@@ -75,7 +75,7 @@ fn runs(criterion: &mut Criterion) {
             ..
         } = event
         {
-            json::write_line(&mut io::sink(), telemetry).expect("it is written");
+            json::write_line(&mut io::sink(), telemetry).expect("writing to a sink succeeds");
         }
     });
 
@@ -120,7 +120,7 @@ fn runs(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// What a run's parts cost alone.
+/// Measures the parts of a run alone.
 fn parts(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("parts");
     group.bench_function("monitor with a session id", |bencher| {
@@ -154,7 +154,7 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .measurement_time(Duration::from_secs(1))
         .without_plots();
     targets = runs, parts
 }

@@ -1,12 +1,11 @@
-//! What happens as runs live side by side: bytes per run, and time per token as their number grows.
+//! Measures many concurrent runs: bytes per run, and time per token as their number grows.
 //!
-//! Criterion measures one thing again and again; here the whole is measured once, so this prints its
-//! own table.
+//! Criterion repeats each measurement. Here everything is measured once, so this bench prints its own table.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench scale
 //! ```
-#![allow(clippy::print_stdout, reason = "the table")]
+#![allow(clippy::print_stdout, reason = "prints a table")]
 
 use std::hint::black_box;
 use std::io;
@@ -23,9 +22,9 @@ use l0_guardrails::{Drift, Guardrails, Json, Markdown, ZeroOutput};
 use l0_prometheus::Collector;
 use tokio::runtime::Builder;
 
-/// So many tokens that no run ends.
+/// More tokens than any run reads.
 const ENDLESS: u64 = u64::MAX;
-/// How many tokens are taken in all, whatever the number of runs.
+/// The total number of tokens taken, for any number of runs.
 const TOKENS: u64 = 4_000_000;
 
 fn on() -> L0Builder {
@@ -61,7 +60,7 @@ fn configurations() -> [(&'static str, L0Builder); 4] {
     ]
 }
 
-/// Something that gives tokens for ever.
+/// An endless source of tokens.
 trait Tokens {
     fn next(&mut self);
 }
@@ -78,7 +77,7 @@ impl<S: Stream + Unpin> Tokens for S {
     }
 }
 
-/// Runs under way: some tokens were taken from each.
+/// Starts runs, and takes some tokens from each.
 fn live(l0: &L0, runs: usize) -> Vec<Run<'static, &'static str, io::Error>> {
     let endless = |_| async { io::Result::Ok(source(ANSWER, ENDLESS)) };
     let start = |_| {
@@ -91,7 +90,7 @@ fn live(l0: &L0, runs: usize) -> Vec<Run<'static, &'static str, io::Error>> {
     (0..runs).map(start).collect()
 }
 
-/// Takes tokens from one after another, and says how many ns one took.
+/// Takes tokens from one after another, and returns the time of one token in ns.
 fn take(streams: &mut [impl Tokens], tokens: u64) -> f64 {
     let rounds = tokens / streams.len() as u64;
     let start = Instant::now();
@@ -103,12 +102,12 @@ fn take(streams: &mut [impl Tokens], tokens: u64) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / (rounds * streams.len() as u64) as f64
 }
 
-/// What the allocator gave for one run, in bytes, without what all runs share.
+/// Returns the bytes allocated for one run, without what all runs share.
 fn bytes_per_run(l0: &L0) -> i64 {
     const RUNS: usize = 1_000;
     let mut runs = Vec::new();
     let mut bytes = |count| measure(|| runs.push(live(l0, count))).bytes_current;
-    bytes(1); // what is shared is made for the first one
+    bytes(1); // the first run creates what is shared
     bytes(RUNS) / RUNS as i64
 }
 
@@ -117,13 +116,13 @@ fn main() {
     let runtime = runtime.expect("a runtime");
     let _entered = runtime.enter(); // for the timers of timeouts
 
-    println!("Bytes per live run, those of its source (48) and its place in a list included.\n");
+    println!("Bytes per live run, including its source (48) and its place in a list.\n");
     println!("| configuration | bytes |\n|---|--:|");
     for (name, builder) in configurations() {
         println!("| {name} | {} |", bytes_per_run(&builder.build()));
     }
 
-    println!("\nTime per token (ns), one thread that polls one live run after another.\n");
+    println!("\nTime per token (ns), one thread polling one live run after another.\n");
     println!("| configuration | 1 | 100 | 10,000 | 100,000 |\n|---|--:|--:|--:|--:|");
     let counts = [1, 100, 10_000, 100_000];
     let row = |name: &str, nanos: [f64; 4]| {

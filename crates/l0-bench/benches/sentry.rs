@@ -1,7 +1,7 @@
-//! What it costs to tell Sentry of runs without errors, in all and per token, and what a token
-//! costs while Sentry's ingest does not answer.
+//! Measures reporting runs without errors to Sentry, per run and per token, and a token while Sentry's ingest
+//! does not answer.
 //!
-//! The client is a real one; its transport drops what it is given.
+//! The client is a real one; its transport discards everything.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench sentry
@@ -28,8 +28,8 @@ use l0_core::{L0, L0Builder, Monitoring, Run, keys};
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::{Breadcrumb, ClientOptions, Envelope, Hub, Transport};
 
-/// Hands envelopes to a queue that nobody empties, and drops those for which there is no room, as
-/// the transports of the `sentry` crate do while the ingest does not answer.
+/// Sends envelopes to a queue that is never read, and drops those that do not fit, as the transports of the
+/// `sentry` crate do while the ingest does not answer.
 struct Stuck(SyncSender<Envelope>);
 
 impl Transport for Stuck {
@@ -46,7 +46,7 @@ fn hub(transport: impl Transport, traces: f32) -> Arc<Hub> {
     Arc::new(Hub::new(Some(Arc::new(options.into())), Arc::default()))
 }
 
-/// A scope with as many breadcrumbs as it takes.
+/// Fills a scope with as many breadcrumbs as it keeps.
 fn full(hub: &Hub) {
     for number in 0..100 {
         hub.add_breadcrumb(Breadcrumb {
@@ -61,7 +61,7 @@ fn plain() -> L0Builder {
     L0::builder().monitoring(Monitoring::new())
 }
 
-fn told(config: SentryConfig) -> L0 {
+fn reported(config: SentryConfig) -> L0 {
     plain().interceptor(SentryInterceptor::new(config)).build()
 }
 
@@ -72,7 +72,7 @@ fn start(l0: &L0, tokens: u64) -> Run<'static, &'static str, io::Error> {
         .start()
 }
 
-/// A run of one token, without errors, from its start to its end.
+/// Measures a run of one token, without errors, from its start to its end.
 fn per_run(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("run");
     let crowded = hub(Discard, 1.0);
@@ -82,14 +82,14 @@ fn per_run(criterion: &mut Criterion) {
         ("without sentry", plain().build()),
         (
             "no client",
-            told(config(Arc::new(Hub::new(None, Arc::default())))),
+            reported(config(Arc::new(Hub::new(None, Arc::default())))),
         ),
-        ("traced", told(config(hub(Discard, 1.0)))),
-        ("traced, the host's scope full", told(config(crowded))),
-        ("not sampled", told(config(hub(Discard, 0.0)))),
+        ("traced", reported(config(hub(Discard, 1.0)))),
+        ("traced, the host's scope full", reported(config(crowded))),
+        ("not sampled", reported(config(hub(Discard, 0.0)))),
         (
             "no tracing",
-            told(config(hub(Discard, 1.0)).enable_tracing(false)),
+            reported(config(hub(Discard, 1.0)).enable_tracing(false)),
         ),
     ] {
         group.bench_function(name, |bencher| {
@@ -109,10 +109,10 @@ fn per_token(criterion: &mut Criterion) {
     let config = || SentryConfig::new().hub(hub(Discard, 1.0));
     for (name, l0) in [
         ("without sentry", plain().build()),
-        ("breadcrumbs off", told(config())),
+        ("breadcrumbs off", reported(config())),
         (
             "breadcrumbs on",
-            told(config().breadcrumbs_for_tokens(true)),
+            reported(config().breadcrumbs_for_tokens(true)),
         ),
     ] {
         group.bench_function(BenchmarkId::new(name, TOKENS), |bencher| {
@@ -122,18 +122,18 @@ fn per_token(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// How long a token takes at worst, with and without an ingest that does not answer.
+/// Measures the longest time of a token, with and without an ingest that does not answer.
 fn tail(_: &mut Criterion) {
     const RUNS: usize = 5_000;
     const TOKENS: u64 = 200;
-    // Kept: without it the queue would be closed, not full.
+    // Kept, because dropping it would close the queue instead of filling it.
     let (queue, kept) = sync_channel(30);
-    let stuck = told(SentryConfig::new().hub(hub(Stuck(queue), 1.0)));
+    let stuck = reported(SentryConfig::new().hub(hub(Stuck(queue), 1.0)));
     let cases = [("without sentry", plain().build()), ("ingest stuck", stuck)];
     let mut nanos = [Vec::new(), Vec::new()];
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..RUNS {
-        // In turns, so that whatever else the machine does meets both.
+        // In turns, so other load on the machine affects both.
         for ((_, l0), nanos) in cases.iter().zip(&mut nanos) {
             let mut run = start(l0, TOKENS);
             for _ in 0..TOKENS {

@@ -1,12 +1,11 @@
-//! What a token costs: bare, through L0 in each of its configurations, and counted by hand with what
-//! people would use otherwise.
+//! Measures a token: bare, through L0 in each of its configurations, and counted directly with other crates.
 //!
-//! All rows poll the same boxed source to its end. Those of the others do what `on` does and no
-//! more: the time to the first token, a histogram of the gaps, and a count of the tokens.
+//! All rows poll the same boxed source to its end. The rows of other crates measure what `on` does and no more:
+//! the time to first token, a histogram of the gaps, and a count of the tokens.
 //!
 //! ```console
 //! $ cargo bench -p l0-bench --bench tokens
-//! $ cargo run -q -p l0-bench --example table -- tokens
+//! $ docs/performance.py --print tokens
 //! ```
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
@@ -31,7 +30,7 @@ use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::fmt;
 
-const LENGTHS: [u64; 3] = [2_000, 20_000, 1_000_000];
+const LENGTHS: [u64; 2] = [20_000, 1_000_000];
 
 fn on() -> L0Builder {
     L0::builder()
@@ -54,7 +53,7 @@ fn timeouts() -> Timeouts {
         .total(60 * minute)
 }
 
-/// Everything that core has, and an adapter.
+/// All parts of core, and an adapter.
 fn full_stack(guardrails: Checks) -> L0Builder {
     let collector = Collector::builder().build().expect("valid");
     on().guardrails(guardrails)
@@ -87,8 +86,9 @@ fn configurations() -> Vec<(&'static str, L0Builder)> {
     ]
 }
 
-/// Polls a bare source, and takes three numbers of it by hand, in seconds where they are times.
-fn by_hand(tokens: u64, first: impl Fn(f64), gap: impl Fn(f64), count: impl Fn()) {
+/// Polls a bare source, and passes on the time to first token and the gaps, in seconds, and the number of
+/// tokens.
+fn manual(tokens: u64, first: impl Fn(f64), gap: impl Fn(f64), count: impl Fn()) {
     let mut last = Instant::now();
     let mut seen = false;
     drain_with(source(ANSWER, tokens), || {
@@ -105,7 +105,7 @@ fn by_hand(tokens: u64, first: impl Fn(f64), gap: impl Fn(f64), count: impl Fn()
     });
 }
 
-/// What a run of so many tokens is counted by.
+/// Counts a run of this many tokens.
 type Peer = Box<dyn Fn(u64)>;
 
 const FIRST: &str = "time_to_first_token_seconds";
@@ -117,7 +117,7 @@ const BOUNDS: [f64; 11] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// With handles that are resolved before the run, as fast as the crate goes.
+/// Resolves handles before the run, the fastest use of the crate.
 fn prometheus() -> Peer {
     let histogram = |name: &str| {
         let options = HistogramOpts::new(name, name).buckets(BOUNDS.to_vec());
@@ -128,7 +128,7 @@ fn prometheus() -> Peer {
     let count = IntCounterVec::new(Opts::new(TOKENS, TOKENS), &[MODEL[0].0]).expect("valid");
     let count = count.with_label_values(&[MODEL[0].1]);
     Box::new(move |tokens| {
-        by_hand(
+        manual(
             tokens,
             |value| first.observe(value),
             |value| gap.observe(value),
@@ -137,8 +137,8 @@ fn prometheus() -> Peer {
     })
 }
 
-/// With handles that are resolved before the run, as fast as the crate goes. What it put aside is
-/// counted at the end of each run, as its own task does every few seconds.
+/// Resolves handles before the run, the fastest use of the crate. Its upkeep runs at the end of each run, as
+/// its own task does every few seconds.
 fn metrics() -> Peer {
     let recorder = PrometheusBuilder::new()
         .set_buckets(&BOUNDS)
@@ -152,7 +152,7 @@ fn metrics() -> Peer {
         )
     });
     Box::new(move |tokens| {
-        by_hand(
+        manual(
             tokens,
             |value| first.record(value),
             |value| gap.record(value),
@@ -162,7 +162,7 @@ fn metrics() -> Peer {
     })
 }
 
-/// Its interface resolves attributes with every call.
+/// Its API resolves attributes with every call.
 fn opentelemetry() -> Peer {
     let exporter = InMemoryMetricExporter::default();
     let reader = PeriodicReader::builder(exporter)
@@ -178,9 +178,9 @@ fn opentelemetry() -> Peer {
     let count = meter.u64_counter(TOKENS).build();
     let attributes = MODEL.map(|(key, value)| KeyValue::new(key, value));
     Box::new(move |tokens| {
-        // Kept with the instruments: without it they count nothing.
+        // Kept with the instruments, which count nothing without it.
         let _ = &provider;
-        by_hand(
+        manual(
             tokens,
             |value| first.record(value, &attributes),
             |value| gap.record(value, &attributes),
@@ -189,13 +189,13 @@ fn opentelemetry() -> Peer {
     })
 }
 
-/// One event per token, written as a line of text to nowhere.
+/// Writes one event per token as a line of text to a sink.
 fn tracing() -> Peer {
     let subscriber = fmt().with_writer(io::sink).finish();
     let dispatch = tracing::Dispatch::new(subscriber);
     Box::new(move |tokens| {
         tracing::dispatcher::with_default(&dispatch, || {
-            by_hand(
+            manual(
                 tokens,
                 |seconds| tracing::info!(seconds, "first token"),
                 |seconds| tracing::info!(seconds, "token"),
@@ -253,10 +253,10 @@ fn tokens(criterion: &mut Criterion) {
         }
 
         for (name, peer) in [
-            ("prometheus by hand", prometheus()),
-            ("metrics by hand", metrics()),
-            ("opentelemetry by hand", opentelemetry()),
-            ("tracing by hand", tracing()),
+            ("prometheus alone", prometheus()),
+            ("metrics alone", metrics()),
+            ("opentelemetry alone", opentelemetry()),
+            ("tracing alone", tracing()),
         ] {
             row(name, &|| peer(tokens));
         }
@@ -264,7 +264,7 @@ fn tokens(criterion: &mut Criterion) {
     }
 }
 
-/// What gives this source at its only attempt.
+/// Returns a factory that yields this source for its only attempt.
 fn once(
     source: fn(&'static str, u64) -> Source,
     tokens: u64,
@@ -277,7 +277,7 @@ criterion_group! {
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
+        .measurement_time(Duration::from_secs(1))
         .without_plots();
     targets = tokens
 }

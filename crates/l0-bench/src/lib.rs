@@ -1,5 +1,5 @@
-//! What the benches share: a source that costs next to nothing, a way to drain a stream, and
-//! telemetry of plausible runs.
+//! Shared parts of the benches: a source that costs almost nothing, functions that drain a stream, telemetry of
+//! plausible runs, and bodies as providers send them.
 
 use std::hint::black_box;
 use std::io;
@@ -9,7 +9,12 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use futures_core::Stream;
-use l0_core::{Distribution, Network, Outcome, Telemetry, Timestamp};
+use l0_core::testing::ScriptedError;
+use l0_core::{
+    Cause, Distribution, End, ErrorRecord, Failure, Network, Telemetry, TimeoutKind, Timestamp,
+};
+
+pub mod bodies;
 
 /// An answer in Markdown with some JSON in it, plain ASCII.
 pub const ANSWER: &str = "## How a stream works\n\nA token stream sends an answer piece by piece. \
@@ -21,14 +26,14 @@ pub const ANSWER: &str = "## How a stream works\n\nA token stream sends an answe
     connection breaks, a client that can ask again should do so, and should tell its reader that \
     what was shown so far is void.\n\n";
 
-/// A JSON document, plain ASCII, made of the inside of one array.
+/// A JSON document, plain ASCII, built from the inside of one array.
 pub const DOCUMENT: &str = "{\"id\": 12345, \"name\": \"a plain \\\"quoted\\\" name\", \"tags\": \
     [\"one\", \"two\", \"three\"], \"score\": -12.5e3, \"nested\": {\"ok\": true, \"none\": null}},\n";
 
-/// How long a token is, in bytes.
+/// The length of a token, in bytes.
 pub const TOKEN: usize = 5;
 
-/// A source that is always ready: a text over and over, in tokens of [`TOKEN`] bytes.
+/// A source that is always ready: a repeated text, in tokens of [`TOKEN`] bytes.
 #[derive(Debug)]
 pub struct Tokens {
     text: &'static str,
@@ -37,7 +42,7 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// So many tokens of this text, which must be ASCII.
+    /// Creates a source of this many tokens of the text, which must be ASCII.
     #[must_use]
     pub fn new(text: &'static str, tokens: u64) -> Self {
         Self {
@@ -63,16 +68,16 @@ impl Stream for Tokens {
     }
 }
 
-/// A source as clients give one: of no type that the compiler could see through.
+/// A source as clients return it, whose type the compiler cannot see through.
 pub type Source = Pin<Box<dyn Stream<Item = io::Result<&'static str>> + Send>>;
 
-/// So many tokens of this text, which must be ASCII.
+/// Returns a source of this many tokens of the text, which must be ASCII.
 #[must_use]
 pub fn source(text: &'static str, tokens: u64) -> Source {
     Box::pin(Tokens::new(text, tokens))
 }
 
-/// A source that is pending once before every item, as a network is.
+/// Returns a source that is pending once before every item, as a network is.
 #[must_use]
 pub fn waiting(text: &'static str, tokens: u64) -> Source {
     Box::pin(Waiting {
@@ -98,7 +103,7 @@ impl Stream for Waiting {
     }
 }
 
-/// Polls a stream to its end, which must not wait for anything, and calls `each` for every item.
+/// Polls a stream that never waits to its end, and calls `each` for every item.
 pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut()) {
     let mut cx = Context::from_waker(Waker::noop());
     loop {
@@ -113,17 +118,17 @@ pub fn drain_with<S: Stream + Unpin>(mut stream: S, mut each: impl FnMut()) {
     }
 }
 
-/// Polls a stream to its end, which must not wait for anything.
+/// Polls a stream that never waits to its end.
 pub fn drain<S: Stream + Unpin>(stream: S) {
     drain_with(stream, || {});
 }
 
-/// The telemetry of one of many runs: 20 to 400 tokens with gaps around 20 ms, of one of four
-/// models; one in ten was retried, one in fifty failed.
+/// Returns the telemetry of one of many runs: 20 to 400 tokens with gaps around 20 ms, from one of four models.
+/// One run in ten was retried, one in fifty failed.
 pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
     const MODELS: [&str; 4] = ["gpt-4o", "gpt-4o-mini", "claude-sonnet", "gemini-flash"];
 
-    // A random duration with this median and a long tail, as those of networks are.
+    // Returns a random duration with this median and a long tail, like those of networks.
     let spread = |rng: &mut Rng, median: f64, spread: f64| {
         let normal: f64 = (0..12).map(|_| rng.f64()).sum::<f64>() - 6.0;
         Duration::from_secs_f64(median / 1e3 * (normal * spread).exp())
@@ -156,7 +161,13 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
         telemetry.attempts.remove(0);
     }
     if rng.u8(..50) == 0 {
-        telemetry.outcome = Some(Outcome::Failed);
+        let end = match number % 3 {
+            0 => End::failed(&ScriptedError::new(Failure::status(503))),
+            1 => End::of(Cause::Timeout(TimeoutKind::InterToken)),
+            _ => End::of(Cause::ZeroOutput),
+        };
+        telemetry.outcome = Some(end.outcome());
+        telemetry.error = ErrorRecord::of(&end);
     }
     let model = MODELS[rng.usize(..MODELS.len())];
     for attempt in &mut telemetry.attempts {
@@ -165,7 +176,8 @@ pub fn telemetry(rng: &mut Rng, number: u64) -> Telemetry {
     if let Some(last) = telemetry.attempts.last_mut() {
         last.tokens = tokens - telemetry.metrics.wasted_tokens;
         last.outcome = telemetry.outcome;
-        // Of a run of one attempt, they are the run's.
+        last.error.clone_from(&telemetry.error);
+        // With one attempt, they are those of the run.
         last.inter_token = None;
     }
     telemetry.metadata.insert("model".to_owned(), model.into());

@@ -1,8 +1,8 @@
-//! What instructions are counted of: runs that are under way, at a clock that stands still.
+//! The code whose instructions are counted: runs in progress, with a paused clock.
 #![allow(
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
-    reason = "only the counting uses it"
+    reason = "only used for counting"
 )]
 
 use std::hint::black_box;
@@ -12,17 +12,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
 use futures_core::Stream;
+use l0_bench::bodies::Format;
 use l0_bench::{ANSWER, Source};
 use l0_core::{
-    Budget, Checks, Currency, L0, L0Builder, Limits, Money, Monitor, Monitoring, Price, Retry, Run,
-    Timeouts, TokenPrices, Watched,
+    Budget, Checks, Currency, Interceptor, L0, L0Builder, Limits, Money, Monitor, Monitoring,
+    Price, Retry, Run, Timeouts, TokenPrices, Watched,
 };
 use l0_guardrails::{Drift, Json, Markdown, ZeroOutput};
 use l0_metrics::MetricsInterceptor;
 use l0_pricing::{Characters, PriceList};
 use l0_prometheus::Collector;
+use l0_providers::{anthropic, gemini, ollama, openai};
 use l0_tracing::TracingInterceptor;
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -31,10 +34,10 @@ use metrics::{
 use tokio::runtime::Builder;
 use tokio::time::Instant;
 
-/// How many tokens are counted.
+/// The number of tokens that are counted.
 pub const TOKENS: u64 = 1_000;
 
-/// How a source is made: of a text, and so many tokens.
+/// Creates a source from a text and a number of tokens.
 pub type MakeSource = fn(&'static str, u64) -> Source;
 
 /// Measures nothing.
@@ -47,25 +50,57 @@ pub fn on() -> L0Builder {
     off().monitoring(Monitoring::new())
 }
 
-/// Three rules, drift, all timeouts, and metrics for Prometheus.
-pub fn full_stack() -> L0Builder {
-    let collector = Collector::builder().build().expect("valid");
+/// Measures everything, and keeps the progress for observers.
+pub fn progress() -> L0Builder {
+    struct LooksOn;
+    impl Interceptor for LooksOn {
+        fn needs_progress(&self) -> bool {
+            true
+        }
+    }
+    on().interceptor(LooksOn)
+}
+
+/// Adds the rules for JSON, Markdown and empty answers to [`on`].
+pub fn three_rules() -> L0Builder {
     let rules = Checks::none()
         .with(Json::new)
         .with(Markdown::new)
         .with(ZeroOutput::new);
+    on().guardrails(rules)
+}
+
+/// Adds drift detection to [`on`].
+pub fn drift() -> L0Builder {
+    on().drift(Drift::new())
+}
+
+/// Enables three rules, drift detection, all timeouts, and Prometheus metrics.
+pub fn full_stack() -> L0Builder {
+    let collector = Collector::builder().build().expect("valid");
     let minute = Duration::from_secs(60);
     let timeouts = Timeouts::new()
         .first_token(minute)
         .inter_token(minute)
         .total(60 * minute);
-    on().guardrails(rules)
+    three_rules()
         .drift(Drift::new())
         .timeouts(timeouts)
         .interceptor(collector.label_keys(["model"]).expect("valid"))
 }
 
-/// What [`on`] does, and counts what each token costs, by estimates, against limits and a budget.
+/// Adds Prometheus metrics under one label to [`on`].
+pub fn prometheus() -> L0Builder {
+    let collector = Collector::builder().build().expect("valid");
+    labelled().interceptor(collector.label_keys(["model"]).expect("valid"))
+}
+
+/// Adds a label to [`on`].
+fn labelled() -> L0Builder {
+    off().monitoring(Monitoring::new().metadata("model", "gpt-4o"))
+}
+
+/// Adds limits and a budget to [`on`], which check the estimated cost of each token.
 pub fn limited() -> L0Builder {
     let tokens = TokenPrices::per_million(Money::units(1), Money::units(4));
     let prices = PriceList::new().model("gpt-4o", Price::new(Currency::USD, tokens));
@@ -78,15 +113,15 @@ pub fn limited() -> L0Builder {
         .budget(Budget::new(Money::units(1_000)))
 }
 
-/// What [`on`] does, and metrics through the facade, to a recorder that does nothing.
+/// Adds metrics through the facade to [`on`], with a recorder that does nothing.
 pub fn facade() -> L0Builder {
-    // Where it is set already, it is this one.
+    // If a recorder is already set, it is this one.
     let _ = metrics::set_global_recorder(Nowhere);
     let metrics = MetricsInterceptor::new().label_keys(["model"]);
-    on().interceptor(metrics.expect("valid"))
+    labelled().interceptor(metrics.expect("valid"))
 }
 
-/// A recorder that does nothing, through handles that are called: what is counted is what calls them.
+/// A recorder that does nothing, but whose handles are called, so the calls are counted.
 struct Nowhere;
 
 impl CounterFn for Nowhere {
@@ -137,19 +172,19 @@ impl Recorder for Nowhere {
     }
 }
 
-/// Measures everything, and tells it to `tracing`, which nobody listens to.
+/// Measures everything, and emits it through `tracing` without a subscriber.
 pub fn traced() -> L0Builder {
     on().interceptor(TracingInterceptor::new())
 }
 
-/// The same, with a subscriber that keeps the spans and does nothing with them.
+/// Does the same with a subscriber that keeps the spans and does nothing with them.
 pub fn heard() -> L0Builder {
     let registry = tracing_subscriber::registry();
     tracing::subscriber::set_global_default(registry).expect("the only one");
     traced()
 }
 
-/// A run whose first token was taken, and which has more than are counted.
+/// Starts a run and takes its first token; it has more tokens than are counted.
 pub fn run(builder: L0Builder, make: MakeSource) -> Run<'static, &'static str, io::Error> {
     stop_clock();
     let l0 = builder.build();
@@ -159,7 +194,7 @@ pub fn run(builder: L0Builder, make: MakeSource) -> Run<'static, &'static str, i
     run
 }
 
-/// The same of a stream that is watched.
+/// Does the same for a watched stream.
 pub fn watched(builder: L0Builder, make: MakeSource) -> Watched<Source> {
     stop_clock();
     let mut watched = builder.build().watch(make(ANSWER, 2 * TOKENS)).start();
@@ -167,7 +202,7 @@ pub fn watched(builder: L0Builder, make: MakeSource) -> Watched<Source> {
     watched
 }
 
-/// A monitor that has started, and when tokens arrive: about every 20 ms.
+/// Returns a started monitor, and the arrival times of tokens, about every 20 ms.
 pub fn monitor() -> (Monitor, Vec<Instant>) {
     stop_clock();
     let mut monitor = Monitor::new(Monitoring::new());
@@ -181,7 +216,59 @@ pub fn monitor() -> (Monitor, Vec<Instant>) {
     (monitor, arrivals.collect())
 }
 
-/// Polls until so many items were there.
+/// A body of many tokens in reads of one or many events, with its decoder.
+#[derive(Debug)]
+pub struct Body {
+    format: Format,
+    reads: Vec<Bytes>,
+}
+
+/// Creates a body whose reads have many events each.
+pub fn large_reads(format: Format) -> Body {
+    let mut body = Bytes::from(Vec::from_iter(format.events(TOKENS as usize)).concat());
+    let reads =
+        std::iter::from_fn(|| (!body.is_empty()).then(|| body.split_to(body.len().min(16 * 1024))));
+    Body {
+        format,
+        reads: reads.collect(),
+    }
+}
+
+/// Creates a body with one event in each read.
+pub fn small_reads(format: Format) -> Body {
+    Body {
+        format,
+        reads: format.events(TOKENS as usize).map(Bytes::from).collect(),
+    }
+}
+
+/// The reads of an existing body, returned so that their drop is not counted.
+struct Reads<'a>(std::slice::Iter<'a, Bytes>);
+
+impl Stream for Reads<'_> {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(self.0.next().cloned().map(Ok))
+    }
+}
+
+impl Body {
+    /// Decodes the body.
+    pub fn decode(&self) {
+        let reads = Reads(self.reads.iter());
+        let decoder = match self.format.name {
+            "responses" => openai::responses::decode(reads),
+            "anthropic" => anthropic::decode(reads),
+            "gemini" => gemini::decode(reads),
+            "ollama" => ollama::decode(reads),
+            _ => openai::decode(reads),
+        };
+        l0_bench::drain(decoder);
+    }
+}
+
+/// Polls until this many items were yielded.
 pub fn take<S: Stream + Unpin>(stream: &mut S, items: u64) {
     let mut cx = Context::from_waker(Waker::noop());
     let mut left = items;
@@ -197,7 +284,7 @@ pub fn take<S: Stream + Unpin>(stream: &mut S, items: u64) {
     }
 }
 
-/// Stops the clock of this thread for as long as the process lives, which counts one thing.
+/// Pauses the clock of this thread for the life of the process, which counts one thing.
 pub fn stop_clock() {
     let runtime = Builder::new_current_thread()
         .enable_time()

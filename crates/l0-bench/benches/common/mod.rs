@@ -1,4 +1,5 @@
-//! Where the SDKs of others send to: nowhere, since sending is work for other threads.
+//! Destinations for the SDKs of other crates that discard everything, because sending is work for other
+//! threads.
 
 #![allow(dead_code, reason = "each bench uses some of it")]
 
@@ -13,7 +14,7 @@ use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 use sentry::{Envelope, Transport};
 
-/// Throws away what it gets.
+/// Discards everything.
 #[derive(Debug)]
 pub(crate) struct Discard;
 
