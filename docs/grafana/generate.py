@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Writes l0.json, the Grafana dashboard of l0-prometheus, and what Kubernetes takes it and the rules as.
+"""Writes l0.json, the Grafana dashboard of l0-prometheus, and the files for Kubernetes.
 
     docs/grafana/generate.py            # writes l0.json and the generated files of docs/prometheus/kubernetes
-    docs/grafana/generate.py --check    # fails if one of them is not what this writes
+    docs/grafana/generate.py --check    # fails if one of them is out of date
 """
 
 import json
@@ -14,13 +14,13 @@ PROMETHEUS = OUTPUT.parents[1] / "prometheus"
 KUBERNETES = PROMETHEUS / "kubernetes"
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
-# Of runs; metrics about the collector itself have no labels of runs.
+# For metrics of runs; the collector's own metrics have no labels of runs.
 RUNS = 'model=~"$model", endpoint=~"$endpoint", instance=~"$instance"'
 INSTANCES = 'instance=~"$instance"'
 RANGE = "$__rate_interval"
 
 MEASURED = "Measured runs only, counted when they end."
-ATTEMPTS_OF = "By the model that was called, also if another one answered. " + MEASURED
+ATTEMPTS_OF = "By the model that was called, even if another one answered. " + MEASURED
 ALL = "All runs that an interceptor sees, measured or not."
 
 # Grafana's units.
@@ -43,7 +43,7 @@ SEVERITY_COLORS = {"warning": "yellow", "error": "orange", "fatal": "red"}
 
 
 def rate(metric, by="", more=""):
-    """The rate of a counter, added up over everything that is not named."""
+    """Returns the rate of a counter, summed over all labels except those in `by`."""
     labels = RUNS + (", " + more if more else "")
     return f"sum{by and f' by ({by})'} (rate({metric}{{{labels}}}[{RANGE}]))"
 
@@ -75,7 +75,7 @@ def target(expr, legend, **more):
 
 
 def panel(kind, title, description, unit, targets, options, *, custom=None, colors=None, **defaults):
-    """A panel without a place and an id; `layout` gives it these."""
+    """A panel without a position and an id; `layout` adds them."""
     for index, one in enumerate(targets):
         one["refId"] = chr(ord("A") + index)
     overrides = [
@@ -100,7 +100,7 @@ def panel(kind, title, description, unit, targets, options, *, custom=None, colo
 
 
 def graph(title, description, unit, *targets, stack=None, colors=None, most=None):
-    """Lines over time; with `stack`, "normal" or "percent", areas upon each other."""
+    """Lines over time; with `stack`, "normal" or "percent", stacked areas."""
     custom = {
         "drawStyle": "line",
         "fillOpacity": 60 if stack else 8,
@@ -131,7 +131,7 @@ def quantiles(title, description, histogram, unit=SECONDS, qs=(0.5, 0.95, 0.99))
 
 
 def heat_map(title, description, histogram, unit=SECONDS):
-    """How many observations fell into each bucket, over time."""
+    """The number of observations in each bucket over time."""
     expr = f"sum by (le) (increase({histogram}_bucket{{{RUNS}}}[{RANGE}]))"
     options = {
         "calculate": False,
@@ -158,12 +158,12 @@ def heat_map(title, description, histogram, unit=SECONDS):
         "scaleDistribution": {"type": "linear"},
     }
     lines = [target(expr, "{{le}}", format="heatmap")]
-    # The unit is that of the axis; what is in the cells are counts.
+    # The unit is that of the axis; the cells are counts.
     return panel("heatmap", title, description, COUNT, lines, options, custom=custom)
 
 
 def number(title, description, unit, expr, *steps):
-    """One big number; `steps` are the values from which it is yellow, then red."""
+    """One large number; `steps` are the values from which it is yellow, then red."""
     colors = zip(("green", "yellow", "red"), (None, *steps), strict=False)
     options = {
         "colorMode": "value",
@@ -181,7 +181,7 @@ def number(title, description, unit, expr, *steps):
     return panel("stat", title, description, unit, lines, options, thresholds=thresholds)
 
 
-# ---- the dashboard: rows of panels with their widths, of 24
+# ---- the dashboard: rows of panels with their widths, out of 24
 
 FAILED = 'outcome=~"failed|timed_out|truncated|limited"'
 FAILED_ATTEMPTS = 'result=~"failed|timed_out|truncated|limited"'
@@ -194,7 +194,7 @@ REQUESTS = rate("l0_requests_total")
 
 OVERVIEW = [
     (4, number(
-        "Runs finished", f"Runs that ended per second, in any way. {ALL}", RUNS_PER_SECOND,
+        "Runs finished", f"Runs that ended per second, with any outcome. {ALL}", RUNS_PER_SECOND,
         rate("l0_streams_finished_total"))),
     (4, number(
         "Failure share",
@@ -208,37 +208,37 @@ OVERVIEW = [
         quantile(0.95, TTFT), 5, 10)),
     (4, number(
         "Gap between tokens, p95",
-        f"From token to token of one attempt; of all gaps. {MEASURED}", SECONDS,
+        f"Between two tokens of one attempt, over all gaps. {MEASURED}", SECONDS,
         quantile(0.95, GAP), 0.25, 1)),
     (4, number(
         "Speed of a run, p50",
         f"Tokens per second while tokens flow: half of the runs are slower. {MEASURED}",
         TOKENS_PER_SECOND, quantile(0.5, SPEED))),
     (4, number(
-        "Active streams", f"Runs that started and did not end. {ALL}", COUNT,
+        "Active streams", f"Runs that have started and not finished. {ALL}", COUNT,
         f"sum (l0_streams_active{{{RUNS}}})")),
 ]
 
 ALL_RUNS = [
     (12, graph(
         "Runs started and finished",
-        f"Where the lines part, runs pile up: look at the active streams. {ALL}",
+        f"If the lines diverge, runs pile up: check the active streams. {ALL}",
         RUNS_PER_SECOND,
         target(rate("l0_streams_started_total"), "started"),
         target(rate("l0_streams_finished_total"), "finished"))),
     (12, graph(
         "Request rate by model",
-        f"By the model that answered or was tried last. Below the runs that finished if monitoring "
+        f"By the model that answered or was tried last. Lower than the finished runs if monitoring "
         f"samples. {MEASURED}", RUNS_PER_SECOND,
         target(rate("l0_requests_total", "model"), "{{model}}"), stack="normal")),
     (8, graph(
         "Error rate by outcome",
-        f"Runs that ended without being completed. {ALL}", RUNS_PER_SECOND,
+        f"Runs that were not completed. {ALL}", RUNS_PER_SECOND,
         target(rate("l0_streams_finished_total", "outcome", 'outcome!="completed"'), "{{outcome}}"),
         stack="normal", colors=OUTCOME_COLORS)),
     (8, graph(
         "Share of each outcome",
-        f"Aborted: told to stop. Dropped: the consumer went away. {ALL}", SHARE,
+        f"Aborted: stopped on request. Dropped: the consumer dropped the run. {ALL}", SHARE,
         target(
             ratio(rate("l0_streams_finished_total", "outcome"),
                   "ignoring (outcome) group_left ()\n" + rate("l0_streams_finished_total")),
@@ -246,35 +246,40 @@ ALL_RUNS = [
         stack="normal", colors=OUTCOME_COLORS, most=1)),
     (8, graph(
         "Failure share by model",
-        f"Failed, timed out, truncated or limited, out of all that ended, by the model that was asked "
-        f"first. {ALL}", SHARE,
+        f"Failed, timed out, truncated or limited runs, out of all that ended, by the model that was "
+        f"called first. {ALL}", SHARE,
         target(
             ratio(rate("l0_streams_finished_total", "model", FAILED),
                   rate("l0_streams_finished_total", "model")),
             "{{model}}"))),
     (12, graph(
         "Failures by error type",
-        f"Why runs failed: a status, the type of a network error, or what went wrong on our side. A "
+        f"The reason: a status, the type of a network error, or a failure on the application's side. A "
         f"type appears with its first failure, which rate does not see. {ALL}", RUNS_PER_SECOND,
         target(rate("l0_failures_total", "error_type"), "{{error_type}}"), stack="normal")),
     (12, graph(
         "Failures by model and error type",
-        f"The ten pairs with the most: whether all models fail in the same way, or one by itself. By "
-        f"the model that was tried last. {ALL}", RUNS_PER_SECOND,
+        f"The ten most frequent pairs: do all models fail in the same way, or only one? By the model "
+        f"that was tried last. {ALL}", RUNS_PER_SECOND,
         target(
             f"topk(10, {rate('l0_failures_total', 'model, error_type')})",
             "{{model}} {{error_type}}"))),
-    (8, graph(
-        "Active streams by model", f"Runs that started and did not end. {ALL}", COUNT,
+    (6, graph(
+        "Active streams by model", f"Runs that have started and not finished. {ALL}", COUNT,
         target(f"sum by (model) (l0_streams_active{{{RUNS}}})", "{{model}}"), stack="normal")),
-    (8, graph(
+    (6, graph(
         "Active streams by instance",
-        f"One instance that grows while the others do not has runs that hang. {ALL}", COUNT,
+        f"If one instance grows and the others do not, its runs hang. {ALL}", COUNT,
         target(f"sum by (instance) (l0_streams_active{{{RUNS}}})", "{{instance}}"))),
-    (8, graph(
+    (6, graph(
         "Oldest live run by model",
-        f"A line that rises a second per second is a run that hangs, also if others end. {ALL}", SECONDS,
+        f"A line that rises by a second per second is a hanging run, even if others end. {ALL}", SECONDS,
         target(f"max by (model) (l0_stream_oldest_seconds{{{RUNS}}})", "{{model}}"))),
+    (6, graph(
+        "Stalled streams by model",
+        f"Live runs with a silent source whose consumer is waiting. Absent unless stalls are counted. "
+        f"Measured runs only.", COUNT,
+        target(f"sum by (model) (l0_streams_stalled{{{RUNS}}})", "{{model}}"), stack="normal")),
 ]
 
 LATENCY = [
@@ -283,33 +288,33 @@ LATENCY = [
         f"From the start of a run, retries included, to its first token. {MEASURED}", TTFT)),
     (12, heat_map(
         "Time to first token, heat map",
-        f"Runs by their time to the first token. Two bands are two kinds of runs: two models, or "
-        f"with and without a retry. {MEASURED}", TTFT)),
+        f"Runs by their time to first token. Two bands are two kinds of runs: two models, or with and "
+        f"without a retry. {MEASURED}", TTFT)),
     (12, quantiles(
         "Gap between tokens",
-        f"From token to token of one attempt; of all gaps of all runs, so that long answers count "
-        f"more. {MEASURED}", GAP)),
+        f"Between two tokens of one attempt, over all gaps of all runs, so long answers weigh more. "
+        f"{MEASURED}", GAP)),
     (12, heat_map(
         "Gap between tokens, heat map",
-        f"Gaps by their length. A gap up to 4 % below a bound may be in the bucket above. "
+        f"Gaps by their length. A gap up to 4 % below a bound can be in the bucket above. "
         f"{MEASURED}", GAP)),
     (12, quantiles(
         "Longest gap of a run",
-        f"The longest gap between two tokens of each run: how long streams stand still. {MEASURED}",
+        f"The longest gap between two tokens of each run: how long streams stall. {MEASURED}",
         MAX_GAP)),
     (12, heat_map(
         "Longest gap of a run, heat map",
         f"Runs by their longest gap. A band far above the others is a stall. {MEASURED}", MAX_GAP)),
     (12, graph(
         "Duration",
-        f"From start to end, however a run ended. The mean is exact; quantiles are read from "
+        f"From start to end, for every outcome. The mean is exact; quantiles are estimated from "
         f"buckets. {MEASURED}", SECONDS,
         *[target(quantile(q, DURATION), f"p{round(q * 100)}") for q in (0.5, 0.95, 0.99)],
         target(mean(DURATION), "mean"))),
     (12, graph(
-        "Held up by the consumer",
-        f"The share of the duration in which a run had an item and its consumer did not ask for "
-        f"the next. High: the application or its client is slow, not the model. {MEASURED}", SHARE,
+        "Consumer hold",
+        f"The share of the duration in which a run had an item and its consumer did not poll for the "
+        f"next. If it is high, the application or its client is slow, not the model. {MEASURED}", SHARE,
         target(
             ratio(rate("l0_consumer_hold_seconds_total", "model"),
                   rate(DURATION + "_sum", "model")),
@@ -319,27 +324,27 @@ LATENCY = [
 TOKENS = [
     (12, quantiles(
         "Output tokens per second of a run",
-        f"The rate while tokens flow, without the time to the first token and back-off. The slow "
-        f"end is p5. From the histogram, so it is right over many instances; the gauge "
-        f"l0_tokens_per_second is not. {MEASURED}",
+        f"The rate while tokens flow, without the time to first token and back-off. p5 is the slow end. "
+        f"From the histogram, so it is right over many instances; the gauge l0_tokens_per_second is "
+        f"not. {MEASURED}",
         SPEED, TOKENS_PER_SECOND, (0.05, 0.5, 0.95))),
     (12, graph(
-        "Tokens per second in all",
-        f"Of all runs together, wasted ones included. One item of a stream is one token; they are "
-        f"counted when a run ends. {MEASURED}", TOKENS_PER_SECOND,
+        "Total tokens per second",
+        f"Over all runs, wasted tokens included. One item of a stream is one token; tokens are counted "
+        f"when a run ends. {MEASURED}", TOKENS_PER_SECOND,
         target(rate("l0_tokens_total", "model"), "{{model}}"), stack="normal")),
     (12, graph(
         "Wasted tokens",
-        f"The share of a model's tokens that belonged to attempts which a retry or a fallback threw "
-        f"away. {MEASURED}",
+        f"The share of a model's tokens in attempts that a retry or a fallback discarded. "
+        f"{MEASURED}",
         SHARE,
         target(
             ratio(rate("l0_wasted_tokens_total", "model"), rate("l0_tokens_total", "model")),
             "{{model}}"))),
     (12, graph(
-        "Usage told by providers",
-        f"Tokens as the provider bills them, where it told; a run that is cut off often has none. "
-        f"Not the number of items of the stream. {MEASURED}", TOKENS_PER_SECOND,
+        "Usage reported by providers",
+        f"Tokens as the provider bills them, if it reported them; an interrupted run often has none. "
+        f"This is not the number of stream items. {MEASURED}", TOKENS_PER_SECOND,
         target(rate("l0_usage_input_tokens_total", "model"), "{{model}} in"),
         target(rate("l0_usage_output_tokens_total", "model"), "{{model}} out"))),
 ]
@@ -347,13 +352,13 @@ TOKENS = [
 COST = [
     (12, graph(
         "Cost per hour",
-        f"What attempts cost, as providers or prices tell, each under its own model. Models without a "
-        f"price are not in it. {MEASURED}", COUNT,
+        f"The cost of attempts, as reported by providers or from prices, each under its own model. "
+        f"Models without a price are not included. {MEASURED}", COUNT,
         target(f"3600 * {rate('l0_cost_total', 'model, currency')}", "{{model}} {{currency}}"),
         stack="normal")),
     (12, graph(
         "Wasted cost",
-        f"The share of a model's cost that attempts had which a retry or a fallback threw away. "
+        f"The share of a model's cost in attempts that a retry or a fallback discarded. "
         f"{MEASURED}", SHARE,
         target(
             ratio(rate("l0_cost_total", "model, currency", 'wasted="true"'),
@@ -361,8 +366,8 @@ COST = [
             "{{model}} {{currency}}"))),
     (12, graph(
         "Cost per completed answer",
-        "All that was spent, over the runs that completed: what failed is paid for by what did not. "
-        "With a sample it is too low, since costs are of measured runs and completed runs are not.",
+        "All costs divided by the completed runs, so failed runs are included in the cost of an answer. "
+        "Too low with sampling, because costs cover measured runs and completed runs do not.",
         COUNT,
         target(
             ratio(rate("l0_cost_total", "currency"),
@@ -370,9 +375,9 @@ COST = [
                   + rate("l0_streams_finished_total", more='outcome="completed"')),
             "{{currency}}"))),
     (12, graph(
-        "Not in the cost",
-        f"What unfinished answers may have cost, by an estimate, per hour; and the share of runs "
-        f"without a price for their model. {MEASURED}", COUNT,
+        "Estimated and unpriced cost",
+        f"The estimated cost of unfinished answers per hour, and the share of runs without a price for "
+        f"their model. {MEASURED}", COUNT,
         target(f"3600 * {rate('l0_estimated_cost_total', 'currency')}", "estimated {{currency}}"),
         target(ratio(rate("l0_unpriced_runs_total", "model"), rate("l0_requests_total", "model")),
                "{{model}} without a price"))),
@@ -381,31 +386,31 @@ COST = [
 ATTEMPTS = [
     (8, graph(
         "Attempts by result",
-        f"Calls of models: those of retries and fallbacks are among them. {MEASURED}", PER_SECOND,
+        f"Calls of models, including those of retries and fallbacks. {MEASURED}", PER_SECOND,
         target(rate("l0_attempts_total", "result"), "{{result}}"),
         stack="normal", colors=OUTCOME_COLORS)),
     (8, graph(
         "Failed attempts by model and result",
-        f"The ten pairs with the most: which model fails, whatever became of the run. {ATTEMPTS_OF}",
+        f"The ten most frequent pairs: which model fails, whatever the outcome of the run. {ATTEMPTS_OF}",
         PER_SECOND,
         target(
             f"topk(10, {rate('l0_attempts_total', 'model, result', FAILED_ATTEMPTS)})",
             "{{model}} {{result}}"))),
     (8, graph(
         "Failed share of attempts by model",
-        f"How good a model is by itself. {ATTEMPTS_OF}", SHARE,
+        f"The reliability of each model by itself. {ATTEMPTS_OF}", SHARE,
         target(
             ratio(rate("l0_attempts_total", "model", FAILED_ATTEMPTS),
                   rate("l0_attempts_total", "model")),
             "{{model}}"))),
     (8, graph(
         "Fallbacks",
-        f"From one model to another. A pair appears with its first fallback, which rate does not see. "
+        f"Fallbacks from one model to another. A pair appears with its first fallback, which rate does not see. "
         f"{ALL}", PER_SECOND,
         target(rate("l0_fallbacks_total", "from, to"), "{{from}} to {{to}}"), stack="normal")),
     (8, graph(
-        "Fallbacks per run by the model asked first",
-        f"1 is a model that is of no use any more. {ALL}", COUNT,
+        "Fallbacks per run by the model called first",
+        f"At 1, every run falls back from the model. {ALL}", COUNT,
         target(
             ratio(rate("l0_fallbacks_total", "model"), rate("l0_streams_finished_total", "model")),
             "{{model}}"))),
@@ -418,23 +423,23 @@ ATTEMPTS = [
 
 RETRIES = [
     (8, graph(
-        "Retries", f"Network: the way to the model failed. Model: its answer did. {MEASURED}",
+        "Retries", f"Network: after a network error. Model: because of its answer. {MEASURED}",
         PER_SECOND,
         target(rate("l0_retries_network_total"), "network"),
         target(rate("l0_retries_model_total"), "model"), stack="normal")),
     (8, graph(
-        "Retried share of attempts", f"0 is a model that succeeds at once. {ATTEMPTS_OF}", SHARE,
+        "Retried share of attempts", f"At 0, every attempt succeeds. {ATTEMPTS_OF}", SHARE,
         target(ratio(rate("l0_retries_total", "model"), rate("l0_attempts_total", "model")),
                "{{model}}"))),
     (8, graph(
         "Runs that wait for a retry",
-        f"Seconds of back-off per second: how many runs wait at a time, on average. It shows "
-        f"when a back-off begins, before runs end. {ALL}", COUNT,
+        f"Seconds of back-off per second: the average number of waiting runs. It rises as soon as a "
+        f"back-off begins, before runs end. {ALL}", COUNT,
         target(rate("l0_backoff_seconds_total", "model"), "{{model}}"))),
     (12, graph(
         "Network errors by type",
-        f"Each attempt can have one, so there may be more than requests. A type appears with its "
-        f"first error, which rate does not see. {MEASURED}", PER_SECOND,
+        f"Each attempt can have one, so there can be more errors than requests. A type appears with "
+        f"its first error, which rate does not see. {MEASURED}", PER_SECOND,
         target(rate("l0_network_errors_by_type_total", "error_type"), "{{error_type}}"),
         stack="normal")),
     (12, graph(
@@ -452,7 +457,7 @@ GUARDRAILS = [
         stack="normal", colors=SEVERITY_COLORS)),
     (8, graph(
         "Guardrail violations by rule",
-        f"The ten rules with the most. A rule appears with its first violation, which rate does "
+        f"The ten most frequent rules. A rule appears with its first violation, which rate does "
         f"not see. {MEASURED}", PER_SECOND,
         target(f"topk(10, {rate('l0_guardrail_violations_by_rule_total', 'rule')})", "{{rule}}"))),
     (8, graph(
@@ -470,22 +475,22 @@ def health(metric):
 COLLECTOR = [
     (8, graph(
         "Label sets",
-        "Label sets of runs on each instance; at most max_series, and one for the rest.", COUNT,
+        "Label sets of runs on each instance: at most max_series, and one for all others.", COUNT,
         target(f"count by (instance) (l0_requests_total{{{INSTANCES}}})", "{{instance}}"))),
     (8, graph(
-        "Folded look-ups",
-        "Look-ups of label sets beyond max_series, which are counted under `other`. Anything "
-        "above 0: a label has too many values.", COUNT,
+        "Look-ups beyond max_series",
+        "Look-ups of label sets beyond max_series, which are counted under `other`. If it is above 0, "
+        "a label has too many values.", COUNT,
         target(health("l0_series_overflow_total"), "{{instance}}"))),
     (8, graph(
         "Panics of observers",
-        "Panics that runs contained. Runs went on without that observer. Anything above 0 is a "
+        "Panics that were contained. The runs continued without that observer. Anything above 0 is a "
         "bug in an observer.", COUNT,
         target(health("l0_observer_panics_total"), "{{instance}}"))),
 ]
 
 WITHOUT = "From the recording rules of docs/prometheus/rules.yml; empty without them. "
-RULES = WITHOUT + "Over five minutes and all endpoints and instances, cheap over long ranges. "
+RULES = WITHOUT + "Over five minutes, all endpoints and all instances; cheap over long ranges. "
 
 
 def recorded(rule):
@@ -508,11 +513,11 @@ RECORDED = [
               recorded("l0_attempts_failed_per_attempts:ratio_rate5m"))),
     (12, graph(
         "Burn rate of the budget of completed runs",
-        f"Over an hour: how many times as many runs fail as the objective allows. {WITHOUT}{ALL}", COUNT,
+        f"Over an hour: how many times more runs fail than the objective allows. {WITHOUT}{ALL}", COUNT,
         burn_rate("l0_streams_failed_per_streams_judged", "l0_streams_completed"))),
     (12, graph(
         "Burn rate of the budget of first tokens in time",
-        f"Over an hour: how many times as many are late as the objective allows. {WITHOUT}{MEASURED}", COUNT,
+        f"Over an hour: how many times more first tokens are late than the objective allows. {WITHOUT}{MEASURED}", COUNT,
         burn_rate("l0_first_tokens_late_per_first_tokens", "l0_first_tokens_in_time"))),
 ]
 
@@ -526,7 +531,7 @@ ROWS = [
     ("Attempts and fallbacks", ATTEMPTS, 8),
     ("Retries and network errors", RETRIES, 8),
     ("Guardrails and drift", GUARDRAILS, 8),
-    ("The collector itself", COLLECTOR, 7),
+    ("Collector", COLLECTOR, 7),
     ("Recorded, by job and model", RECORDED, 8),
 ]
 
@@ -561,7 +566,7 @@ def variable(name, label, query):
         "datasource": DATASOURCE,
         "definition": query,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
-        # On time range change: label sets come and go.
+        # On time range change, because label sets come and go.
         "refresh": 2,
         "sort": 1,
         "multi": True,
@@ -610,7 +615,7 @@ def dashboard():
                 }
             ]
         },
-        "description": "Runs of L0 as l0-prometheus counts them.",
+        "description": "L0 runs as counted by l0-prometheus.",
         "editable": True,
         "fiscalYearStartMonth": 0,
         "graphTooltip": 1,
@@ -658,7 +663,7 @@ def dashboard():
 # ---- Kubernetes
 
 CONFIG_MAP = """\
-# The dashboard, for the Grafana of kube-prometheus-stack, whose sidecar looks for this label. It is
+# The dashboard for the Grafana of kube-prometheus-stack, whose sidecar selects it by this label. It is
 # docs/grafana/l0.json with a data source that is chosen in the dashboard. Written by docs/grafana/generate.py.
 apiVersion: v1
 kind: ConfigMap
@@ -670,8 +675,8 @@ data:
   l0.json: |
 """
 RULES_HEAD = """\
-# The rules and alerts, for the Prometheus Operator: docs/prometheus/rules.yml and alerts.yml. To be
-# changed: `release` is what your Prometheus selects rules by. Written by docs/grafana/generate.py.
+# The rules and alerts of docs/prometheus/rules.yml and alerts.yml, for the Prometheus Operator. Change
+# `release` to the value by which your Prometheus selects rules. Written by docs/grafana/generate.py.
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -688,7 +693,7 @@ def indented(text, by):
 
 
 def config_map():
-    """What is provisioned is not imported: nobody is asked for the inputs of an import."""
+    """A provisioned dashboard is not imported, so it has no inputs."""
     provisioned = {key: value for key, value in dashboard().items() if not key.startswith("__")}
     provisioned["templating"]["list"][0]["current"] = {}  # the data source: Grafana's default
     return CONFIG_MAP + indented(json.dumps(provisioned, indent=1, ensure_ascii=False) + "\n", 4)
@@ -711,7 +716,7 @@ def main():
     if sys.argv[1:] == ["--check"]:
         for file, text in files.items():
             if not file.exists() or file.read_text(encoding="utf-8") != text:
-                sys.exit(f"{file.name} is not what {pathlib.Path(__file__).name} writes: run it")
+                sys.exit(f"{file.name} is out of date: run {pathlib.Path(__file__).name}")
     elif sys.argv[1:]:
         sys.exit(__doc__)
     else:

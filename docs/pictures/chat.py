@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Draws the example `chat` in a terminal, as it ran: writes chat.svg beside this file.
+"""Draws the example `chat` in a terminal as it ran, into chat.svg next to this file.
 
     cargo build -p l0-examples --bin chat
     python3 docs/pictures/chat.py
 
-Needs a Unix with Python 3 and nothing else. The program runs in a terminal of its own, what it
-prints is noted with the time, and the picture shows each piece when it came. Where pictures do
-not move, all of it is shown.
+Needs a Unix with Python 3 and nothing else. The program runs in its own terminal, its output is
+recorded with the time, and the picture shows each piece when it arrived. Without animation, the
+picture shows all of it.
 """
 
 import html
@@ -24,9 +24,9 @@ KEYS = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")
 
 
 def record():
-    """What the program prints: pairs of seconds and text."""
+    """Returns the program's output as pairs of seconds and text."""
     root = Path(__file__).resolve().parents[2]
-    # Without a key it talks to the server inside the process.
+    # Without a key it uses the server inside the process.
     environment = {k: v for k, v in os.environ.items() if not k.startswith(KEYS)}
     controller, terminal = pty.openpty()
     program = subprocess.Popen(
@@ -45,7 +45,7 @@ def record():
         pending += data
         try:
             text, pending = pending.decode(), b""
-        except UnicodeDecodeError:  # half a letter
+        except UnicodeDecodeError:  # an incomplete character
             continue
         pieces.append((time.monotonic() - start, text.replace("\r", "")))
     if program.wait() != 0:
@@ -54,7 +54,7 @@ def record():
 
 
 def words(pieces):
-    """Pieces cut after each space and line end, so that lines can be broken between them."""
+    """Returns pieces cut after each space and line end, so lines can be broken between them."""
     for at, text in pieces:
         word = ""
         for letter in text:
@@ -67,7 +67,7 @@ def words(pieces):
 
 
 def lay_out(pieces):
-    """Lines of pairs of seconds and text, no longer than the terminal is wide."""
+    """Returns lines of pairs of seconds and text, at most as wide as the terminal."""
     lines, column = [[]], 0
     for at, word in words(pieces):
         text = word.rstrip("\n")
@@ -95,11 +95,11 @@ def draw(lines):
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}" role="img" '
-        'aria-label="A chat in a terminal: the connection breaks, the answer begins anew, '
+        'aria-label="A chat in a terminal: the connection breaks, the answer starts over, '
         'and what was measured is printed">',
         "<style>text{font:13px ui-monospace,Menlo,Consolas,'DejaVu Sans Mono',monospace;"
         "fill:#d6deeb;white-space:pre}.p{fill:#7fdbca}.n{fill:#f78c6c}"
-        # From nothing to what it is without an animation: it shows where nothing moves.
+        # Starts hidden only with an animation, so a static picture shows it.
         "tspan{animation:t 1ms both}@keyframes t{from{opacity:0}}</style>",
         f'<rect width="{width}" height="{height}" rx="8" fill="#011627"/>',
         f'<text class="p" x="{MARGIN}" y="{MARGIN + 12}">{html.escape(prompt)}</text>',
@@ -107,7 +107,7 @@ def draw(lines):
     notice = False
     for number, line in enumerate(lines, 2):
         y = MARGIN + 12 + number * LINE
-        # What the program says about connections and retries stands in brackets.
+        # The program prints connections and retries in brackets.
         whole = "".join(text for _, text in line)
         notice |= whole.startswith("[")
         spans = "".join(

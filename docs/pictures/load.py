@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Draws panels of the Grafana dashboard from a load run: writes load.svg beside this file.
+"""Draws panels of the Grafana dashboard from a load run, into load.svg next to this file.
 
-    cargo build -p l0-examples --bins
+    cargo build -p l0-examples --features server,load --bin server --bin load --bin faulty_model
     python3 docs/pictures/load.py
 
-Needs `prometheus` (a package of Debian), and nothing but Python besides. It starts the example
-`server`, a Prometheus that scrapes it, and the example `load` for about two minutes. Then it asks that
-Prometheus what the panels of docs/grafana/l0.json ask, and draws the answers in the colours that the
-dashboard has for them.
+Needs `prometheus` (Debian's package) and Python. Starts the examples `faulty_model` and
+`server`, a Prometheus that scrapes the server, and the example `load` for about two minutes. Then it runs the queries of the panels
+in docs/grafana/l0.json, and draws the results in the dashboard's colors.
 """
 
 import argparse
@@ -27,13 +26,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARD = ROOT / "docs/grafana/l0.json"
 KEYS = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")
-# By their titles, in rows of two.
+# By title, in rows of two.
 PANELS = [
     "Request rate by model",
     "Share of each outcome",
     "Time to first token",
     "Network errors by type",
-    "Tokens per second in all",
+    "Total tokens per second",
     "Attempts by result",
 ]
 INTERVAL = "15s"
@@ -43,12 +42,12 @@ scrape_configs:
   - job_name: chat
     static_configs: [{{targets: ["{target}"]}}]
 """
-# As Grafana names them.
+# By Grafana's names.
 COLORS = {
     "green": "#56a64b", "yellow": "#e0b400", "red": "#e02f44", "orange": "#ff780a",
     "dark-orange": "#b34700", "blue": "#3274d9", "purple": "#a352cc",
 }  # fmt: skip
-# For what has no colour by its meaning: none of those above.
+# For series without a fixed color: different from all of the above.
 PALETTE = ["#1b7f8c", "#7fc4c9", "#5a6f87", "#a98a55", "#d08cb6", "#1f3f77", "#9aa5b1", "#6b4f2a"]
 WIDTH, PANEL_HEIGHT, MARGIN = 1000, 236, 14
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 34, 44
@@ -57,8 +56,8 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 34, 44
 def arguments():
     parser = argparse.ArgumentParser(description="Draws panels of the dashboard from a load run.")
     parser.add_argument("--prometheus", default="prometheus", help="the program")
-    parser.add_argument("--seconds", type=int, default=110, help="how long the load lasts")
-    parser.add_argument("--ports", type=int, default=19870, help="two ports from here on are used")
+    parser.add_argument("--seconds", type=int, default=110, help="the duration of the load")
+    parser.add_argument("--ports", type=int, default=19870, help="the first of two ports")
     return parser.parse_args()
 
 
@@ -75,15 +74,15 @@ def wait_for(url):
     sys.exit(f"nothing answers at {url}")
 
 
-def example(name, *arguments, **more):
-    # Without a key the server talks to a model server inside the process.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(KEYS)}
-    command = ["cargo", "run", "-q", "-p", "l0-examples", "--bin", name, "--", *arguments]
+def example(name, *arguments, variables=None, **more):
+    # Without a key, the server uses a model server of this machine.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(KEYS)} | (variables or {})
+    command = ["cargo", "run", "-q", "-p", "l0-examples", "--features", "server,load", "--bin", name, "--", *arguments]
     return subprocess.Popen(command, cwd=ROOT, env=environment, **more)
 
 
 def load(server, seconds):
-    """Load that rises and falls, so that there is something to see."""
+    """Load that rises and falls, for a picture with variation."""
     end, at_a_time = time.monotonic() + seconds, 5
     while time.monotonic() < end:
         run = example(
@@ -95,7 +94,7 @@ def load(server, seconds):
         at_a_time = at_a_time + 10 if at_a_time < 35 else 5
 
 
-# ---- what the panels show
+# ---- the data of the panels
 
 
 def panels():
@@ -114,7 +113,7 @@ def ask(prometheus, expression, start, end):
 
 
 def lines(prometheus, panel, start, end):
-    """Name -> the points of its line, by time."""
+    """Returns name -> the points of its line, by time."""
     found = {}
     for target in panel["targets"]:
         for series in ask(prometheus, filled_in(target["expr"]), start, end):
@@ -145,7 +144,7 @@ def text_of(value, unit):
 
 
 def round_up(value):
-    """To a round number, and so are the quarters of it."""
+    """Rounds up to a number that is round, as are its quarters."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(one * power for one in (1, 2, 3, 4, 6, 8, 10) if one * power >= value)
 
@@ -223,8 +222,11 @@ def main():
         config = Path(folder, "prometheus.yml")
         config.write_text(CONFIG.format(target=server))
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        model = example("faulty_model", "--faults", "0.1", stdout=subprocess.PIPE, text=True)
+        address = model.stdout.readline().split()[-1]
         programs = [
-            example("server", "--listen", server, "--faults", "0.1", **quiet),
+            model,
+            example("server", variables={"LISTEN": server, "OPENAI_BASE_URL": address}, **quiet),
             subprocess.Popen(
                 [
                     options.prometheus,

@@ -1,4 +1,4 @@
-//! A client of the chat application: sends a chat, and reads its events.
+//! A client of the chat application. It sends a chat and reads its events.
 
 use std::error::Error;
 use std::fmt;
@@ -10,19 +10,19 @@ use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use sse_stream::{Sse, SseByteStream};
 
-/// What goes wrong here may be anything that went wrong on the way.
+/// Any error of a chat.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// One event of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChatEvent {
-    /// Its name, such as `token`.
+    /// The name, such as `token`.
     pub name: String,
-    /// Its data.
+    /// The data.
     pub data: Value,
 }
 
-/// The application did not take a chat.
+/// The application refused a chat.
 #[derive(Debug)]
 pub struct Refused(pub StatusCode);
 
@@ -34,13 +34,13 @@ impl fmt::Display for Refused {
 
 impl Error for Refused {}
 
-/// Asks a model, or the default one. Whoever drops the stream before its end goes away: its
-/// connection is closed.
+/// Sends a chat to a model, or to the default one. Dropping the stream before its end closes the
+/// connection.
 ///
 /// # Errors
 ///
-/// [`Refused`] if the application refuses the chat; otherwise if it cannot be reached. An error in
-/// the stream is a connection that broke, or an event that cannot be read.
+/// [`Refused`] if the application refuses the chat, or another error if it cannot be reached. An error
+/// in the stream is a broken connection, or an event that cannot be read.
 pub async fn chat(
     http: &reqwest::Client,
     address: SocketAddr,
@@ -61,7 +61,7 @@ pub async fn chat(
     Ok(events.filter_map(|event| future::ready(read(event).transpose())))
 }
 
-/// A block without data is no event.
+/// Returns `None` for a block without data.
 fn read(block: Result<Sse, sse_stream::Error>) -> Result<Option<ChatEvent>, BoxError> {
     let block = block?;
     let Some(data) = block.data else {

@@ -1,36 +1,38 @@
-//! What the examples share: a client, and a server to talk to without a key.
+//! Shared code of the examples: a client, and a server inside the process for use without a key.
 
 use std::error::Error;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
 use l0_providers::{Client, ClientError, Provider, openai};
-use sentry::ClientInitGuard;
 
 use crate::server::Server;
 
+#[cfg(feature = "service")]
 pub mod chat_app;
+#[cfg(feature = "load")]
 pub mod chat_client;
+#[cfg(feature = "service")]
 pub mod serve;
 pub mod server;
 
-/// A client of `OpenAI` if `OPENAI_API_KEY` is set, of any compatible server if `OPENAI_BASE_URL`
-/// is. Otherwise a client of a server inside the process, whose first `faults` connections break
-/// in mid-stream; it stops when it is dropped.
+/// The models of the services and of `load`.
+pub const MODELS: [&str; 3] = ["gpt-4o-mini", "gpt-4.1-mini", "gpt-4o"];
+
+/// Creates a client for `OpenAI` if `OPENAI_API_KEY` is set, or for a compatible server if
+/// `OPENAI_BASE_URL` is set. Otherwise, creates a client for a server inside the process. The first `faults`
+/// connections of that server break mid-stream. Dropping the server stops it.
 ///
 /// # Errors
 ///
-/// If the variables do not make a client, or no loopback port can be had.
+/// If the variables are not valid, or no loopback port is available.
 pub async fn client(faults: usize) -> Result<(openai::Client, Option<Server>), Box<dyn Error>> {
     client_of(faults).await
 }
 
-/// A client of any provider, from its own variables or else as [`client`].
+/// Creates a client for any provider from its variables, or like [`client`].
 ///
 /// # Errors
 ///
-/// As of [`client`].
+/// The same as for [`client`].
 pub async fn client_of<P: Provider>(
     faults: usize,
 ) -> Result<(Client<P>, Option<Server>), Box<dyn Error>> {
@@ -43,31 +45,32 @@ pub async fn client_of<P: Provider>(
     }
 }
 
-/// Lets Sentry send what is left, and waits for it no longer than this. Returns whether all was sent.
+/// Lets Sentry send the rest, and waits up to `bound`. Returns `true` if everything was sent.
 ///
-/// The time limit of `close` does not hold for a request that is on its way: it joins the thread that sends.
+/// The timeout of `close` does not apply to a request in flight, because it joins the sending thread.
+#[cfg(any(feature = "sentry", feature = "sentry_by_hand"))]
 #[must_use]
-pub fn close_sentry(guard: ClientInitGuard, bound: Duration) -> bool {
-    let (sender, closed) = mpsc::channel();
-    thread::spawn(move || sender.send(guard.close(Some(bound))));
+pub fn close_sentry(guard: sentry::ClientInitGuard, bound: std::time::Duration) -> bool {
+    let (sender, closed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(guard.close(Some(bound))));
     closed.recv_timeout(bound).unwrap_or(false)
 }
 
-/// Reads a share of 1 from the command line.
+/// Parses a share from 0 to 1 from the command line.
 ///
 /// # Errors
 ///
-/// If it is not a number from 0 to 1.
+/// If the text is not a number from 0 to 1.
 pub fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
-        _ => Err("it is not a number from 0 to 1".to_owned()),
+        _ => Err("not a number from 0 to 1".to_owned()),
     }
 }
 
 #[cfg(doctest)]
 mod documents {
-    //! The code blocks of the documents, compiled by the tests.
+    //! Compiles the code blocks of the documents in the tests.
 
     #[doc = include_str!("../../README.md")]
     struct Readme;
@@ -78,8 +81,14 @@ mod documents {
     #[doc = include_str!("../../docs/configuration.md")]
     struct Configuration;
 
+    #[doc = include_str!("../../docs/errors.md")]
+    struct Errors;
+
     #[doc = include_str!("../../docs/exporters.md")]
     struct Exporters;
+
+    #[doc = include_str!("../../docs/live.md")]
+    struct Live;
 
     #[doc = include_str!("../../docs/observers.md")]
     struct Observers;
@@ -108,6 +117,9 @@ mod documents {
     #[doc = include_str!("../../docs/reliability.md")]
     struct Reliability;
 
+    #[doc = include_str!("../../docs/report.md")]
+    struct Report;
+
     #[doc = include_str!("../../docs/scaling.md")]
     struct Scaling;
 
@@ -131,6 +143,9 @@ mod documents {
 
     #[doc = include_str!("../../docs/tracing.md")]
     struct Tracing;
+
+    #[doc = include_str!("../../docs/web-service.md")]
+    struct WebService;
 
     #[doc = include_str!("../../docs/with-what-you-have.md")]
     struct WithWhatYouHave;

@@ -1,8 +1,8 @@
-//! Serves an application until the process is told to stop.
+//! Serves an application until the process receives a signal.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "it is for terminal programs"
+    reason = "terminal programs use it"
 )]
 
 use std::io::{self, Write};
@@ -13,41 +13,41 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
-/// How long answers may take to end once the server is told to stop.
+/// The time that answers have to end after the signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Serves until Ctrl-C or SIGTERM, then gives answers that are being streamed a few seconds to end.
-/// Prints where it listens as its first line.
+/// Serves until Ctrl-C or SIGTERM, then gives streaming answers a few seconds to end. Prints its address
+/// as the first line.
 ///
 /// # Errors
 ///
-/// If the address cannot be listened on.
+/// If it cannot listen on the address.
 pub async fn serve(listen: SocketAddr, router: Router) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    // The first line, for programs that wait for it.
+    // Other programs wait for this first line.
     println!("listening on http://{}", listener.local_addr()?);
     io::stdout().flush()?;
 
-    let (told, out_of_time) = oneshot::channel();
+    let (stopping, stopped) = oneshot::channel();
     let serve = axum::serve(listener, router).with_graceful_shutdown(async {
-        told_to_stop().await;
-        let _ = told.send(());
+        stop_signal().await;
+        let _ = stopping.send(());
     });
     tokio::select! {
         served = serve => served?,
         () = async {
-            let _ = out_of_time.await;
+            let _ = stopped.await;
             tokio::time::sleep(GRACE).await;
-        } => eprintln!("some answers have not ended"),
+        } => eprintln!("some answers did not end in time"),
     }
     Ok(())
 }
 
-/// Waits for Ctrl-C, or for SIGTERM, which tells a service to stop.
-pub async fn told_to_stop() {
+/// Waits for Ctrl-C or SIGTERM.
+pub async fn stop_signal() {
     let interrupted = async {
         if tokio::signal::ctrl_c().await.is_err() {
-            // It cannot be waited for, and did not come.
+            // The signal handler failed, so this signal is ignored.
             std::future::pending::<()>().await;
         }
     };

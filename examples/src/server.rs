@@ -1,8 +1,8 @@
-//! A server of all providers' APIs inside the process, with the faults of a real one.
+//! A server inside the process for the APIs of all providers, with the faults of a real one.
 //!
-//! It speaks HTTP on a loopback port and streams answers at a realistic pace, that of models whose
-//! names end in `-mini` being three times as fast. Its first connections break in mid-stream, as
-//! they do; other [`Fault`]s it has when it is told.
+//! It serves HTTP on a loopback port and streams answers at a realistic pace. Models whose names end in
+//! `-mini` are three times as fast. Its first connections can break mid-stream, and
+//! [`Server::fail_next`] injects other [`Fault`]s.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,46 +17,48 @@ const ANSWER: &str = "A token stream is a promise kept one word at a time. L0 li
     way. If the connection breaks, it asks again. And when the stream is over, however it ended, \
     it tells you what happened.";
 
-/// An answer that is about the model, and that leaves a block of code open.
+/// An answer that talks about the model, and leaves a code block open.
 const BAD_ANSWER: &str =
     "Sure!\n\nAs an AI language model, I would write it like this:\n\n```rust\nfn main() {";
 
-/// How many words of an answer come before a fault in mid-stream.
+/// The number of words before a fault mid-stream.
 const MIDDLE: usize = 12;
 
-/// What goes wrong with one request.
+/// A fault of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection breaks in mid-stream.
+    /// The connection breaks mid-stream.
     Break,
-    /// The answer ends in mid-stream.
+    /// The answer ends mid-stream.
     Cut,
-    /// Nothing more comes from mid-stream on.
+    /// The stream falls silent in the middle.
     Stall,
-    /// Nothing comes at all.
+    /// The server accepts the request and sends nothing.
     Silence,
     /// The answer is empty.
     Empty,
-    /// The answer breaks rules, and drifts.
+    /// The answer violates rules, and drifts.
     Bad,
-    /// The server is asked too often.
+    /// The server returns status 429.
     RateLimited,
-    /// The server is down.
+    /// The server returns status 503.
     Unavailable,
-    /// The request is not allowed.
+    /// The server returns status 403.
     Forbidden,
 }
 
-/// The faults that are to come.
+/// The faults of future requests.
 #[derive(Debug, Default)]
 struct Faults {
-    /// Of the next requests.
+    /// The faults of the next requests, in order.
     next: VecDeque<Fault>,
-    /// How many of all others break, as a share of 1.
+    /// The share of the other requests that break, from 0 to 1.
     break_share: f64,
+    /// The share of the unbroken requests that stall, from 0 to 1.
+    stall_share: f64,
 }
 
-/// A running server. It stops when this is dropped.
+/// A running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Server {
     provider: ScriptedProvider,
@@ -64,16 +66,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a free loopback port, whose first `faults` connections break in
-    /// mid-stream.
+    /// Starts a server on a free loopback port. Its first `faults` connections break mid-stream.
     ///
     /// # Errors
     ///
-    /// If no loopback port can be had.
+    /// If no loopback port is available.
     pub async fn start(faults: usize) -> io::Result<Self> {
         let faults = Arc::new(Mutex::new(Faults {
             next: std::iter::repeat_n(Fault::Break, faults).collect(),
-            break_share: 0.0,
+            ..Faults::default()
         }));
         let shared = Arc::clone(&faults);
         let provider = ScriptedProvider::answering(move |request| {
@@ -84,20 +85,25 @@ impl Server {
         Ok(Self { provider, faults })
     }
 
-    /// What a client of any of the APIs takes as its base URL.
+    /// Returns the base URL for a client of any of the APIs.
     #[must_use]
     pub fn base_url(&self) -> String {
         format!("{}/v1", self.provider.base_url())
     }
 
-    /// Lets the next requests go wrong, after those that are to go wrong already.
+    /// Adds faults for the next requests, after those already added.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         lock(&self.faults).next.extend(faults);
     }
 
-    /// Lets a share of all other connections break in mid-stream, from 0, none, to 1, all.
+    /// Sets the share of the other connections that break mid-stream, from 0 to 1.
     pub fn break_share(&self, share: f64) {
         lock(&self.faults).break_share = share;
+    }
+
+    /// Sets the share of the unbroken connections that fall silent mid-stream, from 0 to 1.
+    pub fn stall_share(&self, share: f64) {
+        lock(&self.faults).stall_share = share;
     }
 }
 
@@ -106,10 +112,12 @@ fn lock(faults: &Mutex<Faults>) -> MutexGuard<'_, Faults> {
 }
 
 impl Faults {
-    /// What goes wrong with the request that comes now.
+    /// Takes the fault of the current request.
     fn take(&mut self) -> Option<Fault> {
+        let happens = |share| fastrand::f64() < share;
         let next = self.next.pop_front();
-        next.or_else(|| (fastrand::f64() < self.break_share).then_some(Fault::Break))
+        next.or_else(|| happens(self.break_share).then_some(Fault::Break))
+            .or_else(|| happens(self.stall_share).then_some(Fault::Stall))
     }
 }
 
@@ -130,7 +138,7 @@ fn answer(model: &str, fault: Option<Fault>) -> Answer {
     }
 }
 
-/// The first words of a text, at the pace of a hosted model.
+/// Returns the first words of a text at the pace of a hosted model.
 fn paced(model: &str, text: &str, words: usize) -> Answer {
     let pace = if model.ends_with("-mini") { 3 } else { 1 };
     let usage = Usage::new().input(9);
@@ -139,7 +147,7 @@ fn paced(model: &str, text: &str, words: usize) -> Answer {
     words.fold(Answer::new().usage(usage), |answer, (index, word)| {
         let pause = match index {
             0 => 200,
-            // Now and then the model has to think.
+            // A longer pause now and then, as of a model that reasons.
             _ if index % 17 == 0 => fastrand::u64(120..180),
             _ => fastrand::u64(12..40),
         };

@@ -1,22 +1,21 @@
-//! What backends make of spans: recorded answers of three providers through a run, as the spans that a
-//! backend would get.
+//! The spans that backends convert: recorded answers of three providers through a run.
 //!
-//! | variable | what it switches on |
+//! | variable | enables |
 //! |---|---|
-//! | `L0_RECORDED_STREAMS` | the tests: a folder of recorded streams, with `expected.json` |
-//! | `L0_SPAN_DUMPS` | a folder where the spans are written to, as JSON, for `.ci/converters` |
+//! | `L0_RECORDED_STREAMS` | the tests: a folder of recorded streams with `expected.json` |
+//! | `L0_SPAN_DUMPS` | writing the spans to this folder as JSON, for `.ci/converters` |
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a panic is how a test fails; what is off is said"
+    reason = "a panic is how a test fails; skipped tests are reported"
 )]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use l0_core::{L0, Monitoring};
-use l0_otel::{Content, OtelInterceptor};
+use l0_core::{Content, L0, Monitoring};
+use l0_otel::OtelInterceptor;
 use l0_providers::testing::{Answer, ScriptedProvider};
 use l0_providers::{ProviderRequest, ProviderStream, anthropic, gemini, openai};
 use opentelemetry::trace::TracerProvider;
@@ -55,7 +54,7 @@ fn request(provider: &str, url: &str, model: &str) -> ProviderRequest<ProviderSt
     }
 }
 
-/// The span of a run's only attempt.
+/// Returns the span of the only attempt of a run.
 async fn span(request: ProviderRequest<ProviderStream>) -> SpanData {
     let spans = InMemorySpanExporter::default();
     let tracers = SdkTracerProvider::builder()
@@ -97,7 +96,7 @@ fn dump(span: &SpanData) -> Map<String, Value> {
 #[tokio::test]
 async fn spans_of_recorded_answers_have_the_usage_that_was_billed() {
     let Some(folder) = std::env::var_os("L0_RECORDED_STREAMS") else {
-        println!("skipped: L0_RECORDED_STREAMS names no folder of recorded streams");
+        println!("skipped: L0_RECORDED_STREAMS is not a folder of recorded streams");
         return;
     };
     let folder = Path::new(&folder);
@@ -139,7 +138,7 @@ async fn spans_of_recorded_answers_have_the_usage_that_was_billed() {
                 span.name
             );
         }
-        // The price formula of many: no part of it is less than nothing.
+        // Many backends compute prices with this formula. No term may be negative.
         let count = |key: &str| usage(key).and_then(Value::as_u64).unwrap_or(0);
         let cached = count("cache_read.input_tokens") + count("cache_creation.input_tokens");
         assert!(cached <= count("input_tokens"), "{name}");

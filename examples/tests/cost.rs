@@ -1,5 +1,5 @@
-//! What runs cost, computed by hand, is what their telemetry says, what its JSON Lines say, and what the
-//! report adds up of these, to the last decimal.
+//! The cost of runs, computed manually, equals the cost in their telemetry, in its JSON Lines, and in the
+//! sums of the report, to the last decimal.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,8 +12,8 @@ use l0_core::{
     Telemetry, TokenKind, TokenView, Usage, source,
 };
 use l0_export::json;
-use l0_export::profile::Profile;
 use l0_pricing::{Characters, PriceList};
+use l0_report::Profile;
 
 const PRICES: &str = r#"{
     "gpt-4o": { "litellm_provider": "openai", "input_cost_per_token": 2.5e-06,
@@ -44,29 +44,29 @@ fn l0() -> L0 {
         .build()
 }
 
-/// Input and output.
+/// Usage with input and output tokens.
 const fn usage(input: u64, output: u64) -> Usage {
     Usage::new().input(input).output(output)
 }
 
-fn told(amount: &str) -> Cost {
+fn reported(amount: &str) -> Cost {
     Cost::new(amount.parse().unwrap(), Currency::USD, CostSource::Provider)
 }
 
-/// An answer that is whole.
+/// A complete answer.
 fn answered(attempt: ScriptedAttempt, usage: Usage) -> ScriptedAttempt {
     let attempt = attempt.token("An answer.").finish(FinishReason::Stop);
     attempt.usage(usage)
 }
 
-/// An answer of a model that names itself.
+/// A complete answer with the name of its model.
 fn answered_by(attempt: ScriptedAttempt, model: &str, usage: Usage) -> ScriptedAttempt {
     let mut first = ScriptedToken::new(TokenKind::Other, "");
     first.model = Some(model.to_owned());
     answered(attempt.item(first), usage)
 }
 
-/// Has a run of this script, which asks another model where it falls back.
+/// Starts a run of this script, with another model as the fallback.
 fn begin(
     script: &Script,
     [provider, model]: [&str; 2],
@@ -85,17 +85,17 @@ fn begin(
         )
     });
     l0().stream_from(described(script, [provider, model]))
-        .input("What was asked, in forty characters here")
+        .input("A prompt with forty characters, this one")
         .fallback(described(&other, SONNET))
         .start()
 }
 
-/// What one run is to say: its cost, what of it was thrown away, and what is estimated besides.
+/// The expected numbers of one run: its cost, its wasted cost, and its estimated cost.
 struct Row {
     name: &'static str,
     asked: [&'static str; 2],
     script: Script,
-    /// After how many items it is aborted.
+    /// The number of items before the abort.
     aborted: Option<usize>,
     amounts: [Option<&'static str>; 3],
     source: CostSource,
@@ -126,7 +126,7 @@ fn rows() -> Vec<Row> {
     vec![
         Row::new(
             // 600 x 2.5e-6 + 400 x 1.25e-6 + 50 x 1e-5 = 0.0025, and 1,000 x 2.5e-6 + 10 x 1e-5 = 0.0026
-            "a fallback after two attempts that were thrown away",
+            "a fallback after two wasted attempts",
             GPT,
             Script::new()
                 .attempt(move |a| answered_then(a, usage(1_000, 50).cached_input(400)).fail(reset))
@@ -137,26 +137,27 @@ fn rows() -> Vec<Row> {
             source: CostSource::Provider,
             ..Row::new(
                 // By the list 1,000 x 3e-6 + 1,000 x 1.5e-5 = 0.018.
-                "what the provider tells wins",
+                "the cost of the provider has precedence",
                 ROUTED,
-                Script::new().attempt(|a| answered(a.cost(told("0.0123")), usage(1_000, 1_000))),
+                Script::new()
+                    .attempt(|a| answered(a.cost(reported("0.0123")), usage(1_000, 1_000))),
                 [Some("0.0123"), None, None],
             )
         },
         Row::new(
             // 1,000 x 2.5e-6 + 100 x 1e-5
-            "told of one attempt, computed of the other",
+            "reported for one attempt, computed for the other",
             GPT,
             Script::new()
-                .attempt(move |a| a.token("An").cost(told("0.0004")).fail(reset))
+                .attempt(move |a| a.token("An").cost(reported("0.0004")).fail(reset))
                 .attempt(|a| answered(a, usage(1_000, 100))),
             [Some("0.0035"), Some("0.0004"), None],
         ),
         Row {
             aborted: Some(3),
             ..Row::new(
-                // 1,000 x 3e-6 + 1 x 1.5e-5; 20 characters are 5 tokens, of which 4 were not told, at 1.5e-5.
-                "estimated beside told",
+                // 1,000 x 3e-6 + 1 x 1.5e-5; 20 characters are 5 tokens, 4 of which were not reported, at 1.5e-5.
+                "estimated in addition to reported",
                 SONNET,
                 Script::new().attempt(|a| {
                     a.usage(usage(1_000, 1))
@@ -170,7 +171,7 @@ fn rows() -> Vec<Row> {
             aborted: Some(1),
             ..Row::new(
                 // 40 characters are 10 tokens at 2.5e-6, and 12 are 3 at 1e-5.
-                "estimated, and nothing told",
+                "estimated, and nothing reported",
                 GPT,
                 Script::new().attempt(|a| a.token("twelve chars").hang()),
                 [None, None, Some("0.000055")],
@@ -193,7 +194,7 @@ fn rows() -> Vec<Row> {
         Row {
             unpriced: 1,
             ..Row::new(
-                "a model that is not known has no cost",
+                "an unknown model has no cost",
                 UNKNOWN,
                 Script::new().attempt(|a| answered(a, usage(1_000, 1_000))),
                 [None, None, None],
@@ -202,7 +203,7 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-/// What an answer said before its connection failed: all but why it stopped.
+/// An answer before a failed connection: complete except for its finish reason.
 fn answered_then(attempt: ScriptedAttempt, usage: Usage) -> ScriptedAttempt {
     attempt.token("An answer.").usage(usage)
 }
@@ -217,7 +218,7 @@ fn amounts(telemetry: &Telemetry) -> [Option<String>; 3] {
 }
 
 #[tokio::test]
-async fn costs_are_those_that_are_computed_by_hand() {
+async fn costs_equal_manually_computed_costs() {
     let mut lines = Vec::new();
     let rows = rows();
     for row in &rows {
@@ -236,7 +237,7 @@ async fn costs_are_those_that_are_computed_by_hand() {
         let is_from = |cost: Cost| cost.source == row.source;
         assert!(telemetry.cost.is_none_or(is_from), "{}", row.name);
         assert_eq!(telemetry.unpriced(), row.unpriced, "{}", row.name);
-        // The sum of the attempts is the run's.
+        // The costs of the attempts add up to the cost of the run.
         let attempts = telemetry.attempts.iter().filter_map(|one| one.cost);
         let sum: Money = attempts.map(|cost| cost.amount).sum();
         let total = telemetry.total_cost().map(|cost| cost.amount);
@@ -258,7 +259,7 @@ async fn costs_are_those_that_are_computed_by_hand() {
     assert_eq!(amounts(&telemetry), expected);
     json::write_line(&mut lines, &telemetry).unwrap();
 
-    // Read back, each line says the same.
+    // Each line reads back equal.
     let read = json::read_lines(&lines[..]).map(Result::unwrap);
     for (row, telemetry) in rows.iter().zip(read) {
         let expected = row.amounts.map(|amount| amount.map(str::to_owned));
@@ -269,7 +270,7 @@ async fn costs_are_those_that_are_computed_by_hand() {
     let mut profile = Profile::new();
     json::read_lines(&lines[..]).for_each(|run| profile.add(&run.unwrap()));
     // 0.00252 + 0.0123 + 0.0035 + 0.003015 + 0.00515 + 1.206756 + 0.02469134 = 1.25793234 of answers,
-    // and 0.0051 + 0.0004 that were thrown away; of estimates 0.00006 + 0.000055.
+    // 0.0051 + 0.0004 wasted, and 0.00006 + 0.000055 estimated.
     let all = profile.total();
     let sums = |quantity| {
         Vec::from_iter(

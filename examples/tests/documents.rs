@@ -1,4 +1,4 @@
-//! The documents: their links lead somewhere, they name what there is, and what there is they name.
+//! Checks the documents: their links, and their lists of pages, fields and examples.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -22,7 +22,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names of the files of a folder that end like this, without that end.
+/// Returns the names of the files in a folder with this suffix, without the suffix.
 fn names(folder: &str, end: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(root().join(folder)).expect("a folder");
     let names = entries.map(|entry| entry.expect("an entry").file_name());
@@ -32,18 +32,20 @@ fn names(folder: &str, end: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The README, the guide, and the list of examples.
+/// Returns the pages of the guide and the documents of the repository.
 fn documents() -> Vec<PathBuf> {
     let pages = names("docs", ".md").into_iter();
     let pages = pages.map(|name| root().join("docs").join(format!("{name}.md")));
-    ["README.md", "examples/README.md"]
-        .map(|name| root().join(name))
+    let repository = names("", ".md").into_iter();
+    let repository = repository.map(|name| root().join(format!("{name}.md")));
+    [root().join("examples/README.md")]
         .into_iter()
+        .chain(repository)
         .chain(pages)
         .collect()
 }
 
-/// The lines that are no code.
+/// Returns the lines outside code blocks.
 fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut code = false;
     text.lines().filter(move |line| {
@@ -53,14 +55,14 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// A line without what stands between backticks.
+/// Removes the text between backticks from a line.
 fn without_code(line: &str) -> String {
     line.split('`').step_by(2).collect::<Vec<_>>().join("`")
 }
 
-/// The targets of a document's links and pictures.
+/// Returns the targets of the links and pictures of a document.
 fn links(text: &str) -> Vec<String> {
-    // Links may be broken over two lines.
+    // A link can span two lines.
     let prose: Vec<_> = prose(text).map(without_code).collect();
     let prose = prose.join("\n");
     let ends = prose.match_indices("](").map(|(at, _)| &prose[at + 2..]);
@@ -69,7 +71,7 @@ fn links(text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The anchors that headings make, as GitHub does.
+/// Returns the anchors of the headings, as GitHub generates them.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut seen = BTreeMap::<String, u32>::new();
     let headings = prose(text).filter_map(|line| {
@@ -92,7 +94,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_have_targets() {
     let mut count = 0;
     let mut dead = Vec::new();
     for document in documents() {
@@ -139,7 +141,7 @@ fn the_contents_of_a_page_name_its_sections() {
         let listed = links(head).into_iter();
         let listed: BTreeSet<_> = listed.filter(|link| link.starts_with('#')).collect();
         if listed.is_empty() {
-            continue; // a short page, or one with no list
+            continue; // a page without a list of contents
         }
         let sections: String = prose(&text)
             .filter(|line| line.starts_with("## "))
@@ -165,7 +167,52 @@ fn the_code_of_every_page_is_compiled() {
 }
 
 #[test]
-fn the_lines_for_what_one_has_are_compiled() {
+fn pages_show_their_programs_as_they_are() {
+    for (page, program, maximum) in [("web-service", "server", 119), ("shutdown", "drain", 149)] {
+        let page = read(&root().join(format!("docs/{page}.md")));
+        let program = read(&root().join(format!("examples/src/bin/{program}.rs")));
+        assert!(page.contains(&format!("```rust,ignore\n{program}```\n")));
+        let lines = program.lines().count();
+        assert!(lines <= maximum, "{lines}");
+        assert!(page.contains(&format!("in one file of {lines} lines")));
+    }
+}
+
+#[test]
+fn the_table_of_features_names_every_feature_and_no_other() {
+    let page = read(&root().join("docs/configuration.md"));
+    let (_, table) = page.split_once("\n## Features\n").expect("a section");
+    let code = |cell: &str| -> Vec<String> {
+        let words = cell.split('`').skip(1).step_by(2);
+        words.map(str::to_owned).collect()
+    };
+    let mut listed = BTreeSet::new();
+    let mut name = String::new();
+    for row in table.lines().filter(|line| line.contains('`')) {
+        let mut cells = row.split('|').skip(1);
+        if let Some(crate_name) = code(cells.next().unwrap_or_default()).pop() {
+            name = crate_name;
+        }
+        let features = code(cells.next().unwrap_or_default()).into_iter();
+        listed.extend(features.map(|feature| (name.clone(), feature)));
+    }
+
+    let mut features = BTreeSet::new();
+    for entry in fs::read_dir(root().join("crates")).expect("a folder") {
+        let folder = entry.expect("an entry");
+        let manifest = read(&folder.path().join("Cargo.toml"));
+        let (_, rest) = manifest.split_once("\n[features]\n").unwrap_or_default();
+        let rest = rest.split("\n[").next().unwrap_or_default();
+        let lines = rest.lines().filter_map(|line| line.split_once(" = "));
+        let names = lines.filter(|(name, _)| *name != "default");
+        let crate_name = folder.file_name().into_string().expect("UTF-8");
+        features.extend(names.map(|(name, _)| (crate_name.clone(), name.to_owned())));
+    }
+    assert_eq!(listed, features);
+}
+
+#[test]
+fn the_lines_to_add_are_compiled() {
     let page = read(&root().join("docs/with-what-you-have.md"));
     let compiled: Vec<_> = page.split("\n```rust").skip(1).collect();
     let compiled: Vec<_> = compiled
@@ -175,7 +222,7 @@ fn the_lines_for_what_one_has_are_compiled() {
     let mut count = 0;
     let rows = prose(&page).filter(|line| line.starts_with("| ") && !line.starts_with("| you "));
     for row in rows {
-        // A bar of the code is escaped.
+        // Vertical bars in code are escaped.
         let lines = row.rsplit(" | ").next().unwrap_or_default();
         let lines = lines.replace("\\|", "|");
         for line in lines.split('`').skip(1).step_by(2) {
@@ -226,7 +273,7 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     collect_fields("", &json, &mut fields);
 
     let page = read(&root().join("docs/telemetry.md"));
-    // The rows of tables which have the four columns of those that list fields.
+    // The tables of fields have four columns.
     let rows =
         prose(&page).filter(|line| line.starts_with("| `") && line.matches(" |").count() == 4);
     let rows = rows.filter_map(|line| line.split('|').nth(1));
@@ -237,8 +284,8 @@ fn the_telemetry_page_names_every_field_and_no_other() {
     assert_eq!(listed, fields);
 }
 
-/// The paths of all fields, but for the keys of maps, which are no fields, and for what an attempt has as
-/// its run has it.
+/// Collects the paths of all fields, without the keys of maps, and without the fields that an attempt shares
+/// with its run.
 fn collect_fields(path: &str, value: &Value, fields: &mut BTreeSet<String>) {
     const MAPS: [&str; 14] = [
         "metadata",
@@ -295,12 +342,12 @@ fn every_section_and_snippet_of_the_guide_has_its_page() {
             );
         }
     }
-    // 57 sections, and 45 lines for 47 snippets and a table.
+    // 57 sections, and 45 rows for 47 snippets and a table.
     assert_eq!(count, 102);
 }
 
 #[test]
-fn the_messages_to_newcomers_are_those_of_the_code() {
+fn the_quoted_messages_are_those_of_the_code() {
     let page = read(&root().join("docs/troubleshooting.md"));
     let key = |key: &str| {
         let collector = Collector::builder().build().expect("valid");
@@ -308,9 +355,9 @@ fn the_messages_to_newcomers_are_those_of_the_code() {
         refused.to_string()
     };
     let error = |error: l0_core::Error<io::Error>| error.to_string();
-    let script = Script::new().attempt(|a| a.fail("nobody knows this"));
+    let script = Script::new().attempt(|a| a.fail("an unknown error"));
     let failed = async { L0::default().stream(script.source()).start().text().await };
-    let failed = failed.now_or_never().expect("nothing to wait for");
+    let failed = failed.now_or_never().expect("ready at once");
     let messages = [
         key("error_type"),
         key("model-name"),
@@ -328,16 +375,20 @@ fn the_messages_to_newcomers_are_those_of_the_code() {
 }
 
 #[test]
-fn every_example_is_listed_run_and_says_how() {
+fn every_example_is_listed_tested_and_has_its_command() {
     let list = read(&root().join("examples/README.md"));
     let tests: String = names("examples/tests", ".rs")
         .into_iter()
         .map(|name| read(&root().join(format!("examples/tests/{name}.rs"))))
         .chain([read(&root().join("examples/tests/prometheus/main.rs"))])
         .collect();
+    let manifest = read(&root().join("examples/Cargo.toml"));
     for example in names("examples/src/bin", ".rs") {
         let code = read(&root().join(format!("examples/src/bin/{example}.rs")));
-        let command = format!("cargo run -p l0-examples --bin {example}");
+        let mut command = format!("cargo run -p l0-examples --bin {example}");
+        if manifest.contains(&format!("required-features = [\"{example}\"]")) {
+            command += &format!(" --features {example}");
+        }
         let usage = code.split_once("\n#").map_or("", |(usage, _)| usage);
         assert!(
             usage

@@ -1,5 +1,5 @@
-//! What is told one by one, beside what is counted: of many runs, the files have what is kept, and why, and
-//! the counters have them all.
+//! Kept runs and counted runs: of many runs, the files have the kept ones with the reason, and the counters
+//! have all of them.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -16,7 +16,7 @@ const RUNS: usize = 100_000;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What becomes of a run, by its number: a few fail, and a few are slow.
+/// The fate of a run, by its number: a few fail, and a few are slow.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Fine,
@@ -48,7 +48,7 @@ impl Kind {
     }
 }
 
-/// The value of the series of this name, with these labels if any.
+/// Returns the value of a series, given as a name with optional labels.
 fn series(text: &str, series: &str) -> f64 {
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

@@ -1,5 +1,5 @@
-//! Which model a number belongs to, in Prometheus and in `StatsD`: runs of one to three sources, and every
-//! way in which the last of them may end.
+//! The model that each number belongs to, in Prometheus and in `StatsD`: runs of one to three sources, with
+//! every end of the last one.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -26,10 +26,10 @@ use samples::{Samples, read};
 const MS: Duration = Duration::from_millis(1);
 const SEC: Duration = Duration::from_secs(1);
 
-/// What the sources of a run are called, in their order.
+/// The names of the sources of a run, in order.
 const MODELS: [&str; 3] = ["a", "b", "c"];
 
-/// A rule that an answer with this word in it breaks.
+/// A rule against this word.
 struct Halts(Severity);
 
 const BAD: &str = "bad";
@@ -48,7 +48,7 @@ impl Check for Halts {
     fn end(&mut self, _: &Ended, _: &mut Findings) {}
 }
 
-/// A server of `StatsD`, and what it got, added up by name, model and the point's own tag.
+/// A `StatsD` server, with sums of its points by name, model and own tag.
 struct Statsd {
     socket: UdpSocket,
     sums: BTreeMap<(String, String), f64>,
@@ -70,9 +70,9 @@ impl Statsd {
         builder.tag_keys(["model"]).unwrap().build().unwrap()
     }
 
-    /// Takes what came since the last call.
+    /// Receives the points since the last call.
     fn take(&mut self) {
-        // The loopback keeps the order: before this comes all that was sent.
+        // The loopback keeps the order, so this arrives last.
         let address = self.socket.local_addr().unwrap();
         self.socket.send_to(b"end", address).unwrap();
         let mut buffer = [0; 65_536];
@@ -97,7 +97,7 @@ impl Statsd {
         self.sums.get(&key).copied().unwrap_or_default()
     }
 
-    /// The sum over all models, by the point's own tag.
+    /// Returns the sum over all models for a value of the own tag.
     fn sum(&self, name: &str, own: &str) -> f64 {
         let all = self.sums.iter().filter(|((point, tags), _)| {
             let rest = tags.split_once(',').map_or("", |(_, rest)| rest);
@@ -107,7 +107,7 @@ impl Statsd {
     }
 }
 
-/// How the source ends that is tried last.
+/// The end of the last source.
 #[derive(Debug, Clone, Copy)]
 enum Ending {
     Completes,
@@ -129,10 +129,10 @@ const ENDINGS: [Ending; 7] = [
     Ending::Dropped,
 ];
 
-/// What is counted for one model.
+/// The counts of one model.
 #[derive(Debug, Default, PartialEq)]
 struct Counted {
-    /// By result: failed, completed, aborted, dropped.
+    /// Attempts by result: failed, completed, aborted, dropped.
     attempts: [f64; 4],
     first_tokens: f64,
     tokens: f64,
@@ -142,7 +142,7 @@ struct Counted {
     rate_limits: f64,
     retries: f64,
     violations: f64,
-    /// Seconds.
+    /// Back-off, in seconds.
     backoff: f64,
     requests: f64,
     durations: f64,
@@ -154,10 +154,10 @@ struct Counted {
     fallbacks: f64,
 }
 
-/// What is known of attempts by result, in the order of [`Counted`].
+/// The results of attempts, in the order of [`Counted`].
 const RESULTS: [&str; 4] = ["failed", "completed", "aborted", "dropped"];
 
-/// A source that is given up after two attempts, each cut off after two tokens.
+/// A source that fails twice, each time after two tokens.
 fn given_up() -> Script {
     Script::new().attempt(|a| {
         let usage = Usage::new().input(10).output(3);
@@ -167,7 +167,7 @@ fn given_up() -> Script {
     })
 }
 
-/// What is counted for it.
+/// The counts of that source.
 const GIVEN_UP: Counted = Counted {
     attempts: [2.0, 0.0, 0.0, 0.0],
     first_tokens: 2.0,
@@ -208,7 +208,7 @@ impl Ending {
         }
     }
 
-    /// What is counted for the source, besides what is the run's own.
+    /// Returns the counts of the source, without those of the run.
     fn counted(self) -> Counted {
         let none = Counted::default();
         match self {
@@ -248,7 +248,7 @@ impl Ending {
                 failures: 1.0,
                 ..none
             },
-            // The attempt before the back-off is the last one.
+            // The last attempt is the one before the back-off.
             Self::AbortedInABackOff => Counted {
                 attempts: [1.0, 0.0, 0.0, 0.0],
                 first_tokens: 1.0,
@@ -276,7 +276,7 @@ impl Ending {
         }
     }
 
-    /// Whether its source gives a token.
+    /// Returns `true` if its source yields a token.
     fn has_token(self) -> bool {
         !matches!(self, Self::FailsBeforeTheFirstToken | Self::RateLimited)
     }
@@ -293,7 +293,7 @@ impl Ending {
                 text.unwrap_err();
             }
             Self::Dropped => {
-                // It hangs after that.
+                // The source hangs after that.
                 while let Ok(Some(item)) = tokio::time::timeout(2 * SEC, run.next()).await {
                     item.unwrap();
                 }
@@ -303,7 +303,7 @@ impl Ending {
     }
 }
 
-/// What Prometheus has for a model.
+/// Returns the counts of a model in Prometheus.
 fn in_prometheus(metrics: &Samples, model: &str) -> Counted {
     let of = |name: &str, own: &[(&str, &str)]| {
         let labels: Vec<_> = own.iter().copied().chain([("model", model)]).collect();
@@ -330,12 +330,12 @@ fn in_prometheus(metrics: &Samples, model: &str) -> Counted {
         failures: all("l0_failures_total"),
         started: all("l0_streams_started_total"),
         finished: all("l0_streams_finished_total"),
-        // Under the labels of the start; what is given up is another label.
+        // Counted under the labels of the start. The abandoned source is another label.
         fallbacks: metrics.sum("l0_fallbacks_total", &[("from", model)]),
     }
 }
 
-/// The same as `StatsD` has it, as far as it does.
+/// Returns the counts of a model in `StatsD`, where it has them.
 fn in_statsd(statsd: &Statsd, model: &str, expected: &Counted) -> Counted {
     let all = |name: &str| statsd.get(name, model, "");
     Counted {
@@ -357,7 +357,7 @@ fn in_statsd(statsd: &Statsd, model: &str, expected: &Counted) -> Counted {
             .map(|outcome| statsd.get("l0.runs", model, &format!(",outcome:{outcome}")))
             .sum(),
         fallbacks: all("l0.fallbacks"),
-        // Told otherwise, or not at all.
+        // Sent in another form, or not at all.
         first_tokens: expected.first_tokens,
         backoff: expected.backoff,
         durations: expected.durations,
@@ -372,7 +372,7 @@ fn retry() -> Retry {
     Retry::new().max_retries(1).backoff(Backoff::fixed(SEC))
 }
 
-/// A run of these sources.
+/// Starts a run of these sources.
 fn begin(l0: &L0, scripts: &[Script]) -> Run<'static, ScriptedToken, ScriptedError> {
     let [first, others @ ..] = scripts else {
         panic!("a run has a source");
@@ -385,7 +385,7 @@ fn begin(l0: &L0, scripts: &[Script]) -> Run<'static, ScriptedToken, ScriptedErr
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_number_is_of_the_model_that_made_it() {
+async fn each_number_belongs_to_the_model_that_produced_it() {
     for (sources, ending) in (1..=3).flat_map(|sources| ENDINGS.map(|ending| (sources, ending))) {
         for measured in [true, false] {
             let case = format!("{sources} sources, {ending:?}, measured: {measured}");
@@ -434,8 +434,8 @@ async fn each_number_is_of_the_model_that_made_it() {
                 }
                 assert_eq!(in_prometheus(&metrics, model), expected, "{case}: {model}");
                 if measured {
-                    let told = in_statsd(&statsd, model, &expected);
-                    assert_eq!(told, expected, "{case}: {model}, StatsD");
+                    let counted = in_statsd(&statsd, model, &expected);
+                    assert_eq!(counted, expected, "{case}: {model}, StatsD");
                 }
             }
             let outcome = [("model", MODELS[0]), ("outcome", ending.outcome().as_str())];
@@ -450,7 +450,7 @@ async fn each_number_is_of_the_model_that_made_it() {
                 let labels = [("model", MODELS[0]), ("from", from), ("to", to)];
                 assert_eq!(metrics.sum("l0_fallbacks_total", &labels), 1.0, "{case}");
             }
-            // Nothing is under other labels, and StatsD sends nothing of what is not measured.
+            // No other labels exist, and StatsD sends nothing for unmeasured runs.
             let known = |model: &str| MODELS[..sources].contains(&model);
             for labels in metrics.0.keys() {
                 let model = labels.get("model");
@@ -461,9 +461,9 @@ async fn each_number_is_of_the_model_that_made_it() {
     }
 }
 
-/// What is known only while it lasts: who waits.
+/// The waiting model is visible only during the back-off.
 #[tokio::test(start_paused = true)]
-async fn a_back_off_shows_at_once_for_the_source_that_made_it() {
+async fn a_back_off_is_visible_at_once_for_its_source() {
     let collector = Collector::builder().build().unwrap();
     let l0 = L0::builder()
         .retry(retry())
@@ -482,7 +482,7 @@ async fn a_back_off_shows_at_once_for_the_source_that_made_it() {
     assert_eq!(of("l0_streams_active_seconds_total", "a"), 0.25);
     let fallback = [("model", "a"), ("from", "a"), ("to", "b")];
     assert_eq!(metrics.sum("l0_fallbacks_total", &fallback), 1.0);
-    // It is no run of that model.
+    // The run does not count for that model.
     for name in ["l0_streams_started_total", "l0_streams_active"] {
         let there = metrics.0.keys().any(|labels| {
             labels["__name__"] == name && labels.get("model").is_some_and(|model| model == "b")
@@ -491,7 +491,7 @@ async fn a_back_off_shows_at_once_for_the_source_that_made_it() {
     }
 }
 
-/// A source without a model is called by its number, and what is too long is cut.
+/// A source without a model is named by its number, and a long name is truncated.
 #[tokio::test(start_paused = true)]
 async fn fallbacks_name_models_or_else_numbers() {
     let collector = Collector::builder().build().unwrap();
@@ -508,7 +508,7 @@ async fn fallbacks_name_models_or_else_numbers() {
         let pair = [("from", from), ("to", to)];
         assert_eq!(metrics.sum("l0_fallbacks_total", &pair), 1.0, "{from} {to}");
     }
-    // By hand, the same: from what the attempts say.
+    // A manual record gives the same, from its attempts.
     let by_hand = Collector::builder().build().unwrap();
     let l0 = l0.to_builder().monitoring(Monitoring::new()).build();
     let mut run = l0
@@ -561,7 +561,7 @@ async fn a_call_counts_as_a_run() {
         ("l0_usage_output_tokens_total", 0.0, 2.0),
         ("l0_network_errors_total", 1.0, 0.0),
         ("l0_attempts_total", 1.0, 1.0),
-        // Its answer is no token, and has no first one.
+        // The answer of a call is not a token.
         ("l0_tokens_total", 0.0, 0.0),
         ("l0_time_to_first_token_seconds_count", 0.0, 0.0),
         ("l0_attempt_time_to_first_token_seconds_count", 0.0, 0.0),
@@ -570,7 +570,7 @@ async fn a_call_counts_as_a_run() {
     }
 }
 
-/// An attempt of any kind.
+/// Returns a random attempt.
 fn any_attempt(rng: &mut Rng, mut attempt: ScriptedAttempt) -> ScriptedAttempt {
     if rng.u8(..4) == 0 {
         attempt = attempt.connect_wait(rng.u32(1..400) * MS);
@@ -607,7 +607,7 @@ fn any_script(rng: &mut Rng) -> Script {
     })
 }
 
-/// Any run of any sources, which its consumer reads to the end, or not. Returns its telemetry.
+/// Runs random sources, read to the end or not. Returns the telemetry.
 async fn any_run(l0: &L0, rng: &mut Rng) -> Telemetry {
     let scripts: Vec<_> = (0..rng.usize(1..=3)).map(|_| any_script(rng)).collect();
     let mut run = begin(l0, &scripts);
@@ -631,8 +631,8 @@ async fn any_run(l0: &L0, rng: &mut Rng) -> Telemetry {
     handle.telemetry().unwrap()
 }
 
-/// A sum over all models, of what every adapter must give the same of. A record does not know the model
-/// of a source that was not called any more.
+/// Sums over all models the series that must be equal everywhere. A record does not contain the model of a
+/// source that was never called.
 fn without_model(samples: Samples) -> BTreeMap<samples::Labels, f64> {
     let mut sums: BTreeMap<samples::Labels, f64> = BTreeMap::new();
     for (mut labels, value) in samples.0 {
@@ -644,9 +644,9 @@ fn without_model(samples: Samples) -> BTreeMap<samples::Labels, f64> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sums_over_all_models_are_those_of_the_runs() {
-    /// Of interceptors alone; the gauge of the run that ended last; and what each source of a run has its
-    /// own of.
+async fn sums_over_all_models_equal_those_of_the_runs() {
+    /// Metrics of interceptors only, the gauge of the last run, and metrics with a value for each source of a
+    /// run.
     const APART: [&str; 6] = [
         "l0_output_tokens_per_second",
         "l0_streams_",
@@ -704,7 +704,7 @@ async fn sums_over_all_models_are_those_of_the_runs() {
             assert_eq!(sums.len(), expected.len());
             for (labels, expected) in &expected {
                 let sum = sums[labels];
-                // Seconds are added up in another order.
+                // Seconds are summed in another order.
                 let close = (sum - expected).abs() <= expected.abs() * 1e-9;
                 assert!(close, "run {number}: {labels:?}: {sum} is not {expected}");
             }

@@ -1,12 +1,12 @@
-//! What the example `otel` sends, decoded by the protobuf types of OpenTelemetry; and that nothing
-//! waits for whom it is sent to.
+//! The data that the example `otel` sends, decoded with the protobuf types of OpenTelemetry, and a chat that
+//! does not wait for the collector.
 //!
-//! | variable | what it switches on |
+//! | variable | enables |
 //! |---|---|
-//! | `L0_PEERS`, `L0_OTLP_PYTHON` | the test of what is sent: the folder of `otlp_recv.py`, and a Python with `opentelemetry-proto` |
+//! | `L0_PEERS`, `L0_OTLP_PYTHON` | the test of the sent data: the folder of `otlp_recv.py`, and a Python with `opentelemetry-proto` |
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "the tree that was decoded is said")]
+#![allow(clippy::print_stdout, reason = "the decoded tree is printed")]
 
 mod common;
 
@@ -22,11 +22,11 @@ use common::{ANSWER, DEADLINE, free_address, switched_on, wait_for};
 use l0_core::Quantity;
 use serde_json::Value;
 
-/// A process that is killed when this is dropped.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Process {
-    /// Starts it, and gives the lines that it prints as they come.
+    /// Starts a process. Returns its output lines as they arrive.
     fn start(command: &mut Command) -> (Self, Receiver<String>) {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("it starts");
@@ -52,7 +52,7 @@ impl Drop for Process {
     }
 }
 
-/// The example, which sends to this address.
+/// Returns the command of the example with this endpoint.
 fn example(endpoint: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_otel"));
     for (variable, _) in std::env::vars_os() {
@@ -65,7 +65,7 @@ fn example(endpoint: SocketAddr) -> Command {
     command
 }
 
-/// Reads lines up to the one that begins so.
+/// Reads lines up to the first with this prefix.
 fn read_until(lines: &Receiver<String>, begin: &str) -> Vec<String> {
     let mut read = Vec::new();
     loop {
@@ -79,7 +79,7 @@ fn read_until(lines: &Receiver<String>, begin: &str) -> Vec<String> {
     }
 }
 
-/// The attributes of a span, an event or a point, as text.
+/// Returns the attributes of a span, an event or a point as text.
 fn attributes(of: &Value) -> BTreeMap<&str, String> {
     let attributes = of["attributes"].as_array().into_iter().flatten();
     let attributes = attributes.map(|attribute| {
@@ -91,7 +91,7 @@ fn attributes(of: &Value) -> BTreeMap<&str, String> {
     attributes.collect()
 }
 
-/// All of one kind, below the resources and scopes of requests.
+/// Returns all values at this path below the requests.
 fn below<'a>(requests: &'a [Value], path: [&str; 3]) -> Vec<&'a Value> {
     let mut found: Vec<&Value> = requests.iter().collect();
     for key in path {
@@ -102,7 +102,7 @@ fn below<'a>(requests: &'a [Value], path: [&str; 3]) -> Vec<&'a Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_is_sent_is_decoded_and_right() {
+async fn all_sent_data_is_decoded_and_correct() {
     let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_OTLP_PYTHON"))
     else {
         return;
@@ -123,7 +123,7 @@ async fn everything_that_is_sent_is_decoded_and_right() {
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{text}{errors}");
     assert_eq!(errors, "");
-    // It has answered every request, and so has printed what was in it.
+    // The receiver has answered every request, so it has printed all content.
     drop(receiver);
     let requests: Vec<Value> = lines
         .iter()
@@ -137,7 +137,7 @@ async fn everything_that_is_sent_is_decoded_and_right() {
     check_metrics(&requests);
 }
 
-/// The spans of a trace as a tree, each with these of its attributes.
+/// Returns the spans of a trace as a tree, each with some of its attributes.
 fn tree(spans: &[&Value], parent: &Value, depth: usize, shown: &[&str], tree: &mut Vec<String>) {
     let children = spans.iter();
     let children = children.filter(|span| span["parent_span_id"] == *parent);
@@ -214,7 +214,7 @@ fn check_spans(requests: &[Value]) {
     for (key, value) in expected {
         assert_eq!(of_chat.get(key).map(String::as_str), Some(value), "{key}");
     }
-    // The run's own is no call of a model.
+    // The span of the run is not a model call.
     let of_run = attributes(run);
     assert!(
         of_run.keys().all(|key| !key.starts_with("gen_ai.")),
@@ -227,7 +227,7 @@ fn check_spans(requests: &[Value]) {
 
 fn check_metrics(requests: &[Value]) {
     let metrics = below(requests, ["resource_metrics", "scope_metrics", "metrics"]);
-    // The last that was sent of each, since all are cumulative.
+    // The last value of each metric, because all are cumulative.
     let metrics: BTreeMap<_, _> = metrics
         .into_iter()
         .map(|metric| (metric["name"].as_str().unwrap(), metric))
@@ -250,7 +250,7 @@ fn check_metrics(requests: &[Value]) {
             assert_eq!(point["explicit_bounds"].as_array().unwrap().len(), 14);
             let model = attributes(point)["gen_ai.request.model"].clone();
             match counted {
-                // The run as a whole, and what was billed, is of the one that answered.
+                // The run as a whole and the billed usage belong to the model that answered.
                 Some(_) => assert_eq!(model, answering, "{name}"),
                 None => *tokens.entry(model).or_insert(0) += whole(&point["count"]),
             }
@@ -260,7 +260,7 @@ fn check_metrics(requests: &[Value]) {
             "{name}: {count}"
         );
     }
-    // One gap less than tokens for each attempt: two of the first model.
+    // Each attempt has one gap less than tokens. The first model has two attempts.
     assert_eq!(tokens[answering], ANSWER as u64 - 1);
     assert!(tokens[failing] > 2, "{tokens:?}");
 
@@ -277,7 +277,7 @@ fn check_metrics(requests: &[Value]) {
         let model = &attributes(&points[0])["gen_ai.request.model"];
         assert_eq!(model, failing, "{name}");
     }
-    // What has no name in the conventions is called as core calls it.
+    // A number without a conventional name has its name in core.
     let conventions = metrics.keys().filter(|name| name.starts_with("gen_ai."));
     assert_eq!(conventions.count(), 4);
     let own = metrics.keys().filter_map(|name| name.strip_prefix("l0."));
@@ -288,7 +288,7 @@ fn check_metrics(requests: &[Value]) {
 }
 
 #[test]
-fn the_answer_is_there_though_nobody_listens() {
+fn the_answer_does_not_wait_for_a_missing_collector() {
     let output = example(free_address()).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
@@ -298,18 +298,18 @@ fn the_answer_is_there_though_nobody_listens() {
 }
 
 #[test]
-fn the_answer_is_there_before_the_endpoint_has_said_a_word() {
+fn the_answer_does_not_wait_for_a_silent_endpoint() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = listener.local_addr().unwrap();
     let mut command = example(endpoint);
-    // Everything is exported as soon as it is there.
+    // Exports everything immediately.
     command
         .env("OTEL_BSP_SCHEDULE_DELAY", "1")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "1");
     let (mut process, lines) = Process::start(command.stderr(Stdio::piped()));
     let (sender, asked) = channel();
     thread::spawn(move || sender.send((listener.accept(), listener)));
-    // It has asked, and gets no answer until the chat is over.
+    // The exporter has sent a request and receives no answer until the chat has ended.
     let asked = asked.recv_timeout(DEADLINE).expect("it connects");
     let read = read_until(&lines, "outcome: ");
     assert_eq!(read.last().unwrap(), "outcome: completed");

@@ -1,4 +1,4 @@
-//! The clients of others stand in for each other.
+//! Fallbacks between the supported clients of other crates.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -37,15 +37,15 @@ impl Token for Event {
 
 #[tokio::test]
 async fn genai_answers_where_async_openai_fails() {
-    let told = Usage::new().input(9).output(2).total(11);
-    let told = told.cached_input(4).reasoning(1);
+    let usage = Usage::new().input(9).output(2).total(11);
+    let usage = usage.cached_input(4).reasoning(1);
     for (faults, attempts) in [
-        // One more attempt; the other client has one of its own.
+        // One retry for each client.
         (vec![Answer::status(503), Answer::text(["Hel"]).end()], 3),
         (vec![Answer::status(401)], 2),
     ] {
         let first = ScriptedProvider::start(faults).await.unwrap();
-        let answer = Answer::text(["Hel", "lo"]).usage(told);
+        let answer = Answer::text(["Hel", "lo"]).usage(usage);
         let other = ScriptedProvider::start([answer]).await.unwrap();
 
         let config = OpenAIConfig::new().with_api_key("k");
@@ -77,14 +77,14 @@ async fn genai_answers_where_async_openai_fails() {
         let telemetry = run.telemetry().unwrap();
         assert_eq!(telemetry.outcome, Some(Outcome::Completed));
         assert_eq!(telemetry.finish_reason, Some(FinishReason::Stop));
-        assert_eq!(telemetry.usage, Some(told));
+        assert_eq!(telemetry.usage, Some(usage));
         assert_eq!(telemetry.fallbacks(), 1);
         assert_eq!(telemetry.attempts.len(), attempts);
         let requests = first.requests().len() + other.requests().len();
         assert_eq!(requests, attempts);
         let last = telemetry.attempts.last().unwrap();
         assert_eq!(last.model.as_deref(), Some("two"));
-        // Nobody knows who is at a loopback address.
+        // A loopback address does not identify a provider.
         assert_eq!(last.provider, None);
         assert_eq!(telemetry.attempts[0].model.as_deref(), Some("one"));
     }

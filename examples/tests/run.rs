@@ -1,14 +1,13 @@
-//! Each example runs, without a key, and says what it is there to say. `server` and `load` have
-//! tests of their own, `server.rs` and `prometheus`; `sentry` has `sentry.rs`; what `otel` sends,
-//! `otel.rs` looks at.
+//! Each example runs without a key and prints the expected lines. `server` and `load` are tested in
+//! `server.rs` and `prometheus`, `sentry` in `sentry.rs`, and the data that `otel` sends in `otel.rs`.
 
 use std::process::Command;
 
-/// Runs an example in a folder of its own and gives what it printed.
+/// Runs an example, and returns its standard output.
 fn output(program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
-    // Nothing outside of the process is asked.
-    let elsewhere = [
+    // No server outside the process is called.
+    let removed = [
         "OPENAI_API_KEY",
         "OPENAI_BASE_URL",
         "ANTHROPIC_API_KEY",
@@ -24,7 +23,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     ];
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy();
-        if elsewhere.contains(&&*name) || name.starts_with("OTEL_") {
+        if removed.contains(&&*name) || name.starts_with("OTEL_") {
             command.env_remove(&variable);
         }
     }
@@ -35,7 +34,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     text
 }
 
-/// Checks that these texts were printed, in this order.
+/// Asserts that the output has these texts in this order.
 fn assert_in_order(text: &str, expected: &[&str]) {
     let mut rest = text;
     for expected in expected {
@@ -78,7 +77,7 @@ fn fallback() {
         "A monad is",
         "-- attempt 2",
         "A monad is a way to chain steps.",
-        "Tokens: 5 (2 thrown away)",
+        "Tokens: 5 (2 wasted)",
         "Attempt 1, gpt-4o-mini of openai: 2 tokens, ",
         "Attempt 2, gpt-4o-mini of openai: 0 tokens, status 503",
         "Attempt 3, claude-haiku-4-5 of anthropic: 3 tokens",
@@ -100,7 +99,7 @@ fn budget() {
     let expected = [
         "ada: A monad is a way to chain steps. -- 0.000285 USD",
         "ada has spent 0.00057, acme has 0.00013 left",
-        "ada: refused: this user has no money left",
+        "ada: refused: the user has spent the limit",
         "bob: A monad is a way to chain steps. -- 0.000285 USD",
         "bob has spent 0.000285, acme has 0 left",
         "eve: refused: the budget is spent",
@@ -124,8 +123,8 @@ fn embeddings() {
 #[test]
 fn agent() {
     let text = output(env!("CARGO_BIN_EXE_agent"), &[]);
-    let own = "[chat gpt-4o-mini: conversation conversation-7, serves nobody, ";
-    let nested = "[chat gpt-4o-nano: conversation conversation-7, serves a run, ";
+    let own = "[chat gpt-4o-mini: conversation conversation-7, top level, ";
+    let nested = "[chat gpt-4o-nano: conversation conversation-7, nested, ";
     let expected = [own, nested, own, nested, own, "Functors map, monads chain."];
     assert_in_order(&text, &expected);
     assert_eq!(text.matches(own).count(), 3, "{text}");
@@ -148,13 +147,13 @@ fn exporters() {
 fn retries() {
     let text = output(env!("CARGO_BIN_EXE_retries"), &[]);
     let expected = [
-        "again in 20 ms: rate_limited",
-        "again in 40 ms: server_error",
-        "again in 80 ms: timeout",
-        "again in 20 ms: zero_output",
-        "5 attempts, 3 network and 1 model retries, 2 tokens thrown away",
+        "retry in 20 ms: rate_limited",
+        "retry in 40 ms: server_error",
+        "retry in 80 ms: timeout",
+        "retry in 20 ms: zero_output",
+        "5 attempts, 3 network and 1 model retries, 2 tokens discarded",
         "the source failed after 1 attempt",
-        "because: the gateway is busy",
+        "caused by: the gateway is busy",
         "Here I am.",
     ];
     assert_in_order(&text, &expected);
@@ -166,7 +165,7 @@ fn guardrails() {
     let expected = [
         "drift: meta_commentary",
         "violation: markdown-complete",
-        "again: guardrail_violation",
+        "retry: guardrail_violation",
         "A token stream",
         "model retries: 1",
         "guardrail violation: at-most (error): It is too long",
@@ -178,10 +177,10 @@ fn guardrails() {
 fn abort() {
     let text = output(env!("CARGO_BIN_EXE_abort"), &[]);
     let expected = [
-        "by its handle: the run was aborted",
+        "with a handle: the run was aborted",
         "Outcome: aborted",
-        "by a future, after 6 items: the run was aborted",
-        "by going away: Some(Dropped)",
+        "with a future, after 6 items: the run was aborted",
+        "by dropping: Some(Dropped)",
     ];
     assert_in_order(&text, &expected);
 }
@@ -193,7 +192,7 @@ fn tool_loop() {
         "\n--\n",
         "Let me look.\n",
         r#"get_weather({"city": "Bern"}): 18 °C and sunny in Bern"#,
-        r#"get_weather({"town": "Rome"}): the arguments of the tool call `get_weather` do not fit"#,
+        r#"get_weather({"town": "Rome"}): the arguments of the tool call `get_weather` do not match"#,
         "It is sunny in Bern, at 18 °C.\n",
         "3 requests",
     ];
@@ -204,7 +203,7 @@ fn tool_loop() {
 fn monitor() {
     let text = output(env!("CARGO_BIN_EXE_monitor"), &[]);
     let expected = [
-        "Tokens: 4 (1 thrown away)",
+        "Tokens: 4 (1 wasted)",
         "\"retries\":1",
         "\"type\": \"econnreset\"",
         "\"customEvents\"",
@@ -281,11 +280,11 @@ fn sentry_by_hand() {
     let expected = [
         "-- around a future",
         "[transaction] l0.execution",
-        "-- by hand",
+        "-- manually",
         "[transaction] my-chat-request",
         "l0.stream.consume",
         "l0_telemetry: ",
-        "-- by hand, and it fails",
+        "-- manually, with a failure",
         "[error] partial_chunks: answer cut short",
         "First token received",
     ];
@@ -300,7 +299,15 @@ fn chat() {
         "Outcome: completed",
         "Retries: 1 (1 network, 0 model)",
     ];
-    assert_in_order(&chat(&[]), &expected);
+    let text = chat(&[]);
+    assert_in_order(&text, &expected);
+    let line = text.lines().last().unwrap();
+    let ends = line.strip_prefix("gaps ");
+    let ends = ends.and_then(|line| line.split_once(" ms ")?.1.strip_suffix(" ms"));
+    let (bars, longest) = ends.unwrap().rsplit_once(' ').unwrap();
+    assert_eq!(bars.chars().count(), 24, "{line}");
+    assert!(bars.contains('█'), "{line}");
+    assert!(longest.parse::<u32>().unwrap() >= 20, "{line}");
     for provider in ["openai", "responses", "anthropic", "gemini", "ollama"] {
         let text = chat(&["--provider", provider]);
         assert_in_order(&text, &expected);
@@ -323,7 +330,7 @@ fn console() {
 #[test]
 fn file_logging() {
     let folder = std::env::temp_dir().join(format!("l0-example-{}", std::process::id()));
-    // There only if the same process id failed before.
+    // Exists only after a failed test of a process with the same id.
     let _ = std::fs::remove_dir_all(&folder);
     let argument = folder.to_str().expect("UTF-8");
     let expected = [

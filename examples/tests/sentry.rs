@@ -1,15 +1,15 @@
-//! The example that tells Sentry: what arrives at an ingest, whether Sentry's own normaliser finds
-//! fault with it, and that no chat waits for it.
+//! The example `sentry`: the data that an ingest receives, its check by Sentry's own normalizer, and chats
+//! that do not wait for it.
 //!
-//! Its last test is on if these variables are set:
+//! These variables enable the last test:
 //!
-//! | variable | what it is |
+//! | variable | value |
 //! |---|---|
 //! | `L0_PEERS` | the folder of `sentry_sink.py` and `relay_check.py` |
 //! | `L0_RELAY_PYTHON` | a Python with `sentry_relay`, for both |
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "what was checked is said")]
+#![allow(clippy::print_stdout, reason = "the results of checks are printed")]
 
 mod common;
 
@@ -28,18 +28,18 @@ use axum::routing::any;
 use common::{DEADLINE, free_address, names, switched_on, wait_for};
 use futures_util::StreamExt;
 use l0_core::testing::Script;
-use l0_core::{Failure, L0, Retry, Source, Usage, source};
+use l0_core::{Content, Failure, L0, Retry, Source, Usage, source};
 use l0_examples::chat_client::{ChatEvent, chat};
 use l0_examples::server::{Fault, Server};
-use l0_sentry::{Content, SentryConfig, SentryInterceptor};
+use l0_sentry::{SentryConfig, SentryInterceptor};
 use sentry::{Client, ClientOptions, Hub};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What clients ask, which must reach the model only.
+/// The prompt of clients, which only the model must receive.
 const PROMPT: &str = "c4n4ry: what is a token?";
 
-/// Ends its process with itself.
+/// Kills the process on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -49,7 +49,7 @@ impl Drop for Running {
     }
 }
 
-/// The example, which asks a model server of this process.
+/// The example, with a model server in this process.
 struct Example {
     process: Running,
     address: SocketAddr,
@@ -57,7 +57,7 @@ struct Example {
 }
 
 impl Example {
-    /// One that sends to the ingest at this address.
+    /// Starts the example with the ingest at this address.
     async fn start(ingest: SocketAddr) -> Self {
         let upstream = Server::start(0).await.unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_sentry"))
@@ -78,7 +78,7 @@ impl Example {
         }
     }
 
-    /// All events of one chat, in which this goes wrong.
+    /// Returns all events of one chat with these faults.
     async fn chat(&self, faults: impl IntoIterator<Item = Fault>) -> Vec<ChatEvent> {
         self.upstream.fail_next(faults);
         let http = reqwest::Client::new();
@@ -86,7 +86,7 @@ impl Example {
         events.await.unwrap().map(Result::unwrap).collect().await
     }
 
-    /// A chat whose client goes away after the first token, and which would never end.
+    /// Starts a chat that never ends, and disconnects after the first token.
     async fn go_away(&self) {
         self.upstream.fail_next([Fault::Stall]);
         let http = reqwest::Client::new();
@@ -97,18 +97,18 @@ impl Example {
         );
     }
 
-    /// Tells it to stop, upon which it sends what is left.
+    /// Stops the example, which sends the rest.
     async fn stop(mut self) {
         let pid = self.process.0.id().to_string();
-        let told = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(told.unwrap().success());
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success());
         let process = &mut self.process.0;
         let status = wait_for("it ends", async || process.try_wait().unwrap()).await;
         assert!(status.success());
     }
 }
 
-/// Chats with every end that a client can bring about.
+/// Runs chats with every end that a client can cause.
 async fn chats(example: &Example) {
     assert_eq!(names(&example.chat([]).await), ["token", "done"]);
     let broken = example.chat([Fault::Break]).await;
@@ -124,7 +124,7 @@ async fn chats(example: &Example) {
     example.go_away().await;
 }
 
-/// An ingest on a free loopback port that does what `answer` does.
+/// Starts an ingest on a free loopback port, with `answer` as its handler.
 async fn ingest<F, A>(answer: F) -> SocketAddr
 where
     F: Fn(String) -> A + Clone + Send + Sync + 'static,
@@ -143,8 +143,8 @@ where
     address
 }
 
-/// The events and transactions of envelopes, each with its type. All is on lines: headers, and
-/// behind each header of an item the item.
+/// Returns the events and transactions of envelopes, each with its type. Envelopes consist of lines: headers,
+/// and an item after each item header.
 fn items(envelopes: &[String]) -> Vec<(String, Value)> {
     let mut items = Vec::new();
     for envelope in envelopes {
@@ -161,7 +161,7 @@ fn items(envelopes: &[String]) -> Vec<(String, Value)> {
     items
 }
 
-/// The transactions of this name.
+/// Returns the transactions with this name.
 fn transactions<'a>(items: &'a [(String, Value)], name: &str) -> Vec<&'a Value> {
     let items = items.iter();
     let items = items.filter(|(kind, item)| kind == "transaction" && item["transaction"] == name);
@@ -218,7 +218,7 @@ async fn requests_and_runs_are_in_one_trace_and_no_prompt_is_sent() {
     let (last, first) = (["dropped", "failed", "failed"], completed);
     assert_eq!(outcomes, [&first[..], &last[..]].concat());
 
-    // What the handler logged before the run is on the trail of the run's errors.
+    // The errors of the run have the log lines of the handler as breadcrumbs.
     let errors = items.iter().filter(|(kind, _)| kind == "event");
     let mut count = 0;
     for (_, error) in errors {
@@ -232,14 +232,14 @@ async fn requests_and_runs_are_in_one_trace_and_no_prompt_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn chats_go_on_while_the_ingest_is_down_slow_or_refuses() {
+async fn chats_continue_while_the_ingest_is_down_slow_or_rejecting() {
     let nobody = free_address();
     let silent = ingest(|_| std::future::pending::<StatusCode>()).await;
     let refusal = || (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, "60")]);
     let refusing = ingest(move |_| std::future::ready(refusal())).await;
     for ingest in [nobody, silent, refusing] {
         let example = Example::start(ingest).await;
-        // More than a transport queues.
+        // More envelopes than a transport queues.
         let chats = (0..60).map(|number| {
             let fault = (number % 2 == 0).then_some(Fault::Forbidden);
             example.chat(fault)
@@ -254,10 +254,10 @@ async fn chats_go_on_while_the_ingest_is_down_slow_or_refuses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ingest_that_never_answers_keeps_no_example_from_ending() {
+async fn an_ingest_that_never_answers_does_not_block_the_shutdown() {
     let silent = ingest(|_| std::future::pending::<StatusCode>()).await;
     let example = Example::start(silent).await;
-    // More than one envelope, so that a request is on its way when the example stops.
+    // More than one envelope, so a request is in flight when the example stops.
     example.chat([Fault::Forbidden]).await;
     example.chat([]).await;
     let by_hand = Command::new(env!("CARGO_BIN_EXE_sentry_by_hand"))
@@ -267,22 +267,25 @@ async fn an_ingest_that_never_answers_keeps_no_example_from_ending() {
         .spawn();
     let mut by_hand = Running(by_hand.unwrap());
     example.stop().await;
-    wait_for("the example by hand ends", async || {
+    wait_for("the manual example ends", async || {
         by_hand.0.try_wait().unwrap()
     })
     .await;
-    let mut said = String::new();
+    let mut printed = String::new();
     by_hand
         .0
         .stdout
         .take()
         .unwrap()
-        .read_to_string(&mut said)
+        .read_to_string(&mut printed)
         .unwrap();
-    assert!(said.contains("Sentry did not get all in time."), "{said}");
+    assert!(
+        printed.contains("Sentry did not receive everything in time."),
+        "{printed}"
+    );
 }
 
-/// A folder that goes with this.
+/// A folder that is removed on drop.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -303,13 +306,12 @@ fn envelopes(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A run in which one model breaks and another one answers, told to the
-/// ingest at this address.
+/// Reports a run with a failing model and a fallback to the ingest at this address.
 async fn fall_back(ingest: SocketAddr) {
     let options = ClientOptions::new()
         .dsn(&format!("http://public@{ingest}/1"))
         .traces_sample_rate(1.0);
-    // With the transport, which only the function that the application calls sets.
+    // Only the `init` of the application sets the transport.
     let client = Arc::new(Client::from(sentry::apply_defaults(options)));
     let hub = Arc::new(Hub::new(Some(Arc::clone(&client)), Arc::default()));
     let config = SentryConfig::new().hub(hub).content(Content::new());
@@ -337,7 +339,7 @@ async fn fall_back(ingest: SocketAddr) {
     assert!(flushed.await.unwrap());
 }
 
-/// The spans of a transaction as a tree, each with what its attempt was billed.
+/// Adds the spans of a transaction as a tree, each with the usage of its attempt.
 fn tree(spans: &[Value], parent: &Value, depth: usize, tree: &mut Vec<String>) {
     let children = spans.iter();
     for span in children.filter(|span| span["parent_span_id"] == *parent) {
@@ -365,7 +367,7 @@ fn check_fallback(items: &[(String, Value)]) {
     let mut trees = runs
         .map(of)
         .filter(|lines| lines.join("").contains("chat answers"));
-    let lines = trees.next().expect("it is told");
+    let lines = trees.next().expect("a trace");
     println!("l0.execution\n{}", lines.join("\n"));
     let usage =
         |output| format!("gen_ai.usage.input_tokens=12  gen_ai.usage.output_tokens={output}");
@@ -383,7 +385,7 @@ fn check_fallback(items: &[(String, Value)]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sentry_s_own_normaliser_finds_no_fault() {
+async fn the_normalizer_of_sentry_finds_no_error() {
     let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_RELAY_PYTHON"))
     else {
         return;
@@ -423,11 +425,16 @@ async fn sentry_s_own_normaliser_finds_no_fault() {
     check.arg(peers.join("relay_check.py")).args(&files);
     let output = tokio::task::spawn_blocking(move || check.output().unwrap());
     let output = output.await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{errors}");
-    println!("{said}");
-    let checked = |kind: &str| said.lines().filter(|line| line.starts_with(kind)).count();
+    assert!(output.status.success(), "{printed}{errors}");
+    println!("{printed}");
+    let checked = |kind: &str| {
+        printed
+            .lines()
+            .filter(|line| line.starts_with(kind))
+            .count()
+    };
     let all = checked("  event ok") + checked("  transaction ok");
-    assert_eq!(all, items.len(), "{said}");
+    assert_eq!(all, items.len(), "{printed}");
 }

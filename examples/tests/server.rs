@@ -1,31 +1,38 @@
-//! The chat application, as its clients and its scraper meet it.
+//! The example `server`, from the view of its clients and its scraper.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails; what is off is said"
+)]
 
 mod common;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use common::{ANSWER, Service, count, get, names, text};
+use common::{ANSWER, ServerProgram, count, get, names, read, text};
 use futures_util::StreamExt;
+use l0_core::{L0, Retry};
 use l0_examples::chat_client::chat;
 use l0_examples::server::Fault;
 use l0_prometheus::CONTENT_TYPE;
+use l0_providers::openai::{ChatRequest, Client};
 use reqwest::StatusCode;
 use serde_json::json;
 
+async fn start() -> ServerProgram {
+    ServerProgram::start(env!("CARGO_BIN_EXE_server"), 30).await
+}
+
 #[tokio::test]
-async fn a_chat_whose_connection_breaks_begins_anew() {
-    let service = Service::start().await;
+async fn a_chat_restarts_after_a_broken_connection() {
+    let service = start().await;
     service.upstream.fail_next([Fault::Break]);
     let events = service.chat("gpt-4o-mini").await;
 
     assert_eq!(names(&events), ["token", "restart", "token", "done"]);
-    let restart = events.iter().find(|event| event.name == "restart");
-    assert_eq!(restart.unwrap().data, json!({ "attempt": 2 }));
-    let last = events.last().unwrap();
-    assert_eq!(last.data, json!({ "outcome": "completed" }));
     let answer = text(&events);
     assert!(
         answer.starts_with("A token stream is a promise"),
@@ -33,7 +40,7 @@ async fn a_chat_whose_connection_breaks_begins_anew() {
     );
     assert!(answer.ends_with("it tells you what happened."), "{answer}");
 
-    // The run has ended before its last event goes out.
+    // The run ends before its last event is sent.
     let metrics = service.metrics().await;
     let labels = [("model", "gpt-4o-mini"), ("endpoint", "/chat")];
     let tokens = count(&events, "token") as f64;
@@ -53,9 +60,9 @@ async fn a_chat_whose_connection_breaks_begins_anew() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_drops_its_run() {
-    let service = Service::start().await;
-    // It would never end by itself.
+async fn a_client_that_disconnects_drops_its_run() {
+    let service = start().await;
+    // This chat never ends by itself.
     service.upstream.fail_next([Fault::Stall]);
     let http = reqwest::Client::new();
     let events = chat(&http, service.address, None, "What is a token?").await;
@@ -74,22 +81,29 @@ async fn a_client_that_goes_away_drops_its_run() {
 }
 
 #[tokio::test]
-async fn a_chat_that_fails_ends_with_an_error_that_is_not_the_raw_one() {
-    let service = Service::start().await;
-    let impatient = service.impatient().await;
+async fn a_failed_chat_ends_with_a_class_and_a_message_for_users() {
+    let service = start().await;
+    // The provider rejects the request with an error that quotes the prompt.
     service.upstream.fail_next([Fault::Forbidden]);
-    impatient.upstream.fail_next([Fault::Silence]);
-    for (service, outcome, message) in [
+    let impatient = ServerProgram::start(env!("CARGO_BIN_EXE_server"), 1).await;
+    impatient.upstream.fail_next([Fault::Silence; 20]);
+    for (service, outcome, class, message) in [
         (
             &service,
             "failed",
-            "The model cannot be asked at the moment.",
+            "403",
+            "The model is not available at the moment.",
         ),
-        (&impatient, "timed_out", "The model takes too long."),
+        (
+            &impatient,
+            "timed_out",
+            "timeout",
+            "The model takes too long.",
+        ),
     ] {
         let events = service.chat("gpt-4o").await;
         assert_eq!(names(&events), ["error"]);
-        let data = json!({ "outcome": outcome, "message": message });
+        let data = json!({ "class": class, "message": message });
         assert_eq!(events[0].data, data);
         let metrics = service.metrics().await;
         let finished = metrics.sum("l0_streams_finished_total", &[("outcome", outcome)]);
@@ -98,26 +112,26 @@ async fn a_chat_that_fails_ends_with_an_error_that_is_not_the_raw_one() {
 }
 
 #[tokio::test]
-async fn a_bad_request_is_refused_and_is_no_run() {
-    let service = Service::start().await;
+async fn a_bad_request_is_rejected_without_a_run() {
+    let service = start().await;
     let url = format!("http://{}/chat", service.address);
     let http = reqwest::Client::new();
-    let long = json!({ "prompt": "a".repeat(70_000) }).to_string();
+    // One byte more than axum's default limit, so the server reads all of it before it answers.
+    let too_large = " ".repeat(2 * 1024 * 1024 + 1);
     for (content_type, body, status) in [
         ("application/json", "{", StatusCode::BAD_REQUEST),
         ("application/json", "{}", StatusCode::UNPROCESSABLE_ENTITY),
-        (
-            "application/json",
-            r#"{"prompt": " "}"#,
-            StatusCode::BAD_REQUEST,
-        ),
         (
             "application/json",
             r#"{"prompt": "Hi", "model": "any\nlabel"}"#,
             StatusCode::BAD_REQUEST,
         ),
         ("text/plain", "Hi", StatusCode::UNSUPPORTED_MEDIA_TYPE),
-        ("application/json", &*long, StatusCode::PAYLOAD_TOO_LARGE),
+        (
+            "application/json",
+            &too_large,
+            StatusCode::PAYLOAD_TOO_LARGE,
+        ),
     ] {
         let request = http.post(&url).header("content-type", content_type);
         let response = request.body(body.to_owned()).send().await.unwrap();
@@ -125,23 +139,28 @@ async fn a_bad_request_is_refused_and_is_no_run() {
     }
     let response = http.get(&url).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(service.collector.expose(), "");
+    let metrics = get(&format!("http://{}/metrics", service.address)).await;
+    assert_eq!(metrics, "");
 }
 
 #[tokio::test]
 async fn the_metrics_are_text_for_prometheus() {
-    let service = Service::start().await;
+    let service = start().await;
     service.chat("gpt-4.1-mini").await;
     let url = format!("http://{}/metrics", service.address);
     let response = reqwest::get(&url).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(response.headers()["content-type"], CONTENT_TYPE);
-    assert_eq!(response.text().await.unwrap(), service.collector.expose());
+    let samples = read(&response.text().await.unwrap());
+    let labels = [("model", "gpt-4.1-mini"), ("endpoint", "/chat")];
+    assert_eq!(samples.sum("l0_requests_total", &labels), 1.0);
+    let page = get(&format!("http://{}/l0", service.address)).await;
+    assert!(page.contains("<html"), "{page}");
 }
 
 #[tokio::test]
-async fn load_says_what_came_of_its_chats() {
-    let service = Service::start().await;
+async fn load_prints_the_results_of_its_chats() {
+    let service = start().await;
     let address = service.address.to_string();
     let load = tokio::task::spawn_blocking(move || {
         let mut load = Command::new(env!("CARGO_BIN_EXE_load"));
@@ -162,7 +181,7 @@ async fn load_says_what_came_of_its_chats() {
     ] {
         assert!(text.lines().any(|one| one == line), "{line}: {text}");
     }
-    // That a client went away may be noticed after its answer was complete.
+    // The server can notice a disconnect after the answer is complete.
     let metrics = service.at_rest().await;
     assert_eq!(metrics.sum("l0_streams_finished_total", &[]), 10.0);
     let finished = |outcome| metrics.sum("l0_streams_finished_total", &[("outcome", outcome)]);
@@ -170,17 +189,7 @@ async fn load_says_what_came_of_its_chats() {
     assert_eq!(finished("completed") + finished("dropped"), 10.0);
 }
 
-#[test]
-fn load_goes_to_this_machine_only() {
-    for address in ["192.0.2.1:80", "[2001:db8::1]:80", "example.com:80"] {
-        let mut load = Command::new(env!("CARGO_BIN_EXE_load"));
-        let output = load.args(["--address", address]).output().unwrap();
-        assert!(!output.status.success(), "{address}");
-        assert!(output.stdout.is_empty(), "{address}");
-    }
-}
-
-/// Ends its process with itself.
+/// Kills the process on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -190,32 +199,98 @@ impl Drop for Running {
     }
 }
 
-#[cfg(unix)]
 #[tokio::test]
-async fn the_program_says_where_it_listens_and_stops_when_it_is_told() {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_server"));
-    for variable in ["OPENAI_API_KEY", "OPENAI_BASE_URL"] {
-        server.env_remove(variable);
+async fn answers_of_the_faulty_model_break_if_enabled() {
+    for (faults, breaks) in [("0", false), ("1", true)] {
+        let mut model = Command::new(env!("CARGO_BIN_EXE_faulty_model"));
+        let model = model.args(["--faults", faults]).stdout(Stdio::piped());
+        let mut model = Running(model.spawn().unwrap());
+        let mut lines = BufReader::new(model.0.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let address = first.strip_prefix("listening on ").unwrap();
+        let client = Client::new(address).unwrap();
+        let request = ChatRequest::new("gpt-4o-mini").user("What is a token?");
+        let l0 = L0::builder().retry(Retry::none()).build();
+        let answer = l0.stream_from(client.chat(&request)).start().text().await;
+        assert_eq!(answer.is_err(), breaks, "{answer:?}");
     }
-    server.args(["--listen", "127.0.0.1:0", "--faults", "0"]);
-    let child = server.stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut server = Running(child.unwrap());
-    let mut lines = BufReader::new(server.0.stdout.take().unwrap()).lines();
-    let first = lines.next().unwrap().unwrap();
-    let url = first.strip_prefix("listening on ").unwrap();
-    assert_eq!(get(&format!("{url}/metrics")).await, "");
+}
 
-    // A chat that is under way is given the time to end.
-    let address = url.strip_prefix("http://").unwrap().parse().unwrap();
+/// Runs the JavaScript of the page on web services, if `node` is available.
+#[tokio::test]
+async fn the_javascript_of_the_page_reads_the_events() {
+    if Command::new("node").arg("--version").output().is_err() {
+        println!("switched off: there is no node");
+        return;
+    }
+    let page = include_str!("../../docs/web-service.md");
+    let blocks: Vec<_> = page.split("```js\n").skip(1).collect();
+    let blocks = blocks.iter().filter_map(|block| block.split("```").next());
+    let code: String = blocks.collect();
+    let service = start().await;
+    service.upstream.fail_next([Fault::Break]);
+    // A browser has an element for the answer, and resolves paths without a host.
+    let around = format!(
+        "const output = {{}}; const ask = fetch; \
+         globalThis.fetch = (path, options) => ask('http://{}' + path, options);\n",
+        service.address
+    );
+    let code = format!("{around}{code}\nconsole.log(output.textContent);");
+    let node = tokio::task::spawn_blocking(move || {
+        let arguments = ["--input-type=module", "--eval", &code];
+        Command::new("node").args(arguments).output().unwrap()
+    });
+    let output = node.await.unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("A token stream is a promise"), "{text}");
+    assert!(text.ends_with("it tells you what happened.\n"), "{text}");
+    assert_eq!(text.matches("A token stream").count(), 1, "{text}");
+}
+
+#[test]
+fn load_accepts_only_loopback_addresses() {
+    for address in ["192.0.2.1:80", "[2001:db8::1]:80", "example.com:80"] {
+        let mut load = Command::new(env!("CARGO_BIN_EXE_load"));
+        let output = load.args(["--address", address]).output().unwrap();
+        assert!(!output.status.success(), "{address}");
+        assert!(output.stdout.is_empty(), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn on_a_signal_it_lets_answers_end_and_accepts_no_more() {
+    let mut server = start().await;
     let http = reqwest::Client::new();
-    let events = chat(&http, address, None, "What is a token?").await;
+    let events = chat(&http, server.address, None, "What is a token?").await;
     let mut events = events.unwrap();
     assert_eq!(events.next().await.unwrap().unwrap().name, "token");
-    let pid = server.0.id().to_string();
-    let told = Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(told.unwrap().success());
+    server.signal("-TERM");
     let rest: Vec<_> = events.map(Result::unwrap).collect().await;
     assert_eq!(names(&rest), ["token", "done"]);
-    let status = tokio::task::spawn_blocking(move || server.0.wait().unwrap()).await;
-    assert!(status.unwrap().success());
+    let status = server.process.wait().unwrap();
+    assert!(status.success());
+    let late = chat(&http, server.address, None, "What is a token?").await;
+    assert!(late.is_err());
+}
+
+#[tokio::test]
+async fn on_a_signal_it_aborts_answers_that_do_not_end_in_time() {
+    let mut server = start().await;
+    server.upstream.fail_next([Fault::Stall]);
+    let http = reqwest::Client::new();
+    let events = chat(&http, server.address, None, "What is a token?").await;
+    let mut events = events.unwrap();
+    assert_eq!(events.next().await.unwrap().unwrap().name, "token");
+    let sent = Instant::now();
+    server.signal("-TERM");
+    let rest: Vec<_> = events.map(Result::unwrap).collect().await;
+    assert_eq!(names(&rest), ["token", "error"]);
+    let message = "The answer broke off.";
+    let data = json!({ "class": "aborted", "message": message });
+    assert_eq!(rest.last().unwrap().data, data);
+    assert!(server.process.wait().unwrap().success());
+    // 20 s for answers, 1 s each for their last events and for tasks, 5 s for Sentry.
+    assert!(sent.elapsed() < Duration::from_secs(28), "{sent:?}");
 }

@@ -1,5 +1,5 @@
-//! The example that shuts down: told to stop by a real signal while a hundred runs are live, it loses
-//! none of them on the way to any sink, and no sink can hold it.
+//! The example `shutdown`: stopped by a real signal while a hundred runs are live, it loses none of them in
+//! any sink, and no sink can block it. The example `drain`, which is its short form.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -21,7 +21,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::any;
-use common::{DEADLINE, Samples, get, read, wait_for};
+use common::{DEADLINE, Samples, ServerProgram, get, read, wait_for};
 use futures_util::future::join_all;
 use futures_util::{Stream, StreamExt};
 use l0_core::{Outcome, Telemetry};
@@ -29,11 +29,11 @@ use l0_examples::chat_client::{BoxError, ChatEvent, chat};
 use l0_examples::server::{Fault, Server};
 use tokio::net::TcpListener;
 
-/// How many runs are live when it is told to stop, and how many of them end by themselves then.
+/// The number of live runs at the signal, and the number of those that then end by themselves.
 const LIVE: usize = 100;
 const ENDING: usize = 10;
 
-/// The example, which asks a model server of this process.
+/// The example, with a model server in this process.
 struct Example {
     process: Child,
     address: SocketAddr,
@@ -51,7 +51,7 @@ impl Drop for Example {
 }
 
 impl Example {
-    /// One that sends to these, and waits so many seconds for answers and for sinks.
+    /// Starts the example with these sinks and these times for answers and sinks, in seconds.
     async fn start(ingest: SocketAddr, statsd: SocketAddr, grace: u64, flush: u64) -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -95,7 +95,7 @@ impl Example {
         }
     }
 
-    /// Begins a chat, and reads it up to its first token.
+    /// Starts a chat and reads it up to its first token.
     async fn begin(&self) -> impl Stream<Item = Result<ChatEvent, BoxError>> + Unpin + use<> {
         let http = reqwest::Client::new();
         let events = chat(&http, self.address, None, "What is a token?").await;
@@ -106,11 +106,11 @@ impl Example {
 
     fn signal(&self, signal: &str) {
         let pid = self.process.id().to_string();
-        let told = Command::new("kill").args([signal, &pid]).status();
-        assert!(told.unwrap().success());
+        let sent = Command::new("kill").args([signal, &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the example has exited by itself.
     async fn exit(&mut self) -> ExitStatus {
         wait_for("it exits", async || self.process.try_wait().unwrap()).await
     }
@@ -122,11 +122,11 @@ impl Example {
     }
 }
 
-/// What an ingest was sent, by the path.
+/// The requests of an ingest: path and body.
 type Sent = Arc<Mutex<Vec<(String, Bytes)>>>;
 
-/// The ingest of Sentry and of OpenTelemetry on a free loopback port. One that does not answer takes
-/// connections, and reads what is sent.
+/// Starts an ingest for Sentry and OpenTelemetry on a free loopback port. With `answers` false, it reads
+/// requests and never responds.
 async fn ingest(answers: bool) -> (SocketAddr, Sent) {
     let sent = Sent::default();
     let kept = Arc::clone(&sent);
@@ -148,7 +148,7 @@ async fn ingest(answers: bool) -> (SocketAddr, Sent) {
     (address, sent)
 }
 
-/// A `StatsD` server, which keeps what it gets until it is asked for.
+/// A `StatsD` server that keeps the received points.
 struct Statsd {
     address: SocketAddr,
     over: Arc<AtomicBool>,
@@ -168,7 +168,7 @@ impl Statsd {
             let mut received = String::new();
             let mut datagram = [0; 65_536];
             loop {
-                // Looked at first: what was sent before is there then.
+                // Checked before receiving, so points sent earlier are not missed.
                 let over = asked.load(Ordering::Acquire);
                 match socket.recv(&mut datagram) {
                     Ok(length) => {
@@ -187,7 +187,7 @@ impl Statsd {
         }
     }
 
-    /// How many runs ended so.
+    /// Returns the number of runs with this outcome.
     fn runs(received: &str, outcome: Outcome) -> usize {
         let lines = received.lines().filter(|line| line.starts_with("l0.runs:"));
         let tag = format!("outcome:{outcome}");
@@ -200,7 +200,7 @@ impl Statsd {
     }
 }
 
-/// The ids that are in any of the bodies.
+/// Returns the ids that any of the bodies contains.
 fn found<'a>(ids: &BTreeSet<&'a str>, bodies: &[&Bytes]) -> BTreeSet<&'a str> {
     let is_in = |id: &str, body: &Bytes| body.windows(id.len()).any(|part| part == id.as_bytes());
     let ids = ids.iter().copied();
@@ -208,8 +208,8 @@ fn found<'a>(ids: &BTreeSet<&'a str>, bodies: &[&Bytes]) -> BTreeSet<&'a str> {
         .collect()
 }
 
-/// The last of the scrapes that go on until there is nobody to be scraped: rarely enough that they do
-/// not come across the last numbers by chance.
+/// Scrapes until the server is gone, and returns the last scrape. The interval is long, so an ordinary scrape
+/// does not see the final numbers by chance.
 async fn scrape(url: String) -> Samples {
     let mut last = None;
     loop {
@@ -222,7 +222,7 @@ async fn scrape(url: String) -> Samples {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn none_of_a_hundred_live_runs_is_lost_on_the_way_to_any_sink() {
+async fn none_of_a_hundred_live_runs_is_lost_in_any_sink() {
     let (ingest, sent) = ingest(true).await;
     let statsd = Statsd::start();
     let mut example = Example::start(ingest, statsd.address, 8, 30).await;
@@ -234,15 +234,19 @@ async fn none_of_a_hundred_live_runs_is_lost_on_the_way_to_any_sink() {
     assert_eq!(metrics.sum("l0_streams_started_total", &[]), LIVE as f64);
 
     example.signal("-TERM");
-    // Clients are told how it ended.
+    // Clients receive the outcome.
     let last = async |events| {
         let events: Vec<_> = StreamExt::collect(events).await;
         let last: Result<ChatEvent, _> = events.into_iter().next_back().unwrap();
-        last.unwrap().data["outcome"].as_str().unwrap().to_owned()
+        let last = last.unwrap();
+        match last.data["class"].as_str() {
+            Some(class) => class.to_owned(),
+            None => last.name,
+        }
     };
     let completed = join_all(ending.into_iter().map(last)).await;
     let aborted = join_all(stalled.into_iter().map(last)).await;
-    assert_eq!(completed, ["completed"; ENDING]);
+    assert_eq!(completed, ["done"; ENDING]);
     assert_eq!(aborted, ["aborted"; LIVE - ENDING]);
     assert!(example.exit().await.success());
 
@@ -277,14 +281,14 @@ async fn none_of_a_hundred_live_runs_is_lost_on_the_way_to_any_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_sink_holds_it_and_what_hangs_takes_nothing_from_the_others() {
+async fn a_sink_that_hangs_blocks_neither_the_exit_nor_the_other_sinks() {
     const GRACE: u64 = 1;
     const FLUSH: u64 = 2;
-    // It takes what it is sent, and never answers.
+    // Reads requests and never responds.
     let (ingest, _sent) = ingest(false).await;
     let statsd = Statsd::start();
     let mut example = Example::start(ingest, statsd.address, GRACE, FLUSH).await;
-    // Whoever scrapes it does so once, and never comes again.
+    // The scraper scrapes once and never returns.
     get(&example.metrics).await;
     example.upstream.fail_next([Fault::Stall; LIVE]);
     let stalled = join_all((0..LIVE).map(|_| example.begin())).await;
@@ -294,9 +298,9 @@ async fn no_sink_holds_it_and_what_hangs_takes_nothing_from_the_others() {
     let status = example.exit().await;
     let took = start.elapsed();
     drop(stalled);
-    // It says that not all was sent.
+    // The exit status reports that not everything was sent.
     assert_eq!(status.code(), Some(1));
-    // Of its waits for aborted runs, one second each, too.
+    // This includes two waits of one second for aborted runs.
     let bound = Duration::from_secs(GRACE + 1 + 1 + FLUSH);
     assert!(took < bound + DEADLINE / 10, "{took:?}");
     let lines = example.lines();
@@ -319,7 +323,7 @@ async fn a_second_signal_ends_the_wait_for_live_answers() {
     })
     .await;
     assert_eq!(example.process.try_wait().unwrap(), None);
-    // The first may still be the only one that it waits for: once more if so.
+    // The example may still be handling the first signal: then this repeats the second.
     wait_for("it exits", async || {
         example.signal("-TERM");
         example.process.try_wait().unwrap()
@@ -329,4 +333,38 @@ async fn a_second_signal_ends_the_wait_for_live_answers() {
     drop(stalled);
     assert_eq!(example.lines().len(), 1);
     assert_eq!(Statsd::runs(&statsd.received(), Outcome::Aborted), 1);
+}
+
+#[tokio::test]
+async fn drain_ends_live_answers_and_writes_every_run() {
+    let file = std::env::temp_dir().join(format!("l0-drain-{}.jsonl", std::process::id()));
+    let _ = fs::remove_file(&file);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_drain"));
+    command.env("L0_FILE", &file);
+    let mut drain = ServerProgram::spawn(command).await;
+    // The first answer never ends by itself, and the second one ends after the signal.
+    drain.upstream.fail_next([Fault::Stall]);
+    let url = format!("http://{}/chat", drain.address);
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        let request = reqwest::Client::new().post(&url).body("What is a token?");
+        let mut answer = request.send().await.unwrap();
+        assert!(answer.chunk().await.unwrap().is_some());
+        answers.push(answer);
+    }
+    let signaled = Instant::now();
+    drain.signal("-TERM");
+    let answer = answers.pop().unwrap().text().await.unwrap();
+    assert!(answer.ends_with("it tells you what happened."), "{answer}");
+    let late = reqwest::Client::new().post(&url).body("Hi").send().await;
+    assert!(late.is_err(), "{late:?}");
+
+    let status = wait_for("it exits", async || drain.process.try_wait().unwrap()).await;
+    assert!(status.success(), "{status}");
+    // 20 s for answers, 1 s each for their ends and for tasks, 5 s for the exporters.
+    assert!(signaled.elapsed() < Duration::from_secs(28));
+    let lines = l0_export::json::read_lines(BufReader::new(File::open(&file).unwrap()));
+    let outcomes: Vec<_> = lines.map(|run| run.unwrap().outcome.unwrap()).collect();
+    assert_eq!(outcomes, [Outcome::Completed, Outcome::Aborted]);
+    fs::remove_file(&file).unwrap();
 }

@@ -1,24 +1,32 @@
-//! Compares two configurations: each run is told which one it has, and a profile groups by it.
+//! Compares two configurations: each run has its arm as metadata, and a profile groups the runs by it.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin ab_testing
+//! $ cargo run -p l0-examples --bin ab_testing --features ab_testing
+//! $ cargo run -p l0-examples --bin ab_testing --features ab_testing -- ab.jsonl 160   # writes a line for each of 160 runs
+//! $ cargo run -p l0-report -- compare --arms ab_test=A,B ab.jsonl
 //! ```
+//!
+//! `compare` shows which differences are statistically significant. A p95 needs 72 runs in each arm.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
 
 use futures_util::{StreamExt, stream};
 use l0_core::{L0, Monitoring};
-use l0_export::profile::Profile;
+use l0_export::{AppendFile, json};
 use l0_providers::openai::ChatRequest;
+use l0_report::Profile;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let mut lines = arguments.next().map(AppendFile::open).transpose()?;
+    let runs = arguments.next().map_or(Ok(60), |runs| runs.parse())?;
     let (client, _server) = l0_examples::client(0).await?;
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
 
-    let runs = (0..60).map(async |number| {
-        // Any draw will do; this one gives each arm half of the runs.
+    let runs = (0..runs).map(async |number: u32| {
+        // Any assignment works. This one gives each arm half of the runs.
         let (arm, model) = match number % 2 {
             0 => ("A", "gpt-4o"),
             _ => ("B", "gpt-4o-mini"),
@@ -28,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             .stream_from(client.chat(&request))
             .metadata("ab_test", arm)
             .start();
-        // How it ended is part of the telemetry.
+        // The telemetry has the outcome.
         let _ = run.text().await;
         run.telemetry()
     });
@@ -37,6 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     while let Some(telemetry) = runs.next().await {
         if let Some(telemetry) = telemetry {
             profile.add(&telemetry);
+            if let Some(lines) = &mut lines {
+                json::write_line(lines, &telemetry)?;
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Stops runs: by a handle, by a future, and by going away. What was measured is there each time.
+//! Stops runs: with a handle, with a future, and by dropping. Each run has telemetry.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin abort
@@ -20,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let l0 = L0::builder().monitoring(Monitoring::new()).build();
     let request = ChatRequest::new("gpt-4o").user("What is a token stream?");
 
-    // By its handle, from anywhere.
+    // With its handle, from any task.
     let mut run = l0.stream_from(client.chat(&request)).start();
     let handle = run.handle();
     tokio::spawn(async move {
@@ -28,11 +28,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         handle.abort();
     });
     if let Err(error) = run.text().await {
-        println!("by its handle: {error}");
+        println!("with a handle: {error}");
     }
     println!("{}\n", run.telemetry().ok_or("monitoring is on")?);
 
-    // By any future; several add up. Ctrl-C, a cancellation token, the end of a request.
+    // With any future, or several: Ctrl-C, a cancellation token, the end of a request.
     let (stop, stopped) = oneshot::channel::<()>();
     let mut run = l0
         .stream_from(client.chat(&request))
@@ -45,16 +45,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tokens += 1;
         match chunk {
             Ok(_) if tokens < 5 => {}
-            Ok(_) => drop(stop.take()), // the future is ready
-            Err(error) => println!("by a future, after {tokens} items: {error}"),
+            Ok(_) => drop(stop.take()), // completes the future
+            Err(error) => println!("with a future, after {tokens} items: {error}"),
         }
     }
 
-    // By going away: nothing of a run goes on without it.
+    // By dropping: a dropped run does no further work.
     let run = l0.stream_from(client.chat(&request)).start();
     let handle = run.handle();
     drop(run);
-    let telemetry = handle.telemetry().ok_or("it has ended")?;
-    println!("by going away: {:?}", telemetry.outcome);
+    let telemetry = handle.telemetry().ok_or("the run has ended")?;
+    println!("by dropping: {:?}", telemetry.outcome);
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! An agent: three steps of one conversation, of which a tool asks a model by itself. Each run knows
-//! which conversation it belongs to, and which run it serves. The provider is scripted.
+//! An agent: three steps of one conversation, with a tool that calls a model itself. Each run records its
+//! conversation and its parent run. The provider is scripted.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin agent
@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 
 const MODEL: &str = "gpt-4o-mini";
 
-/// How often the model may ask before it has to answer: models do go round in circles.
+/// The maximum number of requests, because models can repeat their calls.
 const MAX_STEPS: usize = 8;
 
-/// A tool that asks a model itself: a run that serves the one that called for it. The conversation is
-/// that run's.
+/// A tool that calls a model. Its run has the calling run as its parent, and belongs to the same
+/// conversation.
 async fn summarize(
     l0: &L0,
     client: &Client,
@@ -33,8 +33,8 @@ async fn summarize(
     Ok(call.start().await?.text)
 }
 
-/// What the model asked for, as it is sent back.
-fn asked(text: &str, calls: &[WholeCall]) -> Value {
+/// Returns the message of the model with its calls, for the next request.
+fn assistant_message(text: &str, calls: &[WholeCall]) -> Value {
     let calls: Vec<_> = calls
         .iter()
         .map(|call| {
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         Answer::new()
             .tool_call("call_1", "read", [r#"{"page": "#, r#""monads"}"#])
             .usage(usage(40, 12)),
-        // What the tool asks.
+        // The answer to the tool.
         Answer::text(["Monads chain steps."]).usage(usage(90, 5)),
         Answer::new()
             .tool_call("call_2", "read", [r#"{"page": "functors"}"#])
@@ -70,14 +70,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
             };
             let text = |key| keys::text(finished.metadata, key).unwrap_or_default();
             println!(
-                "[{} {}: conversation {}, serves {}, {} tokens billed]",
+                "[{} {}: conversation {}, {}, {} tokens billed]",
                 text(keys::OPERATION),
                 text(keys::MODEL),
                 text(keys::CONVERSATION_ID),
                 if telemetry.parent_id.is_some() {
-                    "a run"
+                    "nested"
                 } else {
-                    "nobody"
+                    "top level"
                 },
                 telemetry
                     .billed()
@@ -115,13 +115,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("{text}");
             return Ok(());
         }
-        messages.push(asked(&text, &calls));
+        messages.push(assistant_message(&text, &calls));
         for call in &calls {
-            let page = format!("All that there is to say: {}", call.arguments);
+            let page = format!("The content of {}", call.arguments);
             let result = summarize(&l0, &client, run.info(), &page).await?;
             println!("{}({}): {result}", call.name, call.arguments);
             messages.push(json!({ "role": "tool", "tool_call_id": call.id, "content": result }));
         }
     }
-    Err("the model asks again and again".into())
+    Err("the model did not answer within the maximum number of requests".into())
 }

@@ -1,10 +1,10 @@
-//! Sends what was measured to an analytics service, from a task of its own: no run waits for it.
+//! Sends telemetry to an analytics service from a separate task, so no run waits for it.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin analytics
+//! $ cargo run -p l0-examples --bin analytics --features analytics
 //! ```
 //!
-//! The service is one inside the process, which prints what it is sent.
+//! The service is inside the process, and prints what it receives.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (queue, receiver) = l0_export::queue(1_024);
     let export = tokio::spawn(export(receiver, analytics_service().await?));
 
-    // The queue is an interceptor: every run, however it ends, puts its telemetry in.
+    // The queue is an interceptor: every run adds its telemetry, on every exit.
     let l0 = L0::builder().interceptor(queue.clone()).build();
     for question in [
         "What is a token?",
@@ -38,11 +38,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let request = ChatRequest::new("gpt-4o-mini").user(question);
         l0.stream_from(client.chat(&request)).start().text().await?;
     }
-    // A run that nobody waits for is told as well.
+    // A dropped run is reported too.
     let request = ChatRequest::new("gpt-4o-mini").user("Never mind.");
     drop(l0.stream_from(client.chat(&request)).start());
 
-    // At shutdown: the task sends what is left and ends.
+    // At shutdown, the task sends the rest and ends.
     queue.close();
     export.await??;
     println!("not exported: {}", queue.dropped());
@@ -81,7 +81,7 @@ fn event(telemetry: &Telemetry) -> Value {
     })
 }
 
-/// A stand-in for the service. Gives its URL.
+/// Starts a server that replaces the service. Returns its URL.
 async fn analytics_service() -> Result<String, Box<dyn Error>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let url = format!("http://{}/events", listener.local_addr()?);

@@ -1,8 +1,8 @@
-//! What runs cost, and where they stop: a price list, a limit for each run, a budget for each tenant,
-//! and a store that outlives the process, which is asked before a run and charged after it.
+//! Cost and limits: a price list, a limit for each run, a budget for each tenant, and a ledger that is
+//! checked before a run and charged after it.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin budget
+//! $ cargo run -p l0-examples --bin budget --features budget
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -19,8 +19,8 @@ use l0_pricing::PriceList;
 use l0_providers::openai::{self, ChatRequest};
 use l0_providers::testing::{Answer, ScriptedProvider};
 
-/// What each user has spent. A service keeps it in Redis or a database, and here a copy of it that a task
-/// of its own refreshes: `before` is called inside `start()`, and is not to wait.
+/// The spent amount of each user. A service stores it in Redis or a database, and refreshes this copy in a
+/// separate task: `start()` calls `before`, which must not wait.
 #[derive(Debug, Clone)]
 struct Ledger {
     limit: Money,
@@ -43,10 +43,10 @@ impl Interceptor for Ledger {
     fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
         match run.metadata().get("user").and_then(|user| user.as_str()) {
             Some(user) if self.spent(user) >= self.limit => {
-                Err(Refusal::new("this user has no money left"))
+                Err(Refusal::new("the user has spent the limit"))
             }
             Some(_) => Ok(()),
-            None => Err(Refusal::new("nobody pays for this run")),
+            None => Err(Refusal::new("the run has no user")),
         }
     }
 
@@ -56,7 +56,7 @@ impl Interceptor for Ledger {
         };
         let (ledger, user) = (self.clone(), user.to_owned());
         observers.on_finish(move |finished| {
-            // Of all attempts, those that were thrown away too.
+            // The cost of all attempts, including discarded ones.
             let cost = finished
                 .telemetry
                 .and_then(|telemetry| telemetry.total_cost());
@@ -78,7 +78,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let server = ScriptedProvider::start([answer(), answer(), answer(), answer()]).await?;
     let client = openai::Client::new(&server.base_url())?.provider_name("openai");
 
-    // A service reads a file over which it lays its own prices: `PriceList::from_reader`.
+    // A service reads a file with `PriceList::from_reader`, and overrides it with its own prices.
     let tokens =
         TokenPrices::per_million("0.15".parse()?, "0.60".parse()?).cached_input("0.075".parse()?);
     let prices = PriceList::new().model("gpt-4o-mini", Price::new(Currency::USD, tokens));

@@ -1,14 +1,14 @@
-//! Streams a chat over HTTP through L0, and then prints what was measured.
+//! Streams a chat over HTTP through L0, and then prints its telemetry.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin chat
 //! ```
 //!
-//! Without a key it talks to a server inside the process, whose first connection breaks in
-//! mid-stream. `--provider` says whose API it speaks; with that provider's key set
-//! (`OPENAI_API_KEY`, `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`) it talks to the provider, with the
-//! address (`OPENAI_BASE_URL`, `OLLAMA_HOST`, ..) to any compatible server. Ctrl-C aborts, and still prints what
-//! was measured. With `--json`, standard output holds the telemetry only.
+//! Without a key, it talks to a server inside the process. The first connection of that server breaks in
+//! mid-stream. `--provider` selects the API. With the key of that provider (`OPENAI_API_KEY`,
+//! `ANTHROPIC_API_KEY`, `GEMINI_API_KEY`), the example talks to the provider. With an address
+//! (`OPENAI_BASE_URL`, `OLLAMA_HOST`, ..), it talks to any compatible server. Ctrl-C aborts the run and prints
+//! the telemetry. With `--json`, standard output has only the telemetry.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -23,7 +23,10 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
-use l0_core::{Backoff, Chunk, Event, Interest, L0, Monitoring, Retry, Timeouts, keys, observe_fn};
+use l0_core::{
+    Backoff, Chunk, Distribution, Event, Interest, L0, Monitoring, Retry, Timeouts, keys,
+    observe_fn,
+};
 use l0_examples::client_of;
 use l0_examples::server::Server;
 use l0_providers::openai::ChatRequest;
@@ -32,43 +35,43 @@ use l0_providers::{
 };
 use serde_json::json;
 
-/// Streams a chat through L0, and then prints what was measured.
+/// Streams a chat through L0, and then prints its telemetry.
 #[derive(Parser)]
 struct Arguments {
-    /// What to ask.
+    /// Prompt to send.
     #[arg(default_value = "What is a token stream? Answer in a short paragraph.")]
     prompt: String,
 
-    /// Whose API to speak.
+    /// API to use.
     #[arg(long, value_enum, default_value_t)]
     provider: Provider,
 
-    /// The model to ask for [default: a small one of the provider's].
+    /// Model to use [default: a small one of the provider].
     #[arg(long)]
     model: Option<String>,
 
-    /// Prints the telemetry as JSON, and everything else to standard error.
+    /// Print the telemetry as JSON, and everything else to standard error.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
 enum Provider {
-    /// `OpenAI`'s Chat Completions, and what is compatible.
+    /// `OpenAI` Chat Completions, or a compatible server.
     #[default]
     Openai,
-    /// `OpenAI`'s Responses.
+    /// `OpenAI` Responses.
     Responses,
-    /// Anthropic's Messages.
+    /// Anthropic Messages.
     Anthropic,
-    /// Google's Gemini.
+    /// Google Gemini.
     Gemini,
-    /// Ollama's own API.
+    /// The native Ollama API.
     Ollama,
 }
 
 impl Provider {
-    /// As telemetry names it.
+    /// Returns the name in telemetry.
     fn name(self) -> &'static str {
         match self {
             Self::Openai | Self::Responses => "openai",
@@ -88,7 +91,7 @@ impl Provider {
     }
 }
 
-/// A client of one of the APIs. What they give is the same.
+/// A client of one of the APIs. All of them return the same stream type.
 enum Client {
     Openai(openai::Client),
     Responses(openai::Client),
@@ -118,7 +121,7 @@ impl Client {
                 let (client, server) = client_of(1).await?;
                 (Self::Gemini(client), server)
             }
-            // It needs no key.
+            // Ollama needs no key.
             Provider::Ollama if std::env::var_os("OLLAMA_HOST").is_none() => {
                 let server = Server::start(1).await?;
                 let client = ollama::Client::new(&server.base_url())?;
@@ -172,8 +175,8 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let (client, server) = Client::new(provider).await?;
     if let Some(server) = &server {
         eprintln!(
-            "No key: this talks to a server inside the process, at {}, whose first \
-             connection breaks in mid-stream.\n",
+            "No key is set. Using a server inside the process, at {}. \
+             Its first connection breaks mid-stream.\n",
             server.base_url()
         );
     }
@@ -217,6 +220,9 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             println!("{}", l0_export::json::to_string_pretty(&telemetry)?);
         } else {
             println!("{telemetry}");
+            if let Some(gaps) = &telemetry.metrics.inter_token {
+                println!("{}", sparkline(gaps));
+            }
         }
     }
     match failed {
@@ -228,20 +234,41 @@ async fn chat(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// Says what the provider says about its error, which is not part of the error's own text since
-/// it may repeat the prompt.
+/// Draws the distribution of the gaps between tokens. The height of a bar is the number of gaps of its
+/// length. The lengths are on a logarithmic scale, and its ends are printed.
+fn sparkline(gaps: &Distribution) -> String {
+    const WIDTH: usize = 24;
+    const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let shortest = gaps.buckets().map(|bucket| bucket.lower).min();
+    let low = shortest.unwrap_or_default().max(Duration::from_micros(1));
+    let high = gaps.max().max(low);
+    let times = |length: Duration| (length.as_secs_f64() / low.as_secs_f64()).ln();
+    let mut counts = [0; WIDTH];
+    for bucket in gaps.buckets() {
+        let share = times(bucket.lower.max(low)) / times(high).max(f64::MIN_POSITIVE);
+        counts[((share * WIDTH as f64) as usize).min(WIDTH - 1)] += bucket.count;
+    }
+    let most = counts.into_iter().max().unwrap_or_default().max(1);
+    let bars = counts.map(|count| BARS[(count * 8).div_ceil(most) as usize]);
+    let millis = |length: Duration| (length.as_secs_f64() * 1_000.0).round();
+    let bars = bars.iter().collect::<String>();
+    format!("gaps {} ms {bars} {} ms", millis(low), millis(high))
+}
+
+/// Prints the message of the provider. The text of the error does not include it, because it can quote the
+/// prompt.
 fn explain(error: &l0_core::Error<RequestError>) {
     if let l0_core::Error::Source {
         source: ProviderError::Api(error),
         ..
     } = error
-        && let Some(message) = &error.message
+        && let Some(message) = error.message()
     {
-        eprintln!("the provider says: {message}");
+        eprintln!("message of the provider: {message}");
     }
 }
 
-/// Prints a piece of the answer at once.
+/// Prints a part of the answer immediately.
 fn show(text: &str, json: bool) -> io::Result<()> {
     fn put(mut out: impl Write, text: &str) -> io::Result<()> {
         out.write_all(text.as_bytes())?;
@@ -255,7 +282,7 @@ fn show(text: &str, json: bool) -> io::Result<()> {
     }
 }
 
-/// Says what the user would otherwise only see as a pause.
+/// Prints errors and retries, which would otherwise look like a pause.
 fn notice(event: &Event<'_>) {
     match event {
         Event::NetworkError { kind, message, .. } => eprintln!("\n[{kind}: {message}]"),
@@ -266,7 +293,7 @@ fn notice(event: &Event<'_>) {
             ..
         } => {
             eprintln!(
-                "[{reason}: attempt {attempt} follows in {} ms]",
+                "[{reason}: attempt {attempt} starts in {} ms]",
                 delay.as_millis()
             );
         }
@@ -274,7 +301,7 @@ fn notice(event: &Event<'_>) {
     }
 }
 
-/// An error and what caused it, without repetitions.
+/// Returns the error and its causes as one text, without repetitions.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

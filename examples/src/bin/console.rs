@@ -1,4 +1,4 @@
-//! Prints tokens as they come, and then what was measured.
+//! Prints tokens as they arrive, and then the telemetry.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin console
@@ -19,7 +19,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .interceptor(observe_fn(|_run, event| {
             if let Event::Token { view, .. } = event {
                 print!("{}", view.answer());
-                // A terminal that does not take it is no reason to stop.
+                // A failed write to the terminal does not stop the run.
                 let _ = stdout().flush();
             }
         }))
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("\n");
         println!("{telemetry}");
 
-        // Or what you want to see of it; what is unknown is absent.
+        // Or print single numbers. Unknown ones are absent.
         let metrics = &telemetry.metrics;
         if let (Some(duration), Some(rate)) = (telemetry.duration, metrics.tokens_per_second) {
             println!(

@@ -1,12 +1,12 @@
-//! Sends the numbers of each run to Datadog's agent.
+//! Sends the numbers of each run to the Datadog agent.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin datadog
-//! $ DD_DOGSTATSD_URL=udp://127.0.0.1:8125 cargo run -p l0-examples --bin datadog
-//! $ DD_DOGSTATSD_URL=unix:///var/run/datadog/dsd.socket cargo run -p l0-examples --bin datadog
+//! $ cargo run -p l0-examples --bin datadog --features datadog
+//! $ DD_DOGSTATSD_URL=udp://127.0.0.1:8125 cargo run -p l0-examples --bin datadog --features datadog
+//! $ DD_DOGSTATSD_URL=unix:///var/run/datadog/dsd.socket cargo run -p l0-examples --bin datadog --features datadog
 //! ```
 //!
-//! Without `DD_DOGSTATSD_URL`, what the agent would get is printed.
+//! Without `DD_DOGSTATSD_URL`, the example prints what the agent would receive.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints what is there: on loopback, what was sent has arrived.
+/// Prints the received datagrams. On the loopback, a sent datagram has already arrived.
 fn print_received(agent: &UdpSocket) -> io::Result<()> {
     let mut datagram = [0; 65_536];
     agent.set_nonblocking(true)?;

@@ -1,8 +1,8 @@
-//! Shows all that happens in a run, and then its whole telemetry.
+//! Prints all events of a run, and then its telemetry.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin debugging            # what happens
-//! $ cargo run -p l0-examples --bin debugging -- tokens  # and each token
+//! $ cargo run -p l0-examples --bin debugging            # events
+//! $ cargo run -p l0-examples --bin debugging -- tokens  # also each token
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -26,9 +26,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         )
         .interceptor(
             observe_fn(|_run, event| match event {
-                // Its telemetry comes below.
+                // Its telemetry is printed below.
                 Event::Finished { end, .. } => println!("Finished: {}", end.outcome()),
-                // For a terminal: of errors it shows what is not redacted.
+                // `Debug` prints neither the text of a token nor the error of the source.
                 event => println!("{event:?}"),
             })
             .interest(interest),

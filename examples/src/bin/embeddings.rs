@@ -1,4 +1,5 @@
-//! A call whose answer does not stream: retried, counted, with its usage. The provider is scripted.
+//! A call with an answer that does not stream: retried and measured, with its usage. The provider is
+//! scripted.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin embeddings
@@ -23,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::new(&provider.base_url())?;
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
-        // How long an attempt of a call may wait for its answer.
+        // The time for the answer of each attempt.
         .timeouts(Timeouts::new().answer(Duration::from_secs(30)))
         .build();
 
@@ -32,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "input": ["What is a monad?", "What is a functor?"],
     });
     let mut call = l0.call_from(client.embeddings(&request)).start();
-    // By reference, so that it can be asked afterwards.
+    // By reference, to read its telemetry afterwards.
     let embeddings = (&mut call).await?;
 
     for vector in &embeddings.vectors {

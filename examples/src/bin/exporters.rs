@@ -1,7 +1,7 @@
-//! One telemetry in each format: JSON, CSV, a structured log, metric points.
+//! The telemetry of one run in each format: JSON, CSV, structured log, metric points.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin exporters
+//! $ cargo run -p l0-examples --bin exporters --features exporters
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 

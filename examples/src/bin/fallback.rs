@@ -1,8 +1,8 @@
-//! A provider that fails, and another one that stands in: who was asked, what each of them measured,
-//! and what Prometheus sees of it. Both providers are scripted.
+//! A fallback from a provider that fails to another one: the attempts, the telemetry of each, and the
+//! Prometheus metrics. Both providers are scripted.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin fallback
+//! $ cargo run -p l0-examples --bin fallback --features fallback
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -19,7 +19,7 @@ use serde_json::json;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The first breaks off, and is overloaded when it is asked again.
+    // The first answer breaks off, and the retry is rejected as overloaded.
     let first = ScriptedProvider::start([
         Answer::new().tokens(["A mo", "nad is"]).cut(),
         Answer::status(503).message("overloaded"),
@@ -47,7 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "max_tokens": 1_000,
         "messages": [{"role": "user", "content": question}],
     });
-    // Each says who it is: there is no metadata to set.
+    // Each source describes itself, so no metadata is needed.
     let mut run = l0
         .stream_from(openai.chat(&request))
         .fallback(anthropic.messages(&other))

@@ -1,12 +1,12 @@
-//! Appends what was measured to files: a line of JSON, a row of CSV, and a structured log.
+//! Writes telemetry to files and logs: a line of JSON, a row of CSV, and a structured log record.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin file_logging            # into a temporary folder
-//! $ cargo run -p l0-examples --bin file_logging -- folder  # into folder/l0.jsonl, folder/l0.csv
-//! $ cargo run -p l0-report -- --by model folder/l0.jsonl   # and look at all of them together
+//! $ cargo run -p l0-examples --bin file_logging --features file_logging            # into a temporary folder
+//! $ cargo run -p l0-examples --bin file_logging --features file_logging -- folder  # into folder/l0.jsonl, folder/l0.csv
+//! $ cargo run -p l0-report -- --by model folder/l0.jsonl   # summarizes them
 //! ```
 //!
-//! Run it again, or several at once: lines stay whole, and the CSV has one header.
+//! You can run it again, or several at once: lines stay whole, and the CSV has one header.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -20,7 +20,7 @@ use l0_providers::openai::ChatRequest;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The log goes to standard output; in a service it would go where all logs go.
+    // The log goes to standard output. A service would send it to its own logs.
     tracing_subscriber::fmt().json().init();
 
     let folder = match std::env::args_os().nth(1) {
@@ -35,7 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let request = ChatRequest::new(model).user("What is a token stream?");
         let mut run = l0.stream_from(client.chat(&request)).start();
         let answer = run.text().await;
-        // There is telemetry whether or not there is an answer.
+        // A failed run has telemetry too.
         if let Some(telemetry) = run.telemetry() {
             append(&folder, &telemetry)?;
             LogRecord::from(&telemetry).emit();

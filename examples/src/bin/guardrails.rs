@@ -1,11 +1,11 @@
-//! Rules that an answer must keep, a custom one among them, and answers that go off course.
+//! Rules for answers, including a custom one, and drift detection.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin guardrails
+//! $ cargo run -p l0-examples --bin guardrails --features guardrails
 //! ```
 //!
-//! The first answer of the server inside the process talks about the model, and leaves a block of
-//! code open.
+//! The first answer of the server inside the process talks about the model, and leaves a code block
+//! open.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -19,7 +19,7 @@ use l0_examples::server::Fault;
 use l0_guardrails::{Drift, Guardrails};
 use l0_providers::openai::ChatRequest;
 
-/// Wants answers of no more than so many bytes.
+/// Limits the length of an answer, in bytes.
 struct AtMost {
     left: usize,
 }
@@ -51,17 +51,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .retry(Retry::new().backoff(Backoff::fixed(Duration::from_millis(50))))
         .guardrails(Guardrails::recommended())
         .drift(Drift::new())
-        .interceptor(observe_fn(|_run, event| tell(event)).interest(Interest::LIFECYCLE))
+        .interceptor(observe_fn(|_run, event| print(event)).interest(Interest::LIFECYCLE))
         .build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
 
-    println!("-- a bad answer is tried again");
+    println!("-- a bad answer is retried");
     let mut run = l0.stream_from(client.chat(&request)).start();
     println!("{}", run.text().await?);
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     println!("model retries: {}", telemetry.metrics.model_retries);
 
-    println!("\n-- a rule that allows no second try ends the run");
+    println!("\n-- a violation that is not recoverable ends the run");
     let mut run = l0
         .stream_from(client.chat(&request))
         .guardrails(|| AtMost { left: 100 })
@@ -76,11 +76,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn tell(event: &Event<'_>) {
+fn print(event: &Event<'_>) {
     match event {
         Event::Violation { violation, .. } => println!("violation: {violation}"),
         Event::Drift { report, .. } => println!("drift: {}", report.types.join(", ")),
-        Event::Retry { reason, .. } => println!("again: {reason}"),
+        Event::Retry { reason, .. } => println!("retry: {reason}"),
         _ => {}
     }
 }

@@ -1,5 +1,5 @@
-//! A custom interceptor: it limits how many runs are live, refuses others, and adds to the
-//! metadata of those that it lets start.
+//! A custom interceptor: limits the number of live runs, refuses others, and adds metadata to the
+//! accepted ones.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin interceptor
@@ -22,7 +22,7 @@ struct AtMost {
 
 impl Interceptor for AtMost {
     fn before(&self, run: &mut NewRun) -> Result<(), Refusal> {
-        // Two that start at the same time may both get in.
+        // Two runs that start at the same time can both be accepted.
         if self.live.load(Ordering::Relaxed) >= self.limit {
             return Err(Refusal::new("too many requests at a time"));
         }
@@ -34,7 +34,7 @@ impl Interceptor for AtMost {
         Ok(())
     }
 
-    /// Called for refused runs too: each has its `Finished`.
+    /// L0 also calls this for refused runs, which have a `Finished` too.
     fn observe(&self, _run: &RunInfo, observers: &mut Observers) {
         self.live.fetch_add(1, Ordering::Relaxed);
         let live = Arc::clone(&self.live);

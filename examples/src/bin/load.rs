@@ -1,12 +1,13 @@
-//! Sends many chats to the example `server`, and says what came of them.
+//! Sends many chats to the example `server`, and prints their results.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin server
-//! $ cargo run -p l0-examples --bin load
-//! $ cargo run -p l0-examples --bin load -- --chats 1000 --at-a-time 50 --drop 0.3
+//! $ cargo run -p l0-examples --bin faulty_model    # prints its address
+//! $ OPENAI_BASE_URL=http://127.0.0.1:43210/v1 cargo run -p l0-examples --bin server --features server
+//! $ cargo run -p l0-examples --bin load --features load
+//! $ cargo run -p l0-examples --bin load --features load -- --chats 1000 --at-a-time 50 --drop 0.3
 //! ```
 //!
-//! Some of the clients go away in mid-stream, as users do.
+//! Some of the clients disconnect mid-stream.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -16,46 +17,46 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use futures_util::{StreamExt, stream};
-use l0_examples::chat_app::MODELS;
+use l0_examples::MODELS;
 use l0_examples::chat_client::{Refused, chat};
 use l0_examples::share;
 
-/// After how many tokens a client goes away.
+/// The number of tokens before a client disconnects.
 const HALFWAY: u64 = 10;
-/// How long a server may say nothing; it sends comments while its model is silent.
+/// The maximum silence of a server, which sends comments while its model is silent.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Sends many chats to the example `server`, and says what came of them.
+/// Sends many chats to the example `server`, and prints their results.
 #[derive(Parser)]
 struct Arguments {
-    /// Where the server listens.
+    /// Address of the server.
     #[arg(long, default_value = "127.0.0.1:3000", value_parser = loopback)]
     address: SocketAddr,
 
-    /// How many chats are sent, up to a million.
+    /// Number of chats, up to a million.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     chats: u32,
 
-    /// How many of them at a time, up to a thousand.
+    /// Number of concurrent chats, up to a thousand.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     at_a_time: u16,
 
-    /// How many clients go away in mid-stream, as a share of 1.
+    /// Share of clients that disconnect mid-stream, from 0 to 1.
     #[arg(long, default_value_t = 0.1, value_parser = share, value_name = "SHARE")]
     drop: f64,
 
-    /// A model that is asked for, each in its turn; may be given more than once.
+    /// Model to use; repeat the option to use several in turn.
     #[arg(long = "model", default_values = MODELS, value_name = "NAME")]
     models: Vec<String>,
 }
 
-/// This is no tool to put load on the machines of others.
+/// Accepts only loopback addresses, because this program must not put load on other machines.
 fn loopback(text: &str) -> Result<SocketAddr, String> {
     let address: SocketAddr = text.parse().map_err(|error| format!("{error}"))?;
     if address.ip().is_loopback() {
         Ok(address)
     } else {
-        Err("it is not an address of this machine's loopback".to_owned())
+        Err("not a loopback address".to_owned())
     }
 }
 
@@ -67,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let chats = (0..arguments.chats).zip(arguments.models.iter().cycle());
     let chats = chats.map(|(index, model)| {
-        // Spread evenly over all chats.
+        // Spreads the disconnects evenly over all chats.
         let so_far = |chats: u32| (f64::from(chats) * arguments.drop).round() as u32;
         let goes_away = so_far(index + 1) > so_far(index);
         one_chat(&http, arguments.address, model, goes_away)
@@ -80,27 +81,27 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("{seen}");
     println!("took:     {:.1} s", start.elapsed().as_secs_f64());
     if seen.failed == arguments.chats {
-        return Err("no chat came through: is the server running?".into());
+        return Err("no chat reached the server: is it running?".into());
     }
     Ok(())
 }
 
-/// How one chat ended.
+/// The end of one chat.
 #[derive(Default)]
 enum End {
     Done,
-    /// With the event `error`.
+    /// The server sent the event `error`.
     Error,
-    /// By this program.
+    /// This program disconnected.
     Dropped,
-    /// The server did not take it.
+    /// The server refused the chat.
     Refused,
-    /// The server was not reached, or the connection to it broke.
+    /// The server was not reached, or the connection broke.
     #[default]
     Failed,
 }
 
-/// What was seen of one chat.
+/// The observations of one chat.
 #[derive(Default)]
 struct Chat {
     end: End,
@@ -145,7 +146,7 @@ async fn one_chat(
     seen
 }
 
-/// What was seen of all chats.
+/// The observations of all chats.
 #[derive(Default)]
 struct Seen {
     chats: u32,
@@ -156,7 +157,7 @@ struct Seen {
     failed: u32,
     tokens: u64,
     restarts: u64,
-    /// Of those chats that had a token.
+    /// The times to the first token of the chats that had one.
     first_tokens: Vec<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! Measures by hand what is not a stream.
+//! Measures an execution that is not a stream, with a manual monitor.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin monitor

@@ -1,15 +1,15 @@
-//! Sends a chat to OpenTelemetry: its spans, and the metrics of the conventions for generative AI.
+//! Records a chat in OpenTelemetry: its spans, and the metrics of the conventions for generative AI.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin otel
-//! $ OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cargo run -p l0-examples --bin otel
+//! $ cargo run -p l0-examples --bin otel --features otel
+//! $ OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 cargo run -p l0-examples --bin otel --features otel
 //! ```
 //!
-//! The first model fails twice, and another one answers: the run has a span, and below it each attempt,
-//! with the model that it asked. With `OPENAI_API_KEY` set, most likely the first answers.
+//! The first model fails twice, and another one answers. The run has a span, with a child span for each
+//! attempt and its model. With `OPENAI_API_KEY` set, the first model most likely answers.
 //!
-//! Without an endpoint, what a collector would get is printed. The other variables of OpenTelemetry,
-//! such as `OTEL_SERVICE_NAME` and `OTEL_EXPORTER_OTLP_HEADERS`, work too.
+//! Without an endpoint, the example prints what a collector would receive. The other OpenTelemetry
+//! variables, such as `OTEL_SERVICE_NAME` and `OTEL_EXPORTER_OTLP_HEADERS`, work too.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -32,7 +32,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 
 const PROVIDER: &str = "openai";
 const MODEL: &str = "gpt-4o-mini";
-/// What is asked when the other has failed.
+/// The model for the fallback.
 const FALLBACK: &str = "gpt-4.1-mini";
 
 #[tokio::main]
@@ -51,14 +51,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = |model| ChatRequest::new(model).user("What is a token stream?");
     let (first, second) = (request(MODEL), request(FALLBACK));
     let ask = async |request: &ChatRequest| {
-        // As an HTTP client does that makes spans.
+        // An instrumented HTTP client creates such a span.
         let post = tracer.span_builder("POST").with_kind(SpanKind::Client);
         let _post = post.start(&tracer);
         client.chat_stream(request).await
     };
 
-    // The application's own span becomes the parent of the run's. That is the parent of its attempts',
-    // which are the parents of those that an HTTP client makes.
+    // The span of the application becomes the parent of the run's span. Below it are the spans of the
+    // attempts, and below those the spans of the HTTP client.
     let answer = Context::current_with_span(tracer.start("answer"));
     let current = answer.clone().attach();
     let other = source(|_attempt| ask(&second))
@@ -84,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("\n\noutcome: {outcome}");
     }
 
-    // What is left is exported, which waits for the endpoint: not on a thread that serves others.
+    // Shutting down exports the rest and waits for the endpoint, so it must not block a runtime thread.
     let exported = tokio::task::spawn_blocking(move || (tracers.shutdown(), meters.shutdown()));
     let (spans, metrics) = exported.await?;
     for (what, exported) in [("spans", spans), ("metrics", metrics)] {
@@ -95,7 +95,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What exports from threads of its own, so that no run waits for it.
+/// Creates providers that export from their own threads, so no run waits for them.
 fn providers() -> Result<(SdkTracerProvider, SdkMeterProvider), Box<dyn Error>> {
     let given = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let mut resource = Resource::builder();

@@ -1,5 +1,5 @@
-//! Sources that are no provider of ours: items of one's own, items of others, and a stream that
-//! cannot be recreated.
+//! Custom sources: your own item type, an item type of another crate, and a stream that cannot be
+//! recreated.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin own_source
@@ -14,7 +14,7 @@ use futures_util::{Stream, StreamExt, stream};
 use l0_core::{FinishReason, L0, Monitoring, Token, TokenView, Usage};
 use tokio::time::sleep;
 
-/// An item of one's own.
+/// A custom item type.
 struct Delta {
     content: &'static str,
     last: bool,
@@ -40,7 +40,7 @@ async fn own() -> io::Result<impl Stream<Item = io::Result<Delta>>> {
     Ok(stream::iter(deltas).map(|(content, last)| Ok(Delta { content, last })))
 }
 
-/// An item that is another crate's.
+/// A stream of items whose type belongs to another crate.
 async fn foreign() -> io::Result<impl Stream<Item = io::Result<(u32, &'static str)>>> {
     sleep(Duration::from_millis(20)).await;
     Ok(stream::iter([Ok((1, "Words of")), Ok((2, " others"))]))
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .start();
     println!("{}", run.text().await?);
 
-    // It is there already: measured, and otherwise left alone.
+    // The stream exists already, so it is only measured.
     let mut watched = l0.watch(own().await?).start();
     while let Some(delta) = watched.next().await {
         print!("{}", delta?.content);

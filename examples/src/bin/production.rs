@@ -1,9 +1,9 @@
-//! Monitoring in production: a sample is measured in full and exported by a task of its own, all
-//! runs are counted, and what is measured depends on the environment.
+//! Monitoring in production: a separate task exports a sample of the runs, Prometheus counts all of
+//! them, and the settings depend on the environment.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin production
-//! $ ENVIRONMENT=production cargo run -p l0-examples --bin production
+//! $ cargo run -p l0-examples --bin production --features production
+//! $ ENVIRONMENT=production cargo run -p l0-examples --bin production --features production
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (queue, mut receiver) = l0_export::queue(1_024);
     let export = tokio::spawn(async move {
         let mut records = 0;
-        // Takes as long as it takes: no run waits for it.
+        // No run waits for this loop.
         while let Some(telemetry) = receiver.recv().await {
             records += 1;
             if records == 1 {
@@ -46,16 +46,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
         )
         .timeouts(
             Timeouts::new()
-                .first_token(Duration::from_secs(60)) // as long as a model may think unseen
+                .first_token(Duration::from_secs(60)) // includes reasoning that the provider does not stream
                 .inter_token(Duration::from_secs(30))
-                .idle(Duration::from_secs(45)) // sooner, if not even a ping comes
-                .total(Duration::from_secs(300)), // retries included
+                .idle(Duration::from_secs(45)) // also satisfied by pings
+                .total(Duration::from_secs(300)), // includes retries
         )
-        // A provider that is down gets a fifth more requests, not seven times as many.
+        // A provider that is down gets 20 % more requests instead of seven times as many.
         .retry(Retry::new().budget(RetryBudget::share(0.2)))
         .interceptor(collector.label_keys([keys::MODEL])?)
         .interceptor(queue.clone())
-        .seed(1) // for this example to give the same each time
+        .seed(1) // the same sample each time
         .build();
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let runs = (0..RUNS).map(async |number| {
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut runs = stream::iter(runs).buffer_unordered(20);
     while runs.next().await.is_some() {}
 
-    queue.close(); // the export gets what is in it, and ends
+    queue.close(); // the export receives the rest, and ends
     println!("exported {} of {RUNS} runs", export.await??);
     for line in collector.expose().lines() {
         if line.starts_with("l0_requests_total") || line.starts_with("l0_streams_started_total") {

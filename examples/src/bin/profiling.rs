@@ -1,8 +1,8 @@
-//! Profiles many runs: how they ended, how long they took, and how that is spread.
+//! Profiles many runs: their outcomes, and the distribution of their times.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin profiling         # 100 runs, 20 at a time
-//! $ cargo run -p l0-examples --bin profiling -- 500
+//! $ cargo run -p l0-examples --bin profiling --features profiling         # 100 runs, 20 at a time
+//! $ cargo run -p l0-examples --bin profiling --features profiling -- 500
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use l0_core::{Backoff, L0, Monitoring, Retry, keys};
-use l0_export::profile::Profile;
 use l0_providers::openai::ChatRequest;
+use l0_report::Profile;
 
 const AT_A_TIME: usize = 20;
 
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = ChatRequest::new("gpt-4o-mini").user("What is a token stream?");
     let runs = (0..runs).map(async |_| {
         let mut run = l0.stream_from(client.chat(&request)).start();
-        // How it ended is part of the telemetry.
+        // The telemetry has the outcome.
         let _ = run.text().await;
         run.telemetry()
     });

@@ -1,7 +1,7 @@
-//! Metrics of one's own beside those of runs, and both beside the `prometheus` crate's.
+//! Custom metrics next to those of runs, and both next to metrics of the `prometheus` crate.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin prometheus_registry
+//! $ cargo run -p l0-examples --bin prometheus_registry --features prometheus_registry
 //! ```
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     let model = Labels::new([("model", "gpt-4o-mini"), ("endpoint", "/chat")])?;
 
-    // Alone: telemetry by hand, and metrics of one's own.
+    // A separate registry, with manually recorded telemetry and custom metrics.
     let registry = Registry::builder()
         .prefix("myapp_l0")
         .label("service", "api")
@@ -33,9 +33,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     registry.set_gauge("queue_length", "Requests in the queue", 5, &Labels::none())?;
     let latency = "custom_latency_seconds";
     registry.observe_histogram(latency, "Custom latency", 0.5, &Labels::none())?;
-    show("a registry alone", &registry.expose());
+    show("separate registry", &registry.expose());
 
-    // Beside metrics that the application has already: one registry, one endpoint.
+    // The existing registry of the application: one registry, one endpoint.
     let app = prometheus::Registry::new();
     let visits = IntCounter::new("visits_total", "Visits")?;
     app.register(Box::new(visits.clone()))?;
@@ -44,13 +44,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     visits.inc();
     collector.record(&telemetry, &model);
     let text = TextEncoder::new().encode_to_string(&app.gather())?;
-    show("joined to the application's", &text);
+    show("registry of the application", &text);
     Ok(())
 }
 
 /// Prints counters and gauges.
 fn show(title: &str, text: &str) {
-    println!("-- {title}: {} lines, of which", text.lines().count());
+    println!("-- {title}: {} lines, including", text.lines().count());
     let wanted = [
         "requests_total",
         "tokens_total",

@@ -1,4 +1,4 @@
-//! A first run: its tokens as they come, then what was measured.
+//! A first run: prints its tokens as they arrive, and then its telemetry.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin quick_start

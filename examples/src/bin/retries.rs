@@ -1,10 +1,10 @@
-//! Retries, and how errors are read: a rate limit, a server that is down, an error of one's own.
+//! Retries, and the classification of errors: a rate limit, a server that is down, a custom error.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin retries
 //! ```
 //!
-//! It asks no server: the source follows a script.
+//! It needs no server: the source is scripted.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .interceptor(
             observe_fn(|_run, event| {
                 if let Event::Retry { reason, delay, .. } = event {
-                    println!("again in {} ms: {reason}", delay.as_millis());
+                    println!("retry in {} ms: {reason}", delay.as_millis());
                 }
             })
             .interest(Interest::LIFECYCLE),
@@ -42,30 +42,30 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .attempt(|a| a.connect_error(Failure::status(429)))
         .attempt(|a| a.connect_error("status 503: try later"))
         .attempt(|a| a.token("A token stream").hang())
-        .attempt(|a| a.token(" \n")) // nothing to see: the model's fault
+        .attempt(|a| a.token(" \n")) // no visible text: a model fault
         .attempt(|a| a.tokens(["A token stream", " is a promise."]));
     let mut run = l0.stream(|_attempt| source.connect()).start();
     println!("{}", run.text().await?);
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     println!(
-        "{} attempts, {} network and {} model retries, {} tokens thrown away",
+        "{} attempts, {} network and {} model retries, {} tokens discarded",
         telemetry.metrics.attempts,
         telemetry.metrics.network_retries,
         telemetry.metrics.model_retries,
         telemetry.metrics.wasted_tokens
     );
 
-    println!("\n-- an error that nobody knows is not retried");
+    println!("\n-- an unknown error is not retried");
     let source = Script::new().attempt(|a| a.connect_error("the gateway is busy"));
     let mut run = l0.stream(|_attempt| source.connect()).start();
     if let Err(error) = run.text().await {
         println!("{error}");
         if let Some(cause) = error.source() {
-            println!("  because: {cause}");
+            println!("  caused by: {cause}");
         }
     }
 
-    println!("\n-- unless it is said what it means");
+    println!("\n-- unless it is classified");
     let source = Script::new()
         .attempt(|a| a.connect_error("the gateway is busy"))
         .attempt(|a| a.token("Here I am."));

@@ -1,15 +1,15 @@
-//! Serves a chat as server-sent events, and tells Sentry of its runs, beside Sentry's integrations
-//! of tower and tracing.
+//! Serves a chat as server-sent events, and reports its runs to Sentry, next to Sentry's integrations for
+//! tower and tracing.
 //!
 //! ```console
-//! $ SENTRY_DSN=https://key@example.ingest.sentry.io/1 cargo run -p l0-examples --bin sentry
+//! $ SENTRY_DSN=https://key@example.ingest.sentry.io/1 cargo run -p l0-examples --bin sentry --features sentry
 //! $ curl -N http://127.0.0.1:3000/chat -H 'content-type: application/json' -d '{"prompt": "What is a monad?"}'
 //! ```
 //!
-//! Each chat is two transactions in one trace: `POST /chat`, which ends when the response begins,
-//! and `l0.execution`, which goes on to the end of the answer. Without a key it talks to a server
-//! inside the process, half of whose connections break in mid-stream. With `OPENAI_API_KEY` set it
-//! talks to `OpenAI`, with `OPENAI_BASE_URL` to any compatible server. Ctrl-C and SIGTERM stop it.
+//! Each chat is two transactions in one trace. `POST /chat` ends when the response begins, and
+//! `l0.execution` continues to the end of the answer. Without a key, the example talks to a server inside
+//! the process that breaks half of the connections mid-stream. With `OPENAI_API_KEY` set, it talks to
+//! `OpenAI`. With `OPENAI_BASE_URL` set, it talks to any compatible server. Ctrl-C and SIGTERM stop it.
 #![allow(clippy::print_stderr, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -29,23 +29,23 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::prelude::*;
 
-/// Serves a chat as server-sent events, and tells Sentry of its runs.
+/// Serves a chat as server-sent events, and reports its runs to Sentry.
 #[derive(Parser)]
 struct Arguments {
-    /// The address to listen on; port 0 is any free one.
+    /// Address to listen on; port 0 selects a free port.
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
 
-    /// How many connections of the server inside the process break, as a share of 1.
+    /// Share of connections of the server inside the process that break, from 0 to 1.
     #[arg(long, default_value_t = 0.5, value_parser = l0_examples::share, value_name = "SHARE")]
     faults: f64,
 }
 
-/// How long Sentry may take to send what is left.
+/// The time for Sentry to send the rest.
 const FLUSH: Duration = Duration::from_secs(5);
 
-// Not `#[tokio::main]`: the runtime's threads take their hubs from that of the main thread, so
-// Sentry comes first, and sends what is left when the runtime is gone.
+// Without `#[tokio::main]`: the threads of the runtime derive their hubs from the main thread, so Sentry is
+// initialized first, and flushed after the runtime is dropped.
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments = Arguments::parse();
     let options = sentry::ClientOptions::new() // the DSN from SENTRY_DSN
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .traces_sample_rate(1.0);
     let guard = sentry::init(options);
     if !guard.is_enabled() {
-        eprintln!("No SENTRY_DSN: nothing is sent.");
+        eprintln!("SENTRY_DSN is not set: nothing is sent.");
     }
     tracing_subscriber::registry()
         .with(SpanLayer::new().with_filter(LevelFilter::INFO))
@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .init();
     let served = Runtime::new()?.block_on(run(&arguments));
     if !l0_examples::close_sentry(guard, FLUSH) {
-        eprintln!("Sentry did not get all in time.");
+        eprintln!("Sentry did not receive everything in time.");
     }
     served
 }
@@ -71,9 +71,9 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let (client, server) = l0_examples::client(0).await?;
     if let Some(server) = &server {
         server.break_share(arguments.faults);
-        eprintln!("No OPENAI_API_KEY: this talks to a server inside the process.");
+        eprintln!("OPENAI_API_KEY is not set: using a server inside the process.");
     }
-    // Sentry's AI dashboards show no call without it, and not every address tells who serves the model.
+    // Sentry's AI dashboards need the provider, and some addresses do not identify it.
     let client = client.provider_name("openai");
     let config = SentryConfig::new()
         .tag("service", "chat")
@@ -86,7 +86,7 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A hub for each request, and a transaction, which runs take for the span in scope.
+/// Adds a hub and a transaction for each request. The transaction is the parent of the runs.
 fn with_requests(router: Router) -> Router {
     router
         .layer(SentryHttpLayer::new().enable_transaction())

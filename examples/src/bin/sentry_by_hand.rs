@@ -1,12 +1,12 @@
-//! Tells Sentry by hand: of a whole future, and step by step of what is no run of L0, or is several.
+//! Reports to Sentry manually: a whole future, or each step of an execution that is not one L0 run.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin sentry_by_hand
-//! $ SENTRY_DSN=https://key@example.ingest.sentry.io/1 cargo run -p l0-examples --bin sentry_by_hand
+//! $ cargo run -p l0-examples --bin sentry_by_hand --features sentry_by_hand
+//! $ SENTRY_DSN=https://key@example.ingest.sentry.io/1 cargo run -p l0-examples --bin sentry_by_hand --features sentry_by_hand
 //! ```
 //!
-//! Without `SENTRY_DSN`, what Sentry would get is printed. Runs of which nothing has to be told by
-//! hand have the interceptor instead: see the example `sentry`.
+//! Without `SENTRY_DSN`, the example prints what Sentry would receive. To report runs automatically, use the
+//! interceptor: see the example `sentry`.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -22,7 +22,7 @@ use sentry::protocol::{Context, Envelope, EnvelopeItem};
 use sentry::{ClientOptions, Transport};
 use tokio::runtime::Runtime;
 
-/// How long Sentry may take to send what is left.
+/// The time for Sentry to send the rest.
 const FLUSH: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -33,15 +33,15 @@ fn main() -> Result<(), Box<dyn Error>> {
             .dsn("http://key@localhost/1")
             .transport(Arc::new(Print)),
     };
-    let guard = sentry::init(options); // before the runtime, whose threads take their hubs from here
-    let told = Runtime::new()?.block_on(tell());
+    let guard = sentry::init(options); // before the runtime, whose threads derive their hubs from this one
+    let reported = Runtime::new()?.block_on(report());
     if !l0_examples::close_sentry(guard, FLUSH) {
-        println!("Sentry did not get all in time.");
+        println!("Sentry did not receive everything in time.");
     }
-    told
+    reported
 }
 
-async fn tell() -> Result<(), Box<dyn Error>> {
+async fn report() -> Result<(), Box<dyn Error>> {
     let (client, server) = l0_examples::client(0).await?;
     let l0 = L0::builder()
         .monitoring(Monitoring::new())
@@ -58,20 +58,20 @@ async fn tell() -> Result<(), Box<dyn Error>> {
     .await?;
 
     let sentry = SentryIntegration::new(config);
-    println!("-- by hand");
-    by_hand(&sentry, &l0, &client, &request).await?;
+    println!("-- manually");
+    manually(&sentry, &l0, &client, &request).await?;
 
-    println!("-- by hand, and it fails");
+    println!("-- manually, with a failure");
     if let Some(server) = &server {
         server.fail_next([Fault::Break]);
     }
-    if let Err(error) = by_hand(&sentry, &l0, &client, &request).await {
+    if let Err(error) = manually(&sentry, &l0, &client, &request).await {
         println!("{error}");
     }
     Ok(())
 }
 
-async fn by_hand(
+async fn manually(
     sentry: &SentryIntegration,
     l0: &L0,
     client: &Client,
@@ -106,7 +106,7 @@ async fn by_hand(
     Ok(text)
 }
 
-/// Prints what Sentry would get.
+/// Prints what Sentry would receive.
 struct Print;
 
 impl Transport for Print {

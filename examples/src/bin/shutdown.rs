@@ -1,15 +1,15 @@
-//! Serves a chat as server-sent events, and shuts down without losing what was measured: the intake
-//! stops, live answers may end, the rest is aborted, and every sink is flushed within a bound.
+//! Serves a chat as server-sent events, and shuts down without losing telemetry: it stops accepting
+//! requests, lets live answers end, aborts the rest, and flushes every sink within a deadline.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin shutdown
+//! $ cargo run -p l0-examples --bin shutdown --features shutdown
 //! $ curl -N http://127.0.0.1:3000/chat -H 'content-type: application/json' -d '{"prompt": "What is a monad?"}'
 //! $ kill -TERM $(pgrep -x shutdown)
 //! ```
 //!
-//! It goes to JSON Lines and Prometheus always, to OpenTelemetry, Sentry and `StatsD` if
-//! `OTEL_EXPORTER_OTLP_ENDPOINT`, `SENTRY_DSN` and `DD_DOGSTATSD_URL` are set. Ctrl-C and SIGTERM stop
-//! it; a second one ends the wait for live answers.
+//! It always exports to JSON Lines and Prometheus. It exports to OpenTelemetry, Sentry and `StatsD` if
+//! `OTEL_EXPORTER_OTLP_ENDPOINT`, `SENTRY_DSN` and `DD_DOGSTATSD_URL` are set. Ctrl-C and SIGTERM stop it.
+//! A second signal ends the wait for live answers.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -33,7 +33,7 @@ use axum::middleware::{self, Next};
 use clap::Parser;
 use l0_core::{L0, keys};
 use l0_examples::chat_app::ChatApp;
-use l0_examples::serve::told_to_stop;
+use l0_examples::serve::stop_signal;
 use l0_export::{AppendFile, QueueReceiver, json};
 use l0_otel::OtelInterceptor;
 use l0_prometheus::{Collector, metrics_route};
@@ -47,36 +47,40 @@ use tokio::runtime;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// Serves a chat as server-sent events, and shuts down without losing what was measured.
+/// Serves a chat as server-sent events, and shuts down without losing telemetry.
 #[derive(Parser)]
 struct Arguments {
-    /// The address to listen on; port 0 is any free one.
+    /// Address to listen on; port 0 selects a free port.
     #[arg(long, default_value = "127.0.0.1:3000", value_name = "ADDRESS")]
     listen: SocketAddr,
 
-    /// The address where metrics are served, also while it shuts down.
+    /// Address of the metrics, which are also served during shutdown.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     metrics: SocketAddr,
 
-    /// The file that a line is appended to for each run.
+    /// File to append a line to for each run.
     #[arg(long, default_value = "l0.jsonl", value_name = "FILE")]
     file: PathBuf,
 
-    /// How long live answers may take to end, in seconds.
+    /// Time for live answers to end, in seconds.
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     grace: u64,
 
-    /// How long sinks may take to send what is left, in seconds.
+    /// Time for sinks to send the rest, in seconds.
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     flush: u64,
+
+    /// Share of connections of the server inside the process that break, from 0 to 1.
+    #[arg(long, default_value_t = 0.0, value_parser = l0_examples::share, value_name = "SHARE")]
+    faults: f64,
 }
 
-/// How long answers that are aborted may take to tell their clients; and then tasks to be dropped.
+/// The time for aborted answers to reach their clients, and then for tasks to be dropped.
 const LAST: Duration = Duration::from_secs(1);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
-/// What is left to be sent, and by whom.
+/// The name of a sink, and the function that flushes it.
 type Flush = (&'static str, Box<dyn FnOnce() -> Outcome + Send>);
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -84,12 +88,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let bound = Duration::from_secs(arguments.flush);
     let mut sinks: Vec<Flush> = Vec::new();
 
-    // Sinks come first, and outside of the runtime: they have to outlive it.
+    // Sinks are created first and outside the runtime, because they must outlive it.
     let sentry = match std::env::var_os("SENTRY_DSN") {
         Some(_) => {
             let options = sentry::ClientOptions::new()
                 .traces_sample_rate(1.0)
-                // 30 by default, which is less than what ends at once when all runs are aborted.
+                // The default of 30 is less than the number of runs that can end at once in an abort.
                 .transport_channel_capacity(4_096);
             let guard = sentry::init(options);
             sinks.push(("Sentry", flush_sentry(guard, bound)));
@@ -112,7 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         None => None,
     };
-    // There is nothing to flush: what a run says has gone out when the run has ended.
+    // Nothing to flush: the numbers of a run are sent before its end is reported.
     let statsd = match std::env::var("DD_DOGSTATSD_URL") {
         Ok(address) => {
             let builder = StatsdInterceptor::builder(address).tag_keys([keys::MODEL])?;
@@ -131,7 +135,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             joined(writer)?;
             match to_close.dropped() {
                 0 => Ok(()),
-                dropped => Err(format!("{dropped} runs found the queue full").into()),
+                dropped => {
+                    Err(format!("runs dropped because the queue was full: {dropped}").into())
+                }
             }
         }),
     ));
@@ -142,7 +148,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let runtime = runtime::Runtime::new()?;
     let l0 = runtime.block_on(async {
-        let (client, _server) = l0_examples::client(0).await?;
+        let (client, server) = l0_examples::client(0).await?;
+        if let Some(server) = &server {
+            server.break_share(arguments.faults);
+        }
         let app = ChatApp {
             sentry,
             ..ChatApp::new(client, collector)
@@ -154,20 +163,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>(l0)
     })?;
 
-    // Runs that nobody polls, of tasks that hang, end here: when their tasks are dropped.
+    // Runs of tasks that hang end here, when their tasks are dropped.
     runtime.shutdown_timeout(LAST);
     let live = l0.live();
     if live > 0 {
-        eprintln!("{live} runs have not ended");
+        eprintln!("live runs that did not end: {live}");
     }
     let flushed = flush(sinks, bound);
-    // Not by returning: what hangs in a sink, or in its drop, ends with the process. What no sink was
-    // told is not sent either.
+    // Exits instead of returning, so a sink that hangs, also in its drop, ends with the process. Runs that
+    // did not end are not in any sink, so they count as a failure too.
     process::exit(i32::from(live > 0 || !flushed));
 }
 
-/// Serves until Ctrl-C or SIGTERM, and then until all runs have ended, which are aborted after a
-/// while.
+/// Serves until Ctrl-C or SIGTERM, and then until all runs have ended. Aborts the runs that are still
+/// live after the grace period.
 async fn serve(arguments: &Arguments, router: Router, l0: &L0) -> io::Result<()> {
     let listener = tokio::net::TcpListener::bind(arguments.listen).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -178,12 +187,12 @@ async fn serve(arguments: &Arguments, router: Router, l0: &L0) -> io::Result<()>
         let _ = closed.await;
     });
     let server = tokio::spawn(server.into_future());
-    told_to_stop().await;
+    stop_signal().await;
 
-    // The intake: no connection is accepted any more, and none takes another request.
+    // Stops accepting connections, and requests on open connections.
     drop(open);
 
-    // Requests that have come in may start a run yet: first they end, and then the runs.
+    // Accepted requests can still start runs, so this waits for the requests first and then for the runs.
     let mut ended = Box::pin(async {
         let _ = server.await;
         l0.ended().await;
@@ -192,16 +201,16 @@ async fn serve(arguments: &Arguments, router: Router, l0: &L0) -> io::Result<()>
     tokio::select! {
         () = &mut ended => return Ok(()),
         () = tokio::time::sleep(grace) => {}
-        () = told_to_stop() => {}
+        () = stop_signal() => {}
     }
-    eprintln!("{} runs are aborted", l0.live());
+    eprintln!("live runs that are aborted: {}", l0.live());
     l0.abort_all();
     let _ = timeout(LAST, ended).await;
     Ok(())
 }
 
-/// Lets all sinks send what they have left at the same time, each from a thread of its own, and waits no
-/// longer than this for all of them together. Returns whether all did.
+/// Flushes all sinks concurrently, each on its own thread, and waits for all of them up to `bound`.
+/// Returns `true` if all succeeded.
 fn flush(sinks: Vec<Flush>, bound: Duration) -> bool {
     let deadline = Instant::now() + bound;
     let mut waiting: Vec<_> = sinks.iter().map(|(name, _)| *name).collect();
@@ -214,7 +223,7 @@ fn flush(sinks: Vec<Flush>, bound: Duration) -> bool {
     let mut all = true;
     while !waiting.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
-        // The other error is that a thread panicked: it says so itself.
+        // The other error is a panic of a thread, which prints its own message.
         let Ok((name, outcome)) = flushed.recv_timeout(left) else {
             eprintln!("not flushed: {}", waiting.join(", "));
             return false;
@@ -228,7 +237,8 @@ fn flush(sinks: Vec<Flush>, bound: Duration) -> bool {
     all
 }
 
-/// Sentry's own timeout does not hold for what is on its way: a thread is joined that may be sending.
+/// Returns the function that flushes Sentry. Sentry's own timeout is not a limit, because `close` joins the
+/// sending thread.
 fn flush_sentry(
     guard: sentry::ClientInitGuard,
     bound: Duration,
@@ -239,7 +249,7 @@ fn flush_sentry(
     })
 }
 
-/// What exports from threads of its own, so that no run waits for it.
+/// Creates providers that export from their own threads, so no run waits for them.
 fn otel() -> Result<(SdkTracerProvider, SdkMeterProvider), Box<dyn Error>> {
     let spans = SpanExporter::builder().with_http().build()?;
     let metrics = MetricExporter::builder().with_http().build()?;
@@ -257,26 +267,26 @@ fn write_lines(mut file: AppendFile, mut receiver: QueueReceiver) -> Outcome {
     runtime.block_on(async {
         let mut outcome = Ok(());
         while let Some(telemetry) = receiver.recv().await {
-            // The next line may be written again: the disk is not full for ever.
+            // Keeps writing after an error, because the disk can have space again.
             outcome = outcome.and(json::write_line(&mut file, &telemetry));
         }
         Ok(outcome?)
     })
 }
 
-/// Serves metrics from a thread of its own, which goes on while the service shuts down. Flushing it is
-/// to wait until whoever has scraped it has done so once more.
+/// Serves metrics from its own thread, also while the service shuts down. Flushing waits for one more
+/// scrape, if there was one before.
 fn serve_metrics(
     listener: TcpListener,
     collector: Collector,
 ) -> Box<dyn FnOnce() -> Outcome + Send> {
     #[derive(Default)]
     struct Scrapes {
-        /// Whether there was one: somebody will come again.
+        /// `true` after the first scrape: a scraper exists and will return.
         any: AtomicBool,
-        /// Whether all runs have ended.
+        /// `true` once all runs have ended.
         final_numbers: AtomicBool,
-        /// Told once there was one after that.
+        /// Notified at the first scrape after that.
         last: Notify,
     }
 
@@ -305,7 +315,7 @@ fn serve_metrics(
                 .route("/metrics", metrics_route(collector))
                 .layer(middleware::from_fn(count));
             let last = async move { shared.last.notified().await };
-            // Ends once that response is out.
+            // Ends when that response is sent.
             Ok(axum::serve(listener, router)
                 .with_graceful_shutdown(last)
                 .await?)

@@ -1,11 +1,11 @@
-//! Looks at what was measured: a summary, network errors, violations, times.
+//! Reads telemetry: a summary, network errors, violations, times.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin telemetry
+//! $ cargo run -p l0-examples --bin telemetry --features telemetry
 //! ```
 //!
-//! The server inside the process first breaks a connection in mid-stream, and then gives an answer
-//! that breaks rules; the third attempt is good.
+//! The server inside the process first breaks a connection mid-stream, and then sends an answer that
+//! violates rules. The third attempt succeeds.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut run = l0.stream_from(client.chat(&request)).start();
     let answer = run.text().await;
 
-    // Before the error is handed on: a run that failed has telemetry too.
+    // Before returning the error: a failed run has telemetry too.
     let telemetry = run.telemetry().ok_or("monitoring is on")?;
     println!("{}", serde_json::to_string_pretty(&telemetry.summary())?);
     network_errors(&telemetry);
@@ -49,7 +49,7 @@ fn network_errors(telemetry: &Telemetry) {
     for (kind, count) in &telemetry.network.errors_by_type {
         println!("  {kind}: {count}");
     }
-    // Absent if network details are off.
+    // Absent if network details are disabled.
     for error in telemetry.network.errors.iter().flatten() {
         println!("  {}: {}", error.kind, error.message);
         println!(
@@ -78,7 +78,7 @@ fn violations(telemetry: &Telemetry) {
 fn times(telemetry: &Telemetry) {
     let metrics = &telemetry.metrics;
     let gaps = metrics.inter_token.as_ref();
-    println!("\ntimes; what is unknown is None:");
+    println!("\ntimes (unknown ones are None):");
     println!("  first token after {:?}", metrics.time_to_first_token);
     println!("  average gap {:?}", metrics.avg_inter_token_time);
     println!("  p99 of the gaps {:?}", gaps.and_then(|gaps| gaps.p99()));

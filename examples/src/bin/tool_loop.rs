@@ -1,5 +1,5 @@
-//! A model that asks for a tool: its calls are put together while they stream, run, and answered,
-//! until the model answers in words. The provider is scripted.
+//! A tool loop: collects the tool calls of a model while they stream, runs them, and sends the results
+//! back until the model answers with text. The provider is scripted.
 //!
 //! ```console
 //! $ cargo run -p l0-examples --bin tool_loop
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const MODEL: &str = "gpt-4o-mini";
 
-/// How often the model may ask before it has to answer: models do go round in circles.
+/// The maximum number of requests, because models can repeat their calls.
 const MAX_STEPS: usize = 8;
 
 #[derive(Deserialize)]
@@ -27,18 +27,18 @@ struct Weather {
     city: String,
 }
 
-/// Runs a tool. What goes wrong is for the model to read: it may do better the next time.
+/// Runs a tool. Errors are results too, so the model can correct its call.
 fn run_tool(call: &WholeCall) -> String {
     match call.name.as_str() {
         "get_weather" => match call.parse::<Weather>() {
             Ok(Weather { city }) => format!("18 °C and sunny in {city}"),
             Err(error) => error.to_string(),
         },
-        name => format!("there is no tool `{name}`"),
+        name => format!("unknown tool `{name}`"),
     }
 }
 
-/// One step: prints what the model says, and gives the calls that it asks for.
+/// Prints the answer of one request. Returns its text and its tool calls.
 async fn step(
     l0: &L0,
     client: &Client,
@@ -64,8 +64,8 @@ async fn step(
     Ok((text, calls.finish()))
 }
 
-/// What the model asked for, as it is sent back.
-fn asked(text: &str, calls: &[WholeCall]) -> Value {
+/// Returns the message of the model with its calls, for the next request.
+fn assistant_message(text: &str, calls: &[WholeCall]) -> Value {
     let calls: Vec<_> = calls
         .iter()
         .map(|call| {
@@ -108,12 +108,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
             println!("{} requests", provider.requests().len());
             return Ok(());
         }
-        messages.push(asked(&text, &calls));
+        messages.push(assistant_message(&text, &calls));
         for call in &calls {
             let result = run_tool(call);
             println!("{}({}): {result}", call.name, call.arguments);
             messages.push(json!({ "role": "tool", "tool_call_id": call.id, "content": result }));
         }
     }
-    Err("the model asks again and again".into())
+    Err("the model did not answer within the maximum number of requests".into())
 }

@@ -1,13 +1,13 @@
-//! Logs JSON by `tracing`: the lines of a chat name its run, and the end of each span is a line with its
-//! numbers. The same spans go to OpenTelemetry, as one trace.
+//! Logs JSON through `tracing`: the lines of a chat name its run, and each span ends with a line of its
+//! numbers. The same spans go to OpenTelemetry as one trace.
 //!
 //! ```console
-//! $ cargo run -p l0-examples --bin tracing
-//! $ RUST_LOG=l0=warn cargo run -p l0-examples --bin tracing  # only what goes wrong
+//! $ cargo run -p l0-examples --bin tracing --features tracing
+//! $ RUST_LOG=l0=warn cargo run -p l0-examples --bin tracing --features tracing  # only problems
 //! ```
 //!
-//! The first model fails twice, and another one answers. With `OPENAI_API_KEY` set, most likely the first
-//! answers.
+//! The first model fails twice, and another one answers. With `OPENAI_API_KEY` set, the first model most
+//! likely answers.
 #![allow(clippy::print_stdout, reason = "it is a terminal program")]
 
 use std::error::Error;
@@ -25,7 +25,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::prelude::*;
 
 const MODEL: &str = "gpt-4o-mini";
-/// What is asked when the other has failed.
+/// The model for the fallback.
 const FALLBACK: &str = "gpt-4.1-mini";
 
 #[tokio::main]
@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .build();
     let request = |model| ChatRequest::new(model).user("What is a token stream?");
 
-    // The application's own span becomes the parent of the run's.
+    // The span of the application becomes the parent of the run's span.
     let answer = async {
         let mut run = l0
             .stream_from(client.chat(&request(MODEL)))
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let answer = answer.instrument(info_span!("answer")).await?;
     println!("\n{answer}\n");
 
-    // What is left is exported: not on a thread that serves others.
+    // Shutting down exports the rest, so it must not block a runtime thread.
     tokio::task::spawn_blocking(move || tracers.shutdown()).await??;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The same of what is asked by the client of `async-openai`.
+//! The same search with requests through `async-openai`.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -14,11 +14,11 @@ use crate::canary::{
     USER,
 };
 use crate::echo::{Echo, SHAPES, Shape};
-use crate::sinks::{Found, Heard, carries_messages, chain, listen, own};
+use crate::sinks::{Captured, Found, carries_messages, chain, listen, own};
 use crate::{ALONE, runtime};
 
-/// What a run says, if the server answers so.
-async fn ask(echo: &Echo, shape: &Shape, canary: &Canary, monitoring: Monitoring) -> Vec<Heard> {
+/// Runs against a server with this answer, and returns the output of each sink.
+async fn run(echo: &Echo, shape: &Shape, canary: &Canary, monitoring: Monitoring) -> Vec<Captured> {
     let (answer, text) = (shape.answer, canary.text);
     let call =
         json!([{ "index": 0, "id": "c", "function": { "name": "f", "arguments": ARGUMENTS } }]);
@@ -34,7 +34,7 @@ async fn ask(echo: &Echo, shape: &Shape, canary: &Canary, monitoring: Monitoring
     echo.answer(move |request| answer(text, request, &payloads));
 
     let address = echo.address;
-    // What follows the query is part of its value.
+    // The rest of the URL becomes part of the query value.
     let base = format!("http://{URL_USER}:{URL_PASSWORD}@{address}/v1?key={URL_QUERY}&path=");
     let config = OpenAIConfig::new().with_api_base(base);
     let client = Client::with_config(config.with_api_key(API_KEY));
@@ -50,23 +50,23 @@ async fn ask(echo: &Echo, shape: &Shape, canary: &Canary, monitoring: Monitoring
     let (l0, listening) = listen(monitoring, |builder| builder);
     let run = l0.stream_from(chat(&client, request)).start();
     let print = |error: &l0_core::Error<l0_async_openai::Error>| {
-        let mut heard = own(error);
-        heard.push(chain(error));
-        heard
+        let mut captured = own(error);
+        captured.push(chain(error));
+        captured
     };
     listening.read(run, print).await
 }
 
 #[test]
-fn no_canary_leaves_by_async_openai() {
+fn no_canary_is_exported_through_async_openai() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
         let echo = Echo::start().await;
         for shape in &SHAPES {
             for canary in &CANARIES {
-                let heard = ask(&echo, shape, canary, Monitoring::new()).await;
-                found.look(&format!("async-openai: {}", shape.name), &heard);
+                let captured = run(&echo, shape, canary, Monitoring::new()).await;
+                found.look(&format!("async-openai: {}", shape.name), &captured);
             }
         }
     });
@@ -76,7 +76,7 @@ fn no_canary_leaves_by_async_openai() {
 }
 
 #[test]
-fn with_error_text_messages_say_what_the_provider_said_to_async_openai() {
+fn error_text_exports_the_message_of_the_provider_through_async_openai() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
@@ -87,8 +87,8 @@ fn with_error_text_messages_say_what_the_provider_said_to_async_openai() {
         };
         for shape in SHAPES.iter().filter(of_providers) {
             for canary in &CANARIES {
-                let heard = ask(&echo, shape, canary, monitoring.clone()).await;
-                found.look(shape.name, &heard);
+                let captured = run(&echo, shape, canary, monitoring.clone()).await;
+                found.look(shape.name, &captured);
             }
         }
     });
@@ -96,6 +96,6 @@ fn with_error_text_messages_say_what_the_provider_said_to_async_openai() {
     let messages: BTreeSet<_> = messages.filter(|sink| carries_messages(sink)).collect();
     let sinks: BTreeSet<_> = found.leaks.iter().map(|leak| leak.1).collect();
     assert_eq!(sinks, messages);
-    // A key is known by its form.
+    // A key is recognized by its form.
     assert!(found.leaks.iter().all(|leak| leak.2.text != API_KEY));
 }

@@ -1,6 +1,6 @@
-//! What must not leave, and where it is put.
+//! The canaries, and their positions.
 
-/// What a canary stands for.
+/// The kind of a private text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Class {
     /// A credential of the client.
@@ -11,22 +11,22 @@ pub(crate) enum Class {
     Prompt,
     /// A part of the answer.
     Output,
-    /// Words of the provider's.
+    /// A text of the provider.
     Provider,
-    /// An entry of the run's metadata, which records carry.
+    /// An entry of the run's metadata, which records contain.
     Metadata,
     /// A part of the endpoint in the run's metadata.
     Endpoint,
 }
 
-/// A text that must not leave.
+/// A text that must not be exported.
 #[derive(Debug)]
 pub(crate) struct Canary {
     pub(crate) name: &'static str,
     pub(crate) class: Class,
-    /// What a server, or an error, repeats.
+    /// The text that a server or an error echoes.
     pub(crate) text: &'static str,
-    /// What of it is looked for.
+    /// The part to search for.
     pub(crate) mark: &'static str,
 }
 
@@ -71,7 +71,7 @@ pub(crate) const TAG: &str = "c4n4ry-m37-tag";
 pub(crate) const NESTED: &str = "c4n4ry-m38-nested";
 pub(crate) const ENDPOINT: &str = "https://c4n4ry-e39:x@h.example/chat?key=c4n4ry-e40";
 
-#[rustfmt::skip] // a line each
+#[rustfmt::skip] // one per line
 pub(crate) static CANARIES: [Canary; 40] = [
     key("API key", API_KEY),
     key("API key of no known form, in a header", OPAQUE),

@@ -1,4 +1,4 @@
-//! A server on the loopback that repeats what it is told to, and all that it was sent.
+//! A loopback server that echoes a configured text and everything that it received.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-/// What is made of a request.
+/// Turns a request into a response.
 type Answer = Box<dyn Fn(&str) -> Vec<u8> + Send>;
 
-/// The server: its address, and what it answers.
+/// The server: its address and its answer.
 pub(crate) struct Echo {
     pub(crate) address: std::net::SocketAddr,
     answer: Arc<Mutex<Answer>>,
@@ -35,7 +35,7 @@ impl Echo {
         Self { address, answer }
     }
 
-    /// Sets what is answered from here on.
+    /// Sets the answer to later requests.
     pub(crate) fn answer(&self, answer: impl Fn(&str) -> Vec<u8> + Send + 'static) {
         *self.answer.lock().unwrap() = Box::new(answer);
     }
@@ -53,12 +53,12 @@ fn is_whole(request: &[u8]) -> bool {
     })
 }
 
-/// What a server that repeats all answers with.
+/// The form of an answer that echoes everything.
 pub(crate) struct Shape {
     pub(crate) name: &'static str,
-    /// Whether it is an event stream, which each client reads in its own way.
+    /// `true` for an event stream, which each client reads with its own code.
     pub(crate) is_stream: bool,
-    /// Of the text that it repeats, the request, and the payloads that the answer begins with.
+    /// The response, from the echoed text, the request, and the first payloads of the answer.
     pub(crate) answer: fn(echo: &str, request: &str, payloads: &[String]) -> Vec<u8>,
 }
 
@@ -78,7 +78,7 @@ fn sse(payloads: &[String]) -> String {
 
 const STREAM: &str = "200 OK\r\ncontent-type: text/event-stream";
 
-/// What stands in headers, where no line may end.
+/// Removes line endings, for use in headers.
 fn line(echo: &str) -> String {
     echo.replace('\n', " ")
 }
@@ -92,13 +92,13 @@ fn error(echo: &str, request: &str) -> String {
     json!({ "type": "error", "error": error, "request_id": echo, "message": message }).to_string()
 }
 
-/// A response, then the payloads, then this.
+/// Returns a response with the payloads, and then this text.
 fn after(payloads: &[String], more: impl AsRef<[u8]>) -> Vec<u8> {
     let body = [sse(payloads).as_bytes(), more.as_ref()].concat();
     response(STREAM, body)
 }
 
-/// A response that tells of more bytes than it has: the connection breaks in the middle.
+/// Declares more bytes than the response has, so the connection breaks in the middle.
 fn broken(whole: Vec<u8>) -> Vec<u8> {
     let whole = String::from_utf8(whole).unwrap();
     let more = whole.replacen("content-length: ", "content-length: 9", 1);
@@ -258,7 +258,7 @@ pub(crate) const SHAPES: [Shape; 21] = [
             ))
         },
     },
-    // Where no event stream is told of, the client looks at what comes before it takes it for one.
+    // Without the content type of an event stream, the client inspects the body first.
     Shape {
         name: "connection that breaks before the answer",
         is_stream: false,

@@ -1,10 +1,10 @@
-//! Canaries: what must not leave, in every place from which it might, and looked for in every place
-//! that it might reach, at default settings.
+//! Canaries: marked private texts at every source, and a search for them in every sink, with the default
+//! settings.
 //!
-//! `cargo test -p l0-examples --test canaries -- --nocapture` prints how much was looked for.
+//! `cargo test -p l0-examples --all-features --test canaries -- --nocapture` prints the size of the search.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "the numbers are for people too")]
+#![allow(clippy::print_stdout, reason = "the numbers are printed too")]
 
 mod async_openai;
 mod canary;
@@ -12,7 +12,7 @@ mod canary;
 mod common;
 mod echo;
 #[path = "../ends/exporters.rs"]
-#[allow(dead_code, reason = "what is read in it, the ends test reads")]
+#[allow(dead_code, reason = "the test `ends` uses the rest")]
 mod exporters;
 mod other_clients;
 mod sinks;
@@ -36,18 +36,18 @@ use l0_providers::{
     Client, Provider, ProviderStream, RequestError, anthropic, gemini, ollama, openai,
 };
 use serde_json::{Value, json};
-use sinks::{Found, Heard, carries_messages, chain, listen, own};
+use sinks::{Captured, Found, carries_messages, chain, listen, own};
 
 type Opened = BoxFuture<'static, Result<ProviderStream, RequestError>>;
 type Ask = Box<dyn Fn() -> Opened + Send + Sync>;
 
-/// A provider's client, with a key in every place that has one, and what it asks.
-struct Asker {
+/// A provider's client with a key in every possible place, and its requests.
+struct KeyedClient {
     name: &'static str,
     ask: Ask,
-    /// What its answers begin with, from a name of the model and of the response.
+    /// The first payloads of its answers, from the names of the model and of the response.
     payloads: fn(name: &str) -> Vec<String>,
-    /// Whether they are lines, and no events.
+    /// `true` if the payloads are lines instead of events.
     has_lines: bool,
 }
 
@@ -68,7 +68,7 @@ fn client<P: Provider>(echo: &Echo) -> Client<P> {
     client.max_event_bytes(8 * 1024)
 }
 
-/// What a prompt has beside its messages.
+/// Adds the other private parts of a prompt to its messages.
 fn request(mut request: Value) -> Value {
     request["user"] = PERSON.into();
     request["image"] = IMAGE.into();
@@ -76,14 +76,14 @@ fn request(mut request: Value) -> Value {
     request
 }
 
-fn askers(echo: &Echo) -> [Asker; 5] {
+fn keyed_clients(echo: &Echo) -> [KeyedClient; 5] {
     let openai: openai::Client = client(echo);
     let responses = openai.clone();
     let anthropic: anthropic::Client = client(echo);
     let gemini: gemini::Client = client(echo);
     let ollama: ollama::Client = client(echo);
     [
-        Asker {
+        KeyedClient {
             name: "openai chat",
             ask: Box::new(move || {
                 let request = openai::ChatRequest::new("m").system(SYSTEM).user(USER);
@@ -104,7 +104,7 @@ fn askers(echo: &Echo) -> [Asker; 5] {
             },
             has_lines: false,
         },
-        Asker {
+        KeyedClient {
             name: "openai responses",
             ask: Box::new(move || {
                 let request =
@@ -122,7 +122,7 @@ fn askers(echo: &Echo) -> [Asker; 5] {
             },
             has_lines: false,
         },
-        Asker {
+        KeyedClient {
             name: "anthropic",
             ask: Box::new(move || {
                 let messages = json!([{ "role": "user", "content": USER }]);
@@ -144,7 +144,7 @@ fn askers(echo: &Echo) -> [Asker; 5] {
             },
             has_lines: false,
         },
-        Asker {
+        KeyedClient {
             name: "gemini",
             ask: Box::new(move || {
                 let contents =
@@ -167,7 +167,7 @@ fn askers(echo: &Echo) -> [Asker; 5] {
             },
             has_lines: false,
         },
-        Asker {
+        KeyedClient {
             name: "ollama",
             ask: Box::new(move || {
                 let messages = json!([
@@ -192,7 +192,7 @@ fn askers(echo: &Echo) -> [Asker; 5] {
     ]
 }
 
-/// The same response with lines in place of events, and with as many bytes.
+/// Returns the response with lines instead of events, and with the same length.
 fn with_lines(mut response: Vec<u8>) -> Vec<u8> {
     for field in ["\ndata: ", "\nevent: error"] {
         let blank = format!("\n{}", " ".repeat(field.len() - 1));
@@ -206,20 +206,20 @@ fn with_lines(mut response: Vec<u8>) -> Vec<u8> {
     response
 }
 
-/// What a run of this client says, if the server answers so.
-async fn ask(
+/// Runs this client against a server with this answer, and returns the output of each sink.
+async fn run(
     echo: &Echo,
-    asker: &Asker,
+    client: &KeyedClient,
     shape: &Shape,
     canary: &Canary,
     monitoring: Monitoring,
-) -> Vec<Heard> {
+) -> Vec<Captured> {
     let answer = shape.answer;
     let text = canary.text;
-    // A provider's name for a model is the provider's; a key in it is ours.
+    // The model name of a response is the provider's, but a key in it is private.
     let is_key = matches!(canary.class, Class::Key | Class::Form);
-    let payloads = (asker.payloads)(if is_key { text } else { "m-1" });
-    let has_lines = asker.has_lines;
+    let payloads = (client.payloads)(if is_key { text } else { "m-1" });
+    let has_lines = client.has_lines;
     echo.answer(move |request| {
         let answer = answer(text, request, &payloads);
         if has_lines {
@@ -229,16 +229,16 @@ async fn ask(
         }
     });
     let (l0, listening) = listen(monitoring, |builder| builder);
-    let run = l0.stream(|_| (asker.ask)()).start();
+    let run = l0.stream(|_| (client.ask)()).start();
     let print = |error: &l0_core::Error<RequestError>| {
-        let mut heard = own(error);
-        heard.push(chain(error));
-        heard
+        let mut captured = own(error);
+        captured.push(chain(error));
+        captured
     };
     listening.read(run, print).await
 }
 
-/// The logs are those of the whole process, so one test runs at a time.
+/// Logs are global to the process, so one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -246,7 +246,7 @@ fn runtime() -> tokio::runtime::Runtime {
     runtime.enable_all().build().unwrap()
 }
 
-/// An error type of a user's that says all that it knows, printed in whichever way.
+/// A custom error type that contains all canaries in every printed form.
 #[derive(Clone)]
 struct Talkative {
     text: String,
@@ -271,7 +271,7 @@ impl std::error::Error for Talkative {
     }
 }
 
-/// The errors of a user's own that a text may be in.
+/// The custom errors that can contain a text.
 fn errors(text: &str) -> Vec<(&'static str, ScriptedError)> {
     let text = text.to_owned();
     let talkative = |failure| Talkative {
@@ -295,7 +295,7 @@ fn errors(text: &str) -> Vec<(&'static str, ScriptedError)> {
     ]
 }
 
-/// All that own errors say, of a run that connects, one that does not, and a watched stream.
+/// Returns the output for custom errors: of a run that connects, of one that does not, and of a watched stream.
 async fn own_errors(found: &mut Found, canary: &Canary, monitoring: &Monitoring) {
     for (name, error) in errors(canary.text) {
         let token = |kind, text| ScriptedToken::new(kind, text);
@@ -309,22 +309,22 @@ async fn own_errors(found: &mut Found, canary: &Canary, monitoring: &Monitoring)
 
         let (l0, listening) = listen(monitoring.clone(), |builder| builder);
         let run = l0.stream(script.source()).start();
-        let heard = listening.read(run, own).await;
-        found.look(&format!("own source: {name}"), &heard);
+        let captured = listening.read(run, own).await;
+        found.look(&format!("own source: {name}"), &captured);
 
         let (l0, listening) = listen(monitoring.clone(), |builder| builder);
         let run = l0.stream(refusing.source()).start();
-        let heard = listening.read(run, own).await;
-        found.look(&format!("own source, connecting: {name}"), &heard);
+        let captured = listening.read(run, own).await;
+        found.look(&format!("own source, connecting: {name}"), &captured);
 
         let (l0, listening) = listen(monitoring.clone(), |builder| builder);
         let watched = l0.watch(script.stream()).start();
-        let heard = listening.read(watched, |_| Vec::new()).await;
-        found.look(&format!("own source, watched: {name}"), &heard);
+        let captured = listening.read(watched, |_| Vec::new()).await;
+        found.look(&format!("own source, watched: {name}"), &captured);
     }
 }
 
-/// All that checks say of an answer.
+/// Returns the output for the findings of checks.
 async fn checked(found: &mut Found, canary: &Canary) {
     let text = canary.text;
     let answers = [
@@ -355,18 +355,18 @@ async fn checked(found: &mut Found, canary: &Canary) {
 }
 
 #[test]
-fn nothing_of_forty_canaries_leaves_at_default_settings() {
+fn no_canary_is_exported_with_the_default_settings() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
         let echo = Echo::start().await;
-        for (number, asker) in askers(&echo).iter().enumerate() {
+        for (number, client) in keyed_clients(&echo).iter().enumerate() {
             for (place, shape) in SHAPES.iter().enumerate() {
                 for (index, canary) in CANARIES.iter().enumerate() {
-                    // What is no stream is read by the same code for all clients, which take turns.
+                    // The same code reads non-streaming responses for all clients, so these alternate.
                     if shape.is_stream || (index + place) % 5 == number {
-                        let heard = ask(&echo, asker, shape, canary, Monitoring::new()).await;
-                        found.look(&format!("{}: {}", asker.name, shape.name), &heard);
+                        let captured = run(&echo, client, shape, canary, Monitoring::new()).await;
+                        found.look(&format!("{}: {}", client.name, shape.name), &captured);
                     }
                 }
             }
@@ -381,13 +381,13 @@ fn nothing_of_forty_canaries_leaves_at_default_settings() {
     let report = found.report();
     println!("{report}");
     assert!(found.leaks.is_empty(), "{report}");
-    // What is put there is looked for where it is: metadata is found in every record.
+    // The search works: it finds the metadata in every record.
     assert_eq!(found.metadata, 2 * 6 * found.runs);
     assert!(found.logged > 0, "nothing was logged");
 }
 
 #[test]
-fn with_error_text_the_words_of_errors_leave_in_messages_and_keys_still_do_not() {
+fn error_text_exports_the_text_of_errors_in_messages_without_keys() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
@@ -396,11 +396,11 @@ fn with_error_text_the_words_of_errors_leave_in_messages_and_keys_still_do_not()
         let of_providers = |shape: &&Shape| {
             ["400 with an error in JSON", "error in mid-stream"].contains(&shape.name)
         };
-        for asker in askers(&echo) {
+        for client in keyed_clients(&echo) {
             for shape in SHAPES.iter().filter(of_providers) {
                 for canary in &CANARIES {
-                    let heard = ask(&echo, &asker, shape, canary, monitoring.clone()).await;
-                    found.look(&format!("{}: {}", asker.name, shape.name), &heard);
+                    let captured = run(&echo, &client, shape, canary, monitoring.clone()).await;
+                    found.look(&format!("{}: {}", client.name, shape.name), &captured);
                 }
             }
         }
@@ -410,7 +410,7 @@ fn with_error_text_the_words_of_errors_leave_in_messages_and_keys_still_do_not()
     });
     println!("With `error_text`: {}", found.numbers());
 
-    // What is in the words of an error reaches every sink that carries messages, and no other.
+    // The text of an error reaches every sink with messages, and no other.
     let expected: BTreeSet<_> = found
         .sinks
         .iter()
@@ -433,7 +433,7 @@ fn with_error_text_the_words_of_errors_leave_in_messages_and_keys_still_do_not()
             assert_eq!(sinks, expected, "{}", canary.name);
         }
     }
-    // A client knows its keys. In the words of others, a key is known by its form or its place.
+    // A client knows its own keys. In other texts, a key is recognized by its form or position.
     let keys = |class| matches!(class, Class::Key | Class::Form);
     for (source, sink, canary, around) in &found.leaks {
         let is_known = !source.starts_with("own ") || canary.text == API_KEY;

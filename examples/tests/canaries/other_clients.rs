@@ -1,4 +1,4 @@
-//! The same of what is asked through `genai` and `rig`.
+//! The same search with requests through `genai` and `rig`.
 
 use std::collections::BTreeSet;
 use std::sync::PoisonError;
@@ -16,12 +16,12 @@ use serde_json::json;
 
 use crate::canary::{ANSWER, API_KEY, ARGUMENTS, CANARIES, Canary, SYSTEM, USER};
 use crate::echo::{Echo, SHAPES, Shape};
-use crate::sinks::{Found, Heard, carries_messages, chain, listen, own};
+use crate::sinks::{Captured, Found, carries_messages, chain, listen, own};
 use crate::{ALONE, runtime};
 
 const CLIENTS: [&str; 3] = ["genai", "rig", "rig's agent"];
 
-/// The server, and who asks it: to make a client takes long.
+/// The server and its clients, which are slow to create.
 struct Asked {
     echo: Echo,
     genai: Client,
@@ -47,14 +47,14 @@ impl Asked {
     }
 }
 
-/// What a run of this client says, if the server answers so.
-async fn ask(
+/// Runs this client against a server with this answer, and returns the output of each sink.
+async fn run(
     client: &str,
     asked: &Asked,
     shape: &Shape,
     canary: &Canary,
     monitoring: Monitoring,
-) -> Vec<Heard> {
+) -> Vec<Captured> {
     let (answer, text) = (shape.answer, canary.text);
     let call =
         json!([{ "index": 0, "id": "c", "function": { "name": "f", "arguments": ARGUMENTS } }]);
@@ -94,24 +94,27 @@ async fn ask(
     listening.read(run, print).await
 }
 
-fn with_chain(mut heard: Vec<Heard>, error: &(dyn std::error::Error + 'static)) -> Vec<Heard> {
-    heard.push(chain(error));
-    heard
+fn with_chain(
+    mut captured: Vec<Captured>,
+    error: &(dyn std::error::Error + 'static),
+) -> Vec<Captured> {
+    captured.push(chain(error));
+    captured
 }
 
 #[test]
-fn no_canary_leaves_by_other_clients() {
+fn no_canary_is_exported_through_other_clients() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let mut found = Found::default();
     runtime().block_on(async {
         let asked = Asked::start().await;
         for client in CLIENTS {
-            // An agent's errors are those of its model: a few are enough.
+            // The errors of an agent are those of its model, so a few are enough.
             let step = if client == CLIENTS[2] { 4 } else { 1 };
             for shape in SHAPES.iter().step_by(step) {
                 for canary in &CANARIES {
-                    let heard = ask(client, &asked, shape, canary, Monitoring::new()).await;
-                    found.look(&format!("{client}: {}", shape.name), &heard);
+                    let captured = run(client, &asked, shape, canary, Monitoring::new()).await;
+                    found.look(&format!("{client}: {}", shape.name), &captured);
                 }
             }
         }
@@ -122,7 +125,7 @@ fn no_canary_leaves_by_other_clients() {
 }
 
 #[test]
-fn with_error_text_messages_say_what_the_provider_said_to_other_clients() {
+fn error_text_exports_the_message_of_the_provider_through_other_clients() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     for client in CLIENTS {
         let mut found = Found::default();
@@ -134,8 +137,8 @@ fn with_error_text_messages_say_what_the_provider_said_to_other_clients() {
             };
             for shape in SHAPES.iter().filter(of_providers) {
                 for canary in &CANARIES {
-                    let heard = ask(client, &asked, shape, canary, monitoring.clone()).await;
-                    found.look(shape.name, &heard);
+                    let captured = run(client, &asked, shape, canary, monitoring.clone()).await;
+                    found.look(shape.name, &captured);
                 }
             }
         });
@@ -143,7 +146,7 @@ fn with_error_text_messages_say_what_the_provider_said_to_other_clients() {
         let messages: BTreeSet<_> = messages.filter(|sink| carries_messages(sink)).collect();
         let sinks: BTreeSet<_> = found.leaks.iter().map(|leak| leak.1).collect();
         assert_eq!(sinks, messages, "{client}");
-        // A key is known by its form.
+        // A key is recognized by its form.
         assert!(found.leaks.iter().all(|leak| leak.2.text != API_KEY));
     }
 }

@@ -1,4 +1,4 @@
-//! Everything that a run says, caught.
+//! Captures the output of a run in every sink.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -23,40 +23,40 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::canary::{CANARIES, Canary, Class, ENDPOINT, NESTED, TAG};
 use crate::exporters::{self, Read};
 
-/// What left through one sink.
-pub(crate) type Heard = (&'static str, String);
+/// The output of one sink.
+pub(crate) type Captured = (&'static str, String);
 
-/// The sinks of this file, beside the exporters.
+/// The sinks of this file, in addition to the exporters.
 const PRINTED: [&str; 4] = [
     "Debug of events",
     "Debug and Display of telemetry, end and run",
     "Display of the error",
     "Debug of the error",
 ];
-/// What the crates write to `tracing` and `log`.
+/// The output of the crates to `tracing` and `log`.
 pub(crate) const LOGS: &str = "tracing and log at TRACE";
 pub(crate) const CHAIN: &str = "Display and Debug of the error's chain";
 
-/// Whether a sink carries messages.
+/// Returns `true` if the sink has messages.
 pub(crate) fn carries_messages(sink: &str) -> bool {
     let numbers = ["Prometheus", exporters::FACADE, "StatsD", "OTel metrics"];
     let of_error = ["Display of the error", "Debug of the error", LOGS, CHAIN];
     !numbers.contains(&sink) && !of_error.contains(&sink)
 }
 
-/// Whether a sink carries metadata that is not listed, as documented.
+/// Returns `true` if the sink has unlisted metadata, as documented.
 pub(crate) fn carries_metadata(sink: &str) -> bool {
     let records = ["JSON", "CSV", "log record", "log event"];
     records.contains(&sink) || PRINTED[..2].contains(&sink)
 }
 
-/// Everything that is listening to one run.
+/// All sinks of one run.
 pub(crate) struct Listening {
     readers: Vec<Read>,
     prints: Prints,
 }
 
-/// An `L0` of these settings with all sinks attached, each as it is by default.
+/// Creates an `L0` with these settings, and all sinks with their defaults.
 pub(crate) fn listen(
     monitoring: Monitoring,
     configure: impl FnOnce(L0Builder) -> L0Builder,
@@ -83,52 +83,54 @@ pub(crate) fn listen(
 }
 
 impl Listening {
-    /// Reads a run or a watched stream to its end, and gives what it told `print` of its error.
+    /// Reads a run or a watched stream to its end, and returns its error as printed by `print`.
     pub(crate) async fn read<T, E>(
         self,
         mut run: impl Stream<Item = Result<T, E>> + Unpin + Debug,
-        print: impl Fn(&E) -> Vec<Heard>,
-    ) -> Vec<Heard> {
-        let mut heard = Vec::new();
+        print: impl Fn(&E) -> Vec<Captured>,
+    ) -> Vec<Captured> {
+        let mut captured = Vec::new();
         while let Some(item) = run.next().await {
             self.prints.end(&format!("{run:?}"));
             if let Err(error) = item {
-                heard.extend(print(&error));
+                captured.extend(print(&error));
             }
         }
         drop(run);
-        heard.extend(self.heard());
-        heard
+        captured.extend(self.captured());
+        captured
     }
 
-    fn heard(self) -> Vec<Heard> {
+    fn captured(self) -> Vec<Captured> {
         let Prints(prints) = self.prints;
         let [events, ends] = mem::take(&mut *lock(&prints));
-        let told = self.readers.into_iter().flat_map(|read| read());
-        let mut heard: Vec<Heard> = told.map(|told| (told.exporter, told.left)).collect();
-        heard.push((PRINTED[0], events));
-        heard.push((PRINTED[1], ends));
-        heard.push((LOGS, logged()));
-        heard
+        let outputs = self.readers.into_iter().flat_map(|read| read());
+        let mut captured: Vec<Captured> = outputs
+            .map(|outputs| (outputs.exporter, outputs.text))
+            .collect();
+        captured.push((PRINTED[0], events));
+        captured.push((PRINTED[1], ends));
+        captured.push((LOGS, logged()));
+        captured
     }
 }
 
-/// What an error of L0's prints. What its source prints is the source's.
-pub(crate) fn own<E: Display + Debug>(error: &E) -> Vec<Heard> {
+/// Prints an L0 error without its source.
+pub(crate) fn own<E: Display + Debug>(error: &E) -> Vec<Captured> {
     vec![
         (PRINTED[2], error.to_string()),
         (PRINTED[3], format!("{error:?} {error:#?}")),
     ]
 }
 
-/// What an error prints with its chain, all of which is L0's.
-pub(crate) fn chain(error: &(dyn StdError + 'static)) -> Heard {
+/// Prints an error with its chain, which belongs to L0.
+pub(crate) fn chain(error: &(dyn StdError + 'static)) -> Captured {
     let links = std::iter::successors(Some(error), |&link| link.source());
     let prints = links.map(|link| format!("{link} {link:?} {link:#?}\n"));
     (CHAIN, prints.collect())
 }
 
-/// Prints all that observers see, in two texts: events, and what there is at the end.
+/// Prints everything that observers receive, in two texts: the events, and the state at the end.
 #[derive(Debug, Clone, Default)]
 struct Prints(Arc<Mutex<[String; 2]>>);
 
@@ -167,7 +169,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What was logged since the last call, by any crate.
+/// Takes the log output of all crates since the last call.
 fn logged() -> String {
     mem::take(&mut *lock(&LOGGED))
 }
@@ -180,10 +182,10 @@ static LOGGING: LazyLock<()> = LazyLock::new(|| {
     log::set_max_level(log::LevelFilter::Trace);
 });
 
-/// Everything that goes through `tracing` and `log`, at every level.
+/// Captures `tracing` and `log` at every level.
 struct Logs;
 
-/// The crates whose own logs and spans hold what they read. They are theirs, and a filter's to keep back.
+/// Crates that log the data they read. Users control these logs with a filter.
 const NOT_OURS: [&str; 3] = ["async_openai", "genai", "rig"];
 
 impl Logs {
@@ -230,30 +232,30 @@ impl log::Log for Logs {
 static MARKS: LazyLock<AhoCorasick> =
     LazyLock::new(|| AhoCorasick::new(CANARIES.iter().map(|canary| canary.mark)).unwrap());
 
-/// What was looked for and found.
+/// The extent and the results of the search.
 #[derive(Default)]
 pub(crate) struct Found {
-    /// Source, sink, canary, and what stands around it there.
+    /// Source, sink, canary, and the text around it.
     pub(crate) leaks: Vec<(String, &'static str, &'static Canary, String)>,
     pub(crate) sources: BTreeSet<String>,
     pub(crate) sinks: BTreeSet<&'static str>,
     pub(crate) runs: usize,
     searches: usize,
-    /// Metadata that left where it may.
+    /// Metadata in the sinks that are allowed to have it.
     pub(crate) metadata: usize,
     pub(crate) logged: usize,
 }
 
 impl Found {
-    /// Looks for all canaries in all that one run said.
-    pub(crate) fn look(&mut self, source: &str, heard: &[Heard]) {
+    /// Searches all output of one run for all canaries.
+    pub(crate) fn look(&mut self, source: &str, captured: &[Captured]) {
         self.runs += 1;
         self.sources.insert(source.to_owned());
-        for (sink, text) in heard {
+        for (sink, text) in captured {
             self.sinks.insert(sink);
             self.logged += if *sink == LOGS { text.len() } else { 0 };
             self.searches += CANARIES.len();
-            // Each canary once, at its first place.
+            // Reports each canary once, at its first position.
             let mut places = [None; CANARIES.len()];
             for place in MARKS.find_overlapping_iter(text) {
                 places[place.pattern()].get_or_insert(place.start());
@@ -275,7 +277,7 @@ impl Found {
         }
     }
 
-    /// How much was looked for, and how much found.
+    /// Returns the sizes of the search and of the results.
     pub(crate) fn numbers(&self) -> String {
         format!(
             "{} canaries x {} sources x {} sinks, {} runs, {} searches: {} found",
@@ -288,7 +290,7 @@ impl Found {
         )
     }
 
-    /// The numbers, and the first of what was found of each kind.
+    /// Prints the numbers, and the first result of each kind.
     pub(crate) fn report(&self) -> String {
         let mut report = self.numbers();
         let mut kinds = BTreeSet::new();

@@ -1,39 +1,46 @@
-//! The chat application inside the process, how its metrics are read, and what tests that run programs
-//! share.
+//! The chat application inside the process, readers of its metrics, and helpers for tests that run
+//! programs.
 
-#![allow(dead_code, unused_imports, reason = "each test uses some of it")]
-#![allow(clippy::print_stdout, reason = "what is off is said")]
+#![allow(dead_code, unused_imports, reason = "each test uses a part")]
+#![allow(clippy::print_stdout, reason = "disabled tests are reported")]
 
 mod samples;
 
 use std::env;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use futures_util::StreamExt;
-use l0_core::Timeouts;
+use l0_core::{Stalls, Timeouts};
 use l0_examples::chat_app::ChatApp;
 use l0_examples::chat_client::{ChatEvent, chat};
 use l0_examples::server::Server;
-use l0_prometheus::Collector;
+use l0_prometheus::{Collector, PrometheusBuilder};
 use l0_providers::openai::Client;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub(crate) use samples::{Labels, Samples, read};
 
-/// How long anything is waited for that is bound to happen.
+/// The maximum wait for something that must happen.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How many tokens a whole answer has.
+/// The number of tokens of a complete answer.
 pub(crate) const ANSWER: usize = 58;
 
-/// The application on a free loopback port, with a model server of its own.
+/// The stall threshold of the documents.
+pub(crate) fn counting_stalls(
+    builder: PrometheusBuilder<Collector>,
+) -> PrometheusBuilder<Collector> {
+    builder.stalls(Stalls::new())
+}
+
+/// The application on a free loopback port, with its own model server.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     pub(crate) upstream: Server,
@@ -46,14 +53,15 @@ impl Service {
         Self::with(|app| app, |router| router).await
     }
 
-    /// With another application, or one more layer around it.
+    /// Starts a variant of the application, or adds a layer around it.
     pub(crate) async fn with(
         change: impl FnOnce(ChatApp) -> ChatApp,
         layer: impl FnOnce(Router) -> Router,
     ) -> Self {
         let upstream = Server::start(0).await.unwrap();
         let client = Client::new(&upstream.base_url()).unwrap();
-        let app = change(ChatApp::new(client, Collector::builder().build().unwrap()));
+        let collector = counting_stalls(Collector::builder()).build().unwrap();
+        let app = change(ChatApp::new(client, collector));
         let collector = app.collector.clone();
         let router = layer(app.router().unwrap());
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -69,7 +77,7 @@ impl Service {
         }
     }
 
-    /// One whose models take too long, and which counts where this one does.
+    /// Starts a service with short timeouts that shares the collector.
     pub(crate) async fn impatient(&self) -> Self {
         let collector = self.collector.clone();
         let change = |app| ChatApp {
@@ -80,14 +88,14 @@ impl Service {
         Self::with(change, |router| router).await
     }
 
-    /// All events of one chat.
+    /// Returns all events of one chat.
     pub(crate) async fn chat(&self, model: &str) -> Vec<ChatEvent> {
         let http = reqwest::Client::new();
         let events = chat(&http, self.address, Some(model), "What is a token?");
         events.await.unwrap().map(Result::unwrap).collect().await
     }
 
-    /// The events of one chat until so many tokens are there; then the client goes away.
+    /// Returns the events of one chat up to this number of tokens. Then the client disconnects.
     pub(crate) async fn go_away(&self, model: &str, tokens: usize) -> Vec<ChatEvent> {
         let http = reqwest::Client::new();
         let events = chat(&http, self.address, Some(model), "What is a token?");
@@ -103,13 +111,84 @@ impl Service {
         read(&get(&format!("http://{}/metrics", self.address)).await)
     }
 
-    /// Waits until every run has ended, and gives the metrics of then.
+    /// Waits until every run has ended, and returns the metrics.
     pub(crate) async fn at_rest(&self) -> Samples {
         wait_for("no run is active", async || {
             let samples = self.metrics().await;
             (samples.sum("l0_streams_active", &[]) == 0.0).then_some(samples)
         })
         .await
+    }
+}
+
+/// The program `server` or `drain`, with a model server in this process.
+pub(crate) struct ServerProgram {
+    pub(crate) process: Child,
+    pub(crate) address: SocketAddr,
+    pub(crate) upstream: Server,
+}
+
+impl ServerProgram {
+    /// Starts the program with this timeout for a token, in seconds.
+    pub(crate) async fn start(program: &str, token_timeout: u64) -> Self {
+        let mut command = Command::new(program);
+        command.env("TOKEN_TIMEOUT", token_timeout.to_string());
+        Self::spawn(command).await
+    }
+
+    /// Starts the program of a command.
+    pub(crate) async fn spawn(mut command: Command) -> Self {
+        let upstream = Server::start(0).await.unwrap();
+        let mut process = command
+            .env_remove("OPENAI_API_KEY")
+            .env_remove("SENTRY_DSN")
+            .env("OPENAI_BASE_URL", upstream.base_url())
+            .env("LISTEN", "127.0.0.1:0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let first = lines.next().unwrap().unwrap();
+        let address = first.strip_prefix("listening on http://").unwrap();
+        Self {
+            process,
+            address: address.parse().unwrap(),
+            upstream,
+        }
+    }
+
+    /// Returns all events of one chat.
+    pub(crate) async fn chat(&self, model: &str) -> Vec<ChatEvent> {
+        let http = reqwest::Client::new();
+        let events = chat(&http, self.address, Some(model), "What is a token?");
+        events.await.unwrap().map(Result::unwrap).collect().await
+    }
+
+    pub(crate) async fn metrics(&self) -> Samples {
+        read(&get(&format!("http://{}/metrics", self.address)).await)
+    }
+
+    /// Waits until every run has ended, and returns the metrics.
+    pub(crate) async fn at_rest(&self) -> Samples {
+        wait_for("no run is active", async || {
+            let samples = self.metrics().await;
+            (samples.sum("l0_streams_active", &[]) == 0.0).then_some(samples)
+        })
+        .await
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        let told = Command::new("kill").args([signal, &pid]).status();
+        assert!(told.unwrap().success());
+    }
+}
+
+impl Drop for ServerProgram {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -125,11 +204,11 @@ pub(crate) async fn get(url: &str) -> String {
     response.text().await.unwrap()
 }
 
-/// Asks again and again until there is an answer.
-pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+/// Polls until there is an answer.
+pub(crate) async fn wait_for<T>(what: &str, mut poll: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
+        if let Some(answer) = poll().await {
             return answer;
         }
         assert!(start.elapsed() < DEADLINE, "waited in vain: {what}");
@@ -137,12 +216,12 @@ pub(crate) async fn wait_for<T>(what: &str, mut ask: impl AsyncFnMut() -> Option
     }
 }
 
-/// Between two questions.
+/// The delay between two polls.
 pub(crate) async fn pause() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-/// The value of a variable, unless it is not set.
+/// Returns the value of a variable, or `None` if it is not set.
 pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
     let value = env::var_os(variable).filter(|value| !value.is_empty());
     if value.is_none() {
@@ -151,18 +230,18 @@ pub(crate) fn switched_on(variable: &str) -> Option<OsString> {
     value
 }
 
-/// Lets a strict parser of others read a text, if it is there.
+/// Checks a text with a strict external parser, if available.
 pub(crate) fn check_strictly(format: &str, text: &str) {
     let (Some(peers), Some(python)) = (switched_on("L0_PEERS"), switched_on("L0_PEERS_PYTHON"))
     else {
         return;
     };
     let script = Path::new(&peers).join("strict_exposition.py");
-    let said = pipe(Command::new(&python).arg(&script).arg(format), text);
-    println!("{format}: {}", said.trim());
+    let printed = pipe(Command::new(&python).arg(&script).arg(format), text);
+    println!("{format}: {}", printed.trim());
 }
 
-/// Runs a program that must find nothing wrong.
+/// Runs a program that must succeed.
 pub(crate) fn pipe(command: &mut Command, input: &str) -> String {
     let mut process = command
         .stdin(Stdio::piped())
@@ -174,33 +253,33 @@ pub(crate) fn pipe(command: &mut Command, input: &str) -> String {
     let input = input.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
     let output = process.wait_with_output().unwrap();
-    // It may know enough before the end.
+    // The program can exit before it has read everything.
     let _ = writer.join().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    assert!(output.status.success(), "{command:?}: {said}");
-    said
+    let printed = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8_lossy(&printed).into_owned();
+    assert!(output.status.success(), "{command:?}: {printed}");
+    printed
 }
 
-/// A loopback address that nobody listens on.
+/// Returns a loopback address without a listener.
 pub(crate) fn free_address() -> SocketAddr {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap()
 }
 
-/// How many events have this name.
+/// Counts the events with this name.
 pub(crate) fn count(events: &[ChatEvent], name: &str) -> usize {
     events.iter().filter(|event| event.name == name).count()
 }
 
-/// The names of events, each once for any number of equal ones in a row.
+/// Returns the names of the events without adjacent repetitions.
 pub(crate) fn names(events: &[ChatEvent]) -> Vec<&str> {
     let mut names: Vec<_> = events.iter().map(|event| &*event.name).collect();
     names.dedup();
     names
 }
 
-/// The text of the tokens after the last restart.
+/// Returns the text of the tokens after the last restart.
 pub(crate) fn text(events: &[ChatEvent]) -> String {
     let last = events.split(|event| event.name == "restart").next_back();
     let tokens = last.unwrap().iter().filter(|event| event.name == "token");

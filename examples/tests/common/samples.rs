@@ -1,8 +1,8 @@
-//! The samples of an exposition.
+//! The samples of a Prometheus exposition.
 
 use std::collections::BTreeMap;
 
-/// The labels of a sample; the name of the metric is one, `__name__`.
+/// The labels of a sample, with the name of the metric as `__name__`.
 pub(crate) type Labels = BTreeMap<String, String>;
 
 /// Samples by their labels.
@@ -10,7 +10,7 @@ pub(crate) type Labels = BTreeMap<String, String>;
 pub(crate) struct Samples(pub(crate) BTreeMap<Labels, f64>);
 
 impl Samples {
-    /// The sum over all samples of this name that have these labels.
+    /// Sums all samples with this name and these labels.
     pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let is = |sample: &Labels, (label, value): (&str, &str)| {
             sample.get(label).is_some_and(|one| one == value)
@@ -21,14 +21,14 @@ impl Samples {
         samples.map(|(_, value)| value).sum()
     }
 
-    /// Adds the samples of another one to those with the same labels.
+    /// Adds the values of samples with the same labels.
     pub(crate) fn add(&mut self, other: &Self) {
         for (labels, value) in &other.0 {
             *self.0.entry(labels.clone()).or_default() += value;
         }
     }
 
-    /// Without those labels that whoever scrapes adds.
+    /// Removes the labels that a scraper adds.
     pub(crate) fn without(mut self, added: &[&str]) -> Self {
         let samples = std::mem::take(&mut self.0).into_iter();
         for (mut labels, value) in samples {
@@ -40,8 +40,7 @@ impl Samples {
     }
 }
 
-/// Reads the text format, as far as the labels of these tests need it: none has an escape, a comma
-/// or a brace in its value.
+/// Parses the text format for the labels of these tests, whose values have no escape, comma or brace.
 pub(crate) fn read(text: &str) -> Samples {
     let mut samples = Samples::default();
     for line in text.lines().filter(|line| !line.starts_with('#')) {

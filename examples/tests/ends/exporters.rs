@@ -1,4 +1,4 @@
-//! The exporters, each with what reads back what left through it.
+//! The exporters, each with a reader of its output.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -6,13 +6,16 @@ use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use l0_core::{Interceptor, L0Builder, Observers, RunInfo, Telemetry, keys, on_finish};
+use l0_core::{
+    Event, Interceptor, L0Builder, Observer, Observers, RunInfo, Telemetry, keys, on_finish,
+};
 use l0_export::log::LogRecord;
-use l0_export::profile::Profile;
 use l0_export::{csv, json};
+use l0_live::Live;
 use l0_metrics::MetricsInterceptor;
 use l0_otel::OtelInterceptor;
 use l0_prometheus::Collector;
+use l0_report::Profile;
 use l0_sentry::{SentryConfig, SentryInterceptor};
 use l0_statsd::StatsdInterceptor;
 use l0_tracing::TracingInterceptor;
@@ -35,18 +38,18 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::common::{self, Samples};
 
-/// What is said of an end: outcome, error type, status, message.
-pub(crate) type Said = [Option<String>; 4];
+/// The reported parts of an end: outcome, error type, status, message.
+pub(crate) type Reported = [Option<String>; 4];
 
-/// Where the last two stand.
+/// The positions of the last two.
 pub(crate) const STATUS: usize = 2;
 pub(crate) const MESSAGE: usize = 3;
 
-/// Which of these an exporter says.
+/// The parts that an exporter reports.
 pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
     match (exporter, is_failure) {
-        ("JSON" | "CSV" | "log record" | "log event", _) => [true; 4],
-        // An abort has a reason in the records above, but is no failure.
+        ("JSON" | "CSV" | "log record" | "log event" | "l0-live", _) => [true; 4],
+        // An abort has a reason in the records above, but is not a failure.
         (_, false) => [true, false, false, false],
         ("l0-report", true) => [true; 4],
         ("Prometheus" | FACADE | "StatsD" | "OTel metrics", true) => [true, true, false, false],
@@ -55,44 +58,50 @@ pub(crate) fn carried(exporter: &str, is_failure: bool) -> [bool; 4] {
     }
 }
 
-/// All that left through one exporter, and what reads what it said of one end in it.
-pub(crate) struct Told {
+/// The whole output of one exporter, and the end that was read from it.
+pub(crate) struct Output {
     pub(crate) exporter: &'static str,
-    pub(crate) said: Box<dyn FnOnce() -> Said>,
-    pub(crate) left: String,
+    pub(crate) reported: Box<dyn FnOnce() -> Reported>,
+    pub(crate) text: String,
 }
 
-impl Told {
-    fn new(exporter: &'static str, left: String, said: impl FnOnce() -> Said + 'static) -> Self {
+impl Output {
+    fn new(
+        exporter: &'static str,
+        text: String,
+        reported: impl FnOnce() -> Reported + 'static,
+    ) -> Self {
         Self {
             exporter,
-            said: Box::new(said),
-            left,
+            reported: Box::new(reported),
+            text,
         }
     }
 }
 
-/// What reads what left, once the run has ended.
-pub(crate) type Read = Box<dyn FnOnce() -> Vec<Told>>;
+/// Reads the output once the run has ended.
+pub(crate) type Read = Box<dyn FnOnce() -> Vec<Output>>;
 
-/// Attaches an exporter, and gives what reads what left through it.
+/// Attaches an exporter, and returns the reader of its output.
 pub(crate) type Attach = fn(L0Builder) -> (L0Builder, Read);
 
-pub(crate) const ALL: [Attach; 7] = [records, prometheus, facade, statsd, sentry, otel, tracing];
+pub(crate) const ALL: [Attach; 8] = [
+    records, live, prometheus, facade, statsd, sentry, otel, tracing,
+];
 
-/// A value of JSON as text; absent if it is not there.
+/// Returns a JSON value as text, or `None` if it is missing.
 fn text(value: &Value) -> Option<String> {
     let string = value.as_str().map(str::to_owned);
     string.or_else(|| (!value.is_null()).then(|| value.to_string()))
 }
 
-/// What a record says in JSON.
-fn said_in(record: &Value) -> Said {
+/// Reads the end from a JSON record.
+fn reported_in(record: &Value) -> Reported {
     let parts = ["/outcome", "/error/type", "/error/status", "/error/message"];
     parts.map(|part| text(record.pointer(part)?))
 }
 
-/// The fields of the one event of `tracing`.
+/// Returns the fields of the only `tracing` event.
 #[derive(Clone, Default)]
 struct Fields(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
@@ -117,7 +126,7 @@ impl Visit for Fields {
     }
 }
 
-/// All that is made of the telemetry alone.
+/// The exporters that use the telemetry only.
 fn records(builder: L0Builder) -> (L0Builder, Read) {
     let fields = Fields::default();
     let kept = Arc::new(Mutex::new(None));
@@ -148,29 +157,29 @@ fn records(builder: L0Builder) -> (L0Builder, Read) {
         let report = reported(&line);
         let fields = format!("{fields:?}");
         vec![
-            Told::new("JSON", line, move || said_in(&json!(read_back))),
-            Told::new("CSV", csv, move || cells),
-            Told::new("log record", log.to_string(), move || said_in(&log)),
-            Told::new("log event", fields, move || event),
+            Output::new("JSON", line, move || reported_in(&json!(read_back))),
+            Output::new("CSV", csv, move || cells),
+            Output::new("log record", log.to_string(), move || reported_in(&log)),
+            Output::new("log event", fields, move || event),
             report,
         ]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
 
-/// The profile that `l0-report` prints of JSON Lines.
+/// The profile that `l0-report` prints for JSON Lines.
 pub(crate) fn profile(lines: &str) -> Profile {
     let mut profile = Profile::new();
     json::read_lines(lines.as_bytes()).for_each(|run| profile.add(&run.unwrap()));
     profile
 }
 
-fn reported(line: &str) -> Told {
+fn reported(line: &str) -> Output {
     let profile = profile(line);
     let all = json!(profile)["all"].clone();
     let printed = profile.to_string();
-    let left = format!("{printed}\n{all}");
-    Told::new("l0-report", left, move || {
+    let output = format!("{printed}\n{all}");
+    Output::new("l0-report", output, move || {
         let mut outcomes = all["outcomes"].as_object().unwrap().keys().cloned();
         let outcome = outcomes.next();
         assert_eq!(outcomes.next(), None);
@@ -178,9 +187,9 @@ fn reported(line: &str) -> Told {
         assert_eq!(all["reasons"][1], Value::Null);
         let [error_type, status, message] =
             ["errorType", "status", "message"].map(|key| text(&reason[key]));
-        let said = [outcome, error_type, status, message];
-        if let [_, Some(error_type), _, Some(message)] = &said {
-            // The table cuts a long one, and does not say the type before a message that begins
+        let reported = [outcome, error_type, status, message];
+        if let [_, Some(error_type), _, Some(message)] = &reported {
+            // The table truncates a long message, and omits the type before a message that starts
             // with it.
             let message = keys::cut(message, 60);
             let row = if message.starts_with(&error_type.replace('_', " ")) {
@@ -190,8 +199,54 @@ fn reported(line: &str) -> Told {
             };
             assert!(printed.contains(&row), "{printed}");
         }
-        said
+        reported
     })
+}
+
+/// Reads the data of the page at each event, while the runs are live.
+#[derive(Clone, Default)]
+struct Looks {
+    live: Live,
+    output: Arc<Mutex<String>>,
+}
+
+impl Looks {
+    fn look(&self) -> Value {
+        let snapshot = self.live.snapshot();
+        let stalled = self.live.stalled();
+        let mut output = self.output.lock().unwrap();
+        let json = serde_json::to_value(&snapshot).unwrap();
+        *output += &format!("{json}\n{snapshot:?} {stalled:?} {:?}\n", self.live);
+        json
+    }
+}
+
+impl Interceptor for Looks {
+    fn observe(&self, _: &RunInfo, observers: &mut Observers) {
+        observers.push(self.clone());
+    }
+}
+
+impl Observer for Looks {
+    fn on_event(&mut self, _: &Event<'_>) {
+        self.look();
+    }
+}
+
+fn live(builder: L0Builder) -> (L0Builder, Read) {
+    let looks = Looks::default();
+    let builder = builder.interceptor(looks.live.clone());
+    let builder = builder.interceptor(looks.clone());
+    let read = move || {
+        let snapshot = looks.look();
+        let output = std::mem::take(&mut *looks.output.lock().unwrap());
+        let reported = move || {
+            let parts = ["outcome", "reason/type", "reason/status", "reason/message"];
+            parts.map(|part| text(snapshot.pointer(&format!("/finished/0/{part}"))?))
+        };
+        vec![Output::new("l0-live", output, reported)]
+    };
+    (builder, Box::new(read))
 }
 
 fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
@@ -199,16 +254,18 @@ fn prometheus(builder: L0Builder) -> (L0Builder, Read) {
     let interceptor = collector.interceptor();
     let read = move || {
         let exposition = collector.expose();
-        let left = exposition.clone();
-        vec![Told::new("Prometheus", left, move || exposed(&exposition))]
+        let output = exposition.clone();
+        vec![Output::new("Prometheus", output, move || {
+            exposed(&exposition)
+        })]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
 
-/// What is said in the text format of Prometheus.
-fn exposed(exposition: &str) -> Said {
+/// Reads the end from the Prometheus text format.
+fn exposed(exposition: &str) -> Reported {
     let Samples(samples) = common::read(exposition);
-    // The label of the one sample that is not 0; absent if there is none.
+    // The label of the only sample that is not 0, or `None`.
     let only = |name: &str, label: &str| {
         let mut samples = samples
             .iter()
@@ -221,21 +278,21 @@ fn exposed(exposition: &str) -> Said {
     [outcome, only("l0_failures_total", "error_type"), None, None]
 }
 
-/// What leaves through the `metrics` facade.
+/// The `metrics` facade.
 pub(crate) const FACADE: &str = "metrics facade";
 
 fn facade(builder: L0Builder) -> (L0Builder, Read) {
     let recorder = Box::leak(Box::new(PrometheusBuilder::new().build_recorder()));
     let handle = recorder.handle();
-    // On this thread, until what left is read.
+    // Installed on this thread until the output is read.
     let current = set_default_local_recorder(recorder);
     let read = move || {
         drop(current);
         let exposition = handle.render();
-        let left = exposition.clone();
+        let output = exposition.clone();
         let lines = exposition.lines().filter(|line| !line.is_empty());
         let lines = lines.collect::<Vec<_>>().join("\n");
-        vec![Told::new(FACADE, left, move || exposed(&lines))]
+        vec![Output::new(FACADE, output, move || exposed(&lines))]
     };
     (
         builder.interceptor(MetricsInterceptor::new()),
@@ -254,20 +311,20 @@ fn statsd(builder: L0Builder) -> (L0Builder, Read) {
         .build()
         .unwrap();
     let read = move || {
-        // The loopback keeps the order: before this comes all that was sent.
+        // The loopback keeps the order, so this arrives last.
         server.send_to(END, address).unwrap();
-        let mut left = String::new();
+        let mut output = String::new();
         let mut buffer = [0; 65_536];
         loop {
             let length = server.recv(&mut buffer).unwrap();
             if buffer[..length] == *END {
                 break;
             }
-            left += std::str::from_utf8(&buffer[..length]).unwrap();
-            left.push('\n');
+            output += std::str::from_utf8(&buffer[..length]).unwrap();
+            output.push('\n');
         }
-        let lines = left.clone();
-        let said = move || {
+        let lines = output.clone();
+        let reported = move || {
             let only = |start: &str| {
                 let mut tags = lines.lines().filter_map(|line| line.strip_prefix(start));
                 let tag = tags.next()?.to_owned();
@@ -277,7 +334,7 @@ fn statsd(builder: L0Builder) -> (L0Builder, Read) {
             let outcome = only("l0.runs:1|c|#outcome:");
             [outcome, only("l0.failures:1|c|#error_type:"), None, None]
         };
-        vec![Told::new("StatsD", left, said)]
+        vec![Output::new("StatsD", output, reported)]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
@@ -291,13 +348,13 @@ fn sentry(builder: L0Builder) -> (L0Builder, Read) {
     let hub = Hub::new(Some(Arc::new(client)), Arc::default());
     let interceptor = SentryInterceptor::new(SentryConfig::new().hub(Arc::new(hub)));
     let read = move || {
-        let mut left = Vec::new();
+        let mut output = Vec::new();
         for envelope in transport.fetch_and_clear_envelopes() {
-            envelope.to_writer(&mut left).unwrap();
+            envelope.to_writer(&mut output).unwrap();
         }
-        let left = String::from_utf8(left).unwrap();
-        let lines = left.clone();
-        let said = move || {
+        let output = String::from_utf8(output).unwrap();
+        let lines = output.clone();
+        let reported = move || {
             let items: Vec<Value> = lines
                 .lines()
                 .map(|line| serde_json::from_str(line).unwrap())
@@ -319,7 +376,7 @@ fn sentry(builder: L0Builder) -> (L0Builder, Read) {
                     let value = exception["value"].as_str().unwrap();
                     value.strip_prefix(&format!("{kind}: ")).map(str::to_owned)
                 }
-                // Of a violation the parts: the rule is in the type, and the severity the level.
+                // A violation is split: the rule is in the type, and the severity is the level.
                 (Some(kind), _) if kind.starts_with("Guardrail violation: ") => {
                     let rule = kind.trim_start_matches("Guardrail violation: ");
                     let [severity, value] =
@@ -330,7 +387,7 @@ fn sentry(builder: L0Builder) -> (L0Builder, Read) {
             };
             [text(&ended["outcome"]), error_type, None, message]
         };
-        vec![Told::new("Sentry", left, said)]
+        vec![Output::new("Sentry", output, reported)]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
@@ -355,7 +412,7 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
         .build();
     let read = move || {
         let spans = spans.get_finished_spans().unwrap();
-        let left_as_spans = format!("{spans:?}");
+        let output_as_spans = format!("{spans:?}");
         let of_span = move || {
             let mut runs = spans.iter().filter(|span| span.name == "l0.run");
             let (Some(span), None) = (runs.next(), runs.next()) else {
@@ -372,7 +429,7 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
 
         meters.force_flush().unwrap();
         let metrics = metrics.get_finished_metrics().unwrap();
-        let left_as_metrics = format!("{metrics:?}");
+        let output_as_metrics = format!("{metrics:?}");
         let of_metrics = move || {
             let only = |name: &str, key: &str| {
                 let scopes = metrics.iter().flat_map(|all| all.scope_metrics());
@@ -391,22 +448,22 @@ fn otel(builder: L0Builder) -> (L0Builder, Read) {
             [outcome, only("l0.failures", "error.type"), None, None]
         };
         vec![
-            Told::new("OTel span", left_as_spans, of_span),
-            Told::new("OTel metrics", left_as_metrics, of_metrics),
+            Output::new("OTel span", output_as_spans, of_span),
+            Output::new("OTel metrics", output_as_metrics, of_metrics),
         ]
     };
     (builder.interceptor(interceptor), Box::new(read))
 }
 
-/// Spans and events, all that is told of each, in the order in which it is told.
+/// Spans and events with all records of each, in order.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(&'static str, Telling)>>>);
+struct Spans(Arc<Mutex<Vec<(&'static str, FieldValues)>>>);
 
-/// The fields of one telling.
+/// The fields of one record.
 #[derive(Debug, Clone, Default)]
-struct Telling(Vec<(&'static str, String)>);
+struct FieldValues(Vec<(&'static str, String)>);
 
-impl Visit for Telling {
+impl Visit for FieldValues {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.0.push((field.name(), value.to_owned()));
     }
@@ -417,32 +474,32 @@ impl Visit for Telling {
 }
 
 impl Spans {
-    fn tell(&self, name: &'static str, record: impl FnOnce(&mut Telling)) {
-        let mut told = Telling::default();
-        record(&mut told);
-        self.0.lock().unwrap().push((name, told));
+    fn add(&self, name: &'static str, record: impl FnOnce(&mut FieldValues)) {
+        let mut fields = FieldValues::default();
+        record(&mut fields);
+        self.0.lock().unwrap().push((name, fields));
     }
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Spans {
     fn on_new_span(&self, span: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
-        self.tell(span.metadata().name(), |told| span.record(told));
+        self.add(span.metadata().name(), |fields| span.record(fields));
     }
 
     fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
         let metadata = context.metadata(id).unwrap();
-        self.tell(metadata.name(), |told| values.record(told));
+        self.add(metadata.name(), |fields| values.record(fields));
     }
 
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
-        self.tell(event.metadata().name(), |told| event.record(told));
+        self.add(event.metadata().name(), |fields| event.record(fields));
     }
 }
 
-/// Lets an interceptor start its runs with a subscriber of its own.
-struct ToldTo(Dispatch, TracingInterceptor);
+/// Starts the runs of an interceptor with a separate subscriber.
+struct WithSubscriber(Dispatch, TracingInterceptor);
 
-impl Interceptor for ToldTo {
+impl Interceptor for WithSubscriber {
     fn observe(&self, run: &RunInfo, observers: &mut Observers) {
         dispatcher::with_default(&self.0, || self.1.observe(run, observers));
     }
@@ -456,19 +513,19 @@ fn tracing(builder: L0Builder) -> (L0Builder, Read) {
     let spans = Spans::default();
     let dispatch = Dispatch::new(tracing_subscriber::registry().with(spans.clone()));
     let read = move || {
-        let told = spans.0.lock().unwrap().clone();
-        let left = format!("{told:?}");
-        let said = move || {
-            let of_run = told.iter().filter(|(name, _)| *name == "l0.run");
-            let of_run = Vec::from_iter(of_run.flat_map(|(_, Telling(fields))| fields));
+        let fields = spans.0.lock().unwrap().clone();
+        let output = format!("{fields:?}");
+        let reported = move || {
+            let of_run = fields.iter().filter(|(name, _)| *name == "l0.run");
+            let of_run = Vec::from_iter(of_run.flat_map(|(_, FieldValues(fields))| fields));
             let field = |name: &str| {
                 let mut values = of_run.iter().filter(|(field, _)| *field == name);
                 let (_, value) = values.next()?;
                 assert_eq!(values.next(), None, "{name}");
                 Some(value.clone())
             };
-            let said = [field("l0.outcome"), field("error.type"), None];
-            let [outcome, error_type, status] = said;
+            let reported = [field("l0.outcome"), field("error.type"), None];
+            let [outcome, error_type, status] = reported;
             [
                 outcome,
                 error_type,
@@ -476,8 +533,8 @@ fn tracing(builder: L0Builder) -> (L0Builder, Read) {
                 field("otel.status_description"),
             ]
         };
-        vec![Told::new("tracing", left, said)]
+        vec![Output::new("tracing", output, reported)]
     };
-    let interceptor = ToldTo(dispatch, TracingInterceptor::new());
+    let interceptor = WithSubscriber(dispatch, TracingInterceptor::new());
     (builder.interceptor(interceptor), Box::new(read))
 }

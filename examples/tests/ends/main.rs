@@ -1,10 +1,10 @@
-//! Ends of runs, each told by every exporter at once: all say the same, and none repeats the text of a
-//! source's own error.
+//! The ends of a run, reported by all exporters at once. All report the same, and none contains the error
+//! text of the source.
 //!
-//! `cargo test -p l0-examples --test ends -- --nocapture` prints what they say.
+//! `cargo test -p l0-examples --all-features --test ends -- --nocapture` prints the reports.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-#![allow(clippy::print_stdout, reason = "the table is for people too")]
+#![allow(clippy::print_stdout, reason = "the table is printed too")]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,7 +15,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use exporters::{MESSAGE, STATUS, Said};
+use exporters::{MESSAGE, Reported, STATUS};
 use l0_core::testing::{Script, ScriptedError};
 use l0_core::{
     Backoff, Budget, Cost, CostSource, Currency, Failure, FailureKind, Interceptor, L0, L0Builder,
@@ -24,14 +24,14 @@ use l0_core::{
 use l0_export::json;
 use l0_guardrails::CustomPattern;
 
-/// What a source's error repeats of the prompt.
+/// The part of the prompt in the error of a source.
 const PROMPT: &str = "c4n4ry-prompt";
-/// What it repeats of a credential.
+/// The part of a credential in that error.
 const KEY: &str = "sk-c4n4ryKeyAbCdEf0123456789";
-/// A piece of the answer.
+/// A part of the answer.
 const ANSWER: &str = "c4n4ry-answer";
 
-/// What a client makes of a provider's answer: a failure, and the provider's words.
+/// The error of a client: a failure, and the text of the provider.
 #[derive(Debug)]
 struct Denied(Failure);
 
@@ -47,12 +47,12 @@ impl std::error::Error for Denied {
     }
 }
 
-/// A way to end, and what is to be said of it.
+/// An end, and its expected report.
 struct Case {
     name: &'static str,
     script: Script,
     configure: fn(L0Builder) -> L0Builder,
-    said: Said,
+    reported: Reported,
 }
 
 impl Case {
@@ -62,16 +62,16 @@ impl Case {
             name,
             script,
             configure: |builder| builder,
-            said: [some(outcome), some(error_type), None, some(message)],
+            reported: [some(outcome), some(error_type), None, some(message)],
         }
     }
 
-    /// The source fails whenever it is called.
+    /// The source fails on each call.
     fn denied(name: &'static str, failure: Failure, error_type: &str, message: &str) -> Self {
         let error = ScriptedError::new(Denied(failure));
         let script = Script::new().attempt(|a| a.connect_error(error));
         let mut case = Self::new(name, script, ["failed", error_type, message]);
-        case.said[STATUS] = failure.status.map(|status| status.to_string());
+        case.reported[STATUS] = failure.status.map(|status| status.to_string());
         case
     }
 
@@ -79,11 +79,11 @@ impl Case {
         Self { configure, ..self }
     }
 
-    /// What an exporter is to say.
-    fn told_by(&self, exporter: &str) -> Said {
+    /// Returns the expected report of an exporter.
+    fn expected_from(&self, exporter: &str) -> Reported {
         let is_failure = self.name != "aborted";
         let carried = exporters::carried(exporter, is_failure);
-        std::array::from_fn(|part| self.said[part].clone().filter(|_| carried[part]))
+        std::array::from_fn(|part| self.reported[part].clone().filter(|_| carried[part]))
     }
 }
 
@@ -91,21 +91,21 @@ struct Refuses;
 
 impl Interceptor for Refuses {
     fn before(&self, _: &mut NewRun) -> Result<(), Refusal> {
-        Err(Refusal::new("nobody pays for it"))
+        Err(Refusal::new("the run has no user"))
     }
 }
 
 fn guarded(builder: L0Builder) -> L0Builder {
-    let rule = CustomPattern::phrases(["deadly"]).unwrap();
-    let rule = rule.rule("no-death").severity(Severity::Fatal);
-    let rule = rule.message("The answer is deadly");
+    let rule = CustomPattern::phrases(["harmful"]).unwrap();
+    let rule = rule.rule("no-harm").severity(Severity::Fatal);
+    let rule = rule.message("The answer is harmful");
     builder.guardrails(move || rule.clone())
 }
 
-#[rustfmt::skip] // a line each
+#[rustfmt::skip] // one per line
 fn cases() -> Vec<Case> {
     let status = Failure::status;
-    let mut quota = status(429).detail("no credit left");
+    let mut quota = status(429).detail("no credit output");
     quota.kind = FailureKind::Fatal;
     let says = |text: &str| Script::new().attempt(|a| a.token(ANSWER).token(text));
     let hangs = || Script::new().attempt(|a| a.token(ANSWER).hang());
@@ -120,14 +120,14 @@ fn cases() -> Vec<Case> {
         Case::denied("404", status(404), "404", "status 404 Not Found"),
         Case::denied("402", status(402), "402", "status 402 Payment Required"),
         Case::denied("429, retries exhausted", status(429), "rate_limited", "status 429 Too Many Requests"),
-        Case::denied("429, quota exhausted", quota, "429", "status 429 Too Many Requests, no credit left"),
+        Case::denied("429, quota exhausted", quota, "429", "status 429 Too Many Requests, no credit output"),
         Case::denied("500, retries exhausted", status(500), "server_error", "status 500 Internal Server Error"),
         Case::new("empty answer", Script::new().attempt(|a| a.token(" ")),
             ["failed", "zero_output", "the answer is empty: no visible text, no media, and no tool call"]),
-        Case::new("guardrail halt", says(" deadly"),
-            ["failed", "guardrail_violation", "guardrail violation: no-death (fatal): The answer is deadly"])
+        Case::new("guardrail halt", says(" harmful"),
+            ["failed", "guardrail_violation", "guardrail violation: no-harm (fatal): The answer is harmful"])
             .configure(guarded),
-        Case::new("refused by a hook", says(""), ["failed", "refused", "refused: nobody pays for it"])
+        Case::new("refused by a hook", says(""), ["failed", "refused", "refused: the run has no user"])
             .configure(|builder| builder.interceptor(Refuses)),
         Case::new("refused by a budget", says(""), ["failed", "refused", "refused: the budget is spent"])
             .configure(|builder| builder.budget(Budget::new(Money::ZERO))),
@@ -144,8 +144,8 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Makes the run of a case with all exporters attached.
-fn tell(case: &Case, monitoring: Monitoring) -> Vec<(&'static str, Said, String)> {
+/// Starts the run of a case with all exporters.
+fn run(case: &Case, monitoring: Monitoring) -> Vec<(&'static str, Reported, String)> {
     let retry = Retry::new().max_retries(1).backoff(Backoff::none());
     let mut builder = (case.configure)(L0::builder().monitoring(monitoring).retry(retry));
     let mut readers = Vec::new();
@@ -167,21 +167,22 @@ fn tell(case: &Case, monitoring: Monitoring) -> Vec<(&'static str, Said, String)
     };
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.block_on(reading)));
     assert_eq!(ended.is_err(), case.name == "panic", "{}", case.name);
-    let told = readers.into_iter().flat_map(|read| read());
-    told.map(|told| (told.exporter, (told.said)(), told.left))
+    let outputs = readers.into_iter().flat_map(|read| read());
+    outputs
+        .map(|outputs| (outputs.exporter, (outputs.reported)(), outputs.text))
         .collect()
 }
 
-/// A table with the exporters that say the same of all ends in one column.
-fn table(cases: &[Case], told: &[Vec<(&str, Said, String)>]) -> String {
+/// Returns a table of the ends. Exporters with equal reports share a column.
+fn table(cases: &[Case], outputs: &[Vec<(&str, Reported, String)>]) -> String {
     let mut columns: Vec<(String, Vec<String>)> = Vec::new();
-    for (place, (exporter, ..)) in told[0].iter().enumerate() {
-        let cell = |told: &Vec<(&str, Said, String)>| {
-            let (_, said, _) = &told[place];
-            let said: Vec<_> = said.iter().flatten().map(String::as_str).collect();
-            said.join(" · ")
+    for (place, (exporter, ..)) in outputs[0].iter().enumerate() {
+        let cell = |outputs: &Vec<(&str, Reported, String)>| {
+            let (_, reported, _) = &outputs[place];
+            let reported: Vec<_> = reported.iter().flatten().map(String::as_str).collect();
+            reported.join(" · ")
         };
-        let cells: Vec<_> = told.iter().map(cell).collect();
+        let cells: Vec<_> = outputs.iter().map(cell).collect();
         match columns.iter_mut().find(|(_, column)| *column == cells) {
             Some((head, _)) => *head = format!("{head}, {exporter}"),
             None => columns.push(((*exporter).to_owned(), cells)),
@@ -200,56 +201,60 @@ fn table(cases: &[Case], told: &[Vec<(&str, Said, String)>]) -> String {
 }
 
 #[test]
-fn every_exporter_tells_the_same_end() {
+fn every_exporter_reports_the_same_end() {
     let cases = cases();
-    let told = cases.iter().map(|case| tell(case, Monitoring::new()));
-    let told = Vec::from_iter(told);
+    let outputs = cases.iter().map(|case| run(case, Monitoring::new()));
+    let outputs = Vec::from_iter(outputs);
     let mut file = String::new();
     let mut apart = BTreeMap::<_, BTreeSet<_>>::new();
-    for (case, told) in cases.iter().zip(&told) {
-        assert_eq!(told.len(), 12);
-        for (exporter, said, left) in told {
+    for (case, outputs) in cases.iter().zip(&outputs) {
+        assert_eq!(outputs.len(), 13);
+        for (exporter, reported, output) in outputs {
             let what = format!("{exporter}, {}", case.name);
-            assert_eq!(*said, case.told_by(exporter), "{what}");
+            assert_eq!(*reported, case.expected_from(exporter), "{what}");
             for canary in [PROMPT, KEY, ANSWER] {
-                assert!(!left.contains(canary), "{what}: {left}");
+                assert!(!output.contains(canary), "{what}: {output}");
             }
-            let is_new = apart.entry(exporter).or_default().insert(said);
-            // Labels say that it was a limit; which one, the message does.
-            let is_apart = is_new || said[MESSAGE].is_none();
-            assert!(is_apart, "{what}: another end is told so too");
+            let is_new = apart.entry(exporter).or_default().insert(reported);
+            // Labels have the outcome `limited`. The message names the limit.
+            let is_apart = is_new || reported[MESSAGE].is_none();
+            assert!(is_apart, "{what}: another end has the same report");
             if *exporter == "JSON" {
-                file += left;
+                file += output;
             }
         }
     }
     println!("Outcome · error type · status · message\n");
-    println!("{}\n\n{}", table(&cases, &told), exporters::profile(&file));
+    println!(
+        "{}\n\n{}",
+        table(&cases, &outputs),
+        exporters::profile(&file)
+    );
 }
 
 #[test]
-fn the_text_of_an_error_leaves_only_if_it_is_switched_on() {
-    const TEXT: &str = "the script says so: no answer to `c4n4ry-prompt` with api_key=[redacted]";
+fn the_text_of_an_error_is_exported_only_if_enabled() {
+    const TEXT: &str = "scripted error: no answer to `c4n4ry-prompt` with api_key=[redacted]";
 
     for mut case in cases() {
-        let told = tell(&case, Monitoring::new().error_text(true));
-        let is_denied = case.said[STATUS].is_some();
+        let outputs = run(&case, Monitoring::new().error_text(true));
+        let is_denied = case.reported[STATUS].is_some();
         if is_denied {
-            case.said[MESSAGE] = Some(TEXT.to_owned());
+            case.reported[MESSAGE] = Some(TEXT.to_owned());
         }
-        for (exporter, mut said, left) in told {
-            let what = format!("{exporter}, {}: {left}", case.name);
-            let carries_it = is_denied && said[MESSAGE].is_some();
-            if let (true, Some(message)) = (is_denied, &mut said[MESSAGE]) {
-                // Behind it are the texts of the error's chain.
+        for (exporter, mut reported, output) in outputs {
+            let what = format!("{exporter}, {}: {output}", case.name);
+            let carries_it = is_denied && reported[MESSAGE].is_some();
+            if let (true, Some(message)) = (is_denied, &mut reported[MESSAGE]) {
+                // The texts of the error chain follow it.
                 message.truncate(TEXT.len());
             }
-            assert_eq!(said, case.told_by(exporter), "{what}");
-            assert_eq!(left.contains(TEXT), carries_it, "{what}");
-            assert_eq!(left.contains(PROMPT), carries_it, "{what}");
-            assert!(!left.contains(KEY) && !left.contains(ANSWER), "{what}");
+            assert_eq!(reported, case.expected_from(exporter), "{what}");
+            assert_eq!(output.contains(TEXT), carries_it, "{what}");
+            assert_eq!(output.contains(PROMPT), carries_it, "{what}");
+            assert!(!output.contains(KEY) && !output.contains(ANSWER), "{what}");
             if exporter == "JSON" {
-                let telemetry = json::read_lines(left.as_bytes()).next().unwrap().unwrap();
+                let telemetry = json::read_lines(output.as_bytes()).next().unwrap().unwrap();
                 for error in telemetry.network.errors.unwrap() {
                     assert_eq!(error.message.starts_with(TEXT), is_denied, "{what}");
                 }

@@ -1,12 +1,11 @@
-//! Queries that only count: what they must give is known.
+//! Counting queries, whose expected results are known.
 
 use std::collections::BTreeMap;
 
 use crate::common::{Labels, Samples};
 use crate::guide::{Window, assert_close};
 
-/// `sum by (labels) (rate(metric{matchers}[range]))`, or the same with `increase`, or with the metric
-/// itself.
+/// `sum by (labels) (rate(metric{matchers}[range]))`, or the same with `increase`, or without a function.
 struct Sum<'a> {
     by: Vec<&'a str>,
     of: Of,
@@ -23,7 +22,7 @@ enum Of {
 }
 
 impl<'a> Sum<'a> {
-    /// Reads a query; `None` if it is another one.
+    /// Parses a query. Returns `None` for a query of another form.
     fn read(query: &'a str) -> Option<Self> {
         let rest = query.trim().strip_prefix("sum")?.trim_start();
         let (by, rest) = match rest.strip_prefix("by") {
@@ -53,7 +52,7 @@ impl<'a> Sum<'a> {
             Some((label, operator, value.strip_suffix('"')?))
         });
         Some(Self {
-            // One target has one value for these.
+            // The only target has one value for each of these.
             by: by
                 .split(',')
                 .map(str::trim)
@@ -86,7 +85,7 @@ impl<'a> Sum<'a> {
             .collect()
     }
 
-    /// What was counted in the window; of a metric itself, what it is at the end.
+    /// Returns the increase in the window, or the value at its end if there is no function.
     fn expected(&self, window: &Window) -> BTreeMap<Labels, f64> {
         let mut expected: BTreeMap<Labels, f64> = BTreeMap::new();
         for (labels, value) in window.after.0.iter().filter(|one| self.takes(one.0)) {
@@ -113,7 +112,7 @@ impl<'a> Sum<'a> {
     }
 }
 
-/// Checks the results of a query over the window, if it is a sum, or a ratio of two. Says whether it
+/// Checks the results of a query over the window if it is a sum or a ratio of two sums. Returns `true` if it
 /// is.
 pub(crate) fn check(query: &str, results: &Samples, window: &Window) -> bool {
     let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -139,8 +138,8 @@ pub(crate) fn check(query: &str, results: &Samples, window: &Window) -> bool {
     let (counts, requests) = (above.expected(window), below.expected(window));
     for (labels, ratio) in results(&above) {
         let expected = counts[&labels] / requests[&labels];
-        // Rates are extrapolated, all by the same factor; but not so what begins near to 0, as some
-        // seconds do.
+        // Rates are extrapolated by the same factor, except those of counters that start near 0, such as
+        // some counters of seconds.
         if above.metric.contains("_seconds") || below.metric.contains("_seconds") {
             let plausible = (0.8..=1.25).contains(&(ratio / expected));
             assert!(plausible, "{query}: {ratio} instead of {expected}");

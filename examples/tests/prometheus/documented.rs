@@ -1,4 +1,4 @@
-//! Code of the guide, as it stands there.
+//! The code blocks of the guide.
 
 const GUIDE: &str = include_str!("../../../docs/prometheus.md");
 

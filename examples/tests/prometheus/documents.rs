@@ -16,7 +16,7 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
 }
 
-/// The files in a folder of the documents; none if it is not there.
+/// Returns the files in a folder of the documents, or none if the folder does not exist.
 fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
     let Ok(files) = fs::read_dir(docs().join(folder)) else {
         return Vec::new();
@@ -27,7 +27,7 @@ fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The files with rules, not those with tests of rules.
+/// Returns the files with rules, without the tests of rules.
 pub(crate) fn rule_files() -> Vec<PathBuf> {
     let mut files = files("prometheus", "yml");
     files.retain(|file| {
@@ -37,12 +37,12 @@ pub(crate) fn rule_files() -> Vec<PathBuf> {
     files
 }
 
-/// Whether a line sets the interval of a group of rules.
+/// Returns `true` if the line sets the interval of a rule group.
 pub(crate) fn is_interval(line: &str) -> bool {
     line.trim_start_matches([' ', '-']).starts_with("interval:")
 }
 
-/// All values that a JSON document has under a key, at any depth.
+/// Returns all values under a key of a JSON document, at any depth.
 fn find<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(fields) => {
@@ -58,7 +58,7 @@ fn find<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     }
 }
 
-/// An expression with the values that Grafana would put in for its variables.
+/// Returns an expression with the variables replaced, as Grafana does.
 fn filled_in(expression: &str, variables: &BTreeMap<String, String>) -> String {
     let mut text = String::new();
     let mut rest = expression;
@@ -76,7 +76,7 @@ fn filled_in(expression: &str, variables: &BTreeMap<String, String>) -> String {
     text + rest
 }
 
-/// The variables of a dashboard that are no choice among labels, which are `.*`.
+/// Returns the variables of a dashboard without the label selections, which are `.*`.
 fn variables(dashboard: &Value, range: &str) -> BTreeMap<String, String> {
     let ranges = ["__rate_interval", "__interval", "__range"];
     let mut variables = BTreeMap::from(ranges.map(|name| (name.to_owned(), range.to_owned())));
@@ -95,11 +95,11 @@ fn variables(dashboard: &Value, range: &str) -> BTreeMap<String, String> {
     variables
 }
 
-/// What runs of the chat application do not do.
+/// Metrics of things that the chat application does not do.
 const NO_FALLBACKS: &str = "l0_fallbacks";
 
-/// The queries of the dashboards and rules that name this metric, over the window: each gives the right
-/// number, if it counts. Returns how many there are.
+/// Checks the dashboard queries and rules with this metric over the window. A counting query must return the
+/// correct number. Returns the number of queries.
 pub(crate) async fn check_queries(prometheus: &Prometheus, window: &Window, metric: &str) -> usize {
     let mut queries = Vec::new();
     for file in files("grafana", "json") {
@@ -117,7 +117,7 @@ pub(crate) async fn check_queries(prometheus: &Prometheus, window: &Window, metr
     queries.extend(expressions.map(|one| one.replace("[5m]", &format!("[{}]", window.range()))));
     queries.retain(|query| query.contains(metric));
     for query in &queries {
-        // What compares gives nothing unless it is so.
+        // A comparison returns nothing if it is false.
         if query.contains(" > ") || query.contains(':') {
             prometheus.query(query, None).await;
             continue;
@@ -130,12 +130,12 @@ pub(crate) async fn check_queries(prometheus: &Prometheus, window: &Window, metr
     queries.len()
 }
 
-/// Every query of the dashboards gives a number, over the window, but for those of metrics that are `absent`;
-/// the right one, if it counts.
+/// Checks that each query of the dashboards returns a number over the window, except for metrics in
+/// `absent`. A counting query must return the correct number.
 pub(crate) async fn check_dashboards(prometheus: &Prometheus, window: &Window, absent: &[&str]) {
     let files = files("grafana", "json");
     if files.is_empty() {
-        println!("there are no dashboards");
+        println!("no dashboards found");
     }
     for file in files {
         let text = fs::read_to_string(file).unwrap();
@@ -147,7 +147,7 @@ pub(crate) async fn check_dashboards(prometheus: &Prometheus, window: &Window, a
         let mut counted = 0;
         for expression in &expressions {
             let query = filled_in(expression.as_str().unwrap(), &variables);
-            // What rules record is looked at below.
+            // Recorded series are checked below.
             let samples = if query.contains(':') {
                 query_until_there(prometheus, &query).await
             } else {
@@ -181,11 +181,11 @@ pub(crate) async fn check_dashboards(prometheus: &Prometheus, window: &Window, a
     }
 }
 
-/// Every rule is evaluated without an error, and what it records is there; over the window it gives
-/// the right number, if it counts.
+/// Checks that each rule is evaluated without an error and records its series. A counting rule must return
+/// the correct number over the window.
 pub(crate) async fn check_rules(binary: &OsStr, prometheus: &Prometheus, window: &Window) {
     if prometheus.rules.is_empty() {
-        println!("there are no rules");
+        println!("no rules found");
     }
     for file in &prometheus.rules {
         let check = [OsStr::new("check"), OsStr::new("rules"), file.as_os_str()];
@@ -217,7 +217,7 @@ pub(crate) async fn check_rules(binary: &OsStr, prometheus: &Prometheus, window:
     println!("{} rules, {counted} of them count", rules.len());
 }
 
-/// What a query gives, once it gives a number.
+/// Polls a query until it returns a number.
 async fn query_until_there(prometheus: &Prometheus, query: &str) -> Samples {
     wait_for(query, async || {
         let samples = prometheus.query(query, None).await;

@@ -1,4 +1,4 @@
-//! Exemplars lead to the trace that is current where a run starts, as the guide has it for each tracer.
+//! Exemplars contain the trace that is current when a run starts, with the code of the guide for each tracer.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::documented;
 use crate::programs::Prometheus;
 use crate::served;
 
-/// The labels of the example that a bucket has of the only run.
+/// Returns the labels of the exemplar of the only run.
 fn labels_of_exemplar(collector: &Collector) -> BTreeMap<String, String> {
     let text = collector.expose_openmetrics();
     let line = text.lines().find(|line| {
@@ -36,13 +36,13 @@ fn of_span(span: &SpanContext) -> BTreeMap<String, String> {
     BTreeMap::from([trace, ("span_id".to_owned(), span.span_id().to_string())])
 }
 
-/// Runs once, started by `start`.
+/// Runs once, and starts the run with `start`.
 fn run(collector: &Collector, start: impl FnOnce(&mut dyn FnMut())) {
     let l0 = L0::builder().interceptor(collector.interceptor()).build();
     let script = Script::new().attempt(|a| a.tokens(["Hello"]));
     let mut run = None;
     start(&mut || run = Some(l0.stream(script.source()).start()));
-    // Nothing is waited for.
+    // The source is ready at once.
     let text = run.expect("it started").text().now_or_never();
     assert_eq!(text.expect("it is ready").unwrap(), "Hello");
 }
@@ -72,7 +72,7 @@ fn with_opentelemetry_it_is_the_current_span_if_it_is_sampled() {
         );
         assert_eq!(labels.contains_key("session_id"), !sampled, "{labels:?}");
     }
-    // No span at all.
+    // No current span.
     let collector = documented::opentelemetry::make().unwrap();
     run(&collector, |start| start());
     assert!(labels_of_exemplar(&collector).contains_key("session_id"));

@@ -1,4 +1,4 @@
-//! The `metrics` facade, exported for Prometheus: what `l0-prometheus` has, the same runs have there.
+//! The `metrics` facade, exported for Prometheus, has the same values as `l0-prometheus` for the same runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +11,8 @@ use axum::routing::get as on_get;
 use l0_core::testing::Script;
 use l0_core::testing::exits::{self, Exit};
 use l0_core::{
-    Currency, Failure, L0, L0Builder, Money, Monitoring, Price, Priced, Retry, Source, Timeouts,
-    TokenPrices, Usage, source,
+    Currency, Failure, L0, L0Builder, Money, Monitoring, Price, Priced, Retry, Source, Stalls,
+    Timeouts, TokenPrices, Usage, source,
 };
 use l0_examples::chat_app::ChatApp;
 use l0_guardrails::Guardrails;
@@ -29,10 +29,10 @@ use crate::programs::{Prometheus, with_one_spelling};
 use crate::sent::Sent;
 use crate::{OURS, served};
 
-/// Runs are told to both.
+/// Reports runs to both.
 struct Both {
     collector: Collector,
-    metrics: MetricsInterceptor,
+    metrics: Arc<MetricsInterceptor>,
     recorder: PrometheusRecorder,
 }
 
@@ -45,7 +45,12 @@ fn recorder(metrics: &MetricsInterceptor) -> PrometheusRecorder {
     exporter.build_recorder()
 }
 
-/// Without the empty lines that the exporter writes.
+/// Sets the same stall threshold as for the collector.
+fn counting_stalls(metrics: MetricsInterceptor) -> MetricsInterceptor {
+    metrics.stalls(Stalls::new())
+}
+
+/// Reads the output of the exporter, without its empty lines.
 fn read_facade(text: &str) -> Samples {
     let lines = text.lines().filter(|line| !line.is_empty());
     with_one_spelling(read(&lines.collect::<Vec<_>>().join("\n")))
@@ -53,11 +58,13 @@ fn read_facade(text: &str) -> Samples {
 
 impl Both {
     fn new() -> Self {
-        let metrics = MetricsInterceptor::new().label_keys(["model"]).unwrap();
+        let metrics = counting_stalls(MetricsInterceptor::new());
+        let metrics = metrics.label_keys(["model"]).unwrap();
+        let collector = crate::common::counting_stalls(Collector::builder());
         Self {
-            collector: Collector::builder().build().unwrap(),
+            collector: collector.build().unwrap(),
             recorder: recorder(&metrics),
-            metrics,
+            metrics: Arc::new(metrics),
         }
     }
 
@@ -68,13 +75,14 @@ impl Both {
             .pricing(prices)
             .estimate_usage(Characters::per_token(4.0).estimator())
             .interceptor(self.collector.label_keys(["model"]).unwrap())
-            .interceptor(self.metrics.clone())
+            .interceptor(Arc::clone(&self.metrics))
     }
 
     fn compare(&self, what: &str, has_paused_clock: bool) {
+        with_local_recorder(&self.recorder, || self.metrics.refresh());
         let mut facade = read_facade(&self.recorder.handle().render());
         let theirs = with_one_spelling(read(&self.collector.expose()));
-        // No gauge of the facade can be taken back.
+        // A gauge of the facade cannot be removed.
         facade.0.retain(|labels, value| {
             let is_age = labels["__name__"] == "l0_stream_oldest_seconds";
             assert!(!is_age || *value == 0.0, "{what}: {value}");
@@ -92,7 +100,7 @@ impl Both {
             let expected = theirs.0[labels];
             let name = &*labels["__name__"];
             let is_same = if name == "l0_inter_token_seconds_bucket" {
-                // Of the collector, a gap a little below a bound may be above it.
+                // The collector can count a gap slightly below a bound as above it.
                 (expected..=above(&theirs, labels)).contains(value)
             } else if name == "l0_streams_active_seconds_total" && !has_paused_clock {
                 (value - expected).abs() < 1.0
@@ -104,7 +112,7 @@ impl Both {
     }
 }
 
-/// The count of the next bucket.
+/// Returns the count of the next bucket.
 fn above(samples: &Samples, labels: &Labels) -> f64 {
     let bound = |labels: &Labels| labels["le"].parse::<f64>().unwrap();
     let without_bound = |labels: &Labels| {
@@ -121,7 +129,7 @@ fn above(samples: &Samples, labels: &Labels) -> f64 {
     next.map_or(samples.0[labels], |(_, count)| *count)
 }
 
-/// As many attempts as these tests make, none of which ends well.
+/// A script with enough failing attempts for these tests.
 fn failing() -> Script {
     (0..3).fold(Script::new(), |script, _| {
         script.attempt(|a| {
@@ -139,7 +147,7 @@ fn prices(_: &Priced<'_>) -> Option<Arc<Price>> {
     Some(Arc::new(Price::new(Currency::USD, tokens)))
 }
 
-/// What a rule finds fault with.
+/// A text that violates a rule.
 const BAD: &str = "As an AI language model, I cannot say. ";
 
 fn paused() -> tokio::runtime::Runtime {
@@ -211,7 +219,7 @@ fn retries_fallbacks_and_violations_give_the_same_series_and_values_as_the_colle
     assert!(samples.sum("l0_guardrail_violations_by_rule_total", &[]) > 0.0);
 }
 
-/// Name, and the rest of a row, of a crate's table of metrics.
+/// Reads the table of metrics of a crate: the name, and the rest of each row.
 fn table(of: &str) -> BTreeMap<String, (String, String)> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../crates")
@@ -235,7 +243,7 @@ fn the_metrics_have_the_names_types_and_labels_of_the_collector() {
     assert!(!expected.is_empty());
     for (name, (kind, _)) in &mut ours {
         // A counter of the facade takes whole numbers.
-        if kind == "gauge that only rises" {
+        if kind == "monotonic gauge" {
             let is_no_count = ["_seconds_total`", "cost_total`"];
             assert!(is_no_count.iter().any(|end| name.ends_with(end)), "{name}");
             "counter".clone_into(kind);
@@ -244,7 +252,7 @@ fn the_metrics_have_the_names_types_and_labels_of_the_collector() {
     assert_eq!(ours, expected);
 }
 
-/// The names of ours in a text, those of recorded rules apart.
+/// Returns the L0 metric names in a text, without those of recording rules.
 fn names(text: &str) -> BTreeSet<String> {
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = text.split(|c: char| !is_of_name(c));
@@ -268,7 +276,10 @@ fn every_metric_of_the_dashboard_the_rules_and_the_alerts_is_exported() {
         let failed = failing.start().text().await;
         failed.unwrap_err();
     };
-    with_local_recorder(&both.recorder, || paused().block_on(runs));
+    with_local_recorder(&both.recorder, || {
+        paused().block_on(runs);
+        both.metrics.refresh();
+    });
     let samples = read_facade(&both.recorder.handle().render());
     let exported = samples.0.keys().map(|labels| labels["__name__"].clone());
     let exported: BTreeSet<_> = exported.collect();
@@ -281,7 +292,7 @@ fn every_metric_of_the_dashboard_the_rules_and_the_alerts_is_exported() {
             .map(|file| fs::read_to_string(file).unwrap()),
     );
     assert!(texts.len() > 2);
-    // Expressions only: comments and descriptions write about more.
+    // Only expressions: comments and descriptions mention other names.
     let mut used = BTreeSet::new();
     for text in &texts {
         let lines = text
@@ -294,10 +305,10 @@ fn every_metric_of_the_dashboard_the_rules_and_the_alerts_is_exported() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// The chat application, whose runs are told to both.
+/// Starts the chat application, and reports its runs to both.
 async fn service(
     collector: &Collector,
-    metrics: &MetricsInterceptor,
+    metrics: &Arc<MetricsInterceptor>,
     timeouts: Option<Timeouts>,
 ) -> Service {
     let made = Mutex::new(None);
@@ -313,7 +324,7 @@ async fn service(
     let layer = |_: Router| {
         let app = made.lock().unwrap().take().unwrap();
         let l0 = app.l0().unwrap().to_builder();
-        app.router_of(l0.interceptor(metrics.clone()).build())
+        app.router_of(l0.interceptor(Arc::clone(metrics)).build())
     };
     Service::with(change, layer).await
 }
@@ -323,17 +334,18 @@ async fn prometheus_sees_through_the_facade_exactly_what_was_sent() {
     let Some(binary) = switched_on("L0_PROMETHEUS") else {
         return;
     };
-    let metrics = MetricsInterceptor::new();
-    let metrics = metrics.label_keys(["model", "endpoint"]).unwrap();
+    let metrics = counting_stalls(MetricsInterceptor::new());
+    let metrics = Arc::new(metrics.label_keys(["model", "endpoint"]).unwrap());
     let recorder = recorder(&metrics);
     let handle = recorder.handle();
     set_global_recorder(recorder).unwrap();
-    let collector = Collector::builder().build().unwrap();
+    let collector = crate::common::counting_stalls(Collector::builder());
+    let collector = collector.build().unwrap();
     let patient = service(&collector, &metrics, None).await;
     let impatient = Timeouts::new().total(Duration::from_millis(200));
     let impatient = service(&collector, &metrics, Some(impatient)).await;
     let exported = {
-        let (metrics, handle) = (metrics.clone(), handle.clone());
+        let (metrics, handle) = (Arc::clone(&metrics), handle.clone());
         on_get(async move || {
             metrics.refresh();
             handle.render()
@@ -342,7 +354,7 @@ async fn prometheus_sees_through_the_facade_exactly_what_was_sent() {
     let (address, _serving) = served(Router::new().route("/metrics", exported)).await;
     let prometheus = Prometheus::start(&binary, &[address], &[]).await;
 
-    // The runs have ended for the collector; for the facade they have a moment later.
+    // The facade records the end of a run slightly after the collector.
     let at_rest = async || {
         let requests = |samples: &Samples| samples.sum("l0_requests_total", &[]);
         let all = requests(&read(&collector.expose()));

@@ -1,5 +1,5 @@
-//! Runs that fall back to another model, scraped by a real Prometheus: the model that fails has the errors
-//! and what it gave, and the one that answers has the answers.
+//! Runs with a fallback to another model, scraped by a real Prometheus: the errors and tokens of the failing
+//! model count for it, and the answers for the other.
 
 use std::net::Ipv4Addr;
 
@@ -15,18 +15,18 @@ use crate::documents::check_queries;
 use crate::guide::{Window, assert_close};
 use crate::programs::{Prometheus, with_one_spelling};
 
-/// How many tokens an answer has that is cut off.
+/// The number of tokens of a truncated answer.
 const MIDDLE: usize = 12;
 
-/// The models, which are those of two servers.
+/// The models, one on each server.
 const MODELS: [&str; 2] = ["a", "b"];
 
-/// What the failing server does with the next requests, and how many runs it takes.
+/// The faults of the next requests to the failing server, and the number of runs they take.
 const ROUND: [&[Fault]; 3] = [
-    // Both attempts fail: in mid-stream, and at once.
+    // Both attempts fail: one in mid-stream, and one at once.
     &[Fault::Break, Fault::Unavailable],
     &[Fault::Unavailable, Fault::Break],
-    // It answers.
+    // The server answers.
     &[],
 ];
 
@@ -58,7 +58,7 @@ async fn round(l0: &L0, failing: &Upstream, answering: &Upstream) {
     }
 }
 
-/// What a query gives for each model, `a` first; 0 if it gives nothing.
+/// Returns the result of a query for each model, `a` first, or 0 if there is none.
 async fn by_model(prometheus: &Prometheus, query: &str) -> [f64; 2] {
     let samples = prometheus.query(query, None).await;
     MODELS.map(|model| {
@@ -96,10 +96,10 @@ async fn the_failing_model_has_the_errors_and_the_answering_one_the_answers() {
     let after = exposed();
     prometheus.wait_for(ours, &after).await;
 
-    // Two rounds, of three runs each, of which two fall back.
+    // Two rounds of three runs each, two of which fall back.
     let (answer, middle) = (ANSWER as f64, MIDDLE as f64);
     for (query, a, b) in [
-        // Whose fault it is.
+        // The failing model.
         ("sum by (model) (l0_network_errors_total)", 8.0, 0.0),
         (
             "sum by (model) (l0_network_errors_by_type_total{error_type=\"server_error\"})",
@@ -112,7 +112,7 @@ async fn the_failing_model_has_the_errors_and_the_answering_one_the_answers() {
             0.0,
         ),
         ("sum by (model) (l0_retries_total)", 4.0, 0.0),
-        // Who gave the tokens, and who gave answers.
+        // The model of the tokens, and the model of the answers.
         (
             "sum by (model) (l0_tokens_total)",
             4.0 * middle + 2.0 * answer,
@@ -140,7 +140,7 @@ async fn the_failing_model_has_the_errors_and_the_answering_one_the_answers() {
             6.0,
             4.0,
         ),
-        // Who was asked.
+        // The models of the attempts.
         ("sum by (model) (l0_streams_started_total)", 6.0, 0.0),
         (
             "sum by (model) (l0_streams_finished_total{outcome=\"completed\"})",
@@ -154,15 +154,15 @@ async fn the_failing_model_has_the_errors_and_the_answering_one_the_answers() {
         ),
         ("sum by (model) (l0_failures_total)", 0.0, 0.0),
     ] {
-        let told = by_model(&prometheus, query).await;
-        assert_eq!(told, [a, b], "{query}");
+        let values = by_model(&prometheus, query).await;
+        assert_eq!(values, [a, b], "{query}");
     }
     let failed = "sum by (model) (l0_attempts_total{result=~\"failed|timed_out|truncated|limited\"}) \
         / sum by (model) (l0_attempts_total)";
-    let told = by_model(&prometheus, failed).await;
-    assert_close(told[0], 0.8, failed);
-    assert_eq!(told[1], 0.0, "{failed}");
-    // The time of the run and that of the attempt, of the model that answers.
+    let values = by_model(&prometheus, failed).await;
+    assert_close(values[0], 0.8, failed);
+    assert_eq!(values[1], 0.0, "{failed}");
+    // The times of the run and of the attempt, for the model that answers.
     let mean = |histogram: &str| {
         format!("sum by (model) ({histogram}_sum) / sum by (model) ({histogram}_count)")
     };
@@ -172,7 +172,7 @@ async fn the_failing_model_has_the_errors_and_the_answering_one_the_answers() {
     assert!(0.0 < of_attempts, "{of_attempts}");
     assert!(0.0 < of_runs, "{of_runs}");
 
-    // What the documents ask of fallbacks.
+    // The queries of the documents about fallbacks.
     let end = prometheus.scraped().await;
     let window = Window {
         before,

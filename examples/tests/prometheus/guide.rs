@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use l0_examples::chat_app::MODELS;
+use l0_examples::MODELS;
 
 use crate::common::Samples;
 use crate::programs::{Prometheus, with_one_spelling};
 
-/// The quantile of a histogram, by its cumulative buckets, as Prometheus has it.
+/// Returns the quantile of a histogram from its cumulative buckets, as Prometheus computes it.
 pub(crate) fn quantile(q: f64, buckets: &[(f64, f64)]) -> f64 {
     let rank = q * buckets.last().unwrap().1;
     let at = buckets
@@ -22,13 +22,13 @@ pub(crate) fn quantile(q: f64, buckets: &[(f64, f64)]) -> f64 {
     start + (end - start) * (rank - before) / (count - before)
 }
 
-/// The cumulative buckets of a histogram, over all label sets.
+/// Returns the cumulative buckets of a histogram over all label sets.
 pub(crate) fn buckets(samples: &Samples, name: &str) -> Vec<(f64, f64)> {
     let mut buckets = BTreeMap::new();
     for (labels, count) in &samples.0 {
         if labels["__name__"] == name {
             let bound: f64 = labels["le"].parse().unwrap();
-            // Bounds are not negative, so their bits have their order.
+            // Bounds are not negative, so their bit patterns have the same order.
             *buckets.entry(bound.to_bits()).or_default() += count;
         }
     }
@@ -43,7 +43,7 @@ pub(crate) fn assert_close(value: f64, expected: f64, what: &str) {
     assert!(close, "{what}: {value} instead of {expected}");
 }
 
-/// Two states of the metrics, and when Prometheus had scraped them.
+/// Two states of the metrics, and the times at which Prometheus had scraped them.
 pub(crate) struct Window {
     pub(crate) before: Samples,
     pub(crate) after: Samples,
@@ -52,7 +52,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// By how much a counter grew.
+    /// Returns the increase of a counter.
     fn increase(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.after.sum(name, labels) - self.before.sum(name, labels)
     }
@@ -61,26 +61,26 @@ impl Window {
         self.end - self.start
     }
 
-    /// What a query gives over exactly the window, if its ranges are the whole window.
+    /// Returns the result of a query over the window. Its ranges must be the whole window.
     pub(crate) async fn query(&self, prometheus: &Prometheus, query: &str) -> Samples {
         let samples = prometheus.query(query, Some(self.end)).await;
         with_one_spelling(samples)
     }
 
-    /// The window as a range of a query.
+    /// Returns the window as the range of a query.
     pub(crate) fn range(&self) -> String {
         format!("{}ms", (self.seconds() * 1e3).floor())
     }
 
-    /// Checks an increase. Prometheus extrapolates it to the ends of its range, to which there is
-    /// less than the time between a few scrapes.
+    /// Checks an increase. Prometheus extrapolates it to the ends of its range, which are at most a few scrape
+    /// intervals away.
     pub(crate) fn check_increase(&self, seen: f64, increase: f64, what: &str) {
         let plausible = increase * 0.999 <= seen && seen <= increase * 1.5;
         assert!(plausible, "{what}: {seen} instead of {increase}");
     }
 }
 
-/// The queries of the guide, over the window, in which it is known what happened.
+/// Checks the queries of the guide over the window, for which the events are known.
 pub(crate) async fn check_guide(prometheus: &Prometheus, window: &Window) {
     let query = async |query: &str| {
         let literal = prometheus.query(query, None).await;
@@ -139,7 +139,7 @@ pub(crate) async fn check_guide(prometheus: &Prometheus, window: &Window) {
         assert_close(*rate, ratio(errors, requests, &model), "error rate");
     }
 
-    // P99 time to first token: per label set, as the guide has it, and over all of them.
+    // P99 time to first token: for each label set, as in the guide, and over all.
     let name = "l0_time_to_first_token_seconds_bucket";
     let all = buckets(&window.after, name);
     let instant = format!("histogram_quantile(0.99, sum by (le) ({name}))");

@@ -1,12 +1,12 @@
 //! The example server, scraped by a real Prometheus.
 //!
-//! | variable | what it switches on |
+//! | variable | enables |
 //! |---|---|
-//! | `L0_PROMETHEUS` | the tests: the program `prometheus`; `promtool` is beside it, or on the path |
+//! | `L0_PROMETHEUS` | the tests: the program `prometheus`, with `promtool` next to it or on the path |
 //! | `L0_PUSHGATEWAY` | the test of a short-lived job: the program `prometheus-pushgateway` |
-//! | `L0_PEERS`, `L0_PEERS_PYTHON` | one more check of what is scraped: the folder of `strict_exposition.py`, and a Python with `prometheus_client` |
+//! | `L0_PEERS`, `L0_PEERS_PYTHON` | another check of the exposition: the folder of `strict_exposition.py`, and a Python with `prometheus_client` |
 //!
-//! The queries are those of the guide, and what `docs/grafana` and `docs/prometheus` have.
+//! The queries are those of the guide, of `docs/grafana` and of `docs/prometheus`.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,22 +35,25 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
-use common::{Labels, Samples, Service, check_strictly, get, read, switched_on, wait_for};
+use common::{
+    Labels, Samples, Service, check_strictly, counting_stalls, get, read, switched_on, wait_for,
+};
 use documents::{check_dashboards, check_rules};
 use guide::{Window, assert_close, buckets, check_guide, quantile};
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
-use l0_examples::chat_app::{ChatApp, MODELS};
+use l0_examples::MODELS;
+use l0_examples::chat_app::ChatApp;
 use l0_prometheus::{CONTENT_TYPE, Collector};
 use programs::{Program, Prometheus, argument, promtool, with_one_spelling};
 use sent::{DROPPED, KINDS, Sent};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// All series of ours.
+/// All L0 series.
 const OURS: &str = "{__name__=~\"l0_.+\"}";
 
-/// Serves a router on a free loopback port, until what is returned is dropped.
+/// Serves a router on a free loopback port until the returned guard is dropped.
 async fn served(router: Router) -> (SocketAddr, AbortOnDrop) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -68,7 +71,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Lets the programs of others read what is exposed.
+/// Checks the exposition with external programs.
 async fn check_exposition(prometheus: &OsStr, service: &Service) {
     let url = format!("http://{}/metrics", service.address);
     let text = get(&url).await;
@@ -78,7 +81,7 @@ async fn check_exposition(prometheus: &OsStr, service: &Service) {
     let http = reqwest::Client::new();
     for accept in [
         "text/plain;version=0.0.4",
-        // As Prometheus asks.
+        // The same header as Prometheus sends.
         "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;\
          q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
     ] {
@@ -96,7 +99,7 @@ async fn check_exposition(prometheus: &OsStr, service: &Service) {
     }
 }
 
-/// Every run that a bucket names can be found.
+/// Checks that each run named by a bucket exists.
 async fn check_exemplars(prometheus: &Prometheus, service: &Service) {
     let exposed = service.collector.expose_openmetrics();
     let exposed: BTreeSet<_> = exposed
@@ -125,11 +128,11 @@ async fn check_exemplars(prometheus: &Prometheus, service: &Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_sees_exactly_what_was_sent() {
+async fn prometheus_has_the_numbers_of_the_sent_chats() {
     let Some(binary) = switched_on("L0_PROMETHEUS") else {
         return;
     };
-    // The formats that Prometheus was given.
+    // The formats of the scrapes.
     let formats = Arc::new(Mutex::new(BTreeSet::new()));
     let note = |router: Router| {
         let formats = Arc::clone(&formats);
@@ -147,14 +150,15 @@ async fn prometheus_sees_exactly_what_was_sent() {
             }
         }))
     };
-    // For their sake it is asked for OpenMetrics.
-    let collector = Collector::builder().exemplars(true).build().unwrap();
+    // Exemplars need OpenMetrics.
+    let collector = counting_stalls(Collector::builder().exemplars(true));
+    let collector = collector.build().unwrap();
     let service = Service::with(|app| ChatApp { collector, ..app }, note).await;
     let impatient = service.impatient().await;
     let targets = [service.address];
     let more = ["--enable-feature=exemplar-storage"];
     let text = Prometheus::start(&binary, &targets, &more).await;
-    // It asks for protobuf, for the sake of native histograms.
+    // With native histograms enabled, Prometheus requests protobuf.
     let more = ["--enable-feature=native-histograms"];
     let protobuf = Prometheus::start(&binary, &targets, &more).await;
     let both = [&text, &protobuf];
@@ -187,7 +191,7 @@ async fn prometheus_sees_exactly_what_was_sent() {
             end: prometheus.scraped().await,
         };
         check_guide(prometheus, &window).await;
-        // Nothing is live any more, and so nothing has an age.
+        // No run is live, so none has an age.
         check_dashboards(prometheus, &window, &["l0_stream_oldest_seconds"]).await;
         check_rules(&binary, prometheus, &window).await;
     }
@@ -218,7 +222,7 @@ async fn the_sums_over_three_instances_are_exact() {
 
     let mut sent = Sent::default();
     for (index, service) in services.iter().enumerate() {
-        // Not the same for all.
+        // A different number for each instance.
         sent.one(service, &KINDS[index], MODELS[0]).await;
         sent.one(service, &DROPPED, MODELS[1]).await;
         sent.plain(service, index + 1).await;
@@ -229,7 +233,7 @@ async fn the_sums_over_three_instances_are_exact() {
     }
     sent.check(&exposed);
 
-    // Gauges of the last run do not add up.
+    // Gauges of the last run cannot be summed.
     exposed
         .0
         .retain(|labels, _| labels["__name__"] != "l0_tokens_per_second");
@@ -237,7 +241,7 @@ async fn the_sums_over_three_instances_are_exact() {
                   wasted, le";
     let ours = "{__name__=~\"l0_.+\", __name__!=\"l0_tokens_per_second\"}";
     let sums = format!("sum by ({labels}) ({ours})");
-    // The last digits of a sum of seconds depend on the order of what is added.
+    // The last digits of a sum of seconds depend on the order of addition.
     let rounded = |samples: Samples| {
         let samples = samples.0.into_iter();
         let samples = samples.map(|(labels, value)| (labels, (value * 1e9).round() / 1e9));
@@ -260,7 +264,7 @@ async fn the_sums_over_three_instances_are_exact() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_lived_job_pushes_what_it_counted() {
+async fn a_short_lived_job_pushes_its_counts() {
     let Some(binary) = switched_on("L0_PUSHGATEWAY") else {
         return;
     };
@@ -269,7 +273,7 @@ async fn a_short_lived_job_pushes_what_it_counted() {
     })
     .await;
 
-    // The job: some runs, and a push at its end.
+    // The job: some runs, and a push at the end.
     let collector = Collector::builder().build().unwrap();
     let l0 = L0::builder()
         .interceptor(collector.label_keys([keys::MODEL]).unwrap())

@@ -1,4 +1,4 @@
-//! The metrics of `prometheus-client` and ours on one endpoint, as the guide has it.
+//! The metrics of `prometheus-client` and of L0 on one endpoint, with the code of the guide.
 
 use l0_core::testing::Script;
 use l0_core::{L0, keys};
@@ -12,7 +12,7 @@ use crate::common::{check_strictly, switched_on, wait_for};
 use crate::programs::Prometheus;
 use crate::{documented, served};
 
-/// Metrics of an application.
+/// The metrics of an application.
 fn registry() -> Registry {
     let mut registry = Registry::with_prefix("app");
     let logins = Family::<Vec<(String, String)>, Counter>::default();
@@ -26,7 +26,7 @@ fn registry() -> Registry {
     registry
 }
 
-/// Runs of two models, with examples.
+/// Records runs of two models, with exemplars.
 async fn collector(runs: usize) -> Collector {
     let collector = Collector::builder().exemplars(true).build().unwrap();
     let interceptor = collector.label_keys([keys::MODEL]).unwrap();
@@ -40,7 +40,7 @@ async fn collector(runs: usize) -> Collector {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_prometheus_client_has_and_what_we_have_is_one_valid_scrape() {
+async fn metrics_of_prometheus_client_and_l0_are_one_valid_scrape() {
     for (registry, runs) in [(registry(), 4), (registry(), 0), (Registry::default(), 4)] {
         let collector = collector(runs).await;
         let router = documented::prometheus_client::make(registry, collector.clone());

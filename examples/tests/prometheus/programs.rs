@@ -1,4 +1,4 @@
-//! The programs of others: Prometheus, its Pushgateway, `promtool`.
+//! External programs: Prometheus, its Pushgateway, `promtool`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::common::{DEADLINE, Labels, Samples, free_address, pause, pipe, wait_for};
 use crate::documents::{is_interval, rule_files};
 
-/// A program that serves on the loopback, in a folder of its own, until this is dropped.
+/// A program that serves on the loopback from its own folder until it is dropped.
 pub(crate) struct Program {
     process: Child,
     folder: PathBuf,
@@ -24,7 +24,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts it, and waits until it is ready. `arguments` may write files into the folder.
+    /// Starts the program and waits until it is ready. `arguments` can write files to the folder.
     pub(crate) async fn start(
         program: &OsStr,
         arguments: impl FnOnce(&Path, SocketAddr) -> Vec<OsString>,
@@ -43,7 +43,7 @@ impl Program {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("it starts");
+            .expect("the program starts");
         let mut program = Self {
             process,
             folder,
@@ -79,7 +79,7 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// One that scrapes these addresses, twice a second.
+    /// Starts a Prometheus that scrapes these addresses twice a second.
     pub(crate) async fn start(program: &OsStr, targets: &[SocketAddr], more: &[&str]) -> Self {
         let targets: Vec<_> = targets.iter().map(SocketAddr::to_string).collect();
         let rules = rule_files();
@@ -93,7 +93,7 @@ impl Prometheus {
                 "rule_files": copies(&rules, folder),
                 "scrape_configs": [{
                     "job_name": "chat",
-                    // What comes from a Pushgateway has its own.
+                    // Pushed metrics have their own labels.
                     "honor_labels": true,
                     "static_configs": [{ "targets": targets }],
                 }],
@@ -129,7 +129,7 @@ impl Prometheus {
         }
     }
 
-    /// What a query gives now, or at a time.
+    /// Returns the result of a query now or at a time.
     pub(crate) async fn query(&self, query: &str, time: Option<f64>) -> Samples {
         let time = time.map(|time| time.to_string());
         let mut parameters = vec![("query", query)];
@@ -146,20 +146,20 @@ impl Prometheus {
         Samples(results.collect())
     }
 
-    /// The one value that a query gives.
+    /// Returns the only value of a query.
     pub(crate) async fn value(&self, query: &str, time: Option<f64>) -> f64 {
         let samples = self.query(query, time).await;
         assert_eq!(samples.0.len(), 1, "{query}: {samples:?}");
         *samples.0.values().next().unwrap()
     }
 
-    /// All samples of ours, as they were exposed.
+    /// Returns all L0 samples, as exposed.
     pub(crate) async fn samples(&self) -> Samples {
         let samples = self.query("{__name__=~\"l0_.+\"}", None).await;
         samples.without(&["instance", "job"])
     }
 
-    /// Waits until a query gives these samples, and none besides.
+    /// Waits until a query returns exactly these samples.
     pub(crate) async fn wait_for(&self, query: &str, expected: &Samples) {
         let start = Instant::now();
         loop {
@@ -179,11 +179,11 @@ impl Prometheus {
         }
     }
 
-    /// Waits until it has scraped what there is after now, and says when now is, by its own clock.
+    /// Waits for a scrape that starts after now. Returns the time by the clock of Prometheus.
     pub(crate) async fn scraped(&self) -> f64 {
         let now = self.value("time()", None).await;
         wait_for("it scrapes", async || {
-            // Of a scrape that fails there is none.
+            // A failed scrape has no sample.
             let last = self.query("min(timestamp(l0_streams_active))", None).await;
             last.0.values().any(|last| *last > now).then_some(())
         })
@@ -192,8 +192,8 @@ impl Prometheus {
     }
 }
 
-/// Copies files of rules, for them to be evaluated at the interval of these tests: at their own, the
-/// tests would have to wait for them.
+/// Copies files of rules without their intervals, so they are evaluated at the short interval of these
+/// tests.
 fn copies(rules: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
     let copies = rules.iter().map(|rules| {
         let text = fs::read_to_string(rules).unwrap();
@@ -218,7 +218,7 @@ fn lines(samples: &Samples) -> BTreeSet<String> {
         .collect()
 }
 
-/// Prometheus writes the bounds of buckets that came as protobuf in another way.
+/// Unifies the spelling of bucket bounds, which Prometheus writes differently after a protobuf scrape.
 pub(crate) fn with_one_spelling(samples: Samples) -> Samples {
     let samples = samples.0.into_iter().map(|(mut labels, value)| {
         if let Some(bound) = labels.get_mut("le") {
@@ -229,7 +229,7 @@ pub(crate) fn with_one_spelling(samples: Samples) -> Samples {
     Samples(samples.collect())
 }
 
-/// Runs `promtool`, which is beside `prometheus` or on the path, and gives what it says.
+/// Runs `promtool`, next to `prometheus` or on the path. Returns its output.
 pub(crate) fn promtool(prometheus: &OsStr, arguments: &[&OsStr], input: &str) -> String {
     let beside = Path::new(prometheus).with_file_name("promtool");
     let promtool = if beside.is_file() {

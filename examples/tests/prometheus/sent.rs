@@ -1,19 +1,19 @@
-//! What is sent, and what is to be counted of it.
+//! The sent chats, and their expected counts.
 
 use futures_util::future::join_all;
-use l0_examples::chat_app::MODELS;
+use l0_examples::MODELS;
 use l0_examples::chat_client::ChatEvent;
 use l0_examples::server::Fault;
 
 use crate::common::{ANSWER, Samples, Service, count};
 
-/// The tokens before a fault in mid-stream that loses nothing.
+/// The number of tokens before a fault in mid-stream that loses none.
 const MIDDLE: usize = 12;
 
-/// How many words the server bills for an answer that breaks rules.
+/// The number of tokens that the server bills for an answer that violates rules.
 const BAD_ANSWER: usize = 13;
 
-/// A kind of chat: what goes wrong with its requests to the model, and what is to be counted.
+/// A kind of chat: the faults of its requests to the model, and its expected counts.
 pub(crate) struct Kind {
     faults: &'static [Fault],
     outcome: &'static str,
@@ -24,7 +24,7 @@ pub(crate) struct Kind {
     violations: &'static [(&'static str, &'static str)],
 }
 
-/// Nothing goes wrong.
+/// A chat without faults.
 const PLAIN: Kind = Kind {
     faults: &[],
     outcome: "completed",
@@ -34,14 +34,14 @@ const PLAIN: Kind = Kind {
     violations: &[],
 };
 
-/// Its client goes away.
+/// A chat whose client disconnects.
 pub(crate) const DROPPED: Kind = Kind {
     faults: &[Fault::Stall],
     outcome: "dropped",
     ..PLAIN
 };
 
-/// Every kind with which something goes wrong.
+/// All kinds of chats with faults.
 pub(crate) const KINDS: [Kind; 10] = [
     Kind {
         faults: &[Fault::Break],
@@ -106,7 +106,7 @@ pub(crate) const KINDS: [Kind; 10] = [
     DROPPED,
 ];
 
-/// Chats that were sent, with what their clients saw.
+/// The sent chats, with the events of their clients.
 #[derive(Default)]
 pub(crate) struct Sent(Vec<(&'static str, &'static Kind, Vec<ChatEvent>)>);
 
@@ -141,7 +141,7 @@ impl Sent {
         self.0.push((model, kind, events));
     }
 
-    /// Sends chats with which nothing goes wrong, all at the same time.
+    /// Sends chats without faults, all concurrently.
     pub(crate) async fn plain(&mut self, service: &Service, of_each_model: usize) {
         let models = MODELS.repeat(of_each_model);
         let chats = models.iter().map(|model| service.chat(model));
@@ -155,7 +155,7 @@ impl Sent {
         all.sum::<usize>() as f64
     }
 
-    /// Holds the metrics against what was sent.
+    /// Compares the metrics with the sent chats.
     pub(crate) fn check(&self, metrics: &Samples) {
         let is = |name: &str, labels: &[(&str, &str)], expected: f64| {
             assert_eq!(metrics.sum(name, labels), expected, "{name} {labels:?}");
@@ -192,7 +192,7 @@ impl Sent {
         });
         is("l0_wasted_tokens_total", &[], wasted);
         let complete = self.total(|kind, _| (kind.outcome == "completed").into());
-        // The bad answers, which were thrown away, were billed as well.
+        // The discarded answers were billed too.
         let bad = self.total(|kind, _| (kind.faults == [Fault::Bad]).into());
         let wasted = bad * BAD_ANSWER as f64;
         is(

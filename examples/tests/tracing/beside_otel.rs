@@ -5,10 +5,10 @@ use std::future::{Ready, ready};
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use l0_core::source::ByToken;
 use l0_core::testing::{Script, ScriptedError, ScriptedStream, ScriptedToken, exits};
 use l0_core::{
-    Attempt, Backoff, ByToken, Description, L0, L0Builder, Monitoring, Retry, Source, TokenKind,
-    Usage, keys,
+    Attempt, Backoff, Description, L0, L0Builder, Monitoring, Retry, Source, TokenKind, Usage, keys,
 };
 use l0_otel::OtelInterceptor;
 use l0_tracing::TracingInterceptor;
@@ -24,10 +24,10 @@ use tracing_subscriber::layer::SubscriberExt;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// What is only sent this way: of spans, and of events.
+/// Attributes that only this path sends, on spans and on events.
 const OF_ITS_SPANS: [&str; 5] = ["busy_ns", "idle_ns", "target", "thread.id", "thread.name"];
 const OF_ITS_EVENTS: [&str; 3] = ["l0.session_id", "level", "target"];
-/// Lists, which `tracing` has not: they come as one text, the list as JSON.
+/// Lists, which `tracing` does not support. They are sent as JSON text.
 const LISTS: [&str; 4] = [
     "gen_ai.response.finish_reasons",
     "gen_ai.request.encoding_formats",
@@ -35,7 +35,7 @@ const LISTS: [&str; 4] = [
     "l0.drift.types",
 ];
 
-/// Both ways, each with spans of its own.
+/// Both paths, each with its own exporter.
 struct Both {
     by_otel: InMemorySpanExporter,
     by_tracing: InMemorySpanExporter,
@@ -78,11 +78,11 @@ impl Both {
             .interceptor(tracing.unwrap())
     }
 
-    /// Checks that both sent the same spans, so many. Gives the lists that they had.
+    /// Checks that both sent the same spans, and their number. Returns the lists in them.
     fn check(&self, what: &str, spans: usize) -> BTreeSet<String> {
-        let by_otel = told(&self.by_otel, |_, _| true);
+        let by_otel = exported(&self.by_otel, |_, _| true);
         let mut lists = BTreeSet::new();
-        let by_tracing = told(&self.by_tracing, |of, attribute| {
+        let by_tracing = exported(&self.by_tracing, |of, attribute| {
             let key = attribute.key.as_str();
             match of {
                 Of::Span => !OF_ITS_SPANS.contains(&key),
@@ -110,16 +110,16 @@ impl Both {
     }
 }
 
-/// A value: its type, and as text.
+/// The type of a value, and its text.
 type Attributes = BTreeMap<String, (&'static str, String)>;
 
-/// What a span says.
+/// The content of a span.
 #[derive(Debug, PartialEq)]
-struct Told {
+struct Exported {
     name: String,
     kind: SpanKind,
     status: Status,
-    /// Its parent's place among the spans.
+    /// The index of its parent among the spans.
     parent: Option<usize>,
     attributes: Attributes,
     events: Vec<(String, Attributes)>,
@@ -132,7 +132,7 @@ enum Of {
 
 fn attributes(of: &Of, all: &[KeyValue], wanted: &impl Fn(&Of, &KeyValue) -> bool) -> Attributes {
     let wanted = all.iter().filter(|one| wanted(of, one));
-    let told = wanted.map(|one| {
+    let exported = wanted.map(|one| {
         let kind = match one.value {
             Value::Bool(_) => "flag",
             Value::I64(_) => "whole",
@@ -149,11 +149,14 @@ fn attributes(of: &Of, all: &[KeyValue], wanted: &impl Fn(&Of, &KeyValue) -> boo
         };
         (one.key.to_string(), (kind, value))
     });
-    told.collect()
+    exported.collect()
 }
 
-/// The spans of a run, that of the run first and the attempts' in their order.
-fn told(exporter: &InMemorySpanExporter, wanted: impl Fn(&Of, &KeyValue) -> bool) -> Vec<Told> {
+/// Returns the spans of a run: its own first, then those of its attempts in order.
+fn exported(
+    exporter: &InMemorySpanExporter,
+    wanted: impl Fn(&Of, &KeyValue) -> bool,
+) -> Vec<Exported> {
     let mut spans = exporter.get_finished_spans().unwrap();
     let number = |span: &SpanData| {
         let mut known = span.attributes.iter();
@@ -166,15 +169,15 @@ fn told(exporter: &InMemorySpanExporter, wanted: impl Fn(&Of, &KeyValue) -> bool
     spans.sort_by_key(number);
     let ids = spans.iter().map(|span| span.span_context.span_id());
     let ids = Vec::<SpanId>::from_iter(ids);
-    let spans = spans.into_iter().map(|span| Told {
+    let spans = spans.into_iter().map(|span| Exported {
         parent: ids.iter().position(|id| *id == span.parent_span_id),
         attributes: attributes(&Of::Span, &span.attributes, &wanted),
         events: span
             .events
             .iter()
             .map(|event| {
-                let told = attributes(&Of::Event, &event.attributes, &wanted);
-                (event.name.to_string(), told)
+                let exported = attributes(&Of::Event, &event.attributes, &wanted);
+                (event.name.to_string(), exported)
             })
             .collect(),
         name: span.name.into_owned(),
@@ -205,7 +208,7 @@ fn every_exit_is_the_same_trace() {
     }
 }
 
-/// A source that says everything of itself.
+/// A source with a complete description.
 struct Described(Script);
 
 impl Source for Described {
@@ -250,7 +253,7 @@ impl Source for Described {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_sources_and_applications_say_is_the_same() {
+async fn descriptions_and_metadata_give_the_same_attributes() {
     let both = Both::new();
     let retry = Retry::new().max_retries(1).backoff(Backoff::fixed(5 * MS));
     let l0 = both.attach(L0::builder().retry(retry)).build();
@@ -282,7 +285,7 @@ async fn what_sources_and_applications_say_is_the_same() {
         "gen_ai.response.finish_reasons",
     ];
     assert_eq!(Vec::from_iter(lists), expected);
-    let spans = told(&both.by_tracing, |_, _| true);
+    let spans = exported(&both.by_tracing, |_, _| true);
     let last = &spans[3];
     assert_eq!(last.name, "generate_content other");
     for (key, kind, value) in [
@@ -296,11 +299,11 @@ async fn what_sources_and_applications_say_is_the_same() {
     ] {
         assert_eq!(last.attributes[key], (kind, value.to_owned()), "{key}");
     }
-    // Only the tracing of processes adds these.
+    // Only process tracing adds these.
     for of_its in OF_ITS_SPANS {
         assert!(last.attributes.contains_key(of_its), "{of_its}");
     }
-    // At its end.
+    // Sent at the end of the span.
     assert_eq!(spans[0].attributes["user"].1, "u-3");
 }
 

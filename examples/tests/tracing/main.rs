@@ -1,5 +1,5 @@
-//! Runs through `tracing`: what `tracing-opentelemetry` sends of them is what `l0-otel` sends, and a service
-//! has one trace, log lines that name the run, and metrics through the facade.
+//! Runs through `tracing`: `tracing-opentelemetry` sends the same spans as `l0-otel`, and a service has one
+//! trace, log lines that name the run, and metrics through the facade.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

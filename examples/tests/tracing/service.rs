@@ -1,4 +1,4 @@
-//! A service that logs JSON, sends its spans to OpenTelemetry, has metrics for Prometheus, and asks a model.
+//! A service that logs JSON, sends spans to OpenTelemetry, exposes Prometheus metrics, and calls a model.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -30,7 +30,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::common::{check_strictly, get, read};
 
-/// Where the log goes.
+/// The captured log.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -45,7 +45,7 @@ impl io::Write for Log {
 }
 
 impl Log {
-    /// Its lines that are of a target.
+    /// Returns the lines with this target.
     fn lines(&self, target: &str) -> Vec<Value> {
         let log = self.0.lock().unwrap();
         let lines = serde_json::Deserializer::from_slice(&log).into_iter();
@@ -56,7 +56,7 @@ impl Log {
     }
 }
 
-/// What a service sets up once.
+/// Creates the subscriber of the service.
 fn subscriber(log: &Log, spans: &SdkTracerProvider) -> impl Subscriber + Send + Sync + 'static {
     let log = log.clone();
     let lines = fmt::layer()
@@ -67,7 +67,7 @@ fn subscriber(log: &Log, spans: &SdkTracerProvider) -> impl Subscriber + Send + 
     tracing_subscriber::registry().with(lines).with(traces)
 }
 
-/// The same of its metrics.
+/// Installs the metrics recorder of the service.
 fn recorder(metrics: &MetricsInterceptor) -> PrometheusHandle {
     let mut exporter = PrometheusBuilder::new();
     for (name, bounds) in metrics.buckets() {
@@ -87,7 +87,7 @@ struct Service {
     client: Client,
 }
 
-/// Makes a span of each request.
+/// Creates a span for each request.
 async fn traced(request: Request, next: Next) -> Response {
     let span = info_span!(
         "request",
@@ -102,13 +102,13 @@ async fn chat(State(Service { l0, client }): State<Service>, prompt: Bytes) -> S
     let prompt = String::from_utf8_lossy(&prompt);
     let request = |model| ChatRequest::new(model).user(&*prompt);
     let (first, second) = (request("gpt-4o-mini"), request("gpt-4.1-mini"));
-    let ask = async |request: &ChatRequest| {
-        info!("a model is asked");
+    let call = async |request: &ChatRequest| {
+        info!("model called");
         client.chat_stream(request).await
     };
-    let other = source(|_attempt| ask(&second)).metadata(keys::MODEL, "gpt-4.1-mini");
+    let other = source(|_attempt| call(&second)).metadata(keys::MODEL, "gpt-4.1-mini");
     let mut run = l0
-        .stream(|_attempt| ask(&first))
+        .stream(|_attempt| call(&first))
         .metadata(keys::MODEL, "gpt-4o-mini")
         .fallback(other)
         .start();
@@ -125,6 +125,7 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
     let _subscriber = tracing::subscriber::set_default(subscriber(&log, &spans));
 
     let metrics = MetricsInterceptor::new().label_keys([keys::MODEL]).unwrap();
+    let metrics = Arc::new(metrics);
     let handle = recorder(&metrics);
 
     let upstream = Server::start(0).await.unwrap();
@@ -132,7 +133,7 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
     let l0 = L0::builder()
         .retry(retry.backoff(Backoff::fixed(Duration::from_millis(5))))
         .interceptor(TracingInterceptor::new())
-        .interceptor(metrics.clone())
+        .interceptor(Arc::clone(&metrics))
         .build();
     let client = Client::new(&upstream.base_url()).unwrap();
     let scraped = on_get(async move || {
@@ -149,17 +150,17 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
     let serving = tokio::spawn(async move { axum::serve(listener, router).await });
 
     let http = reqwest::Client::new();
-    let ask = async || {
+    let call = async || {
         let asked = http
             .post(format!("http://{address}/chat"))
             .body("hi")
             .send();
         asked.await.unwrap().text().await.unwrap()
     };
-    // The first request needs two models and three attempts; the other two, at once, one each.
+    // The first request needs two models and three attempts. The other two, concurrently, need one each.
     upstream.fail_next([Fault::Break, Fault::Unavailable]);
-    let first = ask().await;
-    let (second, third) = tokio::join!(ask(), ask());
+    let first = call().await;
+    let (second, third) = tokio::join!(call(), call());
     let exposed = get(&format!("http://{address}/metrics")).await;
     serving.abort();
 
@@ -192,7 +193,7 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
             _ => expected.extend([("chat gpt-4o-mini", 1)]),
         }
         assert_eq!(names, expected);
-        // Below each other.
+        // Each is the child of the one before.
         let id = |name: &str| {
             let mut named = spans.iter().filter(|span| span.name == name);
             let span = named.find(|span| span.span_context.trace_id() == trace);
@@ -207,7 +208,7 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
             assert_eq!(span.parent_span_id, id(parent), "{}", span.name);
         }
 
-        // The application's own lines, inside of the source.
+        // The log lines of the application, inside the source.
         let named = |line: &&Value| {
             let spans = line["spans"].as_array().into_iter().flatten();
             let mut spans = spans.filter(|span| span["name"] != "request");
@@ -218,12 +219,12 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
         let own = log.lines("tracing::service");
         let asked = own.iter().filter(named);
         let asked = asked.map(|line| {
-            assert_eq!(line["fields"]["message"], "a model is asked");
+            assert_eq!(line["fields"]["message"], "model called");
             line["span"]["l0.attempt"].as_u64().unwrap() as usize
         });
         assert_eq!(Vec::from_iter(asked), Vec::from_iter(1..=attempts));
 
-        // What the run tells by itself, and the line of its end.
+        // The lines of the run itself, and the line of its end.
         let closed = lines.iter().filter(|line| {
             line["fields"]["message"] == "close" && line["span"]["l0.session_id"] == **run
         });
@@ -248,11 +249,11 @@ async fn each_request_is_one_trace_log_lines_name_the_run_and_metrics_are_one_te
         };
         assert_eq!(Vec::from_iter(events), expected);
     }
-    // One text: the application's own metrics, and those of the same three runs.
+    // One text has the metrics of the application and those of the same three runs.
     check_strictly("text", &exposed);
     let lines = exposed.lines().filter(|line| !line.is_empty());
     let samples = read(&lines.collect::<Vec<_>>().join("\n"));
-    // A run that fell back is a request of the model that answered.
+    // A run with a fallback is a request of the model that answered.
     let (asked, other) = (("model", "gpt-4o-mini"), ("model", "gpt-4.1-mini"));
     for (name, labels, value) in [
         ("chats_total", vec![], 3.0),

@@ -7,7 +7,7 @@ fn collector() -> Result<Collector, BuildError> {
         .exemplar_trace(|_run| {
             let current = Context::current().span().span_context().clone();
             let trace = Trace::new(current.trace_id().to_bytes(), current.span_id().to_bytes());
-            current.is_sampled().then_some(trace) // what is not sampled cannot be looked up
+            current.is_sampled().then_some(trace) // only sampled traces can be looked up
         })
         .build()
 }

@@ -6,7 +6,7 @@ use l0_prometheus::{Collector, OPENMETRICS_CONTENT_TYPE};
 use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::registry::Registry;
 
-/// What both have, as one text: ours comes last, since it ends with `# EOF`.
+/// Both as one text. L0's metrics come last, because they end with `# EOF`.
 fn metrics(registry: &Registry, collector: &Collector) -> impl IntoResponse + use<> {
     let mut text = String::new();
     // Writing into a string does not fail.
