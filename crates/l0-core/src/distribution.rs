@@ -190,6 +190,9 @@ impl Distribution {
     }
 
     fn add(&mut self, index: u16, count: u64) {
+        if self.buckets.last().is_none_or(|last| last.0 < index) {
+            return self.buckets.push((index, count));
+        }
         match self.buckets.binary_search_by_key(&index, |bucket| bucket.0) {
             Ok(found) => {
                 let total = &mut self.buckets[found].1;
@@ -323,72 +326,30 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// Counts of durations in fixed buckets, recorded by a live run. Does not allocate, except for runs
-/// with more than 8,000 durations, or with many long ones.
-///
-/// It is small, because each live run has one. The fields that each record touches come first, next
-/// to each other.
-#[derive(Debug, Clone)]
-#[repr(C)]
+/// Counts of durations in fixed buckets, recorded by a live run. Allocates when it is
+/// [reserved](Self::reserve), and not again for the next 100,000 durations, except for long ones.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Histogram {
     count: u64,
     sum: u64,
     max: u64,
-    /// The low 8 bits of the counts of the buckets below two seconds. Most runs leave the other
-    /// buckets, and the high bits, empty.
-    counts: [u8; USUAL],
-    /// Counts of the other buckets, and of the high bits; 0 in slots that are free.
-    rare: [(u16, u16); RARE],
-    more: Vec<(u16, u16)>,
+    counts: Option<Box<Counts>>,
 }
 
-/// The number of buckets below 2^31 ns, two seconds.
-const USUAL: usize = LINEAR + 23 * PER_OCTAVE;
-/// The number of rare buckets that need no allocation. A run of 8,000 durations cannot fill more of
-/// them.
-const RARE: usize = 32;
-
 impl Histogram {
-    pub(crate) fn new() -> Self {
-        Self {
-            count: 0,
-            sum: 0,
-            max: 0,
-            counts: [0; USUAL],
-            rare: [(0, 0); RARE],
-            more: Vec::new(),
-        }
+    /// Makes room, so that [`record`](Self::record) does not allocate.
+    pub(crate) fn reserve(&mut self) {
+        self.counts.get_or_insert_default();
     }
 
     /// Adds one duration, in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, nanos: u64) {
-        let bucket = unclamped_index(nanos);
-        let mut is_rare = true;
-        if let Some(count) = self.counts.get_mut(bucket) {
-            *count = count.wrapping_add(1);
-            is_rare = *count == 0;
-        }
-        if is_rare {
-            self.count_rare(bucket);
-        }
+        let counts = self.counts.get_or_insert_default();
+        counts.add(unclamped_index(nanos));
         self.count += 1;
         self.sum = self.sum.saturating_add(nanos);
         self.max = self.max.max(nanos);
-    }
-
-    /// Counts what `counts` cannot hold: a wrap-around of a usual bucket's low bits, or one duration in
-    /// another bucket.
-    #[cold]
-    #[inline(never)]
-    fn count_rare(&mut self, bucket: usize) {
-        let index = bucket.min(LAST) as u16;
-        let known = self.rare.iter_mut().chain(&mut self.more);
-        let mut fit = known.filter(|(of, times)| *times == 0 || *of == index && *times < u16::MAX);
-        match fit.next() {
-            Some(rare) => *rare = (index, rare.1 + 1),
-            None => self.more.push((index, 1)),
-        }
     }
 
     /// Returns the number of durations recorded.
@@ -398,22 +359,104 @@ impl Histogram {
 
     /// Returns the durations recorded so far, as plain data.
     pub(crate) fn distribution(&self) -> Distribution {
-        let counts = (0..).zip(self.counts.iter().copied().map(u64::from));
         let mut distribution = Distribution {
             count: self.count,
             sum: Duration::from_nanos(self.sum),
             max: Duration::from_nanos(self.max),
-            buckets: counts.filter(|(_, count)| *count > 0).collect(),
+            buckets: Vec::new(),
         };
-        let rare = self.rare.iter().take_while(|(_, times)| *times > 0);
-        for &(index, times) in rare.chain(&self.more) {
-            let is_usual = usize::from(index) < USUAL;
-            distribution.add(
-                index,
-                u64::from(times) << if is_usual { u8::BITS } else { 0 },
-            );
+        if let Some(counts) = &self.counts {
+            counts.for_each(|bucket, count| distribution.add(bucket, count));
         }
         distribution
+    }
+}
+
+/// How many durations are in each bucket, in few bits, because each live run has one of these.
+///
+/// The count of a usual bucket, below four seconds, has 12 bits, and continues in a slot if it outgrows
+/// them. The other counts are in slots.
+#[derive(Debug, Clone)]
+struct Counts {
+    /// Bits 0 to 7 of each usual count.
+    low: [u8; USUAL],
+    /// Bits 8 to 11 of two usual counts each.
+    high: [u8; USUAL / 2],
+    /// Buckets, and their further counts; 0 in slots that are free.
+    slots: [(u16, u16); SLOTS],
+    /// The slots after these. 100,000 durations below four seconds cannot outgrow the bits of so many
+    /// counts.
+    more: Vec<(u16, u16)>,
+}
+
+/// The number of buckets below 2^32 ns, four seconds.
+const USUAL: usize = LINEAR + 24 * PER_OCTAVE;
+const SLOTS: usize = 27;
+
+const _: () = assert!((SLOTS + 1) << 12 > 100_000);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self {
+            low: [0; USUAL],
+            high: [0; USUAL / 2],
+            slots: [(0, 0); SLOTS],
+            more: Vec::new(),
+        }
+    }
+}
+
+impl Counts {
+    #[inline]
+    fn add(&mut self, bucket: usize) {
+        let mut is_usual = false;
+        if let Some(low) = self.low.get_mut(bucket) {
+            *low = low.wrapping_add(1);
+            is_usual = *low > 0;
+        }
+        if !is_usual {
+            self.carry(bucket);
+        }
+    }
+
+    /// Counts what the low bits cannot: 256 durations in a usual bucket, or one in another bucket.
+    #[cold]
+    #[inline(never)]
+    fn carry(&mut self, bucket: usize) {
+        if let Some(pair) = self.high.get_mut(bucket / 2) {
+            let one = 1 << (bucket % 2 * 4);
+            let high = *pair & (15 * one);
+            if high < 15 * one {
+                *pair += one;
+                return;
+            }
+            *pair -= high;
+        }
+        let bucket = bucket.min(LAST) as u16;
+        let known = self.slots.iter_mut().chain(&mut self.more);
+        let mut fit = known.filter(|(of, times)| *times == 0 || *of == bucket && *times < u16::MAX);
+        match fit.next() {
+            Some(slot) => *slot = (bucket, slot.1 + 1),
+            None => self.more.push((bucket, 1)),
+        }
+    }
+
+    /// Calls `each` with the index and the count of the buckets that are not empty. A bucket can come
+    /// more than once.
+    fn for_each(&self, mut each: impl FnMut(u16, u64)) {
+        let high = self.high.iter().flat_map(|pair| [pair & 15, pair >> 4]);
+        let counts = self.low.iter().zip(high);
+        (0..).zip(counts).for_each(|(bucket, (low, high))| {
+            if *low > 0 || high > 0 {
+                each(bucket, u64::from(high) << 8 | u64::from(*low));
+            }
+        });
+        for &(bucket, times) in self.slots.iter().chain(&self.more) {
+            let bits = if usize::from(bucket) < USUAL { 12 } else { 0 };
+            if times > 0 {
+                each(bucket, u64::from(times) << bits);
+            }
+        }
     }
 }
 
@@ -554,7 +597,7 @@ mod tests {
     }
 
     fn histogram(nanos: &[u64]) -> Histogram {
-        let mut all = Histogram::new();
+        let mut all = Histogram::default();
         for nanos in nanos {
             all.record(*nanos);
         }
@@ -706,7 +749,7 @@ mod tests {
         let empty = Distribution::new();
         assert!(empty.is_empty());
         assert_eq!(empty, Distribution::default());
-        assert_eq!(empty, Histogram::new().distribution());
+        assert_eq!(empty, Histogram::default().distribution());
         assert_eq!((empty.count, empty.buckets().count()), (0, 0));
         for absent in [empty.p50(), empty.p90(), empty.p99(), empty.mean()] {
             assert_eq!(absent, None);
@@ -765,42 +808,58 @@ mod tests {
     }
 
     #[test]
-    fn a_run_counts_exactly_beyond_8_bits() {
-        let mut live = Histogram::new();
-        for round in 0..200_000 {
-            live.record(1_000);
-            if round % 2 == 0 {
-                live.record(40);
-            }
+    fn a_run_counts_exactly_however_many_durations_each_bucket_has() {
+        let mut live = Histogram::default();
+        let mut all = Distribution::new();
+        for bucket in 0..BUCKETS {
+            // Up to 11 bits each, and more than there are slots with 14.
+            let times = bucket * 37 % 2_048 + if bucket % 10 == 0 { 10_000 } else { 0 };
+            let duration = bound(bucket);
+            (0..times).for_each(|_| live.record(duration));
+            all.merge(&Distribution {
+                count: times as u64,
+                sum: Duration::from_nanos(duration) * times as u32,
+                max: Duration::from_nanos(duration),
+                buckets: vec![(bucket as u16, times as u64); usize::from(times > 0)],
+            });
         }
-        let counts: Vec<_> = live
-            .distribution()
-            .buckets()
-            .map(|bucket| bucket.count)
-            .collect();
-        assert_eq!((live.count(), counts), (300_000, vec![100_000, 200_000]));
+        assert_eq!(live.distribution(), all);
+        assert!(!live.counts.unwrap().more.is_empty());
     }
 
     #[test]
-    fn a_run_counts_long_durations_exactly_however_many_there_are() {
-        let mut live = Histogram::new();
-        let mut all = Distribution::new();
-        // More buckets than there are slots for rare ones, and more durations in one of them than a
-        // slot can count.
-        for octave in 31..64 {
-            for nanos in [4, 5, 6, 7].map(|quarters| quarters << (octave - 2)) {
-                live.record(nanos);
-                all.record(Duration::from_nanos(nanos));
-            }
-        }
+    fn a_slot_that_is_full_is_followed_by_another() {
+        let mut counts = Counts::default();
         for _ in 0..70_000 {
-            live.record(1 << 31);
-            all.record(Duration::from_nanos(1 << 31));
+            counts.carry(LAST);
         }
-        let live = live.distribution();
-        assert_eq!(live.buckets, all.buckets);
-        assert_eq!(live.count(), 70_132);
-        assert!(all.buckets.len() > RARE);
+        let mut total = 0;
+        counts.for_each(|bucket, count| {
+            assert_eq!(usize::from(bucket), LAST);
+            total += count;
+        });
+        assert_eq!(total, 70_000);
+        assert_eq!(
+            counts.slots[..3]
+                .iter()
+                .map(|slot| slot.1)
+                .collect::<Vec<_>>(),
+            [u16::MAX, 4_465, 0]
+        );
+    }
+
+    #[test]
+    fn a_run_of_100_000_durations_allocates_only_when_it_is_reserved() {
+        let mut live = Histogram::default();
+        live.reserve();
+        // As evenly as it takes for the most counts to outgrow their bits.
+        for _ in 0..4_096 {
+            (0..SLOTS).for_each(|bucket| live.record(bound(bucket)));
+        }
+        assert!(live.count() > 100_000);
+        let counts = live.counts.unwrap();
+        assert!(counts.slots.iter().all(|(_, times)| *times == 1));
+        assert_eq!(counts.more.capacity(), 0);
     }
 
     #[test]

@@ -25,8 +25,7 @@ use crate::verdict::{DriftReport, Outcome, Violation};
 
 /// The measurements so far. Times are nanoseconds since `start`.
 ///
-/// The fields that each token touches come first, so they are adjacent. All of it is one allocation,
-/// which stays below a kilobyte, because allocators are fastest there.
+/// The fields that each token touches come first, so they are adjacent.
 #[repr(C)]
 pub(crate) struct Recording {
     start: Instant,
@@ -60,8 +59,6 @@ pub(crate) struct Recording {
     /// `true` while an attempt is open.
     is_open: bool,
 }
-
-const _: () = assert!(size_of::<Recording>() <= 1_024);
 
 /// The part of telemetry that is not measured.
 pub(crate) struct Identity {
@@ -138,7 +135,7 @@ impl Recording {
             yielded: NEVER,
             hold: 0,
             timed: monitoring.include_timings,
-            gaps: Histogram::new(),
+            gaps: Histogram::default(),
             errors: monitoring.include_network_details.then(VecDeque::new),
             has_rules: false,
             detects_drift: false,
@@ -225,7 +222,7 @@ impl Recording {
         let gaps = match end.is_followed || !is_first {
             true => {
                 let gaps = self.gaps();
-                self.gaps = Histogram::new();
+                self.gaps = Histogram::default();
                 gaps
             }
             false => None,
@@ -330,6 +327,7 @@ impl Recording {
         let before = self.last_token;
         if before == NEVER {
             self.last_token = now;
+            self.gaps.reserve();
             self.attempt.first_token = Some(now);
             if self.first_token.is_none() {
                 self.first_token = Some(now);

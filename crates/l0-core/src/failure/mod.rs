@@ -241,19 +241,23 @@ impl Failure {
 /// `classified as rate limited, status 429, retry after 2 s`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = Some(self.kind_in_words()).filter(|words| !words.is_empty());
-        let status = self.status.map(|status| format!("status {status}"));
-        let retry_after = self.retry_after.map(|delay| {
-            let seconds = delay.as_secs_f64();
-            format!("retry after {seconds} s")
-        });
-        let parts = [kind, status.as_deref(), self.detail, retry_after.as_deref()];
-        let mut parts = parts.into_iter().flatten();
         // With its own prefix, because the earlier errors of the chain describe the rest:
         // `(status 401)`.
         f.write_str("classified as ")?;
-        f.write_str(parts.next().unwrap_or("not retryable"))?;
-        parts.try_for_each(|part| write!(f, ", {part}"))
+        f.write_str(match self.kind {
+            FailureKind::Fatal => "not retryable",
+            _ => self.kind_in_words(),
+        })?;
+        if let Some(status) = self.status {
+            write!(f, ", status {status}")?;
+        }
+        if let Some(detail) = self.detail {
+            write!(f, ", {detail}")?;
+        }
+        match self.retry_after {
+            Some(delay) => write!(f, ", retry after {} s", delay.as_secs_f64()),
+            None => Ok(()),
+        }
     }
 }
 
