@@ -327,7 +327,7 @@ pub struct Bucket {
 }
 
 /// Counts of durations in fixed buckets, recorded by a live run. Allocates when it is
-/// [reserved](Self::reserve), and not again for the next 100,000 durations, except for long ones.
+/// [reserved](Self::reserve), and not again for the next 65,000 durations, unless dozens of them take long.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Histogram {
     count: u64,
@@ -374,32 +374,32 @@ impl Histogram {
 
 /// How many durations are in each bucket, in few bits, because each live run has one of these.
 ///
-/// The count of a usual bucket, below four seconds, has 12 bits, and continues in a slot if it outgrows
+/// The count of a usual bucket, below two seconds, has 12 bits, and continues in a slot if it outgrows
 /// them. The other counts are in slots.
 #[derive(Debug, Clone)]
 struct Counts {
     /// Bits 0 to 7 of each usual count.
     low: [u8; USUAL],
     /// Bits 8 to 11 of two usual counts each.
-    high: [u8; USUAL / 2],
+    high: [u8; USUAL.div_ceil(2)],
     /// Buckets, and their further counts; 0 in slots that are free.
     slots: [(u16, u16); SLOTS],
-    /// The slots after these. 100,000 durations below four seconds cannot outgrow the bits of so many
+    /// The slots after these. 65,000 durations below two seconds cannot outgrow the bits of so many
     /// counts.
     more: Vec<(u16, u16)>,
 }
 
-/// The number of buckets below 2^32 ns, four seconds.
-const USUAL: usize = LINEAR + 24 * PER_OCTAVE;
-const SLOTS: usize = 27;
+/// The number of buckets below 2^31 ns, two seconds.
+const USUAL: usize = LINEAR + 23 * PER_OCTAVE;
+const SLOTS: usize = 16;
 
-const _: () = assert!((SLOTS + 1) << 12 > 100_000);
+const _: () = assert!((SLOTS + 1) << 12 > 65_000);
 
 impl Default for Counts {
     fn default() -> Self {
         Self {
             low: [0; USUAL],
-            high: [0; USUAL / 2],
+            high: [0; USUAL.div_ceil(2)],
             slots: [(0, 0); SLOTS],
             more: Vec::new(),
         }
@@ -423,7 +423,8 @@ impl Counts {
     #[cold]
     #[inline(never)]
     fn carry(&mut self, bucket: usize) {
-        if let Some(pair) = self.high.get_mut(bucket / 2) {
+        if bucket < USUAL {
+            let pair = &mut self.high[bucket / 2];
             let one = 1 << (bucket % 2 * 4);
             let high = *pair & (15 * one);
             if high < 15 * one {
@@ -849,14 +850,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_of_100_000_durations_allocates_only_when_it_is_reserved() {
+    fn a_run_of_65_000_durations_allocates_only_when_it_is_reserved() {
         let mut live = Histogram::default();
         live.reserve();
         // As evenly as it takes for the most counts to outgrow their bits.
         for _ in 0..4_096 {
             (0..SLOTS).for_each(|bucket| live.record(bound(bucket)));
         }
-        assert!(live.count() > 100_000);
+        assert!(live.count() > 65_000);
         let counts = live.counts.unwrap();
         assert!(counts.slots.iter().all(|(_, times)| *times == 1));
         assert_eq!(counts.more.capacity(), 0);

@@ -41,13 +41,21 @@ pub(crate) struct Recording {
     timed: bool,
     /// The gaps of the current attempt; empty without timings.
     gaps: Histogram,
-    first_text: Option<u64>,
-    first_token: Option<u64>,
+    /// The arrival of the first text; [`NEVER`] before it, and without timings.
+    first_text: u64,
+    /// The same of the first token.
+    first_token: u64,
     start_time: Timestamp,
     /// When and how the run ended.
     ended: Option<(u64, End)>,
-    /// `None` without network details.
-    errors: Option<VecDeque<NetworkErrorRecord>>,
+    /// `None` until the first one.
+    #[expect(
+        clippy::box_collection,
+        reason = "8 bytes instead of 32 in each run; most have none"
+    )]
+    errors: Option<Box<VecDeque<NetworkErrorRecord>>>,
+    /// `true` if network errors are recorded with their details.
+    keeps_errors: bool,
     /// `true` if rules are checked.
     has_rules: bool,
     /// `true` if drift is detected.
@@ -129,14 +137,15 @@ impl Recording {
             start_time,
             ended: None,
             total_tokens: 0,
-            first_token: None,
-            first_text: None,
+            first_token: NEVER,
+            first_text: NEVER,
             last_token: NEVER,
             yielded: NEVER,
             hold: 0,
             timed: monitoring.include_timings,
             gaps: Histogram::default(),
-            errors: monitoring.include_network_details.then(VecDeque::new),
+            errors: None,
+            keeps_errors: monitoring.include_network_details,
             has_rules: false,
             detects_drift: false,
             attempts: Vec::new(),
@@ -270,8 +279,8 @@ impl Recording {
         let mut arrival = Arrival::default();
         if view.is_token() {
             arrival = self.token(now);
-            if self.first_text.is_none() && view.kind == TokenKind::Text {
-                self.first_text = now;
+            if self.first_text == NEVER && view.kind == TokenKind::Text {
+                self.first_text = now.unwrap_or(NEVER);
             }
         }
         if let Some(now) = now {
@@ -329,8 +338,8 @@ impl Recording {
             self.last_token = now;
             self.gaps.reserve();
             self.attempt.first_token = Some(now);
-            if self.first_token.is_none() {
-                self.first_token = Some(now);
+            if self.first_token == NEVER {
+                self.first_token = now;
                 arrival.first = Some(now);
             }
         } else {
@@ -348,7 +357,7 @@ impl Recording {
     /// Returns `true` if a plain token only needs to be counted, and timed if tokens are: it is not
     /// the first of anything.
     pub(crate) fn is_under_way(&self) -> bool {
-        !self.timed || self.last_token != NEVER && self.first_text.is_some()
+        !self.timed || self.last_token != NEVER && self.first_text != NEVER
     }
 
     /// Counts a token of a recording that [is under way](Self::is_under_way), without timings.
@@ -404,7 +413,7 @@ impl Recording {
     pub(crate) fn network_error(&mut self, mut error: NetworkErrorRecord) {
         let rare = self.attempt.rare.get_or_insert_default();
         *rare.network_errors.entry(error.kind).or_default() += 1;
-        if self.errors.is_none() {
+        if !self.keeps_errors {
             return;
         }
         error.timestamp = self.timestamp();
@@ -499,8 +508,8 @@ impl Recording {
             outcome: end.map(End::outcome),
             error: end.and_then(ErrorRecord::of),
             metrics: Metrics {
-                time_to_first_token: self.first_token.map(Duration::from_nanos),
-                time_to_first_text: self.first_text.map(Duration::from_nanos),
+                time_to_first_token: known(self.first_token),
+                time_to_first_text: known(self.first_text),
                 tokens_per_second: timed_end
                     .filter(|_| self.total_tokens > 0)
                     .and_then(|nanos| rate::per_second(self.total_tokens, nanos)),
@@ -519,7 +528,7 @@ impl Recording {
             network: Network {
                 error_count: 0,
                 errors_by_type: BTreeMap::new(),
-                errors: self.errors.as_ref().map(errors_of),
+                errors: self.keeps_errors.then(|| errors_of(self.errors.as_deref())),
             },
             guardrails: self.has_rules.then(GuardrailStats::default),
             drift: self.detects_drift.then(DriftStats::default),
@@ -544,12 +553,13 @@ impl Recording {
     }
 }
 
-/// Returns early, because most runs have no errors.
-fn errors_of(errors: &VecDeque<NetworkErrorRecord>) -> Vec<NetworkErrorRecord> {
-    if errors.is_empty() {
-        return Vec::new();
-    }
-    errors.iter().cloned().collect()
+fn errors_of(errors: Option<&VecDeque<NetworkErrorRecord>>) -> Vec<NetworkErrorRecord> {
+    errors.map_or_else(Vec::new, |errors| errors.iter().cloned().collect())
+}
+
+/// Returns the time since the start, unless it is [`NEVER`].
+fn known(nanos: u64) -> Option<Duration> {
+    (nanos != NEVER).then(|| Duration::from_nanos(nanos))
 }
 
 impl CurrentAttempt {

@@ -16,9 +16,9 @@ use l0_core::{
 };
 use tokio::runtime::{Builder, Runtime};
 
-/// How long a run is. One of more than 100,000 tokens can allocate once more, to count its gaps, if
+/// How long a run is. One of more than 65,000 tokens can allocate once more, to count its gaps, if
 /// these are so varied that many counts grow large.
-const TOKENS: u64 = 100_000;
+const TOKENS: u64 = 65_000;
 
 /// A source that is always ready and allocates nothing.
 struct Ready(u64);
