@@ -156,8 +156,8 @@ impl fmt::Debug for Retry {
 ///
 /// Without a budget, each run calls a failing provider as often as its own limits allow, which can
 /// keep the provider down. With a budget, the retries of about the last ten seconds are at most a
-/// share of the runs that began in this time, plus [`min_per_second`](Self::min_per_second). Once
-/// the budget is empty, a run ends with the failure that it would have retried.
+/// share of the runs that began in this time, plus [`min_per_second`](Self::min_per_second) for each
+/// second. Once the budget is empty, a run ends with the failure that it would have retried.
 ///
 /// Clones share one budget: create it once.
 ///
