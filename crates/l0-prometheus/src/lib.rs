@@ -71,8 +71,9 @@
 //! started run is either finished or active, and there are at least as many finished runs as measured ones. The
 //! time that runs are live or wait for a retry is counted as it passes. The oldest live run is reported for
 //! each label set, and is absent if no run is live. `l0_streams_stalled` is present only if the
-//! [builder](PrometheusBuilder::stalls) defines a stall. [`Collector::record`] also counts a failed run in
-//! `l0_failures_total` and its fallbacks in `l0_fallbacks_total`. The last two metrics describe the collector
+//! [builder](PrometheusBuilder::stalls) defines a stall, and counts measured runs only.
+//! [`Collector::record`] also counts a failed run in `l0_failures_total` and its fallbacks in
+//! `l0_fallbacks_total`. The last two metrics describe the collector
 //! itself. All others cover measured runs and are counted when a run ends, so their ratios hold at any sample
 //! rate.
 //!
