@@ -300,8 +300,8 @@ impl fmt::Debug for RetryContext<'_> {
     }
 }
 
-/// The delays between attempts. They grow with the number of retries of the same kind, network or
-/// model.
+/// The delays between attempts. Those of [`exponential`](Self::exponential) and
+/// [`full_jitter`](Self::full_jitter) grow with the number of retries of the same kind, network or model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Backoff {

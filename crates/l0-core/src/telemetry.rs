@@ -1,4 +1,4 @@
-//! The measurements of a run, as plain data with the guide's JSON names.
+//! The measurements of a run, as plain data with the JSON names of the TypeScript L0.
 
 use std::collections::BTreeMap;
 use std::fmt;
