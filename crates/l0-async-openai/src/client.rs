@@ -192,7 +192,7 @@ fn has_subtype(response: &Response, subtype: &str) -> bool {
     essence.ends_with(&format!("/{subtype}")) || essence.ends_with(&format!("+{subtype}"))
 }
 
-/// Reads a response that is labelled as JSON instead of a stream: an error, or a stream with a wrong content type.
+/// Reads a response that is labeled as JSON instead of a stream: an error, or a stream with a wrong content type.
 async fn read_json(
     mut response: Response,
 ) -> Result<Result<Response, RejectedResponse>, OpenAIError> {

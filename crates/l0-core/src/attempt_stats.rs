@@ -88,7 +88,8 @@ pub struct AttemptStats {
     #[serde(skip_serializing_if = "is_zero")]
     pub unpriced: u32,
     /// An estimate of the usage that was not reported, for an attempt that ended early in a run that
-    /// [estimates](crate::builder::Builder::estimate_usage) usage. [`usage`](Self::usage) does not include it.
+    /// [estimates](crate::builder::Builder::estimate_usage) usage. [`usage`](Self::usage) does not
+    /// include it. `None` without an estimate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimated_usage: Option<Usage>,
     /// The cost of the estimated usage, computed from a price. [`cost`](Self::cost) does not include

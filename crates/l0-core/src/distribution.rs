@@ -372,7 +372,7 @@ impl Histogram {
     }
 }
 
-/// How many durations are in each bucket, in few bits, because each live run has one of these.
+/// The number of durations in each bucket, in few bits, because each live run has one of these.
 ///
 /// The count of a usual bucket, below two seconds, has 12 bits, and continues in a slot if it outgrows
 /// them. The other counts are in slots.

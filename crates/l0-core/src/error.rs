@@ -56,7 +56,7 @@ pub enum Error<E> {
     /// The run has to wait, but no Tokio runtime with its timer enabled is running.
     NoTimer,
     /// The run had already ended. [`Run::text`](crate::Run::text) returns this for a run that did not
-    /// complete.
+    /// complete, and so does a call that is awaited again.
     Ended(End),
 }
 

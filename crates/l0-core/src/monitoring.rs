@@ -40,8 +40,8 @@ impl Monitoring {
         }
     }
 
-    /// Creates a configuration that is off: no telemetry, and no clock reads. Events and metadata
-    /// still exist.
+    /// Creates a configuration that is off: no telemetry, and no clock read per token. Events and
+    /// metadata still exist.
     pub fn off() -> Self {
         Self::new().enabled(false)
     }

@@ -117,7 +117,7 @@ type Count<'a> = dyn FnMut(&str, u64) + 'a;
 type Amount<'a> = dyn FnMut(&[&str], Money) + 'a;
 
 impl Quantity {
-    /// Every quantity. The quantities of the original come first, in its order.
+    /// Every quantity. Those of the TypeScript L0 come first, in its order.
     pub const ALL: &'static [Self] = ALL;
 
     /// Returns the labels that divide the quantity, or an empty slice if it has none. Read a quantity

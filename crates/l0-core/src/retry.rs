@@ -156,8 +156,8 @@ impl fmt::Debug for Retry {
 ///
 /// Without a budget, each run calls a failing provider as often as its own limits allow, which can
 /// keep the provider down. With a budget, the retries of about the last ten seconds are at most a
-/// share of the runs that began in this time, plus [`min_per_second`](Self::min_per_second). Once
-/// the budget is empty, a run ends with the failure that it would have retried.
+/// share of the runs that began in this time, plus [`min_per_second`](Self::min_per_second) for each
+/// second. Once the budget is empty, a run ends with the failure that it would have retried.
 ///
 /// Clones share one budget: create it once.
 ///
@@ -300,8 +300,8 @@ impl fmt::Debug for RetryContext<'_> {
     }
 }
 
-/// The delays between attempts. They grow with the number of retries of the same kind, network or
-/// model.
+/// The delays between attempts. Those of [`exponential`](Self::exponential) and
+/// [`full_jitter`](Self::full_jitter) grow with the number of retries of the same kind, network or model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct Backoff {

@@ -1,4 +1,4 @@
-//! The measurements of a run, as plain data with the guide's JSON names.
+//! The measurements of a run, as plain data with the JSON names of the TypeScript L0.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -294,7 +294,7 @@ pub struct Summary<'a> {
     pub duration: Option<Duration>,
     /// Tokens of all attempts.
     pub tokens: u64,
-    /// Tokens per second over the whole duration.
+    /// Tokens per second over the whole duration. `None` as in [`Metrics`].
     #[serde(with = "rate", skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<f64>,
     /// All retries.

@@ -42,8 +42,8 @@ pub fn to_string_pretty(telemetry: &Telemetry) -> serde_json::Result<String> {
 ///
 /// # Errors
 ///
-/// The errors of the writer; [`InvalidData`](io::ErrorKind::InvalidData) if the run ended after the
-/// year 9999.
+/// Returns the errors of the writer, and [`InvalidData`](io::ErrorKind::InvalidData) if the run ended
+/// after the year 9999.
 pub fn write_line(writer: &mut impl Write, telemetry: &Telemetry) -> io::Result<()> {
     #[derive(Serialize)]
     struct Line<'a> {

@@ -89,7 +89,7 @@ pub fn is_own_tag(key: &str) -> bool {
 ///
 /// # Errors
 ///
-/// If a key is empty or a tag of the points themselves.
+/// Returns an error if a key is empty or a tag of the points themselves.
 pub fn tag_keys<I>(keys: I) -> Result<KeyList, KeyError>
 where
     I: IntoIterator,

@@ -43,7 +43,8 @@
 //!
 //! | rule | what it checks |
 //! |---|---|
-//! | [`Json`], [`StrictJson`] | the answer is a JSON document |
+//! | [`Json`] | an answer that begins like JSON is a JSON document |
+//! | [`StrictJson`] | the answer is a JSON object or array, and nothing else |
 //! | [`Markdown`] | fences, tables and lists are well-formed, and the answer looks complete |
 //! | [`Latex`] | environments, formulas and braces are balanced |
 //! | [`Patterns`] | the model does not talk about itself, refuse, leak its instructions, leave placeholders or repeat itself |

@@ -142,7 +142,7 @@ impl LiveBuilder {
     ///
     /// # Errors
     ///
-    /// If a key is empty.
+    /// Returns an error if a key is empty.
     pub fn metadata_keys<I>(mut self, keys: I) -> Result<Self, KeyError>
     where
         I: IntoIterator,

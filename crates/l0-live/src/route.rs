@@ -53,10 +53,11 @@ const POLICY: &str = "default-src 'none'; \
 /// The page is a single file that loads nothing from elsewhere. It is read-only: no control affects a
 /// run. All viewers share the same snapshot, which is taken twice a second while there is a
 /// viewer, so many viewers cost little more than one. A slow viewer misses updates, and delays
-/// no other. With 128 viewers, further ones receive `503 Service Unavailable`. A viewer that stops reading keeps none
-/// out for longer than five seconds; its connection stays open until your server closes it. A stream of updates ends after
-/// five seconds with the event `again`, and the page reconnects: so a server that waits for open connections
-/// at shutdown does not wait for viewers. A program that reads updates must reconnect too.
+/// no other. With 128 viewers, further ones receive `503 Service Unavailable`. A viewer that stops
+/// reading takes the place of another for at most five seconds; its connection stays open until your
+/// server closes it. A stream of updates ends after five seconds with the event `again`, and the page
+/// reconnects: so a server that waits for open connections at shutdown does not wait for viewers. A
+/// program that reads updates must reconnect too.
 ///
 /// Access control is up to you: put the route behind your service's authentication, or on a separate
 /// address. It shows the metadata that you listed, and no text of prompts or answers.

@@ -97,9 +97,9 @@ pub struct LiveRun {
     /// The listed metadata.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The model of the current source.
+    /// The model of the current source. Absent if unknown.
     pub model: Option<String>,
-    /// The provider of the current source.
+    /// The provider of the current source. Absent if unknown.
     pub provider: Option<String>,
     /// The number of the attempt, from 1; 0 before the first.
     pub attempt: u32,
@@ -108,7 +108,7 @@ pub struct LiveRun {
     /// The time in this state. Absent if the run is not timed.
     #[serde(serialize_with = "some_millis")]
     pub in_state: Option<Duration>,
-    /// `true` if the source has been silent for too long.
+    /// `true` if the source has been silent for as long as the stall threshold that applies.
     pub stalled: bool,
     /// The silence of the source. Absent while the run does not wait for it.
     #[serde(serialize_with = "some_millis")]
@@ -120,7 +120,7 @@ pub struct LiveRun {
     /// not timed.
     #[serde(serialize_with = "some_millis")]
     pub since_last: Option<Duration>,
-    /// The time from the start to the first token.
+    /// The time from the start to the first token. Absent before it, and if the run is not timed.
     #[serde(serialize_with = "some_millis")]
     pub time_to_first_token: Option<Duration>,
     /// The number of tokens of all attempts so far.
@@ -143,9 +143,9 @@ pub struct FinishedRun {
     /// The listed metadata, at the end of the run.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
-    /// The model of the last source.
+    /// The model of the last source. Absent if unknown.
     pub model: Option<String>,
-    /// The provider of the last source.
+    /// The provider of the last source. Absent if unknown.
     pub provider: Option<String>,
     /// The start of the run, by the wall clock.
     pub started_at: Timestamp,
@@ -156,12 +156,13 @@ pub struct FinishedRun {
     pub outcome: Outcome,
     /// The reason why it did not complete. Absent if it completed or was dropped.
     pub reason: Option<Reason>,
-    /// The time from the start to the first token.
+    /// The time from the start to the first token. Absent without a token, and if the run was not
+    /// timed.
     #[serde(serialize_with = "some_millis")]
     pub time_to_first_token: Option<Duration>,
     /// The number of tokens of all attempts.
     pub tokens: u64,
-    /// Tokens per second, over the duration.
+    /// Tokens per second, over the duration. Absent without a token, and if the run was not timed.
     pub rate: Option<f64>,
     /// The known cost of all attempts, by currency.
     pub cost: Vec<Spent>,
@@ -178,7 +179,7 @@ pub struct FinishedRun {
 pub struct FinishedAttempt {
     /// The number of the attempt, from 1.
     pub number: u32,
-    /// The model of the attempt.
+    /// The model of the attempt. Absent if unknown.
     pub model: Option<String>,
     /// The time from the start of the run to the call of the source. Absent if the run was not measured.
     #[serde(serialize_with = "some_millis")]
@@ -186,14 +187,15 @@ pub struct FinishedAttempt {
     /// The duration of the attempt. Absent if the run was not measured.
     #[serde(serialize_with = "some_millis")]
     pub duration: Option<Duration>,
-    /// The time from the start of the attempt to its first token.
+    /// The time from the start of the attempt to its first token. Absent without a token, and if
+    /// the run was not timed.
     #[serde(serialize_with = "some_millis")]
     pub time_to_first_token: Option<Duration>,
     /// The number of tokens.
     pub tokens: u64,
-    /// The outcome.
+    /// The outcome. Present for an ended attempt.
     pub outcome: Option<Outcome>,
-    /// The reason why it did not complete.
+    /// The reason why it did not complete. Absent if it completed or was dropped.
     pub reason: Option<Reason>,
 }
 
@@ -204,9 +206,9 @@ pub struct Reason {
     /// The type of the error, as in telemetry's `error.type`.
     #[serde(rename = "type")]
     pub error_type: String,
-    /// The HTTP status, if known.
+    /// The HTTP status. Absent if no server responded with one.
     pub status: Option<u16>,
-    /// The description.
+    /// What happened, as one line, cut to 256 bytes.
     pub message: String,
 }
 

@@ -94,8 +94,8 @@
 //!
 //! The facade has no way for an exporter to request a value when it needs one. Values that change while nothing
 //! happens are updated when a run of the same label set starts or ends, and by
-//! [`refresh`](MetricsInterceptor::refresh). `l0_streams_stalled` is updated by `refresh` only, and is present
-//! only if the interceptor defines [a stall](MetricsInterceptor::stalls).
+//! [`refresh`](MetricsInterceptor::refresh). `l0_streams_stalled` is updated by `refresh` only, counts
+//! measured runs only, and is present only if the interceptor defines [a stall](MetricsInterceptor::stalls).
 //!
 //! # Gaps
 //!

@@ -12,7 +12,7 @@ use crate::names::check_label;
 ///
 /// A name can be any that Prometheus allows, `[a-zA-Z_][a-zA-Z0-9_]*`, except reserved ones: `le`, `quantile`,
 /// names that begin with `__`, and the labels of L0's own metrics, `error_type`, `severity`, `rule`, `outcome`,
-/// `result`, `from` and `to`. A value can be any text, and is cut to 256 bytes.
+/// `result`, `currency`, `wasted`, `from` and `to`. A value can be any text, and is cut to 256 bytes.
 ///
 /// Prometheus treats an empty value as a missing label. Two sets that differ only by labels with empty values
 /// are therefore counted as one, shown as it was first seen.
@@ -74,7 +74,7 @@ impl Labels {
         }
     }
 
-    /// Returns the value of a label.
+    /// Returns the value of a label, or `None` if there is no label of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
         self.iter()

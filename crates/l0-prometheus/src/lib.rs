@@ -62,19 +62,19 @@
 //! - [Prometheus](https://docs.rs/l0-core/latest/l0_core/guide/prometheus/)
 #![doc = include_str!("../METRICS.md")]
 //!
-//! The first 14 come from the guide. The others are named after the [quantities](l0_core::Quantity) of
-//! `l0-core`: the quantity's name, its unit unless the name contains it, and `total` for sums. Each new
-//! quantity adds one metric.
+//! The first 14 are those of the TypeScript L0. The others are named after the
+//! [quantities](l0_core::Quantity) of `l0-core`: the quantity's name, its unit unless the name contains it, and
+//! `total` for sums. Each new quantity adds one metric.
 //!
 //! `l0_streams_*`, `l0_stream_oldest_seconds`, `l0_failures_total`, `l0_fallbacks_total` and
 //! `l0_backoff_seconds_total` cover all runs that an interceptor sees, measured or not. In every scrape, each
 //! started run is either finished or active, and there are at least as many finished runs as measured ones. The
 //! time that runs are live or wait for a retry is counted as it passes. The oldest live run is reported for
 //! each label set, and is absent if no run is live. `l0_streams_stalled` is present only if the
-//! [builder](PrometheusBuilder::stalls) defines a stall. [`Collector::record`] also counts a failed run in
-//! `l0_failures_total` and its fallbacks in `l0_fallbacks_total`. The last two metrics describe the collector
-//! itself. All others cover measured runs and are counted when a run ends, so their ratios hold at any sample
-//! rate.
+//! [builder](PrometheusBuilder::stalls) defines a stall, and counts measured runs only.
+//! [`Collector::record`] also counts a failed run in `l0_failures_total` and its fallbacks in
+//! `l0_fallbacks_total`. The last two metrics describe the collector itself. All others cover measured runs and
+//! are counted when a run ends, so their ratios hold at any sample rate.
 //!
 //! An interceptor counts a run with fallbacks under the labels of each of its sources. Measurements of attempts
 //! go to the source that made them. Requests, durations, times to first token and failures go to the source
@@ -94,7 +94,7 @@
 //! does not know. Label values are cut to 256 bytes. A counter that reaches its maximum stays there: 2^64 of
 //! its units, or 584 years for durations, which are summed in nanoseconds.
 //!
-//! `l0_tokens_per_second` is the guide's gauge: the run that ended last sets it, and it cannot be summed over
+//! `l0_tokens_per_second` is a gauge: the run that ended last sets it, and it cannot be summed over
 //! instances. For dashboards, use the histogram `l0_output_tokens_per_second` or `rate(l0_tokens_total[5m])`.
 //!
 //! `l0_inter_token_seconds` is filled from the [`Distribution`](l0_core::Distribution) of a run when the run

@@ -73,7 +73,7 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// [`ClientError::MissingKey`] if a required key is not set; otherwise the errors of [`new`](Self::new) and
+    /// Returns [`ClientError::MissingKey`] if a required key is not set; otherwise the errors of [`new`](Self::new) and
     /// [`api_key`](Self::api_key).
     pub fn from_env() -> Result<Self, ClientError> {
         Self::from_vars(|name| std::env::var(name).ok())
@@ -104,8 +104,8 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadUrl`] if this is not an `http` or `https` address; [`ClientError::Http`] if the reqwest client
-    /// cannot be created.
+    /// Returns [`ClientError::BadUrl`] if this is not an `http` or `https` address, and [`ClientError::Http`] if the
+    /// reqwest client cannot be created.
     pub fn new(base_url: &str) -> Result<Self, ClientError> {
         let bad = |reason: &str| ClientError::BadUrl {
             reason: reason.to_owned(),
@@ -148,7 +148,7 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadHeader`] if the key contains characters that are not allowed in a header.
+    /// Returns [`ClientError::BadHeader`] if the key contains characters that are not allowed in a header.
     pub fn api_key(mut self, key: &str) -> Result<Self, ClientError> {
         let Api {
             key_header,
@@ -181,7 +181,7 @@ impl<P: Provider> Client<P> {
     ///
     /// # Errors
     ///
-    /// [`ClientError::BadHeader`] if the name or the value is not allowed in a header.
+    /// Returns [`ClientError::BadHeader`] if the name or the value is not allowed in a header.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, ClientError> {
         let header = HeaderName::from_bytes(name.as_bytes());
         let header = header.map_err(|_| ClientError::BadHeader {

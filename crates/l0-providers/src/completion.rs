@@ -30,22 +30,24 @@ pub struct Completion {
     pub refusal: bool,
     /// Number of images, audio clips and files. Their data is not read.
     pub media: u32,
-    /// The reason why the answer ended.
+    /// The reason why the answer ended; [`Other`](FinishReason::Other) if the provider reports none. Absent in one of
+    /// [`others`](Self::others) without a reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish: Option<FinishReason>,
-    /// The finish reason, in the provider's spelling.
+    /// The finish reason, in the provider's spelling; absent if the provider sends none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
-    /// The token counts of all answers to the request, with the same meaning for every provider.
+    /// The token counts of all answers to the request, with the same meaning for every provider;
+    /// absent if the provider reports none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
     /// The cost of the answer; absent if the provider does not report it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cost: Option<Box<Cost>>,
-    /// The model that answered.
+    /// The model that answered, as named by the provider; absent if it does not name one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The provider's id of the response.
+    /// The provider's id of the response; absent if it sends none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
     /// The other answers, if the request asked for several (`n`). They have no usage, model or id.

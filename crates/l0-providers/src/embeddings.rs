@@ -26,13 +26,13 @@ use crate::usage::{Counted, UsageFields};
 pub struct Embeddings {
     /// A vector for each input, in the order of the inputs.
     pub vectors: Vec<Vec<f32>>,
-    /// The token counts.
+    /// The token counts; absent if the provider reports none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// The model that answered.
+    /// The model that answered, as named by the provider; absent if it does not name one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The provider's id of the response.
+    /// The provider's id of the response; absent if it sends none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
 }

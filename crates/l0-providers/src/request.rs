@@ -86,7 +86,7 @@ impl<A: 'static> ProviderRequest<A> {
     ///
     /// # Errors
     ///
-    /// The errors of the client's method that created the request.
+    /// Returns the errors of the client's method that created the request.
     pub fn send(&self) -> impl Future<Output = Result<A, RequestError>> + Send + 'static + use<A> {
         let request = self.body.clone().map(|body| {
             let mut headers = self.headers.clone();

@@ -476,7 +476,7 @@ fn money(value: &str) -> Option<Operand> {
 ///
 /// # Errors
 ///
-/// [`FilterError::Value`] for anything else.
+/// Returns [`FilterError::Value`] for anything else.
 pub fn parse_time(text: &str) -> Result<Timestamp, FilterError> {
     timestamp(text).ok_or_else(|| FilterError::Value {
         field: STARTED_AT.to_owned(),

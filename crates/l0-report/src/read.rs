@@ -129,7 +129,7 @@ impl Reader {
     ///
     /// # Panics
     ///
-    /// If `visit` panics.
+    /// Panics if `visit` panics.
     pub fn read(
         &self,
         input: impl Read + Send,

@@ -110,7 +110,7 @@ impl Timeline {
     ///
     /// # Errors
     ///
-    /// The errors of the writer.
+    /// Returns the errors of the writer.
     pub fn write(&self, writer: &mut impl Write) -> io::Result<()> {
         let runs = self.runs.in_order();
         let start = runs.first().map(|run| run.start);

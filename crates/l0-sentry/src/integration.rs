@@ -72,7 +72,7 @@ impl SentryIntegration {
 }
 
 /// An execution that you report manually. It ends with [`complete`](Self::complete), [`fail`](Self::fail) or
-/// [`finish`](Self::finish). If it is dropped, it ends as cancelled.
+/// [`finish`](Self::finish). If it is dropped, it ends with the status `cancelled`.
 ///
 /// You can call the methods from any thread. They act on that thread, in the execution's own hub. If there was no
 /// enabled client at the start, they do nothing.

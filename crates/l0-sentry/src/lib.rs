@@ -57,7 +57,7 @@
 //! The numbers are those of [`Quantity::ALL`](l0_core::Quantity::ALL). The key of a number is its name in snake
 //! case, with the suffix `_ms` for times, as in `time_to_first_text_ms`, `tokens_wasted`, `inter_token_p90_ms` and
 //! `network_errors_by_type.rate_limited`. Four numbers have a shorter key: `tokens`, `ttft_ms`, `retries` and
-//! `guardrail_violations`. An unknown number is absent.
+//! `guardrail_violations`. An unknown number is absent, except `guardrail_violations`, which is then 0.
 //!
 //! A run that is not measured is reported in the same way, but without numbers. The sample rates of the client
 //! still apply.

@@ -30,8 +30,8 @@ pub enum MetricTypes {
     /// For servers that support only the original `StatsD` types. A rate is that of the last run that ended
     /// before the server flushes.
     Statsd,
-    /// For dashboards over the gauges of the original L0. Each number is that of the last run that ended before
-    /// the server flushes; runs are not summed.
+    /// For dashboards over the gauges of the TypeScript L0. Each number is that of the last run that ended
+    /// before the server flushes; runs are not summed.
     Gauges,
 }
 

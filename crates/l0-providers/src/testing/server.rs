@@ -73,7 +73,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Returns the model of the request, which Gemini's API has in the path.
+    /// Returns the model of the request, which Gemini's API has in the path; `None` if it has none.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         let in_path = || self.path.rsplit('/').next()?.split_once(':');

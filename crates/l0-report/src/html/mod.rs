@@ -101,7 +101,7 @@ impl Page {
     ///
     /// # Errors
     ///
-    /// The errors of the writer.
+    /// Returns the errors of the writer.
     pub fn write(&self, writer: &mut impl Write) -> io::Result<()> {
         let total = self.profile.total();
         let data = self.data(&total);

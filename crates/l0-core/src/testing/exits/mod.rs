@@ -140,9 +140,9 @@ pub struct Exited {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct AtLastItem {
-    /// Its end.
+    /// Its end. `None` if the run has not published one.
     pub end: Option<End>,
-    /// Its telemetry.
+    /// Its telemetry. `None` if it is not measured.
     pub telemetry: Option<Telemetry>,
     /// `true` if the run reports that it is terminated; `None` for a watched stream, where this
     /// depends on the stream.
