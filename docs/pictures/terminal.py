@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LETTER, LINE, MARGIN = 7.8, 18, 16
 KEYS = ("OPENAI_", "ANTHROPIC_", "GEMINI_", "GOOGLE_")
 # The form of a verdict.
-COLOURS = {"worse": "w", "better": "b"}
+COLORS = {"worse": "w", "better": "b"}
 
 
 def cargo(*arguments, folder, codes=(0,)):
@@ -51,7 +51,7 @@ def draw(command, text, label):
             # A block begins after an empty line.
             kind = "p" if number == 0 else "h" if not before else ""
             last = line.rsplit("  ", 1)[-1]
-            kind = COLOURS.get(last, kind)
+            kind = COLORS.get(last, kind)
             kind = f' class="{kind}"' if kind else ""
             y = MARGIN + 12 + number * LINE
             out.append(f'<text{kind} x="{MARGIN}" y="{y}" xml:space="preserve">{html.escape(line)}</text>')

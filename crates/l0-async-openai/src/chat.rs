@@ -6,7 +6,7 @@ use async_openai::types::chat::{
     CreateChatCompletionResponse, CreateChatCompletionStreamResponse, FinishReason as Reason,
 };
 use l0_core::{FinishReason, Token, TokenView, Usage};
-use l0_providers::normalise;
+use l0_providers::normalize;
 
 use crate::client::Client;
 use crate::request::{ClientRequest, DescribeRequest, Input, Parameters};
@@ -168,7 +168,7 @@ fn usage(counts: &CompletionUsage) -> Usage {
     let written = prompt.and_then(|of| of.cache_write_tokens);
     usage.cache_write_input = written.and_then(|count| count.try_into().ok());
     usage.reasoning = completion.and_then(|of| of.reasoning_tokens).map(u64::from);
-    normalise(usage)
+    normalize(usage)
 }
 
 #[cfg(test)]

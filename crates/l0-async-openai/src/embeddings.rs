@@ -5,7 +5,7 @@ use async_openai::types::embeddings::{
     CreateEmbeddingRequest, CreateEmbeddingResponse, EncodingFormat,
 };
 use l0_core::{Token, TokenView, Usage};
-use l0_providers::normalise;
+use l0_providers::normalize;
 
 use crate::client::Client;
 use crate::request::{ClientRequest, DescribeRequest, Input, Parameters};
@@ -54,7 +54,7 @@ impl Token for Viewed<CreateEmbeddingResponse> {
             .input(counts.prompt_tokens.into())
             .total(counts.total_tokens.into());
         TokenView::other()
-            .usage(normalise(usage))
+            .usage(normalize(usage))
             .model(&self.model)
     }
 }

@@ -8,7 +8,7 @@ use async_openai::types::responses::{
 };
 use l0_core::{FinishReason, Token, TokenView, Usage};
 use l0_providers::ApiError;
-use l0_providers::normalise;
+use l0_providers::normalize;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -257,7 +257,7 @@ fn usage(counts: &ResponseUsage) -> Usage {
         .reasoning(counts.output_tokens_details.reasoning_tokens.into());
     let written = of_input.cache_write_tokens;
     usage.cache_write_input = written.and_then(|count| count.try_into().ok());
-    normalise(usage)
+    normalize(usage)
 }
 
 #[cfg(test)]

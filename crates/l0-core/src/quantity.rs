@@ -133,7 +133,7 @@ impl Quantity {
 
     /// Returns `true` if the quantity has [labels](Self::labels).
     #[must_use]
-    pub const fn is_labelled(&self) -> bool {
+    pub const fn is_labeled(&self) -> bool {
         !self.labels().is_empty()
     }
 

@@ -211,11 +211,11 @@ impl<'a> Stop<'a> {
 
     /// Returns `true` if any flag is set that must be handled: one atomic load.
     #[inline]
-    pub(crate) fn signalled(&self) -> bool {
+    pub(crate) fn signaled(&self) -> bool {
         self.signal.flags.load(Ordering::Acquire) != 0
     }
 
-    /// Sets or clears the flag for extra code at the next poll. [`signalled`](Self::signalled) then
+    /// Sets or clears the flag for extra code at the next poll. [`signaled`](Self::signaled) then
     /// returns `true`. This shares the flags because every poll loads them anyway.
     #[cold]
     pub(crate) fn set_pending_work(&self, pending: bool) {
@@ -339,9 +339,9 @@ mod tests {
             stop.register(&waker);
             stop.signal.raise(UNTIL_WOKEN);
             assert_eq!(task.0.load(Ordering::Relaxed), woken);
-            assert!(stop.signalled());
+            assert!(stop.signaled());
             assert!(!stop.requested());
-            assert!(!stop.signalled());
+            assert!(!stop.signaled());
         }
     }
 

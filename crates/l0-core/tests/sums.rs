@@ -423,7 +423,7 @@ fn sums(telemetry: &Telemetry) -> BTreeMap<(&'static str, String), Option<u128>>
         if quantity.kind != QuantityKind::Sum {
             continue;
         }
-        if quantity.is_labelled() {
+        if quantity.is_labeled() {
             quantity.each(telemetry, &mut |labels, value| {
                 let count = match value {
                     Value::Count(count) => count.into(),

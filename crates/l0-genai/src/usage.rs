@@ -17,5 +17,5 @@ pub(crate) fn read(counts: &genai::chat::Usage) -> Option<Usage> {
     usage.cache_write_input = part(prompt.and_then(|of| of.cache_creation_tokens));
     usage.reasoning = part(completion.and_then(|of| of.reasoning_tokens));
     // The client passes on most providers' counts unchanged, and these differ in meaning.
-    (usage != Usage::new()).then(|| l0_providers::normalise(usage))
+    (usage != Usage::new()).then(|| l0_providers::normalize(usage))
 }

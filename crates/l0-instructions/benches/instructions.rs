@@ -27,7 +27,7 @@ use l0_instructions::{
     Body, TOKENS, drift, facade, full_stack, heard, large_reads, limited, monitor, off, on,
     progress, prometheus, run, small_reads, stop_clock, take, three_rules, traced, watched,
 };
-use l0_prometheus::{Collector, LabelledCollector, Labels};
+use l0_prometheus::{Collector, LabeledCollector, Labels};
 use tokio::time::Instant;
 
 /// A recorded figure.
@@ -106,7 +106,7 @@ fn whole_run(l0: L0) -> L0 {
     one_run(l0)
 }
 
-fn recorder() -> (LabelledCollector, Telemetry) {
+fn recorder() -> (LabeledCollector, Telemetry) {
     let collector = Collector::builder().build().expect("valid");
     let labels = Labels::new([("model", "gpt-4o")]).expect("valid");
     let (collector, telemetry) = (collector.with_labels(&labels), Telemetry::example());
@@ -119,8 +119,8 @@ fn recorder() -> (LabelledCollector, Telemetry) {
 #[bench::example(setup = recorder, config = kept(4_173))]
 // Returned, so that dropping it is not counted.
 fn prometheus_record(
-    (collector, telemetry): (LabelledCollector, Telemetry),
-) -> (LabelledCollector, Telemetry) {
+    (collector, telemetry): (LabeledCollector, Telemetry),
+) -> (LabeledCollector, Telemetry) {
     collector.record(black_box(&telemetry));
     (collector, telemetry)
 }

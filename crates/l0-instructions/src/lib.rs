@@ -92,11 +92,11 @@ pub fn full_stack() -> L0Builder {
 /// Adds Prometheus metrics under one label to [`on`].
 pub fn prometheus() -> L0Builder {
     let collector = Collector::builder().build().expect("valid");
-    labelled().interceptor(collector.label_keys(["model"]).expect("valid"))
+    labeled().interceptor(collector.label_keys(["model"]).expect("valid"))
 }
 
 /// Adds a label to [`on`].
-fn labelled() -> L0Builder {
+fn labeled() -> L0Builder {
     off().monitoring(Monitoring::new().metadata("model", "gpt-4o"))
 }
 
@@ -118,7 +118,7 @@ pub fn facade() -> L0Builder {
     // If a recorder is already set, it is this one.
     let _ = metrics::set_global_recorder(Nowhere);
     let metrics = MetricsInterceptor::new().label_keys(["model"]);
-    labelled().interceptor(metrics.expect("valid"))
+    labeled().interceptor(metrics.expect("valid"))
 }
 
 /// A recorder that does nothing, but whose handles are called, so the calls are counted.

@@ -347,7 +347,7 @@ impl Layout {
                 *of = place;
                 Kind::Counter
             }
-            _ if quantity.is_labelled() => {
+            _ if quantity.is_labeled() => {
                 self.breakdowns.push((place, quantity));
                 kind_of_sum(quantity.unit)
             }

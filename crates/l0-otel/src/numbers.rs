@@ -99,7 +99,7 @@ impl SpanNumber {
             let row = row(conventions, quantity);
             match row.map_or(Spelling::Own, |row| row.attribute) {
                 Spelling::Named(key) => add(Key::from_static_str(key), None),
-                Spelling::Own if quantity.is_labelled() => {}
+                Spelling::Own if quantity.is_labeled() => {}
                 Spelling::Own if quantity.kind == QuantityKind::Distribution => {
                     for (suffix, statistic) in STATISTICS {
                         add(shared(format!("{name}.{suffix}")), Some(statistic));

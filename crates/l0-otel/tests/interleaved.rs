@@ -176,12 +176,12 @@ async fn two_hundred_interleaved_runs_do_not_mix() {
     }
     let mut emitted: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
     // A metric with a label has a point for each value of the label.
-    let labelled: Vec<_> = own_metrics()
-        .filter(|(_, quantity)| quantity.is_labelled())
+    let labeled: Vec<_> = own_metrics()
+        .filter(|(_, quantity)| quantity.is_labeled())
         .map(|(name, _)| name)
         .collect();
     for metric in sdk.metrics() {
-        if labelled.contains(&metric.name) {
+        if labeled.contains(&metric.name) {
             continue;
         }
         let of_conventions = metric.name.starts_with("gen_ai.");

@@ -93,7 +93,7 @@ impl<T: From<Registry>> PrometheusBuilder<T> {
     /// Drops label sets of runs that were not used for this long. Default: never.
     ///
     /// Label sets are dropped when metrics are read, so the timeout is as precise as the scrape interval. A
-    /// label set in use by a live run or a [`LabelledCollector`](crate::LabelledCollector) stays. A label set
+    /// label set in use by a live run or a [`LabeledCollector`](crate::LabeledCollector) stays. A label set
     /// that returns starts at 0. `rate` and `increase` treat that as a counter restart, which is correct if the
     /// timeout is longer than the range that they query.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {

@@ -48,8 +48,8 @@ impl Collector {
     /// Creates a collector for these labels, which are looked up once and not for each run. If the limit of
     /// label sets is reached, it records under `other` from then on.
     #[must_use]
-    pub fn with_labels(&self, labels: &Labels) -> LabelledCollector {
-        LabelledCollector {
+    pub fn with_labels(&self, labels: &Labels) -> LabeledCollector {
+        LabeledCollector {
             registry: self.registry.clone(),
             labels: labels.clone(),
             series: self.registry.series(labels),
@@ -117,13 +117,13 @@ impl prometheus::core::Collector for Collector {
 
 /// A [`Collector`] with its labels already looked up. Its label set is not dropped while it lives.
 #[derive(Debug, Clone)]
-pub struct LabelledCollector {
+pub struct LabeledCollector {
     registry: Registry,
     labels: Labels,
     series: Arc<Cell<Series>>,
 }
 
-impl LabelledCollector {
+impl LabeledCollector {
     /// Counts one measured run from its final telemetry.
     pub fn record(&self, telemetry: &Telemetry) {
         if self.series.is_forgotten() {

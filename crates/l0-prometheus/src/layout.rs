@@ -261,7 +261,7 @@ impl Layout {
                 }
                 (Kind::Counter, Place::Ends(at))
             }
-            _ if quantity.is_labelled() => {
+            _ if quantity.is_labeled() => {
                 let at = push(&mut self.breakdowns, quantity);
                 let scale = scale(quantity.unit);
                 (Kind::Counter, Place::Breakdown { at, scale })

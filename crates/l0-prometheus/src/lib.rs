@@ -133,7 +133,7 @@ mod series;
 
 pub use buckets::Buckets;
 pub use builder::PrometheusBuilder;
-pub use collector::{Collector, LabelledCollector};
+pub use collector::{Collector, LabeledCollector};
 pub use error::{BuildError, LabelError, MetricError};
 pub use exemplar::Trace;
 pub use interceptor::PrometheusInterceptor;

@@ -296,7 +296,7 @@ impl Registry {
     /// Drops the label sets, of runs and of custom metrics, for which `keep` returns `false`. Returns the
     /// number of dropped sets.
     ///
-    /// A label set stays while a live run, a [`LabelledCollector`](crate::LabelledCollector), a recording
+    /// A label set stays while a live run, a [`LabeledCollector`](crate::LabeledCollector), a recording
     /// thread or a scrape uses it, so no count is lost. A label set that returns starts at 0, which Prometheus
     /// treats as a counter restart.
     pub fn retain(&self, mut keep: impl FnMut(&Labels) -> bool) -> usize {

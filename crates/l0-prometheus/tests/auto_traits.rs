@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use l0_core::Interceptor;
 use l0_prometheus::{
-    Buckets, BuildError, Collector, LabelError, LabelledCollector, Labels, MetricError,
+    Buckets, BuildError, Collector, LabelError, LabeledCollector, Labels, MetricError,
     PrometheusBuilder, PrometheusInterceptor, Registry, Trace,
 };
 
@@ -21,7 +21,7 @@ macro_rules! assert_all {
 }
 
 assert_all!([Clone + Send + Sync + Debug + Unpin + 'static]
-    Collector, LabelledCollector, Registry, PrometheusInterceptor, Labels, Buckets,
+    Collector, LabeledCollector, Registry, PrometheusInterceptor, Labels, Buckets,
     PrometheusBuilder<Collector>, PrometheusBuilder<Registry>,
 );
 assert_all!([Copy + Eq + Debug + Send + Sync + Unpin + 'static] Trace);

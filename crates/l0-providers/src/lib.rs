@@ -49,7 +49,7 @@
 //!
 //! The stream of another crate needs no decoder: pass a function that reads its items to `view_with` of the run's
 //! builder. The crates `l0-async-openai`, `l0-genai` and `l0-rig` have sources for their clients. If you write a source
-//! for another client, read its errors with [`ApiError::read`] and convert its token counts with [`normalise`].
+//! for another client, read its errors with [`ApiError::read`] and convert its token counts with [`normalize`].
 //!
 //! # Numbers
 //!
@@ -138,4 +138,4 @@ pub use http_response::{BodyStream, ProviderStream};
 pub use request::ProviderRequest;
 pub use token::{ProviderToken, ToolCall};
 pub use tool_calls::{InvalidArguments, TooManyCalls, ToolCalls, WholeCall};
-pub use usage::normalise;
+pub use usage::normalize;

@@ -253,10 +253,10 @@ impl Counts {
 /// // The reasoning is not part of the output: 3 + 2 is not 9.
 /// let sent = Usage::new().input(3).output(2).reasoning(4).total(9);
 /// let usage = Usage::new().input(3).output(6).reasoning(4).total(9);
-/// assert_eq!(l0_providers::normalise(sent), usage);
+/// assert_eq!(l0_providers::normalize(sent), usage);
 /// ```
 #[must_use]
-pub fn normalise(usage: Usage) -> Usage {
+pub fn normalize(usage: Usage) -> Usage {
     let slot = |count: Option<u64>| {
         let mut slot = Slot::default();
         slot.put_some(USUAL, count);

@@ -274,7 +274,7 @@ fn marks_that_complete_a_response() {
 }
 
 #[test]
-fn stop_reasons_are_normalised_and_kept() {
+fn stop_reasons_are_normalized_and_kept() {
     for (reason, finish) in [
         ("end_turn", FinishReason::Stop),
         ("stop_sequence", FinishReason::Stop),

@@ -139,7 +139,7 @@ fn tool_calls_keep_their_identity() {
 }
 
 #[test]
-fn finish_reasons_are_normalised_and_kept() {
+fn finish_reasons_are_normalized_and_kept() {
     use FinishReason::{ContentFilter, Length, Other, Stop};
     for (reason, expected) in [
         ("STOP", Stop),

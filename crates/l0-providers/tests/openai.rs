@@ -160,7 +160,7 @@ fn marks_that_complete_a_response() {
 }
 
 #[test]
-fn finish_reasons_are_normalised_and_kept() {
+fn finish_reasons_are_normalized_and_kept() {
     for (reason, finish) in [
         ("stop", FinishReason::Stop),
         ("length", FinishReason::Length),

@@ -559,7 +559,7 @@ fn a_reported_cost_is_read_exactly_and_an_invalid_one_is_absent() {
 }
 
 #[test]
-fn counts_of_another_client_are_normalised() {
+fn counts_of_another_client_are_normalized() {
     // Input, output, total, cached, written, reasoning; and their meaning.
     let cases = [
         ([50, 40, 90, 20, 5, 33], [50, 40, 90, 20, 5, 33]),
@@ -575,9 +575,9 @@ fn counts_of_another_client_are_normalised() {
         usage.reasoning(reasoning)
     };
     for (counts, meant) in cases {
-        let read = l0_providers::normalise(usage(counts));
+        let read = l0_providers::normalize(usage(counts));
         assert_eq!(read, usage(meant), "{counts:?}");
-        assert_eq!(l0_providers::normalise(read), read);
+        assert_eq!(l0_providers::normalize(read), read);
     }
-    assert_eq!(l0_providers::normalise(Usage::new()), Usage::new());
+    assert_eq!(l0_providers::normalize(Usage::new()), Usage::new());
 }

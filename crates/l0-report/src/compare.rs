@@ -335,7 +335,7 @@ fn default_statistics(currencies: &[(usize, String)]) -> impl Iterator<Item = St
             });
             of.collect()
         }
-        _ if quantity.is_labelled() => Vec::new(),
+        _ if quantity.is_labeled() => Vec::new(),
         _ if quantity.unit == Unit::Each("run") => vec![statistic(Kind::Share, place)],
         _ => vec![statistic(Kind::Mean, place)],
     });

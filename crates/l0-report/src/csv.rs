@@ -48,7 +48,7 @@ fn profile_row<'a>(group: &'a str, stats: &Stats) -> Vec<(String, Cow<'a, str>)>
     }
     for quantity in Quantity::ALL {
         let (name, column) = (quantity.name, names::column(quantity).to_owned());
-        match (quantity.is_labelled(), quantity.kind) {
+        match (quantity.is_labeled(), quantity.kind) {
             (true, _) if name == RUNS_BY_OUTCOME => {}
             (true, _) if quantity.unit == Unit::Money => {
                 let amounts = stats.amounts(name);

@@ -261,7 +261,7 @@ impl Condition {
     }
 
     fn any_number(&self, quantity: &Quantity, run: &Telemetry) -> bool {
-        if quantity.is_labelled() {
+        if quantity.is_labeled() {
             return self.any_sum(quantity, run);
         }
         let mut any = false;

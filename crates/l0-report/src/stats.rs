@@ -221,8 +221,8 @@ impl Stats {
         self.numbers
             .resize_with(Quantity::ALL.len(), Number::default);
         for (quantity, number) in Quantity::ALL.iter().zip(&mut self.numbers) {
-            if quantity.is_labelled() {
-                number.add_labelled(quantity, telemetry);
+            if quantity.is_labeled() {
+                number.add_labeled(quantity, telemetry);
             } else {
                 quantity.values(telemetry, &mut |value| number.add(quantity, value));
             }
@@ -268,7 +268,7 @@ impl Number {
         }
     }
 
-    fn add_labelled(&mut self, quantity: &Quantity, telemetry: &Telemetry) {
+    fn add_labeled(&mut self, quantity: &Quantity, telemetry: &Telemetry) {
         let known = quantity.each(telemetry, &mut |labels, value| match (labels, value) {
             (labels, Value::Amount(amount)) => {
                 let labels = labels.iter().map(|label| (*label).to_owned());

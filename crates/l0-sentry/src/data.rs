@@ -52,7 +52,7 @@ pub(crate) fn numbers(telemetry: &Telemetry) -> Data {
             sums.insert(labels.join("."), sum);
         });
         let sums = sums.iter();
-        numbers.extend(sums.filter_map(|(label, sum)| labelled(quantity, label, *sum)));
+        numbers.extend(sums.filter_map(|(label, sum)| labeled(quantity, label, *sum)));
     }
     numbers
 }
@@ -98,7 +98,7 @@ fn key(quantity: &Quantity, part: &str) -> String {
 
 /// Returns the entry of a quantity for the values of its labels. A quantity that counts runs has the label's value
 /// as its value, because there is only one run.
-fn labelled(quantity: &Quantity, label: &str, number: Number<'_>) -> Option<(String, Value)> {
+fn labeled(quantity: &Quantity, label: &str, number: Number<'_>) -> Option<(String, Value)> {
     let name = *quantity.labels().first()?;
     let label = keys::cut(label, MAX_VALUE);
     let number = match number {
@@ -210,8 +210,8 @@ mod tests {
                 Unit::Seconds => Number::Distribution(&distribution),
                 _ => Number::Count(1),
             };
-            let keys = if quantity.is_labelled() {
-                Vec::from_iter(labelled(quantity, "value", Number::Count(1)))
+            let keys = if quantity.is_labeled() {
+                Vec::from_iter(labeled(quantity, "value", Number::Count(1)))
             } else {
                 entries(quantity, value)
             };

@@ -51,7 +51,7 @@ fn shown(context: &impl serde::Serialize) -> serde_json::Value {
 }
 
 /// Runs code with a current hub that has a client, like after `sentry::init`.
-fn initialised<T>(code: impl Future<Output = T>) -> (T, common::Sent, Vec<String>) {
+fn initialized<T>(code: impl Future<Output = T>) -> (T, common::Sent, Vec<String>) {
     let sentry = Sentry::start();
     let value = Hub::run(Arc::clone(&sentry.hub), || paused().block_on(code));
     (value, sentry.sent(), sentry.trail())
@@ -60,7 +60,7 @@ fn initialised<T>(code: impl Future<Output = T>) -> (T, common::Sent, Vec<String
 #[test]
 fn quick_start() {
     let client = model();
-    let ((), sent, trail) = initialised(async {
+    let ((), sent, trail) = initialized(async {
         let l0 = L0::builder()
             .monitoring(Monitoring::new())
             .interceptor(SentryInterceptor::new(SentryConfig::new()))
@@ -78,7 +78,7 @@ fn quick_start() {
 #[test]
 fn wrapper() {
     let client = model();
-    let (text, sent, trail) = initialised(async {
+    let (text, sent, trail) = initialized(async {
         let l0 = L0::builder().monitoring(Monitoring::new()).build();
         with_sentry(SentryConfig::new(), async {
             l0.stream(|_attempt| client.connect()).start().text().await
@@ -100,7 +100,7 @@ fn wrapper() {
 fn configuration() {
     let reset = std::io::ErrorKind::ConnectionReset;
     let client = Script::new().attempt(|a| a.token("a").fail(reset));
-    let ((), sent, _) = initialised(async {
+    let ((), sent, _) = initialized(async {
         let config = SentryConfig::new()
             .hub(Hub::current())
             .capture_network_errors(true)
@@ -128,7 +128,7 @@ fn configuration() {
 #[test]
 fn manual_integration() {
     let client = model();
-    let ((), sent, trail) = initialised(async {
+    let ((), sent, trail) = initialized(async {
         let sentry = SentryIntegration::new(SentryConfig::new());
 
         // Start tracking
@@ -181,7 +181,7 @@ fn manual_integration() {
 #[test]
 fn error_handling() {
     let client = Script::new().attempt(|a| a.wait(5 * MS).token("a").fail(Failure::status(404)));
-    let (result, sent, trail) = initialised(async {
+    let (result, sent, trail) = initialized(async {
         let sentry = SentryIntegration::new(SentryConfig::new());
         let execution = sentry.start_execution("", [("user_id", "123")]);
 
@@ -215,7 +215,7 @@ fn error_handling() {
 
 #[test]
 fn a_manual_report_has_the_same_breadcrumbs_as_a_run() {
-    let ((), sent, trail) = initialised(async {
+    let ((), sent, trail) = initialized(async {
         let sentry = SentryIntegration::new(SentryConfig::new().breadcrumbs_for_tokens(true));
         let mut execution = sentry.start_execution("manual", [("model", "gpt-4")]);
         let dropped = Failure::network(NetworkErrorKind::ConnectionDropped);
@@ -268,7 +268,7 @@ type Reported = (Vec<String>, Option<String>, Vec<String>);
 
 /// Returns the data sent for an execution that ends with `finish`.
 fn reported(finish: impl FnOnce(SentryExecution)) -> Reported {
-    let ((), sent, _) = initialised(async {
+    let ((), sent, _) = initialized(async {
         let sentry = SentryIntegration::new(SentryConfig::new());
         finish(sentry.start_execution("", [("user_id", "123")]));
     });

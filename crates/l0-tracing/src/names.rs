@@ -186,7 +186,7 @@ const NOT_OF_RUNS: [&str; 7] = [
 pub(crate) static RUN_NUMBERS: LazyLock<Vec<RunNumber>> = LazyLock::new(|| {
     let mut numbers = Vec::new();
     for quantity in Quantity::ALL {
-        if quantity.is_labelled()
+        if quantity.is_labeled()
             || quantity.is_of_attempts()
             || NOT_OF_RUNS.contains(&quantity.name)
         {

@@ -236,10 +236,10 @@ impl<'a, T, E: SourceError> Machine<'a, T, E> {
 
         let guard = OnUnwind(self);
         let run = &mut *guard.0;
-        let signalled = run.attempt.recorder.stop().signalled();
+        let signaled = run.attempt.recorder.stop().signaled();
         // The path of each token: the item is returned as the stream yielded it, without a copy.
         let polled = match &mut run.state {
-            State::Streaming(reading) if !signalled => {
+            State::Streaming(reading) if !signaled => {
                 let mut polled = reading.as_mut().poll_read(cx, &mut run.attempt);
                 if !matches!(polled, Poll::Ready(Some(Ok(_)))) {
                     polled = run.no_item(polled, cx);
@@ -275,7 +275,7 @@ impl<'a, T, E: SourceError> Machine<'a, T, E> {
             if let Step::Yield(last) = step {
                 return Poll::Ready(last);
             }
-            if self.attempt.recorder.stop().signalled() {
+            if self.attempt.recorder.stop().signaled() {
                 if let Some(last) = self.interrupted() {
                     return Poll::Ready(last);
                 }

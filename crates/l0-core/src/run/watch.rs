@@ -106,7 +106,7 @@ where
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.project();
-        if this.attempt.recorder.stop().signalled() {
+        if this.attempt.recorder.stop().signaled() {
             match next_poll(this.attempt, this.closed) {
                 NextPoll::Measured => {}
                 NextPoll::Unmeasured => return this.stream.poll_next(cx),

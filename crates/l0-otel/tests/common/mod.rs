@@ -358,7 +358,7 @@ pub(crate) fn number_attributes(telemetry: &Telemetry) -> BTreeMap<String, Strin
     let mut attributes = BTreeMap::new();
     for quantity in Quantity::ALL {
         let named = cell(quantity, 2);
-        if named == "-" || quantity.is_labelled() {
+        if named == "-" || quantity.is_labeled() {
             continue;
         }
         let Some(value) = quantity.value(telemetry) else {

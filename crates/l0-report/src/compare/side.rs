@@ -45,7 +45,7 @@ pub(crate) fn read(run: &Telemetry, visit: &mut dyn FnMut(usize, Read<'_>)) {
         } else if is_of_completed(quantity) && !completed {
         } else if quantity.unit == Unit::Money {
             read_money(place, quantity, run, visit);
-        } else if quantity.is_labelled() {
+        } else if quantity.is_labeled() {
             let mut sum = 0.0;
             let known = quantity.each(run, &mut |_, value| sum += value.as_f64());
             if known {
