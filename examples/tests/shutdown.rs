@@ -51,8 +51,9 @@ impl Drop for Example {
 }
 
 impl Example {
-    /// Starts the example with these sinks and these times for answers and sinks, in seconds.
-    async fn start(ingest: SocketAddr, statsd: SocketAddr, grace: u64, flush: u64) -> Self {
+    /// Starts the example with these sinks, and these times for answers, their ends and sinks, in seconds.
+    async fn start(ingest: SocketAddr, statsd: SocketAddr, times: [u64; 3]) -> Self {
+        let [grace, last, flush] = times;
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("l0-shutdown-{}-{number}.jsonl", std::process::id());
@@ -70,6 +71,7 @@ impl Example {
             .arg("--file")
             .arg(&file)
             .args(["--grace", &grace.to_string()])
+            .args(["--last", &last.to_string()])
             .args(["--flush", &flush.to_string()])
             .env("SENTRY_DSN", format!("http://public@{ingest}/1"))
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", format!("http://{ingest}"))
@@ -225,7 +227,8 @@ async fn scrape(url: String) -> Samples {
 async fn none_of_a_hundred_live_runs_is_lost_in_any_sink() {
     let (ingest, sent) = ingest(true).await;
     let statsd = Statsd::start();
-    let mut example = Example::start(ingest, statsd.address, 8, 30).await;
+    // Long enough for answers to end, and too short for a stalled run to time out.
+    let mut example = Example::start(ingest, statsd.address, [14, 30, 30]).await;
     let scrapes = tokio::spawn(scrape(example.metrics.clone()));
     example.upstream.fail_next([Fault::Stall; LIVE - ENDING]);
     let stalled = join_all((0..LIVE - ENDING).map(|_| example.begin())).await;
@@ -283,11 +286,13 @@ async fn none_of_a_hundred_live_runs_is_lost_in_any_sink() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_hangs_blocks_neither_the_exit_nor_the_other_sinks() {
     const GRACE: u64 = 1;
+    const LAST: u64 = 1;
     const FLUSH: u64 = 2;
     // Reads requests and never responds.
     let (ingest, _sent) = ingest(false).await;
     let statsd = Statsd::start();
-    let mut example = Example::start(ingest, statsd.address, GRACE, FLUSH).await;
+    let times = [GRACE, LAST, FLUSH];
+    let mut example = Example::start(ingest, statsd.address, times).await;
     // The scraper scrapes once and never returns.
     get(&example.metrics).await;
     example.upstream.fail_next([Fault::Stall; LIVE]);
@@ -300,8 +305,8 @@ async fn a_sink_that_hangs_blocks_neither_the_exit_nor_the_other_sinks() {
     drop(stalled);
     // The exit status reports that not everything was sent.
     assert_eq!(status.code(), Some(1));
-    // This includes two waits of one second for aborted runs.
-    let bound = Duration::from_secs(GRACE + 1 + 1 + FLUSH);
+    // This includes two waits for aborted runs.
+    let bound = Duration::from_secs(GRACE + 2 * LAST + FLUSH);
     assert!(took < bound + DEADLINE / 10, "{took:?}");
     let lines = example.lines();
     assert_eq!(lines.len(), LIVE);
@@ -313,7 +318,7 @@ async fn a_second_signal_ends_the_wait_for_live_answers() {
     let (ingest, _sent) = ingest(true).await;
     let statsd = Statsd::start();
     let hours = 7_200;
-    let mut example = Example::start(ingest, statsd.address, hours, 30).await;
+    let mut example = Example::start(ingest, statsd.address, [hours, 30, 30]).await;
     example.upstream.fail_next([Fault::Stall]);
     let stalled = example.begin().await;
     example.signal("-TERM");
@@ -361,8 +366,8 @@ async fn drain_ends_live_answers_and_writes_every_run() {
 
     let status = wait_for("it exits", async || drain.process.try_wait().unwrap()).await;
     assert!(status.success(), "{status}");
-    // 20 s for answers, 1 s each for their ends and for tasks, 5 s for the exporters.
-    assert!(signaled.elapsed() < Duration::from_secs(28));
+    // 20 s for answers, 1 s each for their ends and for tasks, 5 s for the exporters. The first answer never ends.
+    assert!(signaled.elapsed() < Duration::from_secs(28) + DEADLINE);
     let lines = l0_export::json::read_lines(BufReader::new(File::open(&file).unwrap()));
     let outcomes: Vec<_> = lines.map(|run| run.unwrap().outcome.unwrap()).collect();
     assert_eq!(outcomes, [Outcome::Completed, Outcome::Aborted]);
