@@ -19,7 +19,7 @@ class Socket:
     def __init__(self, url):
         host, path = url.removeprefix("ws://").split("/", 1)
         name, port = host.split(":")
-        self.socket = socket.create_connection((name, int(port)), timeout=30)
+        self.socket = socket.create_connection((name, int(port)), timeout=120)
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET /{path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -113,7 +113,7 @@ class Tab:
             raise RuntimeError(result["exceptionDetails"])
         return result["result"].get("value")
 
-    def until(self, what, script, seconds=30):
+    def until(self, what, script, seconds=120):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             value = self.run(script)
@@ -162,7 +162,7 @@ class Browser:
              "--disable-backgrounding-occluded-windows", "--remote-debugging-port=0", "--no-first-run", f"--user-data-dir={self.profile.name}", "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         port_file = os.path.join(self.profile.name, "DevToolsActivePort")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not os.path.exists(port_file) or not open(port_file).read().strip():
             if time.monotonic() > end:
                 self.__exit__()

@@ -32,7 +32,7 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
-        let program = ServerProgram::start(env!("CARGO_BIN_EXE_server"), 30).await;
+        let program = ServerProgram::start(env!("CARGO_BIN_EXE_server"), 300).await;
         program.upstream.break_share(0.02);
         Self {
             program,

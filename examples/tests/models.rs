@@ -57,7 +57,7 @@ struct Statsd {
 impl Statsd {
     fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(30 * SEC)).unwrap();
+        socket.set_read_timeout(Some(60 * SEC)).unwrap();
         Self {
             socket,
             sums: BTreeMap::new(),

@@ -25,7 +25,7 @@ use l0_providers::testing::{Answer, ScriptedProvider};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, from_value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 const PROMPT: &str = "canary-of-the-prompt";
 const BODY: &str = "canary of the body";
@@ -418,11 +418,10 @@ async fn connections_that_are_refused_or_reset() {
             "{api}: {errors:?}"
         );
     }
-    let closed = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound but not listening, so no other program gets the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed = socket.local_addr().unwrap();
     let end = ask("chat", &client(&format!("http://{closed}/?key=canary"))).await;
     let errors = end.telemetry.network.errors_by_type;
     assert_eq!(

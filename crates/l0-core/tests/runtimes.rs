@@ -80,7 +80,7 @@ fn waits() -> Script {
 fn patient() -> L0 {
     L0::builder()
         .retry(Retry::new().max_retries(1).backoff(Backoff::fixed(20 * MS)))
-        .timeouts(Timeouts::new().first_token(30 * MS))
+        .timeouts(Timeouts::new().first_token(300 * MS))
         .build()
 }
 

@@ -111,6 +111,7 @@ fn a_rate_of_one_half_measures_half_of_the_runs_completely_and_all_runs_emit_eve
                 .sample_rate(0.5)
                 .metadata("model", "gpt-4"),
         )
+        .seed(7)
         .interceptor(tally.clone())
         .build();
     let mut cx = Context::from_waker(Waker::noop());
@@ -155,6 +156,7 @@ fn rates_are_clamped_and_nan_is_zero() {
     ] {
         let l0 = L0::builder()
             .monitoring(Monitoring::new().sample_rate(rate))
+            .seed(7)
             .build();
         let runs = (0..RUNS).filter(|run| {
             if run % 2 == 0 {

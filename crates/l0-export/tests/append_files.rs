@@ -155,6 +155,28 @@ fn two_writers(
     })
 }
 
+/// The same without words before the command, and again if the writers ended before `meanwhile` had done its work
+/// more than three times, as on a busy machine. `meanwhile` returns how often it has.
+fn two_writers_while(
+    path: &Path,
+    format: Format,
+    mut meanwhile: impl FnMut() -> usize,
+) -> [Report; 2] {
+    let mut reports = <[Report; 2]>::default();
+    for _ in 0..20 {
+        let mut times = 0;
+        let more = two_writers(&[], path, format, 500, || times = meanwhile());
+        for (report, more) in reports.iter_mut().zip(more) {
+            report.written.extend(more.written);
+            report.failed.extend(more.failed);
+        }
+        if times > 3 {
+            break;
+        }
+    }
+    reports
+}
+
 // ---- the content of the files
 
 /// Returns the ids of the whole rows of a file, and the number of broken rows.
@@ -318,11 +340,12 @@ fn a_file_that_is_moved_away_is_followed() {
     for format in FORMATS {
         let scratch = Scratch::new("rename", format);
         let mut rotated = Vec::new();
-        let reports = two_writers(&[], &scratch.path(), format, 500, || {
+        let reports = two_writers_while(&scratch.path(), format, || {
             let to = scratch.0.join(format!("runs.{}", rotated.len()));
             if fs::rename(scratch.path(), &to).is_ok() {
                 rotated.push(to);
             }
+            rotated.len()
         });
         assert!(rotated.len() > 3, "{}", rotated.len());
         rotated.extend(Some(scratch.path()).filter(|path| path.exists()));
@@ -341,14 +364,15 @@ fn a_file_that_is_copied_and_truncated_under_the_lock_loses_nothing() {
     for format in FORMATS {
         let scratch = Scratch::new("copy", format);
         let mut copies = Vec::new();
-        let reports = two_writers(&[], &scratch.path(), format, 500, || {
+        let reports = two_writers_while(&scratch.path(), format, || {
             let Ok(file) = File::open(scratch.path()) else {
-                return;
+                return copies.len();
             };
             FileExt::lock(&file).expect("locks");
             let to = scratch.0.join(format!("runs.{}", copies.len()));
             copy_truncate(&scratch.path(), &to);
             copies.push(to);
+            copies.len()
         });
         assert!(copies.len() > 3, "{}", copies.len());
         copies.push(scratch.path());
@@ -359,33 +383,40 @@ fn a_file_that_is_copied_and_truncated_under_the_lock_loses_nothing() {
 #[test]
 fn a_file_that_is_copied_and_truncated_without_the_lock_has_whole_rows_and_its_header() {
     for format in FORMATS {
-        let scratch = Scratch::new("unlocked", format);
-        let mut copies = Vec::new();
-        let reports = two_writers(&[], &scratch.path(), format, 500, || {
-            if scratch.path().exists() {
-                let to = scratch.0.join(format!("runs.{}", copies.len()));
-                copy_truncate(&scratch.path(), &to);
-                copies.push(to);
-            }
-        });
-        let (found, broken) = read(&scratch.path(), format);
-        assert_eq!(broken, 0);
-        let mut found: HashSet<_> = found.into_iter().collect();
-        // A copy may end within a row.
-        found.extend(copies.iter().flat_map(|copy| read(copy, format).0));
-        let written = reports.iter().flat_map(|report| &report.written);
-        let lost = written.clone().filter(|id| !found.contains(*id)).count();
-        // Rows that were written between the copy and the truncation.
-        assert!(written.count() == 1_000 && lost < 500, "{lost}");
-        assert!(reports.iter().all(|report| report.failed.is_empty()));
+        // A busy machine can stop this process between a copy and the truncation for as long as it takes to write
+        // most rows.
+        let mut lost = (0..20).map(|_| lost_without_the_lock(format));
+        assert!(lost.any(|rows| rows < 500), "{format:?}");
     }
+}
+
+/// Returns how many of a thousand rows were written between a copy and the truncation, and so are lost.
+fn lost_without_the_lock(format: Format) -> usize {
+    let scratch = Scratch::new("unlocked", format);
+    let mut copies = Vec::new();
+    let reports = two_writers(&[], &scratch.path(), format, 500, || {
+        if scratch.path().exists() {
+            let to = scratch.0.join(format!("runs.{}", copies.len()));
+            copy_truncate(&scratch.path(), &to);
+            copies.push(to);
+        }
+    });
+    let (found, broken) = read(&scratch.path(), format);
+    assert_eq!(broken, 0);
+    let mut found: HashSet<_> = found.into_iter().collect();
+    // A copy may end within a row.
+    found.extend(copies.iter().flat_map(|copy| read(copy, format).0));
+    let written = reports.iter().flat_map(|report| &report.written);
+    assert_eq!(written.clone().count(), 1_000);
+    assert!(reports.iter().all(|report| report.failed.is_empty()));
+    written.filter(|id| !found.contains(*id)).count()
 }
 
 #[test]
 fn a_writer_that_is_killed_has_written_what_it_acknowledged() {
     for format in FORMATS {
         let scratch = Scratch::new("kill", format);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(120);
         let mut written = Vec::new();
         let mut unfinished = 0;
         let survivor = start(&[], &scratch.path(), format, "survivor", 600);
@@ -493,7 +524,7 @@ fn a_removed_folder_is_an_error_for_each_writer_and_blocks_none() {
         let written = other.write_all(b"two\n").map_err(|error| error.kind());
         let _ = sender.send((written, other));
     });
-    let receiver = receiver.recv_timeout(Duration::from_secs(20));
+    let receiver = receiver.recv_timeout(Duration::from_secs(120));
     let (written, mut other) = receiver.expect("no writer waits for another that has failed");
     assert_eq!(written, Err(io::ErrorKind::NotFound));
 

@@ -169,9 +169,10 @@ async fn a_truncated_answer_is_reported_although_the_client_adds_an_end() {
 
 #[tokio::test]
 async fn a_refused_connection_is_the_networks_failure() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    // Bound but not listening, so no other program gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = format!("http://{}", socket.local_addr().unwrap());
     let model = target(AdapterKind::OpenAI, &address);
     let mut run = l0(1).stream_from(chat(&client(), model, request())).start();
     let error = run.text().await.unwrap_err();

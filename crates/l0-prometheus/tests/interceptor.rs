@@ -6,8 +6,8 @@ mod support;
 
 use std::io;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -512,6 +512,7 @@ fn in_every_scrape_runs_with_fallbacks_have_finished_or_are_active_under_their_f
 }
 
 const THREADS: usize = 4;
+const SCRAPERS: usize = 3;
 const RUNS: usize = 1_000;
 
 /// Scrapes while runs are live. Returns the requests of each model.
@@ -519,9 +520,12 @@ fn scrape_while_runs_go_on(begin: Begin) -> [f64; 2] {
     let collector = collector();
     let l0 = Arc::new(l0(&collector).build());
     let running = AtomicUsize::new(THREADS);
+    // No run begins before every thread can scrape.
+    let begins = Barrier::new(THREADS + SCRAPERS);
     let live = std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
+                begins.wait();
                 for number in 0..RUNS {
                     let mut run = begin(&l0, number);
                     if number % 2 == 0 {
@@ -533,8 +537,13 @@ fn scrape_while_runs_go_on(begin: Begin) -> [f64; 2] {
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        let scrapers: Vec<_> = (0..3)
-            .map(|_| scope.spawn(|| scrape_until_none_runs(&collector, &running)))
+        let scrapers: Vec<_> = (0..SCRAPERS)
+            .map(|_| {
+                scope.spawn(|| {
+                    begins.wait();
+                    scrape_until_none_runs(&collector, &running)
+                })
+            })
             .collect();
         let scrapers = scrapers.into_iter().map(|one| one.join().unwrap());
         scrapers.sum::<usize>()

@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use l0_core::{Failure, FailureKind, FinishReason, NetworkErrorKind};
 use l0_providers::openai::{ChatRequest, Client, from_response};
 use l0_providers::{ApiError, ProviderError, ProviderStream, ProviderToken};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 type Error = ProviderError<reqwest::Error>;
 
@@ -481,9 +481,10 @@ async fn a_body_that_ends_early_but_cleanly_just_ends() {
 
 #[tokio::test]
 async fn a_refused_connection_does_not_name_the_address() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
+    // Bound but not listening, so no other program gets the port.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
     let url = format!("http://user:canary@127.0.0.1:{port}/v1?key=canary");
     let client = Client::new(&url).unwrap();
     let error = client

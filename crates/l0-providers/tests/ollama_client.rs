@@ -145,9 +145,10 @@ async fn statuses_have_their_meaning() {
 
 #[tokio::test]
 async fn without_ollama_the_connection_is_refused_and_retried() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound but not listening, so no other program gets the port.
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
     let (text, telemetry) = run(&format!("http://{address}")).await;
     let Err(l0_core::Error::Source { source, .. }) = text else {
         panic!("{text:?}")

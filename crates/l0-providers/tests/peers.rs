@@ -23,7 +23,7 @@ use l0_core::{
 use l0_providers::ProviderError;
 
 /// Time for a server to start listening.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A program that listens on a loopback port until this is dropped.
 struct Server {

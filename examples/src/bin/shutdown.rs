@@ -66,6 +66,10 @@ struct Arguments {
     #[arg(long, default_value_t = 20, value_name = "SECONDS")]
     grace: u64,
 
+    /// Time for aborted answers to reach their clients, and then for tasks to be dropped, in seconds.
+    #[arg(long, default_value_t = 1, value_name = "SECONDS")]
+    last: u64,
+
     /// Time for sinks to send the rest, in seconds.
     #[arg(long, default_value_t = 5, value_name = "SECONDS")]
     flush: u64,
@@ -74,9 +78,6 @@ struct Arguments {
     #[arg(long, default_value_t = 0.0, value_parser = l0_examples::share, value_name = "SHARE")]
     faults: f64,
 }
-
-/// The time for aborted answers to reach their clients, and then for tasks to be dropped.
-const LAST: Duration = Duration::from_secs(1);
 
 type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 
@@ -164,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
 
     // Runs of tasks that hang end here, when their tasks are dropped.
-    runtime.shutdown_timeout(LAST);
+    runtime.shutdown_timeout(Duration::from_secs(arguments.last));
     let live = l0.live();
     if live > 0 {
         eprintln!("live runs that did not end: {live}");
@@ -205,7 +206,7 @@ async fn serve(arguments: &Arguments, router: Router, l0: &L0) -> io::Result<()>
     }
     eprintln!("live runs that are aborted: {}", l0.live());
     l0.abort_all();
-    let _ = timeout(LAST, ended).await;
+    let _ = timeout(Duration::from_secs(arguments.last), ended).await;
     Ok(())
 }
 

@@ -321,6 +321,7 @@ async fn a_span_ends_with_its_attempt_and_not_with_its_connection() {
     assert_eq!(spans.len(), 2);
     for span in spans {
         let length = span.end_time.duration_since(span.start_time).unwrap();
-        assert!(length >= waits, "{}: {length:?}", span.name);
+        // The connection takes no time. The clock of spans may be slowed down meanwhile.
+        assert!(length >= waits / 2, "{}: {length:?}", span.name);
     }
 }
