@@ -153,15 +153,17 @@ async fn under_load_every_scrape_is_consistent_and_nothing_leaks() {
 
     // The client pools connections to the provider for some time.
     let most = descriptors + AT_A_TIME + 8;
-    assert!(server.descriptors() <= most, "of {descriptors} before");
+    let closed = async || (server.descriptors() <= most).then_some(());
+    wait_for("connections close", closed).await;
     if long {
         tokio::time::sleep(KEPT_OPEN).await;
         let now = server.descriptors();
         assert!(now <= descriptors + 8, "{now}, and {descriptors} before");
     }
-    // The margin is for pages that the allocator keeps. A leak of 100 bytes per chat would be 10 MB.
+    // The margin is for pages that the allocator keeps. In a long load, a leak of 200 bytes per chat exceeds it; in a
+    // short one, a leak of whole answers.
     let now = server.memory();
-    let margin = 16 * 1024 * 1024;
+    let margin = if long { 16 } else { 48 } * 1024 * 1024;
     assert!(
         now <= memory + margin,
         "{memory} bytes, and {now} afterwards"

@@ -70,7 +70,7 @@ pub struct ModelTotals {
     pub attempts: u64,
     /// The number of tokens of these attempts.
     pub tokens: u64,
-    /// The known cost of these attempts, by currency.
+    /// The known cost of these attempts, by currency. Costs in a ninth currency are left out.
     pub cost: Vec<Spent>,
 }
 
@@ -164,7 +164,7 @@ pub struct FinishedRun {
     pub tokens: u64,
     /// Tokens per second, over the duration. Absent without a token, and if the run was not timed.
     pub rate: Option<f64>,
-    /// The known cost of all attempts, by currency.
+    /// The known cost of all attempts, by currency. Costs in a ninth currency are left out.
     pub cost: Vec<Spent>,
     /// The number of attempts.
     pub attempt_count: u32,

@@ -41,7 +41,7 @@ async fn serve(sentry: bool) -> Result<(), Box<dyn StdError>> {
     let seconds = env::var("TOKEN_TIMEOUT").map_or(Ok(30), |seconds| seconds.parse())?;
     let wait = Duration::from_secs(seconds); // for a token; a run is stalled after a third of it
     let timeouts = Timeouts::new().first_token(wait).inter_token(wait);
-    let stalls = Stalls::new().after(wait / 3).first_token_after(wait);
+    let stalls = Stalls::new().after(wait / 3).first_token_after(wait / 3);
     let collector = Collector::builder().stalls(stalls).build()?;
     let live = Live::builder().stalls(stalls).build();
     let l0 = L0::builder()

@@ -39,7 +39,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  success
   1  a condition of `compare --fail-if` holds
-  2  an input is missing, has no runs or cannot be read, or an argument is invalid
+  2  an input is missing, has no runs, cannot be read to its end or is also the output, or an argument is invalid
   3  broken lines were skipped
   4  a condition of `compare --fail-if` cannot be evaluated in any group, for example because of too few runs";
 
