@@ -1066,7 +1066,7 @@ const FILES: &[(&str, &str)] = &[
         r#"completed, 1 calls, "Hi", 1 tokens, stop, 10120 (128, -) + 4308 (2809) = 14428"#,
     ),
     (
-        "chat-stream-labeled-json.http",
+        "chat-stream-labelled-json.http",
         r#"completed, 1 calls, "Hi", 1 tokens, stop"#,
     ),
     (
