@@ -338,6 +338,8 @@ pub(crate) struct Histogram {
 
 impl Histogram {
     /// Makes room, so that [`record`](Self::record) does not allocate.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn reserve(&mut self) {
         self.counts.get_or_insert_default();
     }
@@ -345,8 +347,12 @@ impl Histogram {
     /// Adds one duration, in nanoseconds.
     #[inline]
     pub(crate) fn record(&mut self, nanos: u64) {
-        let counts = self.counts.get_or_insert_default();
-        counts.add(unclamped_index(nanos));
+        if self.counts.is_none() {
+            self.reserve();
+        }
+        if let Some(counts) = &mut self.counts {
+            counts.add(unclamped_index(nanos));
+        }
         self.count += 1;
         self.sum = self.sum.saturating_add(nanos);
         self.max = self.max.max(nanos);
