@@ -77,6 +77,9 @@ litellm() {
 # Runs the tests whose number of cases can be set with the numbers that take long: half an hour.
 long_tests() {
   use_what_is_outside
+  # Other cases each time, which can be tried again.
+  export PROPTEST_RNG_SEED=$RANDOM
+  printf 'PROPTEST_RNG_SEED=%s\n' "$PROPTEST_RNG_SEED"
   L0_EVERY_LIMIT=1 cargo test --package l0-providers --all-features --test limits
   L0_SUMS_CASES=10000 cargo test --package l0-core --all-features --test sums
   L0_REDACTIONS=1000000 cargo test --package l0-core --test redaction
