@@ -38,7 +38,7 @@ fn a_million_models_share_101_label_sets() {
         Some(1_499_850.0)
     );
     assert_eq!(read.get("l0_series_overflow_total", []), Some(999_900.0));
-    // What is kept. The resident memory of the process depends on its other threads too.
+    // Memory that is kept. The resident memory of the process depends on its other threads too.
     assert!(used.bytes_current < 4 << 20, "{used:?}");
 }
 
