@@ -155,7 +155,8 @@ class Browser:
         chromium = os.environ.get("L0_CHROMIUM") or shutil.which("chromium")
         if not chromium:
             raise SystemExit("chromium is not installed")
-        self.profile = tempfile.TemporaryDirectory()
+        # Its processes can still write into the folder while it is removed.
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.process = subprocess.Popen(
             [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
              "--disable-background-timer-throttling", "--disable-renderer-backgrounding",
