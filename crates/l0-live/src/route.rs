@@ -37,7 +37,7 @@ const PAGE: &str = include_str!("../page.html");
 /// The content security policy: the page can run only its own script and style, and connect only to its own
 /// server. A test checks the hashes of the two elements.
 const POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-3AJrkWNkKFpPSVqAnr3npyOamrybfgFR8kDJ57+8u3w='; \
+    script-src 'sha256-JYRpybSWnFDRtcBK9WCaYVgR4LOyhrawvAPW0xgZ9XM='; \
     style-src 'sha256-e7BIUX45Fd85OJWxsoCp1PB+GbAZdvHE+R2C5nDCepc='; \
     connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
